@@ -1,0 +1,1 @@
+"""custseg's pipeline: from a shop's transaction log to released customer segments."""

@@ -1,0 +1,1 @@
+"""The rules of customer segmentation, pure; see README.md in this folder."""

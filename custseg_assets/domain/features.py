@@ -1,0 +1,235 @@
+"""RFM features of the customers seen in an observation window.
+
+Two passes. What is as large as the log is Narwhals over lazy frames (``order_parts``, ``bought_products``,
+``customer_totals``), on Polars or Spark. What is as large as the customers (``customer_features``) is NumPy and Polars.
+
+Money and quantities are summed as whole millionths: integer sums do not depend on the order in which threads add them,
+so the same data give the same features, byte for byte.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from custseg_assets.domain.periods import Window
+from custseg_assets.domain.schemas import CUSTOMER_FEATURES
+
+MICRO = 1_000_000
+_DAYS_A_WEEK, _HOURS_A_DAY = 7, 24
+_MICROSECONDS_A_DAY = 86_400_000_000
+
+Lines = nw.LazyFrame[Any]
+
+
+def order_parts(clean: Lines) -> Lines:
+    """Invoices by period: one row per customer, invoice, kind and period.
+
+    An invoice that spans a period's end has two parts, so that a window that cuts it counts only its own lines.
+
+    Args:
+        clean: lines with the columns of ``clean_transactions``.
+    """
+    return (
+        clean.with_columns(_micro("line_amount"), _micro("quantity"))
+        .group_by("customer_id", "invoice_id", "is_cancellation", "period")
+        .agg(
+            nw.col("invoiced_at").min().alias("first_line_at"),
+            nw.col("invoiced_at").max().alias("last_line_at"),
+            nw.col("line_amount").sum().alias("amount_micro"),
+            nw.col("quantity").sum().alias("units_micro"),
+            nw.col("country").min().alias("country"),
+        )
+    )
+
+
+def bought_products(clean: Lines) -> Lines:
+    """Which customer ordered which product in which period, each once."""
+    return (
+        clean.filter(~nw.col("is_cancellation"), ~nw.col("product_id").is_null())
+        .select("customer_id", "product_id", "period")
+        .unique()
+    )
+
+
+def _micro(name: str) -> nw.Expr:
+    return (nw.col(name) * MICRO).round().cast(nw.Int64)
+
+
+def _in(window: Window) -> nw.Expr:
+    return (nw.col("period") >= window.keys[0]) & (nw.col("period") <= window.keys[-1])
+
+
+def customer_totals(parts: Lines, products: Lines, window: Window) -> Lines:
+    """Per customer seen in the window: counts, sums and first and last instants.
+
+    Args:
+        parts: what ``order_parts`` returned, of the window's periods at least.
+        products: what ``bought_products`` returned, of the same.
+        window: the observation window.
+    """
+    seen = parts.filter(_in(window))
+    orders = (
+        seen.filter(~nw.col("is_cancellation"))
+        .group_by("customer_id", "invoice_id")
+        .agg(
+            nw.col("first_line_at").min(),
+            nw.col("last_line_at").max(),
+            nw.col("amount_micro").sum(),
+            nw.col("units_micro").sum(),
+            nw.col("country").min(),
+        )
+        .with_columns(nw.col("first_line_at").dt.truncate("1d").alias("order_date"))
+    )
+    per_customer = orders.group_by("customer_id").agg(
+        nw.len().alias("frequency_orders"),
+        nw.col("first_line_at").min().alias("first_at"),
+        nw.col("last_line_at").max().alias("last_at"),
+        nw.col("amount_micro").sum().alias("gross_micro"),
+        nw.col("units_micro").sum().alias("units_micro"),
+        nw.col("order_date").n_unique().alias("n_order_dates"),
+        nw.col("order_date").min().alias("first_order_date"),
+        nw.col("order_date").max().alias("last_order_date"),
+    )
+    cancelled = (
+        seen.filter(nw.col("is_cancellation"))
+        .group_by("customer_id")
+        .agg(
+            nw.col("invoice_id").n_unique().alias("n_cancelled_orders"),
+            nw.col("amount_micro").sum().alias("cancelled_micro"),
+        )
+    )
+    n_products = (
+        products.filter(_in(window)).group_by("customer_id").agg(nw.col("product_id").n_unique().alias("n_products"))
+    )
+    totals = seen.group_by("customer_id").agg(nw.col("period").min().alias("first_period"))
+    weekday, hour = nw.col("first_line_at").dt.weekday() - 1, nw.col("first_line_at").dt.hour()
+    for part in (
+        per_customer,
+        cancelled,
+        n_products,
+        _favourite(orders, weekday, _DAYS_A_WEEK, "favourite_weekday"),
+        _favourite(orders, hour, _HOURS_A_DAY, "favourite_hour"),
+        _main_country(orders),
+    ):
+        totals = totals.join(part, on="customer_id", how="left")
+    return totals
+
+
+def _favourite(orders: Lines, value: nw.Expr, n_values: int, name: str) -> Lines:
+    """The value most orders have, the smallest of several: the maximum of (count, −value) packed in one number."""
+    packed = nw.col("n") * n_values + (n_values - 1 - nw.col("value"))
+    best = nw.col("packed").max()
+    return (
+        orders.with_columns(value.cast(nw.Int64).alias("value"))
+        .group_by("customer_id", "value")
+        .agg(nw.len().cast(nw.Int64).alias("n"))
+        .with_columns(packed.alias("packed"))
+        .group_by("customer_id")
+        .agg(best)
+        .select("customer_id", (n_values - 1 - nw.col("packed") % n_values).alias(name))
+    )
+
+
+def _main_country(orders: Lines) -> Lines:
+    """The country of most orders; of several, the one ordered from last."""
+    return (
+        orders.filter(~nw.col("country").is_null())
+        .group_by("customer_id", "country")
+        .agg(nw.len().alias("n"), nw.col("first_line_at").max().alias("last_at"))
+        .filter(nw.col("n") == nw.col("n").max().over("customer_id"))
+        .filter(nw.col("last_at") == nw.col("last_at").max().over("customer_id"))
+        .group_by("customer_id")
+        .agg(nw.col("country").min().alias("main_country"))
+    )
+
+
+def spend_by_period(parts: Lines, window: Window) -> Lines:
+    """Net spend of each customer in each period of the window it was seen in, in millionths."""
+    return (
+        parts.filter(_in(window)).group_by("customer_id", "period").agg(nw.col("amount_micro").sum().alias("net_micro"))
+    )
+
+
+def customer_features(totals: pl.DataFrame, spend: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """The features of one snapshot, with the columns of ``customer_features``, sorted by customer.
+
+    Args:
+        totals: ``customer_totals``, collected.
+        spend: ``spend_by_period``, collected.
+        window: the observation window.
+    """
+    as_of = pl.lit(window.as_of)
+    gross, orders = pl.col("gross_micro").fill_null(0), pl.col("frequency_orders").fill_null(0)
+    cancelled = pl.col("n_cancelled_orders").fill_null(0)
+    date_span_days = (pl.col("last_order_date") - pl.col("first_order_date")).dt.total_days()
+    n_gaps = pl.col("n_order_dates").cast(pl.Int64) - 1
+    has_products = pl.col("n_products").is_not_null().any()
+    has_units = pl.col("units_micro").fill_null(0).ne(0).any()
+    totals = totals.sort("customer_id")
+    return (
+        totals.with_columns(_spend_statistics(totals, spend, window))
+        .select(
+            pl.lit(window.key).alias("period"),
+            "customer_id",
+            _whole_days(as_of - pl.col("last_at")).alias("recency_days"),
+            orders.cast(pl.Int64).alias("frequency_orders"),
+            (gross / MICRO).alias("monetary_gross"),
+            ((gross + pl.col("cancelled_micro").fill_null(0)) / MICRO).alias("monetary_net"),
+            (pl.col("gross_micro") / MICRO / pl.col("frequency_orders")).alias("avg_order_value"),
+            pl.when(has_products).then(pl.col("n_products").fill_null(0)).cast(pl.Int64).alias("n_products"),
+            pl.when(has_units).then(pl.col("units_micro").fill_null(0) / MICRO).alias("n_units"),
+            cancelled.cast(pl.Int64).alias("n_cancelled_orders"),
+            (cancelled / (cancelled + orders)).alias("cancellation_rate"),
+            _whole_days(as_of - pl.col("first_at")).alias("tenure_days"),
+            pl.when(n_gaps > 0).then(date_span_days / n_gaps).alias("days_between_orders"),
+            pl.col("favourite_weekday", "favourite_hour").cast(pl.Int64),
+            "main_country",
+            "monthly_spend_mean",
+            "monthly_spend_std",
+            "monthly_spend_slope",
+        )
+        .cast(dict(CUSTOMER_FEATURES.schema))
+    )
+
+
+def _whole_days(span: pl.Expr) -> pl.Expr:
+    return span.dt.total_microseconds() // _MICROSECONDS_A_DAY
+
+
+def _spend_statistics(totals: pl.DataFrame, spend: pl.DataFrame, window: Window) -> list[pl.Series]:
+    """Mean, sample standard deviation and least-squares slope of net spend per period.
+
+    Periods without a line count as zero from the customer's first period on, so they need no rows: with ``n`` periods
+    and the sums over those that have rows, mean = Σx / n, Σ(x − mean)² gains mean² for each period without one, and
+    slope = (Σtx − mean(t) Σx) / (n (n² − 1) / 12) for t = 0 … n − 1.
+    """
+    index = {key: position for position, key in enumerate(window.keys)}
+    rows = (
+        spend.join(totals.select("customer_id", "first_period").with_row_index("row"), on="customer_id")
+        .sort("row", "period")
+        .with_columns(pl.col("period", "first_period").replace_strict(index, return_dtype=pl.Int64))
+    )
+    row = rows["row"].to_numpy()
+    x = rows["net_micro"].to_numpy() / MICRO
+    t = (rows["period"] - rows["first_period"]).to_numpy()
+    n_customers = len(totals)
+    first = totals["first_period"].replace_strict(index, return_dtype=pl.Int64).to_numpy()
+    n = len(window.keys) - first
+    total = np.bincount(row, x, n_customers)
+    mean = total / n
+    n_present = np.bincount(row, minlength=n_customers)
+    squares = np.bincount(row, (x - mean[row]) ** 2, n_customers) + (n - n_present) * mean**2
+    several = n > 1
+    std = np.sqrt(np.divide(squares, n - 1, out=np.zeros(n_customers), where=several))
+    around_middle = np.bincount(row, t * x, n_customers) - (n - 1) / 2 * total
+    slope = np.divide(around_middle, n * (n**2 - 1) / 12, out=np.zeros(n_customers), where=several)
+    shown = pl.Series(several)
+    return [
+        pl.Series("monthly_spend_mean", mean),
+        pl.Series("monthly_spend_std", std).set(~shown, None),
+        pl.Series("monthly_spend_slope", slope).set(~shown, None),
+    ]

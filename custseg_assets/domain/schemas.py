@@ -1,0 +1,469 @@
+"""Every table's columns, declared once: name, type, unit and meaning.
+
+Dagster's column schema, the export, the docs and the column lineage read them from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: as it stands in the table.
+        dtype: its Polars type.
+        description: what a value means, with its unit.
+        is_nullable: whether a value may be missing.
+        lineage: ``table.column`` of everything it is computed from.
+    """
+
+    name: str
+    dtype: pl.DataType
+    description: str
+    is_nullable: bool = False
+    lineage: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the pipeline; its first column is the partition key, ``period``.
+
+    Attributes:
+        name: the table's, and its asset's, name.
+        description: what one row is.
+        columns: in the order they are stored in.
+        sort_by: the columns that put its rows in their one order.
+    """
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    sort_by: tuple[str, ...] = field(default=())
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Column names and types in order."""
+        return pl.Schema({column.name: column.dtype for column in self.columns})
+
+    def __getitem__(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+def _period(meaning: str) -> Column:
+    return Column("period", pl.String(), f"Partition key: first day of the {meaning}.")
+
+
+TEXT, REAL, WHOLE, FLAG, INSTANT = pl.String(), pl.Float64(), pl.Int64(), pl.Boolean(), pl.Datetime("us")
+
+MAPPED = (
+    Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", True),
+    Column("invoiced_at", INSTANT, "When the line was invoiced, on the shop's own clock.", True),
+    Column("invoice_id", TEXT, "Invoice the line belongs to.", True),
+    Column("product_id", TEXT, "Product code.", True),
+    Column("description", TEXT, "Product text.", True),
+    Column("quantity", REAL, "Units; negative on a cancellation.", True),
+    Column("unit_price", REAL, "Price of one unit, in the shop's currency.", True),
+    Column("country", TEXT, "Country of the customer.", True),
+    Column(
+        "line_amount",
+        REAL,
+        "Line total as the source gives it, in the shop's currency; null where it gives none.",
+        True,
+    ),
+)
+"""The columns a source may be mapped to, in their stored order."""
+
+MAPPED_NAMES = tuple(column.name for column in MAPPED)
+
+RAW_TRANSACTIONS = Table(
+    "raw_transactions",
+    "One row per line of the source, typed, nothing dropped.",
+    (
+        _period("period the line belongs to"),
+        *MAPPED,
+        Column("unreadable_values", TEXT, "JSON of column → raw text for values that could not be read.", True),
+        Column("source_file", TEXT, "File the line came from."),
+        Column("source_row", WHOLE, "Data row in that file, from 1."),
+    ),
+    ("source_file", "source_row"),
+)
+
+
+def _from(table: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{table}.{name}" for name in names)
+
+
+def _passed_on(column: Column, table: str, is_nullable: bool) -> Column:
+    return Column(column.name, column.dtype, column.description, is_nullable, _from(table, column.name))
+
+
+CLEAN_TRANSACTIONS = Table(
+    "clean_transactions",
+    "One row per line that counts.",
+    (
+        _period("period the line belongs to"),
+        *(
+            _passed_on(column, "raw_transactions", column.name not in ("customer_id", "invoiced_at"))
+            for column in MAPPED
+            if column.name not in ("line_amount", "invoice_id")
+        ),
+        Column(
+            "invoice_id",
+            TEXT,
+            "Invoice; where the shop has none, customer and day.",
+            lineage=_from("raw_transactions", "invoice_id", "customer_id", "invoiced_at"),
+        ),
+        Column(
+            "line_amount",
+            REAL,
+            "Line total in the shop's currency; negative on a cancellation.",
+            lineage=_from("raw_transactions", "line_amount", "quantity", "unit_price"),
+        ),
+        Column(
+            "is_cancellation",
+            FLAG,
+            "Whether the line takes an order back.",
+            lineage=_from("raw_transactions", "invoice_id", "quantity", "line_amount", "unit_price"),
+        ),
+    ),
+)
+
+REJECTED_TRANSACTIONS = Table(
+    "rejected_transactions",
+    "One row per line that does not count, with the reason.",
+    (
+        *RAW_TRANSACTIONS.columns[:1],
+        Column("reason", TEXT, "Why the line was rejected.", lineage=_from("raw_transactions", *MAPPED_NAMES)),
+        *(_passed_on(column, "raw_transactions", column.is_nullable) for column in RAW_TRANSACTIONS.columns[1:]),
+    ),
+)
+
+_CLEAN = "clean_transactions"
+
+
+def _feature(name: str, dtype: pl.DataType, description: str, *sources: str, is_nullable: bool = False) -> Column:
+    return Column(name, dtype, description, is_nullable, _from(_CLEAN, "customer_id", *sources))
+
+
+_ORDER = ("invoice_id", "invoiced_at", "is_cancellation")
+_MONEY = ("line_amount", "invoiced_at", "is_cancellation")
+
+CUSTOMER_FEATURES = Table(
+    "customer_features",
+    "One row per customer seen in the observation window.",
+    (
+        _period("snapshot's last period"),
+        _feature("customer_id", TEXT, "Customer, exactly as the shop writes it."),
+        _feature("recency_days", WHOLE, "Whole days from the last order line to as_of.", *_ORDER[1:], is_nullable=True),
+        _feature("frequency_orders", WHOLE, "Distinct orders in the window.", *_ORDER),
+        _feature("monetary_gross", REAL, "Sum of line amounts of orders, in currency.", *_MONEY),
+        _feature("monetary_net", REAL, "Sum of line amounts of orders and cancellations, in currency.", *_MONEY),
+        _feature(
+            "avg_order_value",
+            REAL,
+            "monetary_gross / frequency_orders, in currency.",
+            *_MONEY,
+            "invoice_id",
+            is_nullable=True,
+        ),
+        _feature("n_products", WHOLE, "Distinct products ordered.", "product_id", *_ORDER[1:], is_nullable=True),
+        _feature("n_units", REAL, "Units ordered.", "quantity", *_ORDER[1:], is_nullable=True),
+        _feature("n_cancelled_orders", WHOLE, "Distinct cancellations.", *_ORDER),
+        _feature("cancellation_rate", REAL, "Cancellations among orders and cancellations, a share.", *_ORDER),
+        _feature("tenure_days", WHOLE, "Whole days from the first order line to as_of.", *_ORDER[1:], is_nullable=True),
+        _feature("days_between_orders", REAL, "Mean days between distinct order dates.", *_ORDER, is_nullable=True),
+        _feature("favourite_weekday", WHOLE, "Weekday of most orders; Monday is 0.", *_ORDER, is_nullable=True),
+        _feature("favourite_hour", WHOLE, "Hour of day of most orders.", *_ORDER, is_nullable=True),
+        _feature(
+            "main_country",
+            TEXT,
+            "Country of most orders; ties go to the most recent.",
+            "country",
+            *_ORDER,
+            is_nullable=True,
+        ),
+        _feature("monthly_spend_mean", REAL, "Mean net spend per period since the first, in currency.", *_MONEY),
+        _feature(
+            "monthly_spend_std",
+            REAL,
+            "Sample standard deviation of it; null with one period.",
+            *_MONEY,
+            is_nullable=True,
+        ),
+        _feature(
+            "monthly_spend_slope",
+            REAL,
+            "Least-squares slope of it per period; null with one period.",
+            *_MONEY,
+            is_nullable=True,
+        ),
+    ),
+    ("customer_id",),
+)
+
+_F = "customer_features"
+
+RULE_SEGMENTS = ("Refunded", "Lapsed")
+
+SEGMENT_ASSIGNMENTS = Table(
+    "segment_assignments",
+    "One row per customer known at the snapshot.",
+    (
+        _period("snapshot's last period"),
+        Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", lineage=_from(_CLEAN, "customer_id")),
+        Column(
+            "segment_id",
+            TEXT,
+            "Stable id of the business group.",
+            lineage=(
+                "scaled_features.*",
+                "segmentation_model.model_json",
+                f"{_F}.monetary_net",
+                f"{_F}.frequency_orders",
+            ),
+        ),
+        Column("segment_name", TEXT, "Name of the group.", lineage=("segmentation_model.model_json",)),
+        Column("is_rule_segment", FLAG, "Whether a rule, not K-means, decided.", lineage=_from(_F, "monetary_net")),
+        Column("cluster", WHOLE, "K-means' number; null in a rule segment.", True, ("segmentation_model.model_json",)),
+        Column(
+            "distance",
+            REAL,
+            "Distance to the own centroid, in standard deviations.",
+            True,
+            ("scaled_features.*", "segmentation_model.model_json"),
+        ),
+        Column(
+            "runner_up_segment_id",
+            TEXT,
+            "Segment of the second nearest centroid.",
+            True,
+            ("segmentation_model.model_json",),
+        ),
+        Column(
+            "margin",
+            REAL,
+            "(second nearest − nearest) / second nearest distance: 0 at the border, 1 at a centroid.",
+            True,
+            ("scaled_features.*", "segmentation_model.model_json"),
+        ),
+        Column("model_version", TEXT, "Model that was in force.", lineage=("segmentation_model.model_version",)),
+    ),
+    ("customer_id",),
+)
+
+_A = "segment_assignments"
+
+SEGMENT_PROFILES = Table(
+    "segment_profiles",
+    "One row per segment of the snapshot.",
+    (
+        _period("snapshot's last period"),
+        Column("segment_id", TEXT, "Stable id of the business group.", lineage=_from(_A, "segment_id")),
+        Column("segment_name", TEXT, "Name of the group.", lineage=_from(_A, "segment_name")),
+        Column("is_rule_segment", FLAG, "Whether a rule, not K-means, decided.", lineage=_from(_A, "is_rule_segment")),
+        Column("naming_rule", TEXT, "The rule that gave the name.", lineage=("segmentation_model.model_json",)),
+        Column("n_customers", WHOLE, "Customers in the segment.", lineage=_from(_A, "customer_id", "segment_id")),
+        Column(
+            "share_customers", REAL, "Share of all known customers.", lineage=_from(_A, "customer_id", "segment_id")
+        ),
+        Column(
+            "revenue_net",
+            REAL,
+            "Net spend in the window, in currency.",
+            lineage=(f"{_A}.segment_id", f"{_F}.monetary_net"),
+        ),
+        Column(
+            "share_revenue",
+            REAL,
+            "Share of the net spend of all customers.",
+            True,
+            (f"{_A}.segment_id", f"{_F}.monetary_net"),
+        ),
+        *(
+            Column(f"median_{name}", REAL, f"Median of {name}.", True, (f"{_A}.segment_id", f"{_F}.{name}"))
+            for name in (
+                "recency_days",
+                "frequency_orders",
+                "monetary_net",
+                "avg_order_value",
+                "n_products",
+                "tenure_days",
+                "days_between_orders",
+                "cancellation_rate",
+            )
+        ),
+        Column(
+            "distinguishing",
+            TEXT,
+            "JSON list of what sets the segment apart: feature, median, median of all, ratio, text.",
+            lineage=(f"{_A}.segment_id", f"{_F}.*"),
+        ),
+        Column("description", TEXT, "One sentence: who they are.", lineage=(f"{_F}.*",)),
+        Column("advice", TEXT, "One sentence: what to do.", lineage=("segmentation_model.model_json",)),
+        Column("model_version", TEXT, "Model that was in force.", lineage=_from(_A, "model_version")),
+    ),
+    ("segment_id",),
+)
+
+PRODUCT_RECOMMENDATIONS = Table(
+    "product_recommendations",
+    "One row per customer and rank.",
+    (
+        _period("snapshot's last period"),
+        Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", lineage=_from(_A, "customer_id")),
+        Column("rank", WHOLE, "1 is the first to offer."),
+        Column(
+            "product_id",
+            TEXT,
+            "Product the customer has not bought.",
+            lineage=_from(_CLEAN, "product_id", "customer_id"),
+        ),
+        Column("description", TEXT, "The product's most recent text.", True, _from(_CLEAN, "description")),
+        Column(
+            "score", REAL, "Popularity in the method's own unit.", lineage=(f"{_CLEAN}.product_id", f"{_A}.segment_id")
+        ),
+        Column("method", TEXT, "The method that won the evaluation."),
+    ),
+    ("customer_id", "rank"),
+)
+
+MODEL_CANDIDATES = Table(
+    "model_candidates",
+    "One row per number of clusters tried.",
+    (
+        _period("snapshot's last period"),
+        Column("k", WHOLE, "Number of clusters."),
+        Column("silhouette", REAL, "Mean silhouette, −1 to 1.", True, ("scaled_features.*",)),
+        Column("davies_bouldin", REAL, "Davies-Bouldin index; lower is better.", True, ("scaled_features.*",)),
+        Column("calinski_harabasz", REAL, "Calinski-Harabasz index; higher is better.", True, ("scaled_features.*",)),
+        Column("inertia", REAL, "Within-cluster sum of squares.", True, ("scaled_features.*",)),
+        Column(
+            "bootstrap_ari", REAL, "Mean adjusted Rand index against bootstrap refits.", True, ("scaled_features.*",)
+        ),
+        Column(
+            "worst_jaccard",
+            REAL,
+            "Mean Jaccard of the least stable cluster over the refits.",
+            True,
+            ("scaled_features.*",),
+        ),
+        Column("smallest_cluster", WHOLE, "Customers in the smallest cluster.", True, ("scaled_features.*",)),
+        Column("smallest_share", REAL, "Their share.", True, ("scaled_features.*",)),
+        Column("is_eligible", FLAG, "Whether every limit is kept."),
+        Column("is_chosen", FLAG, "Whether the rule chose it."),
+        Column("reason", TEXT, "Why it is, or is not, eligible or chosen."),
+        Column(
+            "centroids", TEXT, "JSON of the clusters' centroids, on the model's scale.", True, ("scaled_features.*",)
+        ),
+    ),
+    ("k",),
+)
+
+SEGMENTATION_MODEL = Table(
+    "segmentation_model",
+    "One row: the model trained on the snapshot, the challenger.",
+    (
+        _period("snapshot's last period"),
+        Column("model_version", TEXT, "Name of the model, made from its content."),
+        Column("k", WHOLE, "Number of clusters.", lineage=("model_candidates.k",)),
+        Column("choice", TEXT, "Why this k.", lineage=("model_candidates.reason",)),
+        Column(
+            "model_json",
+            TEXT,
+            "The whole model: features, reference, centroids, segments.",
+            lineage=("scaled_features.*",),
+        ),
+        Column("drift_reference", TEXT, "JSON of what drift is measured against.", lineage=("scaled_features.*",)),
+        Column("model_card", TEXT, "Markdown: what it is, from what, how good, how chosen."),
+    ),
+)
+
+PROMOTION_DECISION = Table(
+    "promotion_decision",
+    "One row: what was decided about the snapshot's challenger.",
+    (
+        _period("snapshot's last period"),
+        Column(
+            "model_version",
+            TEXT,
+            "The challenger; null where none could be trained.",
+            True,
+            ("segmentation_model.model_version",),
+        ),
+        Column("decision", TEXT, "PROMOTE, HOLD or REJECT."),
+        Column("reasons", TEXT, "JSON list of reasons in words."),
+        Column("champion_before", TEXT, "Model that was in force.", True),
+    ),
+)
+
+DRIFT_REPORT = Table(
+    "drift_report",
+    "One row per score of the snapshot.",
+    (
+        _period("snapshot's last period"),
+        Column("score_name", TEXT, "What was measured: psi, share_shift, …"),
+        Column("subject", TEXT, "The feature or segment it was measured on."),
+        Column("score", REAL, "The drift score.", True, ("scaled_features.*", f"{_A}.segment_id")),
+        Column("threshold", REAL, "The score from which on it alerts.", True),
+        Column("is_alert", FLAG, "Whether the score is at or over the threshold."),
+        Column("verdict", TEXT, "Of the whole report: stable, watch, breach or not enough data."),
+        Column("reasons", TEXT, "JSON list of the verdict's reasons in words."),
+        Column("reference_period", TEXT, "Snapshot the model was trained on."),
+        Column("model_version", TEXT, "Model that was in force."),
+        Column("n_customers", WHOLE, "Customers measured."),
+    ),
+    ("score_name", "subject"),
+)
+
+
+def scaled_features_table(features: tuple[str, ...]) -> Table:
+    """The matrix K-means sees; its columns follow the configured features.
+
+    Args:
+        features: names of the segmentation features, in the model's order.
+    """
+    return Table(
+        "scaled_features",
+        "One row per customer that K-means sees.",
+        (
+            _period("snapshot's last period"),
+            Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", lineage=_from(_F, "customer_id")),
+            *(
+                Column(name, REAL, f"log1p of {name}, standardised by the model's reference.", lineage=_from(_F, name))
+                for name in features
+            ),
+        ),
+        ("customer_id",),
+    )
+
+
+SCALABLE_FEATURES = tuple(
+    column.name
+    for column in CUSTOMER_FEATURES.columns
+    if column.dtype.is_numeric() and column.name not in ("favourite_weekday", "favourite_hour", "monthly_spend_slope")
+)
+"""Features that a log1p of a non-negative value makes sense for."""
+
+
+def tables(features: tuple[str, ...]) -> dict[str, Table]:
+    """Every table by its name, for the configured segmentation features."""
+    every = (
+        RAW_TRANSACTIONS,
+        CLEAN_TRANSACTIONS,
+        REJECTED_TRANSACTIONS,
+        CUSTOMER_FEATURES,
+        scaled_features_table(features),
+        MODEL_CANDIDATES,
+        SEGMENTATION_MODEL,
+        PROMOTION_DECISION,
+        SEGMENT_ASSIGNMENTS,
+        SEGMENT_PROFILES,
+        PRODUCT_RECOMMENDATIONS,
+        DRIFT_REPORT,
+    )
+    return {table.name: table for table in every}

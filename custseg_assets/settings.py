@@ -1,0 +1,207 @@
+"""One frozen settings object, and the only reader of ``custseg.toml`` and of ``CUSTSEG_*`` variables.
+
+Precedence: command line over environment over file over defaults. Unknown keys and impossible values are refused
+with the accepted ones named.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from custseg_assets.domain.periods import Cadence, Lookback
+from custseg_assets.domain.schemas import MAPPED_NAMES, SCALABLE_FEATURES
+from custseg_assets.errors import BadInputError
+
+HOME_VARIABLE = "CUSTSEG_HOME"
+CONFIG_VARIABLE = "CUSTSEG_CONFIG"
+SOURCE_VARIABLE = "CUSTSEG_SOURCE"
+DEFAULT_HOME = ".custseg"
+DEFAULT_CONFIG = "custseg.toml"
+DEMO = "demo"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceSettings(_Section):
+    """Where the log is and how it is read."""
+
+    path: str | None = None
+    preset: Literal["online_retail"] | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    date_format: str | None = None
+    encoding: str = "utf-8"
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    decimal: Literal[".", ","] = "."
+    sheet: str | None = None
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(columns) - set(MAPPED_NAMES))
+        if unknown:
+            raise ValueError(f"no such column: {', '.join(unknown)}; accepted are {', '.join(MAPPED_NAMES)}")
+        return columns
+
+
+class CleaningSettings(_Section):
+    """Product-specific rules; a key left out is taken from the source's preset, or is off without one."""
+
+    service_code_max_digits: Annotated[int, Field(ge=0)] | None = None
+    service_descriptions: tuple[str, ...] | None = None
+    cancellation_prefix: Annotated[str, Field(min_length=1)] | None = None
+
+
+class SnapshotSettings(_Section):
+    """How long a period is and how far a snapshot looks back."""
+
+    cadence: Cadence = "monthly"
+    lookback: Lookback = 6
+
+    @field_validator("lookback")
+    @classmethod
+    def _at_least_one(cls, lookback: Lookback) -> Lookback:
+        if lookback != "all" and lookback < 1:
+            raise ValueError("must be a number of periods from 1, or 'all'")
+        return lookback
+
+
+class ModelSettings(_Section):
+    """What K-means sees, which k are tried, and what makes one eligible."""
+
+    features: tuple[str, ...] = ("recency_days", "frequency_orders", "monetary_net")
+    k_range: tuple[int, int] = (3, 8)
+    min_bootstrap_ari: Share = 0.8
+    min_jaccard: Share = 0.6
+    min_segment_share: Share = 0.02
+    min_segment_customers: Annotated[int, Field(ge=1)] = 50
+    n_bootstraps: Annotated[int, Field(ge=2)] = 20
+    n_initialisations: Annotated[int, Field(ge=1)] = 10
+    seed: Annotated[int, Field(ge=0)] = 20101201
+
+    @field_validator("features")
+    @classmethod
+    def _known_features(cls, features: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in features if name not in SCALABLE_FEATURES]
+        if unknown or not features or len(set(features)) < len(features):
+            raise ValueError(f"must be different names from {', '.join(SCALABLE_FEATURES)}")
+        return features
+
+    @model_validator(mode="after")
+    def _ordered_range(self) -> ModelSettings:
+        low, high = self.k_range
+        if not 2 <= low <= high <= 30:
+            raise ValueError(f"k_range {[low, high]} must be [lowest, highest] with 2 <= lowest <= highest <= 30")
+        return self
+
+
+class RecommendationSettings(_Section):
+    """What is offered to a customer."""
+
+    n_items: Annotated[int, Field(ge=1, le=100)] = 3
+    half_life_days: Annotated[float, Field(gt=0)] = 30.0
+
+
+class TrackingSettings(_Section):
+    """Where MLflow keeps runs and models; an SQLite file in the home without a URI."""
+
+    uri: str | None = None
+    experiment: str = "custseg"
+    registered_model: str = "custseg-segmentation"
+
+
+class Settings(_Section):
+    """Everything that can be configured.
+
+    Attributes:
+        home: folder that holds everything that is made.
+    """
+
+    home: Path = Path(DEFAULT_HOME)
+    source: SourceSettings = SourceSettings()
+    cleaning: CleaningSettings = CleaningSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
+    model: ModelSettings = ModelSettings()
+    recommendations: RecommendationSettings = RecommendationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+
+def load_settings(
+    config: str | Path | None = None,
+    *,
+    source: str | None = None,
+    home: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings from the command line, the environment, the file and the defaults, in that order.
+
+    Args:
+        config: the file; ``CUSTSEG_CONFIG``, then ``custseg.toml`` in the working folder where it exists.
+        source: a path or ``demo``; wins over the file's.
+        home: wins over ``CUSTSEG_HOME``.
+        environment: variables to read, the process' own by default.
+
+    Raises:
+        BadInputError: the file is missing or unreadable, or has unknown keys or impossible values.
+    """
+    variables = os.environ if environment is None else environment
+    named = config or variables.get(CONFIG_VARIABLE)
+    path = Path(named or DEFAULT_CONFIG)
+    fields: dict[str, Any] = _read_toml(path) if named or path.exists() else {}
+    if "home" in fields:
+        raise BadInputError(
+            f"{path}: key 'home'", "sections only", f"Say where the home is with the {HOME_VARIABLE} variable."
+        )
+    fields["home"] = Path(home or variables.get(HOME_VARIABLE) or DEFAULT_HOME).absolute()
+    wanted_source = source or variables.get(SOURCE_VARIABLE)
+    if wanted_source:
+        fields["source"] = {**fields.get("source", {}), "path": wanted_source}
+    try:
+        return Settings.model_validate(fields)
+    except ValidationError as error:
+        raise _explained(path, error) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(
+            f"configuration {path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}",
+            "a readable TOML file",
+            "Name an existing file with --config, or leave it out for the defaults.",
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInputError(f"configuration {path}: {error}", "valid TOML", "Correct that line.") from None
+
+
+def _explained(path: Path, error: ValidationError) -> BadInputError:
+    """The first thing wrong with a configuration, in one line, with what would have been accepted."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        accepted = list(_section_at(first["loc"][:-1]))
+        near = difflib.get_close_matches(str(first["loc"][-1]), accepted, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "Remove it."
+        return BadInputError(f"{path}: unknown key {where!r}", f"one of {', '.join(accepted)}", hint)
+    message = first["msg"].removeprefix("Value error, ")
+    return BadInputError(
+        f"{path}: {where} = {first['input']!r}", message[0].lower() + message[1:], "Correct the value."
+    )
+
+
+def _section_at(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Settings
+    for part in location:
+        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    return [name for name in section.model_fields if name != "home"]

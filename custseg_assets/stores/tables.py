@@ -1,0 +1,120 @@
+"""The pipeline's tables: one Delta table each, partitioned by ``period``.
+
+A write replaces whole partitions in one commit, so a reader sees all of it or nothing, and doing it again changes
+nothing but the table's version. The same commit records, as Delta application transactions, the fingerprint of what
+each partition was made from: after a crash, data and fingerprint are both there or both not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+from custseg_assets.domain.schemas import Table
+
+_FINGERPRINT_BITS = 62
+
+
+def fingerprint(*parts: object) -> int:
+    """A number that stands for what a partition was made from.
+
+    Args:
+        parts: anything ``json`` can write; equal parts give equal numbers.
+
+    >>> fingerprint("a", [1]) == fingerprint("a", [1]), fingerprint("a") == fingerprint("b")
+    (True, False)
+    """
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - _FINGERPRINT_BITS)
+
+
+class TableStore:
+    """Delta tables below one folder.
+
+    Args:
+        root: the folder; made at the first write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._opened: dict[str, DeltaTable] = {}
+
+    def _open(self, name: str) -> DeltaTable | None:
+        """The table as it stands now; only commits made since the last look are read."""
+        if name in self._opened:
+            self._opened[name].update_incremental()
+        elif DeltaTable.is_deltatable(str(self.root / name)):
+            self._opened[name] = DeltaTable(str(self.root / name))
+        return self._opened.get(name)
+
+    def write(self, table: Table, frame: pl.DataFrame, fingerprints: Mapping[str, int]) -> None:
+        """Replace partitions.
+
+        Args:
+            table: the table's declaration.
+            frame: the new rows of these partitions, all columns of the table.
+            fingerprints: partition key → what it was made from; a key without rows becomes an empty partition.
+
+        Raises:
+            ValueError: the frame's columns or types are not the table's, or it has rows of other partitions.
+        """
+        if frame.schema != table.schema:
+            raise ValueError(f"{table.name}: got columns {dict(frame.schema)}, expected {dict(table.schema)}")
+        others = set(frame["period"].unique()) - set(fingerprints)
+        if others:
+            raise ValueError(f"{table.name}: rows of {sorted(others)}, expected only {sorted(fingerprints)}")
+        self.root.mkdir(parents=True, exist_ok=True)
+        opened = self._open(table.name)
+        write_deltalake(
+            opened or str(self.root / table.name),
+            frame.sort("period", maintain_order=True),
+            mode="overwrite",
+            partition_by=["period"],
+            predicate=_is_one_of(fingerprints) if opened else None,
+            description=table.description if opened is None else None,
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(key, version) for key, version in sorted(fingerprints.items())]
+            ),
+        )
+
+    def forget(self, table: Table, keys: Iterable[str]) -> None:
+        """Empty partitions that the source no longer has, and what they were made from."""
+        gone = [key for key in keys if self.fingerprint_of(table.name, key) is not None]
+        if gone:
+            self.write(table, pl.DataFrame(schema=table.schema), dict.fromkeys(gone, 0))
+
+    def scan(self, table: Table, keys: Iterable[str] | None = None) -> pl.LazyFrame:
+        """The rows of some partitions, all by default; none where nothing has been written yet."""
+        opened = self._open(table.name)
+        if opened is None:
+            return pl.LazyFrame(schema=table.schema)
+        rows = pl.scan_delta(opened)
+        wanted = rows if keys is None else rows.filter(pl.col("period").is_in(list(keys)))
+        return wanted.select(table.schema.names())
+
+    def read(self, table: Table, keys: Iterable[str] | None = None) -> pl.DataFrame:
+        """The same, in memory, in the table's one order."""
+        return self.scan(table, keys).collect().sort("period", *table.sort_by, maintain_order=True)
+
+    def keys(self, table: Table) -> list[str]:
+        """The partitions that have rows, oldest first."""
+        return self.scan(table).select(pl.col("period").unique().sort()).collect()["period"].to_list()
+
+    def fingerprint_of(self, name: str, key: str) -> int | None:
+        """What a partition was made from; ``None`` where it has not been written."""
+        opened = self._open(name)
+        return (opened.transaction_version(key) or None) if opened else None
+
+    def version_of(self, name: str) -> int | None:
+        """The table's Delta version, which counts its commits; ``None`` where there is no table."""
+        opened = self._open(name)
+        return opened.version() if opened else None
+
+
+def _is_one_of(keys: Iterable[str]) -> str:
+    return "period IN ({})".format(", ".join(f"'{key}'" for key in sorted(keys)))

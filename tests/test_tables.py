@@ -1,0 +1,74 @@
+"""The table store: whole partitions, in one commit, with what they were made from."""
+
+import polars as pl
+import pytest
+
+from custseg_assets.domain.schemas import Column, Table
+from custseg_assets.stores.tables import TableStore, fingerprint
+
+TABLE = Table("t", "for tests", (Column("period", pl.String(), "key"), Column("n", pl.Int64(), "value")), ("n",))
+
+
+def rows(*pairs: tuple[str, int]) -> pl.DataFrame:
+    return pl.DataFrame(list(pairs), schema=TABLE.schema, orient="row")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return TableStore(tmp_path / "tables")
+
+
+def test_a_table_that_was_never_written_is_empty(store):
+    assert store.read(TABLE).schema == TABLE.schema
+    assert store.fingerprint_of("t", "2011-01-01") is None
+    assert store.version_of("t") is None
+
+
+def test_writing_replaces_only_the_named_partitions(store):
+    store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 11, "2011-02-01": 22})
+    store.write(TABLE, rows(("2011-02-01", 5), ("2011-02-01", 4)), {"2011-02-01": 33})
+    assert store.read(TABLE).rows() == [("2011-01-01", 1), ("2011-02-01", 4), ("2011-02-01", 5)]
+    assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [11, 33]
+
+
+def test_a_partition_without_rows_is_written_too(store):
+    store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
+    store.write(TABLE, rows(), {"2011-01-01": 2, "2011-02-01": 3})
+    assert store.read(TABLE).is_empty()
+    assert store.fingerprint_of("t", "2011-02-01") == 3
+
+
+def test_the_first_write_may_be_empty(store):
+    store.write(TABLE, rows(), {"2011-01-01": 2})
+    assert store.read(TABLE).schema == TABLE.schema
+    assert store.fingerprint_of("t", "2011-01-01") == 2
+
+
+def test_another_process_sees_the_commit(store):
+    store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
+    other = TableStore(store.root)
+    assert other.read(TABLE).height == 1
+    other.write(TABLE, rows(("2011-01-01", 8)), {"2011-01-01": 2})
+    assert store.read(TABLE)["n"].to_list() == [8]
+    assert store.version_of("t") == other.version_of("t") == 1
+
+
+def test_rows_of_another_partition_are_refused(store):
+    with pytest.raises(ValueError, match="2011-02-01"):
+        store.write(TABLE, rows(("2011-02-01", 1)), {"2011-01-01": 1})
+
+
+def test_other_columns_are_refused(store):
+    with pytest.raises(ValueError, match="expected"):
+        store.write(TABLE, pl.DataFrame({"period": ["2011-01-01"]}), {"2011-01-01": 1})
+
+
+def test_a_forgotten_partition_is_empty_and_has_no_fingerprint(store):
+    store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 1, "2011-02-01": 2})
+    store.forget(TABLE, ["2011-01-01", "1999-01-01"])
+    assert store.keys(TABLE) == ["2011-02-01"]
+    assert store.fingerprint_of("t", "2011-01-01") is None
+
+
+def test_fingerprints_differ_in_any_part():
+    assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("b", 1), fingerprint("a", [1])}) == 4
