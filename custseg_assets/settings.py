@@ -109,7 +109,7 @@ class RecommendationSettings(_Section):
     """What is offered to a customer."""
 
     n_items: Annotated[int, Field(ge=1, le=100)] = 3
-    half_life_days: Annotated[float, Field(gt=0)] = 30.0
+    half_life_days: Annotated[float, Field(gt=0)] = 10.0
 
 
 class TrackingSettings(_Section):

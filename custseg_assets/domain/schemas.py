@@ -357,6 +357,7 @@ MODEL_CANDIDATES = Table(
         Column("is_eligible", FLAG, "Whether every limit is kept."),
         Column("is_chosen", FLAG, "Whether the rule chose it."),
         Column("reason", TEXT, "Why it is, or is not, eligible or chosen."),
+        Column("choice", TEXT, "JSON list of sentences: why one of them, or none, was chosen."),
         Column(
             "centroids", TEXT, "JSON of the clusters' centroids, on the model's scale.", True, ("scaled_features.*",)
         ),
@@ -409,7 +410,17 @@ DRIFT_REPORT = Table(
         Column("score_name", TEXT, "What was measured: psi, share_shift, …"),
         Column("subject", TEXT, "The feature or segment it was measured on."),
         Column("score", REAL, "The drift score.", True, ("scaled_features.*", f"{_A}.segment_id")),
-        Column("threshold", REAL, "The score from which on it alerts.", True),
+        Column("threshold", REAL, "The score from which on it alerts: the largest of the next three.", True),
+        Column("chance_threshold", REAL, "What chance reaches at the false-alarm rate.", True),
+        Column("min_effect", REAL, "The smallest score worth knowing.", True),
+        Column("own_threshold", REAL, "What this shop does anyway; null until that is known.", True),
+        Column("large_effect", REAL, "The score from which on an alert is a breach.", True),
+        Column(
+            "smallest_lapse",
+            REAL,
+            "Power: smallest share of active customers whose lapse it would catch 9 times in 10; null: none.",
+            True,
+        ),
         Column("is_alert", FLAG, "Whether the score is at or over the threshold."),
         Column("verdict", TEXT, "Of the whole report: stable, watch, breach or not enough data."),
         Column("reasons", TEXT, "JSON list of the verdict's reasons in words."),

@@ -1,0 +1,57 @@
+# One image for each job: `docker build --target pipeline|serving|trainer .`
+# Each holds its own lock and nothing else; none listens beyond its container unless a port is published.
+
+FROM python:3.11-slim-bookworm AS base
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    PYTHONUNBUFFERED=1 \
+    DO_NOT_TRACK=true \
+    DAGSTER_DISABLE_TELEMETRY=1 \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    GX_ANALYTICS_ENABLED=false \
+    CUSTSEG_HOME=/home/custseg/data
+RUN useradd --create-home --uid 10001 custseg \
+    && install --directory --owner=custseg --group=custseg /home/custseg/data
+WORKDIR /home/custseg
+
+# The build backend stays behind in this stage.
+FROM base AS wheel
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE dagster.yaml ./
+COPY custseg_assets custseg_assets
+COPY custseg_serving custseg_serving
+RUN pip wheel --no-deps --wheel-dir /wheels .
+
+# `custseg run`, with the log mounted and the home on a volume:
+#   docker run -v shop-home:/home/custseg/data -v "$PWD/orders.csv:/orders.csv:ro" IMAGE run --source /orders.csv
+# `custseg ui` has no login and listens on loopback only: give it the host's network to look at it from the host.
+FROM base AS pipeline
+COPY requirements/pipeline.txt /tmp/pipeline.txt
+RUN pip install --require-hashes -r /tmp/pipeline.txt
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
+USER custseg
+VOLUME /home/custseg/data
+ENTRYPOINT ["custseg"]
+CMD ["--help"]
+
+# The service reads the home's releases: mount the pipeline's volume read-only. It listens on every address of the
+# container, so what reaches it is what the published port lets through.
+FROM base AS serving
+COPY requirements/serving.txt /tmp/serving.txt
+RUN pip install --require-hashes -r /tmp/serving.txt
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
+USER custseg
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=3s --start-period=10s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+ENTRYPOINT ["custseg-serving"]
+CMD ["--host", "0.0.0.0", "--port", "8080"]
+
+# Started by a Vertex AI custom job, or by hand with the same arguments.
+FROM base AS trainer
+COPY requirements/trainer.txt /tmp/trainer.txt
+RUN pip install --require-hashes -r /tmp/trainer.txt
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
+USER custseg
+ENTRYPOINT ["python", "-m", "custseg_assets.trainer"]

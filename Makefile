@@ -1,0 +1,111 @@
+# Everything a person or CI does here; each target does its own set-up from a bare clone.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; \
+	then echo "$$python"; break; fi; done)
+SOURCE ?=
+ARGS ?=
+
+# Nothing reports home, neither what runs here nor what installs it.
+export DO_NOT_TRACK := true
+export DAGSTER_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(VENV)/run.stamp ## run the whole pipeline [SOURCE=path|demo] [ARGS="--through 2011-11-30"]
+	$(VENV)/bin/custseg run $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
+
+.PHONY: ui
+ui: $(VENV)/run.stamp ## open Dagster's pages on the home that `make run` filled [ARGS="--port 3000"]
+	$(VENV)/bin/custseg ui $(ARGS)
+
+.PHONY: serve
+serve: $(VENV)/run.stamp ## serve the home's current release over HTTP [ARGS="--port 8080"]
+	$(VENV)/bin/custseg-serving $(ARGS)
+
+.PHONY: test
+test: $(VENV)/dev.stamp ## run the tests [ARGS="-k drift"]
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+.PHONY: test-spark
+test-spark: .venv-spark/spark.stamp ## run the tests that need PySpark and Java, in an environment of their own
+	.venv-spark/bin/python -m pytest -m spark $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/dev.stamp ## check style, types and import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+.PHONY: format
+format: $(VENV)/dev.stamp ## rewrite the code in the house style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+.PHONY: bench
+bench: $(VENV)/dev.stamp ## measure CPU, wall and memory at 1x, 5x and 20x the log [SOURCE=path]
+	$(VENV)/bin/python benchmarks/bench.py $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
+
+.PHONY: clean
+clean: ## remove the environments and caches, never a home
+	rm -rf .venv .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist
+	find custseg_assets custseg_serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Environments. A stamp is newer than the locks it was made from, so nothing is installed twice.
+
+$(VENV)/run.stamp: requirements/pipeline.txt requirements/serving.txt
+$(VENV)/dev.stamp: requirements/dev.txt
+.venv-spark/spark.stamp: requirements/spark.txt
+
+# Bytecode is compiled at once (pip does it unasked), because imports are the cost floor of every command.
+%.stamp: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python from 3.11 to 3.14 found. Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Setting up $(@D) from $(filter requirements/%,$^)"
+	@uv="$$(command -v uv $(VENV)/bin/uv | head -n 1 || true)"; \
+	if [[ -n $$uv ]]; then \
+		"$$uv" venv --quiet --allow-existing --no-python-downloads --python "$(PYTHON)" $(@D); \
+		for lock in $(filter requirements/%,$^); do \
+			"$$uv" pip install --quiet --python $(@D) --compile-bytecode --require-hashes -r "$$lock"; done; \
+		"$$uv" pip install --quiet --python $(@D) --no-deps -e .; \
+	else \
+		"$(PYTHON)" -m venv $(@D); \
+		for lock in $(filter requirements/%,$^); do \
+			$(@D)/bin/python -m pip install --quiet --require-hashes -r "$$lock"; done; \
+		$(@D)/bin/python -m pip install --quiet --no-deps -e .; \
+	fi
+	@touch $@
+
+# Locks. One resolution of everything, constraints.txt, bounds each lock, so a package has one version wherever it is
+# installed; `fewest` keeps that version the same on every Python.
+
+EXTRAS_pipeline := pipeline
+EXTRAS_serving := serving
+EXTRAS_trainer := trainer
+EXTRAS_gcp := pipeline,gcp
+EXTRAS_spark := pipeline,serving,dev,spark
+EXTRAS_dev := pipeline,serving,dev
+LOCKS := pipeline serving trainer gcp spark dev
+
+compile = $(VENV)/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
+
+.PHONY: lock
+lock: $(VENV)/dev.stamp ## make requirements/*.txt anew from pyproject.toml [ARGS=--upgrade]
+	$(compile) --all-extras -o requirements/constraints.txt $(ARGS)
+	@for lock in $(foreach lock,$(LOCKS),$(lock):$(EXTRAS_$(lock))); do \
+		extras="--extra $${lock#*:}"; \
+		$(compile) $${extras//,/ --extra } --generate-hashes --no-strip-extras --constraint requirements/constraints.txt \
+			-o "requirements/$${lock%%:*}.txt" --upgrade; \
+	done

@@ -1,0 +1,120 @@
+"""The ``custseg`` command. Everything heavy is imported by the subcommand that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from custseg_assets import telemetry
+from custseg_assets.errors import BadInputError, CustsegError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments, the process' own by default.
+
+    Returns:
+        0, or 2 where the input cannot be used, or 1 where a run failed.
+    """
+    telemetry.switch_off()
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.command(arguments)
+    except BadInputError as error:
+        print(f"custseg: {error}", file=sys.stderr)
+        return 2
+    except CustsegError as error:
+        print(f"custseg: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("custseg: interrupted; run it again to go on where it stopped", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="custseg",
+        description="Turns a shop's transaction log into checked, explained customer segments.",
+        epilog="Everything is kept in the folder that CUSTSEG_HOME names (.custseg without it).",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", metavar="FILE", help="configuration (custseg.toml where it exists)")
+
+    run = commands.add_parser(
+        "run", parents=[shared], help="take the source in and make everything that is out of date"
+    )
+    run.add_argument(
+        "--source", metavar="PATH|demo", help="a csv, csv.gz, parquet, xlsx or zip file, a folder of them, or the demo"
+    )
+    run.add_argument("--through", metavar="YYYY-MM-DD", type=_day, help="stop at the period that holds this day")
+    run.set_defaults(command=_run)
+
+    ui = commands.add_parser("ui", parents=[shared], help="Dagster's web interface and daemon, on loopback")
+    ui.add_argument("--port", type=int, default=3000)
+    ui.set_defaults(command=_ui)
+
+    status = commands.add_parser(
+        "status", parents=[shared], help="champion, last snapshot, drift, release, what is stale"
+    )
+    status.add_argument("--json", action="store_true", help="for programs")
+    status.set_defaults(command=_status)
+
+    export = commands.add_parser("export", parents=[shared], help="write a table to a file")
+    export.add_argument("table", metavar="TABLE")
+    export.add_argument("--partition", metavar="KEY", help="one period or snapshot; all without it")
+    export.add_argument("--out", metavar="FILE", required=True, type=Path, help=".parquet or .csv")
+    export.set_defaults(command=_export)
+    return parser
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2011-11-30") from None
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from custseg_assets import report
+    from custseg_assets.runner import Runner
+    from custseg_assets.settings import load_settings
+
+    runner = Runner(load_settings(arguments.config, source=arguments.source), report.say)
+    n_runs = runner.run(arguments.through)
+    print(report.closing_table(runner, n_runs))
+    return 0
+
+
+def _ui(arguments: argparse.Namespace) -> int:
+    from custseg_assets.engine import serve_ui
+    from custseg_assets.settings import load_settings
+
+    return serve_ui(load_settings(arguments.config), arguments.config, arguments.port)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from custseg_assets import report
+    from custseg_assets.settings import load_settings
+
+    print(report.status(load_settings(arguments.config), as_json=arguments.json))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from custseg_assets.export import export_table
+    from custseg_assets.settings import load_settings
+
+    n_rows = export_table(load_settings(arguments.config), arguments.table, arguments.partition, arguments.out)
+    print(f"{arguments.out}: {n_rows:,} rows of {arguments.table}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

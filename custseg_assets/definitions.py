@@ -1,0 +1,48 @@
+"""The code location: assembles assets, checks, jobs and resources, and implements nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from custseg_assets import telemetry
+
+telemetry.switch_off()
+
+import dagster as dg  # noqa: E402  (Dagster reads its telemetry switch when it is imported)
+
+from custseg_assets.defs.assets import every_asset  # noqa: E402
+from custseg_assets.defs.jobs import every_job  # noqa: E402
+from custseg_assets.defs.partitions import layout_of  # noqa: E402
+from custseg_assets.defs.resources import locked_stores, mlflow_run, stores_of  # noqa: E402
+from custseg_assets.settings import Settings, load_settings  # noqa: E402
+
+
+def build_defs(
+    *, settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Fresh definitions for the data a home holds.
+
+    Args:
+        settings: from the environment and ``custseg.toml`` by default.
+        resource_overrides: resources to use instead of the configured ones, by name.
+    """
+    configured = settings or load_settings()
+    stores = stores_of(configured)
+    with warnings.catch_warnings():
+        # Single-run backfills and windows that reach before the first period are beta in Dagster 1.13.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        layout = layout_of(stores.provenance, configured)
+        return dg.Definitions(
+            assets=every_asset(layout, configured),
+            jobs=every_job(),
+            resources={"stores": locked_stores(stores), "mlflow": mlflow_run(stores.registry), **(resource_overrides or {})},
+            executor=dg.in_process_executor,
+        )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads."""
+    return build_defs()

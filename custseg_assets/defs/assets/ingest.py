@@ -1,0 +1,100 @@
+"""raw, clean and rejected transactions, by period."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import narwhals as nw
+import polars as pl
+
+from custseg_assets.pictures.monitoring import rejections
+from custseg_assets.defs.assets.publishing import Batch, key_batches, picture, publish, spec_of
+from custseg_assets.defs.checks import check_specs, reject_share_result, reject_share_spec
+from custseg_assets.defs.partitions import Layout
+from custseg_assets.defs.resources import Stores
+from custseg_assets.domain import cleaning
+from custseg_assets.domain.quality import reject_share_outliers
+from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
+from custseg_assets.settings import Settings
+
+
+def ingest_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
+    """The assets of the groups ``ingest`` and ``clean``."""
+
+    @dg.multi_asset(
+        specs=[spec_of(RAW_TRANSACTIONS, group="ingest", deps=[], kinds={"polars", "deltalake"})],
+        check_specs=check_specs(RAW_TRANSACTIONS, settings),
+        partitions_def=layout.periods,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def raw_transactions(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
+        provenance = stores.provenance
+
+        def batches() -> Iterator[Batch]:
+            for keys in key_batches(provenance.rows_of(context.partition_keys)):
+                lines = stores.deliveries.scan_periods(provenance.current, keys, settings.snapshots.cadence)
+                yield keys, lines.collect()
+
+        files = [delivery.name for delivery in provenance.current]
+        return publish(context, stores, RAW_TRANSACTIONS, batches(), metadata={"source_files": files})
+
+    @dg.multi_asset(
+        name="clean_transactions",
+        specs=[
+            spec_of(table, group="clean", deps=[dg.AssetDep("raw_transactions")], kinds={"polars", "deltalake"})
+            for table in (CLEAN_TRANSACTIONS, REJECTED_TRANSACTIONS)
+        ],
+        check_specs=[
+            *check_specs(CLEAN_TRANSACTIONS, settings),
+            *check_specs(REJECTED_TRANSACTIONS, settings),
+            reject_share_spec(),
+        ],
+        partitions_def=layout.periods,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def clean_transactions(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> Iterator[dg.MaterializeResult]:
+        rules, rejected = stores.provenance.cleaning_rules, []
+
+        def kept() -> Iterator[Batch]:
+            for keys in key_batches(stores.provenance.rows_of(context.partition_keys)):
+                raw = nw.from_native(stores.tables.scan(RAW_TRANSACTIONS, keys))
+                classified = cleaning.classify(raw, rules).collect().lazy()
+                rejected.append((keys, _native(cleaning.rejected_lines(classified))))
+                yield keys, _native(cleaning.clean_lines(classified, rules))
+
+        yield publish(
+            context, stores, CLEAN_TRANSACTIONS, kept(), metadata={"rules": dg.MetadataValue.json(vars(rules))}
+        )
+        result = publish(context, stores, REJECTED_TRANSACTIONS, rejected)
+        counts, kept_counts = _counts(stores)
+        shares = _reject_shares(counts, kept_counts)
+        found = reject_share_outliers(shares)
+        shown = picture("rejected lines by period", rejections(counts, kept_counts, found.outliers.keys()))
+        yield result._replace(
+            metadata={**result.metadata, "by_reason": shown},
+            check_results=[*result.check_results, reject_share_result(found, shares)],
+        )
+
+    return [raw_transactions, clean_transactions]
+
+
+def _native(lines: cleaning.Lines) -> pl.DataFrame:
+    frame = lines.collect("polars").to_native()
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _counts(stores: Stores) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rejected lines by period and reason, and kept lines by period."""
+    rejected = stores.tables.scan(REJECTED_TRANSACTIONS).group_by("period", "reason").agg(pl.len().alias("n_rows"))
+    kept = stores.tables.scan(CLEAN_TRANSACTIONS).group_by("period").agg(pl.len().alias("n_rows"))
+    return rejected.collect().sort("period", "reason"), kept.collect().sort("period")
+
+
+def _reject_shares(rejected: pl.DataFrame, kept: pl.DataFrame) -> dict[str, float]:
+    n_rejected = dict(rejected.group_by("period").agg(pl.col("n_rows").sum()).iter_rows())
+    n_kept = dict(kept.iter_rows())
+    periods = sorted(n_rejected.keys() | n_kept.keys())
+    return {key: n_rejected.get(key, 0) / (n_rejected.get(key, 0) + n_kept.get(key, 0)) for key in periods}

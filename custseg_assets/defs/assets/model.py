@@ -1,0 +1,205 @@
+"""The sweep over k, the challenger it gives, and what is decided about it, by snapshot."""
+
+import json
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from custseg_assets.pictures.segments import k_selection
+from custseg_assets.defs.assets.publishing import picture, publish, spec_of, table_preview
+from custseg_assets.defs.partitions import Layout
+from custseg_assets.defs.resources import Stores
+from custseg_assets.domain import clustering, training
+from custseg_assets.domain.model import SegmentationModel
+from custseg_assets.domain.promotion import judge_challenger
+from custseg_assets.domain.schemas import (
+    CUSTOMER_FEATURES,
+    MODEL_CANDIDATES,
+    PROMOTION_DECISION,
+    SEGMENTATION_MODEL,
+    scaled_features_table,
+)
+from custseg_assets.settings import Settings
+from custseg_assets.stores.revision import code_revision
+
+
+def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
+    """The assets of the group ``model``."""
+    scaled_table = scaled_features_table(settings.model.features)
+    limits = clustering.Limits(
+        min_bootstrap_ari=settings.model.min_bootstrap_ari,
+        min_jaccard=settings.model.min_jaccard,
+        min_share=settings.model.min_segment_share,
+        min_customers=settings.model.min_segment_customers,
+    )
+
+    @dg.multi_asset(
+        specs=[
+            spec_of(
+                MODEL_CANDIDATES, group="model", deps=[dg.AssetDep("scaled_features")], kinds={"scikitlearn", "mlflow"}
+            )
+        ],
+        partitions_def=layout.snapshots,
+    )
+    def model_candidates(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[Any]
+    ) -> dg.MaterializeResult:
+        key, configured = context.partition_key, settings.model
+        matrix = training.matrix_of(stores.tables.read(scaled_table, [key]), configured.features)
+        candidates = clustering.sweep(
+            matrix,
+            configured.k_range,
+            limits,
+            n_bootstraps=configured.n_bootstraps,
+            n_initialisations=configured.n_initialisations,
+            seed=configured.seed,
+            progress=context.log.info,
+        )
+        choice = clustering.choose_k(candidates, limits)
+        table = training.candidate_table(key, candidates, choice)
+        stores.registry.log_candidates(mlflow.active_run().info.run_id, table)
+        shown = {
+            "choice": "; ".join(choice.reasons),
+            "rule": choice.rule,
+            "candidates": table_preview(table.drop("centroids", "choice")),
+            "curves": picture("choosing k", k_selection(table, _limit_lines(settings))),
+        }
+        return publish(context, stores, MODEL_CANDIDATES, [([key], table)], metadata=shown)
+
+    @dg.multi_asset(
+        specs=[
+            spec_of(
+                SEGMENTATION_MODEL,
+                group="model",
+                deps=[dg.AssetDep("model_candidates"), dg.AssetDep("customer_features")],
+                kinds={"scikitlearn", "mlflow"},
+            )
+        ],
+        partitions_def=layout.snapshots,
+    )
+    def segmentation_model(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[Any]
+    ) -> dg.MaterializeResult:
+        key = context.partition_key
+        candidates = stores.tables.read(MODEL_CANDIDATES, [key])
+        centroids = training.chosen_centroids(candidates)
+        if centroids is None:
+            nothing = pl.DataFrame(schema=SEGMENTATION_MODEL.schema)
+            return publish(context, stores, SEGMENTATION_MODEL, [([key], nothing)], metadata={"model": "none: no k is eligible"})
+        features = stores.tables.read(CUSTOMER_FEATURES, [key])
+        model = _trained(stores, key, features, centroids)
+        row = _model_row(stores, model, features, candidates)
+        version = stores.registry.register(
+            mlflow.active_run().info.run_id,
+            model,
+            examples=_examples(features, model.features),
+            files={"model_card.md": row["model_card"].item(), "drift_reference.json": row["drift_reference"].item()},
+            params={"trained_on": key, "k": model.k, **_params(stores, key)},
+        )
+        shown = {
+            "model": model.model_version,
+            "registered": f"{stores.registry.registered_model} version {version}, challenger",
+            "model_card": dg.MetadataValue.md(row["model_card"].item()),
+        }
+        return publish(context, stores, SEGMENTATION_MODEL, [([key], row)], metadata=shown)
+
+    @dg.multi_asset(
+        specs=[
+            spec_of(
+                PROMOTION_DECISION,
+                group="model",
+                deps=[dg.AssetDep("segmentation_model")],
+                kinds={"mlflow", "deltalake"},
+            )
+        ],
+        partitions_def=layout.snapshots,
+    )
+    def promotion_decision(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[Any]
+    ) -> dg.MaterializeResult:
+        key = context.partition_key
+        challenger = stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"]
+        champion = stores.provenance.champion_at(key)
+        reasons = stores.tables.read(MODEL_CANDIDATES, [key])
+        verdict = judge_challenger(
+            challenger.item() if len(challenger) else None,
+            training.choice_in_words(reasons),
+            champion[1] if champion else None,
+        )
+        if verdict.decision == "PROMOTE":
+            stores.registry.promote(challenger.item())
+        row = pl.DataFrame(
+            {
+                "period": [key],
+                "model_version": challenger.to_list() or [None],
+                "decision": [verdict.decision],
+                "reasons": [json.dumps(verdict.reasons, ensure_ascii=False)],
+                "champion_before": [champion[1] if champion else None],
+            },
+            schema=PROMOTION_DECISION.schema,
+        )
+        mlflow.set_tag("decision", verdict.decision)
+        mlflow.end_run()
+        shown = {"decision": verdict.decision, "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in verdict.reasons))}
+        return publish(context, stores, PROMOTION_DECISION, [([key], row)], metadata=shown)
+
+    return [model_candidates, segmentation_model, promotion_decision]
+
+
+def _limit_lines(settings: Settings) -> dict[str, float]:
+    model = settings.model
+    return {
+        "bootstrap_ari": model.min_bootstrap_ari,
+        "worst_jaccard": model.min_jaccard,
+        "smallest_share": model.min_segment_share,
+    }
+
+
+def _trained(
+    stores: Stores, key: str, features: pl.DataFrame, centroids: list[list[float]]
+) -> SegmentationModel:
+    _, reference = training.scale_snapshot(
+        features, stores.settings.model.features, stores.provenance.reference_at(key)
+    )
+    return clustering.train(features, centroids, reference, key)
+
+
+def _model_row(
+    stores: Stores, model: SegmentationModel, features: pl.DataFrame, candidates: pl.DataFrame
+) -> pl.DataFrame:
+    """The challenger as a row of ``segmentation_model``."""
+    window = stores.provenance.window(model.trained_on)
+    choice = training.choice_in_words(candidates)
+    files = ", ".join(delivery.name for delivery in stores.provenance.current)
+    fields = {
+        "period": model.trained_on,
+        "model_version": model.model_version,
+        "k": model.k,
+        "choice": choice[0],
+        "model_json": model.to_json(),
+        "drift_reference": training.drift_reference_of(model, features, window).to_json(),
+        "model_card": training.model_card(
+            model,
+            candidates,
+            " ".join(choice),
+            data=f"Lines of {files} from {window.start:%Y-%m-%d} up to, but without, {window.as_of:%Y-%m-%d}.",
+            code=code_revision(),
+        ),
+    }
+    return pl.DataFrame([fields], schema=SEGMENTATION_MODEL.schema)
+
+
+def _examples(features: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
+    """Three customers of the snapshot, as whoever asks for a score would give them."""
+    seen = features.filter(clustering.visible_to_kmeans(features, names))
+    return seen.select(pl.col(names).cast(pl.Float64)).head(3)
+
+
+def _params(stores: Stores, key: str) -> dict[str, object]:
+    """The settings and the data a model was trained with."""
+    made_from = {
+        f"data.{name}": f"{stores.tables.fingerprint_of(name, key):x}"
+        for name in ("customer_features", "scaled_features", "model_candidates")
+    }
+    return {**stores.settings.model.model_dump(mode="json"), **made_from, "code": code_revision()}

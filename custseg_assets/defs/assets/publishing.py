@@ -1,0 +1,155 @@
+"""What every asset does alike: describe its table, check it, write it, and tell Dagster about it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from custseg_assets.defs.checks import Examination
+from custseg_assets.defs.resources import Stores
+from custseg_assets.domain import schemas
+from custseg_assets.domain.schemas import Table
+from custseg_assets.provenance import CODE_VERSIONS
+
+OWNERS = ["team:customer-analytics"]
+MAX_ROWS_AT_ONCE = 2_000_000
+"""How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
+
+Batch = tuple[Sequence[str], pl.DataFrame]
+_TABLE_TYPES = {pl.String(): "text", pl.Float64(): "real", pl.Int64(): "integer", pl.Boolean(): "boolean"}
+
+
+def spec_of(table: Table, *, group: str, deps: Sequence[dg.AssetDep], kinds: set[str]) -> dg.AssetSpec:
+    """How an asset presents itself: description, owner, kinds, code version and columns."""
+    columns = [
+        dg.TableColumn(
+            column.name,
+            _TABLE_TYPES.get(column.dtype, "timestamp"),
+            column.description,
+            dg.TableColumnConstraints(nullable=column.is_nullable),
+        )
+        for column in table.columns
+    ]
+    return dg.AssetSpec(
+        table.name,
+        description=table.description,
+        group_name=group,
+        owners=OWNERS,
+        kinds=kinds,
+        code_version=CODE_VERSIONS[table.name],
+        deps=deps,
+        metadata={"dagster/column_schema": dg.TableSchema(columns=columns)},
+    )
+
+
+def column_lineage(table: Table, features: tuple[str, ...]) -> dg.TableColumnLineage:
+    """Which columns each column is computed from; ``table.*`` stands for all of that table's."""
+    every = schemas.tables(features)
+
+    def sources(column: schemas.Column) -> Iterator[dg.TableColumnDep]:
+        for source in column.lineage:
+            name, _, field = source.partition(".")
+            fields = [other.name for other in every[name].columns[1:]] if field == "*" else [field]
+            yield from (dg.TableColumnDep(dg.AssetKey(name), field) for field in fields)
+
+    return dg.TableColumnLineage({column.name: list(sources(column)) for column in table.columns if column.lineage})
+
+
+def publish(
+    context: dg.AssetExecutionContext,
+    stores: Stores,
+    table: Table,
+    batches: Iterable[Batch],
+    *,
+    metadata: Mapping[str, Any] | None = None,
+) -> dg.MaterializeResult[Any]:
+    """Check a table's new partitions, write them, and report both.
+
+    Rows that fail a blocking check are written too, for people to look at, but not as up to date: nothing is computed
+    from them, and the next run makes them again.
+
+    Args:
+        context: of the step.
+        stores: where to write.
+        table: what is written.
+        batches: partition keys with all their rows, one batch at a time in memory.
+        metadata: more to show with the materialisation.
+    """
+    provenance, counts, versions = stores.provenance, {}, {}
+    examination = Examination(table, stores)
+    for keys, frame in batches:
+        is_blocked = examination.examine(keys, frame)
+        fingerprints = {key: 0 if is_blocked else provenance.made_from(table.name, key) for key in keys}
+        stores.tables.write(table, frame, fingerprints)
+        sizes = dict(frame.group_by("period").len().iter_rows())
+        counts.update({key: sizes.get(key, 0) for key in keys})
+        versions.update(fingerprints)
+        context.log.info(f"{table.name}: {frame.height:,} rows in {len(keys)} partitions")
+    for key, n_rows in counts.items():
+        context.add_asset_metadata(
+            {"dagster/partition_row_count": n_rows, "made_from": f"{versions[key]:x}"},
+            asset_key=table.name,
+            partition_key=key,
+        )
+    return dg.MaterializeResult(
+        asset_key=table.name,
+        metadata={
+            "dagster/row_count": sum(counts.values()),
+            "dagster/column_lineage": column_lineage(table, stores.settings.model.features),
+            "delta_version": stores.tables.version_of(table.name),
+            **(metadata or {}),
+        },
+        data_version=dg.DataVersion("-".join(f"{versions[key]:x}"[:12] for key in sorted(versions)[-3:])),
+        check_results=examination.results(),
+    )
+
+
+def in_batches(frames: Iterable[tuple[str, pl.DataFrame]]) -> Iterator[Batch]:
+    """Gather the frames of single partitions into as few batches as memory allows."""
+    keys: list[str] = []
+    gathered: list[pl.DataFrame] = []
+    for key, frame in frames:
+        if gathered and sum(part.height for part in gathered) + frame.height > MAX_ROWS_AT_ONCE:
+            yield keys, pl.concat(gathered)
+            keys, gathered = [], []
+        keys.append(key)
+        gathered.append(frame)
+    if gathered:
+        yield keys, pl.concat(gathered)
+
+
+def key_batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Gather partition keys, with how many rows each has, into batches that memory allows."""
+    keys: list[str] = []
+    n_rows = 0
+    for key, size in sizes.items():
+        if keys and n_rows + size > MAX_ROWS_AT_ONCE:
+            yield keys
+            keys, n_rows = [], 0
+        keys.append(key)
+        n_rows += size
+    if keys:
+        yield keys
+
+
+def picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
+    """A PNG as metadata that the UI shows as a picture."""
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table_preview(frame: pl.DataFrame, n_rows: int = 12) -> dg.MarkdownMetadataValue:
+    """The first rows of a small table as Markdown."""
+    shown = frame.head(n_rows)
+    lines = [" | ".join(shown.columns), " | ".join("---" for _ in shown.columns)]
+    lines += [" | ".join(_cell(value) for value in row) for row in shown.iter_rows()]
+    return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)

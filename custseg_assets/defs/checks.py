@@ -1,0 +1,110 @@
+"""Great Expectations' verdicts as Dagster asset checks, one check per group of expectations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+import polars as pl
+
+from custseg_assets.defs.resources import Stores
+from custseg_assets.domain.quality import RejectShares
+from custseg_assets.domain.schemas import REJECTED_TRANSACTIONS, Table
+from custseg_assets.expectations.engine import GroupResult, validate
+from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
+from custseg_assets.settings import Settings
+
+REJECT_SHARE = "reject_share_as_usual"
+_SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
+
+
+def check_specs(table: Table, settings: Settings) -> list[dg.AssetCheckSpec]:
+    """The checks of a table's asset."""
+    return [
+        dg.AssetCheckSpec(group.name, asset=table.name, description=group.description, blocking=group.is_blocking)
+        for group in groups_for(table.name, settings)
+    ]
+
+
+def reject_share_spec() -> dg.AssetCheckSpec:
+    """The check of how much of each period is rejected."""
+    return dg.AssetCheckSpec(
+        REJECT_SHARE,
+        asset=REJECTED_TRANSACTIONS.name,
+        description="A period whose share of rejected lines is far outside the other periods' was exported differently.",
+    )
+
+
+def reject_share_result(found: RejectShares, shares: Mapping[str, float]) -> dg.AssetCheckResult:
+    """The warning about periods with an unusual share of rejected lines.
+
+    Args:
+        found: what was made of the shares.
+        shares: rejected share of every period so far.
+    """
+    return dg.AssetCheckResult(
+        asset_key=REJECTED_TRANSACTIONS.name,
+        check_name=REJECT_SHARE,
+        passed=not found.outliers,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "summary": found.summary,
+            "outliers": dg.MetadataValue.json(dict(found.outliers)),
+            "shares": dg.MetadataValue.json(dict(shares)),
+        },
+    )
+
+
+@dataclass
+class Examination:
+    """A table's suite, run on one batch of partitions after the other.
+
+    Attributes:
+        table: what is examined.
+        stores: for the settings and the rules in force.
+    """
+
+    table: Table
+    stores: Stores
+    _results: list[Sequence[GroupResult]] = field(default_factory=list)
+
+    def examine(self, keys: Sequence[str], frame: pl.DataFrame) -> bool:
+        """Check some partitions; whether what follows must not be made from them."""
+        if self.table.name not in EXAMPLE_KEYS:
+            return False
+        results = validate(
+            frame,
+            self.table.name,
+            self.stores.settings,
+            rules=self.stores.provenance.cleaning_rules,
+            data_docs_dir=self.stores.home.data_docs,
+        )
+        self._results.append(results)
+        return any(not result.success and result.group.is_blocking for result in results)
+
+    def results(self) -> list[dg.AssetCheckResult]:
+        """What Dagster is told, over all batches."""
+        return [_asset_check_result(batches) for batches in zip(*self._results, strict=True)]
+
+
+def _asset_check_result(batches: Sequence[GroupResult]) -> dg.AssetCheckResult:
+    """One check over all batches; what is shown in detail is the first batch that failed."""
+    group = batches[0].group
+    shown = next((result for result in batches if not result.success), batches[0])
+    n_rows = sum(result.n_rows for result in batches)
+    n_unexpected = sum(result.n_unexpected for result in batches)
+    broken = "; ".join(rule.words for rule in shown.rules if not rule.success)
+    return dg.AssetCheckResult(
+        asset_key=group.table,
+        check_name=group.name,
+        passed=shown.success,
+        severity=_SEVERITY[group.severity],
+        metadata={
+            "summary": "holds" if shown.success else f"not so in {n_unexpected:,} of {n_rows:,} rows: {broken}",
+            "n_rows": n_rows,
+            "n_unexpected": n_unexpected,
+            "examples": dg.MetadataValue.json([dict(example) for example in shown.examples]),
+            "rules": dg.MetadataValue.md(shown.markdown()),
+        },
+    )

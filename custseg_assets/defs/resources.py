@@ -1,0 +1,85 @@
+"""What assets are handed: the stores of one home, and MLflow's run context."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from custseg_assets.provenance import Provenance
+from custseg_assets.settings import Settings
+from custseg_assets.stores.home import Home
+from custseg_assets.stores.landing import DeliveryStore
+from custseg_assets.stores.registry import ModelRegistry
+from custseg_assets.stores.tables import TableStore
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Everything an asset reads from and writes to."""
+
+    settings: Settings
+    home: Home
+    tables: TableStore
+    deliveries: DeliveryStore
+    registry: ModelRegistry
+
+    @property
+    def provenance(self) -> Provenance:
+        """What partitions are made from, as the home stands now."""
+        return Provenance(self.settings, self.deliveries, self.tables)
+
+
+def stores_of(settings: Settings) -> Stores:
+    """The stores of the configured home; nothing is opened yet."""
+    home = Home(settings.home)
+    return Stores(
+        settings=settings,
+        home=home,
+        tables=TableStore(home.tables),
+        deliveries=DeliveryStore(home.deliveries),
+        registry=ModelRegistry(settings.tracking, home.mlflow),
+    )
+
+
+def locked_stores(stores: Stores) -> dg.ResourceDefinition:
+    """The stores of a home for one Dagster run, which has the home to itself: ``custseg run`` may be using it."""
+
+    @dg.resource(description="Tables, deliveries, releases and models of the home.")
+    def resource(_: dg.InitResourceContext) -> Iterator[Stores]:
+        with stores.home.locked():
+            yield stores
+
+    return resource
+
+
+def mlflow_run(registry: ModelRegistry) -> dg.ResourceDefinition:
+    """dagster-mlflow's run context: one MLflow run for every Dagster run that trains.
+
+    It is imported when a run first needs it, because it imports all of MLflow. The asset that decides ends the MLflow
+    run; one that is still active when the Dagster run is over has failed.
+    """
+    config_schema = {
+        "experiment_name": dg.Field(str, default_value=registry.experiment),
+        "mlflow_tracking_uri": dg.Field(str, default_value=registry.uri),
+        "env": dg.Field(dg.Permissive(), default_value={}),
+        "extra_tags": dg.Field(dg.Permissive(), default_value={}),
+    }
+
+    @dg.resource(config_schema=config_schema, description="MLflow run of the Dagster run, through dagster-mlflow.")
+    def mlflow(context: dg.InitResourceContext) -> Iterator[Any]:
+        registry.prepare()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            from dagster_mlflow import mlflow_tracking
+
+        run_context = mlflow_tracking.resource_fn(context)
+        run = next(run_context)
+        yield run
+        if run.active_run() is not None:
+            run.end_run(status="FAILED")
+
+    return mlflow

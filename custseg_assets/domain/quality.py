@@ -1,0 +1,66 @@
+"""Which periods lose unusually many, or unusually few, of their lines to the cleaning rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+MIN_PERIODS = 4
+"""With fewer there is no range to be outside of."""
+
+MAX_SPREADS = 5.0
+"""Spreads from the others' median that still count as usual. The first and last months of a real log, which a
+seasonal business and a cut export make different, lie within 4."""
+
+MIN_SPREAD = 0.02
+"""Two percentage points: how much the share of periods that agree exactly may still vary."""
+
+_MAD_TO_STD = 1.4826
+"""Makes the median absolute deviation of normal values their standard deviation."""
+
+
+@dataclass(frozen=True)
+class RejectShares:
+    """What was made of the periods' reject shares.
+
+    Attributes:
+        outliers: reason in words by partition key, for the periods far outside the others' range.
+        is_judged: whether there were enough periods to tell.
+        summary: one sentence.
+    """
+
+    outliers: Mapping[str, str]
+    is_judged: bool
+    summary: str
+
+
+def reject_share_outliers(shares: Mapping[str, float]) -> RejectShares:
+    """Which periods' reject share is far outside the range of the other periods.
+
+    Each period is held against the others' median and median absolute deviation, so that it cannot hide in them.
+
+    Args:
+        shares: rejected lines / raw lines, by partition key.
+
+    >>> reject_share_outliers({"2011-01-01": 0.2, "2011-02-01": 0.21, "2011-03-01": 0.2, "2011-04-01": 0.9}).outliers
+    {'2011-04-01': '90.0% of its lines were rejected; usual for the others is 10.0% to 30.0%'}
+    """
+    if len(shares) < MIN_PERIODS:
+        return RejectShares({}, False, f"Not judged: {len(shares)} periods, {MIN_PERIODS} are needed.")
+    outliers = {}
+    for key in sorted(shares):
+        low, high = _usual_range([share for other, share in shares.items() if other != key])
+        if not low <= shares[key] <= high:
+            outliers[key] = (
+                f"{shares[key]:.1%} of its lines were rejected; usual for the others is {low:.1%} to {high:.1%}"
+            )
+    found = f"{len(outliers)} of {len(shares)} periods reject an unusual share of their lines" if outliers else ""
+    return RejectShares(outliers, True, f"{found or f'All {len(shares)} periods reject a usual share of their lines'}.")
+
+
+def _usual_range(shares: list[float]) -> tuple[float, float]:
+    middle = median(shares)
+    deviation = median(abs(share - middle) for share in shares)
+    reach = MAX_SPREADS * max(_MAD_TO_STD * deviation, MIN_SPREAD)
+    return max(0.0, middle - reach), min(1.0, middle + reach)

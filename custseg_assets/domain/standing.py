@@ -1,0 +1,74 @@
+"""Where every customer stands at a snapshot: segment, since when, from where, features and what to offer.
+
+Made once per release; the service reads it back one customer at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+
+def standing(
+    history: pl.DataFrame,
+    customer_features: pl.DataFrame,
+    product_recommendations: pl.DataFrame,
+    *,
+    period: str,
+    features: Sequence[str],
+) -> pl.DataFrame:
+    """One row per customer assigned at the snapshot, sorted by customer.
+
+    Args:
+        history: ``segment_assignments`` of every snapshot up to ``period``, of the customers wanted.
+        customer_features: of the snapshot.
+        product_recommendations: of the snapshot.
+        period: key of the snapshot.
+        features: names of the features to carry.
+
+    Returns:
+        ``customer_id`` and ``standing``, a struct of ``segment_id``, ``since`` (key of the first snapshot of the
+        unbroken stay), ``previous`` (id and name of the segment before it, null for the first), ``margin``,
+        ``runner_up_segment_id``, ``features`` (a struct; null with nothing in the window) and ``products``
+        (ids, best first).
+    """
+    now = history.filter(pl.col("period") == period).select(
+        "customer_id", "segment_id", "margin", "runner_up_segment_id"
+    )
+    before = (
+        history.join(now.select("customer_id", current_id="segment_id"), on="customer_id")
+        .filter(pl.col("segment_id") != pl.col("current_id"))
+        .sort("customer_id", "period")
+        .group_by("customer_id", maintain_order=True)
+        .last()
+        .select("customer_id", previous_period="period", previous=pl.struct("segment_id", "segment_name"))
+    )
+    since = (
+        history.join(before, on="customer_id", how="left")
+        .filter(pl.col("period") > pl.col("previous_period").fill_null(""))
+        .group_by("customer_id")
+        .agg(since=pl.col("period").min())
+    )
+    in_window = customer_features.select("customer_id", features=pl.struct(features))
+    offered = (
+        product_recommendations.sort("customer_id", "rank")
+        .group_by("customer_id", maintain_order=True)
+        .agg(products=pl.col("product_id"))
+    )
+    joined = now.join(since, on="customer_id", how="left").join(
+        before.select("customer_id", "previous"), on="customer_id", how="left"
+    )
+    joined = joined.join(in_window, on="customer_id", how="left").join(offered, on="customer_id", how="left")
+    return joined.sort("customer_id").select(
+        "customer_id",
+        standing=pl.struct(
+            "segment_id",
+            "since",
+            "previous",
+            "margin",
+            "runner_up_segment_id",
+            "features",
+            pl.col("products").fill_null([]),
+        ),
+    )

@@ -1,0 +1,163 @@
+"""Dagster in this process: the instance that lives in a home, and the jobs that run on it."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from custseg_assets.definitions import build_defs
+from custseg_assets.defs.resources import stores_of
+from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.runner import Runner, Stage
+from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, Settings
+from custseg_assets.stores.home import Home
+
+COMMAND_TAG = "custseg/command"
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def prepare_instance(home: Home) -> None:
+    """Make the home's Dagster instance, all of it or nothing, with the configuration the project ships."""
+    if home.dagster.exists():
+        return
+    unfinished = home.root / f".dagster-{os.getpid()}"
+    unfinished.mkdir(parents=True)
+    shipped = importlib.resources.files("custseg_assets").joinpath("dagster.yaml").read_bytes()
+    (unfinished / "dagster.yaml").write_bytes(shipped)
+    with dg.DagsterInstance.from_config(str(unfinished)) as instance:
+        instance.get_runs(limit=1)
+        instance.all_asset_keys()
+    unfinished.rename(home.dagster)
+
+
+class Engine:
+    """Runs the graph's jobs on the home's instance; only for who holds the home's lock.
+
+    Args:
+        settings: of the definitions.
+        home: whose instance it is.
+        say: takes each line of progress.
+    """
+
+    def __init__(self, settings: Settings, home: Home, say: Callable[[str], None]) -> None:
+        self._settings, self._say = settings, say
+        prepare_instance(home)
+        self._instance = dg.DagsterInstance.from_config(str(home.dagster))
+        self._close_abandoned()
+
+    def execute(self, stage: Stage) -> None:
+        """One job over a range of partitions.
+
+        The definitions are made anew for each, because the stages before it decide what partitions there are.
+
+        Raises:
+            RunFailedError: a step or a blocking check failed.
+        """
+        self._say(f"{stage}")
+        # The command holds the home's lock already, so its runs use the stores as they are.
+        stores = {"stores": stores_of(self._settings)}
+        job = build_defs(settings=self._settings, resource_overrides=stores).resolve_job_def(stage.job)
+        run_id = str(uuid.uuid4())
+        progress = _Progress(self._say)
+        self._instance.add_event_listener(run_id, progress)
+        is_one = stage.first_key == stage.last_key
+        span = {} if is_one else {_RANGE_START: stage.first_key, _RANGE_END: stage.last_key}
+        result = job.execute_in_process(
+            instance=self._instance,
+            run_id=run_id,
+            raise_on_error=False,
+            run_config=_QUIET,
+            partition_key=stage.first_key if is_one else None,
+            tags={COMMAND_TAG: "run", **span},
+        )
+        if not result.success:
+            raise RunFailedError(f"{stage}: {progress.failure or 'failed'} (Dagster run {run_id})")
+
+    def _close_abandoned(self) -> None:
+        """Mark runs as failed that an earlier command started and did not live to end."""
+        unfinished = dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={COMMAND_TAG: "run"}
+        )
+        for run in self._instance.get_runs(unfinished):
+            self._instance.report_run_failed(run, "The process that ran it ended before it did.")
+
+
+class _Progress:
+    """Turns the events of a run into lines, and remembers why it failed."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._started: dict[str, float] = {}
+        self.failure: str | None = None
+
+    def __call__(self, entry: Any) -> None:
+        event = entry.dagster_event
+        if event is None:
+            if entry.level >= 20:
+                self._say(f"    {entry.user_message}")
+        elif event.event_type_value == "STEP_START":
+            self._started[event.step_key] = time.monotonic()
+        elif event.event_type_value == "STEP_SUCCESS":
+            seconds = time.monotonic() - self._started.get(event.step_key, time.monotonic())
+            self._say(f"  {event.step_key:<26} {seconds:6.1f} s")
+        elif event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed:
+            self._report_check(event.asset_check_evaluation_data)
+        elif event.event_type_value == "STEP_FAILURE":
+            error = event.step_failure_data.error
+            cause = error.cause or error
+            self.failure = self.failure or f"step {event.step_key} failed: {cause.message.strip()}"
+
+    def _report_check(self, check: Any) -> None:
+        label = f"check {check.asset_key.to_user_string()}.{check.check_name}"
+        said = check.metadata.get("summary")
+        line = f"{label} failed: {said.value if said else check.description or ''}"
+        self._say(f"    ! {line}")
+        if check.blocking:
+            self.failure = self.failure or line
+
+
+def serve_ui(settings: Settings, config: str | None, port: int) -> int:
+    """Dagster's web interface and daemon on a home, on loopback, until it is stopped.
+
+    Args:
+        settings: whose home it is.
+        config: the configuration file, for the processes that Dagster starts.
+        port: to listen on.
+
+    Raises:
+        BadInputError: the port is taken, or the home has no data and the source cannot be used.
+    """
+    _require_free(port)
+    runner = Runner(settings, print)
+    if runner.deliveries.current() is None:
+        with runner.home.locked():
+            runner.take_in()
+    prepare_instance(runner.home)
+    environment = {**os.environ, "DAGSTER_HOME": str(runner.home.dagster), HOME_VARIABLE: str(settings.home)}
+    if config:
+        environment[CONFIG_VARIABLE] = str(Path(config).absolute())
+    print(f"Dagster on http://127.0.0.1:{port}, home {settings.home}; stop it with Ctrl-C", flush=True)
+    dagster = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
+    return subprocess.call([*dagster, "--module-name", "custseg_assets.definitions"], env=environment)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            raise BadInputError(
+                f"--port {port} cannot be listened on", "a free port", "Stop what uses it, or name another."
+            ) from None

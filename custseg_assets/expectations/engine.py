@@ -1,0 +1,261 @@
+"""Checks a frame against its table's suite, in one Great Expectations validation, and says which rows broke what.
+
+Great Expectations filters and fingerprints whole frames, so it is given only the columns that rules read: numbers as
+NumPy arrays, text as categories, which it handles many times faster than text itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from custseg_assets import telemetry
+from custseg_assets.domain.cleaning import CleaningRules
+from custseg_assets.domain.periods import Cadence, as_of, start_of
+from custseg_assets.expectations.suites import (
+    EARLIEST,
+    EARLIEST_DATE,
+    EXAMPLE_KEYS,
+    PERIOD_END,
+    PERIOD_START,
+    ExpectationGroup,
+    Rule,
+    groups_for,
+)
+from custseg_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.core import ExpectationSuiteValidationResult
+    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+
+MAX_EXAMPLES = 5
+MAX_VALUES_SHOWN = 3
+_BOUNDS = (EARLIEST, PERIOD_START, PERIOD_END)
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What came of one rule.
+
+    Attributes:
+        words: what the rule says.
+        success: whether it holds.
+        n_unexpected: rows that break it; 0 for a rule about the whole table.
+        observed: what was found, in words.
+    """
+
+    words: str
+    success: bool
+    n_unexpected: int
+    observed: str
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What came of one group of rules.
+
+    Attributes:
+        group: what was checked.
+        n_rows: rows that were looked at.
+        rules: one result per rule.
+        examples: some of the rows that broke it, with the columns that tell which and those that the broken rules read.
+    """
+
+    group: ExpectationGroup
+    n_rows: int
+    rules: tuple[RuleResult, ...]
+    examples: tuple[Mapping[str, Any], ...]
+
+    @property
+    def success(self) -> bool:
+        """Whether every rule holds."""
+        return all(rule.success for rule in self.rules)
+
+    @property
+    def n_unexpected(self) -> int:
+        """Rows that break the rule that most rows break: so many at least are wrong."""
+        return max((rule.n_unexpected for rule in self.rules), default=0)
+
+    @property
+    def unexpected_share(self) -> float:
+        """Their share of all rows."""
+        return self.n_unexpected / self.n_rows if self.n_rows else 0.0
+
+    def markdown(self) -> str:
+        """The rules, what was found, and the example rows, as Markdown."""
+        lines = [f"{self.group.description}\n" if not self.success else f"Holds for {self.n_rows:,} rows.\n"]
+        if not self.rules:
+            return "Nothing is configured that could be broken.\n"
+        lines += ["| | expected | rows that are not so | found |", "|---|---|---:|---|"]
+        lines += [
+            f"| {'✓' if rule.success else '✗'} | {_cell(rule.words)} | {rule.n_unexpected:,} | {_cell(rule.observed)} |"
+            for rule in self.rules
+        ]
+        if self.examples:
+            names = list(self.examples[0])
+            lines += ["", "For example:", "", f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+            lines += [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in self.examples]
+        return "\n".join(lines) + "\n"
+
+
+def validate(
+    frame: pl.DataFrame,
+    table: str,
+    settings: Settings,
+    *,
+    rules: CleaningRules | None = None,
+    data_docs_dir: Path | None = None,
+) -> tuple[GroupResult, ...]:
+    """Check every row of some partitions of a table.
+
+    Args:
+        frame: with the table's columns, of one or more partitions.
+        table: a name in ``EXAMPLE_KEYS``.
+        settings: what the table was made with.
+        rules: the shop's cleaning rules in force; the configured ones without it.
+        data_docs_dir: where to write a page about the validation; none is written without it.
+
+    Returns:
+        One result per group of ``groups_for``, in its order.
+    """
+    groups = groups_for(table, settings, rules)
+    every = {f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules)}
+    known = {*frame.columns, *(_BOUNDS if "period" in frame.columns else ())}
+    about_rows = {key: rule for key, rule in every.items() if rule.columns and known.issuperset(rule.columns)}
+    results: list[ExpectationValidationResult] = []
+    if frame.height and about_rows:
+        results += _run(_needed(frame, about_rows, settings.snapshots.cadence), table, about_rows).results
+    # Last, because Great Expectations holds on to the last frame it saw, and this one has no rows.
+    results += _run(frame.clear(), table, {key: rule for key, rule in every.items() if not rule.columns}).results
+    by_key = {str(result.expectation_config.meta["rule"]): result for result in results if result.expectation_config}
+    checked = tuple(_group_result(group, frame, known, by_key) for group in groups)
+    if data_docs_dir is not None:
+        from custseg_assets.expectations.data_docs import write_page
+
+        write_page(data_docs_dir, table, frame, results)
+    return checked
+
+
+def combined(parts: Sequence[GroupResult]) -> GroupResult:
+    """One result of the same group checked on several parts of a table.
+
+    Args:
+        parts: at least one.
+    """
+    rules = tuple(
+        RuleResult(
+            words=same[0].words,
+            success=all(rule.success for rule in same),
+            n_unexpected=sum(rule.n_unexpected for rule in same),
+            observed="; ".join(dict.fromkeys(rule.observed for rule in same if rule.observed)),
+        )
+        for same in zip(*(part.rules for part in parts), strict=True)
+    )
+    examples = tuple(chain.from_iterable(part.examples for part in parts))[:MAX_EXAMPLES]
+    return GroupResult(parts[0].group, sum(part.n_rows for part in parts), rules, examples)
+
+
+def _needed(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cadence) -> pl.DataFrame:
+    """The columns that rules read, with the bounds of each row's period where they are among them."""
+    names = sorted({name for rule in rules.values() for name in rule.columns})
+    if not set(names).isdisjoint(_BOUNDS):
+        keys = frame["period"].drop_nulls().unique().to_list()
+        starts = {key: datetime.combine(start_of(key), datetime.min.time()) for key in keys}
+        ends = {key: as_of(key, cadence) for key in keys}
+        frame = frame.with_columns(
+            pl.lit(EARLIEST_DATE, pl.Datetime("us")).alias(EARLIEST),
+            _by_period(starts).alias(PERIOD_START),
+            _by_period(ends).alias(PERIOD_END),
+        )
+    return frame.select(names)
+
+
+def _by_period(instants: Mapping[str, datetime]) -> pl.Expr:
+    return pl.col("period").replace_strict(instants, default=None, return_dtype=pl.Datetime("us"))
+
+
+def _run(frame: pl.DataFrame, table: str, rules: Mapping[str, Rule]) -> ExpectationSuiteValidationResult:
+    """Validate in a context of its own, so that nothing of it outlives the next."""
+    telemetry.switch_off()
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    expectations = [getattr(gxe, rule.expectation)(**rule.kwargs, meta={"rule": key}) for key, rule in rules.items()]
+    asset = context.data_sources.add_pandas(table).add_dataframe_asset(table)
+    batch = asset.add_batch_definition_whole_dataframe(table).get_batch({"dataframe": _to_pandas(frame)})
+    # The frame of the broken rows carries their positions; the values alone would not say which rows they are in.
+    form = {"result_format": "BASIC", "include_unexpected_rows": True, "partial_unexpected_count": MAX_EXAMPLES}
+    return batch.validate(gx.ExpectationSuite(name=table, expectations=expectations), result_format=form)
+
+
+def _to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
+    """Numbers as NumPy, text as categories; not-a-number as infinity, for pandas would take it for a missing value."""
+    import pandas as pd
+
+    def converted(column: pl.Series) -> Any:
+        if column.dtype == pl.String:
+            return column.to_arrow().dictionary_encode().to_pandas()
+        return (column.fill_nan(float("inf")) if column.dtype.is_float() else column).to_numpy()
+
+    return pd.DataFrame({column.name: converted(column) for column in frame})
+
+
+def _group_result(
+    group: ExpectationGroup, frame: pl.DataFrame, known: set[str], by_key: Mapping[str, ExpectationValidationResult]
+) -> GroupResult:
+    results, broken, positions = [], [], []
+    for number, rule in enumerate(group.rules):
+        result = by_key.get(f"{group.name} {number}")
+        results.append(_rule_result(rule, result, sorted(set(rule.columns) - known)))
+        if result is not None and not result.success:
+            broken += [name for name in rule.columns if name in frame.columns]
+            positions.append(_positions(result))
+    in_turn = dict.fromkeys(position for turn in zip_longest(*positions) for position in turn if position is not None)
+    keys = [name for name in EXAMPLE_KEYS[group.table] if name in frame.columns]
+    examples = frame[sorted(list(in_turn)[:MAX_EXAMPLES])].select(*dict.fromkeys([*keys, *broken]))
+    return GroupResult(group, frame.height, tuple(results), tuple(examples.to_dicts()))
+
+
+def _rule_result(rule: Rule, result: ExpectationValidationResult | None, missing: list[str]) -> RuleResult:
+    if result is None:
+        found = f"not checked: there is no column {', '.join(missing)}" if missing else "no rows"
+        return RuleResult(rule.words, not missing, 0, found)
+    n_unexpected = int(result.result.get("unexpected_count") or 0)
+    return RuleResult(rule.words, bool(result.success), n_unexpected, "; ".join(_observations(result)))
+
+
+def _observations(result: ExpectationValidationResult) -> Iterator[str]:
+    """What Great Expectations saw, in words: why it could not look, the table-wide value, or some wrong values."""
+    raised = result.exception_info or {}
+    for info in raised.values() if "raised_exception" not in raised else [raised]:
+        if info["raised_exception"]:
+            yield f"not checked: {info['exception_message']}"
+    if result.success:
+        return
+    for words, names in (result.result.get("details", {}).get("mismatched") or {}).items():
+        yield f"{words} {', '.join(names)}"
+    values = result.result.get("partial_unexpected_list")
+    if values:
+        yield ", ".join(dict.fromkeys(str(value) for value in values[:MAX_VALUES_SHOWN]))
+    elif isinstance(result.result.get("observed_value"), int | float):
+        yield f"{result.result['observed_value']:g}"
+
+
+def _positions(result: ExpectationValidationResult) -> list[int]:
+    rows = result.result.get("unexpected_rows")
+    return [] if rows is None else [int(position) for position in rows.index]
+
+
+def _cell(value: object) -> str:
+    """A value as the text of a Markdown table's cell."""
+    return "–" if value is None else str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,546 @@
+"""What is expected of each table, as data: no Great Expectations is needed to define, name or describe a check.
+
+A group becomes one asset check. It is blocking where going on would spoil what follows, and its description says what
+goes wrong when it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, Literal
+
+from custseg_assets.domain.cleaning import REASONS, CleaningRules
+from custseg_assets.domain.model import LAPSED, REFUNDED
+from custseg_assets.domain.schemas import tables
+from custseg_assets.settings import Settings
+
+Severity = Literal["error", "warning"]
+
+PERIOD_START, PERIOD_END, EARLIEST = "period_start", "period_end", "earliest_plausible"
+"""Columns that a rule may use besides the table's own, to compare instants with: first instant of the row's period,
+first instant after it, and ``EARLIEST_DATE``. (Great Expectations compares an instant with a constant row by row in
+Python, which takes 20 times as long as comparing two columns.)"""
+
+MAX_AMOUNT = 1e12
+"""No line, sum or score is larger in any currency; what is, is infinite or a parsing error."""
+
+MAX_SCALED = 20.0
+"""Standard deviations. ``log1p`` of the largest amount lies below this on any reference a model is trained on."""
+
+MAX_SCALED_MEAN = 1.0
+"""Standard deviations that the average customer may be away from the reference's."""
+
+MIN_SHARE_WITH_CUSTOMER = 0.5
+MIN_SHARE_READABLE = 0.99
+EARLIEST_DATE = datetime(1990, 1, 1)
+"""Web shops have no older lines; spreadsheets' and Unix' zero dates are older."""
+
+VERDICTS = ("stable", "watch", "breach", "not enough data")
+RULE_NAMES = (REFUNDED.name, LAPSED.name)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One expectation.
+
+    Attributes:
+        words: what it says, for people.
+        expectation: name of the class in ``great_expectations.expectations``.
+        kwargs: its arguments.
+        columns: the columns it reads, its condition's too; none where it is about the table's columns themselves.
+    """
+
+    words: str
+    expectation: str
+    kwargs: Mapping[str, Any]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExpectationGroup:
+    """Rules that guard against the same harm.
+
+    Attributes:
+        name: of the check, unique within its table.
+        table: that it is about.
+        description: what goes wrong when it fails.
+        severity: of a failure.
+        is_blocking: whether a failure stops what follows.
+        rules: that must all hold; none where nothing is configured that could be broken.
+    """
+
+    name: str
+    table: str
+    description: str
+    severity: Severity
+    is_blocking: bool
+    rules: tuple[Rule, ...]
+
+
+EXAMPLE_KEYS: Mapping[str, tuple[str, ...]] = {
+    "raw_transactions": ("period", "source_file", "source_row", "invoice_id", "customer_id"),
+    "clean_transactions": ("period", "customer_id", "invoice_id", "invoiced_at", "product_id"),
+    "rejected_transactions": ("period", "source_file", "source_row", "reason"),
+    "customer_features": ("period", "customer_id"),
+    "scaled_features": ("period", "customer_id"),
+    "segment_assignments": ("period", "customer_id", "segment_id"),
+    "drift_report": ("period", "score_name", "subject"),
+}
+"""Columns that tell which row an example is; its keys are the tables that have suites."""
+
+
+@dataclass(frozen=True)
+class _Where:
+    """The rows that a rule is about: those whose ``column`` compares so with ``value``."""
+
+    column: str
+    operator: str
+    value: Any
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        return {
+            "type": "comparison",
+            "column": {"name": self.column},
+            "operator": self.operator,
+            "parameter": self.value,
+        }
+
+    def __str__(self) -> str:
+        return f" where {self.column} {self.operator} {self.value}"
+
+
+def _rule(words: str, expectation: str, columns: Sequence[str], where: _Where | None, **kwargs: Any) -> Rule:
+    if where is None:
+        return Rule(words, expectation, kwargs, tuple(columns))
+    return Rule(f"{words}{where}", expectation, kwargs | {"row_condition": where.condition}, (*columns, where.column))
+
+
+def _present(*names: str, where: _Where | None = None, share: float = 1.0) -> list[Rule]:
+    words = "is never missing" if share == 1.0 else f"is there in at least {share:.0%} of the rows"
+    return [
+        _rule(f"{name} {words}", "ExpectColumnValuesToNotBeNull", [name], where, column=name, mostly=share)
+        for name in names
+    ]
+
+
+def _absent(*names: str, where: _Where | None = None, share: float = 1.0) -> list[Rule]:
+    words = "is missing" if share == 1.0 else f"is missing in at least {share:.0%} of the rows"
+    return [
+        _rule(f"{name} {words}", "ExpectColumnValuesToBeNull", [name], where, column=name, mostly=share)
+        for name in names
+    ]
+
+
+def _between(low: float | None, high: float | None, *names: str, where: _Where | None = None) -> list[Rule]:
+    words = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+    return [
+        _rule(
+            f"{name} is {words}",
+            "ExpectColumnValuesToBeBetween",
+            [name],
+            where,
+            column=name,
+            min_value=low,
+            max_value=high,
+        )
+        for name in names
+    ]
+
+
+def _above_zero(name: str) -> Rule:
+    return _rule(
+        f"{name} is more than 0",
+        "ExpectColumnValuesToBeBetween",
+        [name],
+        None,
+        column=name,
+        min_value=0,
+        strict_min=True,
+    )
+
+
+def _one_of(name: str, values: Sequence[str], where: _Where | None = None) -> Rule:
+    words = f"{name} is one of {', '.join(values)}"
+    return _rule(words, "ExpectColumnValuesToBeInSet", [name], where, column=name, value_set=list(values))
+
+
+def _none_of(name: str, values: Sequence[str], where: _Where | None = None) -> Rule:
+    words = f"{name} is none of {', '.join(values)}"
+    return _rule(words, "ExpectColumnValuesToNotBeInSet", [name], where, column=name, value_set=list(values))
+
+
+def _not_less(larger: str, smaller: str, *, where: _Where | None = None, or_equal: bool = True) -> Rule:
+    return _rule(
+        f"{larger} is {'not less' if or_equal else 'more'} than {smaller}",
+        "ExpectColumnPairValuesAToBeGreaterThanB",
+        [larger, smaller],
+        where,
+        column_A=larger,
+        column_B=smaller,
+        or_equal=or_equal,
+        ignore_row_if="either_value_is_missing",
+    )
+
+
+def _unique(*names: str) -> Rule:
+    words = f"no two rows have equal {', '.join(names)}"
+    return _rule(words, "ExpectCompoundColumnsToBeUnique", names, None, column_list=list(names))
+
+
+def groups_for(table: str, settings: Settings, rules: CleaningRules | None = None) -> tuple[ExpectationGroup, ...]:
+    """What is expected of a table; names and descriptions do not depend on ``rules``.
+
+    Args:
+        table: a name in ``EXAMPLE_KEYS``.
+        settings: for the segmentation features, the range of k and the configured cleaning.
+        rules: the shop's cleaning rules in force, with what its preset adds; the configured ones without it.
+    """
+    in_force = rules or CleaningRules(
+        settings.cleaning.service_code_max_digits,
+        settings.cleaning.service_descriptions or (),
+        settings.cleaning.cancellation_prefix,
+    )
+    of_table: Mapping[str, Callable[[], list[ExpectationGroup]]] = {
+        "raw_transactions": _raw,
+        "clean_transactions": partial(_clean, in_force),
+        "rejected_transactions": _rejected,
+        "customer_features": _features,
+        "scaled_features": partial(_scaled, settings.model.features),
+        "segment_assignments": partial(_assignments, settings.model.k_range[0]),
+        "drift_report": _drift,
+    }
+    return (_columns_present(table, settings), *of_table[table]())
+
+
+def _columns_present(table: str, settings: Settings) -> ExpectationGroup:
+    names = tables(settings.model.features)[table].schema.names()
+    rule = _rule(
+        f"the columns are {', '.join(names)}",
+        "ExpectTableColumnsToMatchSet",
+        (),
+        None,
+        column_set=names,
+        exact_match=True,
+    )
+    return ExpectationGroup(
+        "columns_present",
+        table,
+        "A column is missing or unknown: whatever reads the table would fail or ignore it.",
+        "error",
+        table != "rejected_transactions",
+        (rule,),
+    )
+
+
+def _group(
+    table: str,
+    name: str,
+    rules: Sequence[Rule],
+    description: str,
+    severity: Severity = "error",
+    blocks: bool | None = None,
+) -> ExpectationGroup:
+    return ExpectationGroup(
+        name, table, description, severity, severity == "error" if blocks is None else blocks, tuple(rules)
+    )
+
+
+def _dates_in_period(table: str) -> ExpectationGroup:
+    return _group(
+        table,
+        "dates_in_period",
+        [_not_less("invoiced_at", PERIOD_START), _not_less(PERIOD_END, "invoiced_at", or_equal=False)],
+        "A line lies outside the period it is filed under: snapshots would miss it or see the future.",
+    )
+
+
+def _raw() -> list[ExpectationGroup]:
+    table = "raw_transactions"
+    return [
+        _group(
+            table,
+            "lines_identified",
+            [*_present("period", "source_file", "source_row"), _unique("source_file", "source_row")],
+            "A line of the source is there twice or cannot be traced: repeated and late files would be counted twice.",
+        ),
+        _dates_in_period(table),
+        _group(
+            table,
+            "dates_plausible",
+            [_not_less("invoiced_at", EARLIEST)],
+            "Dates older than any web shop: probably empty dates or the wrong date format.",
+            "warning",
+        ),
+        _group(
+            table,
+            "values_readable",
+            [
+                *_absent("unreadable_values", share=MIN_SHARE_READABLE),
+                *_present("customer_id", share=MIN_SHARE_WITH_CUSTOMER),
+            ],
+            "Many lines cannot be used: probably a column is mapped wrongly or its format changed.",
+            "warning",
+        ),
+    ]
+
+
+def _clean(rules: CleaningRules) -> list[ExpectationGroup]:
+    table = "clean_transactions"
+    is_order, is_cancellation = _Where("is_cancellation", "==", False), _Where("is_cancellation", "==", True)
+    services = []
+    if rules.service_code_max_digits is not None:
+        services.append(
+            _rule(
+                f"product_id has more than {rules.service_code_max_digits} digits",
+                "ExpectColumnValuesToMatchRegex",
+                ["product_id"],
+                None,
+                column="product_id",
+                regex=rf"\D*(?:\d\D*){{{rules.service_code_max_digits + 1}}}",
+            )
+        )
+    if rules.service_descriptions:
+        services.append(_none_of("description", rules.service_descriptions))
+    return [
+        _group(
+            table,
+            "keys_present",
+            _present("period", "customer_id", "invoice_id", "invoiced_at", "is_cancellation"),
+            "A line belongs to no customer, invoice or instant: orders and recency would be counted wrongly.",
+        ),
+        _dates_in_period(table),
+        _group(
+            table,
+            "amounts_finite",
+            [
+                *_present("line_amount"),
+                *_between(-MAX_AMOUNT, MAX_AMOUNT, "line_amount", "quantity"),
+                _above_zero("unit_price"),
+            ],
+            "An amount is missing, infinite or without a price: every sum it enters would be wrong.",
+        ),
+        _group(
+            table,
+            "no_service_lines",
+            services,
+            "Postage, fees or corrections count as products: spend and recommendations would contain them.",
+        ),
+        _group(
+            table,
+            "amounts_signed",
+            [
+                *_between(0, None, "line_amount", where=is_order),
+                *_between(None, 0, "line_amount", where=is_cancellation),
+            ],
+            "Orders with negative or cancellations with positive lines: check how the shop marks cancellations.",
+            "warning",
+        ),
+    ]
+
+
+def _rejected() -> list[ExpectationGroup]:
+    table = "rejected_transactions"
+    return [
+        _group(
+            table,
+            "reason_known",
+            [*_present("reason"), _one_of("reason", REASONS)],
+            "A line was rejected without a reason that the documentation explains.",
+            blocks=False,
+        ),
+        _group(
+            table,
+            "reason_true",
+            [
+                *_absent("customer_id", where=_Where("reason", "==", "missing_customer")),
+                *_between(None, 0, "unit_price", where=_Where("reason", "==", "non_positive_price")),
+            ],
+            "A line was rejected for a reason that its own values contradict.",
+            blocks=False,
+        ),
+        _group(
+            table,
+            "lines_identified",
+            [*_present("period", "source_file", "source_row"), _unique("source_file", "source_row")],
+            "A rejected line cannot be traced to the source, or was rejected twice.",
+            blocks=False,
+        ),
+    ]
+
+
+def _features() -> list[ExpectationGroup]:
+    table = "customer_features"
+    has_orders, has_none = _Where("frequency_orders", ">", 0), _Where("frequency_orders", "==", 0)
+    of_orders = ("recency_days", "tenure_days", "avg_order_value", "favourite_weekday", "favourite_hour")
+    always = ("frequency_orders", "monetary_gross", "monetary_net", "n_cancelled_orders", "cancellation_rate")
+    return [
+        _group(
+            table,
+            "one_row_per_customer",
+            [*_present("period", "customer_id"), _unique("period", "customer_id")],
+            "A customer has several rows in one snapshot, or none has a name: it would get several segments.",
+        ),
+        _group(
+            table,
+            "counts_and_shares_in_range",
+            [
+                *_between(0, None, "recency_days", "frequency_orders", "n_cancelled_orders", "n_products"),
+                *_between(0, 1, "cancellation_rate"),
+                *_between(0, 6, "favourite_weekday"),
+                *_between(0, 23, "favourite_hour"),
+                _above_zero("days_between_orders"),
+                _not_less("tenure_days", "recency_days"),
+                *_between(-MAX_AMOUNT, MAX_AMOUNT, "monetary_gross", "monetary_net", "monthly_spend_mean"),
+            ],
+            "A feature has a value it cannot have by its definition: clusters would form around an error.",
+        ),
+        _group(
+            table,
+            "nulls_only_where_defined",
+            [
+                *_present(*always, "monthly_spend_mean"),
+                *_present(*of_orders, where=has_orders),
+                *_absent(*of_orders, where=has_none),
+            ],
+            "A value is missing though the customer ordered, or there though it did not.",
+        ),
+        _group(
+            table,
+            "money_consistent",
+            [*_between(0, None, "monetary_gross"), _not_less("monetary_gross", "monetary_net")],
+            "Orders add up to less than nothing, or cancellations add money: check how the shop marks cancellations.",
+            "warning",
+        ),
+    ]
+
+
+def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
+    table = "scaled_features"
+    return [
+        _group(
+            table,
+            "one_row_per_customer",
+            [*_present("period", "customer_id"), _unique("period", "customer_id")],
+            "A customer would be clustered, and weigh, more than once.",
+        ),
+        _group(
+            table,
+            "finite",
+            [*_present(*features), *_between(-MAX_AMOUNT, MAX_AMOUNT, *features)],
+            "The matrix has a gap or an infinite value: K-means cannot be fitted or asked.",
+        ),
+        _group(
+            table,
+            "on_reference_scale",
+            _between(-MAX_SCALED, MAX_SCALED, *features),
+            "A value is impossibly far from the reference: the wrong reference was applied, or none.",
+        ),
+        _group(
+            table,
+            "centred_on_reference",
+            [
+                _rule(
+                    f"the mean of {name} is {-MAX_SCALED_MEAN:g} to {MAX_SCALED_MEAN:g}",
+                    "ExpectColumnMeanToBeBetween",
+                    [name],
+                    None,
+                    column=name,
+                    min_value=-MAX_SCALED_MEAN,
+                    max_value=MAX_SCALED_MEAN,
+                )
+                for name in features
+            ],
+            "The average customer is far from the average the model was trained on: segments may not fit any more.",
+            "warning",
+        ),
+    ]
+
+
+def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
+    table = "segment_assignments"
+    by_rule, by_cluster = _Where("is_rule_segment", "==", True), _Where("is_rule_segment", "==", False)
+    return [
+        _group(
+            table,
+            "one_segment_per_customer",
+            [*_present("period", "customer_id"), _unique("period", "customer_id")],
+            "A customer has no segment or several: the service could not answer for it.",
+        ),
+        _group(
+            table,
+            "segment_named",
+            [
+                *_present("segment_id", "segment_name", "is_rule_segment", "model_version"),
+                _one_of("segment_name", RULE_NAMES, by_rule),
+                _none_of("segment_name", RULE_NAMES, by_cluster),
+                *_absent("cluster", where=by_rule),
+                *_present("cluster", where=by_cluster),
+            ],
+            "A segment has no name, or one that does not say who decided: people would address the wrong group.",
+        ),
+        _group(
+            table,
+            "margin_in_range",
+            [
+                *_between(0, 1, "margin"),
+                *_between(0, MAX_AMOUNT, "distance"),
+                *_present("margin", "distance", "runner_up_segment_id", where=by_cluster),
+                *_absent("margin", "distance", where=by_rule),
+            ],
+            "A distance is impossible or missing: how sure a segment is, and who may move, would be wrong.",
+        ),
+        _group(
+            table,
+            "no_empty_segment",
+            [
+                _rule(
+                    f"at least {fewest_clusters} clusters hold customers",
+                    "ExpectColumnUniqueValueCountToBeBetween",
+                    ["cluster"],
+                    by_cluster,
+                    column="cluster",
+                    min_value=fewest_clusters,
+                )
+            ],
+            "Fewer clusters hold customers than a model may have: a segment ran empty, or no model could be trained.",
+            "warning",
+        ),
+    ]
+
+
+def _drift() -> list[ExpectationGroup]:
+    table = "drift_report"
+    return [
+        _group(
+            table,
+            "one_row_per_score",
+            [*_present("period", "score_name", "subject"), _unique("period", "score_name", "subject")],
+            "A score is reported twice or for nothing: the report could not be read.",
+        ),
+        _group(
+            table,
+            "scores_finite",
+            _between(0, MAX_AMOUNT, "score", "threshold"),
+            "A score or threshold is negative, infinite or not a number: no verdict can rest on it.",
+        ),
+        _group(
+            table,
+            "verdict_known",
+            [*_present("verdict", "reference_period", "model_version", "n_customers"), _one_of("verdict", VERDICTS)],
+            "The verdict is none that retraining understands: drift would be ignored.",
+        ),
+        _group(
+            table,
+            "alerts_match_scores",
+            [
+                *_present("is_alert"),
+                _not_less("score", "threshold", where=_Where("is_alert", "==", True)),
+                _not_less("threshold", "score", where=_Where("is_alert", "==", False), or_equal=False),
+            ],
+            "An alert contradicts its own score and threshold.",
+        ),
+    ]

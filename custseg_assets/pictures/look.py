@@ -1,0 +1,217 @@
+"""The one look of every picture: colours, sizes, words for numbers, and the way to PNG bytes.
+
+What a picture shows belongs in ``segments`` and ``monitoring``. Matplotlib is imported inside functions because it
+costs over half a second, and only through its object interface: pyplot would keep every figure alive.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+
+DPI = 100
+WIDTH = 8.6
+"""Inches, of every picture: what Dagster's metadata dialog shows without scrolling."""
+_TITLE_HEIGHT, _LINE_HEIGHT = 0.4, 0.165
+
+INK, MUTED, GRID, PAPER = "#1f2933", "#5b6773", "#e4e8ec", "#ffffff"
+ACCENT, ALERT, GREY, BAND = "#0072B2", "#D55E00", "#a9b2bb", "#e3eef7"
+
+HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F5539", "#6A51A3")
+"""Colour-blind-safe, from Okabe and Ito, *Color Universal Design* (2008): yellow and black, which do not show on
+white or read as text, are replaced by a brown and a violet. Neighbours in the list are far apart."""
+RULE_HUES = ("#6b7580", "#b3bbc3")
+
+PALETTE_COLOURS = 64
+"""Colours that a stored picture keeps: no difference to the eye, and a third of the bytes of full colour."""
+
+_RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9.0,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+}
+
+
+def render(build: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs) -> bytes:
+    """A figure as PNG bytes, the same bytes for the same values and versions of Matplotlib and Pillow.
+
+    Args:
+        build: makes the figure; it runs under the house's look, whatever ``matplotlibrc`` the user has.
+        args: passed to ``build``.
+        kwargs: passed to ``build``.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A segment or product named in a script the font lacks shows as boxes; that is no reason to fail a run.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        canvas: Any = FigureCanvasAgg(build(*args, **kwargs))
+        canvas.draw()
+        image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+        small = image.convert("RGB").quantize(PALETTE_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    stream = io.BytesIO()
+    small.save(stream, format="PNG", compress_level=9, dpi=(DPI, DPI))
+    return stream.getvalue()
+
+
+def new_figure(title: str, explanation: str, height: float) -> Figure:
+    """An empty figure with the finding as its title.
+
+    Args:
+        title: the finding, or where to look.
+        explanation: what is drawn; two lines at most are shown.
+        height: inches below the header.
+    """
+    from matplotlib.figure import Figure
+
+    lines = textwrap.wrap(explanation, 118, max_lines=2, placeholder=" …")
+    total = _TITLE_HEIGHT + _LINE_HEIGHT * len(lines) + 0.2 + height
+    figure = Figure(figsize=(WIDTH, total), dpi=DPI, facecolor=PAPER)
+    figure.text(0.15 / WIDTH, 1 - 0.12 / total, shorten(title, 84), size=11.5, weight="bold", va="top")
+    figure.text(0.15 / WIDTH, 1 - 0.38 / total, "\n".join(lines), color=MUTED, va="top", linespacing=1.25)
+    return figure
+
+
+def nothing_to_show(what: str, why: str) -> Figure:
+    """The picture that stands where there is nothing to draw.
+
+    Args:
+        what: the picture's subject.
+        why: what is missing, in words.
+    """
+    return new_figure(what, f"Nothing to show: {why}", 0.1)
+
+
+def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the lower left corner.
+
+    Fixed places rather than an automatic layout: cheaper by two drawings, and equal pictures line up.
+    """
+    total_width, total_height = figure.get_size_inches()
+    return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
+
+
+def segment_order(segment_id: str) -> tuple[bool, str, int]:
+    """Sort key that puts ``S2`` before ``S10`` and rule segments (``R1`` …) after both.
+
+    >>> sorted(["R1", "S10", "S2"], key=segment_order)
+    ['S2', 'S10', 'R1']
+    """
+    return _is_rule(segment_id), re.sub(r"\d.*", "", segment_id), _number_of(segment_id)
+
+
+def segment_colour(segment_id: str) -> str:
+    """The colour of a segment, made from its id alone, so it is the same in every picture, snapshot and model.
+
+    After the eighth segment the hues come again, darker, then lighter.
+    """
+    from matplotlib.colors import to_hex, to_rgb
+
+    position = max(_number_of(segment_id) - 1, 0)
+    if _is_rule(segment_id):
+        return RULE_HUES[position % len(RULE_HUES)]
+    turn, hue = divmod(position, len(HUES))
+    weight, shift = ((0.0, 0.0), (0.45, 0.0), (0.45, 0.45), (0.7, 0.0))[turn % 4]
+    red, green, blue = to_rgb(HUES[hue])
+    return to_hex(((1 - weight) * red + shift, (1 - weight) * green + shift, (1 - weight) * blue + shift))
+
+
+def _is_rule(segment_id: str) -> bool:
+    return re.match(r"R\d", segment_id) is not None
+
+
+def _number_of(segment_id: str) -> int:
+    digits = re.search(r"\d{1,9}", segment_id)
+    return int(digits.group()) if digits else 0
+
+
+def by_segment(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows in the order that segments have in every picture."""
+    order = sorted(range(frame.height), key=lambda row: segment_order(frame["segment_id"][row]))
+    return frame[order]
+
+
+def shorten(text: str, limit: int) -> str:
+    """The text, cut with an ellipsis after ``limit`` characters.
+
+    >>> shorten("Champions", 6)
+    'Champ…'
+    """
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def segment_label(segment_id: str, name: str, limit: int = 24) -> str:
+    """What a segment is called in a picture."""
+    return shorten(f"{segment_id} {name}", limit)
+
+
+def number(value: float | None) -> str:
+    """A value with thousands separators and no more digits than a reader compares.
+
+    >>> number(1234.56), number(2.5), number(3.0), number(0.123), number(None)
+    ('1,235', '2.5', '3', '0.12', '–')
+    """
+    if value is None or value != value:
+        return "–"
+    if 0 < abs(value) < 1:
+        return f"{value:.2g}".replace("-", "−")
+    rounded = round(value, 1)
+    text = f"{value:,.0f}" if abs(value) >= 100 or rounded == round(value) else f"{rounded:,.1f}"
+    return text.replace("-", "−")
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.249), percent(0.0096), percent(0.0001), percent(0), percent(None)
+    ('25 %', '1.0 %', '≈0 %', '0 %', '–')
+    """
+    if share is None or share != share:
+        return "–"
+    if 0 < abs(share) < 0.0005:
+        return "≈0 %"
+    digits = 0 if share == 0 or abs(share) >= 0.0995 else 1
+    return f"{share * 100:.{digits}f} %".replace("-", "−")
+
+
+def percent_tick(share: float, _: object) -> str:
+    """The label of a tick; Matplotlib's own keeps a useless decimal."""
+    return f"{round(share * 100, 6):g} %"
+
+
+def readable_on(red: float, green: float, blue: float) -> str:
+    """Ink or white, whichever reads better on a background given in 0 to 1 (relative luminance of WCAG 2)."""
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    return INK if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.22 else PAPER

@@ -1,0 +1,243 @@
+"""What every partition of every table was made from, and so what is out of date.
+
+A partition's fingerprint is a digest of the code version of its asset, the settings that matter to it and the
+fingerprints of what it reads. It is stored with the partition, in the same commit. ``expected`` follows the chain down
+to the deliveries instead; where the two differ, the partition has to be made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TypeVar
+
+import polars as pl
+
+from custseg_assets.domain import schemas
+from custseg_assets.domain.cleaning import CleaningRules
+from custseg_assets.domain.model import ScalingReference, SegmentationModel, model_from_json
+from custseg_assets.domain.periods import Window, keys_between, snapshot_keys, window_of
+from custseg_assets.domain.presets import PRESETS
+from custseg_assets.errors import RunFailedError
+from custseg_assets.settings import Settings
+from custseg_assets.stores.landing import Delivery, DeliveryStore, period_content
+from custseg_assets.stores.tables import TableStore, fingerprint
+
+CODE_VERSIONS: Mapping[str, str] = dict.fromkeys(
+    (
+        "raw_transactions",
+        "clean_transactions",
+        "rejected_transactions",
+        "customer_features",
+        "scaled_features",
+        "model_candidates",
+        "segmentation_model",
+        "promotion_decision",
+        "segment_assignments",
+        "segment_profiles",
+        "product_recommendations",
+        "drift_report",
+        "serving_release",
+    ),
+    "1",
+)
+"""Raise an asset's version when its meaning changes: its partitions, and all that is made from them, are made again."""
+
+T = TypeVar("T")
+FingerprintOf = Callable[[str, str], int | None]
+
+
+class Provenance:
+    """The periods and snapshots there are, the model in force at each, and what each partition is made from.
+
+    Args:
+        settings: what the partitions depend on besides their inputs.
+        deliveries: where the source's content is known from.
+        tables: where the fingerprints are.
+    """
+
+    def __init__(self, settings: Settings, deliveries: DeliveryStore, tables: TableStore) -> None:
+        self._settings, self._deliveries, self._tables = settings, deliveries, tables
+        self._expected: dict[tuple[str, str], int | None] = {}
+
+    @cached_property
+    def current(self) -> tuple[Delivery, ...]:
+        """The deliveries that make up the source as it stands."""
+        source = self._deliveries.current()
+        return source.deliveries if source else ()
+
+    @cached_property
+    def _content(self) -> Mapping[str, tuple[int, str]]:
+        return period_content(self.current, self._settings.snapshots.cadence)
+
+    @cached_property
+    def period_keys(self) -> tuple[str, ...]:
+        """Every period from the source's first row to its last, also those without rows."""
+        days = [day for delivery in self.current for day in (delivery.first_date, delivery.last_date)]
+        return keys_between(min(days), max(days), self._settings.snapshots.cadence) if days else ()
+
+    @property
+    def snapshot_keys(self) -> tuple[str, ...]:
+        """The periods at whose end a snapshot is taken."""
+        return snapshot_keys(self.period_keys, self._settings.snapshots.lookback) if self.period_keys else ()
+
+    def observed_until(self, key: str) -> datetime:
+        """How far the data reach into a snapshot: its ``as_of``, or the end of the source's last day before that."""
+        last = max(delivery.last_date for delivery in self.current)
+        return min(self.window(key).as_of, datetime.combine(last + timedelta(days=1), datetime.min.time()))
+
+    def released_key(self) -> str:
+        """The snapshot to release: the newest that is assigned.
+
+        Raises:
+            RunFailedError: there is none.
+        """
+        assigned = self._tables.keys(schemas.SEGMENT_ASSIGNMENTS)
+        if not assigned:
+            raise RunFailedError("there is nothing to release: no snapshot has been assigned to segments yet")
+        return assigned[-1]
+
+    def window(self, key: str) -> Window:
+        """The observation window of the snapshot ``key``."""
+        snapshots = self._settings.snapshots
+        return window_of(key, self.period_keys[0], snapshots.lookback, snapshots.cadence)
+
+    def periods_until(self, key: str) -> tuple[str, ...]:
+        """Every period up to and with ``key``."""
+        return tuple(period for period in self.period_keys if period <= key)
+
+    @cached_property
+    def cleaning_rules(self) -> CleaningRules:
+        """The shop's rules: what is configured, else what the source's preset says."""
+        configured = self._settings.cleaning
+        named = {delivery.preset for delivery in self.current if delivery.preset}
+        preset = PRESETS[min(named)] if named else None
+        descriptions = configured.service_descriptions
+        return CleaningRules(
+            service_code_max_digits=_first(
+                configured.service_code_max_digits, preset and preset.service_code_max_digits
+            ),
+            service_descriptions=tuple(
+                descriptions if descriptions is not None else preset.service_descriptions if preset else ()
+            ),
+            cancellation_prefix=_first(configured.cancellation_prefix, preset and preset.cancellation_prefix),
+        )
+
+    def champions(self) -> tuple[tuple[str, str], ...]:
+        """Snapshot key and model version of every promotion, oldest first."""
+        decisions = self._tables.scan(schemas.PROMOTION_DECISION).filter(pl.col("decision") == "PROMOTE")
+        return tuple(decisions.select("period", "model_version").sort("period").collect().iter_rows())
+
+    def champion_at(self, key: str) -> tuple[str, str] | None:
+        """Where the model in force at a snapshot was trained, and its version; ``None`` before the first promotion."""
+        return next((entry for entry in reversed(self.champions()) if entry[0] <= key), None)
+
+    def model_at(self, key: str) -> SegmentationModel | None:
+        """The model in force at a snapshot."""
+        champion = self.champion_at(key)
+        if champion is None:
+            return None
+        table = self._tables.read(schemas.SEGMENTATION_MODEL, [champion[0]])
+        return model_from_json(table["model_json"].item())
+
+    def model_in_force(self, key: str) -> SegmentationModel:
+        """The same, where there has to be one.
+
+        Raises:
+            RunFailedError: no model has been promoted yet.
+        """
+        model = self.model_at(key)
+        if model is None:
+            raise RunFailedError(f"no model is in force at {key}; train and promote one first (the job 'train')")
+        return model
+
+    def snapshots_before(self, key: str) -> tuple[str, ...]:
+        """The snapshots before one that have a model in force, oldest first."""
+        return tuple(other for other in self.snapshot_keys if other < key and self.champion_at(other))
+
+    def reference_at(self, key: str) -> ScalingReference | None:
+        """The scaling of the model that was in force when the snapshot came; ``None`` if it trains the first one."""
+        champion = self.champion_at(key)
+        if champion is None or champion[0] == key:
+            return None
+        model = self.model_at(key)
+        return model.reference if model else None
+
+    def rows_of(self, keys: Iterable[str]) -> dict[str, int]:
+        """How many raw lines each period has."""
+        return {key: self._content.get(key, (0, ""))[0] for key in keys}
+
+    def made_from(self, name: str, key: str, of: FingerprintOf | None = None) -> int:
+        """The fingerprint of a partition that is made now.
+
+        Args:
+            name: the asset's name.
+            key: the partition's key.
+            of: fingerprint of what it reads, by asset and key; what the tables say without it.
+        """
+        look_up = of or self._tables.fingerprint_of
+        inputs = [look_up(table, period) for table, period in self._inputs(name, key)]
+        return fingerprint(name, CODE_VERSIONS[name], self._settings_of(name, key), inputs)
+
+    def expected(self, name: str, key: str) -> int | None:
+        """The fingerprint a partition would have if everything it is made from were up to date."""
+        if (name, key) not in self._expected:
+            self._expected[name, key] = self.made_from(name, key, self.expected)
+        return self._expected[name, key]
+
+    def is_stale(self, name: str, key: str) -> bool:
+        """Whether a partition is missing or would now be made from something else."""
+        return self._tables.fingerprint_of(name, key) != self.expected(name, key)
+
+    def stale(self, names: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
+        """The keys for which at least one of the tables is out of date."""
+        wanted = tuple(names)
+        return tuple(key for key in keys if any(self.is_stale(name, key) for name in wanted))
+
+    def _inputs(self, name: str, key: str) -> list[tuple[str, str]]:
+        """Table and period of everything a partition reads."""
+        if name == "raw_transactions":
+            return []
+        if name in ("clean_transactions", "rejected_transactions"):
+            return [("raw_transactions", key)]
+        if name == "customer_features":
+            return [("clean_transactions", period) for period in self.window(key).keys]
+        until = [("clean_transactions", period) for period in self.periods_until(key)]
+        return {
+            "scaled_features": [("customer_features", key)],
+            "model_candidates": [("customer_features", key)],
+            "segmentation_model": [("model_candidates", key)],
+            "promotion_decision": [("segmentation_model", key)],
+            "segment_assignments": [("customer_features", key), *until],
+            "segment_profiles": [("segment_assignments", key)],
+            "product_recommendations": [
+                *(("segment_assignments", other) for other in (*self.snapshots_before(key)[-1:], key)),
+                *(("clean_transactions", period) for period in self.window(key).keys),
+            ],
+            "drift_report": [("segment_assignments", key)],
+        }[name]
+
+    def _settings_of(self, name: str, key: str) -> object:
+        """What a partition depends on besides what it reads from tables."""
+        if name == "raw_transactions":
+            return self._content.get(key)
+        if name in ("clean_transactions", "rejected_transactions"):
+            return vars(self.cleaning_rules)
+        if name == "customer_features":
+            window = self.window(key)
+            return [str(window.start), str(window.as_of)]
+        champion = self.champion_at(key)
+        if name == "scaled_features":
+            # Before the first model the snapshot's own statistics are the reference; the model then trained carries
+            # the same, so that its promotion does not make its own input stale.
+            return [champion[1] if champion and champion[0] < key else None, self._settings.model.features]
+        if name in ("model_candidates", "segmentation_model", "promotion_decision"):
+            return self._settings.model.model_dump(mode="json")
+        if name == "product_recommendations":
+            return self._settings.recommendations.model_dump(mode="json")
+        return champion[1] if champion else None
+
+
+def _first(*values: T | None) -> T | None:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,221 @@
+"""``custseg run``: take the source in, find out what is out of date, and have Dagster make it, stage by stage.
+
+The stages are the asset graph's own jobs over ranges of partitions, all in this process, so a run pays for its imports
+once and everything it did is in the history that ``custseg ui`` shows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from custseg_assets.domain.periods import key_of, keys_between, period_start
+from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
+from custseg_assets.provenance import Provenance
+from custseg_assets.settings import DEMO, Settings
+from custseg_assets.stores.home import Home
+from custseg_assets.stores.landing import Delivery, DeliveryStore
+from custseg_assets.stores.sources import list_source_files
+from custseg_assets.stores.tables import TableStore
+
+if TYPE_CHECKING:
+    from custseg_assets.engine import Engine
+
+Say = Callable[[str], None]
+
+_MARKER = "stage.json"
+_DEMO_VERSION = 1
+"""Raise it when the generator makes other lines for the same seed."""
+INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
+TRAINED = ("model_candidates", "segmentation_model", "promotion_decision")
+SEGMENTED = (
+    "scaled_features",
+    "segment_assignments",
+    "segment_profiles",
+    "product_recommendations",
+    "drift_report",
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One Dagster run: a job over a range of partitions."""
+
+    job: str
+    first_key: str
+    last_key: str
+
+    def __str__(self) -> str:
+        span = self.first_key if self.first_key == self.last_key else f"{self.first_key} … {self.last_key}"
+        return f"{self.job} {span}"
+
+
+class Runner:
+    """Brings one home up to date with its source.
+
+    Args:
+        settings: what to run, and where.
+        say: takes each line of progress.
+    """
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self.settings, self.say = settings, say
+        self.home = Home(settings.home)
+        self.deliveries = DeliveryStore(self.home.deliveries)
+        self.tables = TableStore(self.home.tables)
+        self._engine: Engine | None = None
+
+    @property
+    def provenance(self) -> Provenance:
+        """What is made from what, as the home stands now."""
+        return Provenance(self.settings, self.deliveries, self.tables)
+
+    def run(self, through: date | None = None) -> int:
+        """Take the source in and make every partition that is out of date.
+
+        Args:
+            through: stop at the period that holds this day; the source's last without it.
+
+        Returns:
+            How many Dagster runs it took; 0 where everything was up to date.
+
+        Raises:
+            BadInputError: the source, the home or ``through`` cannot be used; nothing was changed.
+            RunFailedError: a step or a blocking check failed; what was made before it stands.
+        """
+        with self.home.locked():
+            self.take_in()
+            self._require_same_features()
+            last_key = self._last_key(through)
+            n_runs = 0
+            for stage in self._stages(last_key):
+                self._execute(stage)
+                n_runs += 1
+            return n_runs
+
+    def take_in(self) -> None:
+        """Read the source, unless its content is known already, and make it the home's."""
+        wanted = self.settings.source.path
+        current = self.deliveries.current()
+        source = wanted or (current.description if current else DEMO)
+        accepted = take_in_source(self.deliveries, source, self.settings, self.say)
+        if current and current.description == DEMO != source:
+            self.say("the home held the demo; it starts afresh for your data")
+            self._start_afresh()
+        elif current and current.description != DEMO:
+            self._refuse_loss(source, accepted)
+        self.deliveries.set_current([delivery.id for delivery in accepted], source)
+
+    def _stages(self, last_key: str) -> Iterator[Stage]:
+        """What is left to do; each stage is worked out when the one before it is done."""
+        abandoned = self._abandoned()
+        if abandoned:
+            self.say(f"an earlier run ended in the middle of {abandoned}; doing that again")
+            yield abandoned
+        periods = [key for key in self.provenance.period_keys if key <= last_key]
+        yield from _ranges("ingest", periods, self.provenance.stale(INGESTED, periods))
+        snapshots = [key for key in self.provenance.snapshot_keys if key <= last_key]
+        yield from _ranges("features", snapshots, self.provenance.stale(("customer_features",), snapshots))
+        for key in snapshots:
+            if self.provenance.champion_at(key) is None and self.provenance.stale(TRAINED, [key]):
+                yield Stage("train", key, key)
+        segmented = [key for key in snapshots if self.provenance.champion_at(key)]
+        yield from _ranges("segment", segmented, self.provenance.stale(SEGMENTED, segmented))
+
+    def _last_key(self, through: date | None) -> str:
+        keys = self.provenance.period_keys
+        if through is None:
+            return keys[-1]
+        key = key_of(period_start(through, self.settings.snapshots.cadence))
+        if key not in keys:
+            first, last = (
+                min(d.first_date for d in self.provenance.current),
+                max(d.last_date for d in self.provenance.current),
+            )
+            raise BadInputError(
+                f"--through {through}",
+                f"a day the data cover, {first} to {last}",
+                "Name one of those, or leave it out.",
+            )
+        return key
+
+    def _execute(self, stage: Stage) -> None:
+        marker = self.home.root / _MARKER
+        written = marker.with_suffix(".new")
+        written.write_text(json.dumps(vars(stage)), encoding="utf-8")
+        os.replace(written, marker)
+        if self._engine is None:
+            from custseg_assets.engine import Engine
+
+            self._engine = Engine(self.settings, self.home, self.say)
+        self._engine.execute(stage)
+        marker.unlink()
+
+    def _abandoned(self) -> Stage | None:
+        """The stage in the middle of which an earlier run ended."""
+        marker = self.home.root / _MARKER
+        return Stage(**json.loads(marker.read_text(encoding="utf-8"))) if marker.exists() else None
+
+    def _start_afresh(self) -> None:
+        """Remove what was made of the demo; what was just taken in stays."""
+        for folder in (self.home.tables, self.home.releases, self.home.data_docs, self.home.mlflow, self.home.dagster):
+            shutil.rmtree(folder, ignore_errors=True)
+        (self.home.root / _MARKER).unlink(missing_ok=True)
+
+    def _require_same_features(self) -> None:
+        """The model in force scores what it was trained on; other features need a home, and a history, of their own."""
+        champions = self.provenance.champions()
+        model = self.provenance.model_at(champions[-1][0]) if champions else None
+        wanted = self.settings.model.features
+        if model and model.features != wanted:
+            raise BadInputError(
+                f"[model] features = {list(wanted)}",
+                f"{list(model.features)}, which the model in force in {self.home.root} was trained on",
+                "Use another home with CUSTSEG_HOME, or take the features back.",
+            )
+
+    def _refuse_loss(self, source: str, accepted: Sequence[Delivery]) -> None:
+        """A source that lacks periods the home has is another shop's, or a part of this one's."""
+        before = set(self.provenance.period_keys)
+        days = [day for delivery in accepted for day in (delivery.first_date, delivery.last_date)]
+        lost = sorted(before - set(keys_between(min(days), max(days), self.settings.snapshots.cadence)))
+        if lost:
+            raise BadInputError(
+                f"source {source} covers {min(days)} to {max(days)}, but home {self.home.root} holds {len(lost)} periods "
+                f"outside that, from {lost[0]}",
+                "a source with every period the home has",
+                "Put all files into one folder and give that, or use another home with CUSTSEG_HOME.",
+            )
+
+
+def _ranges(job: str, keys: Sequence[str], stale: Sequence[str]) -> Iterator[Stage]:
+    """One stage for each unbroken run of partitions that are out of date."""
+    positions = [keys.index(key) for key in stale]
+    for _, group in itertools.groupby(enumerate(positions), lambda pair: pair[1] - pair[0]):
+        run = [position for _, position in group]
+        yield Stage(job, keys[run[0]], keys[run[-1]])
+
+
+def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, say: Say) -> list[Delivery]:
+    """Read a source into the store of deliveries.
+
+    Args:
+        deliveries: where it goes.
+        source: path of a file or folder, or ``demo``.
+        settings: how it is read.
+        say: takes each line of progress.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    if source == DEMO:
+        return [deliveries.accept_frame(DEMO, f"{_DEMO_VERSION} {DEFAULT_SEED}", generate_demo, preset="online_retail")]
+    return [deliveries.accept(path, settings.source, progress=say) for path in list_source_files(Path(source), say)]

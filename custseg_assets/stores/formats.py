@@ -1,0 +1,352 @@
+"""File formats: a csv, parquet or xlsx file, plain or packed, as one raw table without meanings.
+
+Text is copied to the scratch folder as UTF-8 under a header of our own, so that every encoding, byte-order mark and
+ragged row reaches Polars in one shape.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import gzip
+import io
+import itertools
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import IO, Literal, cast
+
+import polars as pl
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import SourceSettings
+
+Kind = Literal["text", "parquet", "xlsx"]
+Packing = Literal["plain", "gzip", "zip"]
+
+SOURCE_ROW = "source_row"
+SURPLUS = "surplus"
+
+_KINDS: dict[str, Kind] = {".csv": "text", ".tsv": "text", ".txt": "text", ".parquet": "parquet", ".xlsx": "xlsx"}
+ACCEPTED = ".csv, .tsv or .txt (also with .gz), .parquet, .xlsx, or .zip with one of them"
+
+_CHUNK = 1 << 20
+_DELIMITERS = ",;\t|"
+_N_SURPLUS = 4
+"""How many fields beyond the header are kept of a row; more than that are only in the file."""
+
+_LARGE = {"text": 256 << 20, "parquet": 32 << 20}
+"""Bytes from which on a table is kept in a scratch file instead of in memory."""
+
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A table as the file has it.
+
+    Attributes:
+        header: column names without surrounding spaces; an unnamed column is ``""``.
+        lines: one column per header, named by its position, with ``source_row`` and, where the format can have them,
+            ``surplus``: the fields that a row has beyond the header.
+        is_large: whether it should not be held in memory.
+        mend: reads the same table with a slower, more forgiving reader; ``None`` where there is none.
+    """
+
+    header: tuple[str, ...]
+    lines: pl.LazyFrame
+    is_large: bool = False
+    mend: Callable[[], pl.LazyFrame] | None = None
+
+    def settle(self, columns: Sequence[pl.Expr], scratch: Path, where: str) -> pl.LazyFrame:
+        """Read the file once, to memory or to a scratch file, so that everything after is cheap and cannot fail.
+
+        Args:
+            columns: what to keep of ``lines``.
+            scratch: folder that outlives the result.
+            where: the file, for the messages.
+
+        Raises:
+            BadInputError: the content is damaged.
+        """
+        try:
+            return self._settled(self.lines.select(columns), scratch)
+        except pl.exceptions.PolarsError as error:
+            if self.mend is None:
+                raise _damaged(where, str(error).splitlines()[0]) from None
+            return self._settled(self.mend().select(columns), scratch)
+
+    def _settled(self, lines: pl.LazyFrame, scratch: Path) -> pl.LazyFrame:
+        if not self.is_large:
+            return lines.collect().lazy()
+        path = scratch / "settled.parquet"
+        lines.sink_parquet(path, compression="lz4")
+        return pl.scan_parquet(path)
+
+
+def packing_of(name: str) -> tuple[Packing, Kind | None]:
+    """How a file of this name is packed and what is in it; ``None`` when only the content can tell, or nobody.
+
+    >>> packing_of("log.csv.gz"), packing_of("log.zip"), packing_of("log.doc")
+    (('gzip', 'text'), ('zip', None), ('plain', None))
+    """
+    path = PurePath(name.lower())
+    if path.suffix == ".zip":
+        return "zip", None
+    if path.suffix == ".gz":
+        kind = _KINDS.get(PurePath(path.stem).suffix)
+        return "gzip", kind if kind == "text" else None
+    return "plain", _KINDS.get(path.suffix)
+
+
+def is_accepted(name: str) -> bool:
+    """Whether a file of this name can be a source."""
+    packing, kind = packing_of(name)
+    return packing == "zip" or kind is not None
+
+
+def non_empty(text: pl.Expr) -> pl.Expr:
+    """The text, null where it is empty."""
+    # Not ``replace("", None)``: the streaming engine would hold the whole column for it.
+    return pl.when(text != "").then(text)
+
+
+def open_tables(path: Path, settings: SourceSettings, scratch: Path) -> Iterator[tuple[str, RawTable]]:
+    """The tables of a file with their names: one, or one per sheet of a workbook when none is named.
+
+    Args:
+        path: the file.
+        settings: how to read it.
+        scratch: an empty folder that outlives the tables.
+
+    Raises:
+        BadInputError: the file is empty, damaged, not what its name says, or not in the encoding set.
+    """
+    _refuse_false_name(path)
+    packing, kind = packing_of(path.name)
+    with contextlib.ExitStack() as stack:
+        try:
+            stream: IO[bytes] = stack.enter_context(path.open("rb"))
+            if packing == "zip":
+                kind, stream = _open_member(path, stack)
+            elif packing == "gzip":
+                stream = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=stream)))
+            if kind == "text":
+                table = _read_text(stream, settings, scratch, path.name)
+            elif packing == "zip":
+                path = _copied(stream, scratch / f"member.{kind}")
+        except _DAMAGE as error:
+            raise _damaged(path.name, str(error)) from None
+    if kind == "text":
+        yield "", table
+    elif kind == "parquet":
+        yield "", _read_parquet(path)
+    else:
+        yield from _read_workbook(path, settings)
+
+
+def _damaged(where: str, reason: str) -> BadInputError:
+    return BadInputError(f"{where} is damaged or cut off ({reason})", "a whole file", "Fetch or export it again.")
+
+
+def _refuse_false_name(path: Path) -> None:
+    """The first bytes must be those of the format that the name promises."""
+    if path.stat().st_size == 0:
+        raise BadInputError(f"{path.name} is empty", "a header and data rows", "Export it again.")
+    packing, kind = packing_of(path.name)
+    promised = {"gzip": "gzip", "zip": "zip", "plain": str(kind)}[packing]
+    found = _content_of(path)
+    if found != promised:
+        raise BadInputError(
+            f"{path.name} holds {_CALLED[found]}",
+            f"{_CALLED[promised]}, as the name says",
+            "Save it as .xlsx or .csv." if found == "ole" else "Correct the name, or export it again.",
+        )
+
+
+_CALLED = {
+    "gzip": "gzip-compressed data",
+    "zip": "a zip archive",
+    "xlsx": "an Excel workbook",
+    "ole": "an old or password-protected Excel workbook",
+    "parquet": "parquet",
+    "text": "text",
+}
+
+_FIRST_BYTES = {b"\x1f\x8b": "gzip", b"PAR1": "parquet", b"\xd0\xcf\x11\xe0": "ole"}
+
+
+def _content_of(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(b"PK"):
+        # A cut-off archive has no list of members left to tell a workbook by, so its name is believed.
+        if not zipfile.is_zipfile(path):
+            return "xlsx" if path.suffix.lower() == ".xlsx" else "zip"
+        with zipfile.ZipFile(path) as archive:
+            return "xlsx" if "[Content_Types].xml" in archive.namelist() else "zip"
+    return next((kind for first, kind in _FIRST_BYTES.items() if start.startswith(first)), "text")
+
+
+def _open_member(path: Path, stack: contextlib.ExitStack) -> tuple[Kind, IO[bytes]]:
+    """The one data file of an archive, read as a stream: its name never becomes a path."""
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    members = [
+        (kind, info)
+        for info in archive.infolist()
+        if not info.is_dir() and not PurePath(info.filename).name.startswith(".") and "__MACOSX/" not in info.filename
+        for packing, kind in [packing_of(info.filename)]
+        if packing == "plain" and kind is not None
+    ]
+    if len(members) != 1:
+        names = ", ".join(info.filename for _, info in members)
+        raise BadInputError(
+            f"{path.name} has {f'{len(members)} data files ({names})' if members else 'no data file'}",
+            "exactly one .csv, .tsv, .txt, .parquet or .xlsx in it",
+            "Unpack it and give the folder." if members else "Check what was packed.",
+        )
+    kind, info = members[0]
+    if info.flag_bits & 1:
+        raise BadInputError(
+            f"{path.name} is encrypted", "an archive without a password", "Unpack it and give the file."
+        )
+    return kind, stack.enter_context(archive.open(info))
+
+
+def _copied(stream: IO[bytes], target: Path) -> Path:
+    with target.open("wb") as file:
+        shutil.copyfileobj(stream, file, _CHUNK)
+    return target
+
+
+def _read_parquet(path: Path) -> RawTable:
+    try:
+        names = pl.scan_parquet(path).collect_schema().names()
+    except pl.exceptions.PolarsError as error:
+        raise _damaged(path.name, str(error).splitlines()[0]) from None
+    lines = pl.scan_parquet(path).select(pl.col(name).alias(str(i)) for i, name in enumerate(names))
+    is_large = path.stat().st_size > _LARGE["parquet"]
+    return RawTable(tuple(name.strip() for name in names), lines.with_row_index(SOURCE_ROW, 1), is_large)
+
+
+def _read_workbook(path: Path, settings: SourceSettings) -> Iterator[tuple[str, RawTable]]:
+    import fastexcel
+
+    try:
+        workbook = fastexcel.read_excel(path)
+        if settings.sheet is not None and settings.sheet not in workbook.sheet_names:
+            raise BadInputError(
+                f"{path.name} has no sheet {settings.sheet!r}",
+                f"one of {', '.join(workbook.sheet_names)}",
+                "Correct [source] sheet.",
+            )
+        for name in [settings.sheet] if settings.sheet else workbook.sheet_names:
+            # Every cell as text: a type guessed from the first cells would turn C536379 among numbers into nothing.
+            cells = workbook.load_sheet(name, header_row=None, dtypes="string").to_polars()
+            header = tuple((cell or "").strip() for cell in cells.row(0)) if cells.height else ()
+            lines = cells[1:].rename({old: str(i) for i, old in enumerate(cells.columns)})
+            yield name, RawTable(header, lines.lazy().with_row_index(SOURCE_ROW, 1))
+    except fastexcel.FastExcelError as error:
+        raise _damaged(path.name, str(error).splitlines()[0]) from None
+
+
+def _read_text(stream: IO[bytes], settings: SourceSettings, scratch: Path, where: str) -> RawTable:
+    path = scratch / "text.csv"
+    chunks = _decoded(stream, settings.encoding, where)
+    start = next(chunks, "").lstrip("\r\n")
+    delimiter = settings.delimiter or _sniffed(start)
+    try:
+        header, length = _header_of(start, delimiter)
+    except (csv.Error, StopIteration):
+        raise BadInputError(f"{where} has no header", "a first line with column names", "Export it again.") from None
+    names = [*(str(i) for i in range(len(header))), *(f"{SURPLUS}_{i}" for i in range(_N_SURPLUS))]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(delimiter.join(names) + "\n")
+        file.write(start[length:])
+        file.writelines(chunks)
+    is_large = path.stat().st_size > _LARGE["text"]
+    lines = _scan(path, names, delimiter)
+    return RawTable(header, lines, is_large, lambda: _scan(_mended(path, delimiter, where), names, delimiter))
+
+
+def _scan(path: Path, names: Sequence[str], delimiter: str) -> pl.LazyFrame:
+    surplus = [name for name in names if name.startswith(SURPLUS)]
+    joined = pl.concat_str(surplus, separator=delimiter, ignore_nulls=True).str.strip_chars()
+    return pl.scan_csv(
+        path,
+        separator=delimiter,
+        schema=dict.fromkeys(names, pl.String),
+        truncate_ragged_lines=True,
+        row_index_name=SOURCE_ROW,
+        row_index_offset=1,
+    ).with_columns(non_empty(joined).alias(SURPLUS))
+
+
+def _decoded(stream: IO[bytes], encoding: str, where: str) -> Iterator[str]:
+    """The text in pieces."""
+    try:
+        is_utf_8 = codecs.lookup(encoding).name == "utf-8"
+        decoder = codecs.getincrementaldecoder("utf-8-sig" if is_utf_8 else encoding)()
+    except LookupError:
+        raise BadInputError(
+            f"[source] encoding = {encoding!r}", "the name of a text encoding", 'Write "utf-8", "latin-1" or "cp1252".'
+        ) from None
+    n_bytes = n_lines = 0
+    while True:
+        chunk = stream.read(_CHUNK)
+        n_held = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeError as error:
+            at = error.start if isinstance(error, UnicodeDecodeError) else 0
+            n_lines += chunk[:at].count(b"\n") + 1
+            raise BadInputError(
+                f"{where} is not {encoding} at byte {n_bytes - n_held + at:,} (line {n_lines:,})",
+                "text in the encoding set",
+                'Save it as UTF-8, or set [source] encoding, for example "latin-1" or "utf-16".',
+            ) from None
+        if "\0" in text:
+            raise BadInputError(f"{where} holds zero bytes", "text", 'Set [source] encoding, for example "utf-16".')
+        yield text
+        if not chunk:
+            return
+        n_bytes, n_lines = n_bytes + len(chunk), n_lines + text.count("\n")
+
+
+def _sniffed(start: str) -> str:
+    """The delimiter that cuts the header into most names."""
+
+    def n_names(delimiter: str) -> int:
+        with contextlib.suppress(csv.Error, StopIteration):
+            return len(_header_of(start, delimiter)[0])
+        return 0
+
+    return max(_DELIMITERS, key=n_names)
+
+
+def _header_of(start: str, delimiter: str) -> tuple[tuple[str, ...], int]:
+    """The names in the first record and its length in characters; a name may be quoted and hold line breaks."""
+    reader = csv.reader(io.StringIO(start, newline=""), delimiter=delimiter)
+    header = tuple(name.strip() for name in next(reader))
+    used = itertools.islice(io.StringIO(start, newline=""), reader.line_num)
+    return header, sum(len(line) for line in used)
+
+
+def _mended(path: Path, delimiter: str, where: str) -> Path:
+    """The same records quoted by the rules, for files that write ``6" plate`` without quotes around it."""
+    target = path.with_name("mended.csv")
+    with path.open(encoding="utf-8", newline="") as file, target.open("w", encoding="utf-8", newline="") as mended:
+        records = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            csv.writer(mended, delimiter=delimiter, lineterminator="\n").writerows(records)
+        except csv.Error as error:
+            raise BadInputError(
+                f"{where} has a quote that does not end its field, at or before line {records.line_num:,} ({error})",
+                "quotes only around whole fields, doubled inside them",
+                "Correct that line, or export it again.",
+            ) from None
+    return target

@@ -1,0 +1,339 @@
+"""Deliveries: the typed content of each source file, kept once and unchanged, and which of them are the source now.
+
+A delivery is ``<id>.parquet`` with its manifest ``<id>.json``; it is there when its manifest is. The id is made from
+the file's bytes and the settings that say how to read them, so a file that comes again costs only its digest.
+One process writes at a time: the caller holds the home's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from custseg_assets.domain.periods import Cadence, key_of, period_start, shift, start_of
+from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
+from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.formats import SOURCE_ROW
+from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, digest_of, open_source
+from custseg_assets.stores.values import UNREADABLE
+
+_READER = 1
+"""Version of how files are read; a change makes every file a new delivery."""
+
+_CONTENT = (*MAPPED_NAMES, UNREADABLE)
+_STORED = RAW_TRANSACTIONS.schema.names()[1:]
+_UNDATED = ""
+_WRITING_PREFIX = ".writing-"
+_ROWS_PER_GROUP = 1 << 17
+_HASH_SEEDS = (20101201, 20111209)
+_HASH_MODULUS = 1 << 64
+_TRUNCATION: Mapping[Cadence, str] = {"daily": "1d", "weekly": "1w", "monthly": "1mo"}
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What one source file brought.
+
+    Attributes:
+        id: made from the file's bytes and how they were read.
+        name: of the file.
+        first_date: day of the earliest line; lines without a readable date are filed under it.
+        last_date: day of the latest line.
+        n_rows: lines.
+        days: ISO day → lines of it and a digest of them that their order does not change; ``""`` for undated lines.
+        columns: mapped column → the file's own name for it.
+        preset: the known export it is, if it is one.
+    """
+
+    id: str
+    name: str
+    first_date: date
+    last_date: date
+    n_rows: int
+    days: Mapping[str, tuple[int, str]]
+    columns: Mapping[str, str]
+    preset: str | None
+
+    def day_of(self, day: str) -> date:
+        """The date that the lines under a key of ``days`` are filed under."""
+        return date.fromisoformat(day) if day != _UNDATED else self.first_date
+
+    def to_json(self) -> str:
+        """The manifest."""
+        return json.dumps(asdict(self), default=date.isoformat, sort_keys=True, ensure_ascii=False, indent=1)
+
+
+@dataclass(frozen=True)
+class CurrentSource:
+    """What the pipeline reads now.
+
+    Attributes:
+        deliveries: in the order of their names.
+        description: the source as the user named it.
+    """
+
+    deliveries: tuple[Delivery, ...]
+    description: str
+
+
+class DeliveryStore:
+    """Deliveries below one folder.
+
+    Args:
+        root: the folder; made at the first delivery.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def accept(self, path: Path, settings: SourceSettings, progress: Progress) -> Delivery:
+        """Read a file into the store, unless it is there already.
+
+        Args:
+            path: the file.
+            settings: how to read it.
+            progress: told what was recognised.
+
+        Raises:
+            BadInputError: the file cannot be used; the store is as before.
+        """
+        reading = settings.model_dump(mode="json", exclude={"path"})
+        delivery_id = _id_of("file", digest_of(path), reading)
+        if known := self._known(delivery_id):
+            return known
+        with self._writable(), open_source(path, settings, progress=progress, scratch_in=self.root) as source:
+            mapping = source.mapping
+            return self._keep(delivery_id, source.name, source.lines, mapping.columns, mapping.preset)
+
+    def accept_frame(
+        self, name: str, identity: str, make: Callable[[], pl.DataFrame], preset: str | None = None
+    ) -> Delivery:
+        """Put made lines into the store, unless they are there already.
+
+        Args:
+            name: stands for a file's name.
+            identity: everything that decides what ``make`` returns.
+            make: the lines, as ``SourceFile.lines`` has them.
+            preset: the known export they are like, if any.
+        """
+        delivery_id = _id_of("frame", name, identity, preset)
+        if known := self._known(delivery_id):
+            return known
+        with self._writable():
+            columns = dict(zip(MAPPED_NAMES, MAPPED_NAMES, strict=True))
+            return self._keep(delivery_id, name, make().lazy(), columns, preset)
+
+    def set_current(self, ids: Iterable[str], description: str) -> None:
+        """Make these deliveries, each once, what the pipeline reads.
+
+        Args:
+            ids: of deliveries in the store.
+            description: the source as the user named it.
+
+        Raises:
+            KeyError: a delivery is not in the store.
+        """
+        wanted = sorted(set(ids))
+        for delivery_id in wanted:
+            self.get(delivery_id)
+        with self._writable():
+            self._put(
+                "current.json", json.dumps({"deliveries": wanted, "description": description}, ensure_ascii=False)
+            )
+
+    def current(self) -> CurrentSource | None:
+        """What the pipeline reads now; ``None`` before the first ``set_current``."""
+        path = self.root / "current.json"
+        if not path.exists():
+            return None
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return CurrentSource(_in_order(self.get(one) for one in fields["deliveries"]), fields["description"])
+
+    def get(self, delivery_id: str) -> Delivery:
+        """A delivery by its id.
+
+        Raises:
+            KeyError: it is not in the store.
+        """
+        if delivery := self._known(delivery_id):
+            return delivery
+        raise KeyError(delivery_id)
+
+    def scan(self, deliveries: Iterable[Delivery]) -> pl.LazyFrame:
+        """All lines: the columns of ``raw_transactions`` but ``period``, in the order of file name and row."""
+        empty = RAW_TRANSACTIONS.schema.to_frame(eager=False).select(_STORED)
+        return pl.concat([empty, *(self._lines_of(delivery) for delivery in _in_order(deliveries))])
+
+    def scan_periods(self, deliveries: Iterable[Delivery], keys: Iterable[str], cadence: Cadence) -> pl.LazyFrame:
+        """The lines of some periods: the columns of ``raw_transactions``, in the order of file name and row.
+
+        Only row groups that may hold such lines are read.
+
+        Args:
+            deliveries: where to look.
+            keys: of the periods.
+            cadence: how long a period is.
+        """
+        wanted = frozenset(keys)
+        frames = [RAW_TRANSACTIONS.schema.to_frame(eager=False)]
+        for delivery in _in_order(deliveries):
+            held = {key_of(period_start(delivery.day_of(day), cadence)) for day in delivery.days} & wanted
+            if held:
+                period = pl.col("invoiced_at").dt.truncate(_TRUNCATION[cadence]).dt.date().cast(pl.String)
+                filed_under = key_of(period_start(delivery.first_date, cadence))
+                lines = self._lines_of(delivery).filter(_within(held, filed_under, cadence))
+                lines = lines.with_columns(period.fill_null(filed_under).alias("period"))
+                frames.append(lines.select(RAW_TRANSACTIONS.schema.names()))
+        return pl.concat(frames)
+
+    def _lines_of(self, delivery: Delivery) -> pl.LazyFrame:
+        lines = pl.scan_parquet(self.root / f"{delivery.id}.parquet")
+        return lines.with_columns(pl.lit(delivery.name).alias("source_file")).select(_STORED)
+
+    def _known(self, delivery_id: str) -> Delivery | None:
+        path = self.root / f"{delivery_id}.json"
+        if not path.exists():
+            return None
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields["days"] = {day: (n_rows, digest) for day, (n_rows, digest) in fields["days"].items()}
+        for name in ("first_date", "last_date"):
+            fields[name] = date.fromisoformat(fields[name])
+        return Delivery(**fields)
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        """The folder, without what a killed writer left; it is taken away again when nothing came of it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.iterdir():
+            if leftover.name.startswith((SCRATCH_PREFIX, _WRITING_PREFIX)):
+                shutil.rmtree(leftover)
+            elif leftover.suffix == ".parquet" and not leftover.with_suffix(".json").exists():
+                leftover.unlink()
+        try:
+            yield
+        finally:
+            if not any(self.root.iterdir()):
+                self.root.rmdir()
+
+    def _keep(
+        self, delivery_id: str, name: str, lines: pl.LazyFrame, columns: Mapping[str, str], preset: str | None
+    ) -> Delivery:
+        with tempfile.TemporaryDirectory(prefix=_WRITING_PREFIX, dir=self.root) as folder:
+            path = Path(folder) / "lines.parquet"
+            lines.select(*_CONTENT, SOURCE_ROW).sink_parquet(
+                path, compression="zstd", compression_level=1, statistics=True, row_group_size=_ROWS_PER_GROUP
+            )
+            days = _days_of(pl.scan_parquet(path))
+            dates = [date.fromisoformat(day) for day in days if day != _UNDATED]
+            if not dates:
+                raise ValueError(f"{name}: no line has a date")
+            n_rows = sum(n for n, _ in days.values())
+            delivery = Delivery(delivery_id, name, min(dates), max(dates), n_rows, days, columns, preset)
+            _sync(path)
+            path.replace(self.root / f"{delivery_id}.parquet")
+        # The manifest makes the delivery visible, so it comes last.
+        self._put(f"{delivery_id}.json", delivery.to_json())
+        return delivery
+
+    def _put(self, name: str, text: str) -> None:
+        """Write a small file so that it is there whole or not at all, even after a power cut."""
+        with tempfile.TemporaryDirectory(prefix=_WRITING_PREFIX, dir=self.root) as folder:
+            path = Path(folder) / name
+            path.write_text(text, encoding="utf-8")
+            _sync(path)
+            path.replace(self.root / name)
+        _sync(self.root)
+
+
+def period_content(deliveries: Iterable[Delivery], cadence: Cadence) -> dict[str, tuple[int, str]]:
+    """What each period holds, from the manifests alone: period key → lines and their digest, oldest first.
+
+    Equal lines give equal digests, whatever files, formats and order they came in.
+    """
+    counts: dict[str, int] = defaultdict(int)
+    sums: dict[str, list[int]] = defaultdict(lambda: [0] * len(_HASH_SEEDS))
+    for delivery in deliveries:
+        for day, (n_rows, digest) in delivery.days.items():
+            key = key_of(period_start(delivery.day_of(day), cadence))
+            counts[key] += n_rows
+            sums[key] = [total + part for total, part in zip(sums[key], _parts(digest), strict=True)]
+    return {key: (counts[key], _digest(sums[key])) for key in sorted(counts)}
+
+
+def _days_of(lines: pl.LazyFrame) -> dict[str, tuple[int, str]]:
+    """Each day's number of lines and their digest: sums of row hashes, so that neither order nor threads matter."""
+    hashes = [pl.struct(_CONTENT).hash(seed).alias(str(seed)) for seed in _HASH_SEEDS]
+    totals = (
+        lines.select(pl.col("invoiced_at").dt.date().alias("day"), *hashes)
+        .group_by("day")
+        # Halves cannot overflow a sum; the whole would.
+        .agg(
+            pl.len().alias("n"),
+            *(expr for seed in _HASH_SEEDS for expr in _half_sums(str(seed))),
+        )
+        .sort("day")
+        .collect(engine="streaming")
+    )
+    return {
+        row["day"].isoformat() if row["day"] else _UNDATED: (
+            row["n"],
+            _digest([(row[f"{seed} high"] << 32) + row[f"{seed} low"] for seed in _HASH_SEEDS]),
+        )
+        for row in totals.iter_rows(named=True)
+    }
+
+
+def _half_sums(name: str) -> tuple[pl.Expr, pl.Expr]:
+    return (
+        (pl.col(name) // (1 << 32)).sum().alias(f"{name} high"),
+        (pl.col(name) % (1 << 32)).sum().alias(f"{name} low"),
+    )
+
+
+def _digest(sums: Sequence[int]) -> str:
+    return "".join(f"{total % _HASH_MODULUS:016x}" for total in sums)
+
+
+def _parts(digest: str) -> list[int]:
+    return [int(digest[at : at + 16], 16) for at in range(0, len(digest), 16)]
+
+
+def _within(keys: Iterable[str], filed_under: str, cadence: Cadence) -> pl.Expr:
+    """Whether a line belongs to one of the periods; neighbours make one range, for row-group statistics."""
+    ranges: list[tuple[date, date]] = []
+    for start in sorted(start_of(key) for key in keys):
+        follows = bool(ranges) and ranges[-1][1] == start
+        ranges.append((ranges.pop()[0] if follows else start, shift(start, 1, cadence)))
+    at = pl.col("invoiced_at")
+    within = [(at >= pl.lit(start, pl.Datetime("us"))) & (at < pl.lit(end, pl.Datetime("us"))) for start, end in ranges]
+    undated = [at.is_null()] if filed_under in keys else []
+    return pl.any_horizontal(*within, *undated)
+
+
+def _in_order(deliveries: Iterable[Delivery]) -> tuple[Delivery, ...]:
+    return tuple(sorted(deliveries, key=lambda delivery: (delivery.name, delivery.id)))
+
+
+def _id_of(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps([_READER, *parts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,246 @@
+"""MLflow: the record of what was tried, and the registry of the models that came of it.
+
+The pipeline never reads a model from here, it reads its own tables; MLflow is for people, and for what serves from a
+registry. Everything here can be done twice: a model version is found by the name custseg gave it before one is made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from custseg_assets.domain.model import SegmentationModel, model_from_json
+from custseg_assets.settings import TrackingSettings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+VERSION_TAG = "custseg.model_version"
+_CANDIDATE_METRICS = (
+    "silhouette",
+    "davies_bouldin",
+    "calinski_harabasz",
+    "inertia",
+    "bootstrap_ari",
+    "worst_jaccard",
+    "smallest_cluster",
+    "smallest_share",
+)
+
+
+class ModelRegistry:
+    """One MLflow tracking store and registry.
+
+    Args:
+        settings: where it is; without a URI, an SQLite file in ``folder``.
+        folder: for the file and the artifacts.
+    """
+
+    def __init__(self, settings: TrackingSettings, folder: Path) -> None:
+        self.experiment = settings.experiment
+        self.registered_model = settings.registered_model
+        self.uri = settings.uri or f"sqlite:///{folder / 'mlflow.db'}"
+        self._folder = folder
+        self._is_embedded = settings.uri is None
+
+    def client(self) -> MlflowClient:
+        """A client of the store."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def prepare(self) -> None:
+        """Make the store and the experiment where they are missing, artifacts beside the database."""
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        artifacts = None
+        if self._is_embedded:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            artifacts = str(self._folder / "artifacts")
+        client = self.client()
+        if client.get_experiment_by_name(self.experiment) is None:
+            client.create_experiment(self.experiment, artifact_location=artifacts)
+
+    def log_candidates(self, run_id: str, candidates: pl.DataFrame) -> None:
+        """One nested run per number of clusters tried, with its figures and whether it was eligible.
+
+        Args:
+            run_id: the run they are nested in.
+            candidates: rows of ``model_candidates``.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        client = self.client()
+        experiment_id = client.get_run(run_id).info.experiment_id
+        for row in candidates.iter_rows(named=True):
+            nested = client.create_run(experiment_id, run_name=f"k={row['k']}", tags={"mlflow.parentRunId": run_id})
+            started_at = nested.info.start_time
+            metrics = [
+                Metric(name, float(row[name]), started_at, 0) for name in _CANDIDATE_METRICS if row[name] is not None
+            ]
+            tags = [
+                RunTag("is_eligible", str(row["is_eligible"])),
+                RunTag("is_chosen", str(row["is_chosen"])),
+                RunTag("reason", row["reason"]),
+            ]
+            client.log_batch(nested.info.run_id, metrics, [Param("k", str(row["k"]))], tags)
+            client.set_terminated(nested.info.run_id)
+
+    def register(
+        self,
+        run_id: str,
+        model: SegmentationModel,
+        *,
+        examples: pl.DataFrame,
+        files: Mapping[str, str | bytes],
+        params: Mapping[str, object],
+    ) -> str:
+        """Log a model with signature, input example and files, register it, and call it the challenger.
+
+        Args:
+            run_id: the run that trained it.
+            model: the model.
+            examples: a few raw feature rows, the model's features as columns.
+            files: text or bytes to keep beside it, by file name.
+            params: what it was trained with.
+
+        Returns:
+            The registry's version number; the existing one where this very model is registered already.
+        """
+        import mlflow
+
+        client = self.client()
+        known = self._find(client, model.model_version)
+        if known is None:
+            mlflow.set_tracking_uri(self.uri)
+            mlflow.set_registry_uri(self.uri)
+            for name, value in params.items():
+                client.log_param(run_id, name, value)
+            for name, content in files.items():
+                self._log_file(client, run_id, name, content)
+            source = self._log_model(model, examples)
+            self._ensure_registered_model(client)
+            known = client.create_model_version(
+                self.registered_model, source, run_id, tags={VERSION_TAG: model.model_version}
+            ).version
+        client.set_registered_model_alias(self.registered_model, CHALLENGER, known)
+        return str(known)
+
+    def promote(self, model_version: str) -> None:
+        """Give a registered model the champion's alias.
+
+        Raises:
+            LookupError: the model is not registered.
+        """
+        client = self.client()
+        version = self._find(client, model_version)
+        if version is None:
+            raise LookupError(f"model {model_version} is not registered as {self.registered_model}")
+        client.set_registered_model_alias(self.registered_model, CHAMPION, version)
+
+    def close_abandoned(self, dagster_run_ids: list[str]) -> None:
+        """Mark MLflow runs as killed whose Dagster run has died."""
+        client = self.client()
+        experiment = client.get_experiment_by_name(self.experiment)
+        for dagster_run_id in dagster_run_ids if experiment else []:
+            runs = client.search_runs([experiment.experiment_id], f"tags.dagster_run_id = '{dagster_run_id}'")
+            for run in runs:
+                if run.info.status == "RUNNING":
+                    client.set_terminated(run.info.run_id, "KILLED")
+
+    def _find(self, client: MlflowClient, model_version: str) -> str | None:
+        found = client.search_model_versions(
+            f"name = '{self.registered_model}' and tags.`{VERSION_TAG}` = '{model_version}'"
+        )
+        return str(found[0].version) if found else None
+
+    def _ensure_registered_model(self, client: MlflowClient) -> None:
+        if not client.search_registered_models(f"name = '{self.registered_model}'"):
+            client.create_registered_model(
+                self.registered_model, description="Customer segmentation models of custseg."
+            )
+
+    def _log_file(self, client: MlflowClient, run_id: str, name: str, content: str | bytes) -> None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+            client.log_artifact(run_id, str(path))
+
+    def _log_model(self, model: SegmentationModel, examples: pl.DataFrame) -> str:
+        """The model as an MLflow pyfunc that is loaded from JSON by this module; no pickle is involved.
+
+        Returns:
+            The URI of the logged model.
+        """
+        import tempfile
+
+        import mlflow
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, DataType, Schema
+
+        signature = ModelSignature(
+            inputs=Schema([ColSpec(DataType.double, name) for name in model.features]),
+            outputs=Schema(
+                [
+                    ColSpec(DataType.string, "segment_id"),
+                    ColSpec(DataType.string, "segment_name"),
+                    ColSpec(DataType.double, "margin"),
+                ]
+            ),
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.json"
+            path.write_text(model.to_json(), encoding="utf-8")
+            info = mlflow.pyfunc.log_model(
+                name="segmentation",
+                loader_module="custseg_assets.stores.registry",
+                data_path=str(path),
+                signature=signature,
+                input_example=examples.to_pandas(),
+                pip_requirements=["custseg"],
+            )
+        return str(info.model_uri)
+
+
+class ScoringModel:
+    """A segmentation model with MLflow's ``predict``: raw feature rows in, segments out."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        self._model = model
+
+    def predict(self, rows: Any, params: Mapping[str, object] | None = None) -> Any:
+        """Segment id, name and margin of each row.
+
+        Args:
+            rows: a pandas frame with the model's features as columns, business units.
+            params: not used; MLflow passes it.
+        """
+        import pandas as pd
+
+        scores = self._model.score(np.asarray(rows[list(self._model.features)], dtype=np.float64))
+        segments = [self._model.segments[cluster] for cluster in scores.cluster]
+        return pd.DataFrame(
+            {
+                "segment_id": [segment.segment_id for segment in segments],
+                "segment_name": [segment.name for segment in segments],
+                "margin": scores.margin,
+            }
+        )
+
+
+def _load_pyfunc(path: str) -> ScoringModel:
+    """What MLflow calls to load a model that ``_log_model`` logged; ``path`` is the JSON file."""
+    return ScoringModel(model_from_json(Path(path).read_text(encoding="utf-8")))
+
+
+def dataset_digest(tables: Mapping[str, int | None]) -> str:
+    """The Delta versions a model was trained from, as one line."""
+    return json.dumps(dict(sorted(tables.items())))

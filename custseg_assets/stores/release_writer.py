@@ -1,0 +1,221 @@
+"""Writing releases: from the pipeline's tables to the directory that ``releases`` reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import polars as pl
+
+from custseg_assets.domain.explain import RFM
+from custseg_assets.domain.model import SegmentationModel
+from custseg_assets.domain.periods import Window
+from custseg_assets.domain.standing import standing
+from custseg_assets.stores import releases
+from custseg_assets.stores.releases import FileEntry, ReleaseManifest, canonical_json, customer_key, is_digest
+
+CHUNK_CUSTOMERS = 200_000
+"""Customers rendered at a time; bounds the memory of a write whatever the size of the shop."""
+
+_FIRST_MAP_BYTES = 1 << 20
+_LISTS_AS_TEXT = ("reasons", "distinguishing")
+
+
+@dataclass(frozen=True)
+class ReleaseContent:
+    """Everything a release is made from; the frames have the columns of ``domain.schemas``.
+
+    Attributes:
+        model: the champion.
+        window: of the snapshot that is released.
+        assignments: ``segment_assignments`` of every snapshot up to and with the released one.
+        customer_features: of the snapshot.
+        segment_profiles: of the snapshot.
+        product_recommendations: of the snapshot.
+        drift_reports: of every snapshot so far.
+        model_candidates: of the snapshot the champion was trained on.
+        promotion_decisions: of every snapshot so far.
+        model_card: Markdown.
+        metrics: the champion's, by name.
+        git_revision: of the code; ``None`` outside a checkout.
+        data_versions: table → version it was read at.
+        segment_migrations: of the snapshot, where there are any.
+        drift_reference: the champion's, as JSON values, where there is one.
+        later_customers: ``customer_id`` and ``first_seen_at`` of customers first seen at or after ``as_of``.
+    """
+
+    model: SegmentationModel
+    window: Window
+    assignments: pl.LazyFrame
+    customer_features: pl.DataFrame
+    segment_profiles: pl.DataFrame
+    product_recommendations: pl.DataFrame
+    drift_reports: pl.DataFrame
+    model_candidates: pl.DataFrame
+    promotion_decisions: pl.DataFrame
+    model_card: str
+    metrics: Mapping[str, float | None]
+    git_revision: str | None
+    data_versions: Mapping[str, int | str | None]
+    segment_migrations: pl.DataFrame | None = None
+    drift_reference: Mapping[str, Any] | None = None
+    later_customers: pl.DataFrame | None = None
+
+
+def write_release(root: Path, content: ReleaseContent) -> ReleaseManifest:
+    """Write a release; it is there completely or not at all, and not served before ``point_to`` says so.
+
+    Equal content gives an equal release, byte for byte, and writing it again changes nothing.
+
+    Args:
+        root: folder of all releases; made where it is missing.
+        content: what goes in.
+
+    Returns:
+        the manifest, with the release's id.
+
+    Raises:
+        ValueError: no customer is assigned at the snapshot, or customers have segments the profiles do not name.
+    """
+    directory = releases.writing_directory(root)
+    try:
+        manifest = _write_files(directory, content)
+        releases.place(root, directory, manifest)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
+    for name, value in _documents(content).items():
+        (directory / name).write_text(canonical_json(value), encoding="utf-8")
+    (directory / releases.MODEL).write_text(content.model.to_json(), encoding="utf-8")
+    (directory / releases.MODEL_CARD).write_text(content.model_card, encoding="utf-8")
+    n_customers, n_later = _write_customers(
+        directory / releases.CUSTOMERS, _records(content), _later_records(content.later_customers)
+    )
+    if n_customers < 1:
+        raise ValueError(f"no customer is assigned at {content.window.key}")
+    fields: dict[str, Any] = {
+        "format": releases.RELEASE_FORMAT,
+        "period": content.window.key,
+        "as_of": content.window.as_of.isoformat(),
+        "window_start": content.window.start.isoformat(),
+        "model_version": content.model.model_version,
+        "trained_on": content.model.trained_on,
+        "features": content.model.features,
+        "n_customers": n_customers,
+        "n_later_customers": n_later,
+        "metrics": dict(content.metrics),
+        "git_revision": content.git_revision,
+        "data_versions": dict(content.data_versions),
+        "files": {
+            file.name: FileEntry(sha256=releases.sha256_of(file), n_bytes=file.stat().st_size).model_dump()
+            for file in sorted(directory.iterdir())
+        },
+    }
+    as_written = ReleaseManifest(release_id="", **fields).model_dump(mode="json")
+    manifest = ReleaseManifest(**{**as_written, "release_id": releases.release_id_of(as_written)})
+    (directory / releases.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _documents(content: ReleaseContent) -> dict[str, Any]:
+    """The files that are plain JSON, by name."""
+    assigned = content.assignments.filter(pl.col("period") == content.window.key).select("segment_id").unique()
+    unnamed = set(assigned.collect()["segment_id"]) - set(content.segment_profiles["segment_id"])
+    if unnamed:
+        raise ValueError(f"segments {sorted(unnamed)} have customers but no profile")
+    offered = content.product_recommendations.select("product_id", "description").unique("product_id", keep="first")
+    documents = {
+        releases.PROFILES: _rows(content.segment_profiles.sort("segment_id")),
+        releases.PRODUCTS: dict(offered.sort("product_id").iter_rows()),
+        releases.DRIFT: {
+            "reports": _rows(content.drift_reports.sort("period", "score_name", "subject")),
+            "reference": content.drift_reference,
+        },
+        releases.HISTORY: {
+            "decisions": _rows(content.promotion_decisions.sort("period")),
+            "candidates": _rows(content.model_candidates.sort("k")),
+        },
+    }
+    if content.segment_migrations is not None:
+        migrations = content.segment_migrations
+        documents[releases.MIGRATIONS] = _rows(migrations.sort(migrations.columns))
+    return documents
+
+
+def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON values: lists that a table keeps as text opened, and what is no number (NaN, infinite) as null."""
+    readable = frame.with_columns(
+        pl.col(pl.Float32, pl.Float64).map_batches(_finite_or_null),
+        pl.col(pl.Date, pl.Datetime).dt.to_string("iso:strict"),
+    )
+    opened = [name for name in _LISTS_AS_TEXT if name in readable.columns]
+    return [{**row, **{name: json.loads(row[name] or "[]") for name in opened}} for row in readable.to_dicts()]
+
+
+def _finite_or_null(column: pl.Series) -> pl.Series:
+    return column.set(~column.is_finite(), None)
+
+
+def _records(content: ReleaseContent) -> Iterator[pl.DataFrame]:
+    """Key and ready JSON of every customer, in the order of the keys, a chunk at a time."""
+    features = tuple(dict.fromkeys((*RFM, *content.model.features)))
+    of_customers = pl.col("customer_id")
+    history = content.assignments.filter(pl.col("period") <= content.window.key)
+    ids = history.filter(pl.col("period") == content.window.key).select("customer_id").collect()["customer_id"].sort()
+    for start in range(0, len(ids), CHUNK_CUSTOMERS):
+        chunk = ids[start : start + CHUNK_CUSTOMERS]
+        is_in_chunk = of_customers.is_between(pl.lit(chunk[0]), pl.lit(chunk[-1]))
+        wanted = ["period", "customer_id", "segment_id", "segment_name", "margin", "runner_up_segment_id"]
+        rows = standing(
+            history.filter(is_in_chunk).select(wanted).collect(),
+            content.customer_features.filter(is_in_chunk),
+            content.product_recommendations.filter(is_in_chunk),
+            period=content.window.key,
+            features=features,
+        )
+        yield rows.select("customer_id", record=pl.col("standing").struct.json_encode())
+
+
+def _later_records(later_customers: pl.DataFrame | None) -> pl.DataFrame:
+    if later_customers is None:
+        return pl.DataFrame(schema={"customer_id": pl.String, "record": pl.String})
+    later = later_customers.sort("customer_id").with_columns(pl.col("first_seen_at").dt.to_string("iso:strict"))
+    return later.select("customer_id", record=pl.struct("first_seen_at").struct.json_encode())
+
+
+def _write_customers(path: Path, chunks: Iterator[pl.DataFrame], later: pl.DataFrame) -> tuple[int, int]:
+    """The customers' file; returns how many have a standing and how many are known by id only."""
+    environment = lmdb.open(str(path), map_size=_FIRST_MAP_BYTES, subdir=False, lock=False, sync=False, create=True)
+    with environment:
+        long_ids: list[tuple[bytes, bytes]] = []
+        for chunk in chunks:
+            ids, records = chunk["customer_id"], chunk["record"].cast(pl.Binary)
+            items = [(customer_key(id_), record) for id_, record in zip(ids.to_list(), records.to_list(), strict=True)]
+            # Appending needs ascending keys; it fills pages completely and is several times faster than inserting.
+            _put(environment, [item for item in items if not is_digest(item[0])], append=True)
+            long_ids += [item for item in items if is_digest(item[0])]
+        _put(environment, sorted(long_ids), append=True)
+        n_customers = environment.stat()["entries"]
+        _put(environment, [(customer_key(id_), record.encode()) for id_, record in later.iter_rows()], append=False)
+        return n_customers, environment.stat()["entries"] - n_customers
+
+
+def _put(environment: lmdb.Environment, items: list[tuple[bytes, bytes]], *, append: bool) -> None:
+    """Write items in one transaction, in a larger map where they do not fit; what is there already stays."""
+    while True:
+        try:
+            with environment.begin(write=True) as writing:
+                writing.cursor().putmulti(items, overwrite=False, append=append)
+        except lmdb.MapFullError:
+            environment.set_mapsize(2 * environment.info()["map_size"])
+        else:
+            return

@@ -1,0 +1,389 @@
+"""Releases: the only thing that passes from the pipeline to the service.
+
+A release is a directory named by its id, written once and never changed; ``CURRENT`` names the one to serve. What a
+reader needs is here, and it is light: no Polars. Writing is in ``release_writer``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import lmdb
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from custseg_assets.domain.model import SegmentationModel, model_from_json
+from custseg_assets.errors import BadInputError, CustsegError
+
+RELEASE_FORMAT = 1
+MANIFEST = "manifest.json"
+CURRENT = "CURRENT"
+MODEL = "model.json"
+PROFILES = "profiles.json"
+PRODUCTS = "products.json"
+CUSTOMERS = "customers.lmdb"
+DRIFT = "drift.json"
+HISTORY = "history.json"
+MIGRATIONS = "migrations.json"
+MODEL_CARD = "model_card.md"
+REQUIRED_FILES = frozenset({MODEL, PROFILES, PRODUCTS, CUSTOMERS, DRIFT, HISTORY, MODEL_CARD})
+
+_RELEASE_ID = re.compile(r"r-\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
+_WRITING, _REMOVING = ".writing-", ".removing-"
+LONGEST_KEY = 511
+# No UTF-8 text begins with this byte, so a digest can never be mistaken for a customer's id, and sorts behind them all.
+_DIGEST_MARK = b"\xff"
+
+
+class DamagedReleaseError(CustsegError):
+    """A release that must not be served: something in it is missing, changed, or of a format not known here."""
+
+
+class FileEntry(BaseModel):
+    """A file of a release: digest of its bytes, in hexadecimal, and its size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    n_bytes: int
+
+
+class ReleaseManifest(BaseModel):
+    """What a release is made of and where it comes from.
+
+    Attributes:
+        format: of the directory; a reader refuses others than its own.
+        release_id: made from the snapshot and a digest of everything else in here.
+        period: key of the snapshot.
+        as_of: first instant the snapshot does not observe.
+        window_start: first instant it observes.
+        trained_on: key of the snapshot the model was trained on.
+        features: the model's features, in the matrix' order.
+        n_customers: customers with a segment.
+        n_later_customers: customers first seen after the snapshot, known by id only.
+        data_versions: table → version it was read at.
+        files: every other file of the directory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    release_id: str
+    period: str
+    as_of: datetime
+    window_start: datetime
+    model_version: str
+    trained_on: str
+    features: tuple[str, ...]
+    n_customers: int
+    n_later_customers: int
+    metrics: Mapping[str, float | None]
+    git_revision: str | None
+    data_versions: Mapping[str, int | str | None]
+    files: Mapping[str, FileEntry]
+
+    @property
+    def period_days(self) -> int:
+        """Days in the snapshot's period."""
+        return (self.as_of.date() - date.fromisoformat(self.period)).days
+
+    def to_json(self) -> str:
+        """The manifest as it stands in the file."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that is equal for equal values, one key a line so that two releases can be compared by eye."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+def release_id_of(fields: Mapping[str, Any]) -> str:
+    """The id of the release whose manifest has these fields, with or without an id among them."""
+    content = canonical_json({name: value for name, value in fields.items() if name != "release_id"})
+    return f"r-{fields['period']}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def customer_key(customer_id: str) -> bytes:
+    """What a customer is filed under: the id's UTF-8, or a digest of it where that is longer than LMDB takes."""
+    # A lone surrogate, which JSON can carry, is no customer's id but must not be an error either.
+    key = customer_id.encode("utf-8", "surrogatepass")
+    return key if 0 < len(key) <= LONGEST_KEY else _DIGEST_MARK + hashlib.sha256(key).digest()
+
+
+def is_digest(key: bytes) -> bool:
+    """Whether a key stands for an id that is too long, or empty, to be a key itself."""
+    return key.startswith(_DIGEST_MARK)
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _CustomersFile:
+    """An open file of customers; closed when the last release that reads it is gone."""
+
+    def __init__(self, path: Path) -> None:
+        # Random reads over a file larger than memory: read-ahead would only push out pages that are wanted.
+        self.environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False)
+
+
+# LMDB refuses to open a file twice in a process, which a rollback does while the last request of the time before is
+# still being answered.
+_open_files: WeakValueDictionary[tuple[int, int], _CustomersFile] = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+def _open_customers(path: Path) -> _CustomersFile:
+    with _opening:
+        found = path.stat()
+        identity = found.st_dev, found.st_ino
+        file = _open_files.get(identity)
+        if file is None:
+            file = _open_files[identity] = _CustomersFile(path)
+        return file
+
+
+class Release:
+    """A verified release, open for reading; safe to share between threads, not across a fork.
+
+    Args:
+        directory: the release's.
+        manifest: its manifest.
+        model: its model.
+
+    Attributes:
+        profiles: rows of ``segment_profiles``.
+        products: product id → its text.
+        drift: ``reports`` over time and the model's drift ``reference``.
+        history: promotion ``decisions`` and the champion's ``candidates``.
+        migrations: rows of ``segment_migrations``; ``None`` where there are none yet.
+        model_card: Markdown.
+    """
+
+    def __init__(self, directory: Path, manifest: ReleaseManifest, model: SegmentationModel) -> None:
+        self.manifest, self.model = manifest, model
+        self.profiles: list[dict[str, Any]] = _read_json(directory / PROFILES)
+        self.products: dict[str, str | None] = _read_json(directory / PRODUCTS)
+        self.drift: dict[str, Any] = _read_json(directory / DRIFT)
+        self.history: dict[str, Any] = _read_json(directory / HISTORY)
+        self.migrations: list[dict[str, Any]] | None = (
+            _read_json(directory / MIGRATIONS) if MIGRATIONS in manifest.files else None
+        )
+        self.model_card = (directory / MODEL_CARD).read_text(encoding="utf-8")
+        self._customers = _open_customers(directory / CUSTOMERS)
+
+    @property
+    def release_id(self) -> str:
+        """The release's id."""
+        return self.manifest.release_id
+
+    @property
+    def n_records(self) -> int:
+        """Customers on file."""
+        return self._customers.environment.stat()["entries"]
+
+    def standing(self, customer_id: str) -> dict[str, Any] | None:
+        """What is on file about a customer; ``None`` where the id is not known.
+
+        Returns:
+            the struct that ``domain.standing`` makes, or ``{"first_seen_at": …}`` for a customer who came after the
+            snapshot.
+        """
+        with self._customers.environment.begin() as reading:
+            record = reading.get(customer_key(customer_id))
+        if record is None:
+            return None
+        standing: dict[str, Any] = json.loads(bytes(record))
+        return standing
+
+
+def read_manifest(root: Path, release_id: str) -> ReleaseManifest:
+    """The manifest of a release, checked against the id but not against the files.
+
+    Raises:
+        DamagedReleaseError: there is no such release, or its manifest is damaged or of another format.
+    """
+    if not _RELEASE_ID.fullmatch(release_id):
+        raise DamagedReleaseError(f"{release_id!r} is no release id; expected r-YYYY-MM-DD-xxxxxxxx")
+    try:
+        fields = _read_json(root / release_id / MANIFEST)
+        found = fields.get("format")
+        if found != RELEASE_FORMAT:
+            raise DamagedReleaseError(f"release {release_id}: format {found!r}; this version reads {RELEASE_FORMAT}")
+        manifest = ReleaseManifest.model_validate(fields)
+    except (OSError, ValueError, AttributeError) as error:
+        reason = "not of the expected form" if isinstance(error, ValidationError) else error
+        raise DamagedReleaseError(f"release {release_id}: manifest cannot be read: {reason}") from None
+    if release_id_of(fields) != release_id or manifest.release_id != release_id:
+        raise DamagedReleaseError(f"release {release_id}: manifest is not the one the id was made from")
+    return manifest
+
+
+def verify(root: Path, release_id: str) -> ReleaseManifest:
+    """Check a release completely: format, every file's digest, and that its parts belong together.
+
+    Raises:
+        DamagedReleaseError: anything is not as it was written; says what.
+    """
+    return _verified(root, release_id)[0]
+
+
+def open_release(root: Path, release_id: str) -> Release:
+    """Verify a release and open it.
+
+    Raises:
+        DamagedReleaseError: it does not verify.
+    """
+    manifest, model = _verified(root, release_id)
+    try:
+        release = Release(root / release_id, manifest, model)
+    except (OSError, ValueError, lmdb.Error) as error:
+        raise DamagedReleaseError(f"release {release_id}: cannot be opened: {error}") from None
+    on_file, expected = release.n_records, manifest.n_customers + manifest.n_later_customers
+    if on_file != expected:
+        raise DamagedReleaseError(f"release {release_id}: {on_file} customers on file; the manifest says {expected}")
+    unnamed = {row["segment_id"] for row in release.profiles if not row.get("segment_name")}
+    if unnamed:
+        raise DamagedReleaseError(f"release {release_id}: segments without a name: {', '.join(sorted(unnamed))}")
+    return release
+
+
+def _verified(root: Path, release_id: str) -> tuple[ReleaseManifest, SegmentationModel]:
+    manifest = read_manifest(root, release_id)
+    missing = REQUIRED_FILES - manifest.files.keys()
+    if missing:
+        raise DamagedReleaseError(f"release {release_id}: the manifest lacks {', '.join(sorted(missing))}")
+    for name, entry in sorted(manifest.files.items()):
+        try:
+            found = sha256_of(root / release_id / name)
+        except OSError as error:
+            raise DamagedReleaseError(f"release {release_id}: {name}: {error.strerror}") from None
+        if found != entry.sha256:
+            raise DamagedReleaseError(f"release {release_id}: {name} is not as it was written")
+    try:
+        model = model_from_json((root / release_id / MODEL).read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedReleaseError(f"release {release_id}: {MODEL}: {error}") from None
+    if (model.features, model.model_version) != (manifest.features, manifest.model_version):
+        raise DamagedReleaseError(
+            f"release {release_id}: model {model.model_version} with features {', '.join(model.features)}; "
+            f"the manifest says {manifest.model_version} with {', '.join(manifest.features)}"
+        )
+    return manifest, model
+
+
+def releases(root: Path) -> tuple[str, ...]:
+    """Ids of all releases that were written to the end, in the order they were written."""
+    if not root.is_dir():
+        return ()
+    written = [
+        ((entry / MANIFEST).stat().st_mtime_ns, entry.name)
+        for entry in root.iterdir()
+        if _RELEASE_ID.fullmatch(entry.name) and (entry / MANIFEST).is_file()
+    ]
+    return tuple(name for _, name in sorted(written))
+
+
+def current(root: Path) -> str | None:
+    """Id of the release to serve; ``None`` before the first."""
+    try:
+        return (root / CURRENT).read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def point_to(root: Path, release_id: str) -> None:
+    """Make a release the one to serve, also an earlier one; running services follow by themselves.
+
+    Raises:
+        BadInputError: there is no such release, or it does not verify.
+    """
+    try:
+        verify(root, release_id)
+    except DamagedReleaseError as error:
+        names = ", ".join(releases(root)) or "none"
+        raise BadInputError(str(error), f"a release that verifies ({names})", "Nothing was changed.") from None
+    temporary = root / f".{CURRENT}-{os.getpid()}"
+    temporary.write_text(release_id + "\n", encoding="utf-8")
+    make_durable(temporary)
+    temporary.replace(root / CURRENT)
+    make_durable(root)
+
+
+def place(root: Path, written: Path, manifest: ReleaseManifest) -> None:
+    """Give a directory that was written completely its name; from here on it is a release.
+
+    Idempotent: where the release is there already and sound, the new copy is thrown away.
+    """
+    for entry in written.iterdir():
+        make_durable(entry)
+    make_durable(written)
+    final = root / manifest.release_id
+    if final.exists():
+        try:
+            verify(root, manifest.release_id)
+        except DamagedReleaseError:
+            _set_aside(final)
+        else:
+            shutil.rmtree(written)
+            return
+    written.rename(final)
+    make_durable(root)
+
+
+def writing_directory(root: Path) -> Path:
+    """A fresh directory to write a release in; what writers that died left behind is removed.
+
+    One writer at a time: the home's lock sees to it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for entry in root.iterdir():
+        if entry.name.startswith((_WRITING, _REMOVING)):
+            shutil.rmtree(entry)
+    directory = root / f"{_WRITING}{os.getpid()}"
+    directory.mkdir()
+    return directory
+
+
+def prune(root: Path, keep: int) -> tuple[str, ...]:
+    """Remove all but the newest releases; the one that is served always stays. Returns the ids removed.
+
+    A service that still has a removed release open keeps answering from it: the files live as long as they are mapped.
+    """
+    serving = current(root)
+    candidates = [release_id for release_id in releases(root) if release_id != serving]
+    gone = candidates[: max(0, len(candidates) - keep)]
+    for release_id in gone:
+        _set_aside(root / release_id)
+    return tuple(gone)
+
+
+def _set_aside(directory: Path) -> None:
+    """Remove a release such that it is never seen half removed."""
+    doomed = directory.with_name(f"{_REMOVING}{directory.name}")
+    directory.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def make_durable(path: Path) -> None:
+    """Wait until a file's content, or a directory's entries, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

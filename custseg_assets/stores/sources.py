@@ -1,0 +1,161 @@
+"""Sources: the files a user gives, as typed lines with the columns of ``domain.schemas.MAPPED``.
+
+What is wrong with a whole file is one clear error; what is wrong with a row stays in the row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import SourceSettings
+from custseg_assets.stores import formats
+from custseg_assets.stores.columns import ColumnMapping, map_columns
+from custseg_assets.stores.values import plain_columns, type_lines
+
+Progress = Callable[[str], None]
+SCRATCH_PREFIX = ".reading-"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A source that has been read.
+
+    Attributes:
+        name: of the file, without its folder.
+        mapping: which column is which, and which known export it is.
+        sheet: the sheet used, ``""`` where there are none.
+        lines: the mapped columns, ``unreadable_values`` (JSON of column → text, or null) and ``source_row`` (from 1),
+            in the order of the file.
+    """
+
+    name: str
+    mapping: ColumnMapping
+    sheet: str
+    lines: pl.LazyFrame
+
+
+def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
+    """The files of a source, sorted by name: itself, or those of a folder that can be read.
+
+    Args:
+        path: a file or a folder; folders in it are not entered.
+        progress: told which files are left out.
+
+    Raises:
+        BadInputError: there is nothing there, or nothing that can be read.
+    """
+    if not path.exists():
+        raise BadInputError(f"{path} does not exist", "a file or folder", "Correct --source or [source] path.")
+    if path.is_file():
+        if not formats.is_accepted(path.name):
+            raise BadInputError(f"{path.name}", formats.ACCEPTED, "Export it as one of these, or correct its name.")
+        return (path,)
+    if not path.is_dir():
+        raise BadInputError(
+            f"{path} is neither a file nor a folder", "one of them", "Correct --source or [source] path."
+        )
+    visible = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    left_out = [file.name for file in visible if not formats.is_accepted(file.name)]
+    if left_out:
+        progress(f"{path.name}: left out {', '.join(left_out)}")
+    files = tuple(file for file in visible if formats.is_accepted(file.name))
+    if not files:
+        raise BadInputError(f"folder {path} has no source in it", formats.ACCEPTED, "Put the exports there.")
+    return files
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    with _reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def open_source(
+    path: Path, settings: SourceSettings, *, progress: Progress, scratch_in: Path | None = None
+) -> Iterator[SourceFile]:
+    """One file as typed lines, which can be collected until the context ends.
+
+    Args:
+        path: a csv, tsv, txt, csv.gz, parquet or xlsx file, or a zip with one of them.
+        settings: how to read it; what is not set is recognised.
+        progress: told what was recognised.
+        scratch_in: folder for the files that reading a large source needs; the system's by default.
+
+    Raises:
+        BadInputError: the file cannot be used; each cause has its own message.
+    """
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=scratch_in) as folder:
+        with _reading(path):
+            source = _read(path, settings, progress, Path(folder))
+        yield source
+
+
+def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Path) -> SourceFile:
+    sheet, table, mapping = _chosen(path, settings, scratch)
+    where = _place(path, sheet)
+    progress(_recognised(where, mapping))
+    positions = {name: str(table.header.index(header)) for name, header in mapping.columns.items()}
+    plain = plain_columns(table.lines.collect_schema(), positions, where)
+    lines = type_lines(table.settle(plain, scratch, where), mapping, settings, where)
+    return SourceFile(path.name, mapping, sheet, lines)
+
+
+def _place(path: Path, sheet: str) -> str:
+    return f"{path.name}, sheet {sheet!r}" if sheet else path.name
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(
+            f"{error.filename or path}: {error.strerror or error}",
+            "a file that can be read",
+            "Correct its path or its permissions.",
+        ) from None
+
+
+def _chosen(path: Path, settings: SourceSettings, scratch: Path) -> tuple[str, formats.RawTable, ColumnMapping]:
+    """The table to read: the only one, or the only sheet that has the required columns."""
+    usable, refused = [], []
+    for sheet, table in formats.open_tables(path, settings, scratch):
+        where = _place(path, sheet)
+        if not any(table.header):
+            refused.append(BadInputError(f"{where} is empty", "a header and data rows", "Export it again."))
+            continue
+        try:
+            usable.append((sheet, table, map_columns(table.header, settings, where)))
+        except BadInputError as error:
+            refused.append(error)
+    if len(usable) == 1:
+        return usable[0]
+    if not usable:
+        # The first sheet is the one a user means when none fits.
+        raise refused[0]
+    names = ", ".join(repr(sheet) for sheet, _, _ in usable)
+    raise BadInputError(
+        f"{path.name} has the required columns in sheets {names}",
+        "one sheet",
+        f"Set [source] sheet = {usable[0][0]!r}.",
+    )
+
+
+def _recognised(where: str, mapping: ColumnMapping) -> str:
+    known = f"an {mapping.preset} export" if mapping.preset else "own columns"
+    read = ", ".join(name if name == header else f"{name} from {header!r}" for name, header in mapping.columns.items())
+    ignored = f"; ignored {', '.join(map(repr, mapping.ignored))}" if mapping.ignored else ""
+    return f"{where}: {known}: {read}{ignored}"

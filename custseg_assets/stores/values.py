@@ -1,0 +1,209 @@
+"""Raw columns to typed ones: numbers, instants and ids; what cannot be read becomes null and keeps its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.columns import ColumnMapping
+from custseg_assets.stores.dates import in_range, recognise_dates
+from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS, non_empty
+
+UNREADABLE = "unreadable_values"
+_IDS = ("customer_id", "invoice_id", "product_id")
+_NUMBERS = ("quantity", "unit_price", "line_amount")
+_INSTANT = "invoiced_at"
+_FLOAT_LIKE = r"^\d+\.0$"
+
+
+def plain_columns(schema: pl.Schema, positions: Mapping[str, str], where: str) -> list[pl.Expr]:
+    """The mapped columns of a raw table as trimmed text, numbers or naive instants, by their mapped names.
+
+    Args:
+        schema: of the raw table.
+        positions: mapped column → column of the raw table.
+        where: the file, for the messages.
+
+    Raises:
+        BadInputError: a column holds something that is no value, such as lists.
+    """
+    plain = [_plain(name, column, schema[column], where).alias(name) for name, column in positions.items()]
+    surplus = pl.col(SURPLUS) if SURPLUS in schema else pl.lit(None, pl.String).alias(SURPLUS)
+    return [*plain, surplus, pl.col(SOURCE_ROW).cast(pl.Int64)]
+
+
+def _plain(name: str, column: str, dtype: pl.DataType, where: str) -> pl.Expr:
+    values = pl.col(column)
+    if isinstance(dtype, pl.Datetime | pl.Date) and name == _INSTANT:
+        # A zone is dropped, not converted: the shop's day is what matters.
+        naive = values.dt.replace_time_zone(None) if isinstance(dtype, pl.Datetime) else values
+        return naive.cast(pl.Datetime("us"))
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+        raise BadInputError(f"{where} holds {dtype} values for {name}", "plain values", "Export that column as text.")
+    if dtype.is_numeric() and name in _NUMBERS:
+        return values.cast(pl.Float64)
+    if dtype.is_float() or dtype.is_decimal():
+        values = values.cast(pl.Float64).fill_nan(None)
+    return non_empty(values.cast(pl.String).str.strip_chars())
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What has to be known of whole columns before single values can be read.
+
+    Attributes:
+        n_rows: data rows.
+        n_surplus: rows with more fields than the header.
+        values: how many values a number column has.
+        unreadable: how many of them cannot be read.
+        examples: one of those.
+        float_like: id columns in which every value looks like ``17850.0``.
+    """
+
+    n_rows: int
+    n_surplus: int
+    values: dict[str, int]
+    unreadable: dict[str, int]
+    examples: dict[str, str]
+    float_like: frozenset[str]
+
+
+def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings, where: str) -> pl.LazyFrame:
+    """Lines with exactly the mapped columns, ``unreadable_values`` and ``source_row``; empty rows are left out.
+
+    Args:
+        plain: what ``plain_columns`` selected.
+        mapping: where the columns come from.
+        settings: decimal mark and date format.
+        where: the file, for the messages.
+
+    Raises:
+        BadInputError: there are no rows, or most values of a required column cannot be read.
+    """
+    names = list(mapping.columns)
+    lines = plain.filter(pl.any_horizontal(pl.col(*names, SURPLUS).is_not_null()))
+    pairs: list[pl.Expr] = []
+    facts = _measure(lines, names, settings.decimal)
+    if not facts.n_rows:
+        raise BadInputError(f"{where} has a header and no data", "data rows", "Export it again with its rows.")
+    if facts.n_surplus:
+        _refuse_surplus(facts, where)
+        lines, pairs = _set_surplus_aside(lines, names)
+        facts = _measure(lines, names, settings.decimal)
+    _refuse_unreadable_numbers(facts, mapping, where)
+    instants, n_undated = _instants(lines, f"{where}, column {mapping.columns[_INSTANT]!r}", settings.date_format)
+    schema = lines.collect_schema()
+    typed = {name: pl.col(name).str.strip_suffix(".0") for name in facts.float_like}
+    typed |= {name: _number(name, schema[name], settings.decimal) for name in names if name in _NUMBERS}
+    typed[_INSTANT] = instants
+    unread = [name for name, n in {**facts.unreadable, _INSTANT: n_undated}.items() if n]
+    pairs += [
+        pl.when(typed[name].is_null()).then(_json_pair(name, pl.col(name).cast(pl.String))) for name in sorted(unread)
+    ]
+    absent = {column.name: pl.lit(None, column.dtype) for column in MAPPED if column.name not in names}
+    columns = {name: pl.col(name) for name in names} | typed | absent
+    return lines.select(
+        *(columns[name].alias(name) for name in MAPPED_NAMES), _json_object(pairs).alias(UNREADABLE), SOURCE_ROW
+    )
+
+
+def _measure(lines: pl.LazyFrame, names: list[str], decimal: str) -> _Facts:
+    schema = lines.collect_schema()
+    numbers, ids = ([name for name in names if name in group] for group in (_NUMBERS, _IDS))
+    aggregates = [pl.len().alias("n_rows"), pl.col(SURPLUS).count().alias("n_surplus")]
+    aggregates += [pl.col(name).str.contains(_FLOAT_LIKE).all().alias(name) for name in ids]
+    for name in numbers:
+        text = pl.col(name)
+        unread = text.filter(_number(name, schema[name], decimal).is_null() & text.is_not_null()).cast(pl.String)
+        aggregates += [
+            text.count().alias(f"{name} values"),
+            unread.count().alias(f"{name} unread"),
+            unread.min().alias(f"{name} example"),
+        ]
+    found = lines.select(aggregates).collect(engine="streaming").row(0, named=True)
+    return _Facts(
+        n_rows=found["n_rows"],
+        n_surplus=found["n_surplus"],
+        values={name: found[f"{name} values"] for name in numbers},
+        unreadable={name: found[f"{name} unread"] for name in numbers},
+        examples={name: found[f"{name} example"] for name in numbers},
+        float_like=frozenset(name for name in ids if found[name]),
+    )
+
+
+def _number(name: str, dtype: pl.DataType, decimal: str) -> pl.Expr:
+    values = pl.col(name)
+    if dtype == pl.String:
+        if decimal == ",":
+            # A point is a thousands separator there, and 1.234 must not become a little over one.
+            values = pl.when(~values.str.contains(".", literal=True)).then(values.str.replace(",", ".", literal=True))
+        values = values.cast(pl.Float64, strict=False)
+    return pl.when(values.is_finite()).then(values)
+
+
+def _instants(lines: pl.LazyFrame, where: str, date_format: str | None) -> tuple[pl.Expr, int]:
+    """The column of instants, and in how many rows it holds something that is none."""
+    values = pl.col(_INSTANT)
+    texts = lines.group_by(values.alias("text")).agg(pl.len().alias("n")).drop_nulls().collect(engine="streaming")
+    if texts.is_empty():
+        raise BadInputError(f"{where} is empty in every row", "dates", "Map invoiced_at to the column that has them.")
+    is_text = texts.schema["text"] == pl.String
+    instants = recognise_dates(texts, date_format, where).instants if is_text else in_range
+    unread = texts.filter(instants(pl.col("text")).is_null())
+    if len(unread) == len(texts):
+        raise BadInputError(
+            f"{where} holds {unread.sort('text')['text'][0]}", "dates from 1970 to 2099", "Correct them."
+        )
+    return instants(values), int(unread["n"].sum())
+
+
+def _refuse_surplus(facts: _Facts, where: str) -> None:
+    if facts.n_surplus * 2 > facts.n_rows:
+        raise BadInputError(
+            f"{where} has {facts.n_surplus:,} of {facts.n_rows:,} rows with more fields than the header",
+            "a name for every column",
+            "Complete the header, or set [source] delimiter.",
+        )
+
+
+def _set_surplus_aside(lines: pl.LazyFrame, names: list[str]) -> tuple[pl.LazyFrame, list[pl.Expr]]:
+    """Blank the rows with more fields than the header; the pairs hold their texts.
+
+    The fields of such a row are shifted, so none of them is believed.
+    """
+    is_surplus = pl.col(SURPLUS).is_not_null()
+    blanked = lines.with_columns(
+        pl.col(names).name.suffix(" as written"),
+        *(pl.when(~is_surplus).then(pl.col(name)).alias(name) for name in names),
+    )
+    pairs = [pl.when(is_surplus).then(_json_pair(name, pl.col(f"{name} as written"))) for name in names]
+    return blanked, [*pairs, _json_pair("beyond the header", pl.col(SURPLUS))]
+
+
+def _refuse_unreadable_numbers(facts: _Facts, mapping: ColumnMapping, where: str) -> None:
+    for name in mapping.required:
+        if facts.unreadable.get(name, 0) * 2 > facts.values.get(name, 0):
+            raise BadInputError(
+                f"{where}, column {mapping.columns[name]!r} holds {facts.examples[name]!r}"
+                f" and {facts.unreadable[name] - 1:,} more that are no numbers",
+                "numbers like 1234.5, without currency or thousands signs",
+                'Set [source] decimal = "," if that is the decimal mark, or export plain numbers.',
+            )
+
+
+def _json_pair(name: str, text: pl.Expr) -> pl.Expr:
+    """``"name": "text"`` as JSON writes it, null for a null text."""
+    as_json = pl.struct(text.alias("v")).struct.json_encode().str.strip_prefix('{"v":').str.strip_suffix("}")
+    return pl.when(text.is_not_null()).then(pl.concat_str(pl.lit(f'"{name}": '), as_json))
+
+
+def _json_object(pairs: list[pl.Expr]) -> pl.Expr:
+    if not pairs:
+        return pl.lit(None, pl.String)
+    joined = pl.concat_str(pairs, separator=", ", ignore_nulls=True)
+    return pl.when(joined != "").then(pl.concat_str(pl.lit("{"), joined, pl.lit("}")))

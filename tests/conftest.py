@@ -1,0 +1,88 @@
+"""What every test gets: no network, no telemetry, no settings of the person who runs it; and the shared real data."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from custseg_assets import telemetry
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+telemetry.switch_off()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if find_spec("pyspark") is None:
+        skip = pytest.mark.skip(reason="PySpark is not installed here; `make test-spark` runs this")
+        for item in items:
+            if item.get_closest_marker("spark"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*os.environ]:
+        if name.startswith(("CUSTSEG_", "AIP_", "DAGSTER_HOME", "MLFLOW_TRACKING_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for method in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, method, _refusing(getattr(socket.socket, method)))
+        yield
+
+
+def _refusing(connect: Any) -> Any:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+            raise AssertionError(f"a test tried to reach {address[0]}; tests stay on this machine")
+        return connect(self, address)
+
+    return guarded
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, not made yet; ``CUSTSEG_HOME`` names it."""
+    path = tmp_path / "home"
+    monkeypatch.setenv("CUSTSEG_HOME", str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and right answers that lies beside the repository."""
+    # Read here, before the environment is cleared for the test.
+    folder = Path(_SHARED or REPOSITORY.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}: set CUSTSEG_SHARED to where the real data are")
+    return folder
+
+
+_SHARED = os.environ.get("CUSTSEG_SHARED")
+
+
+@pytest.fixture(scope="session")
+def real_log(shared: Path) -> Path:
+    """The Online Retail log, 541,909 rows."""
+    path = shared / "data" / "online_retail.csv.gz"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    return path

@@ -1,0 +1,85 @@
+"""What the project ships beside its code: locks, and the configuration that Dagster reads."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import socket
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LOCKS = sorted(path for path in (REPOSITORY / "requirements").glob("*.txt") if path.stem != "constraints")
+
+
+def pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)(?:\[[^]]*\])?==([^\s;\\]+)", lock.read_text(), flags=re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def constraints() -> dict[str, str]:
+    return pins(REPOSITORY / "requirements" / "constraints.txt")
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_a_lock_names_one_version_with_hashes_and_no_index(lock: Path, constraints: dict[str, str]) -> None:
+    text = lock.read_text()
+    assert pins(lock).items() <= constraints.items()
+    assert len(pins(lock)) > 10
+    for requirement in re.split(
+        r"^(?=[a-z0-9])", re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE), flags=re.MULTILINE
+    ):
+        assert not requirement or "--hash=sha256:" in requirement, requirement
+    assert "://" not in text
+    assert not re.search(r"^-", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["pipeline", "serving", "dev"])
+def test_the_locks_of_a_laptop_hold_no_cloud_library(name: str) -> None:
+    """MLflow and Great Expectations import them when they find them, which costs every run seconds."""
+    found = {name for name in pins(REPOSITORY / f"requirements/{name}.txt") if name.startswith("google-")}
+    assert found <= {"google-auth"}  # of databricks-sdk, which MLflow needs
+
+
+def test_dagster_takes_the_configuration_that_the_package_ships(tmp_path: Path) -> None:
+    shipped = importlib.resources.files("custseg_assets").joinpath("dagster.yaml")
+    (tmp_path / "dagster.yaml").write_bytes(shipped.read_bytes())
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not instance.telemetry_enabled
+        assert instance.run_monitoring_enabled
+        run_queue = instance.get_concurrency_config().run_queue_config
+        assert run_queue is not None
+        assert run_queue.max_concurrent_runs == 1
+        assert instance.get_runs_count() == 0
+    assert (tmp_path / "history" / "runs.db").exists()
+
+
+def test_a_wheel_holds_the_configuration_that_an_editable_install_reads() -> None:
+    shipped = REPOSITORY / "custseg_assets" / "dagster.yaml"
+    assert shipped.is_symlink()
+    assert shipped.samefile(REPOSITORY / "dagster.yaml")
+
+
+def test_dagster_finds_the_graph_where_the_workspace_says() -> None:
+    (location,) = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())["load_from"]
+    assert location == {"python_module": "custseg_assets.definitions"}
+    assert importlib.resources.files("custseg_assets").joinpath("definitions.py").is_file()
+
+
+def test_make_help_lists_every_target_that_people_call() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    phony = set(re.findall(r"^\.PHONY: (\S+)$", makefile, flags=re.MULTILINE))
+    assert phony == set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
+
+
+def test_a_test_cannot_leave_this_machine() -> None:
+    with socket.socket() as client, pytest.raises(AssertionError, match=r"tried to reach 192\.0\.2\.1"):
+        client.connect(("192.0.2.1", 80))
+
+
+def test_a_test_can_talk_to_this_machine() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        assert client.getpeername() == server.getsockname()
