@@ -37,7 +37,11 @@ def build_defs(
         return dg.Definitions(
             assets=every_asset(layout, configured),
             jobs=every_job(),
-            resources={"stores": locked_stores(stores), "mlflow": mlflow_run(stores.registry), **(resource_overrides or {})},
+            resources={
+                "stores": locked_stores(stores),
+                "mlflow": mlflow_run(stores.registry),
+                **(resource_overrides or {}),
+            },
             executor=dg.in_process_executor,
         )
 

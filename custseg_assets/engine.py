@@ -89,8 +89,12 @@ class Engine:
         unfinished = dg.RunsFilter(
             statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={COMMAND_TAG: "run"}
         )
+        abandoned = []
         for run in self._instance.get_runs(unfinished):
             self._instance.report_run_failed(run, "The process that ran it ended before it did.")
+            abandoned.append(run.run_id)
+        if abandoned:
+            stores_of(self._settings).registry.close_abandoned(abandoned)
 
 
 class _Progress:
@@ -127,19 +131,20 @@ class _Progress:
             self.failure = self.failure or line
 
 
-def serve_ui(settings: Settings, config: str | None, port: int) -> int:
+def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[str], None]) -> int:
     """Dagster's web interface and daemon on a home, on loopback, until it is stopped.
 
     Args:
         settings: whose home it is.
         config: the configuration file, for the processes that Dagster starts.
         port: to listen on.
+        say: takes each line of progress.
 
     Raises:
         BadInputError: the port is taken, or the home has no data and the source cannot be used.
     """
     _require_free(port)
-    runner = Runner(settings, print)
+    runner = Runner(settings, say)
     if runner.deliveries.current() is None:
         with runner.home.locked():
             runner.take_in()
@@ -147,9 +152,9 @@ def serve_ui(settings: Settings, config: str | None, port: int) -> int:
     environment = {**os.environ, "DAGSTER_HOME": str(runner.home.dagster), HOME_VARIABLE: str(settings.home)}
     if config:
         environment[CONFIG_VARIABLE] = str(Path(config).absolute())
-    print(f"Dagster on http://127.0.0.1:{port}, home {settings.home}; stop it with Ctrl-C", flush=True)
+    say(f"Dagster on http://127.0.0.1:{port}, home {settings.home}; stop it with Ctrl-C")
     dagster = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
-    return subprocess.call([*dagster, "--module-name", "custseg_assets.definitions"], env=environment)
+    return subprocess.call([*dagster, "--module-name", "custseg_assets.definitions"], env=environment)  # noqa: S603
 
 
 def _require_free(port: int) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import polars as pl
-
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings

@@ -124,6 +124,7 @@ class Provenance:
             cancellation_prefix=_first(configured.cancellation_prefix, preset and preset.cancellation_prefix),
         )
 
+    @cached_property
     def champions(self) -> tuple[tuple[str, str], ...]:
         """Snapshot key and model version of every promotion, oldest first."""
         decisions = self._tables.scan(schemas.PROMOTION_DECISION).filter(pl.col("decision") == "PROMOTE")
@@ -131,7 +132,7 @@ class Provenance:
 
     def champion_at(self, key: str) -> tuple[str, str] | None:
         """Where the model in force at a snapshot was trained, and its version; ``None`` before the first promotion."""
-        return next((entry for entry in reversed(self.champions()) if entry[0] <= key), None)
+        return next((entry for entry in reversed(self.champions) if entry[0] <= key), None)
 
     def model_at(self, key: str) -> SegmentationModel | None:
         """The model in force at a snapshot."""
@@ -215,28 +216,31 @@ class Provenance:
                 *(("segment_assignments", other) for other in (*self.snapshots_before(key)[-1:], key)),
                 *(("clean_transactions", period) for period in self.window(key).keys),
             ],
-            "drift_report": [("segment_assignments", key)],
+            "drift_report": [
+                *(("drift_report", other) for other in self.snapshots_before(key)[-1:]),
+                ("segment_assignments", key),
+            ],
         }[name]
 
     def _settings_of(self, name: str, key: str) -> object:
         """What a partition depends on besides what it reads from tables."""
-        if name == "raw_transactions":
-            return self._content.get(key)
-        if name in ("clean_transactions", "rejected_transactions"):
-            return vars(self.cleaning_rules)
-        if name == "customer_features":
-            window = self.window(key)
-            return [str(window.start), str(window.as_of)]
-        champion = self.champion_at(key)
-        if name == "scaled_features":
-            # Before the first model the snapshot's own statistics are the reference; the model then trained carries
-            # the same, so that its promotion does not make its own input stale.
-            return [champion[1] if champion and champion[0] < key else None, self._settings.model.features]
-        if name in ("model_candidates", "segmentation_model", "promotion_decision"):
-            return self._settings.model.model_dump(mode="json")
-        if name == "product_recommendations":
-            return self._settings.recommendations.model_dump(mode="json")
-        return champion[1] if champion else None
+        settings, champion = self._settings, self.champion_at(key)
+        # Before the first model a snapshot's own statistics are the reference; the model then trained carries the
+        # same, so that its promotion does not make its own input stale.
+        in_force_before = champion[1] if champion and champion[0] < key else None
+        model = settings.model.model_dump(mode="json")
+        return {
+            "raw_transactions": lambda: self._content.get(key),
+            "clean_transactions": lambda: vars(self.cleaning_rules),
+            "rejected_transactions": lambda: vars(self.cleaning_rules),
+            "customer_features": lambda: [str(self.window(key).start), str(self.window(key).as_of)],
+            "scaled_features": lambda: [in_force_before, settings.model.features],
+            "model_candidates": lambda: model,
+            "segmentation_model": lambda: model,
+            "promotion_decision": lambda: model,
+            "product_recommendations": lambda: settings.recommendations.model_dump(mode="json"),
+            "drift_report": lambda: [champion, settings.model.seed, str(self.observed_until(key))],
+        }.get(name, lambda: champion)()
 
 
 def _first(*values: T | None) -> T | None:

@@ -13,14 +13,15 @@ from custseg_assets.domain import schemas
 from custseg_assets.provenance import Provenance
 from custseg_assets.runner import INGESTED, SEGMENTED, Runner
 from custseg_assets.settings import Settings
-from custseg_assets.stores.landing import DeliveryStore
 from custseg_assets.stores.home import Home
+from custseg_assets.stores.landing import DeliveryStore
 from custseg_assets.stores.tables import TableStore
 
 
 def say(line: str) -> None:
     """One line of progress, at once."""
-    print(line, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def closing_table(runner: Runner, n_runs: int) -> str:
@@ -111,7 +112,7 @@ def _release(folder: Path) -> str | None:
 def _stale(provenance: Provenance) -> dict[str, list[str]]:
     snapshots = provenance.snapshot_keys
     segmented = [key for key in snapshots if provenance.champion_at(key)]
-    keys_of = {name: provenance.period_keys for name in INGESTED}
+    keys_of = dict.fromkeys(INGESTED, provenance.period_keys)
     keys_of |= {"customer_features": snapshots, **dict.fromkeys(SEGMENTED, tuple(segmented))}
     stale = {name: list(provenance.stale([name], keys)) for name, keys in keys_of.items()}
     return {name: keys for name, keys in stale.items() if keys}
@@ -119,14 +120,13 @@ def _stale(provenance: Provenance) -> dict[str, list[str]]:
 
 def _rows_lines(state: dict[str, Any]) -> list[str]:
     rows, rejected = state["rows"], state["rows"]["rejected"]
-    lines = [
+    return [
         f"source      {state['source']}, periods {' to '.join(state['periods'])}",
         f"rows in     {rows['raw']:>10,}",
         f"rejected    {sum(rejected.values()):>10,}",
         *(f"  {reason:<20} {count:>10,}" for reason, count in rejected.items()),
         f"kept        {rows['clean']:>10,}",
     ]
-    return lines
 
 
 def _segment_lines(state: dict[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from custseg_assets.domain.periods import key_of, keys_between, period_start
-from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
+from custseg_assets.domain.periods import key_of, keys_between, period_start
+from custseg_assets.errors import BadInputError
 from custseg_assets.provenance import Provenance
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.home import Home
@@ -120,15 +119,17 @@ class Runner:
         if abandoned:
             self.say(f"an earlier run ended in the middle of {abandoned}; doing that again")
             yield abandoned
-        periods = [key for key in self.provenance.period_keys if key <= last_key]
-        yield from _ranges("ingest", periods, self.provenance.stale(INGESTED, periods))
-        snapshots = [key for key in self.provenance.snapshot_keys if key <= last_key]
-        yield from _ranges("features", snapshots, self.provenance.stale(("customer_features",), snapshots))
+        provenance = self.provenance
+        periods = [key for key in provenance.period_keys if key <= last_key]
+        yield from _ranges("ingest", periods, provenance.stale(INGESTED, periods))
+        snapshots = [key for key in provenance.snapshot_keys if key <= last_key]
+        yield from _ranges("features", snapshots, provenance.stale(("customer_features",), snapshots))
         for key in snapshots:
-            if self.provenance.champion_at(key) is None and self.provenance.stale(TRAINED, [key]):
+            if self.provenance.champion_at(key) is None and provenance.stale(TRAINED, [key]):
                 yield Stage("train", key, key)
-        segmented = [key for key in snapshots if self.provenance.champion_at(key)]
-        yield from _ranges("segment", segmented, self.provenance.stale(SEGMENTED, segmented))
+        provenance = self.provenance
+        segmented = [key for key in snapshots if provenance.champion_at(key)]
+        yield from _ranges("segment", segmented, provenance.stale(SEGMENTED, segmented))
 
     def _last_key(self, through: date | None) -> str:
         keys = self.provenance.period_keys
@@ -136,13 +137,10 @@ class Runner:
             return keys[-1]
         key = key_of(period_start(through, self.settings.snapshots.cadence))
         if key not in keys:
-            first, last = (
-                min(d.first_date for d in self.provenance.current),
-                max(d.last_date for d in self.provenance.current),
-            )
+            days = [day for one in self.provenance.current for day in (one.first_date, one.last_date)]
             raise BadInputError(
                 f"--through {through}",
-                f"a day the data cover, {first} to {last}",
+                f"a day the data cover, {min(days)} to {max(days)}",
                 "Name one of those, or leave it out.",
             )
         return key
@@ -151,7 +149,7 @@ class Runner:
         marker = self.home.root / _MARKER
         written = marker.with_suffix(".new")
         written.write_text(json.dumps(vars(stage)), encoding="utf-8")
-        os.replace(written, marker)
+        written.replace(marker)
         if self._engine is None:
             from custseg_assets.engine import Engine
 
@@ -172,7 +170,7 @@ class Runner:
 
     def _require_same_features(self) -> None:
         """The model in force scores what it was trained on; other features need a home, and a history, of their own."""
-        champions = self.provenance.champions()
+        champions = self.provenance.champions
         model = self.provenance.model_at(champions[-1][0]) if champions else None
         wanted = self.settings.model.features
         if model and model.features != wanted:
@@ -189,8 +187,8 @@ class Runner:
         lost = sorted(before - set(keys_between(min(days), max(days), self.settings.snapshots.cadence)))
         if lost:
             raise BadInputError(
-                f"source {source} covers {min(days)} to {max(days)}, but home {self.home.root} holds {len(lost)} periods "
-                f"outside that, from {lost[0]}",
+                f"source {source} covers {min(days)} to {max(days)}, but home {self.home.root} holds "
+                f"{len(lost)} periods outside that, from {lost[0]}",
                 "a source with every period the home has",
                 "Put all files into one folder and give that, or use another home with CUSTSEG_HOME.",
             )

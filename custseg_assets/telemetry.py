@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 _SWITCHES = {
-    "DAGSTER_TELEMETRY_ENABLED": "false",
+    "DAGSTER_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GX_ANALYTICS_ENABLED": "false",
     "DVC_NO_ANALYTICS": "1",
-    "DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "true",
 }
 
 

@@ -14,15 +14,15 @@ from custseg_assets.domain.features import (
     order_parts,
     spend_by_period,
 )
-from custseg_assets.domain.periods import Window, keys_between, window_of
-from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, MAPPED_NAMES, RAW_TRANSACTIONS
-from tests.lines import clean_rows
+from custseg_assets.domain.periods import Window, window_of
+from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, RAW_TRANSACTIONS
+from tests.lines import clean_rows, raw_lines
 
 WINDOW = window_of("2011-06-01", "2011-05-01", 2, "monthly")
 
 
-def measure(clean: pl.DataFrame, window: Window = WINDOW, backend=nw.from_native) -> pl.DataFrame:
-    lines = backend(clean.lazy())
+def measure(clean: pl.DataFrame, window: Window = WINDOW) -> pl.DataFrame:
+    lines = nw.from_native(clean.lazy())
     parts, products = order_parts(lines), bought_products(lines)
     totals = customer_totals(parts, products, window).collect("polars").to_native()
     return customer_features(totals, spend_by_period(parts, window).collect("polars").to_native(), window)
@@ -201,24 +201,36 @@ def test_the_real_log_gives_the_golden_features(real_clean, shared, key, lookbac
         assert ((got - want).abs().max() or 0) <= 1e-6, name
 
 
-def test_spark_gives_the_same_features():
-    """The same expressions on PySpark: what a shop that outgrows one machine runs."""
-    from tests.spark import spark_session
-
-    session = spark_session()
-    clean = clean_rows(
+@pytest.mark.spark
+def test_spark_gives_the_same_clean_lines_and_features(spark):
+    """What a shop that outgrows one machine runs: the same expressions, on PySpark."""
+    raw = raw_lines(
+        {"customer_id": "a", "invoice_id": "1"},
         {"customer_id": "a", "invoice_id": "1"},
         {"customer_id": "a", "invoice_id": "2", "invoiced_at": "2011-06-03 17:00", "country": "Spain"},
-        {"customer_id": "b", "invoice_id": "C3", "quantity": -1.0, "is_cancellation": True},
+        {"customer_id": "b", "invoice_id": "C3", "quantity": -1.0},
         {"customer_id": "b", "invoice_id": "4", "product_id": "20001", "unit_price": 2.37},
-    )
+        {"customer_id": "b", "invoice_id": "4", "product_id": "POST"},
+        {"customer_id": None},
+    ).drop("line_amount", "unreadable_values")
+    rules = cleaning.CleaningRules(1, (), "C")
 
-    def on_spark(lines: pl.LazyFrame):
-        return nw.from_native(session.createDataFrame(lines.collect().to_pandas()))
+    def cleaned(lines):
+        lines = lines.with_columns(
+            nw.lit(None, dtype=nw.Float64).alias("line_amount"),
+            nw.lit(None, dtype=nw.String).alias("unreadable_values"),
+        )
+        return cleaning.clean_lines(cleaning.classify(lines, rules), rules)
 
-    assert measure(clean, backend=on_spark).equals(measure(clean))
-
-
-def test_periods_of_the_real_log():
-    assert len(keys_between(datetime(2010, 12, 1), datetime(2011, 12, 9), "monthly")) == 13
-    assert set(MAPPED_NAMES) >= {"customer_id", "invoiced_at"}
+    on_spark = cleaned(nw.from_native(spark.createDataFrame(raw.to_pandas())))
+    here = cleaned(nw.from_native(raw.lazy()))
+    measured = [
+        customer_features(
+            customer_totals(order_parts(lines), bought_products(lines), WINDOW).collect("polars").to_native(),
+            spend_by_period(order_parts(lines), WINDOW).collect("polars").to_native(),
+            WINDOW,
+        )
+        for lines in (on_spark, here)
+    ]
+    assert measured[0].equals(measured[1])
+    assert measured[0]["customer_id"].to_list() == ["a", "b"]

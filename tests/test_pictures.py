@@ -204,12 +204,12 @@ def test_order_of_rows_does_not_matter() -> None:
 
 
 def test_a_users_matplotlibrc_changes_nothing() -> None:
-    import matplotlib
+    import matplotlib as mpl
 
     before = segments.revenue_by_segment(PROFILES)
-    with matplotlib.rc_context({"font.size": 30, "font.weight": "bold"}):
+    with mpl.rc_context({"font.size": 30, "font.weight": "bold"}):
         assert segments.revenue_by_segment(PROFILES) == before
-        assert matplotlib.rcParams["font.size"] == 30
+        assert mpl.rcParams["font.size"] == 30
 
 
 def test_limits_are_drawn_where_they_are() -> None:

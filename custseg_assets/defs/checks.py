@@ -11,7 +11,7 @@ import polars as pl
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.quality import RejectShares
 from custseg_assets.domain.schemas import REJECTED_TRANSACTIONS, Table
-from custseg_assets.expectations.engine import GroupResult, validate
+from custseg_assets.expectations.engine import GroupResult, combined, validate
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
 from custseg_assets.settings import Settings
 
@@ -32,7 +32,7 @@ def reject_share_spec() -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         REJECT_SHARE,
         asset=REJECTED_TRANSACTIONS.name,
-        description="A period whose share of rejected lines is far outside the other periods' was exported differently.",
+        description="A period whose share of rejected lines is far from the others' was exported differently.",
     )
 
 
@@ -69,7 +69,7 @@ class Examination:
     stores: Stores
     _results: list[Sequence[GroupResult]] = field(default_factory=list)
 
-    def examine(self, keys: Sequence[str], frame: pl.DataFrame) -> bool:
+    def examine(self, frame: pl.DataFrame) -> bool:
         """Check some partitions; whether what follows must not be made from them."""
         if self.table.name not in EXAMPLE_KEYS:
             return False
@@ -85,26 +85,22 @@ class Examination:
 
     def results(self) -> list[dg.AssetCheckResult]:
         """What Dagster is told, over all batches."""
-        return [_asset_check_result(batches) for batches in zip(*self._results, strict=True)]
+        return [_asset_check_result(combined(batches)) for batches in zip(*self._results, strict=True)]
 
 
-def _asset_check_result(batches: Sequence[GroupResult]) -> dg.AssetCheckResult:
-    """One check over all batches; what is shown in detail is the first batch that failed."""
-    group = batches[0].group
-    shown = next((result for result in batches if not result.success), batches[0])
-    n_rows = sum(result.n_rows for result in batches)
-    n_unexpected = sum(result.n_unexpected for result in batches)
-    broken = "; ".join(rule.words for rule in shown.rules if not rule.success)
+def _asset_check_result(result: GroupResult) -> dg.AssetCheckResult:
+    broken = "; ".join(rule.words for rule in result.rules if not rule.success)
+    summary = f"not so in {result.n_unexpected:,} of {result.n_rows:,} rows: {broken}" if broken else "holds"
     return dg.AssetCheckResult(
-        asset_key=group.table,
-        check_name=group.name,
-        passed=shown.success,
-        severity=_SEVERITY[group.severity],
+        asset_key=result.group.table,
+        check_name=result.group.name,
+        passed=result.success,
+        severity=_SEVERITY[result.group.severity],
         metadata={
-            "summary": "holds" if shown.success else f"not so in {n_unexpected:,} of {n_rows:,} rows: {broken}",
-            "n_rows": n_rows,
-            "n_unexpected": n_unexpected,
-            "examples": dg.MetadataValue.json([dict(example) for example in shown.examples]),
-            "rules": dg.MetadataValue.md(shown.markdown()),
+            "summary": summary,
+            "n_rows": result.n_rows,
+            "n_unexpected": result.n_unexpected,
+            "examples": dg.MetadataValue.json([dict(example) for example in result.examples]),
+            "rules": dg.MetadataValue.md(result.markdown()),
         },
     )

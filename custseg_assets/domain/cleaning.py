@@ -44,6 +44,8 @@ class CleaningRules:
 def classify(raw: Lines, rules: CleaningRules) -> Lines:
     """Add ``reason``: why the line is rejected, null where it counts; ``line_amount`` is filled in.
 
+    The lines come out in the order of their files and rows.
+
     Args:
         raw: lines with the columns of ``raw_transactions``.
         rules: the shop's own rules.
@@ -61,7 +63,8 @@ def classify(raw: Lines, rules: CleaningRules) -> Lines:
     reason = nw.lit(None, dtype=nw.String)
     for name in reversed(REASONS):
         reason = nw.when(conditions[name]).then(nw.lit(name)).otherwise(reason)
-    return lines.with_columns(reason.alias("reason")).drop("is_repeat")
+    # A join promises no order; the tables are the same every time only if their rows have one.
+    return lines.with_columns(reason.alias("reason")).drop("is_repeat").sort(*_LINE)
 
 
 def _repeats(raw: Lines) -> Lines:

@@ -361,9 +361,10 @@ def choose_k(candidates: Sequence[Candidate], limits: Limits) -> KChoice:
     best = max(silhouettes, key=lambda k: silhouettes[k])
     needed = silhouettes[best] - SILHOUETTE_SLACK * abs(silhouettes[best])
     chosen = max(k for k, silhouette in silhouettes.items() if silhouette >= needed)
+    eligible = ", ".join(map(str, sorted(silhouettes)))
     why = (
-        f"k = {chosen} is the largest of the eligible {', '.join(map(str, sorted(silhouettes)))} with a silhouette of at "
-        f"least {needed:.3f}: it has {silhouettes[chosen]:.3f}, the best is {silhouettes[best]:.3f} at k = {best}"
+        f"k = {chosen} is the largest of the eligible {eligible} with a silhouette of at least {needed:.3f}: "
+        f"it has {silhouettes[chosen]:.3f}, the best is {silhouettes[best]:.3f} at k = {best}"
     )
     others = [f"k = {one.k}: {_why_not(one, chosen, needed)}" for one in candidates if one.k != chosen]
     return KChoice(chosen, RULE, (why, *others))
@@ -411,7 +412,7 @@ def visible_to_kmeans(customer_features: pl.DataFrame, feature_names: Sequence[s
     for name, n_missing in zip(feature_names, missing, strict=True):
         if n_missing:
             raise BadInputError(
-                f"model feature {name}, without a value for {n_missing:,} of {is_visible.sum():,} customers who ordered",
+                f"model feature {name}, without a value for {n_missing:,} of {is_visible.sum():,} customers",
                 "features that every customer with an order has",
                 "Choose other features in [model] of the configuration.",
             )

@@ -50,13 +50,15 @@ class Reason(NamedTuple):
 
 
 def is_seen_by_kmeans(features: Mapping[str, float | None]) -> bool:
-    """Whether K-means decides: an order in the window, something left of it, and no missing feature.
+    """Whether K-means decides about a customer: an order in the window and something left of it.
+
+    The same rule for one row as ``clustering.visible_to_kmeans`` is for a frame.
 
     Args:
-        features: at least the model's features and ``RULE_FEATURES``.
+        features: at least ``RULE_FEATURES``.
     """
     orders, net = features["frequency_orders"], features["monetary_net"]
-    return bool(orders) and net is not None and net > 0 and None not in features.values()
+    return orders is not None and orders > 0 and net is not None and net > 0
 
 
 def segments_of(model: SegmentationModel) -> dict[str, Segment]:

@@ -192,7 +192,7 @@ def customer_features(totals: pl.DataFrame, spend: pl.DataFrame, window: Window)
             "monthly_spend_std",
             "monthly_spend_slope",
         )
-        .cast(dict(CUSTOMER_FEATURES.schema))
+        .cast(CUSTOMER_FEATURES.schema)
     )
 
 

@@ -300,7 +300,7 @@ def _outcome(drill: Scenario, reports: Sequence[DriftReport]) -> Outcome:
         n_alarms=n_alarms,
         n_breaches=sum(report.verdict == "breach" for report in reports),
         n_unjudged=sum(report.verdict == "not enough data" for report in reports),
-        seen_by=f"{often[0]} ({often[1] / len(reports):.0%})" if often else "",
+        seen_by=f"{often[0]} ({often[1] / len(reports):.1%})" if often else "",
         is_met=drill.is_met_by(n_alarms / len(reports)),
     )
 

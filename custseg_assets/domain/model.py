@@ -37,7 +37,8 @@ class ScalingReference:
     def scale(self, values: Matrix) -> Matrix:
         """Raw feature values, shape (customers, features), as the matrix K-means sees."""
         logged = np.log1p(np.maximum(values, 0.0))
-        return (logged - np.array(self.mean)) / np.array(self.std)
+        scaled: Matrix = (logged - np.array(self.mean)) / np.array(self.std)
+        return scaled
 
 
 def measure_reference(values: Matrix, features: Sequence[str]) -> ScalingReference:

@@ -1,4 +1,4 @@
-"""Where every customer stands at a snapshot: segment, since when, from where, features and what to offer.
+"""Where every customer stands at a snapshot: segment, since when, from where, features and what to offer; who moved.
 
 Made once per release; the service reads it back one customer at a time.
 """
@@ -72,3 +72,23 @@ def standing(
             pl.col("products").fill_null([]),
         ),
     )
+
+
+def moves(history: pl.DataFrame, *, before: str | None, period: str) -> pl.DataFrame:
+    """How many customers went from which segment to which between two snapshots, those who stayed included.
+
+    Args:
+        history: ``segment_assignments`` of at least both snapshots.
+        before: key of the earlier snapshot; ``None`` where there is none, and then there are no moves.
+        period: key of the later one.
+
+    Returns:
+        ``from_segment_id`` (null for customers not known before), ``to_segment_id`` and ``n_customers``, sorted.
+    """
+    then = history.filter(pl.col("period") == pl.lit(before, pl.String)).select(
+        "customer_id", from_segment_id="segment_id"
+    )
+    now = history.filter(pl.col("period") == period).select("customer_id", to_segment_id="segment_id")
+    counted = now.join(then, on="customer_id", how="left").group_by("from_segment_id", "to_segment_id")
+    counts = counted.agg(n_customers=pl.len().cast(pl.Int64)).sort("from_segment_id", "to_segment_id")
+    return counts if before is not None else counts.clear()

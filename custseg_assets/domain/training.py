@@ -31,7 +31,7 @@ def scale_snapshot(
     used = reference or measure_reference(values, names)
     scaled = pl.DataFrame(used.scale(values), schema=dict.fromkeys(names, pl.Float64), orient="row")
     table = seen.select("period", "customer_id").hstack(scaled)
-    return table.cast(dict(scaled_features_table(names).schema)), used
+    return table.cast(scaled_features_table(names).schema), used
 
 
 def matrix_of(scaled: pl.DataFrame, names: Sequence[str]) -> Matrix:
@@ -90,68 +90,3 @@ def drift_reference_of(model: SegmentationModel, features: pl.DataFrame, window:
         window_days=(window.as_of - window.start) / timedelta(days=1),
         n_refunded=features.height - scaled.height,
     )
-
-
-def model_card(model: SegmentationModel, candidates: pl.DataFrame, choice: str, *, data: str, code: str) -> str:
-    """What a reader needs to trust a model, as Markdown.
-
-    Args:
-        model: the model.
-        candidates: ``model_candidates`` of its snapshot.
-        choice: why its k was chosen.
-        data: which rows it was trained on, in words.
-        code: revision of the code that trained it.
-    """
-    chosen = candidates.filter("is_chosen").row(0, named=True)
-    reference = model.reference
-    scaling = [
-        f"| {name} | {mean:.4f} | {std:.4f} |"
-        for name, mean, std in zip(reference.features, reference.mean, reference.std, strict=True)
-    ]
-    segments = [f"| {s.segment_id} | {s.name} | {s.naming_rule} | {s.advice} |" for s in model.segments]
-    return "\n".join(
-        [
-            f"# Segmentation model {model.model_version}",
-            "",
-            f"K-means with {model.k} clusters on {', '.join(model.features)}, each as log1p of a value clipped at 0 and "
-            "standardised with the reference below. Nothing is refitted when customers are scored.",
-            "",
-            "## Data",
-            data,
-            f"{reference.n_customers:,} customers; those whose net spend is zero or less, or who only cancelled, are in "
-            "the rule segment Refunded, and those with nothing in the window in Lapsed.",
-            "",
-            "## Why this number of clusters",
-            choice,
-            f"Silhouette {chosen['silhouette']:.3f}, Davies-Bouldin {chosen['davies_bouldin']:.3f}, mean bootstrap ARI "
-            f"{chosen['bootstrap_ari']:.3f}, worst cluster's Jaccard {chosen['worst_jaccard']:.3f}, smallest cluster "
-            f"{chosen['smallest_cluster']:,} customers ({chosen['smallest_share']:.1%}).",
-            "",
-            "| k | silhouette | Davies-Bouldin | bootstrap ARI | worst Jaccard | smallest | eligible |",
-            "|---|---|---|---|---|---|---|",
-            *(_candidate_line(row) for row in candidates.iter_rows(named=True)),
-            "",
-            "## Segments",
-            "| id | name | rule | advice |",
-            "|---|---|---|---|",
-            *segments,
-            "",
-            "## Reference",
-            "| feature | mean of log1p | standard deviation |",
-            "|---|---|---|",
-            *scaling,
-            "",
-            "## What it is not for",
-            "It describes what customers did, not what they will do; it is not a credit, price or employment decision. "
-            "Scores outside the shop and the months it was trained on are extrapolation.",
-            "",
-            f"Code: {code}",
-            "",
-        ]
-    )
-
-
-def _candidate_line(row: dict[str, object]) -> str:
-    figures = ("silhouette", "davies_bouldin", "bootstrap_ari", "worst_jaccard")
-    cells = ["–" if row[name] is None else f"{row[name]:.3f}" for name in figures]
-    return f"| {row['k']} | {' | '.join(cells)} | {row['smallest_cluster'] or '–'} | {'yes' if row['is_eligible'] else 'no'} |"

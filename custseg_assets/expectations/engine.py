@@ -228,7 +228,7 @@ def _group_result(
 
 def _rule_result(rule: Rule, result: ExpectationValidationResult | None, missing: list[str]) -> RuleResult:
     if result is None:
-        found = f"not checked: there is no column {', '.join(missing)}" if missing else "no rows"
+        found = f"not checked: there is no column {', '.join(missing)}" if missing else ""
         return RuleResult(rule.words, not missing, 0, found)
     n_unexpected = int(result.result.get("unexpected_count") or 0)
     return RuleResult(rule.words, bool(result.success), n_unexpected, "; ".join(_observations(result)))
@@ -246,9 +246,15 @@ def _observations(result: ExpectationValidationResult) -> Iterator[str]:
         yield f"{words} {', '.join(names)}"
     values = result.result.get("partial_unexpected_list")
     if values:
-        yield ", ".join(dict.fromkeys(str(value) for value in values[:MAX_VALUES_SHOWN]))
+        yield ", ".join(dict.fromkeys(_shown(value) for value in values[:MAX_VALUES_SHOWN]))
     elif isinstance(result.result.get("observed_value"), int | float):
         yield f"{result.result['observed_value']:g}"
+
+
+def _shown(value: Any) -> str:
+    """A wrong value, or several that are wrong together."""
+    together = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else (value,)
+    return " / ".join(str(part) for part in together)
 
 
 def _positions(result: ExpectationValidationResult) -> list[int]:

@@ -7,6 +7,7 @@ costs over half a second, and only through its object interface: pyplot would ke
 from __future__ import annotations
 
 import io
+import math
 import re
 import textwrap
 import warnings
@@ -68,15 +69,15 @@ def render(build: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs) -> byt
         args: passed to ``build``.
         kwargs: passed to ``build``.
     """
-    import matplotlib
+    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with mpl.rc_context(), warnings.catch_warnings():
         # A segment or product named in a script the font lacks shows as boxes; that is no reason to fail a run.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_RC)
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)
         canvas: Any = FigureCanvasAgg(build(*args, **kwargs))
         canvas.draw()
         image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
@@ -183,7 +184,7 @@ def number(value: float | None) -> str:
     >>> number(1234.56), number(2.5), number(3.0), number(0.123), number(None)
     ('1,235', '2.5', '3', '0.12', '–')
     """
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return "–"
     if 0 < abs(value) < 1:
         return f"{value:.2g}".replace("-", "−")
@@ -198,7 +199,7 @@ def percent(share: float | None) -> str:
     >>> percent(0.249), percent(0.0096), percent(0.0001), percent(0), percent(None)
     ('25 %', '1.0 %', '≈0 %', '0 %', '–')
     """
-    if share is None or share != share:
+    if share is None or math.isnan(share):
         return "–"
     if 0 < abs(share) < 0.0005:
         return "≈0 %"

@@ -201,9 +201,9 @@ def profile_heatmap_figure(profiles: pl.DataFrame, customer_features: pl.DataFra
 
 
 def _profile_cells(axes: Axes, profiles: pl.DataFrame, features: list[_Feature], overall: Mapping[str, object]) -> None:
-    import matplotlib
+    import matplotlib as mpl
 
-    colours = matplotlib.colormaps["PuOr_r"]
+    colours = mpl.colormaps["PuOr_r"]
     n_rows = profiles.height
     background = np.ones((n_rows + 1, len(features), 3))
     for column, feature in enumerate(features):
@@ -476,11 +476,11 @@ def _migration_title(moves: pl.DataFrame) -> str:
 
 
 def _migration_cells(axes: Axes, counts: NDArray[np.float64], rows: list[str], columns: list[str]) -> None:
-    import matplotlib
+    import matplotlib as mpl
     from matplotlib.patches import Rectangle
 
     shares = counts / counts.sum(axis=1, keepdims=True)
-    background = matplotlib.colormaps["Blues"](0.85 * shares)[:, :, :3]
+    background = mpl.colormaps["Blues"](0.85 * shares)[:, :, :3]
     background[counts == 0] = 1.0
     axes.imshow(background, aspect="auto", interpolation="nearest")
     is_labelled = max(counts.shape) <= MAX_LABELLED_SEGMENTS

@@ -73,6 +73,6 @@ class Home:
             try:
                 yield
             finally:
-                if os.listdir(self.root) == [path.name]:
+                if list(self.root.iterdir()) == [path]:
                     path.unlink()
                     self.root.rmdir()

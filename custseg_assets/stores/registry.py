@@ -6,7 +6,6 @@ registry. Everything here can be done twice: a model version is found by the nam
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,9 +45,9 @@ class ModelRegistry:
     def __init__(self, settings: TrackingSettings, folder: Path) -> None:
         self.experiment = settings.experiment
         self.registered_model = settings.registered_model
-        self.uri = settings.uri or f"sqlite:///{folder / 'mlflow.db'}"
         self._folder = folder
-        self._is_embedded = settings.uri is None
+        self._database = None if settings.uri else folder / "mlflow.db"
+        self.uri = settings.uri or f"sqlite:///{self._database}"
 
     def client(self) -> MlflowClient:
         """A client of the store."""
@@ -60,12 +59,24 @@ class ModelRegistry:
         """Make the store and the experiment where they are missing, artifacts beside the database."""
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         artifacts = None
-        if self._is_embedded:
-            self._folder.mkdir(parents=True, exist_ok=True)
+        if self._database is not None:
             artifacts = str(self._folder / "artifacts")
+            if not self._database.exists():
+                self._make_database(self._database)
         client = self.client()
         if client.get_experiment_by_name(self.experiment) is None:
             client.create_experiment(self.experiment, artifact_location=artifacts)
+
+    def _make_database(self, path: Path) -> None:
+        """Make MLflow's tables beside their place first: a killed migration leaves a database that opens no more."""
+        from mlflow import MlflowClient
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"unfinished-{os.getpid()}.db")
+        unfinished.unlink(missing_ok=True)
+        uri = f"sqlite:///{unfinished}"
+        MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
+        unfinished.replace(path)
 
     def log_candidates(self, run_id: str, candidates: pl.DataFrame) -> None:
         """One nested run per number of clusters tried, with its figures and whether it was eligible.
@@ -146,9 +157,13 @@ class ModelRegistry:
 
     def close_abandoned(self, dagster_run_ids: list[str]) -> None:
         """Mark MLflow runs as killed whose Dagster run has died."""
+        if self._database is not None and not self._database.exists():
+            return
         client = self.client()
         experiment = client.get_experiment_by_name(self.experiment)
-        for dagster_run_id in dagster_run_ids if experiment else []:
+        if experiment is None:
+            return
+        for dagster_run_id in dagster_run_ids:
             runs = client.search_runs([experiment.experiment_id], f"tags.dagster_run_id = '{dagster_run_id}'")
             for run in runs:
                 if run.info.status == "RUNNING":
@@ -216,12 +231,11 @@ class ScoringModel:
     def __init__(self, model: SegmentationModel) -> None:
         self._model = model
 
-    def predict(self, rows: Any, params: Mapping[str, object] | None = None) -> Any:
+    def predict(self, rows: Any) -> Any:
         """Segment id, name and margin of each row.
 
         Args:
             rows: a pandas frame with the model's features as columns, business units.
-            params: not used; MLflow passes it.
         """
         import pandas as pd
 
@@ -239,8 +253,3 @@ class ScoringModel:
 def _load_pyfunc(path: str) -> ScoringModel:
     """What MLflow calls to load a model that ``_log_model`` logged; ``path`` is the JSON file."""
     return ScoringModel(model_from_json(Path(path).read_text(encoding="utf-8")))
-
-
-def dataset_digest(tables: Mapping[str, int | None]) -> str:
-    """The Delta versions a model was trained from, as one line."""
-    return json.dumps(dict(sorted(tables.items())))

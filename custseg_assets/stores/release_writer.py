@@ -15,7 +15,7 @@ import polars as pl
 from custseg_assets.domain.explain import RFM
 from custseg_assets.domain.model import SegmentationModel
 from custseg_assets.domain.periods import Window
-from custseg_assets.domain.standing import standing
+from custseg_assets.domain.standing import moves, standing
 from custseg_assets.stores import releases
 from custseg_assets.stores.releases import FileEntry, ReleaseManifest, canonical_json, customer_key, is_digest
 
@@ -44,7 +44,6 @@ class ReleaseContent:
         metrics: the champion's, by name.
         git_revision: of the code; ``None`` outside a checkout.
         data_versions: table → version it was read at.
-        segment_migrations: of the snapshot, where there are any.
         drift_reference: the champion's, as JSON values, where there is one.
         later_customers: ``customer_id`` and ``first_seen_at`` of customers first seen at or after ``as_of``.
     """
@@ -62,7 +61,6 @@ class ReleaseContent:
     metrics: Mapping[str, float | None]
     git_revision: str | None
     data_versions: Mapping[str, int | str | None]
-    segment_migrations: pl.DataFrame | None = None
     drift_reference: Mapping[str, Any] | None = None
     later_customers: pl.DataFrame | None = None
 
@@ -133,9 +131,10 @@ def _documents(content: ReleaseContent) -> dict[str, Any]:
     if unnamed:
         raise ValueError(f"segments {sorted(unnamed)} have customers but no profile")
     offered = content.product_recommendations.select("product_id", "description").unique("product_id", keep="first")
-    documents = {
+    return {
         releases.PROFILES: _rows(content.segment_profiles.sort("segment_id")),
         releases.PRODUCTS: dict(offered.sort("product_id").iter_rows()),
+        releases.MIGRATIONS: _migrations(content),
         releases.DRIFT: {
             "reports": _rows(content.drift_reports.sort("period", "score_name", "subject")),
             "reference": content.drift_reference,
@@ -145,10 +144,16 @@ def _documents(content: ReleaseContent) -> dict[str, Any]:
             "candidates": _rows(content.model_candidates.sort("k")),
         },
     }
-    if content.segment_migrations is not None:
-        migrations = content.segment_migrations
-        documents[releases.MIGRATIONS] = _rows(migrations.sort(migrations.columns))
-    return documents
+
+
+def _migrations(content: ReleaseContent) -> dict[str, Any]:
+    """Moves since the snapshot before; ``before`` is null where this is the first."""
+    period = content.window.key
+    earlier = content.assignments.filter(pl.col("period") < period).select(pl.col("period").max())
+    before: str | None = earlier.collect().item()
+    history = content.assignments.filter(pl.col("period").is_in([before or period, period]))
+    wanted = history.select("period", "customer_id", "segment_id").collect()
+    return {"before": before, "moves": moves(wanted, before=before, period=period).to_dicts()}
 
 
 def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:

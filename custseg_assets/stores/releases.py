@@ -35,7 +35,7 @@ DRIFT = "drift.json"
 HISTORY = "history.json"
 MIGRATIONS = "migrations.json"
 MODEL_CARD = "model_card.md"
-REQUIRED_FILES = frozenset({MODEL, PROFILES, PRODUCTS, CUSTOMERS, DRIFT, HISTORY, MODEL_CARD})
+REQUIRED_FILES = frozenset({MODEL, PROFILES, PRODUCTS, CUSTOMERS, DRIFT, HISTORY, MIGRATIONS, MODEL_CARD})
 
 _RELEASE_ID = re.compile(r"r-\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _WRITING, _REMOVING = ".writing-", ".removing-"
@@ -167,7 +167,7 @@ class Release:
         products: product id → its text.
         drift: ``reports`` over time and the model's drift ``reference``.
         history: promotion ``decisions`` and the champion's ``candidates``.
-        migrations: rows of ``segment_migrations``; ``None`` where there are none yet.
+        migrations: ``moves`` between segments since the snapshot ``before``.
         model_card: Markdown.
     """
 
@@ -177,9 +177,7 @@ class Release:
         self.products: dict[str, str | None] = _read_json(directory / PRODUCTS)
         self.drift: dict[str, Any] = _read_json(directory / DRIFT)
         self.history: dict[str, Any] = _read_json(directory / HISTORY)
-        self.migrations: list[dict[str, Any]] | None = (
-            _read_json(directory / MIGRATIONS) if MIGRATIONS in manifest.files else None
-        )
+        self.migrations: dict[str, Any] = _read_json(directory / MIGRATIONS)
         self.model_card = (directory / MODEL_CARD).read_text(encoding="utf-8")
         self._customers = _open_customers(directory / CUSTOMERS)
 

@@ -16,7 +16,7 @@ def code_revision() -> str:
     """
     folder = Path(__file__).resolve().parents[2]
     described = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],
+        ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],  # noqa: S607
         cwd=folder,
         capture_output=True,
         text=True,

@@ -1,13 +1,11 @@
 """raw, clean and rejected transactions, by period."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.pictures.monitoring import rejections
 from custseg_assets.defs.assets.publishing import Batch, key_batches, picture, publish, spec_of
 from custseg_assets.defs.checks import check_specs, reject_share_result, reject_share_spec
 from custseg_assets.defs.partitions import Layout
@@ -15,6 +13,7 @@ from custseg_assets.defs.resources import Stores
 from custseg_assets.domain import cleaning
 from custseg_assets.domain.quality import reject_share_outliers
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
+from custseg_assets.pictures.monitoring import rejections
 from custseg_assets.settings import Settings
 
 
@@ -81,8 +80,7 @@ def ingest_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinitio
 
 
 def _native(lines: cleaning.Lines) -> pl.DataFrame:
-    frame = lines.collect("polars").to_native()
-    assert isinstance(frame, pl.DataFrame)
+    frame: pl.DataFrame = lines.collect("polars").to_native()
     return frame
 
 

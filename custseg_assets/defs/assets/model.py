@@ -6,12 +6,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.pictures.segments import k_selection
 from custseg_assets.defs.assets.publishing import picture, publish, spec_of, table_preview
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain import clustering, training
 from custseg_assets.domain.model import SegmentationModel
+from custseg_assets.domain.model_card import model_card
 from custseg_assets.domain.promotion import judge_challenger
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
@@ -20,19 +20,15 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     scaled_features_table,
 )
+from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import Settings
 from custseg_assets.stores.revision import code_revision
+from custseg_assets.trainer import sweep_snapshot, train_snapshot
 
 
 def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
     """The assets of the group ``model``."""
     scaled_table = scaled_features_table(settings.model.features)
-    limits = clustering.Limits(
-        min_bootstrap_ari=settings.model.min_bootstrap_ari,
-        min_jaccard=settings.model.min_jaccard,
-        min_share=settings.model.min_segment_share,
-        min_customers=settings.model.min_segment_customers,
-    )
 
     @dg.multi_asset(
         specs=[
@@ -45,19 +41,9 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
     def model_candidates(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[Any]
     ) -> dg.MaterializeResult:
-        key, configured = context.partition_key, settings.model
-        matrix = training.matrix_of(stores.tables.read(scaled_table, [key]), configured.features)
-        candidates = clustering.sweep(
-            matrix,
-            configured.k_range,
-            limits,
-            n_bootstraps=configured.n_bootstraps,
-            n_initialisations=configured.n_initialisations,
-            seed=configured.seed,
-            progress=context.log.info,
-        )
-        choice = clustering.choose_k(candidates, limits)
-        table = training.candidate_table(key, candidates, choice)
+        key = context.partition_key
+        scaled = stores.tables.read(scaled_table, [key])
+        table, choice = sweep_snapshot(scaled, key, settings.model, context.log.info)
         stores.registry.log_candidates(mlflow.active_run().info.run_id, table)
         shown = {
             "choice": "; ".join(choice.reasons),
@@ -83,12 +69,11 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
     ) -> dg.MaterializeResult:
         key = context.partition_key
         candidates = stores.tables.read(MODEL_CANDIDATES, [key])
-        centroids = training.chosen_centroids(candidates)
-        if centroids is None:
-            nothing = pl.DataFrame(schema=SEGMENTATION_MODEL.schema)
-            return publish(context, stores, SEGMENTATION_MODEL, [([key], nothing)], metadata={"model": "none: no k is eligible"})
         features = stores.tables.read(CUSTOMER_FEATURES, [key])
-        model = _trained(stores, key, features, centroids)
+        model = train_snapshot(features, candidates, key, settings.model, stores.provenance.reference_at(key))
+        if model is None:
+            nothing = pl.DataFrame(schema=SEGMENTATION_MODEL.schema)
+            return publish(context, stores, SEGMENTATION_MODEL, [([key], nothing)], metadata={"model": "none"})
         row = _model_row(stores, model, features, candidates)
         version = stores.registry.register(
             mlflow.active_run().info.run_id,
@@ -141,7 +126,10 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
         )
         mlflow.set_tag("decision", verdict.decision)
         mlflow.end_run()
-        shown = {"decision": verdict.decision, "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in verdict.reasons))}
+        shown = {
+            "decision": verdict.decision,
+            "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in verdict.reasons)),
+        }
         return publish(context, stores, PROMOTION_DECISION, [([key], row)], metadata=shown)
 
     return [model_candidates, segmentation_model, promotion_decision]
@@ -154,15 +142,6 @@ def _limit_lines(settings: Settings) -> dict[str, float]:
         "worst_jaccard": model.min_jaccard,
         "smallest_share": model.min_segment_share,
     }
-
-
-def _trained(
-    stores: Stores, key: str, features: pl.DataFrame, centroids: list[list[float]]
-) -> SegmentationModel:
-    _, reference = training.scale_snapshot(
-        features, stores.settings.model.features, stores.provenance.reference_at(key)
-    )
-    return clustering.train(features, centroids, reference, key)
 
 
 def _model_row(
@@ -179,10 +158,11 @@ def _model_row(
         "choice": choice[0],
         "model_json": model.to_json(),
         "drift_reference": training.drift_reference_of(model, features, window).to_json(),
-        "model_card": training.model_card(
+        "model_card": model_card(
             model,
             candidates,
-            " ".join(choice),
+            rule=clustering.RULE,
+            choice=choice,
             data=f"Lines of {files} from {window.start:%Y-%m-%d} up to, but without, {window.as_of:%Y-%m-%d}.",
             code=code_revision(),
         ),

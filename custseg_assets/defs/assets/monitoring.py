@@ -1,12 +1,10 @@
 """Whether the customers changed since the model in force was trained, by snapshot."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from custseg_assets.pictures.monitoring import drift_over_time
 from custseg_assets.defs.assets.publishing import in_batches, picture, publish, spec_of, table_preview
 from custseg_assets.defs.checks import check_specs
 from custseg_assets.defs.partitions import Layout
@@ -20,6 +18,7 @@ from custseg_assets.domain.schemas import (
     scaled_features_table,
 )
 from custseg_assets.domain.training import matrix_of
+from custseg_assets.pictures.monitoring import drift_over_time
 from custseg_assets.settings import Settings
 
 
@@ -57,7 +56,9 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
                     seed=settings.model.seed,
                     n_refunded=_n_refunded(stores, key),
                     history=comparable,
-                    unobserved_share=unobserved_share(stores.provenance.window(key), stores.provenance.observed_until(key)),
+                    unobserved_share=unobserved_share(
+                        stores.provenance.window(key), stores.provenance.observed_until(key)
+                    ),
                 ).table()
                 history = pl.concat([history.filter(pl.col("period") != key), report])
                 yield key, report

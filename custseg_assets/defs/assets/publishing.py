@@ -82,13 +82,13 @@ def publish(
     provenance, counts, versions = stores.provenance, {}, {}
     examination = Examination(table, stores)
     for keys, frame in batches:
-        is_blocked = examination.examine(keys, frame)
+        is_blocked = examination.examine(frame)
         fingerprints = {key: 0 if is_blocked else provenance.made_from(table.name, key) for key in keys}
         stores.tables.write(table, frame, fingerprints)
         sizes = dict(frame.group_by("period").len().iter_rows())
         counts.update({key: sizes.get(key, 0) for key in keys})
         versions.update(fingerprints)
-        context.log.info(f"{table.name}: {frame.height:,} rows in {len(keys)} partitions")
+        context.log.info("%s: %s rows in %s partitions", table.name, f"{frame.height:,}", len(keys))
     for key, n_rows in counts.items():
         context.add_asset_metadata(
             {"dagster/partition_row_count": n_rows, "made_from": f"{versions[key]:x}"},

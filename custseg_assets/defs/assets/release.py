@@ -1,7 +1,6 @@
 """The immutable bundle that the service serves."""
 
 import json
-from typing import Any
 
 import dagster as dg
 
@@ -45,7 +44,7 @@ def release_assets() -> list[dg.AssetsDefinition]:
         content = _content(stores, stores.provenance.released_key())
         manifest = write_release(stores.home.releases, content)
         point_to(stores.home.releases, manifest.release_id)
-        context.log.info(f"release {manifest.release_id}: {manifest.n_customers:,} customers")
+        context.log.info("release %s: %s customers", manifest.release_id, f"{manifest.n_customers:,}")
         return dg.MaterializeResult(
             metadata={
                 "release": manifest.release_id,

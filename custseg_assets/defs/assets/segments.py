@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
 from custseg_assets.defs.assets.publishing import in_batches, picture, publish, spec_of, table_preview
 from custseg_assets.defs.checks import check_specs
 from custseg_assets.defs.partitions import Layout
@@ -22,6 +20,7 @@ from custseg_assets.domain.schemas import (
     SEGMENT_ASSIGNMENTS,
     SEGMENT_PROFILES,
 )
+from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
 from custseg_assets.settings import Settings
 
 
@@ -43,14 +42,16 @@ def segment_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefiniti
         partitions_def=layout.snapshots,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def segment_assignments(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
-        first_seen = _first_seen(stores, context.partition_keys[-1])
+    def segment_assignments(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.MaterializeResult:
+        first_seen, provenance = _first_seen(stores, context.partition_keys[-1]), stores.provenance
 
         def assigned() -> Iterator[tuple[str, pl.DataFrame]]:
             for key in context.partition_keys:
                 known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
                 features = stores.tables.read(CUSTOMER_FEATURES, [key])
-                yield key, _of_period(assign(features, known, stores.provenance.model_in_force(key)), key)
+                yield key, _of_period(assign(features, known, provenance.model_in_force(key)), key)
 
         shown = stores.tables.read(CUSTOMER_FEATURES, context.partition_keys[-1:])
         result = publish(context, stores, SEGMENT_ASSIGNMENTS, in_batches(assigned()))
@@ -71,13 +72,15 @@ def segment_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefiniti
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def segment_profiles(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
+        provenance = stores.provenance
+
         def profiled() -> Iterator[tuple[str, pl.DataFrame]]:
             for key in context.partition_keys:
                 assignments = stores.tables.read(SEGMENT_ASSIGNMENTS, [key])
                 features = stores.tables.read(CUSTOMER_FEATURES, [key])
                 yield (
                     key,
-                    _of_period(profile_segments(assignments, features, stores.provenance.model_in_force(key)), key),
+                    _of_period(profile_segments(assignments, features, provenance.model_in_force(key)), key),
                 )
 
         result = publish(context, stores, SEGMENT_PROFILES, in_batches(profiled()))
@@ -107,7 +110,9 @@ def segment_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefiniti
         partitions_def=layout.snapshots,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def product_recommendations(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
+    def product_recommendations(
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.MaterializeResult:
         outcomes: dict[str, str] = {}
 
         def recommended() -> Iterator[tuple[str, pl.DataFrame]]:

@@ -1,0 +1,85 @@
+"""What a reader needs to trust a model, as Markdown."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from custseg_assets.domain.model import SegmentationModel
+
+_CARD = """\
+# Segmentation model {version}
+
+K-means with {k} clusters on {features}, each as log1p of a value clipped at 0 and standardised with the reference
+below. Nothing is refitted when customers are scored.
+
+## Data
+
+{data} {n_customers:,} customers; those whose net spend is zero or less, or who only cancelled, are in the rule segment
+Refunded, and those with nothing in the window in Lapsed.
+
+## Why this number of clusters
+
+The rule: {rule}.
+
+{choice}
+
+| k | silhouette | Davies-Bouldin | bootstrap ARI | worst Jaccard | smallest | eligible |
+|---|---|---|---|---|---|---|
+{candidates}
+
+## Segments
+
+| id | name | rule | advice |
+|---|---|---|---|
+{segments}
+
+## Reference
+
+| feature | mean of log1p | standard deviation |
+|---|---|---|
+{scaling}
+
+## What it is not for
+
+It describes what customers did, not what they will do; it is no ground for a decision about credit, prices for a person
+or employment. Outside the shop and the months it was trained on it extrapolates.
+
+Code: {code}
+"""
+
+
+def model_card(
+    model: SegmentationModel, candidates: pl.DataFrame, *, rule: str, choice: tuple[str, ...], data: str, code: str
+) -> str:
+    """The card of a trained model.
+
+    Args:
+        model: the model.
+        candidates: ``model_candidates`` of its snapshot.
+        rule: what the choice of k follows.
+        choice: why its k was chosen, one sentence each.
+        data: which lines it was trained on, in words.
+        code: revision of the code that trained it.
+    """
+    reference = model.reference
+    scaling = zip(reference.features, reference.mean, reference.std, strict=True)
+    return _CARD.format(
+        version=model.model_version,
+        k=model.k,
+        features=", ".join(model.features),
+        data=data,
+        n_customers=reference.n_customers,
+        rule=rule,
+        choice="\n".join(f"* {sentence}" for sentence in choice),
+        candidates="\n".join(_candidate_row(row) for row in candidates.iter_rows(named=True)),
+        segments="\n".join(f"| {s.segment_id} | {s.name} | {s.naming_rule} | {s.advice} |" for s in model.segments),
+        scaling="\n".join(f"| {name} | {mean:.4f} | {std:.4f} |" for name, mean, std in scaling),
+        code=code,
+    )
+
+
+def _candidate_row(row: dict[str, object]) -> str:
+    figures = ("silhouette", "davies_bouldin", "bootstrap_ari", "worst_jaccard")
+    cells = ["–" if row[name] is None else f"{row[name]:.3f}" for name in figures]
+    smallest, eligible = row["smallest_cluster"] or "–", "yes" if row["is_eligible"] else "no"
+    return f"| {row['k']} | {' | '.join(cells)} | {smallest} | {eligible} |"
