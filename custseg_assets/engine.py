@@ -119,8 +119,9 @@ class _Progress:
             self._report_check(event.asset_check_evaluation_data)
         elif event.event_type_value == "STEP_FAILURE":
             error = event.step_failure_data.error
-            cause = error.cause or error
-            self.failure = self.failure or f"step {event.step_key} failed: {cause.message.strip()}"
+            self.failure = self.failure or f"step {event.step_key} failed: {_first_cause(error)}"
+        elif event.event_type_value == "PIPELINE_FAILURE" and event.job_failure_data.error:
+            self.failure = self.failure or _first_cause(event.job_failure_data.error)
 
     def _report_check(self, check: Any) -> None:
         label = f"check {check.asset_key.to_user_string()}.{check.check_name}"
@@ -129,6 +130,13 @@ class _Progress:
         self._say(f"    ! {line}")
         if check.blocking:
             self.failure = self.failure or line
+
+
+def _first_cause(error: Any) -> str:
+    """What went wrong in the end, in one line, below what Dagster wraps around it."""
+    while error.cause:
+        error = error.cause
+    return " ".join(error.message.split())
 
 
 def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[str], None]) -> int:

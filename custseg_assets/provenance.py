@@ -203,24 +203,26 @@ class Provenance:
         if name in ("clean_transactions", "rejected_transactions"):
             return [("raw_transactions", key)]
         if name == "customer_features":
-            return [("clean_transactions", period) for period in self.window(key).keys]
-        until = [("clean_transactions", period) for period in self.periods_until(key)]
+            return self._lines(self.window(key).keys)
         return {
-            "scaled_features": [("customer_features", key)],
-            "model_candidates": [("customer_features", key)],
-            "segmentation_model": [("model_candidates", key)],
-            "promotion_decision": [("segmentation_model", key)],
-            "segment_assignments": [("customer_features", key), *until],
-            "segment_profiles": [("segment_assignments", key)],
-            "product_recommendations": [
+            "scaled_features": lambda: [("customer_features", key)],
+            "model_candidates": lambda: [("customer_features", key)],
+            "segmentation_model": lambda: [("model_candidates", key)],
+            "promotion_decision": lambda: [("segmentation_model", key)],
+            "segment_assignments": lambda: [("customer_features", key), *self._lines(self.periods_until(key))],
+            "segment_profiles": lambda: [("segment_assignments", key)],
+            "product_recommendations": lambda: [
                 *(("segment_assignments", other) for other in (*self.snapshots_before(key)[-1:], key)),
-                *(("clean_transactions", period) for period in self.window(key).keys),
+                *self._lines(self.window(key).keys),
             ],
-            "drift_report": [
+            "drift_report": lambda: [
                 *(("drift_report", other) for other in self.snapshots_before(key)[-1:]),
                 ("segment_assignments", key),
             ],
-        }[name]
+        }[name]()
+
+    def _lines(self, keys: Iterable[str]) -> list[tuple[str, str]]:
+        return [("clean_transactions", key) for key in keys]
 
     def _settings_of(self, name: str, key: str) -> object:
         """What a partition depends on besides what it reads from tables."""

@@ -6,6 +6,7 @@ once and everything it did is in the history that ``custseg ui`` shows.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -91,27 +92,37 @@ class Runner:
             RunFailedError: a step or a blocking check failed; what was made before it stands.
         """
         with self.home.locked():
-            self.take_in()
-            self._require_same_features()
-            last_key = self._last_key(through)
+            last_key = self.take_in(through)
             n_runs = 0
             for stage in self._stages(last_key):
                 self._execute(stage)
                 n_runs += 1
             return n_runs
 
-    def take_in(self) -> None:
-        """Read the source, unless its content is known already, and make it the home's."""
+    def take_in(self, through: date | None = None) -> str:
+        """Read the source, unless its content is known already, and make it the home's.
+
+        Returns:
+            Key of the last period to make.
+
+        Raises:
+            BadInputError: the source, the home or ``through`` cannot be used; nothing was changed.
+        """
         wanted = self.settings.source.path
         current = self.deliveries.current()
         source = wanted or (current.description if current else DEMO)
-        accepted = take_in_source(self.deliveries, source, self.settings, self.say)
-        if current and current.description == DEMO != source:
+        is_first = current is None or current.description == DEMO != source
+        with _unchanged_if_refused(self.deliveries.root):
+            accepted = take_in_source(self.deliveries, source, self.settings, self.say)
+            last_key = self._last_key(accepted, through)
+            if not is_first:
+                self._require_same_features()
+                self._refuse_loss(source, accepted)
+        if current and is_first:
             self.say("the home held the demo; it starts afresh for your data")
             self._start_afresh()
-        elif current and current.description != DEMO:
-            self._refuse_loss(source, accepted)
         self.deliveries.set_current([delivery.id for delivery in accepted], source)
+        return last_key
 
     def _stages(self, last_key: str) -> Iterator[Stage]:
         """What is left to do; each stage is worked out when the one before it is done."""
@@ -131,16 +142,14 @@ class Runner:
         segmented = [key for key in snapshots if provenance.champion_at(key)]
         yield from _ranges("segment", segmented, provenance.stale(SEGMENTED, segmented))
 
-    def _last_key(self, through: date | None) -> str:
-        keys = self.provenance.period_keys
-        if through is None:
-            return keys[-1]
-        key = key_of(period_start(through, self.settings.snapshots.cadence))
-        if key not in keys:
-            days = [day for one in self.provenance.current for day in (one.first_date, one.last_date)]
+    def _last_key(self, accepted: Sequence[Delivery], through: date | None) -> str:
+        first, last = _days_of(accepted)
+        cadence = self.settings.snapshots.cadence
+        key = key_of(period_start(through or last, cadence))
+        if key not in keys_between(first, last, cadence):
             raise BadInputError(
                 f"--through {through}",
-                f"a day the data cover, {min(days)} to {max(days)}",
+                f"a day the data cover, {first} to {last}",
                 "Name one of those, or leave it out.",
             )
         return key
@@ -182,16 +191,36 @@ class Runner:
 
     def _refuse_loss(self, source: str, accepted: Sequence[Delivery]) -> None:
         """A source that lacks periods the home has is another shop's, or a part of this one's."""
+        first, last = _days_of(accepted)
         before = set(self.provenance.period_keys)
-        days = [day for delivery in accepted for day in (delivery.first_date, delivery.last_date)]
-        lost = sorted(before - set(keys_between(min(days), max(days), self.settings.snapshots.cadence)))
+        lost = sorted(before - set(keys_between(first, last, self.settings.snapshots.cadence)))
         if lost:
             raise BadInputError(
-                f"source {source} covers {min(days)} to {max(days)}, but home {self.home.root} holds "
+                f"source {source} covers {first} to {last}, but home {self.home.root} holds "
                 f"{len(lost)} periods outside that, from {lost[0]}",
                 "a source with every period the home has",
                 "Put all files into one folder and give that, or use another home with CUSTSEG_HOME.",
             )
+
+
+@contextlib.contextmanager
+def _unchanged_if_refused(folder: Path) -> Iterator[None]:
+    """Take away again what was put into a folder for an input that is refused in the end."""
+    before = set(folder.glob("*"))
+    try:
+        yield
+    except BadInputError:
+        # A delivery is there when its .json is, so that goes first.
+        for path in sorted(set(folder.glob("*")) - before):
+            path.unlink()
+        if not before and folder.exists():
+            folder.rmdir()
+        raise
+
+
+def _days_of(deliveries: Sequence[Delivery]) -> tuple[date, date]:
+    """The first and the last day that deliveries cover."""
+    return min(one.first_date for one in deliveries), max(one.last_date for one in deliveries)
 
 
 def _ranges(job: str, keys: Sequence[str], stale: Sequence[str]) -> Iterator[Stage]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import contextlib
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -113,7 +114,15 @@ def custseg(home: Path, *arguments: object, config: str | Path | None = None) ->
         config: text, or path, of its configuration.
     """
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        # Importing MLflow, and resolving Dagster's jobs, warns of things that are theirs to change.
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", module="custseg_")
         patch.setenv("CUSTSEG_HOME", str(home))
         if config is not None:
             patch.setenv("CUSTSEG_CONFIG", str(_written(config, home)))

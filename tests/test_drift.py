@@ -17,7 +17,8 @@ from custseg_assets.domain.drift import (
     reference_from_json,
     unobserved_share,
 )
-from custseg_assets.domain.drift_reference import fit_binning, stop_ordering
+from custseg_assets.domain.drift_reference import fit_binning
+from custseg_assets.domain.lapse import stop_ordering
 from custseg_assets.domain.model import ScalingReference, Segment, SegmentationModel
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.schemas import DRIFT_REPORT

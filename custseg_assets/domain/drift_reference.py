@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from custseg_assets.domain.lapse import stop_ordering
 from custseg_assets.domain.model import Matrix, ScalingReference, SegmentationModel, nearest
 from custseg_assets.errors import BadInputError
 
@@ -26,7 +27,6 @@ _GRID = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 _PSI_CUTS = (0.2, 0.4, 0.6, 0.8)
 _CHUNK = 100_000
 _DIGITS = 9
-_SHRINK_WITH_ORDERS = ("monetary_net", "monetary_gross", "n_units", "n_products")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class DriftReference:
         means: shares of each binning's bins, shares of the clusters, then means and second moments of the features.
         covariance: of one customer's contribution to ``means``; lower triangle, row by row.
         means_all_lapsed: the same as ``means`` per customer of before, had every active customer lapsed; empty where
-            recency is no feature. See ``stop_ordering``.
+            recency is no feature. See ``lapse.stop_ordering``.
         n_customers: customers that K-means saw.
         n_refunded: customers of the rule segment Refunded.
         period_days, window_days: length of a period and of the observation window.
@@ -337,28 +337,3 @@ def _means_all_lapsed(
         return tuple(np.zeros(len(means_of(binnings, centroids, matrix[:1]))).tolist())
     means = means_of(binnings, centroids, scaling.scale(left.to_numpy()))
     return tuple((means * left.height / customers.height).tolist())
-
-
-def stop_ordering(customers: pl.DataFrame, who: pl.Expr, period_days: float, window_days: float) -> pl.DataFrame:
-    """The snapshot as it would be had some customers stopped ordering one period earlier: what a lapse is here.
-
-    Their last order is one period older. The orders of that period never happened: a customer loses the share
-    ``period_days / window_days`` of the orders, rounded, at least one, but keeps the last one; what adds up over
-    orders (spend, units) shrinks in proportion. Who thereby leaves the observation window is gone.
-
-    Args:
-        customers: at least ``recency_days``; other features are changed where they are present.
-        who: true for the customers who stopped.
-        period_days: length of a period.
-        window_days: length of the observation window.
-    """
-    changed = [pl.when(who).then(pl.col("recency_days") + period_days).otherwise("recency_days").alias("recency_days")]
-    if "frequency_orders" in customers.columns:
-        orders = pl.col("frequency_orders")
-        lost = (orders * (period_days / window_days)).round().clip(lower_bound=1)
-        kept = pl.when(who).then((orders - lost).clip(lower_bound=1)).otherwise(orders)
-        changed.append(kept.alias("frequency_orders"))
-        changed += [
-            (pl.col(name) * kept / orders).alias(name) for name in _SHRINK_WITH_ORDERS if name in customers.columns
-        ]
-    return customers.with_columns(changed).filter(pl.col("recency_days") < window_days)

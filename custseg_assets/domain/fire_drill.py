@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 
 from custseg_assets.domain.drift import DEFAULT_SETTINGS, DriftReport, DriftSettings, calibrate, measure_drift
-from custseg_assets.domain.drift_reference import fit_reference, stop_ordering
+from custseg_assets.domain.drift_reference import fit_reference
+from custseg_assets.domain.lapse import stop_ordering
 from custseg_assets.domain.model import Matrix, SegmentationModel
 from custseg_assets.errors import BadInputError
 

@@ -456,9 +456,17 @@ def scaled_features_table(features: tuple[str, ...]) -> Table:
 SCALABLE_FEATURES = tuple(
     column.name
     for column in CUSTOMER_FEATURES.columns
-    if column.dtype.is_numeric() and column.name not in ("favourite_weekday", "favourite_hour", "monthly_spend_slope")
+    if column.dtype.is_numeric()
+    and column.name
+    not in (
+        "favourite_weekday",
+        "favourite_hour",
+        "days_between_orders",
+        "monthly_spend_std",
+        "monthly_spend_slope",
+    )
 )
-"""Features that a log1p of a non-negative value makes sense for."""
+"""Features that every customer with an order has, and that a log1p of a non-negative value makes sense for."""
 
 
 def tables(features: tuple[str, ...]) -> dict[str, Table]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,17 @@ def write_page(folder: Path, table: str, frame: pl.DataFrame, results: Sequence[
             "great_expectations_version": great_expectations_version,
         },
     )
-    view: Any = DefaultJinjaPageView()
-    drawn = view.render(ValidationResultsPageRenderer().render(outcome), show_how_to_buttons=False)
+    drawn = _view().render(ValidationResultsPageRenderer().render(outcome), show_how_to_buttons=False)
     page = (_PASSED if statistics.success else _FAILED) + drawn.replace("<head>", _HEAD, 1)
     (folder / table).mkdir(parents=True, exist_ok=True)
     _replace(folder / table / f"{keys[0] if keys else 'no-rows'}.html", page)
     _replace(folder / "index.html", _index(folder))
+
+
+@cache
+def _view() -> Any:
+    """The templates, compiled once."""
+    return DefaultJinjaPageView()
 
 
 def _index(folder: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.core import ExpectationSuiteValidationResult
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.data_context import EphemeralDataContext
 
 MAX_EXAMPLES = 5
 MAX_VALUES_SHOWN = 3
@@ -182,20 +184,31 @@ def _by_period(instants: Mapping[str, datetime]) -> pl.Expr:
 
 
 def _run(frame: pl.DataFrame, table: str, rules: Mapping[str, Rule]) -> ExpectationSuiteValidationResult:
-    """Validate in a context of its own, so that nothing of it outlives the next."""
-    telemetry.switch_off()
+    """Validate with a data source of its own, which goes with the frame it holds."""
+    context = _context()
     import great_expectations as gx
     import great_expectations.expectations as gxe
-    from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     expectations = [getattr(gxe, rule.expectation)(**rule.kwargs, meta={"rule": key}) for key, rule in rules.items()]
     asset = context.data_sources.add_pandas(table).add_dataframe_asset(table)
     batch = asset.add_batch_definition_whole_dataframe(table).get_batch({"dataframe": _to_pandas(frame)})
     # The frame of the broken rows carries their positions; the values alone would not say which rows they are in.
     form = {"result_format": "BASIC", "include_unexpected_rows": True, "partial_unexpected_count": MAX_EXAMPLES}
-    return batch.validate(gx.ExpectationSuite(name=table, expectations=expectations), result_format=form)
+    outcome = batch.validate(gx.ExpectationSuite(name=table, expectations=expectations), result_format=form)
+    context.data_sources.delete(table)
+    return outcome
+
+
+@cache
+def _context() -> EphemeralDataContext:
+    """Great Expectations in memory, without progress bars: made once, as it costs more than a small validation."""
+    telemetry.switch_off()
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    return context
 
 
 def _to_pandas(frame: pl.DataFrame) -> pd.DataFrame:

@@ -48,14 +48,13 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
             history = stores.tables.read(DRIFT_REPORT)
             for key in context.partition_keys:
                 reference = _reference(stores, key)
-                comparable = history.filter(pl.col("reference_period") == reference.period, pl.col("period") < key)
                 report = measure_drift(
                     reference,
                     matrix_of(stores.tables.read(scaled_table, [key]), reference.features),
                     period=key,
                     seed=settings.model.seed,
                     n_refunded=_n_refunded(stores, key),
-                    history=comparable,
+                    history=history,
                     unobserved_share=unobserved_share(
                         stores.provenance.window(key), stores.provenance.observed_until(key)
                     ),

@@ -79,15 +79,23 @@ def publish(
         batches: partition keys with all their rows, one batch at a time in memory.
         metadata: more to show with the materialisation.
     """
-    provenance, counts, versions = stores.provenance, {}, {}
+    provenance, counts = stores.provenance, dict[str, int]()
+    versions: dict[str, int] = {}
+
+    def made_from(name: str, key: str) -> int | None:
+        # A table may read its own earlier partitions, which are in this very batch and not in the table yet.
+        is_here = name == table.name and key in versions
+        return versions[key] if is_here else stores.tables.fingerprint_of(name, key)
+
     examination = Examination(table, stores)
     for keys, frame in batches:
         is_blocked = examination.examine(frame)
-        fingerprints = {key: 0 if is_blocked else provenance.made_from(table.name, key) for key in keys}
+        for key in sorted(keys):
+            versions[key] = 0 if is_blocked else provenance.made_from(table.name, key, made_from)
+        fingerprints = {key: versions[key] for key in keys}
         stores.tables.write(table, frame, fingerprints)
         sizes = dict(frame.group_by("period").len().iter_rows())
         counts.update({key: sizes.get(key, 0) for key in keys})
-        versions.update(fingerprints)
         context.log.info("%s: %s rows in %s partitions", table.name, f"{frame.height:,}", len(keys))
     for key, n_rows in counts.items():
         context.add_asset_metadata(

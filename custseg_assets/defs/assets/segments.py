@@ -114,10 +114,11 @@ def segment_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefiniti
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]
     ) -> dg.MaterializeResult:
         outcomes: dict[str, str] = {}
+        lines = _PeriodsInMemory(stores)
 
         def recommended() -> Iterator[tuple[str, pl.DataFrame]]:
             for key in context.partition_keys:
-                frame, outcomes[key] = _recommended(stores, key)
+                frame, outcomes[key] = _recommended(stores, key, lines)
                 yield key, _of_period(frame, key)
 
         result = publish(context, stores, PRODUCT_RECOMMENDATIONS, in_batches(recommended()))
@@ -136,10 +137,27 @@ def _of_period(frame: pl.DataFrame, key: str) -> pl.DataFrame:
     return frame.select(pl.lit(key).alias("period"), pl.all())
 
 
-def _recommended(stores: Stores, key: str) -> tuple[pl.DataFrame, str]:
+class _PeriodsInMemory:
+    """Ordered lines of the window at hand; a window that moves on reads only the periods it did not have."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._periods: dict[str, pl.DataFrame] = {}
+
+    def of(self, keys: tuple[str, ...]) -> pl.DataFrame:
+        kept = {key: self._periods[key] for key in keys if key in self._periods}
+        columns = ["customer_id", "product_id", "description", "invoiced_at", "is_cancellation"]
+        for key in keys:
+            if key not in kept:
+                kept[key] = self._stores.tables.scan(CLEAN_TRANSACTIONS, [key]).select(columns).collect()
+        self._periods = kept
+        return pl.concat([kept[key] for key in keys])
+
+
+def _recommended(stores: Stores, key: str, lines: _PeriodsInMemory) -> tuple[pl.DataFrame, str]:
     """Recommendations of a snapshot, by the method that would have done best on its last period."""
     window, configured = stores.provenance.window(key), stores.settings.recommendations
-    purchases = stores.tables.scan(CLEAN_TRANSACTIONS, window.keys).collect()
+    purchases = lines.of(window.keys)
     assignments = stores.tables.read(SEGMENT_ASSIGNMENTS, [key])
     last_period = window.as_of - datetime.fromisoformat(key)
     before = stores.tables.read(SEGMENT_ASSIGNMENTS, stores.provenance.snapshots_before(key)[-1:])

@@ -1,0 +1,321 @@
+"""``make bench``: what a run costs, as a whole and by step, at several sizes of the log, written to ``RESULTS.md``.
+
+Only the standard library is imported here: the system counts the memory of the process that starts another one towards
+the peak of the one it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEMO = "demo"
+CALIBRATION_S = 0.5
+"""CPU seconds that ``calibrate`` takes on the machine the targets were set on."""
+
+FLOOR = "import dagster, mlflow, great_expectations, sklearn.cluster, matplotlib.figure"
+_PIPELINE = ("-m", "custseg_assets.cli", "run", "--source")
+_WORKLOAD = ("-m", "benchmarks.workloads")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a process and those it started took.
+
+    Attributes:
+        cpu_s: CPU seconds, user and system.
+        wall_s: seconds that passed.
+        peak_mib: largest resident memory of one process.
+        calibration_s: what ``calibrate`` took just before.
+        output: the last line the process printed.
+    """
+
+    cpu_s: float
+    wall_s: float
+    peak_mib: float
+    calibration_s: float
+    output: str
+
+    @property
+    def speed(self) -> float:
+        """By what to multiply seconds of this machine, as busy as it was, to compare them with the targets."""
+        return CALIBRATION_S / self.calibration_s
+
+    @property
+    def said(self) -> Any:
+        """What a workload returned."""
+        return json.loads(self.output)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole process that was measured, and what it is compared with.
+
+    Attributes:
+        name: what it did.
+        measured: what it took.
+        target: what it should take.
+        before: what the predecessor, or a plain program, takes.
+    """
+
+    name: str
+    measured: Measurement
+    target: str
+    before: str
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Reading, cleaning and features of one log.
+
+    Attributes:
+        name: of the log.
+        measured: the process that did them.
+    """
+
+    name: str
+    measured: Measurement
+
+    @property
+    def cpu_s(self) -> Mapping[str, float]:
+        """CPU seconds by step."""
+        steps: Mapping[str, float] = self.measured.said["cpu_s"]
+        return steps
+
+    @property
+    def total_cpu_s(self) -> float:
+        """CPU seconds of all steps."""
+        return sum(self.cpu_s.values())
+
+
+def calibrate() -> float:
+    """CPU seconds of ten million multiplications in plain Python."""
+    started = time.process_time()
+    for number in range(10_000_000):
+        number * number
+    return time.process_time() - started
+
+
+def measure(arguments: Sequence[str], home: Path | None = None) -> Measurement:
+    """Run this Python with some arguments and take its measure.
+
+    Args:
+        arguments: of the interpreter.
+        home: ``CUSTSEG_HOME`` of the process.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CUSTSEG_")}
+    # Whoever installs with `make` has every module compiled.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    if home:
+        environment["CUSTSEG_HOME"] = str(home)
+    calibration_s = calibrate()
+    started = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, *arguments], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    wall_s = time.perf_counter() - started
+    if process.returncode:
+        raise SystemExit(f"bench: exit code {process.returncode} of python {' '.join(arguments)}")
+    peak_mib = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    last_line = output.rstrip().rpartition("\n")[2]
+    return Measurement(usage.ru_utime + usage.ru_stime, wall_s, peak_mib, calibration_s, last_line)
+
+
+def measure_wholes(source: str, xlsx: str | None, home: Path) -> list[Whole]:
+    """The floor that imports set, and whole runs.
+
+    Args:
+        source: path, or ``demo``.
+        xlsx: path of the same log as a workbook, or nothing.
+        home: a folder to make homes in.
+    """
+    _say("imports")
+    # The first time compiles what is not compiled yet, which is no part of any figure.
+    measure(["-c", f"{FLOOR}, custseg_assets.engine, custseg_assets.report"])
+    floor = measure(["-c", FLOOR])
+    wholes = [Whole("imports alone, the floor of a run", floor, "–", "parts: 0.7 + 1.5 + 2.8 + 1.3 or more")]
+    for path, target, before in (
+        (source, "≤ 30 CPU s, ≤ 1,536 MiB", "–"),
+        (xlsx, "≤ 40 CPU s, ≤ 1,536 MiB", "42.6 CPU s, 821 MiB, without orchestration, checks or tracking"),
+    ):
+        if path:
+            name, folder = _name_of(path), home / f"home-{len(wholes)}"
+            _say(f"custseg run, {name}")
+            wholes.append(Whole(f"`custseg run`, {name}", measure([*_PIPELINE, path], folder), target, before))
+            _say("again")
+            again = measure([*_PIPELINE, path], folder)
+            wholes.append(Whole("the same again, nothing changed", again, "≤ 15 CPU s", "–"))
+    return wholes
+
+
+def measure_steps(source: str, xlsx: str | None, scales: Sequence[int], folder: Path) -> list[Steps]:
+    """Reading, cleaning and features, of the files as they are and of the log at each scale.
+
+    Args:
+        source: path, or ``demo``.
+        xlsx: path of the same log as a workbook, or nothing.
+        scales: how many times the log.
+        folder: for the logs and what is made of them.
+    """
+    taken_in = measure([*_WORKLOAD, "take_in", source, str(folder)]).said
+    logs = {_name_of(path): Path(path) for path in (source, xlsx) if path and path != DEMO}
+    logs |= {f"{scale}×": folder / f"{scale}x.csv" for scale in scales}
+    measured = []
+    for name, path in logs.items():
+        _say(f"steps, {name}")
+        if not path.exists():
+            measure([*_WORKLOAD, "multiply", str(folder), path.stem.removesuffix("x")])
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            arguments = [*_WORKLOAD, "steps", str(path.absolute()), taken_in["preset"], own]
+            measured.append(Steps(name, measure(arguments)))
+    return measured
+
+
+def render(source: str, wholes: Sequence[Whole], steps: Sequence[Steps], history: Sequence[Mapping[str, Any]]) -> str:
+    """The results as Markdown.
+
+    Args:
+        source: what was measured.
+        wholes: whole processes, or none.
+        steps: reading, cleaning and features of each log.
+        history: what Dagster recorded of the first whole run, or nothing.
+    """
+    every = [whole.measured for whole in wholes] + [one.measured for one in steps]
+    calibrations = [measured.calibration_s for measured in every]
+    parts = [
+        "# What a run costs",
+        "",
+        f"Made by `make bench` on {date.today():%Y-%m-%d}; do not edit. [README.md](README.md) says how to read it.",
+        "",
+        f"Machine: {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}. "
+        f"Calibration loop: {min(calibrations):.2f} to {max(calibrations):.2f} CPU s while this ran, {CALIBRATION_S} on "
+        "the machine the targets were set on; *scaled* is CPU × that ÷ the loop's time just before the measurement.",
+        f"Log: {_name_of(source)}. The targets and the figures beside them are for Online Retail, 541,909 lines.",
+    ]
+    if wholes:
+        parts += ["", "## Whole processes", "", *_wholes_table(wholes)]
+    parts += ["", "## Reading, cleaning and features", "", *_steps_table(steps)]
+    if history:
+        parts += ["", "## Steps of the first run, as Dagster recorded them", "", *_history_table(history)]
+    return "\n".join([*parts, ""])
+
+
+def _wholes_table(wholes: Sequence[Whole]) -> list[str]:
+    rows = [
+        (
+            whole.name,
+            f"{whole.measured.cpu_s:.1f}",
+            f"{whole.measured.cpu_s * whole.measured.speed:.1f}",
+            f"{whole.measured.wall_s:.1f}",
+            f"{whole.measured.peak_mib:,.0f}",
+            whole.target,
+            whole.before,
+        )
+        for whole in wholes
+    ]
+    return _table(("", "CPU s", "scaled", "wall s", "peak MiB", "target", "before"), rows)
+
+
+def _steps_table(steps: Sequence[Steps]) -> list[str]:
+    ratio = cpu_ratio(steps)
+    largest = max((scale_of(one) or 0 for one in steps), default=0)
+    rows = [("lines", *(f"{one.measured.said['n_rows']:,}" for one in steps), "", "")]
+    rows.append(("customers, last snapshot", *(f"{one.measured.said['n_customers']:,}" for one in steps), "", ""))
+    rows.append(("batches of periods", *(str(one.measured.said["n_batches"]) for one in steps), "", ""))
+    for name in dict.fromkeys(name for one in steps for name in one.cpu_s):
+        rows.append((f"{name}, CPU s", *(f"{one.cpu_s.get(name, 0):.2f}" for one in steps), "", ""))
+    before = "0.51 plain Polars script; predecessor 6.65 after load, 82–87 at 5× with all that follows"
+    rows.append(("**all, CPU s**", *(f"**{one.total_cpu_s:.2f}**" for one in steps), "", before))
+    scaled = [f"{one.total_cpu_s * one.measured.speed:.2f}" for one in steps]
+    rows.append(("all, scaled", *scaled, "≤ 1.5 at 1×", ""))
+    if ratio:
+        blanks = [""] * (len(steps) - 1)
+        rows.append((f"{largest}× in CPU s of 1×", *blanks, f"{ratio:.1f}", "≤ 22 at 20×", "6.4 at 5×"))
+    peaks = [f"{one.measured.peak_mib:,.0f}" for one in steps]
+    rows.append(("peak MiB of the process", *peaks, "≤ 6,144 at 20×", "358 plain script; 2,048 at 5×"))
+    return _table(("", *(one.name for one in steps), "target", "before"), rows)
+
+
+def scale_of(steps: Steps) -> int | None:
+    """How many times the log it is; nothing for a file as it came."""
+    factor = steps.name.removesuffix("×")
+    return int(factor) if factor != steps.name and factor.isdecimal() else None
+
+
+def cpu_ratio(steps: Sequence[Steps]) -> float | None:
+    """CPU seconds of the largest scale over those of the log itself, both on an equally fast machine."""
+    by_scale = {scale_of(one): one.total_cpu_s * one.measured.speed for one in steps}
+    largest = max((scale for scale in by_scale if scale), default=1)
+    return by_scale[largest] / by_scale[1] if largest > 1 and 1 in by_scale else None
+
+
+def _history_table(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    return _table(("job", "step", "wall s"), [(one["job"], one["step"], f"{one['wall_s']:.1f}") for one in history])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    numbers = ["---:" if name in {"CPU s", "scaled", "wall s", "peak MiB"} else "---" for name in header]
+    return [f"| {' | '.join(cells)} |" for cells in (header, numbers, *rows)]
+
+
+def _name_of(source: str) -> str:
+    return source if source == DEMO else Path(source).name
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _scales(text: str) -> list[int]:
+    scales = [int(part) for part in text.split(",")]
+    if min(scales) < 1:
+        raise ValueError(text)
+    return scales
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and write the results.
+
+    Args:
+        argv: arguments, the process' own by default.
+    """
+    parser = argparse.ArgumentParser(description=main.__doc__.splitlines()[0] if main.__doc__ else None)
+    parser.add_argument("--source", default=DEMO, help="a path, or the demo")
+    parser.add_argument("--xlsx", help="the same log as a workbook, to measure that too")
+    parser.add_argument("--scales", type=_scales, default=[1, 5, 20], help="how many times the log, such as 1,5,20")
+    parser.add_argument("--quick", action="store_true", help="only the steps, only at 1×")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("RESULTS.md"))
+    arguments = parser.parse_args(argv)
+    source = arguments.source or DEMO
+    source = source if source == DEMO else str(Path(source).absolute())
+    xlsx = arguments.xlsx and str(Path(arguments.xlsx).absolute())
+    with tempfile.TemporaryDirectory(prefix="custseg-bench-") as folder:
+        wholes = [] if arguments.quick else measure_wholes(source, xlsx, Path(folder))
+        history = measure([*_WORKLOAD, "history", str(Path(folder) / "home-1")]).said if wholes else []
+        steps = measure_steps(source, xlsx, [1] if arguments.quick else arguments.scales, Path(folder))
+    arguments.out.write_text(render(source, wholes, steps, history), encoding="utf-8")
+    _say(f"{arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,365 @@
+"""Whole runs of the command: what a home has after the first, what the next leaves alone, and how it recovers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from custseg_assets.domain import features
+from custseg_assets.provenance import CODE_VERSIONS, Provenance
+from custseg_assets.settings import Settings, load_settings
+from custseg_assets.stores import releases
+from custseg_assets.stores.home import Home
+from custseg_assets.stores.landing import DeliveryStore
+from custseg_assets.stores.registry import ModelRegistry
+from custseg_assets.stores.tables import TableStore
+from tests.shops import QUICK, Outcome, custseg, shop_log, write_log
+
+PERIODS = ["2024-01-01", "2024-02-01", "2024-03-01", "2024-04-01"]
+SNAPSHOTS = PERIODS[1:]
+BY_PERIOD = ("raw_transactions", "clean_transactions", "rejected_transactions")
+TRAINED = ("model_candidates", "segmentation_model", "promotion_decision")
+BY_SNAPSHOT = (
+    "customer_features",
+    "scaled_features",
+    "segment_assignments",
+    "segment_profiles",
+    "product_recommendations",
+    "drift_report",
+)
+TABLES = (*BY_PERIOD, *BY_SNAPSHOT, *TRAINED)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_log(shop_log(4), tmp_path_factory.mktemp("source") / "log.csv")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, source: Path) -> tuple[Path, Outcome]:
+    """A home that one run from nothing has filled, and how that run went; tests that change it take a copy."""
+    home = tmp_path_factory.mktemp("filled") / "home"
+    return home, custseg(home, "run", "--source", source, config=QUICK)
+
+
+@pytest.fixture
+def copy(filled: tuple[Path, Outcome], tmp_path: Path) -> Path:
+    return shutil.copytree(filled[0], tmp_path / "home")
+
+
+def test_a_run_from_nothing_fills_every_table(filled: tuple[Path, Outcome]) -> None:
+    home, outcome = filled
+    assert outcome.status == 0, outcome.err
+    partitions = {name: sorted(frames_of(home, name)) for name in TABLES}
+    assert partitions == {
+        **dict.fromkeys(BY_PERIOD, PERIODS),
+        **dict.fromkeys(BY_SNAPSHOT, SNAPSHOTS),
+        **dict.fromkeys(TRAINED, SNAPSHOTS[:1]),
+    }
+
+
+def test_what_a_run_says_at_the_end_is_what_was_in_the_log(filled: tuple[Path, Outcome]) -> None:
+    lines = [line.split() for line in filled[1].out.splitlines()]
+    # One line without a customer and one service line a month.
+    assert ["missing_customer", "4"] in lines
+    assert ["service_code", "4"] in lines
+    assert ["rejected", "8"] in lines
+    assert ["rows", "in", f"{shop_log(4).height:,}"] in lines
+    assert ["S1", "Champions"] in [words[:2] for words in lines]
+
+
+def test_the_first_model_is_registered_as_challenger_and_champion_and_loads(filled: tuple[Path, Outcome]) -> None:
+    import mlflow
+
+    settings = settings_of(filled[0])
+    registry = ModelRegistry(settings.tracking, filled[0] / "mlflow")
+    registered = registry.client().get_registered_model(registry.registered_model)
+    assert registered.aliases == {"challenger": 1, "champion": 1} or registered.aliases == {
+        "challenger": "1",
+        "champion": "1",
+    }
+    mlflow.set_tracking_uri(registry.uri)
+    mlflow.set_registry_uri(registry.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{registry.registered_model}@champion")
+    snapshot = frames_of(filled[0], "customer_features")[SNAPSHOTS[0]].filter(pl.col("monetary_net") > 0)
+    scored = model.predict(snapshot.select(pl.col(settings.model.features).cast(pl.Float64)).to_pandas())
+    assigned = frames_of(filled[0], "segment_assignments")[SNAPSHOTS[0]]
+    both = assigned.join(
+        snapshot.select("customer_id", scored=pl.Series(scored["segment_id"].to_list())), on="customer_id"
+    )
+    assert (both["segment_id"] == both["scored"]).all()
+
+
+def test_the_release_is_of_the_newest_snapshot_and_verifies(filled: tuple[Path, Outcome]) -> None:
+    root = filled[0] / "releases"
+    manifest = releases.verify(root, releases.current(root) or "")
+    assert (manifest.period, manifest.n_customers) == (
+        SNAPSHOTS[-1],
+        frames_of(filled[0], "segment_assignments")[SNAPSHOTS[-1]].height,
+    )
+
+
+def test_the_history_that_the_pages_show_has_every_asset_and_partition(filled: tuple[Path, Outcome]) -> None:
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(filled[0] / "dagster")) as instance:
+        made = {name: instance.get_materialized_partitions(dg.AssetKey(name)) for name in CODE_VERSIONS}
+        assert instance.get_latest_materialization_event(dg.AssetKey("serving_release")) is not None
+        assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
+    assert {name: sorted(keys) for name, keys in made.items() if name != "serving_release"} == {
+        **dict.fromkeys(BY_PERIOD, PERIODS),
+        **dict.fromkeys(BY_SNAPSHOT, SNAPSHOTS),
+        **dict.fromkeys(TRAINED, SNAPSHOTS[:1]),
+    }
+
+
+def test_a_second_run_changes_nothing_and_says_so(filled: tuple[Path, Outcome], source: Path) -> None:
+    home = filled[0]
+    before = state_of(home)
+    outcome = custseg(home, "run", "--source", source, config=QUICK)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "Nothing has changed: every table is up to date." in outcome.out
+    assert state_of(home) == before
+
+
+def test_the_status_as_json_has_what_a_program_needs(filled: tuple[Path, Outcome]) -> None:
+    status = json.loads(custseg(filled[0], "status", "--json", config=QUICK).out)
+    assert status["periods"] == [PERIODS[0], PERIODS[-1]]
+    assert status["rows"]["raw"] == status["rows"]["clean"] + sum(status["rows"]["rejected"].values())
+    assert status["champion"]["trained_on"] == SNAPSHOTS[0]
+    assert status["last_snapshot"] == SNAPSHOTS[-1]
+    assert status["drift"]["verdict"] == "stable"
+    assert status["release"] == releases.current(filled[0] / "releases")
+    assert status["stale"] == {}
+    assert sum(segment["share_customers"] for segment in status["segments"]) == pytest.approx(1)
+
+
+def test_a_home_without_anything_has_a_status_too(home: Path) -> None:
+    outcome = custseg(home, "status")
+    assert (outcome.status, outcome.out) == (0, f"home {home} is empty; 'custseg run' fills it\n")
+    assert json.loads(custseg(home, "status", "--json").out)["source"] is None
+    assert not home.exists()
+
+
+@pytest.fixture(scope="module")
+def grown(
+    filled: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict[str, Any], Outcome, dict[str, Any], Outcome]]:
+    """A copy of the home whose source got a fifth month, of which the first run made nonsense and the second did not.
+
+    Returns:
+        the home; then, for the spoiled run and the run after it, the home's state and the outcome.
+    """
+    folder = tmp_path_factory.mktemp("grown")
+    home = shutil.copytree(filled[0], folder / "home")
+    longer = write_log(shop_log(5), folder / "log.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "customer_features", spoiled(features.customer_features))
+        failed = custseg(home, "run", "--source", longer, config=QUICK)
+    after_failure = state_of(home)
+    recovered = custseg(home, "run", "--source", longer, config=QUICK)
+    yield home, after_failure, failed, state_of(home), recovered
+
+
+def test_a_failing_check_ends_the_run_and_names_itself_and_the_rows(grown: Any) -> None:
+    _, _, failed, _, _ = grown
+    assert failed.status == 1
+    last = failed.err.splitlines()[-1]
+    assert last.startswith("custseg: features 2024-05-01: check customer_features.")
+    assert "recency_days" in last
+    assert "Traceback" not in failed.err
+
+
+def test_what_a_failing_check_refuses_is_not_released(filled: tuple[Path, Outcome], grown: Any) -> None:
+    home, after_failure, *_ = grown
+    assert after_failure["release"] == releases.current(filled[0] / "releases")
+    for name in ("segment_assignments", "segment_profiles", "product_recommendations", "drift_report"):
+        assert after_failure["tables"][name] == state_of(filled[0])["tables"][name]
+    # It is there to be looked at, but counts as not made.
+    assert TableStore(home / "tables").fingerprint_of("customer_features", "2024-05-01") is not None
+    assert after_failure["fingerprints"]["customer_features", "2024-05-01"] is None
+
+
+def test_the_examples_of_a_failing_check_are_in_the_history(grown: Any) -> None:
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(grown[0] / "dagster")) as instance:
+        events = instance.get_event_records(
+            dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION, asset_key=dg.AssetKey("customer_features")),
+            limit=100,
+        )
+        checks = [record.event_log_entry.dagster_event.asset_check_evaluation_data for record in events]
+    failing = [check for check in checks if not check.passed]
+    assert failing
+    examples = failing[0].metadata["examples"].value
+    assert examples[0]["customer_id"] == "A000"
+    assert failing[0].metadata["n_unexpected"].value >= 1
+
+
+def test_the_run_after_a_failing_check_makes_what_was_left(grown: Any) -> None:
+    home, _, _, state, recovered = grown
+    assert recovered.status == 0, recovered.err
+    assert releases.verify(home / "releases", state["release"]).period == "2024-05-01"
+    assert sorted(frames_of(home, "segment_assignments")) == [*SNAPSHOTS, "2024-05-01"]
+
+
+def test_a_month_more_leaves_the_months_before_alone(filled: tuple[Path, Outcome], grown: Any) -> None:
+    before = state_of(filled[0])
+    _, _, _, after, _ = grown
+    for name in (*BY_PERIOD, *BY_SNAPSHOT):
+        kept = {path: at for path, at in after["files"].items() if path.startswith(f"{name}/") and "2024-05-01" not in path}
+        assert kept == {path: at for path, at in before["files"].items() if path.startswith(f"{name}/")}
+    for name in TRAINED:
+        assert after["tables"][name] == before["tables"][name]
+
+
+def test_a_late_line_makes_exactly_the_snapshots_stale_that_look_at_it(copy: Path, tmp_path: Path) -> None:
+    late = shop_log(4).head(1).with_columns(invoiced_at=pl.lit(datetime(2024, 2, 10)), invoice_id=pl.lit("late"))
+    source = write_log(pl.concat([shop_log(4), late]), tmp_path / "log.csv")
+    provenance = provenance_of(copy, source)
+    assert provenance.stale(BY_PERIOD, PERIODS) == ("2024-02-01",)
+    # The window has two periods: March's snapshot looks at February, April's does not.
+    assert provenance.stale(["customer_features"], SNAPSHOTS) == ("2024-02-01", "2024-03-01")
+
+
+def test_the_same_lines_in_another_file_make_nothing_stale(copy: Path, tmp_path: Path) -> None:
+    source = write_log(shop_log(4).reverse(), tmp_path / "other.csv")
+    assert stale_in(provenance_of(copy, source)) == {}
+
+
+@pytest.mark.parametrize(
+    ("section", "first_stale"),
+    [
+        ('[cleaning]\nservice_descriptions = ["THING 10001"]', "clean_transactions"),
+        ("[recommendations]\nn_items = 5", "product_recommendations"),
+        ('[source]\nencoding = "utf-8"', None),
+    ],
+)
+def test_a_setting_makes_stale_what_depends_on_it(
+    copy: Path, source: Path, section: str, first_stale: str | None
+) -> None:
+    provenance = provenance_of(copy, source, f"{QUICK}{section}\n")
+    order = [*BY_PERIOD, *BY_SNAPSHOT]
+    expected = order[order.index(first_stale) :] if first_stale else []
+    if first_stale == "product_recommendations":
+        expected = [first_stale]
+    assert list(stale_in(provenance)) == expected
+
+
+def test_another_lookback_makes_every_snapshot_stale_and_no_period(copy: Path, source: Path) -> None:
+    provenance = provenance_of(copy, source, QUICK.replace("lookback = 2", "lookback = 3"))
+    assert provenance.stale(BY_PERIOD, PERIODS) == ()
+    assert provenance.snapshot_keys == ("2024-03-01", "2024-04-01")
+    assert provenance.stale(["customer_features"], provenance.snapshot_keys) == provenance.snapshot_keys
+
+
+def test_other_features_than_the_model_in_force_has_are_refused(copy: Path, source: Path) -> None:
+    before = state_of(copy)
+    other = QUICK.replace("[model]", '[model]\nfeatures = ["recency_days", "monetary_net"]')
+    outcome = custseg(copy, "run", "--source", source, config=other)
+    assert outcome.status == 2
+    assert "[model] features = ['recency_days', 'monetary_net']; expected" in outcome.err
+    assert state_of(copy) == before
+
+
+def test_a_source_that_lacks_periods_of_the_home_is_refused(copy: Path, tmp_path: Path) -> None:
+    before, listing = state_of(copy), names_in(copy)
+    outcome = custseg(copy, "run", "--source", write_log(shop_log(2), tmp_path / "log.csv"), config=QUICK)
+    assert outcome.status == 2
+    assert "holds 2 periods outside that, from 2024-03-01; expected a source with every period" in outcome.err
+    assert (state_of(copy), names_in(copy)) == (before, listing)
+
+
+def test_through_stops_at_the_period_that_holds_the_day_and_a_later_run_goes_on(
+    tmp_path: Path, source: Path
+) -> None:
+    home = tmp_path / "home"
+    outcome = custseg(home, "run", "--source", source, "--through", "2024-01-15", config=QUICK)
+    assert outcome.status == 0, outcome.err
+    assert {name: sorted(frames_of(home, name)) for name in BY_PERIOD} == dict.fromkeys(BY_PERIOD, ["2024-01-01"])
+    status = json.loads(custseg(home, "status", "--json", config=QUICK).out)
+    assert status["stale"]["raw_transactions"] == PERIODS[1:]
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def spoiled(customer_features: Any) -> Any:
+    """The same, but the first customer ordered last in the future."""
+
+    def nonsense(*arguments: Any) -> pl.DataFrame:
+        frame: pl.DataFrame = customer_features(*arguments)
+        is_first = pl.col("customer_id") == pl.col("customer_id").min()
+        return frame.with_columns(
+            pl.when(is_first).then(pl.lit(-5)).otherwise("recency_days").cast(pl.Int64).alias("recency_days")
+        )
+
+    return nonsense
+
+
+def settings_of(home: Path, config: str = QUICK) -> Settings:
+    path = home.with_name("settings.toml")
+    path.write_text(config)
+    return load_settings(path, home=home, environment={})
+
+
+def provenance_of(home: Path, source: Path, config: str = QUICK) -> Provenance:
+    """What would have to be made if the home's source were this."""
+    settings = settings_of(home, config)
+    deliveries = DeliveryStore(home / "deliveries")
+    delivery = deliveries.accept(source, settings.source, progress=lambda _: None)
+    deliveries.set_current([delivery.id], str(source))
+    return Provenance(settings, deliveries, TableStore(home / "tables"))
+
+
+def stale_in(provenance: Provenance) -> dict[str, tuple[str, ...]]:
+    keys = {**dict.fromkeys(BY_PERIOD, PERIODS), **dict.fromkeys(BY_SNAPSHOT, SNAPSHOTS)}
+    stale = {name: provenance.stale([name], keys[name]) for name in keys}
+    return {name: found for name, found in stale.items() if found}
+
+
+def frames_of(home: Path, name: str) -> dict[str, pl.DataFrame]:
+    """The partitions of a table, each in an order of its own."""
+    path = home / "tables" / name
+    if not DeltaTable.is_deltatable(str(path)):
+        return {}
+    frame = pl.read_delta(str(path))
+    parts = frame.partition_by("period", as_dict=True)
+    return {str(key): part.sort(part.columns) for (key,), part in parts.items()}
+
+
+def state_of(home: Path) -> dict[str, Any]:
+    """Everything by which a change of a home would show, but for the order of what is in it."""
+    store = TableStore(home / "tables")
+    files = {}
+    for name in TABLES:
+        if store.version_of(name) is not None:
+            table = DeltaTable(str(home / "tables" / name))
+            for path in table.file_uris():
+                file = Path(path)
+                files[f"{name}/{file.parent.name}/{file.name}"] = file.stat().st_size
+    return {
+        "tables": {name: store.version_of(name) for name in TABLES},
+        "fingerprints": {
+            (name, key): store.fingerprint_of(name, key) for name in TABLES for key in [*PERIODS, "2024-05-01"]
+        },
+        "files": files,
+        "release": releases.current(home / "releases"),
+        "runs": sorted(path.name for path in (home / "dagster").rglob("*.db")),
+    }
+
+
+def names_in(home: Path) -> list[str]:
+    return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.name != "lock")
