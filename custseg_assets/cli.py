@@ -66,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
 
+    drill = commands.add_parser("fire-drill", parents=[shared], help="inject known changes and say which are seen")
+    drill.add_argument("--partition", metavar="KEY", help="the snapshot; the newest complete one without it")
+    drill.add_argument(
+        "--customers", metavar="N", type=int, help="in each report; as many as the snapshot has without it"
+    )
+    drill.add_argument("--repetitions", metavar="N", type=int, default=200, help="of each change (200)")
+    drill.set_defaults(command=_fire_drill)
+
     export = commands.add_parser("export", parents=[shared], help="write a table to a file")
     export.add_argument("table", metavar="TABLE")
     export.add_argument("--partition", metavar="KEY", help="one period or snapshot; all without it")
@@ -105,6 +113,16 @@ def _status(arguments: argparse.Namespace) -> int:
     from custseg_assets.settings import load_settings
 
     print(report.status(load_settings(arguments.config), as_json=arguments.json))
+    return 0
+
+
+def _fire_drill(arguments: argparse.Namespace) -> int:
+    from custseg_assets import report
+    from custseg_assets.drill import fire_drill
+    from custseg_assets.settings import load_settings
+
+    settings = load_settings(arguments.config)
+    print(fire_drill(settings, arguments.partition, arguments.customers, arguments.repetitions, report.say))
     return 0
 
 

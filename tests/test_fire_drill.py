@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain.drift import DriftSettings, Effects
-from custseg_assets.domain.fire_drill import run_fire_drill, scenarios, wilson_interval
+from custseg_assets.domain.fire_drill import run_fire_drill, scenarios
+from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.model import Segment, SegmentationModel, measure_reference
 from custseg_assets.errors import BadInputError
 

@@ -13,9 +13,10 @@ import pytest
 
 from custseg_assets.domain import features, recommendations
 from custseg_assets.domain.cleaning import CleaningRules, classify, clean_lines
+from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.model import measure_reference
 from custseg_assets.domain.periods import window_of
-from custseg_assets.domain.recommendations import METHODS, Method, evaluate, recommend, wilson_interval
+from custseg_assets.domain.recommendations import METHODS, Method, evaluate, recommend
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
 from tests.lines import clean_rows
 

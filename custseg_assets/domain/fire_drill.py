@@ -18,6 +18,7 @@ import polars as pl
 
 from custseg_assets.domain.drift import DEFAULT_SETTINGS, DriftReport, DriftSettings, calibrate, measure_drift
 from custseg_assets.domain.drift_reference import fit_reference
+from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.lapse import stop_ordering
 from custseg_assets.domain.model import Matrix, SegmentationModel
 from custseg_assets.errors import BadInputError
@@ -25,7 +26,6 @@ from custseg_assets.errors import BadInputError
 Change = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
 Expected = Literal["quiet", "alarm", "open"]
 
-_Z_95 = 1.959963984540054
 _NEEDED = ("recency_days", "frequency_orders", "monetary_net")
 
 
@@ -185,19 +185,6 @@ class FireDrillResult:
                 }
             )
         return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"limit": pl.Float64})
-
-
-def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a rate, by Wilson (1927); never leaves 0 to 1 and is honest at both ends.
-
-    >>> low, high = wilson_interval(0, 200)
-    >>> round(low, 4), round(high, 4)
-    (0.0, 0.0188)
-    """
-    rate, shrink = hits / trials, 1 + _Z_95**2 / trials
-    middle = (rate + _Z_95**2 / (2 * trials)) / shrink
-    half = _Z_95 / shrink * float(np.sqrt(rate * (1 - rate) / trials + _Z_95**2 / (4 * trials**2)))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def run_fire_drill(

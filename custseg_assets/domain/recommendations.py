@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import polars as pl
 
+from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
 
 Method = Literal["global_all", "global_recent", "segment_recent"]
@@ -39,7 +40,6 @@ MIN_TEST_CUSTOMERS = 30
 
 _WEIGHT_UNIT = 1_000_000
 _CUSTOMERS_AT_ONCE = 50_000
-_Z_95 = 1.959963984540054
 
 
 def recommend(
@@ -259,18 +259,6 @@ def evaluate(
     winner = max(scores, key=lambda score: score.n_hits)
     sentence = _sentence(winner, scores, len(test), n_items)
     return RecommendationEvaluation(cut, as_of, n_items, len(test), tuple(scores), winner.method, sentence)
-
-
-def wilson_interval(n_hits: int, n_trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share (E. B. Wilson, 1927, JASA 22), which stays sensible near 0 and 1.
-
-    >>> tuple(round(end, 3) for end in wilson_interval(5, 10))
-    (0.237, 0.763)
-    """
-    share, z2 = n_hits / n_trials, _Z_95**2
-    middle = (share + z2 / (2 * n_trials)) / (1 + z2 / n_trials)
-    half = _Z_95 / (1 + z2 / n_trials) * math.sqrt(share * (1 - share) / n_trials + z2 / (4 * n_trials**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _sentence(winner: MethodScore, scores: list[MethodScore], n_customers: int, n_items: int) -> str:
