@@ -16,18 +16,33 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEMO = "demo"
-CALIBRATION_S = 0.5
-"""CPU seconds that ``calibrate`` takes on the machine the targets were set on."""
-
+TIMES = "×"
+OTHER_SNAPSHOTS = "features, other snapshots"
 FLOOR = "import dagster, mlflow, great_expectations, sklearn.cluster, matplotlib.figure"
+COMPILE = """
+import compileall, sysconfig
+for folder in (sysconfig.get_path("purelib"), "custseg_assets"):
+    compileall.compile_dir(folder, quiet=2)
+"""
+"""`make` compiles what it installs; a run that has to do so pays for it once, and that is no part of any figure."""
+
 _PIPELINE = ("-m", "custseg_assets.cli", "run", "--source")
 _WORKLOAD = ("-m", "benchmarks.workloads")
+_ONE, _ALL = "**with the last snapshot, CPU s**", "**with all snapshots, CPU s**"
+_RATIO, _PEAK = "with all snapshots, over 1×", "peak MiB of the process"
+_COMPARED = {
+    _ONE: ("≤ 1.5 at 1×", "6.65 after loading; a plain Polars script 0.51"),
+    _ALL: ("", "82–87 at 5×, with everything after it"),
+    _RATIO: ("≤ 22 at 20×", "6.4 at 5×"),
+    _PEAK: ("≤ 6,144 at 20×", "2,048 at 5×; a plain Polars script 358 at 1×"),
+}
+"""Target and earlier figure of a row."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +53,15 @@ class Measurement:
         cpu_s: CPU seconds, user and system.
         wall_s: seconds that passed.
         peak_mib: largest resident memory of one process.
-        calibration_s: what ``calibrate`` took just before.
+        loop_s: what ``calibrate`` took just before.
         output: the last line the process printed.
     """
 
     cpu_s: float
     wall_s: float
     peak_mib: float
-    calibration_s: float
+    loop_s: float
     output: str
-
-    @property
-    def speed(self) -> float:
-        """By what to multiply seconds of this machine, as busy as it was, to compare them with the targets."""
-        return CALIBRATION_S / self.calibration_s
 
     @property
     def said(self) -> Any:
@@ -83,10 +93,12 @@ class Steps:
     Attributes:
         name: of the log.
         measured: the process that did them.
+        scale: how many times the log it is; nothing for a file as it came.
     """
 
     name: str
     measured: Measurement
+    scale: int | None = None
 
     @property
     def cpu_s(self) -> Mapping[str, float]:
@@ -95,13 +107,18 @@ class Steps:
         return steps
 
     @property
+    def one_snapshot_cpu_s(self) -> float:
+        """CPU seconds of all steps but the snapshots before the last."""
+        return self.total_cpu_s - self.cpu_s.get(OTHER_SNAPSHOTS, 0.0)
+
+    @property
     def total_cpu_s(self) -> float:
         """CPU seconds of all steps."""
         return sum(self.cpu_s.values())
 
 
 def calibrate() -> float:
-    """CPU seconds of ten million multiplications in plain Python."""
+    """CPU seconds of ten million multiplications in plain Python: how fast this machine is, as busy as it is."""
     started = time.process_time()
     for number in range(10_000_000):
         number * number
@@ -119,25 +136,23 @@ def measure(arguments: Sequence[str], home: Path | None = None) -> Measurement:
         SystemExit: it failed.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CUSTSEG_")}
-    # Whoever installs with `make` has every module compiled.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if home:
         environment["CUSTSEG_HOME"] = str(home)
-    calibration_s = calibrate()
+    loop_s = calibrate()
     started = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, *arguments], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        output = process.stdout.read()
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen([sys.executable, *arguments], cwd=REPOSITORY, env=environment, stdout=printed)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(0)
+        output = printed.read()
     wall_s = time.perf_counter() - started
     if process.returncode:
         raise SystemExit(f"bench: exit code {process.returncode} of python {' '.join(arguments)}")
     peak_mib = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     last_line = output.rstrip().rpartition("\n")[2]
-    return Measurement(usage.ru_utime + usage.ru_stime, wall_s, peak_mib, calibration_s, last_line)
+    return Measurement(usage.ru_utime + usage.ru_stime, wall_s, peak_mib, loop_s, last_line)
 
 
 def measure_wholes(source: str, xlsx: str | None, home: Path) -> list[Whole]:
@@ -149,8 +164,7 @@ def measure_wholes(source: str, xlsx: str | None, home: Path) -> list[Whole]:
         home: a folder to make homes in.
     """
     _say("imports")
-    # The first time compiles what is not compiled yet, which is no part of any figure.
-    measure(["-c", f"{FLOOR}, custseg_assets.engine, custseg_assets.report"])
+    measure(["-c", COMPILE])
     floor = measure(["-c", FLOOR])
     wholes = [Whole("imports alone, the floor of a run", floor, "–", "parts: 0.7 + 1.5 + 2.8 + 1.3 or more")]
     for path, target, before in (
@@ -163,7 +177,7 @@ def measure_wholes(source: str, xlsx: str | None, home: Path) -> list[Whole]:
             wholes.append(Whole(f"`custseg run`, {name}", measure([*_PIPELINE, path], folder), target, before))
             _say("again")
             again = measure([*_PIPELINE, path], folder)
-            wholes.append(Whole("the same again, nothing changed", again, "≤ 15 CPU s", "–"))
+            wholes.append(Whole("the same command again", again, "≤ 15 CPU s", "–"))
     return wholes
 
 
@@ -177,17 +191,21 @@ def measure_steps(source: str, xlsx: str | None, scales: Sequence[int], folder: 
         folder: for the logs and what is made of them.
     """
     taken_in = measure([*_WORKLOAD, "take_in", source, str(folder)]).said
-    logs = {_name_of(path): Path(path) for path in (source, xlsx) if path and path != DEMO}
-    logs |= {f"{scale}×": folder / f"{scale}x.csv" for scale in scales}
-    measured = []
-    for name, path in logs.items():
+
+    def measured(name: str, path: Path, scale: int | None = None) -> Steps:
         _say(f"steps, {name}")
-        if not path.exists():
-            measure([*_WORKLOAD, "multiply", str(folder), path.stem.removesuffix("x")])
         with tempfile.TemporaryDirectory(dir=folder) as own:
-            arguments = [*_WORKLOAD, "steps", str(path.absolute()), taken_in["preset"], own]
-            measured.append(Steps(name, measure(arguments)))
-    return measured
+            arguments = [*_WORKLOAD, "steps", str(path), taken_in["preset"], own]
+            return Steps(name, measure(arguments), scale)
+
+    steps = [measured(_name_of(path), Path(path)) for path in (source, xlsx) if path and path != DEMO]
+    for scale in scales:
+        log = folder / f"{scale}x.csv"
+        if not log.exists():
+            _say(f"writing the log {scale}{TIMES}")
+            measure([*_WORKLOAD, "multiply", str(folder), str(scale)])
+        steps.append(measured(f"{scale}{TIMES}", log, scale))
+    return steps
 
 
 def render(source: str, wholes: Sequence[Whole], steps: Sequence[Steps], history: Sequence[Mapping[str, Any]]) -> str:
@@ -200,16 +218,16 @@ def render(source: str, wholes: Sequence[Whole], steps: Sequence[Steps], history
         history: what Dagster recorded of the first whole run, or nothing.
     """
     every = [whole.measured for whole in wholes] + [one.measured for one in steps]
-    calibrations = [measured.calibration_s for measured in every]
+    loops_s = [measured.loop_s for measured in every]
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     parts = [
         "# What a run costs",
         "",
-        f"Made by `make bench` on {date.today():%Y-%m-%d}; do not edit. [README.md](README.md) says how to read it.",
+        f"Made by `make bench` on {datetime.now(UTC):%Y-%m-%d}; [README.md](README.md) says how to read it.",
         "",
-        f"Machine: {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}. "
-        f"Calibration loop: {min(calibrations):.2f} to {max(calibrations):.2f} CPU s while this ran, {CALIBRATION_S} on "
-        "the machine the targets were set on; *scaled* is CPU × that ÷ the loop's time just before the measurement.",
-        f"Log: {_name_of(source)}. The targets and the figures beside them are for Online Retail, 541,909 lines.",
+        f"- Machine: {machine}",
+        f"- Calibration loop: {min(loops_s):.2f} to {max(loops_s):.2f} CPU s while this ran",
+        f"- Log: {_name_of(source)}; targets and figures from before are for Online Retail, 541,909 lines",
     ]
     if wholes:
         parts += ["", "## Whole processes", "", *_wholes_table(wholes)]
@@ -224,48 +242,42 @@ def _wholes_table(wholes: Sequence[Whole]) -> list[str]:
         (
             whole.name,
             f"{whole.measured.cpu_s:.1f}",
-            f"{whole.measured.cpu_s * whole.measured.speed:.1f}",
             f"{whole.measured.wall_s:.1f}",
             f"{whole.measured.peak_mib:,.0f}",
+            f"{whole.measured.loop_s:.2f}",
             whole.target,
             whole.before,
         )
         for whole in wholes
     ]
-    return _table(("", "CPU s", "scaled", "wall s", "peak MiB", "target", "before"), rows)
+    return _table(("", "CPU s", "wall s", "peak MiB", "loop s", "target", "before"), rows)
 
 
 def _steps_table(steps: Sequence[Steps]) -> list[str]:
+    names = dict.fromkeys(name for one in steps for name in one.cpu_s)
     ratio = cpu_ratio(steps)
-    largest = max((scale_of(one) or 0 for one in steps), default=0)
-    rows = [("lines", *(f"{one.measured.said['n_rows']:,}" for one in steps), "", "")]
-    rows.append(("customers, last snapshot", *(f"{one.measured.said['n_customers']:,}" for one in steps), "", ""))
-    rows.append(("batches of periods", *(str(one.measured.said["n_batches"]) for one in steps), "", ""))
-    for name in dict.fromkeys(name for one in steps for name in one.cpu_s):
-        rows.append((f"{name}, CPU s", *(f"{one.cpu_s.get(name, 0):.2f}" for one in steps), "", ""))
-    before = "0.51 plain Polars script; predecessor 6.65 after load, 82–87 at 5× with all that follows"
-    rows.append(("**all, CPU s**", *(f"**{one.total_cpu_s:.2f}**" for one in steps), "", before))
-    scaled = [f"{one.total_cpu_s * one.measured.speed:.2f}" for one in steps]
-    rows.append(("all, scaled", *scaled, "≤ 1.5 at 1×", ""))
-    if ratio:
-        blanks = [""] * (len(steps) - 1)
-        rows.append((f"{largest}× in CPU s of 1×", *blanks, f"{ratio:.1f}", "≤ 22 at 20×", "6.4 at 5×"))
-    peaks = [f"{one.measured.peak_mib:,.0f}" for one in steps]
-    rows.append(("peak MiB of the process", *peaks, "≤ 6,144 at 20×", "358 plain script; 2,048 at 5×"))
+    columns = [
+        {
+            "lines": f"{one.measured.said['n_rows']:,}",
+            "customers, last snapshot": f"{one.measured.said['n_customers']:,}",
+            "batches of periods": str(one.measured.said["n_batches"]),
+            **{f"{name}, CPU s": f"{one.cpu_s.get(name, 0):.2f}" for name in names},
+            _ONE: f"{one.one_snapshot_cpu_s:.2f}",
+            _ALL: f"{one.total_cpu_s:.2f}",
+            _RATIO: f"{ratio[one.name]:.1f}" if one.name in ratio else "",
+            _PEAK: f"{one.measured.peak_mib:,.0f}",
+            "calibration loop, CPU s": f"{one.measured.loop_s:.2f}",
+        }
+        for one in steps
+    ]
+    rows = [(name, *(column[name] for column in columns), *_COMPARED.get(name, ("", ""))) for name in columns[0]]
     return _table(("", *(one.name for one in steps), "target", "before"), rows)
 
 
-def scale_of(steps: Steps) -> int | None:
-    """How many times the log it is; nothing for a file as it came."""
-    factor = steps.name.removesuffix("×")
-    return int(factor) if factor != steps.name and factor.isdecimal() else None
-
-
-def cpu_ratio(steps: Sequence[Steps]) -> float | None:
-    """CPU seconds of the largest scale over those of the log itself, both on an equally fast machine."""
-    by_scale = {scale_of(one): one.total_cpu_s * one.measured.speed for one in steps}
-    largest = max((scale for scale in by_scale if scale), default=1)
-    return by_scale[largest] / by_scale[1] if largest > 1 and 1 in by_scale else None
+def cpu_ratio(steps: Sequence[Steps]) -> dict[str, float]:
+    """CPU seconds of each scale over those of the log itself."""
+    costs = {one.scale: one.total_cpu_s for one in steps if one.scale}
+    return {f"{scale}{TIMES}": cost / costs[1] for scale, cost in costs.items()} if 1 in costs else {}
 
 
 def _history_table(history: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -273,8 +285,7 @@ def _history_table(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    numbers = ["---:" if name in {"CPU s", "scaled", "wall s", "peak MiB"} else "---" for name in header]
-    return [f"| {' | '.join(cells)} |" for cells in (header, numbers, *rows)]
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 def _name_of(source: str) -> str:
@@ -286,6 +297,7 @@ def _say(line: str) -> None:
 
 
 def _scales(text: str) -> list[int]:
+    """The numbers of a list; ``argparse`` makes a message of the error."""
     scales = [int(part) for part in text.split(",")]
     if min(scales) < 1:
         raise ValueError(text)
@@ -305,8 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="only the steps, only at 1×")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("RESULTS.md"))
     arguments = parser.parse_args(argv)
-    source = arguments.source or DEMO
-    source = source if source == DEMO else str(Path(source).absolute())
+    source = DEMO if arguments.source in {"", DEMO} else str(Path(arguments.source).absolute())
     xlsx = arguments.xlsx and str(Path(arguments.xlsx).absolute())
     with tempfile.TemporaryDirectory(prefix="custseg-bench-") as folder:
         wholes = [] if arguments.quick else measure_wholes(source, xlsx, Path(folder))

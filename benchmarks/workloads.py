@@ -21,13 +21,14 @@ import polars as pl
 from custseg_assets.defs.assets.publishing import key_batches
 from custseg_assets.domain import cleaning, features
 from custseg_assets.domain.schemas import MAPPED_NAMES
+from custseg_assets.errors import CustsegError
 from custseg_assets.provenance import Provenance
 from custseg_assets.runner import take_in_source
 from custseg_assets.settings import Settings
 from custseg_assets.stores.landing import DeliveryStore
 from custseg_assets.stores.tables import TableStore
 
-READING, CLEANING, ORDERS = "reading", "cleaning", "orders and products"
+TAKING_IN, READING, CLEANING, ORDERS = "taking in", "reading back", "cleaning", "orders and products"
 LAST_SNAPSHOT, OTHER_SNAPSHOTS = "features, last snapshot", "features, other snapshots"
 
 
@@ -83,8 +84,8 @@ def multiply(folder: str, factor: str) -> None:
 def steps(source: str, preset: str, folder: str) -> dict[str, Any]:
     """Reading, cleaning and features as the assets do them, in their batches, but without Dagster, checks and tables.
 
-    Reading is all that ``custseg run`` does to take a file in: recognise, type, keep as Parquet with a digest of each
-    day, and read the periods back.
+    Taking in is all that ``custseg run`` does with a file: recognise it, type it, keep it as Parquet with a digest of
+    each day.
 
     Args:
         source: path of a file or folder.
@@ -96,7 +97,7 @@ def steps(source: str, preset: str, folder: str) -> dict[str, Any]:
     """
     settings = Settings.model_validate({"source": {"preset": preset or None}})
     clock, store = Clock(), DeliveryStore(Path(folder) / "deliveries")
-    with clock.step(READING):
+    with clock.step(TAKING_IN):
         deliveries = take_in_source(store, source, settings, _say)
         store.set_current([delivery.id for delivery in deliveries], source)
     provenance = Provenance(settings, store, TableStore(Path(folder) / "tables"))
@@ -155,4 +156,7 @@ WORKLOADS: Mapping[str, Callable[..., Any]] = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(WORKLOADS[sys.argv[1]](*sys.argv[2:])))
+    try:
+        print(json.dumps(WORKLOADS[sys.argv[1]](*sys.argv[2:])))
+    except CustsegError as error:
+        sys.exit(f"bench: {error}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.resources
 import os
 import socket
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 
@@ -23,6 +22,12 @@ from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, Settings
 from custseg_assets.stores.home import Home
 
 COMMAND_TAG = "custseg/command"
+_PERIODS_TAG = "custseg/periods"
+_CODE_LOCATION = "custseg_assets.definitions"
+# Dagster lists a run with a job of a code location only where this says so; its own launcher sets the same.
+_LISTED = {".dagster/repository": f"__repository__@{_CODE_LOCATION}"}
+# True, but nothing that who reads the pages can do anything about.
+_UNHEARD = "ignore:Function `dev_command` is superseded,ignore:Asset job train materializes assets with varying"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -72,14 +77,15 @@ class Engine:
         progress = _Progress(self._say)
         self._instance.add_event_listener(run_id, progress)
         is_one = stage.first_key == stage.last_key
-        span = {} if is_one else {_RANGE_START: stage.first_key, _RANGE_END: stage.last_key}
+        first, last = stage.first_key, stage.last_key
+        span = {} if is_one else {_RANGE_START: first, _RANGE_END: last, _PERIODS_TAG: f"{first} … {last}"}
         result = job.execute_in_process(
             instance=self._instance,
             run_id=run_id,
             raise_on_error=False,
             run_config=_QUIET,
             partition_key=stage.first_key if is_one else None,
-            tags={COMMAND_TAG: "run", **span},
+            tags={COMMAND_TAG: "run", **_LISTED, **span},
         )
         if not result.success:
             raise RunFailedError(f"{stage}: {progress.failure or 'failed'} (Dagster run {run_id})")
@@ -119,27 +125,27 @@ class _Progress:
             self._report_check(event.asset_check_evaluation_data)
         elif event.event_type_value == "STEP_FAILURE":
             error = event.step_failure_data.error
-            self.failure = self.failure or f"step {event.step_key} failed: {_first_cause(error)}"
+            self.failure = self.failure or f"step {event.step_key} failed: {_cause_of(error)}"
         elif event.event_type_value == "PIPELINE_FAILURE" and event.job_failure_data.error:
-            self.failure = self.failure or _first_cause(event.job_failure_data.error)
+            self.failure = self.failure or _cause_of(event.job_failure_data.error)
 
     def _report_check(self, check: Any) -> None:
         label = f"check {check.asset_key.to_user_string()}.{check.check_name}"
-        said = check.metadata.get("summary")
+        said, examples = check.metadata.get("summary"), check.metadata.get("examples")
         line = f"{label} failed: {said.value if said else check.description or ''}"
+        if examples and examples.value:
+            line += "; for example " + ", ".join(f"{name} {value}" for name, value in examples.value[0].items())
         self._say(f"    ! {line}")
         if check.blocking:
             self.failure = self.failure or line
 
 
-def _first_cause(error: Any) -> str:
-    """What went wrong in the end, in one line, below what Dagster wraps around it."""
-    while error.cause:
-        error = error.cause
-    return " ".join(error.message.split())
+def _cause_of(error: Any) -> str:
+    """What went wrong, in one line, without what Dagster wraps around it."""
+    return " ".join((error.cause or error).message.split())
 
 
-def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[str], None]) -> int:
+def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[str], None]) -> NoReturn:
     """Dagster's web interface and daemon on a home, on loopback, until it is stopped.
 
     Args:
@@ -158,11 +164,13 @@ def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[s
             runner.take_in()
     prepare_instance(runner.home)
     environment = {**os.environ, "DAGSTER_HOME": str(runner.home.dagster), HOME_VARIABLE: str(settings.home)}
+    environment["PYTHONWARNINGS"] = _UNHEARD
     if config:
         environment[CONFIG_VARIABLE] = str(Path(config).absolute())
     say(f"Dagster on http://127.0.0.1:{port}, home {settings.home}; stop it with Ctrl-C")
     dagster = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
-    return subprocess.call([*dagster, "--module-name", "custseg_assets.definitions"], env=environment)  # noqa: S603
+    # Dagster takes this process over, so that whoever stops it stops Dagster, and nothing stays behind.
+    os.execve(sys.executable, [*dagster, "--module-name", _CODE_LOCATION], environment)  # noqa: S606
 
 
 def _require_free(port: int) -> None:

@@ -36,7 +36,7 @@ def export_table(settings: Settings, name: str, key: str | None, out: Path) -> i
             f"--out {out}", f"a name that ends in {' or '.join(_SUFFIXES)}", "Choose one of the formats."
         )
     keys = store.keys(table)
-    if key is not None and key not in keys:
+    if key is not None and key not in keys and store.fingerprint_of(name, key) is None:
         raise BadInputError(
             f"partition {key} of {name}", f"one of {', '.join(keys)}", "Name one of those, or leave it out for all."
         )
@@ -52,6 +52,8 @@ def export_table(settings: Settings, name: str, key: str | None, out: Path) -> i
         raise BadInputError(
             f"--out {out}: {error.strerror or error}", "a file that can be written", "Name another."
         ) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
     return frame.height
 
 

@@ -142,6 +142,11 @@ class Provenance:
         table = self._tables.read(schemas.SEGMENTATION_MODEL, [champion[0]])
         return model_from_json(table["model_json"].item())
 
+    def is_held(self, key: str) -> bool:
+        """Whether a model was in force before a snapshot came, so that none is trained on it unasked."""
+        champion = self.champion_at(key)
+        return champion is not None and champion[0] < key
+
     def model_in_force(self, key: str) -> SegmentationModel:
         """The same, where there has to be one.
 
@@ -206,7 +211,7 @@ class Provenance:
             return self._lines(self.window(key).keys)
         return {
             "scaled_features": lambda: [("customer_features", key)],
-            "model_candidates": lambda: [("customer_features", key)],
+            "model_candidates": lambda: [] if self.is_held(key) else [("customer_features", key)],
             "segmentation_model": lambda: [("model_candidates", key)],
             "promotion_decision": lambda: [("segmentation_model", key)],
             "segment_assignments": lambda: [("customer_features", key), *self._lines(self.periods_until(key))],
@@ -230,7 +235,7 @@ class Provenance:
         # Before the first model a snapshot's own statistics are the reference; the model then trained carries the
         # same, so that its promotion does not make its own input stale.
         in_force_before = champion[1] if champion and champion[0] < key else None
-        model = settings.model.model_dump(mode="json")
+        model = in_force_before or settings.model.model_dump(mode="json")
         return {
             "raw_transactions": lambda: self._content.get(key),
             "clean_transactions": lambda: vars(self.cleaning_rules),

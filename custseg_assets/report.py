@@ -12,7 +12,7 @@ import polars as pl
 from custseg_assets.domain import schemas
 from custseg_assets.provenance import Provenance
 from custseg_assets.runner import INGESTED, SEGMENTED, Runner
-from custseg_assets.settings import Settings
+from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE, Settings
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.landing import DeliveryStore
 from custseg_assets.stores.tables import TableStore
@@ -113,7 +113,8 @@ def _stale(provenance: Provenance) -> dict[str, list[str]]:
     snapshots = provenance.snapshot_keys
     segmented = [key for key in snapshots if provenance.champion_at(key)]
     keys_of = dict.fromkeys(INGESTED, provenance.period_keys)
-    keys_of |= {"customer_features": snapshots, **dict.fromkeys(SEGMENTED, tuple(segmented))}
+    keys_of |= {"customer_features": snapshots}
+    keys_of |= dict.fromkeys(("scaled_features", *SEGMENTED), tuple(segmented))
     stale = {name: list(provenance.stale([name], keys)) for name, keys in keys_of.items()}
     return {name: keys for name, keys in stale.items() if keys}
 
@@ -151,10 +152,14 @@ def _segment_lines(state: dict[str, Any]) -> list[str]:
 
 
 def _next_lines(state: dict[str, Any]) -> list[str]:
-    home = f"CUSTSEG_HOME={state['home']} "
+    home = Path(state["home"])
+    invoked = Path(sys.argv[0])
+    command = str(invoked) if invoked.name == "custseg" else "custseg"
+    prefix = "" if home == Path.cwd() / DEFAULT_HOME else f"{HOME_VARIABLE}={home} "
+    table = "segment_assignments" if state["champion"] else "customer_features"
     return [
         "look next",
-        f"  {home}custseg ui                       the graph, checks, pictures and history",
-        f"  {home}custseg export segment_assignments --out segments.csv",
-        f"  {state['home']}/data_docs/index.html   what was checked, in detail",
+        f"  {prefix}{command} ui",
+        f"  {prefix}{command} export {table} --out {table}.csv",
+        f"  {home / 'data_docs' / 'index.html'}",
     ]

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
 from custseg_assets.domain.periods import key_of, keys_between, period_start
 from custseg_assets.errors import BadInputError
 from custseg_assets.provenance import Provenance
 from custseg_assets.settings import DEMO, Settings
-from custseg_assets.stores.home import Home
+from custseg_assets.stores.home import Home, replace_text
 from custseg_assets.stores.landing import Delivery, DeliveryStore
 from custseg_assets.stores.sources import list_source_files
 from custseg_assets.stores.tables import TableStore
@@ -37,7 +37,6 @@ _DEMO_VERSION = 1
 INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
 TRAINED = ("model_candidates", "segmentation_model", "promotion_decision")
 SEGMENTED = (
-    "scaled_features",
     "segment_assignments",
     "segment_profiles",
     "product_recommendations",
@@ -116,18 +115,19 @@ class Runner:
             accepted = take_in_source(self.deliveries, source, self.settings, self.say)
             last_key = self._last_key(accepted, through)
             if not is_first:
-                self._require_same_features()
+                self._require_same_shape()
                 self._refuse_loss(source, accepted)
         if current and is_first:
             self.say("the home held the demo; it starts afresh for your data")
             self._start_afresh()
+        replace_text(self._shape_file(), json.dumps(_shape_of(self.settings)))
         self.deliveries.set_current([delivery.id for delivery in accepted], source)
         return last_key
 
     def _stages(self, last_key: str) -> Iterator[Stage]:
         """What is left to do; each stage is worked out when the one before it is done."""
         abandoned = self._abandoned()
-        if abandoned:
+        if abandoned and abandoned.last_key in self.provenance.period_keys:
             self.say(f"an earlier run ended in the middle of {abandoned}; doing that again")
             yield abandoned
         provenance = self.provenance
@@ -140,6 +140,9 @@ class Runner:
                 yield Stage("train", key, key)
         provenance = self.provenance
         segmented = [key for key in snapshots if provenance.champion_at(key)]
+        yield from _ranges("scale", segmented, provenance.stale(("scaled_features",), segmented))
+        held = [key for key in snapshots if provenance.is_held(key)]
+        yield from _ranges("hold", held, provenance.stale(TRAINED, held))
         yield from _ranges("segment", segmented, provenance.stale(SEGMENTED, segmented))
 
     def _last_key(self, accepted: Sequence[Delivery], through: date | None) -> str:
@@ -156,9 +159,7 @@ class Runner:
 
     def _execute(self, stage: Stage) -> None:
         marker = self.home.root / _MARKER
-        written = marker.with_suffix(".new")
-        written.write_text(json.dumps(vars(stage)), encoding="utf-8")
-        written.replace(marker)
+        replace_text(marker, json.dumps(vars(stage)))
         if self._engine is None:
             from custseg_assets.engine import Engine
 
@@ -174,20 +175,25 @@ class Runner:
     def _start_afresh(self) -> None:
         """Remove what was made of the demo; what was just taken in stays."""
         for folder in (self.home.tables, self.home.releases, self.home.data_docs, self.home.mlflow, self.home.dagster):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                # Renamed first: what is half removed must not be seen.
+                shutil.rmtree(folder.rename(folder.with_name(f".removing-{folder.name}")))
         (self.home.root / _MARKER).unlink(missing_ok=True)
 
-    def _require_same_features(self) -> None:
-        """The model in force scores what it was trained on; other features need a home, and a history, of their own."""
-        champions = self.provenance.champions
-        model = self.provenance.model_at(champions[-1][0]) if champions else None
-        wanted = self.settings.model.features
-        if model and model.features != wanted:
-            raise BadInputError(
-                f"[model] features = {list(wanted)}",
-                f"{list(model.features)}, which the model in force in {self.home.root} was trained on",
-                "Use another home with CUSTSEG_HOME, or take the features back.",
-            )
+    def _require_same_shape(self) -> None:
+        """What shapes every table of a home cannot change in it: old and new partitions would not be comparable."""
+        made = self._shape_file()
+        before = json.loads(made.read_text(encoding="utf-8")) if made.exists() else {}
+        for name, value in _shape_of(self.settings).items():
+            if name in before and before[name] != value:
+                raise BadInputError(
+                    f"{name} = {value!r}",
+                    f"{before[name]!r}, with which home {self.home.root} was made",
+                    "Use another home with CUSTSEG_HOME, or take the setting back.",
+                )
+
+    def _shape_file(self) -> Path:
+        return self.home.root / "shape.json"
 
     def _refuse_loss(self, source: str, accepted: Sequence[Delivery]) -> None:
         """A source that lacks periods the home has is another shop's, or a part of this one's."""
@@ -201,6 +207,14 @@ class Runner:
                 "a source with every period the home has",
                 "Put all files into one folder and give that, or use another home with CUSTSEG_HOME.",
             )
+
+
+def _shape_of(settings: Settings) -> dict[str, Any]:
+    return {
+        "[snapshots] cadence": settings.snapshots.cadence,
+        "[snapshots] lookback": settings.snapshots.lookback,
+        "[model] features": list(settings.model.features),
+    }
 
 
 @contextlib.contextmanager

@@ -35,9 +35,16 @@ def spark() -> Iterator[Any]:
         pytest.skip("Java is not installed here; PySpark needs it")
     from pyspark.sql import SparkSession
 
-    quiet = {"spark.ui.enabled": "false", "spark.sql.session.timeZone": "UTC", "spark.sql.shuffle.partitions": "2"}
-    builder = SparkSession.builder.master("local[1]").config("spark.driver.bindAddress", "127.0.0.1")
-    for name, value in quiet.items():
+    configuration = {
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.shuffle.partitions": "2",
+        # The log's own clock is the only one: instants without a zone, in Spark's words.
+        "spark.sql.timestampType": "TIMESTAMP_NTZ",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    builder = SparkSession.builder.master("local[1]")
+    for name, value in configuration.items():
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     yield session

@@ -36,6 +36,7 @@ lookback = 2
 k_range = [3, 4]
 n_bootstraps = 4
 n_initialisations = 2
+min_bootstrap_ari = 0.7
 min_segment_customers = 10
 """
 """Settings with which a whole run of a small shop takes few seconds."""
@@ -68,7 +69,9 @@ def _month_of(month: date, kinds: tuple[Kind, ...]) -> pl.DataFrame:
         for number in range(kind.n_customers):
             for _ in range(rng.poisson(kind.orders_per_month) if kind.orders_per_month != 1 else 1):
                 minute = int(rng.integers(n_days * 1440))
-                orders.append((f"{letter}{number:03}", datetime(month.year, month.month, 1) + timedelta(minutes=minute), kind))
+                orders.append(
+                    (f"{letter}{number:03}", datetime(month.year, month.month, 1) + timedelta(minutes=minute), kind)
+                )
     lines = [
         (f"{month:%y%m}{order:05}", f"{10000 + int(product)}", at, int(rng.poisson(kind.units)) + 1, customer)
         for order, (customer, at, kind) in enumerate(sorted(orders, key=lambda order: order[1]))

@@ -100,7 +100,7 @@ def _asset_check_result(result: GroupResult) -> dg.AssetCheckResult:
             "summary": summary,
             "n_rows": result.n_rows,
             "n_unexpected": result.n_unexpected,
-            "examples": dg.MetadataValue.json([dict(example) for example in result.examples]),
+            **({"examples": dg.MetadataValue.json([dict(row) for row in result.examples])} if result.examples else {}),
             "rules": dg.MetadataValue.md(result.markdown()),
         },
     )

@@ -7,7 +7,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 
 def every_job() -> list[UnresolvedAssetJobDefinition]:
-    """Ingest, features, train and segment."""
+    """Ingest, features, train, scale, hold and segment."""
     return [
         dg.define_asset_job(
             "ingest",
@@ -20,12 +20,20 @@ def every_job() -> list[UnresolvedAssetJobDefinition]:
         dg.define_asset_job(
             "train",
             selection=["scaled_features", "model_candidates", "segmentation_model", "promotion_decision"],
-            description="Try numbers of clusters on one snapshot, train a challenger and judge it.",
+            description="Try numbers of clusters on one snapshot, train a challenger and judge it. "
+            "With a model in force that needs 'retrain' in the run's configuration.",
+        ),
+        dg.define_asset_job(
+            "scale", selection=["scaled_features"], description="Put snapshots on the scale of the model in force."
+        ),
+        dg.define_asset_job(
+            "hold",
+            selection=["model_candidates", "segmentation_model", "promotion_decision"],
+            description="Record for snapshots that nothing was trained on them and the model in force stays.",
         ),
         dg.define_asset_job(
             "segment",
             selection=[
-                "scaled_features",
                 "segment_assignments",
                 "segment_profiles",
                 "product_recommendations",

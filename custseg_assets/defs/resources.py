@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +56,35 @@ def locked_stores(stores: Stores) -> dg.ResourceDefinition:
     return resource
 
 
+class TrainingRun:
+    """The MLflow run of a Dagster run, started when something is first trained in it.
+
+    Args:
+        start: starts it and returns dagster-mlflow's handle.
+    """
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self._start = start
+        self._handle: Any = None
+
+    @property
+    def run_id(self) -> str:
+        """Of the run, which is started by asking."""
+        if self._handle is None:
+            self._handle = self._start()
+        return str(self._handle.active_run().info.run_id)
+
+    def end(self, status: str, **tags: str) -> None:
+        """End the run, if one was started and has not ended."""
+        if self._handle is not None and self._handle.active_run() is not None:
+            self._handle.set_tags(tags)
+            self._handle.end_run(status=status)
+
+
 def mlflow_run(registry: ModelRegistry) -> dg.ResourceDefinition:
     """dagster-mlflow's run context: one MLflow run for every Dagster run that trains.
 
-    It is imported when a run first needs it, because it imports all of MLflow. The asset that decides ends the MLflow
+    It is imported when a run first trains, because it imports all of MLflow. The asset that decides ends the MLflow
     run; one that is still active when the Dagster run is over has failed.
     """
     config_schema = {
@@ -70,16 +95,17 @@ def mlflow_run(registry: ModelRegistry) -> dg.ResourceDefinition:
     }
 
     @dg.resource(config_schema=config_schema, description="MLflow run of the Dagster run, through dagster-mlflow.")
-    def mlflow(context: dg.InitResourceContext) -> Iterator[Any]:
-        registry.prepare()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            from dagster_mlflow import mlflow_tracking
+    def mlflow(context: dg.InitResourceContext) -> Iterator[TrainingRun]:
+        def start() -> Any:
+            registry.prepare()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", dg.BetaWarning)
+                from dagster_mlflow import mlflow_tracking
 
-        run_context = mlflow_tracking.resource_fn(context)
-        run = next(run_context)
+                return next(mlflow_tracking.resource_fn(context))
+
+        run = TrainingRun(start)
         yield run
-        if run.active_run() is not None:
-            run.end_run(status="FAILED")
+        run.end("FAILED")
 
     return mlflow

@@ -76,3 +76,10 @@ class Home:
                 if list(self.root.iterdir()) == [path]:
                     path.unlink()
                     self.root.rmdir()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new one."""
+    written = path.with_name(f".{path.name}.new")
+    written.write_text(text, encoding="utf-8")
+    written.replace(path)

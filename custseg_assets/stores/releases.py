@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 import lmdb
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from custseg_assets.domain.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError, CustsegError
@@ -202,7 +203,7 @@ class Release:
             record = reading.get(customer_key(customer_id))
         if record is None:
             return None
-        standing: dict[str, Any] = json.loads(bytes(record))
+        standing: dict[str, Any] = from_json(bytes(record))
         return standing
 
 
@@ -234,16 +235,21 @@ def verify(root: Path, release_id: str) -> ReleaseManifest:
     Raises:
         DamagedReleaseError: anything is not as it was written; says what.
     """
-    return _verified(root, release_id)[0]
+    return _verified(root, release_id, sha256_of)[0]
 
 
-def open_release(root: Path, release_id: str) -> Release:
+def open_release(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_of) -> Release:
     """Verify a release and open it.
+
+    Args:
+        root: folder of the releases.
+        release_id: of the release.
+        digest: gives a file's SHA-256; several workers can share the work of it.
 
     Raises:
         DamagedReleaseError: it does not verify.
     """
-    manifest, model = _verified(root, release_id)
+    manifest, model = _verified(root, release_id, digest)
     try:
         release = Release(root / release_id, manifest, model)
     except (OSError, ValueError, lmdb.Error) as error:
@@ -257,14 +263,14 @@ def open_release(root: Path, release_id: str) -> Release:
     return release
 
 
-def _verified(root: Path, release_id: str) -> tuple[ReleaseManifest, SegmentationModel]:
+def _verified(root: Path, release_id: str, digest: Callable[[Path], str]) -> tuple[ReleaseManifest, SegmentationModel]:
     manifest = read_manifest(root, release_id)
     missing = REQUIRED_FILES - manifest.files.keys()
     if missing:
         raise DamagedReleaseError(f"release {release_id}: the manifest lacks {', '.join(sorted(missing))}")
     for name, entry in sorted(manifest.files.items()):
         try:
-            found = sha256_of(root / release_id / name)
+            found = digest(root / release_id / name)
         except OSError as error:
             raise DamagedReleaseError(f"release {release_id}: {name}: {error.strerror}") from None
         if found != entry.sha256:

@@ -24,4 +24,7 @@ def code_revision() -> str:
     )
     if described.returncode == 0 and (folder / ".git").exists():
         return described.stdout.strip()
-    return f"custseg {metadata.version('custseg')}"
+    try:
+        return f"custseg {metadata.version('custseg')}"
+    except metadata.PackageNotFoundError:
+        return "unknown"

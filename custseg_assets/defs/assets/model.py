@@ -1,29 +1,36 @@
 """The sweep over k, the challenger it gives, and what is decided about it, by snapshot."""
 
 import json
-from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from custseg_assets.defs.assets.publishing import picture, publish, spec_of, table_preview
 from custseg_assets.defs.partitions import Layout
-from custseg_assets.defs.resources import Stores
+from custseg_assets.defs.resources import Stores, TrainingRun
 from custseg_assets.domain import clustering, training
 from custseg_assets.domain.model import SegmentationModel
 from custseg_assets.domain.model_card import model_card
-from custseg_assets.domain.promotion import judge_challenger
+from custseg_assets.domain.promotion import PromotionVerdict, judge_challenger
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     MODEL_CANDIDATES,
     PROMOTION_DECISION,
     SEGMENTATION_MODEL,
+    Table,
     scaled_features_table,
 )
 from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import Settings
 from custseg_assets.stores.revision import code_revision
 from custseg_assets.trainer import sweep_snapshot, train_snapshot
+
+
+class Training(dg.Config):
+    """How a run of the model assets is configured in the launchpad."""
+
+    retrain: bool = Field(default=False, description="Train a challenger although a model is in force.")
 
 
 def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
@@ -37,16 +44,22 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
             )
         ],
         partitions_def=layout.snapshots,
+        backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def model_candidates(
-        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[Any]
+        context: dg.AssetExecutionContext,
+        config: Training,
+        stores: dg.ResourceParam[Stores],
+        mlflow: dg.ResourceParam[TrainingRun],
     ) -> dg.MaterializeResult:
+        if not config.retrain and all(stores.provenance.is_held(key) for key in context.partition_keys):
+            return _nothing(context, stores, MODEL_CANDIDATES)
         key = context.partition_key
         scaled = stores.tables.read(scaled_table, [key])
         table, choice = sweep_snapshot(scaled, key, settings.model, context.log.info)
-        stores.registry.log_candidates(mlflow.active_run().info.run_id, table)
+        stores.registry.log_candidates(mlflow.run_id, table)
         shown = {
-            "choice": "; ".join(choice.reasons),
+            "choice": _bullets(choice.reasons),
             "rule": choice.rule,
             "candidates": table_preview(table.drop("centroids", "choice")),
             "curves": picture("choosing k", k_selection(table, _limit_lines(settings))),
@@ -63,20 +76,20 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
             )
         ],
         partitions_def=layout.snapshots,
+        backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def segmentation_model(
-        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[Any]
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[TrainingRun]
     ) -> dg.MaterializeResult:
+        candidates = stores.tables.read(MODEL_CANDIDATES, context.partition_keys)
+        if training.chosen_centroids(candidates) is None:
+            return _nothing(context, stores, SEGMENTATION_MODEL)
         key = context.partition_key
-        candidates = stores.tables.read(MODEL_CANDIDATES, [key])
         features = stores.tables.read(CUSTOMER_FEATURES, [key])
         model = train_snapshot(features, candidates, key, settings.model, stores.provenance.reference_at(key))
-        if model is None:
-            nothing = pl.DataFrame(schema=SEGMENTATION_MODEL.schema)
-            return publish(context, stores, SEGMENTATION_MODEL, [([key], nothing)], metadata={"model": "none"})
         row = _model_row(stores, model, features, candidates)
         version = stores.registry.register(
-            mlflow.active_run().info.run_id,
+            mlflow.run_id,
             model,
             examples=_examples(features, model.features),
             files={"model_card.md": row["model_card"].item(), "drift_reference.json": row["drift_reference"].item()},
@@ -99,40 +112,60 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
             )
         ],
         partitions_def=layout.snapshots,
+        backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def promotion_decision(
-        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[Any]
+        context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[TrainingRun]
     ) -> dg.MaterializeResult:
-        key = context.partition_key
-        challenger = stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"]
-        champion = stores.provenance.champion_at(key)
-        reasons = stores.tables.read(MODEL_CANDIDATES, [key])
-        verdict = judge_challenger(
-            challenger.item() if len(challenger) else None,
-            training.choice_in_words(reasons),
-            champion[1] if champion else None,
-        )
-        if verdict.decision == "PROMOTE":
-            stores.registry.promote(challenger.item())
-        row = pl.DataFrame(
-            {
-                "period": [key],
-                "model_version": challenger.to_list() or [None],
-                "decision": [verdict.decision],
-                "reasons": [json.dumps(verdict.reasons, ensure_ascii=False)],
-                "champion_before": [champion[1] if champion else None],
-            },
-            schema=PROMOTION_DECISION.schema,
-        )
-        mlflow.set_tag("decision", verdict.decision)
-        mlflow.end_run()
-        shown = {
-            "decision": verdict.decision,
-            "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in verdict.reasons)),
-        }
-        return publish(context, stores, PROMOTION_DECISION, [([key], row)], metadata=shown)
+        decided = [(key, _verdict(stores, key)) for key in context.partition_keys]
+        for key, verdict in decided:
+            # An earlier snapshot trained later does not take over from the model in force now.
+            is_newest = all(promoted <= key for promoted, _ in stores.provenance.champions)
+            if verdict.decision == "PROMOTE" and is_newest:
+                stores.registry.promote(stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"].item())
+        rows = pl.concat([_decision_row(stores, key, verdict) for key, verdict in decided])
+        _, newest = decided[-1]
+        mlflow.end("FINISHED", decision=newest.decision)
+        shown = {"decision": newest.decision, "reasons": _bullets(newest.reasons)}
+        return publish(context, stores, PROMOTION_DECISION, [(context.partition_keys, rows)], metadata=shown)
 
     return [model_candidates, segmentation_model, promotion_decision]
+
+
+def _nothing(context: dg.AssetExecutionContext, stores: Stores, table: Table) -> dg.MaterializeResult:
+    """Partitions in which nothing was trained: they are there, and empty."""
+    empty = pl.DataFrame(schema=table.schema)
+    return publish(context, stores, table, [(context.partition_keys, empty)], metadata={"model": "none was trained"})
+
+
+def _verdict(stores: Stores, key: str) -> PromotionVerdict:
+    champion = stores.provenance.champion_at(key)
+    candidates = stores.tables.read(MODEL_CANDIDATES, [key])
+    challenger = stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"]
+    if candidates.is_empty() and champion:
+        return PromotionVerdict("HOLD", (f"No challenger was trained on this snapshot; {champion[1]} stays in force.",))
+    return judge_challenger(
+        challenger.item() if len(challenger) else None,
+        training.choice_in_words(candidates),
+        champion[1] if champion else None,
+    )
+
+
+def _decision_row(stores: Stores, key: str, verdict: PromotionVerdict) -> pl.DataFrame:
+    champion = stores.provenance.champion_at(key)
+    challenger = stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"].to_list()
+    fields = {
+        "period": key,
+        "model_version": challenger[0] if challenger else None,
+        "decision": verdict.decision,
+        "reasons": json.dumps(verdict.reasons, ensure_ascii=False),
+        "champion_before": champion[1] if champion else None,
+    }
+    return pl.DataFrame([fields], schema=PROMOTION_DECISION.schema)
+
+
+def _bullets(sentences: tuple[str, ...]) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences))
 
 
 def _limit_lines(settings: Settings) -> dict[str, float]:

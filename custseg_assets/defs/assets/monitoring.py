@@ -64,14 +64,19 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
 
         result = publish(context, stores, DRIFT_REPORT, in_batches(measured()))
         reports = stores.tables.read(DRIFT_REPORT)
-        verdicts = reports.group_by("period").agg(pl.col("verdict", "reasons").first()).sort("period", descending=True)
+        verdicts = reports.select("period", "verdict", "reasons").unique().sort("period", descending=True)
         shown = {
-            "verdicts": table_preview(verdicts),
+            "verdicts": table_preview(verdicts.with_columns(_in_words(pl.col("reasons")))),
             "over_time": picture("drift scores against their thresholds", drift_over_time(reports)),
         }
         return result._replace(metadata={**result.metadata, **shown})
 
     return [drift_report]
+
+
+def _in_words(sentences: pl.Expr) -> pl.Expr:
+    """A column of JSON lists of sentences as text."""
+    return sentences.str.json_decode(pl.List(pl.String)).list.join("; ")
 
 
 def _reference(stores: Stores, key: str) -> DriftReference:

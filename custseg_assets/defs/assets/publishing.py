@@ -14,13 +14,14 @@ from custseg_assets.defs.resources import Stores
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import Table
 from custseg_assets.provenance import CODE_VERSIONS
+from custseg_assets.stores.tables import fingerprint
 
 OWNERS = ["team:customer-analytics"]
 MAX_ROWS_AT_ONCE = 2_000_000
 """How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
 
 Batch = tuple[Sequence[str], pl.DataFrame]
-_TABLE_TYPES = {pl.String(): "text", pl.Float64(): "real", pl.Int64(): "integer", pl.Boolean(): "boolean"}
+_TABLE_TYPES = {pl.String(): "text", pl.Float64(): "float", pl.Int64(): "integer", pl.Boolean(): "boolean"}
 
 
 def spec_of(table: Table, *, group: str, deps: Sequence[dg.AssetDep], kinds: set[str]) -> dg.AssetSpec:
@@ -49,14 +50,52 @@ def spec_of(table: Table, *, group: str, deps: Sequence[dg.AssetDep], kinds: set
 def column_lineage(table: Table, features: tuple[str, ...]) -> dg.TableColumnLineage:
     """Which columns each column is computed from; ``table.*`` stands for all of that table's."""
     every = schemas.tables(features)
+    return dg.TableColumnLineage(
+        {
+            column.name: [dg.TableColumnDep(dg.AssetKey(name), field) for name, field in _sources(column, every)]
+            for column in table.columns
+            if column.lineage
+        }
+    )
 
-    def sources(column: schemas.Column) -> Iterator[dg.TableColumnDep]:
-        for source in column.lineage:
-            name, _, field = source.partition(".")
-            fields = [other.name for other in every[name].columns[1:]] if field == "*" else [field]
-            yield from (dg.TableColumnDep(dg.AssetKey(name), field) for field in fields)
 
-    return dg.TableColumnLineage({column.name: list(sources(column)) for column in table.columns if column.lineage})
+def lineage_in_words(table: Table, features: tuple[str, ...]) -> dg.MarkdownMetadataValue:
+    """The same to read, with where each column comes from in the end.
+
+    Dagster stores column lineage everywhere, but its open-source pages do not draw it.
+    """
+    every = schemas.tables(features)
+    lines = ["| column | computed from | and so, in the end, from |", "| --- | --- | --- |"]
+    for column in table.columns:
+        if column.lineage:
+            sources = dict.fromkeys(_sources(column, every))
+            origins = dict.fromkeys(origin for source in sources for origin in _origins(*source, every))
+            lines.append(f"| {column.name} | {_by_table(sources)} | {_by_table(origins)} |")
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _sources(column: schemas.Column, every: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
+    """Table and column of what a column is computed from."""
+    for source in column.lineage:
+        name, _, field = source.partition(".")
+        fields = [other.name for other in every[name].columns[1:]] if field == "*" else [field]
+        yield from ((name, field) for field in fields)
+
+
+def _origins(name: str, field: str, every: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
+    """The columns a column goes back to that are not computed from others."""
+    column = every[name][field]
+    if not column.lineage:
+        yield name, field
+    for source in _sources(column, every):
+        yield from _origins(*source, every)
+
+
+def _by_table(columns: Iterable[tuple[str, str]]) -> str:
+    fields: dict[str, list[str]] = {}
+    for name, field in columns:
+        fields.setdefault(name, []).append(field)
+    return "; ".join(f"{name}: {', '.join(names)}" for name, names in fields.items())
 
 
 def publish(
@@ -80,6 +119,7 @@ def publish(
         metadata: more to show with the materialisation.
     """
     provenance, counts = stores.provenance, dict[str, int]()
+    before = {key: stores.tables.fingerprint_of(table.name, key) for key in context.partition_keys}
     versions: dict[str, int] = {}
 
     def made_from(name: str, key: str) -> int | None:
@@ -103,17 +143,38 @@ def publish(
             asset_key=table.name,
             partition_key=key,
         )
+    features = stores.settings.model.features
+    lineage = column_lineage(table, features)
+    words = {"column_lineage": lineage_in_words(table, features)} if lineage.deps_by_column else {}
     return dg.MaterializeResult(
         asset_key=table.name,
         metadata={
-            "dagster/row_count": sum(counts.values()),
-            "dagster/column_lineage": column_lineage(table, stores.settings.model.features),
+            "dagster/row_count": stores.tables.scan(table).select(pl.len()).collect().item(),
+            "dagster/column_lineage": lineage,
+            **words,
             "delta_version": stores.tables.version_of(table.name),
             **(metadata or {}),
         },
-        data_version=dg.DataVersion("-".join(f"{versions[key]:x}"[:12] for key in sorted(versions)[-3:])),
+        data_version=_data_version(context, table.name, before, versions),
         check_results=examination.results(),
     )
+
+
+def _data_version(
+    context: dg.AssetExecutionContext, name: str, before: Mapping[str, int | None], now: Mapping[str, int]
+) -> dg.DataVersion:
+    """What Dagster compares to tell whether a partition's dependents are out of date.
+
+    A run has one data version for all its partitions. Where none of them changed it is the one they had; a new one
+    would mark all that was made from them.
+    """
+    known = [key for key in sorted(now) if before[key] is not None]
+    if known and all(before[key] == now[key] for key in known):
+        wanted = dg.AssetRecordsFilter(dg.AssetKey(name), asset_partitions=known[:1])
+        for record in context.instance.fetch_materializations(wanted, limit=1).records:
+            if record.asset_materialization and record.asset_materialization.tags:
+                return dg.DataVersion(record.asset_materialization.tags["dagster/data_version"])
+    return dg.DataVersion(f"{fingerprint(sorted(now.items())):x}")
 
 
 def in_batches(frames: Iterable[tuple[str, pl.DataFrame]]) -> Iterator[Batch]:
@@ -160,4 +221,6 @@ def table_preview(frame: pl.DataFrame, n_rows: int = 12) -> dg.MarkdownMetadataV
 def _cell(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:,.2f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
