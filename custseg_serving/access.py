@@ -1,0 +1,189 @@
+"""Who may ask what, and how often."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from werkzeug.http import parse_cookie
+
+from custseg_assets.errors import BadInputError
+from custseg_serving.errors import ApiError
+from custseg_serving.keys import MAX_KEYS, ApiKey, KeyFile, Scope, matching_key
+from custseg_serving.settings import ServingSettings, is_loopback
+
+log = logging.getLogger(__name__)
+
+Environ = Mapping[str, Any]
+
+SESSION_COOKIE = "custseg_session"
+SESSION_SECONDS = 12 * 3600
+KEY_ID = "custseg.key_id"
+_LOOK_EVERY_SECONDS = 0.25
+
+
+class RequestCounts:
+    """Requests of each key in the current second, over all workers, without a lock that a killed worker could hold.
+
+    Every worker counts in a column of its own in memory that all share; a key's requests are its row's sum. A cell
+    holds the second and the count in one 64-bit number, which is written at once.
+
+    Args:
+        n_columns: made before the workers are forked; more than there will be workers at a time.
+    """
+
+    def __init__(self, n_columns: int) -> None:
+        self._n_columns = n_columns
+        self._cells = memoryview(mmap.mmap(-1, 8 * MAX_KEYS * n_columns)).cast("Q")
+
+    def count(self, slot: int, column: int, second: int) -> int:
+        """Count one request; returns how many the key has made this second."""
+        start = slot * self._n_columns
+        mine = start + column % self._n_columns
+        cell = self._cells[mine]
+        self._cells[mine] = (second << 32 | (cell & 0xFFFFFFFF) + 1) if cell >> 32 == second else second << 32 | 1
+        return sum(cell & 0xFFFFFFFF for cell in self._cells[start : start + self._n_columns] if cell >> 32 == second)
+
+
+class AccessControl:
+    """Decides about each request.
+
+    As long as no key was ever made and only this machine can connect, everything is allowed; the ``Host`` header must
+    then name this machine, or any web page could ask through the user's browser under a name of its own.
+
+    Args:
+        settings: of the server.
+        counts: shared by all workers.
+        worker: number of this worker.
+        clock: seconds since the epoch.
+
+    Raises:
+        BadInputError: the file of keys is damaged.
+    """
+
+    def __init__(
+        self,
+        settings: ServingSettings,
+        counts: RequestCounts | None = None,
+        worker: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings, self._worker, self._clock = settings, worker, clock
+        self._counts = counts or RequestCounts(1)
+        self._file = KeyFile(settings.keys)
+        self._sessions = URLSafeTimedSerializer(settings.session_secret, salt="custseg-session")
+        # A spoilt file is an error here, or the server would start as if no key had ever been made.
+        self._keys = {key.key_id: key for key in self._file.read()}
+        self._seen: tuple[int, int] | None = None
+        self._looked_at = float("-inf")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key is needed."""
+        return self._settings.is_loopback and not self._keys
+
+    def authorise(self, environ: Environ, scope: Scope) -> str | None:
+        """Let a request pass, or not.
+
+        Args:
+            environ: the WSGI environment of the request.
+            scope: what the key must be good for.
+
+        Returns:
+            id of the key that asks; ``None`` where no key is needed.
+
+        Raises:
+            ApiError: 401 without a valid key, 403 without the scope, 429 over the limit.
+        """
+        self._look()
+        if self.is_open:
+            self._check_host(environ)
+            return None
+        key = self._presented(environ)
+        if key is None:
+            raise ApiError(
+                401,
+                "key_required",
+                "A valid API key is needed: send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'.",
+                headers={"WWW-Authenticate": 'Bearer realm="custseg"'},
+            )
+        if scope not in key.scopes:
+            raise ApiError(403, "scope_missing", f"The key lacks the scope {scope!r}.", {"scopes": list(key.scopes)})
+        second = int(self._clock())
+        if self._counts.count(key.slot, self._worker, second) > key.per_second:
+            raise ApiError(
+                429,
+                "rate_limited",
+                f"More than {key.per_second} requests in a second.",
+                {"per_second": key.per_second},
+                {"Retry-After": "1"},
+            )
+        return key.key_id
+
+    def log_in(self, token: str) -> str:
+        """Content of the session cookie for who presents a key.
+
+        Raises:
+            ApiError: 401 without a valid key, 403 without the scope ``lookup``.
+        """
+        self._look()
+        key = matching_key(token.strip(), self._keys)
+        if key is None:
+            raise ApiError(401, "key_required", "This is not a valid API key.")
+        if "lookup" not in key.scopes:
+            raise ApiError(403, "scope_missing", "The key lacks the scope 'lookup'.", {"scopes": list(key.scopes)})
+        content = self._sessions.dumps(key.key_id)
+        return content if isinstance(content, str) else content.decode()
+
+    def _presented(self, environ: Environ) -> ApiKey | None:
+        if "HTTP_AUTHORIZATION" in environ:
+            kind, _, token = environ["HTTP_AUTHORIZATION"].partition(" ")
+            return matching_key(token.strip(), self._keys) if kind.lower() == "bearer" else None
+        if "HTTP_X_API_KEY" in environ:
+            return matching_key(environ["HTTP_X_API_KEY"].strip(), self._keys)
+        # A cookie travels with whatever a browser is made to send, so it is good for reading only.
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return self._in_session(environ)
+        return None
+
+    def _in_session(self, environ: Environ) -> ApiKey | None:
+        cookie = parse_cookie(environ.get("HTTP_COOKIE", "")).get(SESSION_COOKIE)
+        if not cookie:
+            return None
+        try:
+            key = self._keys.get(self._sessions.loads(cookie, max_age=SESSION_SECONDS))
+        except BadSignature:
+            return None
+        return key if key is not None and key.revoked_at is None else None
+
+    def _check_host(self, environ: Environ) -> None:
+        host = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
+        if not is_loopback(host):
+            raise ApiError(403, "host_not_allowed", "Without API keys only requests to this machine are answered.")
+
+    def _look(self) -> None:
+        """Read the keys again where the file has changed."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_EVERY_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            found = self._file.path.stat()
+            seen: tuple[int, int] | None = (found.st_ino, found.st_mtime_ns)
+        except OSError:
+            seen = None
+        if seen == self._seen:
+            return
+        # A file that was removed or spoilt while the server runs must not open it: the keys known so far stay.
+        try:
+            keys = self._file.read()
+        except BadInputError as error:
+            log.error("%s", error)
+        else:
+            if keys:
+                self._keys = {key.key_id: key for key in keys}
+        self._seen = seen

@@ -1,0 +1,160 @@
+"""The ``custseg-serving`` command: serve, make and revoke keys, show it with a fresh key."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.stores.releases import current
+from custseg_serving.keys import SCOPES, KeyFile
+from custseg_serving.settings import ServingSettings, VertexRoutes
+
+DEFAULT_PER_SECOND = 500
+BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        settings = settings_from(given, os.environ)
+        command = {"keys": _keys, "demo": _demo, None: _serve}[given.command]
+        return command(settings, given)
+    except BadInputError as error:
+        print(f"custseg-serving: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def settings_from(given: argparse.Namespace, variables: Mapping[str, str]) -> ServingSettings:
+    """Settings from the command line and the environment.
+
+    Args:
+        given: the parsed command line.
+        variables: the environment; ``CUSTSEG_HOME``, and what Vertex AI sets in a prediction container.
+
+    Raises:
+        BadInputError: the port of the environment is no port.
+    """
+    routes, port = None, variables.get("AIP_HTTP_PORT")
+    if port is not None:
+        if not port.isdecimal():
+            raise BadInputError(f"AIP_HTTP_PORT={port!r}", "the number of a port", "Vertex AI sets it; unset it here.")
+        routes = VertexRoutes(
+            variables.get("AIP_HEALTH_ROUTE", "/vertex/health"), variables.get("AIP_PREDICT_ROUTE", "/vertex/predict")
+        )
+    return ServingSettings(
+        home=Path(given.home or variables.get("CUSTSEG_HOME") or ".custseg").absolute(),
+        # The platform's container must be reachable from outside it; everywhere else loopback is the default.
+        host=given.host or ("0.0.0.0" if routes else "127.0.0.1"),  # noqa: S104
+        port=given.port or int(port or 8080),
+        workers=given.workers,
+        threads=given.threads,
+        log_predictions=not given.no_prediction_log,
+        vertex=routes,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="custseg-serving",
+        description="Answer which segment a customer is in, and why, from the releases that `custseg run` writes.",
+        epilog="Without keys only this machine is answered. Make one with `custseg-serving keys create NAME`.",
+    )
+    parser.add_argument("--home", help="folder of the pipeline (default: $CUSTSEG_HOME, else .custseg)")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_whole(1, 65_535), help="port to listen on (default: 8080)")
+    parser.add_argument(
+        "--workers", type=_whole(1, 64), default=2, metavar="N", help="processes (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=_whole(1, 64), default=4, metavar="N", help="each (default: %(default)s)")
+    parser.add_argument("--no-prediction-log", action="store_true", help="keep no record of what was answered")
+    parser.add_argument("--verbose", action="store_true", help="log at debug level")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("demo", help="serve the last release with a fresh key, which is shown once and then revoked")
+    keys = commands.add_parser("keys", help="make, list and revoke API keys").add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+    create = keys.add_parser("create", help="make a key; it is shown once")
+    create.add_argument("name", help="who it is for")
+    create.add_argument(
+        "--scope",
+        action="append",
+        choices=SCOPES,
+        help="what it is good for; may be repeated (default: lookup and score)",
+    )
+    create.add_argument(
+        "--per-second",
+        type=_whole(1, 1_000_000),
+        default=DEFAULT_PER_SECOND,
+        metavar="N",
+        help="requests it may make each second (default: %(default)s)",
+    )
+    keys.add_parser("list", help="show all keys, never their secrets")
+    keys.add_parser("revoke", help="make a key useless, at once").add_argument("key_id", help="as `list` shows it")
+    return parser
+
+
+def _whole(lowest: int, highest: int) -> type[int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} to {highest}")
+        return int(text)
+
+    return parse  # type: ignore[return-value]
+
+
+def _keys(settings: ServingSettings, given: argparse.Namespace) -> int:
+    file = KeyFile(settings.keys)
+    if given.action == "create":
+        print(file.create(given.name, given.scope or ["lookup", "score"], given.per_second))
+        print("This is the only time the key is shown.", file=sys.stderr)
+    elif given.action == "revoke":
+        revoked = file.revoke(given.key_id)
+        print(f"{revoked.key_id} ({revoked.name}) is revoked.")
+    else:
+        for key in file.read():
+            state = "active" if key.revoked_at is None else f"revoked {key.revoked_at:%Y-%m-%d}"
+            print(f"{key.key_id}  {key.created_at:%Y-%m-%d}  {state:<18}  {','.join(key.scopes):<18}  {key.name}")
+    return 0
+
+
+def _serve(settings: ServingSettings, given: argparse.Namespace) -> int:
+    has_keys = any(key.revoked_at is None for key in KeyFile(settings.keys).read())
+    if not (settings.is_loopback or has_keys or settings.vertex):
+        raise BadInputError(
+            f"--host {settings.host} without API keys",
+            "keys, or an address that only this machine can reach",
+            "Make one with `custseg-serving keys create NAME`, or leave --host out.",
+        )
+    from custseg_serving.logs import log_as_json
+    from custseg_serving.server import Server
+
+    log_as_json(is_verbose=given.verbose)
+    Server(settings).serve()
+    return 0
+
+
+def _demo(settings: ServingSettings, given: argparse.Namespace) -> int:
+    if current(settings.releases) is None:
+        raise BadInputError(f"no release under {settings.releases}", "at least one", "Make one with `custseg run`.")
+    file = KeyFile(settings.keys)
+    token = file.create(f"demo of {datetime.now(UTC):%Y-%m-%d %H:%M}", SCOPES, DEFAULT_PER_SECOND)
+    address = f"http://{settings.host}:{settings.port}"
+    print(f"Dashboard: {address}/   API: {address}/openapi.json")
+    print(f"Key, shown once and revoked when this ends: {token}", flush=True)
+    master = os.getpid()
+    try:
+        return _serve(settings, given)
+    finally:
+        # Workers leave through here as well, and a worker that is restarted must not take the key along.
+        if os.getpid() == master:
+            file.revoke(token.split("_")[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

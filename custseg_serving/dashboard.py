@@ -1,0 +1,91 @@
+"""The dashboard: one page, its data, and the log-in that an API key opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, request, send_from_directory
+
+from custseg_serving import api
+from custseg_serving.access import SESSION_COOKIE, SESSION_SECONDS
+from custseg_serving.errors import ApiError
+
+STATIC = Path(__file__).with_name("static")
+
+
+def page() -> Response:
+    """The page; it holds no data, so anyone may have it."""
+    response = send_from_directory(STATIC, "index.html", max_age=0)
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    return response
+
+
+def static_file(name: str) -> Response:
+    """Its style and its script."""
+    return send_from_directory(STATIC, name, max_age=0)
+
+
+def data() -> Response:
+    """Everything the page shows of the release."""
+    answers = api.service().answers()
+    release, refusal = answers.release, api.service().active.refusal
+    shown: dict[str, Any] = {
+        **answers.provenance,
+        "manifest": release.manifest.model_dump(mode="json", exclude={"files"}),
+        "segments": answers.segments(),
+        "migrations": release.migrations,
+        "drift": release.drift["reports"],
+        "history": release.history,
+        "model_card": release.model_card,
+        "refused": refusal.reason if refusal else None,
+        "has_session": not api.service().access.is_open,
+    }
+    return api.json_response(shown)
+
+
+def traffic() -> Response:
+    """Answers so far, by route, over all workers; the page makes rates of the differences."""
+    return api.json_response({"routes": api.service().metrics.traffic()})
+
+
+def log_in() -> Response:
+    """Open a session for who presents a key."""
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        raise ApiError(403, "cross_site", "Log in from this site's own page.")
+    cookie = api.service().access.log_in(request.form.get("key", ""))
+    response = _to_page()
+    response.set_cookie(
+        SESSION_COOKIE,
+        cookie,
+        max_age=SESSION_SECONDS,
+        httponly=True,
+        samesite="Strict",
+        # On this machine alone the dashboard is plain HTTP; anywhere else the cookie is for TLS only.
+        secure=not api.service().settings.is_loopback,
+    )
+    return response
+
+
+def log_out() -> Response:
+    """End the session."""
+    response = _to_page()
+    response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict")
+    return response
+
+
+def _to_page() -> Response:
+    return Response(status=303, headers={"Location": "/"})
+
+
+def make_blueprint() -> Blueprint:
+    """Routes of the page."""
+    blueprint = Blueprint("dashboard", __name__)
+    for rule, view in (("/", page), ("/static/<name>", static_file)):
+        blueprint.add_url_rule(rule, view.__name__, view, methods=["GET"])
+    for rule, view in (("/dashboard/data", data), ("/dashboard/traffic", traffic)):
+        blueprint.add_url_rule(rule, view.__name__, api.guarded(view, "lookup"), methods=["GET"])
+    for rule, view in (("/login", log_in), ("/logout", log_out)):
+        blueprint.add_url_rule(rule, view.__name__, view, methods=["POST"])
+    return blueprint

@@ -1,0 +1,161 @@
+"""API keys: made and revoked by the command, read by the service; the file holds digests, never a secret.
+
+A secret has 256 random bits, so one round of SHA-256 is enough: there is nothing to guess that a slow hash would
+protect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from custseg_assets.errors import BadInputError
+
+Scope = Literal["lookup", "score", "admin"]
+SCOPES: tuple[Scope, ...] = ("lookup", "score", "admin")
+MAX_KEYS = 1_024
+TOKEN_PREFIX = "csk"  # noqa: S105 - what makes a leaked key recognisable, not a password
+_NO_DIGEST = "0" * 64
+
+
+class ApiKey(BaseModel):
+    """A key as it is stored.
+
+    Attributes:
+        slot: its place in the file, by which its requests are counted; never used again.
+        per_second: requests it may make each second.
+        secret_sha256: digest of the secret.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key_id: str
+    slot: int
+    name: str
+    scopes: tuple[Scope, ...]
+    per_second: int
+    secret_sha256: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    keys: tuple[ApiKey, ...] = ()
+
+
+class KeyFile:
+    """The file of keys.
+
+    Args:
+        path: of the file; made with the first key.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> tuple[ApiKey, ...]:
+        """All keys, the revoked ones too.
+
+        Raises:
+            BadInputError: the file is not one of keys.
+        """
+        try:
+            return _File.model_validate_json(self.path.read_bytes()).keys
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValidationError) as error:
+            reason = "not of the expected form" if isinstance(error, ValidationError) else error
+            raise BadInputError(
+                f"keys {self.path}: {reason}",
+                "the file that `custseg-serving keys create` writes",
+                "Restore it from a backup, or remove it and create the keys anew.",
+            ) from None
+
+    def create(self, name: str, scopes: Sequence[Scope], per_second: int) -> str:
+        """Make a key and return its token, which is not kept and cannot be shown again."""
+        secret = secrets.token_urlsafe(32)
+        with self._changing():
+            keys = self.read()
+            if len(keys) >= MAX_KEYS:
+                raise BadInputError(f"{len(keys)} keys", f"at most {MAX_KEYS}", "Remove the file and create keys anew.")
+            key = ApiKey(
+                key_id=secrets.token_hex(6),
+                slot=len(keys),
+                name=name,
+                scopes=tuple(scopes),
+                per_second=per_second,
+                secret_sha256=digest_of(secret),
+                created_at=datetime.now(UTC),
+            )
+            self._write((*keys, key))
+        return f"{TOKEN_PREFIX}_{key.key_id}_{secret}"
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """Make a key useless; running services notice by themselves.
+
+        Raises:
+            BadInputError: there is no such key.
+        """
+        with self._changing():
+            keys = self.read()
+            revoked = next((key for key in keys if key.key_id == key_id), None)
+            if revoked is None:
+                raise BadInputError(f"key {key_id!r}", "the id of a key", "`custseg-serving keys list` shows them.")
+            if revoked.revoked_at is None:
+                revoked = revoked.model_copy(update={"revoked_at": datetime.now(UTC)})
+                self._write(tuple(revoked if key.key_id == key_id else key for key in keys))
+        return revoked
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep two commands from losing each other's keys."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _write(self, keys: tuple[ApiKey, ...]) -> None:
+        temporary = self.path.with_suffix(f".new-{os.getpid()}")
+        content = json.dumps(_File(keys=keys).model_dump(mode="json"), indent=1) + "\n"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+
+
+def digest_of(secret: str) -> str:
+    """What is kept of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def matching_key(token: str, keys: dict[str, ApiKey]) -> ApiKey | None:
+    """The key that a token belongs to, if there is one that is not revoked.
+
+    The comparison is of digests and takes the same time however much of a secret is right; an unknown id costs the
+    same as a known one.
+
+    Args:
+        token: as it was presented.
+        keys: by id.
+    """
+    _, _, rest = token.partition(f"{TOKEN_PREFIX}_")
+    key_id, _, secret = rest.partition("_")
+    key = keys.get(key_id)
+    is_right = hmac.compare_digest(digest_of(secret), key.secret_sha256 if key else _NO_DIGEST)
+    return key if key is not None and is_right and key.revoked_at is None else None

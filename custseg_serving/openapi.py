@@ -1,0 +1,123 @@
+"""The OpenAPI 3.1 document, generated from the operations and the models that validate their requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from custseg_assets.domain.explain import RULE_FEATURES
+from custseg_serving.api import OPERATIONS, Operation
+from custseg_serving.schemas import ErrorAnswer
+
+_REFERENCES = "#/components/schemas/{model}"
+_MEANINGS = {
+    400: "The body is no JSON.",
+    401: "No valid key.",
+    403: "The key lacks the scope, or the host is not allowed.",
+    404: "There is no such thing.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    422: "The body does not fit, or names too many customers; the details say where.",
+    429: "The key's limit is reached.",
+    503: "There is no release to answer from yet.",
+}
+
+
+def openapi_document(version: str, max_batch: int, required_features: Sequence[str]) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        version: of the service.
+        max_batch: customers that one request may name.
+        required_features: what the model that is served needs of every row; none before there is one.
+    """
+    models: set[type[BaseModel]] = {ErrorAnswer}
+    for operation in OPERATIONS:
+        models.update(model for model in (operation.body, operation.answer) if model is not None)
+    wanted: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
+        (model, "validation") for model in sorted(models, key=lambda model: model.__name__)
+    ]
+    _, definitions = models_json_schema(wanted, ref_template=_REFERENCES)
+    _add_limits(definitions["$defs"], max_batch, required_features)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "custseg",
+            "version": version,
+            "description": "Which segment is this customer in, and why? "
+            f"A request names at most {max_batch} customers.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def _add_limits(definitions: dict[str, Any], max_batch: int, required_features: Sequence[str]) -> None:
+    """What the models cannot say, because it depends on the settings and on the release."""
+    for model, field in (("LookupRequest", "customer_ids"), ("ScoreRequest", "customers")):
+        definitions[model]["properties"][field]["maxItems"] = max_batch
+    if not required_features:
+        return
+    row = definitions["FeatureRow"]
+    row["required"] = list(required_features)
+    for name in RULE_FEATURES:
+        row["properties"][name] = {"description": row["properties"][name]["description"], **_number(row, name)}
+    # Only who has no order, or nothing left of it, may lack a feature: a rule decides about them.
+    others = [name for name in required_features if name not in RULE_FEATURES]
+    row["if"] = {"properties": {name: {"type": "number", "exclusiveMinimum": 0} for name in RULE_FEATURES}}
+    row["then"] = {"properties": {name: {"type": "number"} for name in others}}
+
+
+def _number(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """The feature's own range, without null."""
+    number: dict[str, Any] = next(one for one in row["properties"][name]["anyOf"] if one["type"] == "number")
+    return number
+
+
+def _described(operation: Operation) -> dict[str, Any]:
+    shared = (() if operation.scope is None else (401, 403, 429)) + (
+        () if operation.body is None else (400, 413, 415, 422)
+    )
+    described: dict[str, Any] = {
+        "operationId": operation.operation_id,
+        "summary": (operation.view.__doc__ or "").strip().splitlines()[0],
+        "parameters": [
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "minLength": 1},
+            }
+            for name in re.findall(r"{(\w+)}", operation.path)
+        ],
+        "responses": {
+            "200": {"description": "The answer.", "content": _content(operation.answer)},
+            **{
+                str(status): {"description": _MEANINGS[status], "content": _content(ErrorAnswer)}
+                for status in sorted((*shared, *operation.errors))
+            },
+        },
+        "security": [] if operation.scope is None else [{"bearer": []}, {"header": []}],
+    }
+    if operation.body is not None:
+        described["requestBody"] = {"required": True, "content": _content(operation.body)}
+    return described
+
+
+def _content(model: type[BaseModel] | None) -> dict[str, Any]:
+    if model is None:
+        return {"text/plain": {"schema": {"type": "string"}}}
+    return {"application/json": {"schema": {"$ref": _REFERENCES.format(model=model.__name__)}}}

@@ -1,0 +1,199 @@
+"""The prediction log: every answer about a customer, as JSON lines in files that the pipeline takes in.
+
+A worker appends to one ``*.jsonl.open`` file of its own and finishes it, by renaming it to ``*.jsonl``, when it is
+large or old enough; ``*.jsonl`` files are whole and never change. A batch is appended, made durable, then counted as
+written. What a killed worker left open is cut after its last whole line and finished when a worker starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from custseg_serving.drain import Drain
+from custseg_serving.errors import to_json
+from custseg_serving.logs import instant
+from custseg_serving.settings import ServingSettings
+from custseg_serving.telemetry import Metrics
+
+log = logging.getLogger(__name__)
+
+RECORD_FORMAT = 1
+_OPEN = ".jsonl.open"
+_ALARM_EVERY_SECONDS = 10.0
+
+
+class Prediction(NamedTuple):
+    """One answer about one customer.
+
+    Attributes:
+        at: when, in seconds since the epoch.
+        kind: ``lookup`` or ``score``.
+        request_id: of the request it was part of.
+        key_id: of the key that asked; ``None`` without keys.
+        seconds: time to answer the request.
+        release_id: release it was answered from.
+        model_version: model it was answered by.
+        outcome: ``found``, ``unknown`` or ``too_new``.
+        customer_id: who was asked for; ``None`` in a score without an id.
+        answer: segment, margin, reasons and features, rendered; ``null`` unless found.
+    """
+
+    at: float
+    kind: str
+    request_id: str
+    key_id: str | None
+    seconds: float
+    release_id: str
+    model_version: str
+    outcome: str
+    customer_id: str | None
+    answer: bytes
+
+
+class PredictionLog:
+    """Writes predictions off the request path; never blocks and never fails a request.
+
+    Args:
+        settings: where to, and how much may wait.
+        metrics: where records written and dropped are counted.
+    """
+
+    def __init__(self, settings: ServingSettings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._file: _OpenFile | None = None
+        self._alarmed_at = float("-inf")
+        self._drain: Drain[bytes] = Drain(
+            "prediction-log",
+            self._write,
+            settings.max_queued_predictions,
+            lambda n_records: self._drop(n_records, "queue_full"),
+        )
+        self.n_dropped = 0
+
+    def start(self) -> None:
+        """Finish what killed workers left open, then begin to write."""
+        if self._settings.log_predictions:
+            try:
+                finish_abandoned(self._settings.prediction_log)
+            except OSError as error:
+                log.warning("prediction log: %s", error)
+            self._drain.start()
+
+    def put(self, predictions: Sequence[Prediction]) -> None:
+        """Hand over the answers of one request."""
+        if self._settings.log_predictions:
+            for prediction in predictions:
+                self._drain.put(_line(prediction))
+
+    def stop(self) -> None:
+        """Write what is waiting and finish the file."""
+        if self._settings.log_predictions:
+            self._drain.stop()
+            if self._file is not None:
+                self._file.finish()
+                self._file = None
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        if lines:
+            try:
+                if self._file is None:
+                    self._file = _OpenFile(self._settings.prediction_log)
+                self._file.append(b"".join(lines))
+            except OSError as error:
+                self._drop(len(lines), "disk", error)
+            else:
+                self._metrics.count_written(len(lines))
+        if self._file is not None and self._is_due(self._file):
+            self._file.finish()
+            self._file = None
+
+    def _is_due(self, file: _OpenFile) -> bool:
+        age = time.monotonic() - file.opened_at
+        is_old = age >= self._settings.rotate_seconds and file.n_bytes > 0
+        return is_old or file.n_bytes >= self._settings.rotate_bytes
+
+    def _drop(self, n_records: int, reason: str, error: OSError | None = None) -> None:
+        self.n_dropped += n_records
+        self._metrics.count_dropped(n_records, reason)
+        if time.monotonic() - self._alarmed_at >= _ALARM_EVERY_SECONDS:
+            self._alarmed_at = time.monotonic()
+            log.error("prediction log: %d records dropped so far, the last: %s", self.n_dropped, error or reason)
+
+
+class _OpenFile:
+    """A file that is being written; locked, so that nobody takes it for abandoned."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        self._path = folder / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}{_OPEN}"
+        # Locked before it has the name that finish_abandoned looks for.
+        unlocked = self._path.with_suffix(".new")
+        self._descriptor = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        unlocked.rename(self._path)
+        self.n_bytes = 0
+        self.opened_at = time.monotonic()
+
+    def append(self, lines: bytes) -> None:
+        """Append whole lines and wait until they are durable; on an error nothing of them stays."""
+        try:
+            remaining = memoryview(lines)
+            while remaining:
+                remaining = remaining[os.write(self._descriptor, remaining) :]
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, self.n_bytes)
+            raise
+        self.n_bytes += len(lines)
+
+    def finish(self) -> None:
+        """Give the file its final name."""
+        _finish(self._path)
+        os.close(self._descriptor)
+
+
+def finish_abandoned(folder: Path) -> tuple[Path, ...]:
+    """Finish the files of workers that were killed, without their last, half written line. Returns the files."""
+    finished = []
+    for path in sorted(folder.glob(f"*{_OPEN}")):
+        with path.open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if not path.exists():
+                continue  # another worker has finished it meanwhile
+            n_bytes = file.read().rfind(b"\n") + 1
+            file.truncate(n_bytes)
+            os.fsync(file.fileno())
+            if n_bytes:
+                finished.append(_finish(path))
+            else:
+                path.unlink()
+    return tuple(finished)
+
+
+def _finish(path: Path) -> Path:
+    final = path.with_name(path.name.removesuffix(".open"))
+    path.rename(final)
+    return final
+
+
+def _line(prediction: Prediction) -> bytes:
+    """The record; a template for the same reason as the access log's, only a customer's id can need escaping."""
+    key_id = f'"{prediction.key_id}"' if prediction.key_id else "null"
+    head = (
+        f'{{"format":{RECORD_FORMAT},"at":"{instant(prediction.at)}","kind":"{prediction.kind}",'
+        f'"request_id":"{prediction.request_id}","key_id":{key_id},"latency_ms":{1000 * prediction.seconds:.3f},'
+        f'"release_id":"{prediction.release_id}","model_version":"{prediction.model_version}",'
+        f'"outcome":"{prediction.outcome}","customer_id":'
+    )
+    return head.encode() + to_json(prediction.customer_id) + b',"answer":' + prediction.answer + b"}\n"

@@ -1,0 +1,209 @@
+"""What requests and answers look like; requests are validated by these models, OpenAPI is generated from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
+Days = Annotated[float, Field(strict=True, ge=0, le=100_000, allow_inf_nan=False)]
+Money = Annotated[float, Field(strict=True, ge=-1e12, le=1e12, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+CustomerId = Annotated[str, Field(strict=True, min_length=1, max_length=2_000)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FeatureRow(_Request):
+    """Raw features of one customer, in business units: never scaled values or components."""
+
+    customer_id: CustomerId | None = None
+    recency_days: Annotated[
+        Days | None, Field(description="Whole days from the last order line to as_of; null without an order.")
+    ] = None
+    frequency_orders: Count | None = Field(None, description="Distinct orders in the window.")
+    monetary_gross: Money | None = Field(None, description="Sum of line amounts of orders, in currency.")
+    monetary_net: Annotated[
+        Money | None, Field(description="Sum of line amounts of orders and cancellations, in currency.")
+    ] = None
+    avg_order_value: Annotated[Money | None, Field(description="monetary_gross / frequency_orders, in currency.")] = (
+        None
+    )
+    n_products: Count | None = Field(None, description="Distinct products ordered.")
+    n_units: Count | None = Field(None, description="Units ordered.")
+    n_cancelled_orders: Count | None = Field(None, description="Distinct cancellations.")
+    cancellation_rate: Annotated[Share | None, Field(description="Cancellations among orders and cancellations.")] = (
+        None
+    )
+    tenure_days: Days | None = Field(None, description="Whole days from the first order line to as_of.")
+    days_between_orders: Days | None = Field(None, description="Mean days between distinct order dates.")
+    monthly_spend_mean: Money | None = Field(None, description="Mean net spend per period, in currency.")
+    monthly_spend_std: Money | None = Field(None, description="Sample standard deviation of it.")
+
+
+class ScoreRequest(_Request):
+    """Customers that are not in the release; ``GET /v1/model`` names the features that every row must have."""
+
+    customers: Annotated[list[FeatureRow], Field(min_length=1)]
+
+
+class LookupRequest(_Request):
+    """Customers to look up."""
+
+    customer_ids: Annotated[list[CustomerId], Field(min_length=1)]
+
+
+class PredictRequest(_Request):
+    """What Vertex AI sends: one feature row per instance."""
+
+    instances: Annotated[list[FeatureRow], Field(min_length=1)]
+    parameters: Any = None
+
+
+class Reason(BaseModel):
+    """Why the customer is in this segment and not in the runner-up."""
+
+    feature: str
+    text: Annotated[str, Field(examples=["62 days since the last order; Champions: 14"])]
+
+
+class Staleness(BaseModel):
+    """How old the snapshot is; stale when two of its periods have passed since."""
+
+    age_days: int
+    is_stale: bool
+
+
+class Provenance(BaseModel):
+    """Where an answer comes from."""
+
+    model_version: str
+    period: Annotated[str, Field(description="Key of the snapshot.")]
+    as_of: Annotated[str, Field(description="First instant the snapshot does not observe.")]
+    release_id: str
+    staleness: Staleness
+
+
+class Scored(BaseModel):
+    """The segment of a customer, and why."""
+
+    customer_id: str | None
+    segment_id: str
+    segment_name: str
+    is_rule_segment: Annotated[bool, Field(description="Whether a rule, not K-means, decided.")]
+    margin: Annotated[float | None, Field(description="0 at the border to the runner-up, 1 on the centroid.")]
+    runner_up_segment_id: str | None
+    reasons: list[Reason]
+    rfm: dict[str, float | None]
+    other_features: Annotated[dict[str, float | None], Field(description="The model's features beyond RFM.")]
+
+
+class Previous(BaseModel):
+    """The segment before this one."""
+
+    segment_id: str
+    segment_name: str
+
+
+class Recommendation(BaseModel):
+    """A product to offer."""
+
+    product_id: str
+    description: str | None
+
+
+class Standing(Scored):
+    """Where a customer of the release stands."""
+
+    since: Annotated[str, Field(description="First snapshot of the unbroken stay in the segment.")]
+    previous: Previous | None
+    recommendations: list[Recommendation]
+
+
+class LookupAnswer(Standing, Provenance):
+    """One customer."""
+
+
+class TooNew(BaseModel):
+    """A customer first seen after the snapshot; can be scored."""
+
+    customer_id: str
+    first_seen_at: str
+
+
+class LookupsAnswer(Provenance):
+    """Many customers; each id asked for is in exactly one of the lists."""
+
+    customers: list[Standing]
+    unknown: list[str]
+    too_new: list[TooNew]
+
+
+class ScoreAnswer(Provenance):
+    """One answer per row, in the order of the rows."""
+
+    customers: list[Scored]
+
+
+class PredictAnswer(BaseModel):
+    """One prediction per instance, in their order."""
+
+    predictions: list[Scored]
+
+
+class SegmentsAnswer(Provenance):
+    """Every segment's profile."""
+
+    segments: list[dict[str, Any]]
+
+
+class SegmentAnswer(Provenance):
+    """One segment's profile."""
+
+    segment: dict[str, Any]
+
+
+class ModelAnswer(Provenance):
+    """The model that answers."""
+
+    trained_on: str
+    features: list[str]
+    required_features: Annotated[list[str], Field(description="What every row of a score request must have.")]
+    k: int
+    metrics: dict[str, float | None]
+    git_revision: str | None
+    data_versions: dict[str, int | str | None]
+    n_customers: int
+    model_card: Annotated[str, Field(description="Markdown.")]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """Whether customers can be looked up, and whether anything needs attention."""
+
+    status: Literal["ready", "degraded"]
+    release_id: str
+    refused: dict[str, str] | None
+    n_predictions_dropped: int
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    code: str
+    message: str
+    details: dict[str, Any]
+
+
+class ErrorAnswer(BaseModel):
+    """The one shape of every error."""
+
+    error: ErrorBody

@@ -1,0 +1,219 @@
+"""What one worker does, whoever asks: look up and score from the release that is served, and keep a record of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from custseg_assets.domain.explain import RULE_FEATURES, is_seen_by_kmeans
+from custseg_assets.stores.releases import sha256_of
+from custseg_serving.access import AccessControl, RequestCounts
+from custseg_serving.answers import Answers, Found
+from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
+from custseg_serving.predictions import Prediction, PredictionLog
+from custseg_serving.settings import ServingSettings
+from custseg_serving.swap import ActiveRelease
+from custseg_serving.telemetry import AccessLog, Metrics
+
+Outcome = tuple[str, str | None, bytes]
+_NO_ANSWER = b"null"
+
+
+class Asked(NamedTuple):
+    """A request, as far as its record needs it.
+
+    Attributes:
+        request_id: of the request.
+        key_id: of the key; ``None`` where none is needed.
+        started: when it came in, on the performance counter.
+    """
+
+    request_id: str
+    key_id: str | None
+    started: float
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the workers of a server have in common, made before they are forked.
+
+    Attributes:
+        counts: of each key's requests.
+        digest: gives a file's SHA-256.
+    """
+
+    counts: RequestCounts = field(default_factory=lambda: RequestCounts(1))
+    digest: Callable[[Path], str] = sha256_of
+
+
+class Service:
+    """The parts of one worker.
+
+    Args:
+        settings: of the server.
+        shared: what this worker has in common with the server's others.
+        worker: number of this worker.
+    """
+
+    def __init__(self, settings: ServingSettings, shared: Shared | None = None, worker: int = 0) -> None:
+        shared = shared or Shared()
+        self.settings = settings
+        self.metrics = Metrics()
+        self.access = AccessControl(settings, shared.counts, worker)
+        self.active = ActiveRelease(settings.releases, settings.poll_seconds, self.metrics, shared.digest)
+        self.predictions = PredictionLog(settings, self.metrics)
+        self.access_log = AccessLog()
+
+    def start(self) -> None:
+        """Open the release and start the threads; after the fork, where there is one."""
+        self.access_log.start()
+        self.predictions.start()
+        self.active.start()
+
+    def stop(self) -> None:
+        """Stop the threads; everything handed over is written."""
+        self.active.stop()
+        self.predictions.stop()
+        self.access_log.stop()
+
+    def answers(self) -> Answers:
+        """The release to answer one request from.
+
+        Raises:
+            ApiError: 503 before there is one.
+        """
+        answers = self.active.answers
+        if answers is None:
+            raise ApiError(503, "not_ready", "There is no release to answer from yet.", headers={"Retry-After": "5"})
+        return answers
+
+    def lookup(self, customer_id: str, asked: Asked) -> bytes:
+        """Everything about one customer, rendered.
+
+        Raises:
+            ApiError: 404 for a customer who is unknown or too new, 503 before there is a release.
+        """
+        answers = self.answers()
+        found = answers.lookup(customer_id)
+        outcome = _outcome(customer_id, found)
+        self._record("lookup", answers, asked, [outcome])
+        if found.answer is None:
+            raise _not_found(found, answers)
+        return answers.with_provenance(outcome[-1])
+
+    def lookup_many(self, customer_ids: Sequence[str], asked: Asked) -> bytes:
+        """The same about many; ids asked for twice are answered once.
+
+        Raises:
+            ApiError: 503 before there is a release.
+        """
+        answers = self.answers()
+        found = {customer_id: answers.lookup(customer_id) for customer_id in dict.fromkeys(customer_ids)}
+        outcomes = [_outcome(customer_id, one) for customer_id, one in found.items()]
+        self._record("lookup", answers, asked, outcomes)
+        others = {
+            "unknown": [customer_id for outcome, customer_id, _ in outcomes if outcome == "unknown"],
+            "too_new": [
+                {"customer_id": customer_id, "first_seen_at": one.first_seen_at}
+                for customer_id, one in found.items()
+                if one.first_seen_at is not None
+            ],
+        }
+        standings = b",".join(rendered for outcome, _, rendered in outcomes if outcome == "found")
+        return answers.with_provenance(b'{"customers":[' + standings + b"]," + to_json(others)[1:])
+
+    def score(self, rows: Sequence[Mapping[str, Any]], asked: Asked) -> bytes:
+        """Segments of feature rows, in their order: a rendered list.
+
+        Raises:
+            ApiError: 422 where a row lacks a feature, 503 before there is a release.
+        """
+        return self._score(self.answers(), rows, asked)
+
+    def score_with_provenance(self, rows: Sequence[Mapping[str, Any]], asked: Asked) -> bytes:
+        """The same in an object that says where it comes from.
+
+        Raises:
+            ApiError: as for ``score``.
+        """
+        answers = self.answers()
+        return answers.with_provenance(b'{"customers":' + self._score(answers, rows, asked) + b"}")
+
+    def _score(self, answers: Answers, rows: Sequence[Mapping[str, Any]], asked: Asked) -> bytes:
+        _check_features(rows, answers)
+        outcomes = [("found", one["customer_id"], to_json(one)) for one in answers.score(rows)]
+        self._record("score", answers, asked, outcomes)
+        return b"[" + b",".join(rendered for *_, rendered in outcomes) + b"]"
+
+    def _record(self, kind: str, answers: Answers, asked: Asked, outcomes: Iterable[Outcome]) -> None:
+        at, seconds = time.time(), time.perf_counter() - asked.started
+        self.predictions.put(
+            [
+                Prediction(
+                    at=at,
+                    kind=kind,
+                    request_id=asked.request_id,
+                    key_id=asked.key_id,
+                    seconds=seconds,
+                    release_id=answers.release.release_id,
+                    model_version=answers.release.model.model_version,
+                    outcome=outcome,
+                    customer_id=customer_id,
+                    answer=answer,
+                )
+                for outcome, customer_id, answer in outcomes
+            ]
+        )
+
+
+def _outcome(customer_id: str, found: Found) -> Outcome:
+    if found.answer is not None:
+        return "found", customer_id, to_json(found.answer)
+    return "unknown" if found.first_seen_at is None else "too_new", customer_id, _NO_ANSWER
+
+
+def _not_found(found: Found, answers: Answers) -> ApiError:
+    if found.first_seen_at is not None:
+        return ApiError(
+            404,
+            "customer_too_new",
+            "The customer came after this release's snapshot; POST /v1/score can segment them.",
+            {**answers.provenance, "first_seen_at": found.first_seen_at},
+        )
+    return ApiError(
+        404, "customer_unknown", "No customer with this id was ever seen up to the snapshot.", answers.provenance
+    )
+
+
+def _check_features(rows: Sequence[Mapping[str, Any]], answers: Answers) -> None:
+    """Every row must have every feature the model needs; null only what nobody without an order has."""
+    problems = [
+        {"row": number, "feature": name, "problem": problem}
+        for number, row in enumerate(rows)
+        for name in answers.required_features
+        if (problem := _problem(row, name))
+    ]
+    if problems:
+        first = problems[0]
+        raise ApiError(
+            422,
+            "features_missing",
+            f"Row {first['row']}: {first['feature']} {first['problem']}; "
+            f"every row needs {', '.join(answers.required_features)}.",
+            {"problems": problems[:MAX_PROBLEMS_SHOWN], "n_problems": len(problems)},
+        )
+
+
+def _problem(row: Mapping[str, Any], name: str) -> str | None:
+    if name not in row:
+        return "is missing"
+    if row[name] is None and (name in RULE_FEATURES or _has_orders(row)):
+        return "must not be null for a customer with orders"
+    return None
+
+
+def _has_orders(row: Mapping[str, Any]) -> bool:
+    return all(name in row for name in RULE_FEATURES) and is_seen_by_kmeans(row)

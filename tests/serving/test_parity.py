@@ -1,0 +1,96 @@
+"""For every customer of the real log: the pipeline's assignment, the lookup and the score are one answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from flask.testing import FlaskClient
+
+from custseg_assets.domain import schemas
+from custseg_assets.domain.clustering import Limits, assign, choose_k, sweep, train, visible_to_kmeans
+from custseg_assets.domain.model import measure_reference
+from custseg_assets.domain.periods import window_of
+from custseg_assets.domain.profiles import profile_segments
+from custseg_assets.stores.release_writer import ReleaseContent
+from serving.conftest import StartApp
+from serving.factory import FEATURES, make_content, make_release
+from serving.test_api import ROW, is_error
+
+PERIOD = "2011-11-01"
+LIMITS = Limits(min_bootstrap_ari=0.5, min_jaccard=0.3, min_share=0.02, min_customers=50)
+
+
+def released(features: pl.DataFrame, known: pl.Series) -> tuple[ReleaseContent, pl.DataFrame]:
+    """The content of a release of real customers, by the pipeline's own functions, and their assignments."""
+    seen = features.filter(visible_to_kmeans(features, FEATURES))
+    values = seen.select(FEATURES).cast(pl.Float64).to_numpy()
+    reference = measure_reference(values, FEATURES)
+    candidates = sweep(reference.scale(values), (4, 4), LIMITS, n_bootstraps=2, n_initialisations=2, seed=1)
+    assert choose_k(candidates, LIMITS).k == 4
+    model = train(features, candidates[0].centroids, reference, PERIOD)
+    assigned = assign(features, known, model)
+    now = assigned.with_columns(period=pl.lit(PERIOD)).select(schemas.SEGMENT_ASSIGNMENTS.schema.names())
+    profiles = profile_segments(assigned, features, model).with_columns(period=pl.lit(PERIOD))
+    content = replace(
+        make_content(model),
+        window=window_of(PERIOD, "2011-06-01", 6, "monthly"),
+        assignments=now.lazy(),
+        customer_features=features,
+        segment_profiles=profiles.select(schemas.SEGMENT_PROFILES.schema.names()),
+        later_customers=None,
+    )
+    return content, assigned
+
+
+def agreeing(client: FlaskClient, features: pl.DataFrame, assigned: pl.DataFrame) -> int:
+    """How many customers have one answer three times; fails at the first who has not."""
+    values = {row["customer_id"]: row for row in features.select("customer_id", *FEATURES).iter_rows(named=True)}
+    n_agreeing = 0
+    for part in assigned.iter_slices(1_000):
+        ids = part["customer_id"].to_list()
+        looked_up = client.post("/v1/customers/segments", json={"customer_ids": ids}).get_json()["customers"]
+        rows = [values[customer_id] for customer_id in ids if customer_id in values]
+        scored = client.post("/v1/score", json={"customers": rows}).get_json()["customers"] if rows else []
+        of_score = {one["customer_id"]: one for one in scored}
+        for expected, found in zip(part.iter_rows(named=True), looked_up, strict=True):
+            answers = [found, of_score.get(expected["customer_id"], found)]
+            for answer in answers:
+                for name in ("customer_id", "segment_id", "segment_name", "margin", "runner_up_segment_id"):
+                    assert answer[name] == expected[name], (expected, answer)
+            assert found["reasons"] == answers[-1]["reasons"]
+            n_agreeing += 1
+    return n_agreeing
+
+
+def test_lookup_score_and_assignment_agree_for_every_real_customer(
+    shared: Path, served_home: Path, start_app: StartApp
+) -> None:
+    features = pl.read_parquet(shared / "goldens" / "customer_features_2011-12-01_6m.parquet").with_columns(
+        pl.col("customer_id").cast(pl.String), pl.col(FEATURES[:2]).cast(pl.Int64)
+    )
+    everybody = pl.read_parquet(shared / "goldens" / "customer_features_2012-01-01_all.parquet")
+    content, assigned = released(features, everybody["customer_id"].cast(pl.String))
+    make_release(served_home / "releases", content)
+    assert agreeing(start_app().test_client(), features, assigned) == assigned.height > 4_000
+
+
+def test_parity_is_really_compared(shared: Path, served_home: Path, start_app: StartApp) -> None:
+    features = pl.read_parquet(shared / "goldens" / "customer_features_2011-12-01_6m.parquet").with_columns(
+        pl.col("customer_id").cast(pl.String), pl.col(FEATURES[:2]).cast(pl.Int64)
+    )
+    content, assigned = released(features, features["customer_id"])
+    make_release(served_home / "releases", content)
+    moved = features.with_columns(pl.col("recency_days") + 1)
+    with pytest.raises(AssertionError):
+        agreeing(start_app().test_client(), moved, assigned)
+
+
+def test_a_customer_with_orders_and_an_unknown_feature_cannot_be_placed(client: FlaskClient) -> None:
+    response = client.post("/v1/score", json={"customers": [{**ROW, "recency_days": None}]})
+    assert is_error(response, 422, "features_missing")
+    without_orders = {"recency_days": None, "frequency_orders": 0, "monetary_net": -5}
+    answer = client.post("/v1/score", json={"customers": [without_orders]}).get_json()["customers"][0]
+    assert (answer["segment_name"], answer["margin"]) == ("Refunded", None)

@@ -1,0 +1,245 @@
+"""The command as people start it: workers, signals, and what survives a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from custseg_assets.stores.release_writer import write_release
+from custseg_assets.stores.releases import CURRENT, point_to
+from serving.factory import make_other_content, make_release
+from serving.test_predictions import records
+from serving.test_swap import wait_until
+
+REPOSITORY = Path(__file__).parents[2]
+LOOKUP = "/v1/customers/12347/segment"
+
+
+@dataclass
+class Running:
+    """A server under test."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def workers(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serving(home: Path, *arguments: str, log: Path | None = None) -> Iterator[Running]:
+    """Start ``custseg-serving``, wait until it is ready, and kill it afterwards."""
+    port = free_port()
+    with (log or home / "server.log").open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "custseg_serving.cli", "--home", str(home), "--port", str(port), *arguments],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+        running = Running(process, port)
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                with contextlib.suppress(OSError):
+                    if running.get("/readyz")[0] == 200:
+                        break
+                assert process.poll() is None, (home / "server.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield running
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def test_metrics_are_those_of_all_workers(served_home: Path) -> None:
+    with serving(served_home) as server:
+        for _ in range(50):
+            assert server.get(LOOKUP)[0] == 200
+        text = server.get("/metrics")[1].decode()
+    counted = [
+        float(line.split()[-1]) for line in text.splitlines() if "seconds_count" in line and "customer_id" in line
+    ]
+    assert counted == [50]
+
+
+def test_a_stopped_server_answers_what_has_begun_and_writes_what_it_recorded(served_home: Path) -> None:
+    with serving(served_home) as server:
+        statuses: list[int] = []
+        is_stopping = threading.Event()
+
+        def ask() -> None:
+            while not is_stopping.is_set():
+                try:
+                    statuses.append(server.get(LOOKUP)[0])
+                except ConnectionError:
+                    return
+
+        askers = [threading.Thread(target=ask) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=15) == 0
+        is_stopping.set()
+        for asker in askers:
+            asker.join()
+    assert set(statuses) == {200}
+    assert len(records(served_home / "prediction_log")) == len(statuses)
+
+
+def test_no_acknowledged_record_is_lost_when_workers_are_killed(served_home: Path) -> None:
+    folder = served_home / "prediction_log"
+    with serving(served_home) as server:
+        for moment in range(20):
+            for _ in range(5):
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    server.get(LOOKUP)
+            time.sleep(0.013 * moment)
+            acknowledged = written(server)
+            os.kill(server.workers()[moment % len(server.workers())], signal.SIGKILL)
+            assert sum(len(path.read_bytes().splitlines()) for path in folder.glob("*.jsonl*")) >= acknowledged
+        time.sleep(0.5)
+        acknowledged = written(server)
+        orphans = server.workers()
+        server.process.kill()
+        server.process.wait()
+        for pid in orphans:
+            # They notice by themselves, within a second or so, that the server is gone.
+            wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), seconds=20)  # type: ignore[misc]
+    with serving(served_home) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(timeout=15)
+    assert not list(folder.glob("*.open"))
+    assert len(records(folder)) >= acknowledged > 0
+
+
+def written(server: Running) -> int:
+    while True:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            status, text = server.get("/metrics")
+            if status == 200:
+                lines = [
+                    line for line in text.decode().splitlines() if line.startswith("custseg_predictions_written_total")
+                ]
+                return int(float(lines[0].split()[-1])) if lines else 0
+
+
+def test_swaps_under_load_give_no_failed_and_no_mixed_answer(served_home: Path) -> None:
+    root = served_home / "releases"
+    first = (root / CURRENT).read_text().strip()
+    second = write_release(root, make_other_content()).release_id
+    damaged = "r-2011-11-01-00000000"
+    product_of = {first: "22423", second: "99999"}
+    answers: list[tuple[int, bytes]] = []
+    with serving(served_home, "--no-prediction-log") as server:
+        is_over = threading.Event()
+
+        def ask() -> None:
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
+                while not is_over.is_set():
+                    connection.request("GET", LOOKUP)
+                    response = connection.getresponse()
+                    answers.append((response.status, response.read()))
+
+        askers = [threading.Thread(target=ask) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        for _ in range(4):
+            point_to(root, second)
+            time.sleep(0.4)
+            (root / CURRENT).write_text(damaged)
+            time.sleep(0.4)
+            point_to(root, first)
+            time.sleep(0.4)
+        is_over.set()
+        for asker in askers:
+            asker.join()
+    seen: set[str] = set()
+    for status, body in answers:
+        assert status == 200, body
+        answer: dict[str, Any] = json.loads(body)
+        seen.add(answer["release_id"])
+        assert answer["recommendations"][0]["product_id"] == product_of[answer["release_id"]]
+    assert seen == {first, second}
+
+
+def test_all_workers_take_a_new_release_over_within_two_seconds(served_home: Path) -> None:
+    with serving(served_home, "--workers", "3") as server:
+        second = make_release(served_home / "releases", make_other_content())
+        time.sleep(2)
+        for _ in range(30):
+            assert json.loads(server.get(LOOKUP)[1])["release_id"] == second
+
+
+def test_demo_shows_a_key_once_and_revokes_it_when_it_ends(served_home: Path) -> None:
+    with serving(served_home, "demo") as server:
+        assert server.process.stdout is not None
+        assert b"Dashboard: http://127.0.0.1" in server.process.stdout.readline()
+        token = server.process.stdout.readline().split()[-1].decode()
+        assert server.get(LOOKUP)[0] == 401
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
+            connection.request("GET", LOOKUP, headers={"X-API-Key": token})
+            assert connection.getresponse().status == 200
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(timeout=15)
+    assert json.loads((served_home / "keys.json").read_text())["keys"][0]["revoked_at"] is not None
+
+
+def test_a_vertex_container_is_reachable_but_only_for_predictions(
+    served_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from custseg_serving.cli import _parser, settings_from
+
+    variables = {"AIP_HTTP_PORT": "8085", "AIP_HEALTH_ROUTE": "/h", "AIP_PREDICT_ROUTE": "/p"}
+    settings = settings_from(_parser().parse_args(["--home", str(served_home)]), variables)
+    assert not settings.is_loopback
+    assert settings.port == 8085
+    for name, value in {**variables, "AIP_HTTP_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with serving(served_home) as server:
+        assert server.get("/h")[0] == 200
+        assert server.get(LOOKUP)[0] == 401
+
+
+def test_the_service_starts_light_and_without_the_pipeline() -> None:
+    program = (
+        "import sys, time; started = time.process_time(); import custseg_serving.app, custseg_serving.server\n"
+        "print(time.process_time() - started); print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    seconds, modules = done.stdout.splitlines()
+    forbidden = {"dagster", "mlflow", "great_expectations", "sklearn", "pandas", "polars", "matplotlib", "deltalake"}
+    assert not forbidden & set(modules.split())
+    assert float(seconds) < 1.5

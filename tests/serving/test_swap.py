@@ -1,0 +1,120 @@
+"""A service follows CURRENT: to good releases, never to damaged ones, and back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from custseg_assets.stores.release_writer import write_release
+from custseg_assets.stores.releases import CURRENT, current, point_to, prune, sha256_of
+from custseg_serving import digests
+from serving.conftest import StartApp
+from serving.factory import make_content, make_other_content, make_release
+
+LOOKUP = "/v1/customers/12347/segment"
+
+
+def wait_until(is_true: Callable[[], bool], seconds: float = 2.0) -> None:
+    """Wait as long as a takeover may take."""
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+def ready(client: FlaskClient) -> dict[str, object]:
+    body: dict[str, object] = client.get("/readyz").get_json()
+    return body
+
+
+def metric(client: FlaskClient, name: str) -> float:
+    lines = client.get("/metrics").get_data(as_text=True).splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_a_new_release_and_a_rollback_are_both_taken_over(start_app: StartApp, served_home: Path) -> None:
+    root, client = served_home / "releases", start_app().test_client()
+    first = current(root)
+    second = make_release(root, make_other_content())
+    wait_until(lambda: ready(client)["release_id"] == second)
+    answer = client.get(LOOKUP).get_json()
+    assert (answer["release_id"], answer["recommendations"][0]["product_id"]) == (second, "99999")
+    assert first is not None
+    point_to(root, first)
+    wait_until(lambda: ready(client)["release_id"] == first)
+    assert client.get(LOOKUP).get_json()["recommendations"][0]["product_id"] == "22423"
+
+
+def test_a_damaged_release_is_refused_and_reported_while_the_old_one_answers(
+    start_app: StartApp, served_home: Path
+) -> None:
+    root, client = served_home / "releases", start_app().test_client()
+    first = current(root)
+    second = write_release(root, make_other_content()).release_id
+    customers = root / second / "customers.lmdb"
+    content = bytearray(customers.read_bytes())
+    content[-1] ^= 1
+    customers.write_bytes(content)
+    (root / CURRENT).write_text(second)
+    wait_until(lambda: ready(client)["status"] == "degraded")
+    refused = ready(client)["refused"]
+    assert isinstance(refused, dict)
+    assert refused["release_id"] == second
+    assert "customers.lmdb is not as it was written" in refused["reason"]
+    assert client.get(LOOKUP).get_json()["release_id"] == first
+    assert metric(client, "custseg_release_is_refused") == 1
+
+    # Written again it is sound, and taken over without CURRENT changing.
+    write_release(root, make_other_content())
+    wait_until(lambda: ready(client)["release_id"] == second)
+    assert ready(client)["status"] == "ready"
+    assert metric(client, "custseg_release_is_refused") == 0
+
+
+def test_nonsense_in_current_is_refused(start_app: StartApp, served_home: Path) -> None:
+    root, client = served_home / "releases", start_app().test_client()
+    for nonsense in (b"../../etc", b"\xff\xfe", b"r-2011-11-01-00000000", b"\x00"):
+        (root / CURRENT).write_bytes(nonsense)
+        wait_until(lambda: ready(client)["status"] == "degraded")
+        assert client.get(LOOKUP).status_code == 200
+
+
+def test_the_first_release_makes_a_waiting_service_ready(start_app: StartApp, served_home: Path) -> None:
+    shutil.rmtree(served_home / "releases")
+    client = start_app().test_client()
+    assert client.get("/readyz").status_code == 503
+    make_release(served_home / "releases")
+    wait_until(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_a_release_that_is_pruned_keeps_answering_until_it_is_replaced(start_app: StartApp, served_home: Path) -> None:
+    root, client = served_home / "releases", start_app(poll_seconds=60).test_client()
+    for number in range(3):
+        make_release(root, replace(make_content(), model_card=str(number)))
+    prune(root, keep=0)
+    assert client.get(LOOKUP).status_code == 200
+
+
+def test_a_shared_digest_is_worked_out_once_and_again_when_the_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    monkeypatch.setattr(digests, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    workers = [digests.SharedDigests(tmp_path) for _ in range(2)]
+    # SHA-256 of "abc", from FIPS 180-2.
+    assert {worker(path)[:16] for worker in workers} == {"ba7816bf8f01cfea"}
+    assert len(hashed) == 1
+    modified = path.stat().st_mtime_ns
+    path.write_bytes(b"abd")
+    os.utime(path, ns=(modified, modified))
+    assert workers[1](path) == sha256_of(path)
+    assert len(hashed) == 2
