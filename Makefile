@@ -31,8 +31,8 @@ ui: $(VENV)/run.stamp ## open Dagster's pages on the home that `make run` filled
 	$(VENV)/bin/custseg ui $(ARGS)
 
 .PHONY: serve
-serve: $(VENV)/run.stamp ## serve the home's current release over HTTP [ARGS="--port 8080"]
-	$(VENV)/bin/custseg-serving $(ARGS)
+serve: $(VENV)/run.stamp ## serve the last release on loopback with a fresh key [ARGS="--port 8080"]
+	$(VENV)/bin/custseg-serving $(ARGS) demo
 
 .PHONY: test
 test: $(VENV)/dev.stamp ## run the tests [ARGS="-k drift"]
