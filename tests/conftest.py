@@ -7,13 +7,18 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
+import polars as pl
 import pytest
 
 from custseg_assets import telemetry
+from custseg_assets.domain.cleaning import CleaningRules, classify, clean_lines, rejected_lines
+from custseg_assets.domain.schemas import RAW_TRANSACTIONS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -110,3 +115,43 @@ def real_log(shared: Path) -> Path:
     if not path.is_file():
         pytest.skip(f"no {path}")
     return path
+
+
+@dataclass(frozen=True)
+class RealTables:
+    """The real log, cleaned: read here without the project's own reader, so that the two do not share a mistake."""
+
+    raw: pl.DataFrame
+    clean: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+@pytest.fixture(scope="session")
+def real_tables(real_log: Path) -> RealTables:
+    """The real log's raw, clean and rejected lines."""
+    raw = (
+        pl.read_csv(real_log, infer_schema=False)
+        .select(
+            pl.lit(None, pl.String).alias("unreadable_values"),
+            pl.lit("log").alias("source_file"),
+            pl.int_range(1, pl.len() + 1).alias("source_row"),
+            pl.col("InvoiceDate").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us").alias("invoiced_at"),
+            pl.col("CustomerID").str.strip_suffix(".0").alias("customer_id"),
+            pl.col("Quantity").cast(pl.Float64).alias("quantity"),
+            pl.col("UnitPrice").cast(pl.Float64).alias("unit_price"),
+            pl.lit(None, pl.Float64).alias("line_amount"),
+            invoice_id="InvoiceNo",
+            product_id="StockCode",
+            description="Description",
+            country="Country",
+        )
+        .with_columns(period=pl.col("invoiced_at").dt.strftime("%Y-%m-01"))
+        .select(RAW_TRANSACTIONS.schema.names())
+    )
+    rules = CleaningRules(1, ("Next Day Carriage", "High Resolution Image"), "C")
+    classified = classify(nw.from_native(raw.lazy()), rules).collect().lazy()
+    return RealTables(
+        raw,
+        clean_lines(classified, rules).collect().to_native(),
+        rejected_lines(classified).collect().to_native(),
+    )

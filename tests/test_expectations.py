@@ -9,12 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import narwhals as nw
 import polars as pl
 import pytest
 
 from custseg_assets.domain import cleaning
-from custseg_assets.domain.schemas import RAW_TRANSACTIONS, tables
+from custseg_assets.domain.schemas import tables
 from custseg_assets.expectations.engine import GroupResult, combined, validate
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
 from custseg_assets.settings import Settings
@@ -351,30 +350,12 @@ def test_data_docs_are_replaced_and_the_index_says_what_failed(tmp_path: Path) -
     assert "Traceback" not in page
 
 
-def test_the_real_log_meets_every_expectation(real_log: Path) -> None:
-    raw = (
-        pl.read_csv(real_log, infer_schema=False)
-        .select(
-            pl.lit(None, pl.String).alias("unreadable_values"),
-            pl.lit("log").alias("source_file"),
-            pl.int_range(1, pl.len() + 1).alias("source_row"),
-            pl.col("InvoiceDate").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us").alias("invoiced_at"),
-            pl.col("CustomerID").str.strip_suffix(".0").alias("customer_id"),
-            pl.col("Quantity").cast(pl.Float64).alias("quantity"),
-            pl.col("UnitPrice").cast(pl.Float64).alias("unit_price"),
-            pl.lit(None, pl.Float64).alias("line_amount"),
-            invoice_id="InvoiceNo",
-            product_id="StockCode",
-            description="Description",
-            country="Country",
-        )
-        .with_columns(period=pl.col("invoiced_at").dt.strftime("%Y-%m-01"))
-        .select(RAW_TRANSACTIONS.schema.names())
-    )
-    classified = cleaning.classify(nw.from_native(raw.lazy()), RULES).collect().lazy()
-    clean = cleaning.clean_lines(classified, RULES).collect().to_native()
-    rejected = cleaning.rejected_lines(classified).collect().to_native()
-    for frame, table in ((raw, "raw_transactions"), (clean, "clean_transactions"), (rejected, "rejected_transactions")):
+def test_the_real_log_meets_every_expectation(real_tables: Any) -> None:
+    for frame, table in (
+        (real_tables.raw, "raw_transactions"),
+        (real_tables.clean, "clean_transactions"),
+        (real_tables.rejected, "rejected_transactions"),
+    ):
         for result in check(frame, table).values():
             assert result.success, result.markdown()
             assert result.n_rows == frame.height

@@ -15,7 +15,7 @@ from custseg_assets.domain.features import (
     spend_by_period,
 )
 from custseg_assets.domain.periods import Window, window_of
-from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, RAW_TRANSACTIONS
+from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES
 from tests.lines import clean_rows, raw_lines
 
 WINDOW = window_of("2011-06-01", "2011-05-01", 2, "monthly")
@@ -164,35 +164,13 @@ def test_no_lines_give_no_customers_and_all_columns():
     assert features.schema == CUSTOMER_FEATURES.schema
 
 
-@pytest.fixture(scope="module")
-def real_clean(real_log):
-    raw = pl.read_csv(real_log, infer_schema=False).select(
-        pl.lit(None, pl.String).alias("unreadable_values"),
-        pl.lit("log").alias("source_file"),
-        pl.int_range(1, pl.len() + 1).alias("source_row"),
-        pl.col("InvoiceDate").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us").alias("invoiced_at"),
-        pl.col("CustomerID").str.strip_suffix(".0").alias("customer_id"),
-        pl.col("Quantity").cast(pl.Float64).alias("quantity"),
-        pl.col("UnitPrice").cast(pl.Float64).alias("unit_price"),
-        pl.lit(None, pl.Float64).alias("line_amount"),
-        invoice_id="InvoiceNo",
-        product_id="StockCode",
-        description="Description",
-        country="Country",
-    )
-    raw = raw.with_columns(pl.col("invoiced_at").dt.strftime("%Y-%m-01").alias("period"))
-    rules = cleaning.CleaningRules(1, ("Next Day Carriage", "High Resolution Image"), "C")
-    classified = cleaning.classify(nw.from_native(raw.select(RAW_TRANSACTIONS.schema.names()).lazy()), rules)
-    return cleaning.clean_lines(classified, rules).collect().to_native()
-
-
 @pytest.mark.parametrize(
     ("key", "lookback", "golden"),
     [("2011-11-01", 6, "customer_features_2011-12-01_6m"), ("2011-12-01", "all", "customer_features_2012-01-01_all")],
 )
-def test_the_real_log_gives_the_golden_features(real_clean, shared, key, lookback, golden):
+def test_the_real_log_gives_the_golden_features(real_tables, shared, key, lookback, golden):
     window = window_of(key, "2010-12-01", lookback, "monthly")
-    measured = measure(real_clean, window)
+    measured = measure(real_tables.clean, window)
     right = pl.read_parquet(shared / "goldens" / f"{golden}.parquet").sort("customer_id")
     assert measured["customer_id"].to_list() == right["customer_id"].to_list()
     for name in set(right.columns) & set(measured.columns) - {"customer_id"}:

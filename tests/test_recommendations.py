@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import narwhals as nw
@@ -12,7 +11,6 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain import features, recommendations
-from custseg_assets.domain.cleaning import CleaningRules, classify, clean_lines
 from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.model import measure_reference
 from custseg_assets.domain.periods import window_of
@@ -258,23 +256,6 @@ def test_the_wilson_interval_is_the_published_one() -> None:
     assert wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
 
 
-@pytest.fixture(scope="module")
-def real_clean(real_log: Path) -> pl.DataFrame:
-    raw = pl.read_csv(real_log, infer_schema=False).select(
-        pl.col("InvoiceDate").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us").alias("invoiced_at"),
-        pl.col("CustomerID").str.strip_suffix(".0").alias("customer_id"),
-        pl.col("Quantity").cast(pl.Float64).alias("quantity"),
-        pl.col("UnitPrice").cast(pl.Float64).alias("unit_price"),
-        pl.lit(None, pl.Float64).alias("line_amount"),
-        pl.int_range(1, pl.len() + 1).alias("source_row"),
-        source_file=pl.lit("log"), unreadable_values=pl.lit(None, pl.String),
-        invoice_id="InvoiceNo", product_id="StockCode", description="Description", country="Country",
-    )  # fmt: skip
-    rules = CleaningRules(1, ("Next Day Carriage", "High Resolution Image"), "C")
-    lines = raw.with_columns(pl.col("invoiced_at").dt.strftime("%Y-%m-01").alias("period"))
-    return clean_lines(classify(nw.from_native(lines.lazy()), rules), rules).to_native().collect()
-
-
 def k_means_segments(clean: pl.DataFrame, key: str) -> pl.DataFrame:
     """Four plain K-means clusters of a snapshot, as segments."""
     from sklearn.cluster import KMeans
@@ -292,14 +273,14 @@ def k_means_segments(clean: pl.DataFrame, key: str) -> pl.DataFrame:
 
 @pytest.mark.parametrize(("as_of", "key"), [("2011-11-01", "2011-09-01"), ("2011-12-01", "2011-10-01")])
 def test_on_the_real_log_the_segments_recent_popularity_beats_both_plain_ones(
-    real_clean: pl.DataFrame, as_of: str, key: str
+    real_tables: Any, as_of: str, key: str
 ) -> None:
     end = datetime.fromisoformat(as_of)
     start = window_of(key, "2010-12-01", 6, "monthly").start
-    window = real_clean.filter(pl.col("invoiced_at").is_between(start, end, closed="left"))
+    window = real_tables.clean.filter(pl.col("invoiced_at").is_between(start, end, closed="left"))
     cut = datetime.fromisoformat(key).replace(month=int(key[5:7]) + 1)
     result = evaluate(
-        window, k_means_segments(real_clean, key), as_of=end, horizon_days=(end - cut).days, half_life_days=10
+        window, k_means_segments(real_tables.clean, key), as_of=end, horizon_days=(end - cut).days, half_life_days=10
     )
     assert result.winner == "segment_recent"
     everywhere, lately, ours = (score.hit_rate for score in result.scores)
