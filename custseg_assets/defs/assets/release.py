@@ -19,8 +19,11 @@ from custseg_assets.domain.schemas import (
 from custseg_assets.domain.training import metrics_of
 from custseg_assets.provenance import CODE_VERSIONS
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
-from custseg_assets.stores.releases import point_to
+from custseg_assets.stores.releases import point_to, prune
 from custseg_assets.stores.revision import code_revision
+
+RELEASES_KEPT = 10
+"""How many releases one can go back to; each holds every customer, so they are not kept for ever."""
 
 _PARTS = (SEGMENT_ASSIGNMENTS, SEGMENT_PROFILES, PRODUCT_RECOMMENDATIONS, DRIFT_REPORT, CUSTOMER_FEATURES)
 
@@ -44,6 +47,7 @@ def release_assets() -> list[dg.AssetsDefinition]:
         content = _content(stores, stores.provenance.released_key())
         manifest = write_release(stores.home.releases, content)
         point_to(stores.home.releases, manifest.release_id)
+        prune(stores.home.releases, keep=RELEASES_KEPT)
         context.log.info("release %s: %s customers", manifest.release_id, f"{manifest.n_customers:,}")
         return dg.MaterializeResult(
             metadata={
