@@ -162,14 +162,21 @@ def test_made_lines_are_made_once(store: DeliveryStore) -> None:
 
     def make() -> pl.DataFrame:
         calls.append(1)
-        rows = [{"customer_id": "1", "invoiced_at": datetime(2011, 6, 1), "line_amount": 5.0}]
-        return pl.DataFrame(rows, schema={column.name: column.dtype for column in MAPPED})
+        unread = '{"quantity": "two"}'
+        row = {"customer_id": "1", "invoiced_at": datetime(2011, 6, 1), "line_amount": 5.0, "unreadable_values": unread}
+        schema = {column.name: column.dtype for column in MAPPED} | {
+            "unreadable_values": pl.String,
+            "source_row": pl.Int64,
+        }
+        return pl.DataFrame([row | {"source_row": 7}], schema=schema)
 
-    first = store.accept_frame("demo", "seed 1", make)
-    assert store.accept_frame("demo", "seed 1", make) == first
+    first = store.accept_frame("demo", "seed 1", make, preset="online_retail")
+    assert store.accept_frame("demo", "seed 1", make, preset="online_retail") == first
     assert len(calls) == 1
+    assert first.preset == "online_retail"
     assert store.accept_frame("demo", "seed 2", make).id != first.id
-    assert read(store, first, "2011-06-01")["source_row"].to_list() == [1]
+    lines = read(store, first, "2011-06-01")
+    assert lines.select("source_row", "unreadable_values").rows() == [(7, '{"quantity": "two"}')]
 
 
 def test_what_a_killed_writer_left_is_invisible_and_goes_with_the_next_delivery(
