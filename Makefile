@@ -36,7 +36,7 @@ serve: $(VENV)/run.stamp ## serve the last release on loopback with a fresh key 
 
 .PHONY: test
 test: $(VENV)/dev.stamp ## run the tests [ARGS="-k drift"]
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not spark" $(ARGS)
 
 .PHONY: test-spark
 test-spark: .venv-spark/spark.stamp ## run the tests that need PySpark and Java, in an environment of their own
