@@ -14,7 +14,7 @@ RETAIL = CleaningRules(1, ("Next Day Carriage", "High Resolution Image"), "C")
 
 
 def split(raw: pl.DataFrame, rules: CleaningRules = RETAIL) -> tuple[pl.DataFrame, pl.DataFrame]:
-    classified = classify(nw.from_native(raw.lazy()), rules)
+    classified = classify(nw.from_native(raw.lazy()), rules).sort("source_file", "source_row")
     clean = clean_lines(classified, rules).collect().to_native()
     return clean, rejected_lines(classified).collect().to_native()
 

@@ -44,7 +44,7 @@ class CleaningRules:
 def classify(raw: Lines, rules: CleaningRules) -> Lines:
     """Add ``reason``: why the line is rejected, null where it counts; ``line_amount`` is filled in.
 
-    The lines come out in the order of their files and rows.
+    The lines come out in no particular order, with whatever other columns they had.
 
     Args:
         raw: lines with the columns of ``raw_transactions``.
@@ -63,8 +63,7 @@ def classify(raw: Lines, rules: CleaningRules) -> Lines:
     reason = nw.lit(None, dtype=nw.String)
     for name in reversed(REASONS):
         reason = nw.when(conditions[name]).then(nw.lit(name)).otherwise(reason)
-    # A join promises no order; the tables are the same every time only if their rows have one.
-    return lines.with_columns(reason.alias("reason")).drop("is_repeat").sort(*_LINE)
+    return lines.with_columns(reason.alias("reason")).drop("is_repeat")
 
 
 def _repeats(raw: Lines) -> Lines:

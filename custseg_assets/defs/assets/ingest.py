@@ -58,8 +58,9 @@ def ingest_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinitio
 
         def kept() -> Iterator[Batch]:
             for keys in key_batches(stores.provenance.rows_of(context.partition_keys)):
-                raw = nw.from_native(stores.tables.scan(RAW_TRANSACTIONS, keys))
-                classified = cleaning.classify(raw, rules).collect().lazy()
+                # Cleaning promises no order; the tables are the same every time only if their rows have one.
+                raw = nw.from_native(stores.tables.scan(RAW_TRANSACTIONS, keys).with_row_index("line"))
+                classified = cleaning.classify(raw, rules).collect().sort("line").lazy()
                 rejected.append((keys, _native(cleaning.rejected_lines(classified))))
                 yield keys, _native(cleaning.clean_lines(classified, rules))
 
