@@ -17,7 +17,8 @@ import dagster as dg
 from custseg_assets.definitions import build_defs
 from custseg_assets.defs.resources import stores_of
 from custseg_assets.errors import BadInputError, RunFailedError
-from custseg_assets.runner import Runner, Stage
+from custseg_assets.planning import Stage
+from custseg_assets.runner import Runner
 from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, Settings
 from custseg_assets.stores.home import Home
 

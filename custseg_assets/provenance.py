@@ -44,6 +44,8 @@ CODE_VERSIONS: Mapping[str, str] = dict.fromkeys(
 )
 """Raise an asset's version when its meaning changes: its partitions, and all that is made from them, are made again."""
 
+TRAINED = ("model_candidates", "segmentation_model", "promotion_decision")
+
 T = TypeVar("T")
 FingerprintOf = Callable[[str, str], int | None]
 
@@ -142,10 +144,45 @@ class Provenance:
         table = self._tables.read(schemas.SEGMENTATION_MODEL, [champion[0]])
         return model_from_json(table["model_json"].item())
 
+    def champion_before(self, key: str) -> tuple[str, str] | None:
+        """The same, for the model that was in force when a snapshot came: none for the first model's own snapshot."""
+        return next((entry for entry in reversed(self.champions) if entry[0] < key), None)
+
+    def model_before(self, key: str) -> SegmentationModel:
+        """The model a snapshot is held against: the one in force when it came, or, for the first model's own, that.
+
+        Raises:
+            RunFailedError: no model has been promoted yet.
+        """
+        champion = self.champion_before(key)
+        return self.model_in_force(champion[0] if champion else key)
+
+    @cached_property
+    def _trained(self) -> Mapping[str, str | None]:
+        """The snapshots a challenger was decided about → the model that was in force before, ``None`` for the first.
+
+        A decision without a challenger is a REJECT, no k was eligible, or the record that nothing was trained.
+        """
+        is_trained = pl.col("model_version").is_not_null() | (pl.col("decision") == "REJECT")
+        decisions = self._tables.scan(schemas.PROMOTION_DECISION).filter(is_trained).sort("period")
+        return dict(decisions.select("period", "champion_before").collect().iter_rows())
+
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """The snapshots a challenger was trained on, or found impossible, and decided about, oldest first."""
+        return tuple(self._trained)
+
+    def is_retrained(self, key: str) -> bool:
+        """Whether a challenger was trained on a snapshot although a model was in force: that stays as it was decided.
+
+        The first model follows its data instead: late files that change its snapshot train it anew, so that a home
+        does not depend on the order in which its files came.
+        """
+        return self._trained.get(key) is not None and self.champion_before(key) is not None
+
     def is_held(self, key: str) -> bool:
-        """Whether a model was in force before a snapshot came, so that none is trained on it unasked."""
-        champion = self.champion_at(key)
-        return champion is not None and champion[0] < key
+        """Whether a model was in force when a snapshot came and nothing was trained on it."""
+        return self.champion_before(key) is not None and not self.is_retrained(key)
 
     def model_in_force(self, key: str) -> SegmentationModel:
         """The same, where there has to be one.
@@ -164,11 +201,8 @@ class Provenance:
 
     def reference_at(self, key: str) -> ScalingReference | None:
         """The scaling of the model that was in force when the snapshot came; ``None`` if it trains the first one."""
-        champion = self.champion_at(key)
-        if champion is None or champion[0] == key:
-            return None
-        model = self.model_at(key)
-        return model.reference if model else None
+        champion = self.champion_before(key)
+        return self.model_in_force(champion[0]).reference if champion else None
 
     def rows_of(self, keys: Iterable[str]) -> dict[str, int]:
         """How many raw lines each period has."""
@@ -189,7 +223,9 @@ class Provenance:
     def expected(self, name: str, key: str) -> int | None:
         """The fingerprint a partition would have if everything it is made from were up to date."""
         if (name, key) not in self._expected:
-            self._expected[name, key] = self.made_from(name, key, self.expected)
+            is_history = name in TRAINED and self.is_retrained(key)
+            now = self._tables.fingerprint_of(name, key) if is_history else None
+            self._expected[name, key] = now or self.made_from(name, key, self.expected)
         return self._expected[name, key]
 
     def is_stale(self, name: str, key: str) -> bool:
@@ -234,7 +270,8 @@ class Provenance:
         settings, champion = self._settings, self.champion_at(key)
         # Before the first model a snapshot's own statistics are the reference; the model then trained carries the
         # same, so that its promotion does not make its own input stale.
-        in_force_before = champion[1] if champion and champion[0] < key else None
+        before = self.champion_before(key)
+        in_force_before = before[1] if before else None
         model = in_force_before or settings.model.model_dump(mode="json")
         return {
             "raw_transactions": lambda: self._content.get(key),

@@ -7,18 +7,17 @@ once and everything it did is in the history that ``custseg ui`` shows.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
 from custseg_assets.domain.periods import key_of, keys_between, period_start
-from custseg_assets.errors import BadInputError
+from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.planning import Stage, next_stage
 from custseg_assets.provenance import Provenance
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.home import Home, replace_text
@@ -34,27 +33,6 @@ Say = Callable[[str], None]
 _MARKER = "stage.json"
 _DEMO_VERSION = 1
 """Raise it when the generator makes other lines for the same seed."""
-INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
-TRAINED = ("model_candidates", "segmentation_model", "promotion_decision")
-SEGMENTED = (
-    "segment_assignments",
-    "segment_profiles",
-    "product_recommendations",
-    "drift_report",
-)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One Dagster run: a job over a range of partitions."""
-
-    job: str
-    first_key: str
-    last_key: str
-
-    def __str__(self) -> str:
-        span = self.first_key if self.first_key == self.last_key else f"{self.first_key} … {self.last_key}"
-        return f"{self.job} {span}"
 
 
 class Runner:
@@ -92,11 +70,13 @@ class Runner:
         """
         with self.home.locked():
             last_key = self.take_in(through)
-            n_runs = 0
-            for stage in self._stages(last_key):
+            done = self._execute_abandoned()
+            while stage := next_stage(self.provenance, last_key):
+                if stage in done:
+                    raise RunFailedError(f"{stage} was made and is still out of date")
                 self._execute(stage)
-                n_runs += 1
-            return n_runs
+                done.append(stage)
+            return len(done)
 
     def take_in(self, through: date | None = None) -> str:
         """Read the source, unless its content is known already, and make it the home's.
@@ -124,26 +104,15 @@ class Runner:
         self.deliveries.set_current([delivery.id for delivery in accepted], source)
         return last_key
 
-    def _stages(self, last_key: str) -> Iterator[Stage]:
-        """What is left to do; each stage is worked out when the one before it is done."""
-        abandoned = self._abandoned()
+    def _execute_abandoned(self) -> list[Stage]:
+        """Do again what an earlier run was in the middle of when it ended."""
+        marker = self.home.root / _MARKER
+        abandoned = Stage(**json.loads(marker.read_text(encoding="utf-8"))) if marker.exists() else None
         if abandoned and abandoned.last_key in self.provenance.period_keys:
             self.say(f"an earlier run ended in the middle of {abandoned}; doing that again")
-            yield abandoned
-        provenance = self.provenance
-        periods = [key for key in provenance.period_keys if key <= last_key]
-        yield from _ranges("ingest", periods, provenance.stale(INGESTED, periods))
-        snapshots = [key for key in provenance.snapshot_keys if key <= last_key]
-        yield from _ranges("features", snapshots, provenance.stale(("customer_features",), snapshots))
-        for key in snapshots:
-            if self.provenance.champion_at(key) is None and provenance.stale(TRAINED, [key]):
-                yield Stage("train", key, key)
-        provenance = self.provenance
-        segmented = [key for key in snapshots if provenance.champion_at(key)]
-        yield from _ranges("scale", segmented, provenance.stale(("scaled_features",), segmented))
-        held = [key for key in snapshots if provenance.is_held(key)]
-        yield from _ranges("hold", held, provenance.stale(TRAINED, held))
-        yield from _ranges("segment", segmented, provenance.stale(SEGMENTED, segmented))
+            self._execute(abandoned)
+            return [abandoned]
+        return []
 
     def _last_key(self, accepted: Sequence[Delivery], through: date | None) -> str:
         first, last = _days_of(accepted)
@@ -166,11 +135,6 @@ class Runner:
             self._engine = Engine(self.settings, self.home, self.say)
         self._engine.execute(stage)
         marker.unlink()
-
-    def _abandoned(self) -> Stage | None:
-        """The stage in the middle of which an earlier run ended."""
-        marker = self.home.root / _MARKER
-        return Stage(**json.loads(marker.read_text(encoding="utf-8"))) if marker.exists() else None
 
     def _start_afresh(self) -> None:
         """Remove what was made of the demo; what was just taken in stays."""
@@ -235,14 +199,6 @@ def _unchanged_if_refused(folder: Path) -> Iterator[None]:
 def _days_of(deliveries: Sequence[Delivery]) -> tuple[date, date]:
     """The first and the last day that deliveries cover."""
     return min(one.first_date for one in deliveries), max(one.last_date for one in deliveries)
-
-
-def _ranges(job: str, keys: Sequence[str], stale: Sequence[str]) -> Iterator[Stage]:
-    """One stage for each unbroken run of partitions that are out of date."""
-    positions = [keys.index(key) for key in stale]
-    for _, group in itertools.groupby(enumerate(positions), lambda pair: pair[1] - pair[0]):
-        run = [position for _, position in group]
-        yield Stage(job, keys[run[0]], keys[run[-1]])
 
 
 def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, say: Say) -> list[Delivery]:

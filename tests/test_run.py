@@ -203,7 +203,7 @@ def test_a_failing_check_ends_the_run_and_names_itself_and_the_rows(grown: Any) 
     _, _, failed, _, _ = grown
     assert failed.status == 1
     last = failed.err.splitlines()[-1]
-    assert last.startswith("custseg: features 2024-05-01: check customer_features.")
+    assert last.startswith("custseg: snapshot 2024-05-01: check customer_features.")
     assert "failed: not so in 1 of " in last
     assert "recency_days is at least 0; for example period 2024-05-01, customer_id A000, recency_days -5 (" in last
     assert "Traceback" not in failed.err

@@ -6,8 +6,12 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
+_MODEL = ["model_candidates", "segmentation_model", "promotion_decision"]
+_SEGMENTS = ["segment_assignments", "segment_profiles", "product_recommendations", "drift_report", "serving_release"]
+
+
 def every_job() -> list[UnresolvedAssetJobDefinition]:
-    """Ingest, features, train, scale, hold and segment."""
+    """Every job, in the order in which a home needs them."""
     return [
         dg.define_asset_job(
             "ingest",
@@ -19,27 +23,31 @@ def every_job() -> list[UnresolvedAssetJobDefinition]:
         ),
         dg.define_asset_job(
             "train",
-            selection=["scaled_features", "model_candidates", "segmentation_model", "promotion_decision"],
-            description="Try numbers of clusters on one snapshot, train a challenger and judge it. "
-            "With a model in force that needs 'retrain' in the run's configuration.",
+            selection=["scaled_features", *_MODEL],
+            description="Try numbers of clusters on the first snapshot, train the first model and judge it.",
         ),
         dg.define_asset_job(
             "scale", selection=["scaled_features"], description="Put snapshots on the scale of the model in force."
         ),
         dg.define_asset_job(
             "hold",
-            selection=["model_candidates", "segmentation_model", "promotion_decision"],
+            selection=_MODEL,
             description="Record for snapshots that nothing was trained on them and the model in force stays.",
         ),
         dg.define_asset_job(
             "segment",
-            selection=[
-                "segment_assignments",
-                "segment_profiles",
-                "product_recommendations",
-                "drift_report",
-                "serving_release",
-            ],
+            selection=_SEGMENTS,
             description="Assign customers with the model in force, explain the segments, watch for drift, release.",
+        ),
+        dg.define_asset_job(
+            "snapshot",
+            selection=["customer_features", "scaled_features", *_MODEL, *_SEGMENTS],
+            description="All of that for snapshots that come while a model is in force, in one run.",
+        ),
+        dg.define_asset_job(
+            "retrain",
+            selection=_MODEL,
+            config=dg.RunConfig({"model_candidates": {"retrain": True}}),
+            description="Train a challenger on the newest snapshot, out of process, and hold it against the champion.",
         ),
     ]

@@ -37,8 +37,6 @@ def judge_challenger(challenger: str | None, choice: tuple[str, ...], champion: 
         return PromotionVerdict("REJECT", choice)
     if champion is None:
         return PromotionVerdict("PROMOTE", ("It is the first model that keeps every limit.", *choice))
-    if champion == challenger:
-        return PromotionVerdict("PROMOTE", ("It is the model in force.", *choice))
     return PromotionVerdict(
         "HOLD", (f"{champion} is in force, and a challenger is not compared with it by this gate.", *choice)
     )

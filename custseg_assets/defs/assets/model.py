@@ -139,7 +139,7 @@ def _nothing(context: dg.AssetExecutionContext, stores: Stores, table: Table) ->
 
 
 def _verdict(stores: Stores, key: str) -> PromotionVerdict:
-    champion = stores.provenance.champion_at(key)
+    champion = stores.provenance.champion_before(key)
     candidates = stores.tables.read(MODEL_CANDIDATES, [key])
     challenger = stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"]
     if candidates.is_empty() and champion:
@@ -152,7 +152,7 @@ def _verdict(stores: Stores, key: str) -> PromotionVerdict:
 
 
 def _decision_row(stores: Stores, key: str, verdict: PromotionVerdict) -> pl.DataFrame:
-    champion = stores.provenance.champion_at(key)
+    champion = stores.provenance.champion_before(key)
     challenger = stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"].to_list()
     fields = {
         "period": key,
