@@ -1,0 +1,76 @@
+"""What has to be made next: the same plan for ``custseg run`` and for the sensors.
+
+A stage is one Dagster run, a job over an unbroken range of partitions. Stages are worked out one at a time, because
+what one of them makes decides what the next one is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from custseg_assets.provenance import TRAINED, Provenance
+
+INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
+SEGMENTED = (
+    "segment_assignments",
+    "segment_profiles",
+    "product_recommendations",
+    "drift_report",
+)
+_HELD = ("customer_features", "scaled_features", *TRAINED, *SEGMENTED)
+"""Everything of a snapshot that comes while a model is in force."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One Dagster run: a job over a range of partitions."""
+
+    job: str
+    first_key: str
+    last_key: str
+
+    def __str__(self) -> str:
+        span = self.first_key if self.first_key == self.last_key else f"{self.first_key} … {self.last_key}"
+        return f"{self.job} {span}"
+
+
+def next_stage(provenance: Provenance, last_period: str, last_snapshot: str | None = None) -> Stage | None:
+    """The next thing to do; ``None`` where everything is up to date.
+
+    Args:
+        provenance: of the home as it stands now.
+        last_period: key of the last period to take in.
+        last_snapshot: key of the last snapshot to make; that of the period without it.
+    """
+    periods = [key for key in provenance.period_keys if key <= last_period]
+    snapshots = [key for key in provenance.snapshot_keys if key <= (last_snapshot or last_period)]
+    held = [key for key in snapshots if provenance.is_held(key)]
+    features = provenance.stale(("customer_features",), snapshots)
+    # A snapshot that nothing is trained on needs one run from its features to its release.
+    is_routine = bool(features) and set(features) <= set(held)
+    first = [key for key in snapshots if provenance.champion_before(key) is None]
+    segmented = [key for key in snapshots if provenance.champion_at(key)]
+    return (
+        _first_range("ingest", periods, provenance.stale(INGESTED, periods))
+        or (_first_range("snapshot", held, provenance.stale(_HELD, held)) if is_routine else None)
+        or _first_range("features", snapshots, features)
+        or _first_each("train", provenance.stale(TRAINED, first))
+        or _first_range("scale", segmented, provenance.stale(("scaled_features",), segmented))
+        or _first_range("hold", held, provenance.stale(TRAINED, held))
+        or _first_range("segment", segmented, provenance.stale(SEGMENTED, segmented))
+    )
+
+
+def _first_range(job: str, keys: Sequence[str], stale: Sequence[str]) -> Stage | None:
+    """The job over the first unbroken run of partitions that are out of date."""
+    if not stale:
+        return None
+    start = end = keys.index(stale[0])
+    while end + 1 < len(keys) and keys[end + 1] in stale:
+        end += 1
+    return Stage(job, keys[start], keys[end])
+
+
+def _first_each(job: str, stale: Sequence[str]) -> Stage | None:
+    return Stage(job, stale[0], stale[0]) if stale else None
