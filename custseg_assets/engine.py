@@ -84,7 +84,7 @@ class Engine:
             instance=self._instance,
             run_id=run_id,
             raise_on_error=False,
-            run_config=_QUIET,
+            run_config={**job.get_run_config_for_partition_key(stage.last_key), **_QUIET},
             partition_key=stage.first_key if is_one else None,
             tags={COMMAND_TAG: "run", **_LISTED, **span},
         )

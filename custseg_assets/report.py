@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from custseg_assets.domain import schemas
-from custseg_assets.provenance import Provenance
 from custseg_assets.planning import INGESTED, SEGMENTED
+from custseg_assets.provenance import Provenance
 from custseg_assets.runner import Runner
 from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE, Settings
 from custseg_assets.stores.home import Home

@@ -105,6 +105,12 @@ class ModelSettings(_Section):
         return self
 
 
+class TrainingSettings(_Section):
+    """How a trainer is run that is not part of the Dagster run."""
+
+    timeout_minutes: Annotated[float, Field(gt=0)] = 60.0
+
+
 class RecommendationSettings(_Section):
     """What is offered to a customer."""
 
@@ -132,6 +138,7 @@ class Settings(_Section):
     cleaning: CleaningSettings = CleaningSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
     recommendations: RecommendationSettings = RecommendationSettings()
     tracking: TrackingSettings = TrackingSettings()
 

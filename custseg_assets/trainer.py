@@ -1,9 +1,10 @@
 """Training a challenger outside Dagster: in a subprocess, or in a container of its own.
 
-``python -m custseg_assets.trainer --home HOME --snapshot KEY --out DIR`` reads a snapshot's features from the home's
-tables, does what the assets ``model_candidates`` and ``segmentation_model`` do, and leaves ``candidates.parquet`` and,
-where a k is eligible, ``model.json`` in the folder. Started through Dagster Pipes, it streams its progress and figures
-into the run. It writes nothing into the home: whoever started it decides what becomes of the model.
+``python -m custseg_assets.trainer --in DIR --out DIR`` reads ``features.parquet`` (``customer_features`` of one
+snapshot), ``settings.json`` (the section ``[model]``) and, where a model is in force, ``champion.json``; it does what
+the assets ``model_candidates`` and ``segmentation_model`` do, and leaves ``candidates.parquet`` and, where a k is
+eligible, ``model.json``. Started through Dagster Pipes, it streams its progress and figures into the run. It never sees
+a home: whoever started it decides what becomes of the model.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from custseg_assets.domain import clustering, training
-from custseg_assets.domain.model import ScalingReference, SegmentationModel
+from custseg_assets.domain.model import ScalingReference, SegmentationModel, model_from_json
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import ModelSettings, Settings, load_settings
-from custseg_assets.stores.home import Home
-from custseg_assets.stores.tables import TableStore
+from custseg_assets.settings import ModelSettings
 
-_NO_MODEL = 3
+FEATURES, SETTINGS, CHAMPION = "features.parquet", "settings.json", "champion.json"
+CANDIDATES, MODEL = "candidates.parquet", "model.json"
+BAD_INPUT, NO_MODEL = 2, 3
+
+Say = Callable[[str], None]
+Report = Callable[[Mapping[str, object]], None]
 
 
 def limits_of(settings: ModelSettings) -> clustering.Limits:
@@ -86,55 +90,66 @@ def train_snapshot(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train on one snapshot of a home; 0 if a model came of it, 3 if no k was eligible, 2 for bad input."""
+    """Train on one snapshot; 0 if a model came of it, 3 if no k was eligible, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="custseg_assets.trainer", description=__doc__)
-    parser.add_argument("--home", required=True, type=Path)
-    parser.add_argument("--snapshot", required=True, metavar="KEY")
+    parser.add_argument("--in", dest="given", required=True, type=Path, metavar="DIR")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--config", type=Path)
-    given = parser.parse_args(argv)
-    try:
-        with _progress() as progress:
-            return _train(given.home, given.snapshot, given.out, load_settings(given.config, home=given.home), progress)
-    except BadInputError as error:
-        sys.stderr.write(f"trainer: {error}\n")
-        return 2
+    arguments = parser.parse_args(argv)
+    with _reported() as (progress, report):
+        try:
+            return _train(arguments.given, arguments.out, progress, report)
+        except BadInputError as error:
+            progress(f"trainer: {error}")
+            return BAD_INPUT
 
 
-def _train(home: Path, key: str, out: Path, settings: Settings, progress: Callable[[str], None]) -> int:
-    features = _features(home, key)
-    scaled, reference = training.scale_snapshot(features, settings.model.features, None)
-    candidates, choice = sweep_snapshot(scaled, key, settings.model, progress)
-    model = train_snapshot(features, candidates, key, settings.model, reference)
+def _train(given: Path, out: Path, progress: Say, report: Report) -> int:
+    features, settings, champion = _inputs(given)
+    key = features["period"][0]
+    scaled, reference = training.scale_snapshot(features, settings.features, champion and champion.reference)
+    candidates, choice = sweep_snapshot(scaled, key, settings, progress)
+    model = train_snapshot(features, candidates, key, settings, reference)
     out.mkdir(parents=True, exist_ok=True)
-    candidates.write_parquet(out / "candidates.parquet")
+    candidates.write_parquet(out / CANDIDATES)
     if model is not None:
-        (out / "model.json").write_text(model.to_json(), encoding="utf-8")
+        (out / MODEL).write_text(model.to_json(), encoding="utf-8")
     progress(f"{model.model_version if model else 'no model'}: {choice.reasons[0]}")
-    return _NO_MODEL if model is None else 0
+    figures = {name: value for name, value in training.metrics_of(candidates).items() if value is not None}
+    report({"trained_on": key, "n_customers": features.height, "k": choice.k or "none", **figures})
+    return NO_MODEL if model is None else 0
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Where lines of progress go: into the Dagster run that started this process, or to standard error."""
+def _reported() -> Iterator[tuple[Say, Report]]:
+    """Where lines of progress and figures go: into the Dagster run that started this process, or to standard error."""
     from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
     if PipesEnvVarParamsLoader().is_dagster_pipes_process():
         with open_dagster_pipes() as pipes:
-            yield pipes.log.info
+            yield pipes.log.info, lambda figures: pipes.report_asset_materialization(metadata=dict(figures))
     else:
-        yield lambda line: print(line, file=sys.stderr, flush=True)  # noqa: T201
+        yield lambda line: print(line, file=sys.stderr, flush=True), lambda _: None  # noqa: T201
 
 
-def _features(home: Path, key: str) -> pl.DataFrame:
-    features = TableStore(Home(home).tables).read(CUSTOMER_FEATURES, [key])
-    if features.is_empty():
+def _inputs(given: Path) -> tuple[pl.DataFrame, ModelSettings, SegmentationModel | None]:
+    try:
+        features = pl.read_parquet(given / FEATURES)
+        settings = ModelSettings.model_validate_json((given / SETTINGS).read_bytes())
+        champion = given / CHAMPION
+        model = model_from_json(champion.read_text(encoding="utf-8")) if champion.exists() else None
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise BadInputError(
-            f"snapshot {key} of home {home} has no customer_features",
-            "a snapshot that has been measured",
-            "Name another with --snapshot, or materialise customer_features for it first.",
+            f"{given}: {' '.join(str(error).split())}",
+            f"a folder with {FEATURES}, {SETTINGS} and, with a model in force, {CHAMPION}",
+            "Start the trainer from the job 'retrain', which makes them.",
+        ) from None
+    if features.schema != CUSTOMER_FEATURES.schema or features["period"].n_unique() != 1:
+        raise BadInputError(
+            f"{given / FEATURES} with {features.height:,} rows and columns {', '.join(features.columns)}",
+            "customer_features of one snapshot",
+            "Materialise customer_features for it first.",
         )
-    return features
+    return features, settings, model
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ import polars as pl
 from custseg_assets.domain.model import model_from_json
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.settings import ModelSettings
-from custseg_assets.stores.home import Home
-from custseg_assets.stores.tables import TableStore
-from custseg_assets.trainer import train_snapshot
+from custseg_assets.trainer import FEATURES, SETTINGS, train_snapshot
 
 KEY = "2011-05-01"
 
@@ -37,16 +35,23 @@ def features_of(n_customers: int) -> pl.DataFrame:
     )
 
 
-def trainer(home, out, *arguments):
-    command = [sys.executable, "-m", "custseg_assets.trainer", "--home", str(home), "--out", str(out), *arguments]
+def trainer(folder, features, settings=None):
+    """Run the trainer on a folder that has been filled; where it left its files, and how it ended."""
+    given, out = folder / "in", folder / "out"
+    given.mkdir()
+    features.write_parquet(given / FEATURES)
+    (given / SETTINGS).write_text((settings or ModelSettings()).model_dump_json(), encoding="utf-8")
+    return out, run(given, out)
+
+
+def run(given, out):
+    command = [sys.executable, "-m", "custseg_assets.trainer", "--in", str(given), "--out", str(out)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_snapshot_of_a_home_gives_a_model_in_a_process_of_its_own(tmp_path):
-    home, out = tmp_path / "home", tmp_path / "out"
+def test_a_snapshot_gives_a_model_in_a_process_of_its_own(tmp_path):
     features = features_of(600)
-    TableStore(Home(home).tables).write(CUSTOMER_FEATURES, features, {KEY: 1})
-    ended = trainer(home, out, "--snapshot", KEY)
+    out, ended = trainer(tmp_path, features)
     assert ended.returncode == 0, ended.stderr
     model = model_from_json((out / "model.json").read_text(encoding="utf-8"))
     candidates = pl.read_parquet(out / "candidates.parquet")
@@ -56,18 +61,23 @@ def test_a_snapshot_of_a_home_gives_a_model_in_a_process_of_its_own(tmp_path):
 
 
 def test_without_an_eligible_k_there_is_no_model_and_it_says_why(tmp_path):
-    home = tmp_path / "home"
-    TableStore(Home(home).tables).write(CUSTOMER_FEATURES, features_of(40), {KEY: 1})
-    ended = trainer(home, tmp_path / "out", "--snapshot", KEY)
+    out, ended = trainer(tmp_path, features_of(40))
     assert ended.returncode == 3
     assert "no k is eligible" in ended.stderr
-    assert not (tmp_path / "out" / "model.json").exists()
-    reasons = pl.read_parquet(tmp_path / "out" / "candidates.parquet")["choice"]
+    assert not (out / "model.json").exists()
+    reasons = pl.read_parquet(out / "candidates.parquet")["choice"]
     assert "too few" in json.loads(reasons[0])[1]
 
 
-def test_a_snapshot_that_was_not_measured_is_refused(tmp_path):
-    ended = trainer(tmp_path / "home", tmp_path / "out", "--snapshot", KEY)
+def test_a_folder_without_features_is_refused(tmp_path):
+    ended = run(tmp_path, tmp_path / "out")
     assert ended.returncode == 2
-    assert "customer_features" in ended.stderr
+    assert "expected a folder with features.parquet, settings.json" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_features_of_two_snapshots_are_refused(tmp_path):
+    both = pl.concat([features_of(60), features_of(60).with_columns(period=pl.lit("2011-06-01"))])
+    _, ended = trainer(tmp_path, both)
+    assert ended.returncode == 2
+    assert "expected customer_features of one snapshot" in ended.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-
 _MODEL = ["model_candidates", "segmentation_model", "promotion_decision"]
 _SEGMENTS = ["segment_assignments", "segment_profiles", "product_recommendations", "drift_report", "serving_release"]
 
@@ -47,7 +46,7 @@ def every_job() -> list[UnresolvedAssetJobDefinition]:
         dg.define_asset_job(
             "retrain",
             selection=_MODEL,
-            config=dg.RunConfig({"model_candidates": {"retrain": True}}),
+            config={"ops": {"model_candidates": {"config": {"retrain": True}}}},
             description="Train a challenger on the newest snapshot, out of process, and hold it against the champion.",
         ),
     ]

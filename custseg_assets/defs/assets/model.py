@@ -1,6 +1,7 @@
 """The sweep over k, the challenger it gives, and what is decided about it, by snapshot."""
 
 import json
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import polars as pl
@@ -21,6 +22,8 @@ from custseg_assets.domain.schemas import (
     Table,
     scaled_features_table,
 )
+from custseg_assets.errors import RunFailedError
+from custseg_assets.launching import TrainingLauncher, candidates_in, training_folder
 from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import Settings
 from custseg_assets.stores.revision import code_revision
@@ -28,7 +31,7 @@ from custseg_assets.trainer import sweep_snapshot, train_snapshot
 
 
 class Training(dg.Config):
-    """How a run of the model assets is configured in the launchpad."""
+    """What the job ``retrain`` sets."""
 
     retrain: bool = Field(default=False, description="Train a challenger although a model is in force.")
 
@@ -51,19 +54,26 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
         config: Training,
         stores: dg.ResourceParam[Stores],
         mlflow: dg.ResourceParam[TrainingRun],
+        trainer: dg.ResourceParam[TrainingLauncher],
     ) -> dg.MaterializeResult:
-        if not config.retrain and all(stores.provenance.is_held(key) for key in context.partition_keys):
+        said: Mapping[str, object] = {}
+        if config.retrain:
+            table, said = _retrained(context, stores, trainer)
+        elif stores.provenance.champion_before(context.partition_keys[-1]):
+            _require_held(stores, context.partition_keys)
             return _nothing(context, stores, MODEL_CANDIDATES)
-        key = context.partition_key
-        scaled = stores.tables.read(scaled_table, [key])
-        table, choice = sweep_snapshot(scaled, key, settings.model, context.log.info)
+        else:
+            key = context.partition_key
+            table, _ = sweep_snapshot(stores.tables.read(scaled_table, [key]), key, settings.model, context.log.info)
         stores.registry.log_candidates(mlflow.run_id, table)
         shown = {
-            "choice": _bullets(choice.reasons),
-            "rule": choice.rule,
+            "choice": _bullets(training.choice_in_words(table)),
+            "rule": clustering.RULE,
             "candidates": table_preview(table.drop("centroids", "choice")),
             "curves": picture("choosing k", k_selection(table, _limit_lines(settings))),
+            **said,
         }
+        [key] = context.partition_keys
         return publish(context, stores, MODEL_CANDIDATES, [([key], table)], metadata=shown)
 
     @dg.multi_asset(
@@ -130,6 +140,29 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
         return publish(context, stores, PROMOTION_DECISION, [(context.partition_keys, rows)], metadata=shown)
 
     return [model_candidates, segmentation_model, promotion_decision]
+
+
+def _retrained(
+    context: dg.AssetExecutionContext, stores: Stores, trainer: TrainingLauncher
+) -> tuple[pl.DataFrame, Mapping[str, object]]:
+    """What a trainer out of process found on the newest snapshot, and what it said about it."""
+    key, provenance = context.partition_key, stores.provenance
+    if provenance.champion_before(key) is None or provenance.champion_at(key) != provenance.champion_before(key):
+        raise RunFailedError(f"the model in force came with {key} itself; retrain on a later snapshot")
+    if key != provenance.released_key():
+        raise RunFailedError(
+            f"{key} is not the newest snapshot with segments, {provenance.released_key()}; retrain on that"
+        )
+    features, champion = stores.tables.read(CUSTOMER_FEATURES, [key]), provenance.model_before(key)
+    with training_folder(stores.home.root, features, stores.settings.model, champion) as folder:
+        said = trainer.train(context, snapshot=key, folder=folder)
+        return candidates_in(folder), said
+
+
+def _require_held(stores: Stores, keys: Sequence[str]) -> None:
+    trained = [key for key in keys if not stores.provenance.is_held(key)]
+    if trained:
+        raise RunFailedError(f"a challenger was trained on {', '.join(trained)}, and what was decided about it stays")
 
 
 def _nothing(context: dg.AssetExecutionContext, stores: Stores, table: Table) -> dg.MaterializeResult:
