@@ -25,7 +25,7 @@ from custseg_assets.errors import CustsegError
 from custseg_assets.provenance import Provenance
 from custseg_assets.runner import take_in_source
 from custseg_assets.settings import Settings
-from custseg_assets.stores.landing import DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.tables import TableStore
 
 TAKING_IN, READING, CLEANING, ORDERS = "taking in", "reading back", "cleaning", "orders and products"

@@ -11,8 +11,8 @@ from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.errors import BadInputError
 from custseg_assets.provenance import Provenance
 from custseg_assets.settings import Settings
+from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home
-from custseg_assets.stores.landing import DeliveryStore
 from custseg_assets.stores.tables import TableStore
 
 _STEPS = 10

@@ -21,7 +21,7 @@ from custseg_assets.domain.periods import Window, keys_between, snapshot_keys, w
 from custseg_assets.domain.presets import PRESETS
 from custseg_assets.errors import RunFailedError
 from custseg_assets.settings import Settings
-from custseg_assets.stores.landing import Delivery, DeliveryStore, period_content
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore, period_content
 from custseg_assets.stores.tables import TableStore, fingerprint
 
 CODE_VERSIONS: Mapping[str, str] = dict.fromkeys(

@@ -14,8 +14,8 @@ from custseg_assets.planning import INGESTED, SEGMENTED
 from custseg_assets.provenance import Provenance
 from custseg_assets.runner import Runner
 from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE, Settings
+from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home
-from custseg_assets.stores.landing import DeliveryStore
 from custseg_assets.stores.tables import TableStore
 
 

@@ -20,8 +20,8 @@ from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.planning import Stage, next_stage
 from custseg_assets.provenance import Provenance
 from custseg_assets.settings import DEMO, Settings
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore
 from custseg_assets.stores.home import Home, replace_text
-from custseg_assets.stores.landing import Delivery, DeliveryStore
 from custseg_assets.stores.sources import list_source_files
 from custseg_assets.stores.tables import TableStore
 

@@ -21,7 +21,7 @@ from custseg_assets.domain import features
 from custseg_assets.provenance import CODE_VERSIONS, Provenance
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
-from custseg_assets.stores.landing import DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
 from tests.shops import QUICK, Outcome, custseg, shop_log, write_log

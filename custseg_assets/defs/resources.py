@@ -11,8 +11,8 @@ import dagster as dg
 
 from custseg_assets.provenance import Provenance
 from custseg_assets.settings import Settings
+from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home
-from custseg_assets.stores.landing import DeliveryStore
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
 

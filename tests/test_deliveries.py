@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 from custseg_assets.domain.schemas import MAPPED, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores.landing import Delivery, DeliveryStore, period_content
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore, period_content
 
 HEADER = "customer_id,invoiced_at,line_amount\n"
 ROWS = ["1,2011-05-31 23:59,5", "2,2011-06-01 00:00,6", "3,never,7", "4,2011-06-30 12:00,8", "4,2011-08-01 12:00,9"]
@@ -118,7 +118,7 @@ def test_a_file_is_read_once_whatever_it_is_called(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("custseg_assets.stores.landing.open_source", refuse)
+    monkeypatch.setattr("custseg_assets.stores.deliveries.open_source", refuse)
     assert accept(store, write(tmp_path, ROWS, "copy.csv")) == first
     with pytest.raises(AssertionError, match="read again"):
         accept(store, write(tmp_path, ROWS), decimal=",")
@@ -198,18 +198,18 @@ def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStor
     script = f"""
         import os, pathlib, signal
         from custseg_assets.settings import SourceSettings
-        from custseg_assets.stores import landing, sources
+        from custseg_assets.stores import deliveries, sources
         calls = []
         def die(*args, **kwargs):
             calls.append(1)
             if len(calls) == {2 if "twice" in moment else 1}:
                 os.kill(os.getpid(), signal.SIGKILL)
             os.replace(*args)
-        places = {{"replace": pathlib.Path, "_sync": landing, "_days_of": landing, "type_lines": sources}}
+        places = {{"replace": pathlib.Path, "_sync": deliveries, "_days_of": deliveries, "type_lines": sources}}
         for name, place in places.items():
             if name == {moment.partition(" ")[0].removeprefix("Path.")!r}:
                 setattr(place, name, die)
-        landing.DeliveryStore(pathlib.Path({str(store.root)!r})).accept(
+        deliveries.DeliveryStore(pathlib.Path({str(store.root)!r})).accept(
             pathlib.Path({str(path)!r}), SourceSettings(), print
         )
     """
