@@ -22,10 +22,10 @@ from custseg_assets.defs.assets.publishing import key_batches
 from custseg_assets.domain import cleaning, features
 from custseg_assets.domain.schemas import MAPPED_NAMES
 from custseg_assets.errors import CustsegError
+from custseg_assets.intake import take_in_source
 from custseg_assets.provenance import Provenance
-from custseg_assets.runner import take_in_source
 from custseg_assets.settings import Settings
-from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.tables import TableStore
 
 TAKING_IN, READING, CLEANING, ORDERS = "taking in", "reading back", "cleaning", "orders and products"
@@ -99,7 +99,7 @@ def steps(source: str, preset: str, folder: str) -> dict[str, Any]:
     clock, store = Clock(), DeliveryStore(Path(folder) / "deliveries")
     with clock.step(TAKING_IN):
         deliveries = take_in_source(store, source, settings, _say)
-        store.set_current([delivery.id for delivery in deliveries], source)
+        store.set_current(CurrentSource(tuple(deliveries), description=source))
     provenance = Provenance(settings, store, TableStore(Path(folder) / "tables"))
     orders, products = [], []
     for keys in key_batches(provenance.rows_of(provenance.period_keys)):

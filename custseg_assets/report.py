@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from custseg_assets.domain import schemas
+from custseg_assets.intake import LANDING, landing_zone_of
 from custseg_assets.planning import INGESTED, SEGMENTED
 from custseg_assets.provenance import Provenance
 from custseg_assets.runner import Runner
@@ -38,9 +40,9 @@ def status(settings: Settings, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(state, indent=2, default=str)
     if state["source"] is None:
-        return f"home {state['home']} is empty; 'custseg run' fills it"
+        return "\n".join([f"home {state['home']} is empty; 'custseg run' fills it", *_landing_lines(state)])
     stale = state["stale"]
-    lines = [*_rows_lines(state), *_segment_lines(state)]
+    lines = [*_rows_lines(state), *_landing_lines(state), *_segment_lines(state)]
     lines.append(
         "stale       "
         + ("nothing" if not stale else "; ".join(f"{name}: {', '.join(keys)}" for name, keys in stale.items()))
@@ -55,12 +57,19 @@ def state_of(settings: Settings) -> dict[str, Any]:
     deliveries = DeliveryStore(home.deliveries)
     provenance = Provenance(settings, deliveries, tables)
     current = deliveries.current()
+    zone = landing_zone_of(settings, deliveries)
+    waiting = zone.waiting(time.time(), settings.landing.settle_seconds)
     snapshots = [key for key in provenance.snapshot_keys if tables.fingerprint_of("segment_assignments", key)]
     last = snapshots[-1] if snapshots else None
     champion = provenance.champion_at(last) if last else None
     return {
         "home": str(settings.home),
-        "source": current.description if current else None,
+        "source": (current.description or LANDING) if current else None,
+        "landing": {
+            "n_taken_in": len(current.landed) if current else 0,
+            "waiting": [*(file.name for file in waiting.files), *waiting.settling, *waiting.unfinished],
+            "unreadable": list(zone.aside()),
+        },
         "periods": [provenance.period_keys[0], provenance.period_keys[-1]] if provenance.period_keys else None,
         "rows": {
             "raw": _height(tables, schemas.RAW_TRANSACTIONS),
@@ -129,6 +138,13 @@ def _rows_lines(state: dict[str, Any]) -> list[str]:
         *(f"  {reason:<20} {count:>10,}" for reason, count in rejected.items()),
         f"kept        {rows['clean']:>10,}",
     ]
+
+
+def _landing_lines(state: dict[str, Any]) -> list[str]:
+    landing = state["landing"]
+    parts = [f"{landing['n_taken_in']:,} files taken in"] if landing["n_taken_in"] else []
+    parts += [f"{words}: {', '.join(landing[words])}" for words in ("waiting", "unreadable") if landing[words]]
+    return [f"landing     {'; '.join(parts)}"] if parts else []
 
 
 def _segment_lines(state: dict[str, Any]) -> list[str]:

@@ -54,6 +54,18 @@ class SourceSettings(_Section):
         return columns
 
 
+class LandingSettings(_Section):
+    """Where files may be dropped, and when one is taken to be whole."""
+
+    folder: Path | None = None
+    settle_seconds: Annotated[float, Field(ge=0)] = 5.0
+
+    @field_validator("folder")
+    @classmethod
+    def _absolute(cls, folder: Path | None) -> Path | None:
+        return folder and folder.expanduser().absolute()
+
+
 class CleaningSettings(_Section):
     """Product-specific rules; a key left out is taken from the source's preset, or is off without one."""
 
@@ -141,6 +153,7 @@ class Settings(_Section):
     training: TrainingSettings = TrainingSettings()
     recommendations: RecommendationSettings = RecommendationSettings()
     tracking: TrackingSettings = TrackingSettings()
+    landing: LandingSettings = LandingSettings()
 
 
 def load_settings(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,14 @@ from polars.testing import assert_frame_equal
 from custseg_assets.domain.schemas import MAPPED, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore, period_content
+from custseg_assets.stores import deliveries
+from custseg_assets.stores.deliveries import (
+    CurrentSource,
+    Delivery,
+    DeliveryStore,
+    StillWrittenError,
+    period_content,
+)
 
 HEADER = "customer_id,invoiced_at,line_amount\n"
 ROWS = ["1,2011-05-31 23:59,5", "2,2011-06-01 00:00,6", "3,never,7", "4,2011-06-30 12:00,8", "4,2011-08-01 12:00,9"]
@@ -119,7 +128,8 @@ def test_a_file_is_read_once_whatever_it_is_called(
         raise AssertionError("read again")
 
     monkeypatch.setattr("custseg_assets.stores.deliveries.open_source", refuse)
-    assert accept(store, write(tmp_path, ROWS, "copy.csv")) == first
+    again = accept(store, write(tmp_path, ROWS, "copy.csv"))
+    assert (again.id, again.days, again.name) == (first.id, first.days, "copy.csv")
     with pytest.raises(AssertionError, match="read again"):
         accept(store, write(tmp_path, ROWS), decimal=",")
 
@@ -144,17 +154,79 @@ def test_bad_input_leaves_nothing_behind(store: DeliveryStore, tmp_path: Path) -
     assert sorted(store.root.iterdir()) == before
 
 
-def test_the_current_source_is_remembered_with_each_delivery_once(store: DeliveryStore, tmp_path: Path) -> None:
+def test_what_is_current_is_remembered_with_its_names(store: DeliveryStore, tmp_path: Path) -> None:
     assert store.current() is None
     b, a = accept(store, write(tmp_path, ROWS[3:], "b.csv")), accept(store, write(tmp_path, ROWS[:2], "a.csv"))
-    store.set_current([b.id, a.id, b.id], "orders/")
+    c = accept(store, write(tmp_path, ROWS[2:4], "c.csv"))
+    store.set_current(CurrentSource((a, b), description="orders/").with_landed(replace(c, name="shop/c.csv"), 99))
     current = DeliveryStore(store.root).current()
     assert current is not None
-    assert (current.deliveries, current.description) == ((a, b), "orders/")
-    assert store.scan(current.deliveries).collect()["source_file"].to_list() == ["a.csv", "a.csv", "b.csv", "b.csv"]
+    assert ([one.name for one in current.deliveries], current.description) == (
+        ["a.csv", "b.csv", "shop/c.csv"],
+        "orders/",
+    )
+    assert store.landed_sizes() == {(c.id, "shop/c.csv"): 99}
+    names = store.scan(current.deliveries).collect()["source_file"].to_list()
+    assert names == ["a.csv", "a.csv", "b.csv", "b.csv", "shop/c.csv", "shop/c.csv"]
     with pytest.raises(KeyError):
-        store.set_current(["no such"], "orders/")
+        store.set_current(CurrentSource((replace(a, id="no such"),)))
     assert store.current() == current
+
+
+def test_the_same_lines_count_once_whatever_file_and_format_they_come_in(store: DeliveryStore, tmp_path: Path) -> None:
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(write(tmp_path, ROWS).read_bytes()))
+    text, packed = accept(store, tmp_path / "log.csv"), accept(store, tmp_path / "log.csv.gz")
+    assert text.id != packed.id
+    assert [one.name for one in CurrentSource((packed, text)).deliveries] == ["log.csv.gz"]
+
+
+def test_a_landed_file_stands_for_the_source_s_of_its_name_until_that_changes(
+    store: DeliveryStore, tmp_path: Path
+) -> None:
+    wrong, right, later = (accept(store, write(tmp_path, ROWS[:n])) for n in (1, 2, 4))
+    other = accept(store, write(tmp_path, ROWS[4:], "other.csv"))
+    corrected = CurrentSource((wrong, other), description="orders/").with_landed(right, 9)
+    assert corrected.deliveries == (right, other)
+    # Read again as it was, the source brings the wrong lines; they stay replaced.
+    assert corrected.with_source([wrong, other], "orders/").deliveries == (right, other)
+    assert corrected.with_source([right, other], "orders/").deliveries == (right, other)
+    changed = corrected.with_source([later, other], "orders/")
+    assert (changed.deliveries, changed.landed) == ((later, other), ())
+    assert changed.with_source([wrong, other], "orders/").deliveries == (wrong, other)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(
+    store: DeliveryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, ROWS[:2])
+    read = deliveries.open_source
+
+    def open_and_write_on(*arguments: Any, **others: Any) -> Any:
+        with path.open("a") as file:
+            file.write(f"{ROWS[3]}\n")
+        return read(*arguments, **others)
+
+    monkeypatch.setattr(deliveries, "open_source", open_and_write_on)
+    with pytest.raises(StillWrittenError, match="changed while it was read"):
+        accept(store, path)
+    assert not list(store.root.parent.rglob("*.json"))
+
+
+def test_what_is_refused_leaves_the_store_as_it_was(store: DeliveryStore, tmp_path: Path) -> None:
+    accept(store, write(tmp_path, ROWS[:2]))
+    before = sorted(store.root.iterdir())
+    refused = []
+
+    def take_and_refuse() -> None:
+        with store.unchanged_if_refused():
+            refused.append(accept(store, write(tmp_path, ROWS)))
+            raise BadInputError("no, thanks", "less", "Send less.")
+
+    with pytest.raises(BadInputError, match="no, thanks"):
+        take_and_refuse()
+    assert sorted(store.root.iterdir()) == before
+    with pytest.raises(KeyError):
+        store.get(refused[0].id)
 
 
 def test_made_lines_are_made_once(store: DeliveryStore) -> None:

@@ -21,7 +21,7 @@ from custseg_assets.domain import features
 from custseg_assets.provenance import CODE_VERSIONS, Provenance
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
-from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
 from tests.shops import QUICK, Outcome, custseg, shop_log, write_log
@@ -381,7 +381,7 @@ def provenance_of(home: Path, source: Path, config: str = QUICK) -> Provenance:
     settings = settings_of(home, config)
     deliveries = DeliveryStore(home / "deliveries")
     delivery = deliveries.accept(source, settings.source, progress=lambda _: None)
-    deliveries.set_current([delivery.id], str(source))
+    deliveries.set_current(CurrentSource((delivery,), description=str(source)))
     return Provenance(settings, deliveries, TableStore(home / "tables"))
 
 

@@ -12,6 +12,7 @@ _SEGMENTS = ["segment_assignments", "segment_profiles", "product_recommendations
 def every_job() -> list[UnresolvedAssetJobDefinition]:
     """Every job, in the order in which a home needs them."""
     return [
+        dg.define_asset_job("take_in", selection=["landed_files"], description="Take in the files that have landed."),
         dg.define_asset_job(
             "ingest",
             selection=["raw_transactions", "clean_transactions", "rejected_transactions"],

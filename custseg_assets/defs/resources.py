@@ -9,10 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from custseg_assets.intake import landing_zone_of
 from custseg_assets.provenance import Provenance
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home
+from custseg_assets.stores.landing_zone import LandingZone
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
 
@@ -25,6 +27,7 @@ class Stores:
     home: Home
     tables: TableStore
     deliveries: DeliveryStore
+    landing_zone: LandingZone
     registry: ModelRegistry
 
     @property
@@ -36,11 +39,13 @@ class Stores:
 def stores_of(settings: Settings) -> Stores:
     """The stores of the configured home; nothing is opened yet."""
     home = Home(settings.home)
+    deliveries = DeliveryStore(home.deliveries)
     return Stores(
         settings=settings,
         home=home,
         tables=TableStore(home.tables),
-        deliveries=DeliveryStore(home.deliveries),
+        deliveries=deliveries,
+        landing_zone=landing_zone_of(settings, deliveries),
         registry=ModelRegistry(settings.tracking, home.mlflow),
     )
 

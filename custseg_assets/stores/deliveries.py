@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ import polars as pl
 
 from custseg_assets.domain.periods import Cadence, key_of, period_start, shift, start_of
 from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
+from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.formats import SOURCE_ROW
-from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, digest_of, open_source
+from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, Stamp, digest_of, open_source, stamp_of
 from custseg_assets.stores.values import UNREADABLE
 
 _READER = 1
@@ -35,11 +36,19 @@ _READER = 1
 _CONTENT = (*MAPPED_NAMES, UNREADABLE)
 _STORED = RAW_TRANSACTIONS.schema.names()[1:]
 _UNDATED = ""
+_CURRENT = "current.json"
 _WRITING_PREFIX = ".writing-"
 _ROWS_PER_GROUP = 1 << 17
 _HASH_SEEDS = (20101201, 20111209)
 _HASH_MODULUS = 1 << 64
 _TRUNCATION: Mapping[Cadence, str] = {"daily": "1d", "weekly": "1w", "monthly": "1mo"}
+
+
+class StillWrittenError(BadInputError):
+    """A file changed while it was read."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} changed while it was read", "a file that is whole", "Wait until it is written.")
 
 
 @dataclass(frozen=True)
@@ -76,16 +85,68 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class CurrentSource:
-    """What the pipeline reads now.
+class LandedFile:
+    """The file that came through the landing zone last under its name.
 
     Attributes:
-        deliveries: in the order of their names.
-        description: the source as the user named it.
+        delivery: what it brought.
+        n_bytes: its size when it was read.
+        replaces: ids of the deliveries that the source has had under this name and that it stands for.
     """
 
-    deliveries: tuple[Delivery, ...]
-    description: str
+    delivery: Delivery
+    n_bytes: int
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CurrentSource:
+    """What the pipeline reads now: what a folder would hold that has the last file of every name, each content once.
+
+    Attributes:
+        source: what the source held when it was last read.
+        landed: what came through the landing zone, one file for each name.
+        description: the source as the user named it; ``None`` for a home that lives on its landing zone alone.
+    """
+
+    source: tuple[Delivery, ...] = ()
+    landed: tuple[LandedFile, ...] = ()
+    description: str | None = None
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """What is read, in the order of names; of several with the same lines only one."""
+        once = {_content_of(one): one for one in reversed(self.in_force)}
+        return _in_order(once.values())
+
+    def named(self, name: str) -> Delivery | None:
+        """What is in force under a file's name."""
+        return next((one for one in self.in_force if one.name == name), None)
+
+    def with_landed(self, delivery: Delivery, n_bytes: int) -> CurrentSource:
+        """The same after a file came through the landing zone: it takes the place of those of its name."""
+        others = [one for one in self.landed if one.delivery.name != delivery.name]
+        replaced = tuple(one.id for one in self.source if one.name == delivery.name)
+        landed = sorted([*others, LandedFile(delivery, n_bytes, replaced)], key=lambda one: one.delivery.name)
+        return replace(self, landed=tuple(landed))
+
+    def with_source(self, deliveries: Iterable[Delivery], description: str | None) -> CurrentSource:
+        """The same after the source was read again: what changed there since a file landed is newer than that file."""
+        source = _in_order(deliveries)
+        newer = {(one.name, one.id) for one in source}
+        newer -= {(one.delivery.name, id_) for one in self.landed for id_ in (one.delivery.id, *one.replaces)}
+        names = {name for name, _ in newer}
+        landed = tuple(one for one in self.landed if one.delivery.name not in names)
+        return CurrentSource(source, landed, description)
+
+    @property
+    def in_force(self) -> list[Delivery]:
+        """The last of every name, also where several hold the same lines."""
+        replaced = {(one.delivery.name, id_) for one in self.landed for id_ in one.replaces}
+        return [
+            *(one.delivery for one in self.landed),
+            *(one for one in self.source if (one.name, one.id) not in replaced),
+        ]
 
 
 class DeliveryStore:
@@ -97,25 +158,31 @@ class DeliveryStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._manifests: dict[str, Delivery] = {}
 
-    def accept(self, path: Path, settings: SourceSettings, progress: Progress) -> Delivery:
-        """Read a file into the store, unless it is there already.
+    def accept(self, path: Path, settings: SourceSettings, progress: Progress, *, name: str | None = None) -> Delivery:
+        """Read a file into the store, unless its content is there already, under whatever name.
 
         Args:
             path: the file.
             settings: how to read it.
             progress: told what was recognised.
+            name: the name it is known by; its own by default.
 
         Raises:
+            StillWrittenError: the file changed while it was read; the store is as before.
             BadInputError: the file cannot be used; the store is as before.
         """
-        reading = settings.model_dump(mode="json", exclude={"path"})
-        delivery_id = _id_of("file", digest_of(path), reading)
+        digest, stamp = digest_of(path)
+        delivery_id = _id_of("file", digest, settings.model_dump(mode="json", exclude={"path"}))
         if known := self._known(delivery_id):
-            return known
+            return replace(known, name=name or path.name)
         with self._writable(), open_source(path, settings, progress=progress, scratch_in=self.root) as source:
+            # All of it has been read by now, and the id is right only if that is what was digested.
+            if _has_changed(path, stamp):
+                raise StillWrittenError(path.name)
             mapping = source.mapping
-            return self._keep(delivery_id, source.name, source.lines, mapping.columns, mapping.preset)
+            return self._keep(delivery_id, name or source.name, source.lines, mapping.columns, mapping.preset)
 
     def accept_frame(
         self, name: str, identity: str, make: Callable[[], pl.DataFrame], preset: str | None = None
@@ -135,31 +202,69 @@ class DeliveryStore:
             columns = dict(zip(MAPPED_NAMES, MAPPED_NAMES, strict=True))
             return self._keep(delivery_id, name, make().lazy(), columns, preset)
 
-    def set_current(self, ids: Iterable[str], description: str) -> None:
-        """Make these deliveries, each once, what the pipeline reads.
-
-        Args:
-            ids: of deliveries in the store.
-            description: the source as the user named it.
+    def set_current(self, current: CurrentSource) -> None:
+        """Make this what the pipeline reads.
 
         Raises:
             KeyError: a delivery is not in the store.
         """
-        wanted = sorted(set(ids))
-        for delivery_id in wanted:
-            self.get(delivery_id)
+        fields = {
+            "description": current.description,
+            "source": [{"id": self.get(one.id).id, "name": one.name} for one in current.source],
+            "landed": [
+                {
+                    "id": self.get(one.delivery.id).id,
+                    "name": one.delivery.name,
+                    "n_bytes": one.n_bytes,
+                    "replaces": one.replaces,
+                }
+                for one in current.landed
+            ],
+        }
         with self._writable():
-            self._put(
-                "current.json", json.dumps({"deliveries": wanted, "description": description}, ensure_ascii=False)
-            )
+            self._put(_CURRENT, json.dumps(fields, ensure_ascii=False, indent=1))
 
     def current(self) -> CurrentSource | None:
         """What the pipeline reads now; ``None`` before the first ``set_current``."""
-        path = self.root / "current.json"
-        if not path.exists():
+        fields = self._current_fields()
+        if fields is None:
             return None
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return CurrentSource(_in_order(self.get(one) for one in fields["deliveries"]), fields["description"])
+        return CurrentSource(
+            tuple(replace(self.get(one["id"]), name=one["name"]) for one in fields["source"]),
+            tuple(
+                LandedFile(replace(self.get(one["id"]), name=one["name"]), one["n_bytes"], tuple(one["replaces"]))
+                for one in fields["landed"]
+            ),
+            fields["description"],
+        )
+
+    def landed_sizes(self) -> dict[tuple[str, str], int]:
+        """Id and name of every file that came through the landing zone → its bytes, without reading any manifest."""
+        fields = self._current_fields() or {"landed": []}
+        return {(one["id"], one["name"]): one["n_bytes"] for one in fields["landed"]}
+
+    def _current_fields(self) -> dict[str, Any] | None:
+        try:
+            text = (self.root / _CURRENT).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        fields: dict[str, Any] = json.loads(text)
+        return fields
+
+    @contextlib.contextmanager
+    def unchanged_if_refused(self) -> Iterator[None]:
+        """Take away again what was put into the store for an input that is refused in the end."""
+        before = set(self.root.glob("*"))
+        try:
+            yield
+        except BadInputError:
+            # A delivery is there when its .json is, so that goes first.
+            for path in sorted(set(self.root.glob("*")) - before):
+                path.unlink()
+                self._manifests.pop(path.stem, None)
+            if not before and self.root.exists():
+                self.root.rmdir()
+            raise
 
     def get(self, delivery_id: str) -> Delivery:
         """A delivery by its id.
@@ -203,6 +308,9 @@ class DeliveryStore:
         return lines.with_columns(pl.lit(delivery.name).alias("source_file")).select(_STORED)
 
     def _known(self, delivery_id: str) -> Delivery | None:
+        # A manifest is written once; hundreds of them are read many times in a run.
+        if delivery_id in self._manifests:
+            return self._manifests[delivery_id]
         path = self.root / f"{delivery_id}.json"
         if not path.exists():
             return None
@@ -210,17 +318,19 @@ class DeliveryStore:
         fields["days"] = {day: (n_rows, digest) for day, (n_rows, digest) in fields["days"].items()}
         for name in ("first_date", "last_date"):
             fields[name] = date.fromisoformat(fields[name])
-        return Delivery(**fields)
+        self._manifests[delivery_id] = Delivery(**fields)
+        return self._manifests[delivery_id]
 
     @contextlib.contextmanager
     def _writable(self) -> Iterator[None]:
         """The folder, without what a killed writer left; it is taken away again when nothing came of it."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for leftover in self.root.iterdir():
-            if leftover.name.startswith((SCRATCH_PREFIX, _WRITING_PREFIX)):
-                shutil.rmtree(leftover)
-            elif leftover.suffix == ".parquet" and not leftover.with_suffix(".json").exists():
-                leftover.unlink()
+        names = {path.name for path in self.root.iterdir()}
+        for name in names:
+            if name.startswith((SCRATCH_PREFIX, _WRITING_PREFIX)):
+                shutil.rmtree(self.root / name)
+            elif name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" not in names:
+                (self.root / name).unlink()
         try:
             yield
         finally:
@@ -255,6 +365,13 @@ class DeliveryStore:
             _sync(path)
             path.replace(self.root / name)
         _sync(self.root)
+
+
+def _has_changed(path: Path, stamp: Stamp) -> bool:
+    try:
+        return stamp_of(path.stat()) != stamp
+    except FileNotFoundError:
+        return True
 
 
 def period_content(deliveries: Iterable[Delivery], cadence: Cadence) -> dict[str, tuple[int, str]]:
@@ -320,6 +437,11 @@ def _within(keys: Iterable[str], filed_under: str, cadence: Cadence) -> pl.Expr:
     within = [(at >= pl.lit(start, pl.Datetime("us"))) & (at < pl.lit(end, pl.Datetime("us"))) for start, end in ranges]
     undated = [at.is_null()] if filed_under in keys else []
     return pl.any_horizontal(*within, *undated)
+
+
+def _content_of(delivery: Delivery) -> frozenset[tuple[str, tuple[int, str]]]:
+    """Equal for deliveries with the same lines, whatever file and format they came in."""
+    return frozenset(delivery.days.items())
 
 
 def _in_order(deliveries: Iterable[Delivery]) -> tuple[Delivery, ...]:

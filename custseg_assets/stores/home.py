@@ -21,6 +21,7 @@ class Home:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.tables = root / "tables"
+        self.landing = root / "landing"
         self.deliveries = root / "deliveries"
         self.releases = root / "releases"
         self.data_docs = root / "data_docs"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from custseg_assets.stores.columns import ColumnMapping, map_columns
 from custseg_assets.stores.values import plain_columns, type_lines
 
 Progress = Callable[[str], None]
+Stamp = tuple[int, int, int]
 SCRATCH_PREFIX = ".reading-"
 
 
@@ -72,14 +74,20 @@ def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
     return files
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file's bytes.
+def stamp_of(status: os.stat_result) -> Stamp:
+    """By which it shows that a file was written to or replaced: its inode, bytes and instant of the last write."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def digest_of(path: Path) -> tuple[str, Stamp]:
+    """SHA-256 of a file's bytes, and the file's stamp before they were read.
 
     Raises:
         BadInputError: it cannot be read.
     """
     with _reading(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        stamp = stamp_of(os.fstat(file.fileno()))
+        return hashlib.file_digest(file, "sha256").hexdigest(), stamp
 
 
 @contextlib.contextmanager

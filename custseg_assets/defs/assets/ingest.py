@@ -6,22 +6,45 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import Batch, key_batches, picture, publish, spec_of
+from custseg_assets.defs.assets.publishing import OWNERS, Batch, key_batches, picture, publish, spec_of, table_preview
 from custseg_assets.defs.checks import check_specs, reject_share_result, reject_share_spec
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain import cleaning
 from custseg_assets.domain.quality import reject_share_outliers
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
+from custseg_assets.intake import Intake
 from custseg_assets.pictures.monitoring import rejections
 from custseg_assets.settings import Settings
+from custseg_assets.stores.landing_zone import TakenIn
+
+_FILES_SHOWN = 1000
 
 
 def ingest_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
     """The assets of the groups ``ingest`` and ``clean``."""
 
+    @dg.asset(group_name="ingest", owners=OWNERS, kinds={"file"}, code_version="1")
+    def landed_files(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
+        """Files dropped into the landing folder: taken in once, by content, or moved aside with the reason."""
+        taken = Intake(settings, context.log.info).take_in_landed()
+        return dg.MaterializeResult(
+            metadata={
+                "summary": str(taken),
+                "files": table_preview(_arrivals(taken), n_rows=_FILES_SHOWN),
+                "unreadable": dg.MetadataValue.json(taken.unreadable),
+                "periods": dg.MetadataValue.json(taken.touched(settings.snapshots.cadence)),
+                "n_rows": taken.n_rows,
+                "folder": dg.MetadataValue.path(str(stores.landing_zone.folder)),
+            },
+            # What a file touches is known by period, from its lines; a new version here would mark every period.
+            data_version=dg.DataVersion("landed"),
+        )
+
     @dg.multi_asset(
-        specs=[spec_of(RAW_TRANSACTIONS, group="ingest", deps=[], kinds={"polars", "deltalake"})],
+        specs=[
+            spec_of(RAW_TRANSACTIONS, group="ingest", deps=[dg.AssetDep("landed_files")], kinds={"polars", "deltalake"})
+        ],
         check_specs=check_specs(RAW_TRANSACTIONS, settings),
         partitions_def=layout.periods,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -77,7 +100,13 @@ def ingest_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinitio
             check_results=[*result.check_results, reject_share_result(found, shares)],
         )
 
-    return [raw_transactions, clean_transactions]
+    return [landed_files, raw_transactions, clean_transactions]
+
+
+def _arrivals(taken: TakenIn) -> pl.DataFrame:
+    rows = [(one.file.name, one.outcome, one.delivery and one.delivery.n_rows, one.note) for one in taken.arrivals]
+    schema = {"file": pl.String, "outcome": pl.String, "n_rows": pl.Int64, "note": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _native(lines: cleaning.Lines) -> pl.DataFrame:
