@@ -15,6 +15,7 @@ INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
 SEGMENTED = (
     "segment_assignments",
     "segment_profiles",
+    "segment_migrations",
     "product_recommendations",
     "drift_report",
 )

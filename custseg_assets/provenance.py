@@ -36,6 +36,7 @@ CODE_VERSIONS: Mapping[str, str] = dict.fromkeys(
         "promotion_decision",
         "segment_assignments",
         "segment_profiles",
+        "segment_migrations",
         "product_recommendations",
         "drift_report",
         "serving_release",
@@ -252,13 +253,19 @@ class Provenance:
             "promotion_decision": lambda: [("segmentation_model", key)],
             "segment_assignments": lambda: [("customer_features", key), *self._lines(self.periods_until(key))],
             "segment_profiles": lambda: [("segment_assignments", key)],
+            "segment_migrations": lambda: [
+                (table, other)
+                for table in ("segment_assignments", "customer_features")
+                for other in (*self.snapshots_before(key)[-1:], key)
+            ],
             "product_recommendations": lambda: [
                 *(("segment_assignments", other) for other in (*self.snapshots_before(key)[-1:], key)),
                 *self._lines(self.window(key).keys),
             ],
             "drift_report": lambda: [
                 *(("drift_report", other) for other in self.snapshots_before(key)[-1:]),
-                ("segment_assignments", key),
+                ("scaled_features", key),
+                ("customer_features", key),
             ],
         }[name]()
 
@@ -283,7 +290,12 @@ class Provenance:
             "segmentation_model": lambda: model,
             "promotion_decision": lambda: model,
             "product_recommendations": lambda: settings.recommendations.model_dump(mode="json"),
-            "drift_report": lambda: [champion, settings.model.seed, str(self.observed_until(key))],
+            "drift_report": lambda: [
+                self.champion_before(key) or champion,
+                settings.model.seed,
+                settings.drift.model_dump(mode="json"),
+                str(self.observed_until(key)),
+            ],
         }.get(name, lambda: champion)()
 
 

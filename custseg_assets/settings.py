@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from custseg_assets.domain import drift_report
 from custseg_assets.domain.periods import Cadence, Lookback
 from custseg_assets.domain.schemas import MAPPED_NAMES, SCALABLE_FEATURES
 from custseg_assets.errors import BadInputError
@@ -130,6 +131,61 @@ class RecommendationSettings(_Section):
     half_life_days: Annotated[float, Field(gt=0)] = 10.0
 
 
+_DRIFT = drift_report.DriftSettings()
+Effect = Annotated[float, Field(ge=0)]
+
+
+class MinEffectSettings(_Section):
+    """The smallest score of each kind worth knowing."""
+
+    psi: Effect = _DRIFT.min_effect.psi
+    wasserstein: Effect = _DRIFT.min_effect.wasserstein
+    share_shift: Effect = _DRIFT.min_effect.share_shift
+    correlation_shift: Effect = _DRIFT.min_effect.correlation_shift
+
+
+class LargeEffectSettings(_Section):
+    """The score of each kind from which on an alert is a breach."""
+
+    psi: Effect = _DRIFT.large_effect.psi
+    wasserstein: Effect = _DRIFT.large_effect.wasserstein
+    share_shift: Effect = _DRIFT.large_effect.share_shift
+    correlation_shift: Effect = _DRIFT.large_effect.correlation_shift
+
+
+class DriftSection(_Section):
+    """What counts as drift; ``domain.drift_report.DriftSettings`` says what each key means.
+
+    A false-alarm rate below one in a thousand cannot be told apart from none by the resamples that calibrate it.
+    """
+
+    false_alarm_rate: Annotated[float, Field(ge=0.001, le=0.5)] = _DRIFT.false_alarm_rate
+    min_effect: MinEffectSettings = MinEffectSettings()
+    large_effect: LargeEffectSettings = LargeEffectSettings()
+    min_history: Annotated[int, Field(ge=2)] = _DRIFT.min_history
+    max_unobserved_share: Share = _DRIFT.max_unobserved_share
+    max_blind_lapse: Share = _DRIFT.max_blind_lapse
+
+    @model_validator(mode="after")
+    def _ordered_effects(self) -> DriftSection:
+        for kind, smallest in self.min_effect.model_dump().items():
+            large = getattr(self.large_effect, kind)
+            if smallest > large:
+                raise ValueError(f"min_effect.{kind} {smallest:g} must not be above large_effect.{kind} {large:g}")
+        return self
+
+    def of_report(self) -> drift_report.DriftSettings:
+        """The same as drift reports take it."""
+        return drift_report.DriftSettings(
+            false_alarm_rate=self.false_alarm_rate,
+            min_effect=drift_report.Effects(**self.min_effect.model_dump()),
+            large_effect=drift_report.Effects(**self.large_effect.model_dump()),
+            min_history=self.min_history,
+            max_unobserved_share=self.max_unobserved_share,
+            max_blind_lapse=self.max_blind_lapse,
+        )
+
+
 class TrackingSettings(_Section):
     """Where MLflow keeps runs and models; an SQLite file in the home without a URI."""
 
@@ -152,6 +208,7 @@ class Settings(_Section):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     recommendations: RecommendationSettings = RecommendationSettings()
+    drift: DriftSection = DriftSection()
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
 

@@ -36,6 +36,7 @@ BY_SNAPSHOT = (
     "scaled_features",
     "segment_assignments",
     "segment_profiles",
+    "segment_migrations",
     "product_recommendations",
     "drift_report",
 )

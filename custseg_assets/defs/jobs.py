@@ -6,7 +6,14 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 _MODEL = ["model_candidates", "segmentation_model", "promotion_decision"]
-_SEGMENTS = ["segment_assignments", "segment_profiles", "product_recommendations", "drift_report", "serving_release"]
+_SEGMENTS = [
+    "segment_assignments",
+    "segment_profiles",
+    "segment_migrations",
+    "product_recommendations",
+    "drift_report",
+    "serving_release",
+]
 
 
 def every_job() -> list[UnresolvedAssetJobDefinition]:

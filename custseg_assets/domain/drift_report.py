@@ -113,6 +113,40 @@ class DriftScore:
 
 
 @dataclass(frozen=True)
+class Distribution:
+    """What a score compares, part by part; one value per part.
+
+    Attributes:
+        name: the feature, ``segments`` or ``correlations``.
+        parts: names of the parts: a bin by its upper end, in business units, a segment, or a pair of features.
+        reference: share of the customers in each part, or the pair's correlation, when the model was trained.
+        current: the same at the snapshot.
+        is_share: whether the values are shares.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    reference: tuple[float, ...]
+    current: tuple[float, ...]
+    is_share: bool = True
+
+
+@dataclass(frozen=True)
+class Change:
+    """What alerted about one subject.
+
+    Attributes:
+        sentence: what changed, in business units.
+        figures: its scores that alert, and from where on they do.
+        distribution: to look at.
+    """
+
+    sentence: str
+    figures: str
+    distribution: Distribution
+
+
+@dataclass(frozen=True)
 class DriftReport:
     """What was found about one snapshot.
 
@@ -125,6 +159,7 @@ class DriftReport:
         reasons: for it, in words, the most important first.
         scores: every score, by name and subject.
         smallest_lapse: the smallest share of active customers whose lapse this report would catch 9 times in 10.
+        changes: one per subject that alerts, the one furthest over its threshold first.
     """
 
     period: str
@@ -135,6 +170,7 @@ class DriftReport:
     reasons: tuple[str, ...]
     scores: tuple[DriftScore, ...]
     smallest_lapse: float | None = None
+    changes: tuple[Change, ...] = ()
 
     @property
     def alerts(self) -> tuple[DriftScore, ...]:
@@ -221,6 +257,7 @@ def judge(
         verdict = "watch"
     else:
         verdict = "not enough data" if is_blind else "stable"
+    changes = _changes(reference, seen, alerts)
     return DriftReport(
         period=period,
         reference_period=reference.period,
@@ -229,11 +266,12 @@ def judge(
         verdict=verdict,
         reasons=(
             _headline(verdict, alerts, n_customers, n_history, settings),
-            *_changes(reference, seen, alerts),
+            *(f"{change.sentence} ({change.figures})" for change in changes),
             _sight(reference, n_customers, smallest_lapse),
         ),
         scores=scores,
         smallest_lapse=smallest_lapse,
+        changes=changes,
     )
 
 
@@ -266,15 +304,19 @@ def _sight(reference: DriftReference, n_customers: int, smallest_lapse: float | 
     )
 
 
-def _changes(reference: DriftReference, seen: Seen, alerts: Sequence[DriftScore]) -> list[str]:
-    """One sentence per subject in business units, the one furthest over its threshold first."""
+def _changes(reference: DriftReference, seen: Seen, alerts: Sequence[DriftScore]) -> tuple[Change, ...]:
+    """One per subject, the one furthest over its threshold first."""
     by_subject: dict[str, list[DriftScore]] = {}
     for score in sorted(alerts, key=lambda score: (-score.excess, score.score_name, score.subject)):
         by_subject.setdefault(score.subject, []).append(score)
-    return [
-        f"{_change(reference, seen, subject)} ({'; '.join(_figures(score) for score in scores)})"
+    return tuple(
+        Change(
+            sentence=_change(reference, seen, subject),
+            figures="; ".join(_figures(score) for score in scores),
+            distribution=_distribution(reference, seen, subject),
+        )
         for subject, scores in by_subject.items()
-    ]
+    )
 
 
 def _figures(score: DriftScore) -> str:
@@ -313,8 +355,8 @@ def _column_change(reference: DriftReference, seen: Seen, column: int) -> str:
     low = cuts[most - 1] if most else None
     high = cuts[most] if most < len(cuts) else None
     units = [None if value is None else _in_units(reference, column, value) for value in (*medians, low, high)]
-    name = "distance to the own centroid" if binning.name == DISTANCE else binning.name
-    return f"{name}: median {units[0]} → {units[1]}, " + _shares(_range(units[2], units[3]), before[most], now[most])
+    shares = _shares(_range(units[2], units[3]), before[most], now[most])
+    return f"{_column_name(binning.name)}: median {units[0]} → {units[1]}, {shares}"
 
 
 def _in_units(reference: DriftReference, column: int, value: float) -> str:
@@ -332,6 +374,37 @@ def _range(low: str | None, high: str | None) -> str:
 
 def _shares(what: str, before: float, now: float) -> str:
     return f"{what}: {before:.1%} → {now:.1%} of the customers"
+
+
+def _distribution(reference: DriftReference, seen: Seen, subject: str) -> Distribution:
+    """What a subject is a part of: the bins of its column, all segments, or all correlations."""
+    if subject == REFUNDED or subject in reference.segment_names:
+        return Distribution(
+            "segments",
+            (*reference.segment_names, REFUNDED),
+            (*reference.means[reference.clusters], reference.share_refunded),
+            (*seen.means[reference.clusters].tolist(), seen.share_refunded),
+        )
+    columns = [binning.name for binning in reference.binnings]
+    if subject in columns:
+        return _bins(reference, seen, columns.index(subject))
+    before, now = reference.correlations(np.array([reference.means, seen.means])).tolist()
+    subjects = correlation_subjects(reference.features)
+    return Distribution("correlations", tuple(subjects), tuple(before), tuple(now), is_share=False)
+
+
+def _bins(reference: DriftReference, seen: Seen, column: int) -> Distribution:
+    """Shares of a column's bins; the two outer ones only where somebody is in them."""
+    binning, bins = reference.binnings[column], reference.bins(column)
+    first, *ends = (_in_units(reference, column, edge) for edge in binning.edges)
+    parts = (f"under {first}", *(f"up to {end}" for end in ends), f"over {ends[-1]}")
+    rows = zip(parts, reference.means[bins], seen.means[bins].tolist(), strict=True)
+    parts, before, now = zip(*((part, one, other) for part, one, other in rows if one or other), strict=True)
+    return Distribution(_column_name(binning.name), parts, before, now)
+
+
+def _column_name(name: str) -> str:
+    return "distance to the own centroid" if name == DISTANCE else name
 
 
 def correlation_subjects(features: Sequence[str]) -> list[str]:

@@ -208,8 +208,6 @@ CUSTOMER_FEATURES = Table(
 
 _F = "customer_features"
 
-RULE_SEGMENTS = ("Refunded", "Lapsed")
-
 SEGMENT_ASSIGNMENTS = Table(
     "segment_assignments",
     "One row per customer known at the snapshot.",
@@ -308,6 +306,52 @@ SEGMENT_PROFILES = Table(
         Column("model_version", TEXT, "Model that was in force.", lineage=_from(_A, "model_version")),
     ),
     ("segment_id",),
+)
+
+_MOVED = ("recency_days", "frequency_orders", "monetary_net")
+_WHEN = {"before": "at the earlier snapshot", "now": "at this one"}
+
+SEGMENT_MIGRATIONS = Table(
+    "segment_migrations",
+    "One row per customer whose segment changed since the snapshot before.",
+    (
+        _period("snapshot's last period"),
+        Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", lineage=_from(_A, "customer_id")),
+        Column("from_segment_id", TEXT, "Segment at the earlier snapshot.", lineage=_from(_A, "segment_id")),
+        Column("from_segment_name", TEXT, "Its name there.", lineage=_from(_A, "segment_name")),
+        Column("to_segment_id", TEXT, "Segment at this snapshot.", lineage=_from(_A, "segment_id")),
+        Column("to_segment_name", TEXT, "Its name here.", lineage=_from(_A, "segment_name")),
+        Column(
+            "cause",
+            TEXT,
+            "behaviour, border (too near to one to be sure) or model change (the model moved, not the customer).",
+            lineage=(f"{_A}.segment_id", f"{_A}.margin", "segmentation_model.model_json", f"{_F}.*"),
+        ),
+        Column("margin", REAL, "How far from the border, see segment_assignments.", True, _from(_A, "margin")),
+        Column("revenue_net", REAL, "Net spend in the window, in currency.", lineage=_from(_F, "monetary_net")),
+        Column(
+            "revenue_change", REAL, "The same less that at the earlier snapshot.", lineage=_from(_F, "monetary_net")
+        ),
+        *(
+            Column(
+                f"{name}_{when}",
+                CUSTOMER_FEATURES[name].dtype,
+                f"{name} {words}; null with nothing in the window.",
+                True,
+                _from(_F, name),
+            )
+            for name in _MOVED
+            for when, words in _WHEN.items()
+        ),
+        Column(
+            "earlier_model_version",
+            TEXT,
+            "Model that was in force at the earlier snapshot.",
+            lineage=_from(_A, "model_version"),
+        ),
+        Column("model_version", TEXT, "Model that was in force at this one.", lineage=_from(_A, "model_version")),
+    ),
+    ("customer_id",),
 )
 
 PRODUCT_RECOMMENDATIONS = Table(
@@ -409,7 +453,13 @@ DRIFT_REPORT = Table(
         _period("snapshot's last period"),
         Column("score_name", TEXT, "What was measured: psi, share_shift, …"),
         Column("subject", TEXT, "The feature or segment it was measured on."),
-        Column("score", REAL, "The drift score.", True, ("scaled_features.*", f"{_A}.segment_id")),
+        Column(
+            "score",
+            REAL,
+            "The drift score.",
+            True,
+            ("scaled_features.*", f"{_F}.customer_id", "segmentation_model.drift_reference"),
+        ),
         Column("threshold", REAL, "The score from which on it alerts: the largest of the next three.", True),
         Column("chance_threshold", REAL, "What chance reaches at the false-alarm rate.", True),
         Column("min_effect", REAL, "The smallest score worth knowing.", True),
@@ -425,7 +475,7 @@ DRIFT_REPORT = Table(
         Column("verdict", TEXT, "Of the whole report: stable, watch, breach or not enough data."),
         Column("reasons", TEXT, "JSON list of the verdict's reasons in words."),
         Column("reference_period", TEXT, "Snapshot the model was trained on."),
-        Column("model_version", TEXT, "Model that was in force."),
+        Column("model_version", TEXT, "Model in force when the snapshot came."),
         Column("n_customers", WHOLE, "Customers measured."),
     ),
     ("score_name", "subject"),
@@ -482,6 +532,7 @@ def tables(features: tuple[str, ...]) -> dict[str, Table]:
         PROMOTION_DECISION,
         SEGMENT_ASSIGNMENTS,
         SEGMENT_PROFILES,
+        SEGMENT_MIGRATIONS,
         PRODUCT_RECOMMENDATIONS,
         DRIFT_REPORT,
     )

@@ -74,6 +74,20 @@ def standing(
     )
 
 
+def transitions(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """From where to where each customer of a snapshot went since an earlier one, those who stayed included.
+
+    Args:
+        before: ``segment_assignments`` of the earlier snapshot.
+        now: of the later one.
+
+    Returns:
+        ``customer_id``, ``from_segment_id`` (null for customers not known before) and ``to_segment_id``.
+    """
+    then = before.select("customer_id", from_segment_id="segment_id")
+    return now.select("customer_id", to_segment_id="segment_id").join(then, on="customer_id", how="left")
+
+
 def moves(history: pl.DataFrame, *, before: str | None, period: str) -> pl.DataFrame:
     """How many customers went from which segment to which between two snapshots, those who stayed included.
 
@@ -85,10 +99,7 @@ def moves(history: pl.DataFrame, *, before: str | None, period: str) -> pl.DataF
     Returns:
         ``from_segment_id`` (null for customers not known before), ``to_segment_id`` and ``n_customers``, sorted.
     """
-    then = history.filter(pl.col("period") == pl.lit(before, pl.String)).select(
-        "customer_id", from_segment_id="segment_id"
-    )
-    now = history.filter(pl.col("period") == period).select("customer_id", to_segment_id="segment_id")
-    counted = now.join(then, on="customer_id", how="left").group_by("from_segment_id", "to_segment_id")
+    then, now = (history.filter(pl.col("period") == pl.lit(key, pl.String)) for key in (before, period))
+    counted = transitions(then, now).group_by("from_segment_id", "to_segment_id")
     counts = counted.agg(n_customers=pl.len().cast(pl.Int64)).sort("from_segment_id", "to_segment_id")
     return counts if before is not None else counts.clear()

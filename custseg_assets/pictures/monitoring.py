@@ -11,30 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from custseg_assets.pictures.look import (
-    ACCENT,
-    ALERT,
-    GREY,
-    HUES,
-    INK,
-    MUTED,
-    PAPER,
-    WIDTH,
-    new_figure,
-    nothing_to_show,
-    number,
-    panel,
-    percent,
-    percent_tick,
-    render,
-    shorten,
-)
+from custseg_assets.pictures import look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from custseg_assets.domain.drift_report import Change
 
 MAX_DRIFT_PANELS = 12
 _DRIFT_COLUMNS = 4
@@ -46,14 +31,14 @@ def drift_over_time(reports: pl.DataFrame) -> bytes:
     Args:
         reports: rows of the ``drift_report`` table, of any number of snapshots.
     """
-    return render(drift_over_time_figure, reports)
+    return look.render(drift_over_time_figure, reports)
 
 
 def drift_over_time_figure(reports: pl.DataFrame) -> Figure:
     """The figure of ``drift_over_time``."""
     measured = reports.filter(pl.col("score").is_finite()).sort("period", "score_name", "subject")
     if measured.is_empty():
-        return nothing_to_show("Drift over time", "no score has been measured yet.")
+        return look.nothing_to_show("Drift over time", "no score has been measured yet.")
     periods = reports["period"].unique().sort().to_list()
     nearest = (
         measured.group_by("score_name", "subject")
@@ -66,21 +51,21 @@ def drift_over_time_figure(reports: pl.DataFrame) -> Figure:
     left_out = "" if is_all else f" The {shown.height} of {nearest.height} scores nearest to their threshold are shown."
     labels = _labels(periods)
     span = f"Snapshots {labels[0]} to {labels[-1]}" if len(periods) > 1 else f"Snapshot {labels[0]}"
-    figure = new_figure(
+    figure = look.new_figure(
         _drift_title(measured, periods),
         f"{span}. Dashed: the threshold from which on a score alerts. Filled: an alert.{left_out}",
         1.3 * n_rows + 0.1,
     )
-    pitch = (WIDTH - 0.1) / _DRIFT_COLUMNS
+    pitch = (look.WIDTH - 0.1) / _DRIFT_COLUMNS
     for position, (score_name, subject) in enumerate(shown.select("score_name", "subject").iter_rows()):
         row, column = divmod(position, _DRIFT_COLUMNS)
-        axes = panel(figure, 0.2 + column * pitch, 0.35 + 1.3 * (n_rows - 1 - row), pitch - 0.72, 0.7)
+        axes = look.panel(figure, 0.2 + column * pitch, 0.35 + 1.3 * (n_rows - 1 - row), pitch - 0.72, 0.7)
         mine = measured.filter((pl.col("score_name") == score_name) & (pl.col("subject") == subject))
-        axes.set_title(shorten(subject, 22), loc="left", weight="bold", pad=14, size=8.5)
+        axes.set_title(look.shorten(subject, 22), loc="left", weight="bold", pad=14, size=8.5)
         threshold = mine["threshold"][-1]
-        words = shorten(score_name.replace("_", " "), 20)
+        words = look.shorten(score_name.replace("_", " "), 20)
         words += f", threshold {threshold:.2g}" if threshold is not None else ""
-        axes.text(0, 1.07, words, transform=axes.transAxes, color=MUTED, size=8)
+        axes.text(0, 1.07, words, transform=axes.transAxes, color=look.MUTED, size=8)
         _score_over_time(axes, mine, periods)
     return figure
 
@@ -104,23 +89,23 @@ def _score_over_time(axes: Axes, scores: pl.DataFrame, periods: list[str]) -> No
     values = scores["score"].to_numpy()
     thresholds = scores["threshold"].cast(pl.Float64).fill_null(math.nan).to_numpy()
     is_alert = scores["is_alert"].fill_null(False).to_numpy()
-    axes.plot(at, values, "-o", color=ACCENT, linewidth=1.3, markersize=3, zorder=3)
-    axes.plot(at[is_alert], values[is_alert], "o", color=ALERT, markersize=6.5, zorder=4)
+    axes.plot(at, values, "-o", color=look.ACCENT, linewidth=1.3, markersize=3, zorder=3)
+    axes.plot(at[is_alert], values[is_alert], "o", color=look.ALERT, markersize=6.5, zorder=4)
     top = float(np.nanmax(np.append(values, thresholds)))
     axes.set_ylim(0, top * 1.2 if top > 0 else 1.0)
     axes.set_xlim(-0.5, len(periods) - 0.5)
     if np.isfinite(thresholds).any():
         # A threshold holds for its snapshot, so it is drawn across the snapshot's place.
         edges, levels = np.stack([at - 0.5, at + 0.5], axis=1).ravel(), np.repeat(thresholds, 2)
-        axes.plot(edges, levels, color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2, gid="threshold")
+        axes.plot(edges, levels, color=look.INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2, gid="threshold")
     # Without ticks the axes themselves cost most of the drawing; a line at zero says the same.
     axes.set_axis_off()
-    axes.axhline(0, color=GREY, linewidth=1.2)
+    axes.axhline(0, color=look.GREY, linewidth=1.2)
     labels = _labels(periods)
-    axes.text(0, -0.06, labels[0], transform=axes.transAxes, size=8, color=MUTED, va="top")
+    axes.text(0, -0.06, labels[0], transform=axes.transAxes, size=8, color=look.MUTED, va="top")
     if len(periods) > 1:
-        axes.text(1, -0.06, labels[-1], transform=axes.transAxes, size=8, color=MUTED, va="top", ha="right")
-    colour = ALERT if is_alert[-1] else ACCENT
+        axes.text(1, -0.06, labels[-1], transform=axes.transAxes, size=8, color=look.MUTED, va="top", ha="right")
+    colour = look.ALERT if is_alert[-1] else look.ACCENT
     axes.annotate(
         f"{values[-1]:.2g}",
         (at[-1], values[-1]),
@@ -140,120 +125,51 @@ def _labels(periods: Sequence[str]) -> list[str]:
     return [period.removesuffix("-01") if is_monthly else period for period in periods]
 
 
-N_BINS = 36
-_SKEWED_FROM = 8.0
-"""Largest common value over the median from which on a logarithmic axis shows more; a normal shape has 2 to 3."""
+_BAR, _PITCH = 0.36, 0.3
+"""Height of a bar, in parts; height of a part, in inches."""
+_MAX_PARTS = 24
 
 
-def distribution_change(reference: ArrayLike, current: ArrayLike, name: str, unit: str) -> bytes:
-    """How the distribution of a feature moved between the reference and the current window.
-
-    The bins span the 0.5th to the 99.5th percentile, so one whale does not squeeze everybody else into one bar; the
-    few outside are not drawn but count in every share.
+def distribution_change(change: Change) -> bytes:
+    """The distribution that an alert is about, part by part: at the model's training snapshot, and now.
 
     Args:
-        reference: one value per customer; missing ones are left out.
-        current: likewise.
-        name: of the feature.
-        unit: of its values.
+        change: what alerted.
     """
-    return render(distribution_change_figure, reference, current, name, unit)
+    return look.render(distribution_change_figure, change)
 
 
-def distribution_change_figure(reference: ArrayLike, current: ArrayLike, name: str, unit: str) -> Figure:
-    """The figure of ``distribution_change``."""
-    before, now = (np.asarray(values, dtype=float).ravel() for values in (reference, current))
-    before, now = before[np.isfinite(before)], now[np.isfinite(now)]
-    if not len(before) or not len(now):
-        which = "reference" if not len(before) else "current"
-        return nothing_to_show(f"{name}: reference and current", f"the {which} window has no value.")
-    medians = float(np.median(before)), float(np.median(now))
-    both = np.concatenate([before, now])
-    is_log = bool(np.quantile(np.abs(both), 0.995) > _SKEWED_FROM * max(float(np.median(np.abs(both))), 0.5))
-    figure = new_figure(
-        f"{shorten(name, 34)}: median {number(medians[0])} → {number(medians[1])} ({unit})",
-        f"Grey: reference, n = {number(len(before))}. Blue: current window, n = {number(len(now))}. "
-        f"The outermost 1 % is not drawn.{' The axis is logarithmic.' if is_log else ''}",
-        2.6,
+def distribution_change_figure(change: Change) -> Figure:
+    """The figure of ``distribution_change``; of more than ``_MAX_PARTS`` parts those that changed most are drawn."""
+    from matplotlib.ticker import FuncFormatter
+
+    distribution = change.distribution
+    rows = list(zip(distribution.parts, distribution.reference, distribution.current, strict=True))
+    largest = sorted(range(len(rows)), key=lambda row: (-abs(rows[row][2] - rows[row][1]), row))[:_MAX_PARTS]
+    parts, before, now = zip(*(rows[row] for row in sorted(largest)), strict=True)
+    of_what = "Shares of the customers" if distribution.is_share else "Correlations"
+    left_out = f" The {len(parts)} of {len(rows)} that changed most." if len(parts) < len(rows) else ""
+    height = _PITCH * len(parts)
+    figure = look.new_figure(
+        change.sentence,
+        f"Grey: when the model was trained. Blue: now. {of_what}, {distribution.name}.{left_out} {change.figures}.",
+        height + 0.45,
     )
-    axes = panel(figure, 0.45, 0.5, WIDTH - 0.75, 2.05)
-    edges = _bins(before, now, is_log)
-    _densities(axes, before, now, edges, is_log)
-    _median_lines(axes, medians)
-    axes.set_xlabel(f"{name} ({unit})")
-    return figure
-
-
-def _bins(before: NDArray[np.float64], now: NDArray[np.float64], is_log: bool) -> NDArray[np.float64]:
-    """Bin edges, ascending; between whole numbers where all values are whole, so that no bin is empty by rounding."""
-    (low, high), (other_low, other_high) = (np.quantile(values, [0.005, 0.995]) for values in (before, now))
-    low, high = min(low, other_low), max(high, other_high)
-    if all(np.equal(values, np.round(values)).all() for values in (before, now)):
-        low, high = np.floor(low) - 0.5, np.ceil(high) + 0.5
-        if high - low <= N_BINS:
-            return np.arange(low, high + 1.0)
-        return np.unique(np.round(_spaced(low, high, is_log) - 0.5) + 0.5)
-    return _spaced(low, high, is_log) if high > low else np.array([low - 0.5, low + 0.5])
-
-
-def _spaced(low: float, high: float, is_log: bool) -> NDArray[np.float64]:
-    if is_log:
-        return _unlogged(np.linspace(_logged(low), _logged(high), N_BINS + 1))
-    return np.linspace(low, high, N_BINS + 1)
-
-
-def _logged(values: ArrayLike) -> NDArray[np.float64]:
-    """The logarithm that takes refunds too: odd, smooth, and ``log1p`` above zero."""
-    return np.sign(values) * np.log1p(np.abs(values))
-
-
-def _unlogged(values: ArrayLike) -> NDArray[np.float64]:
-    return np.sign(values) * np.expm1(np.abs(values))
-
-
-def _densities(
-    axes: Axes, before: NDArray[np.float64], now: NDArray[np.float64], edges: NDArray[np.float64], is_log: bool
-) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
-
-    if is_log:
-        axes.set_xscale("function", functions=(_logged, _unlogged))
-    widths = np.diff(_logged(edges) if is_log else edges)
-    for values, colour, is_filled in ((before, GREY, True), (now, ACCENT, False)):
-        counts, _ = np.histogram(values, edges)
-        density = counts / len(values) / widths
-        axes.stairs(density, edges, fill=is_filled, color=colour, alpha=0.55 if is_filled else 1, linewidth=1.8)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, axes.dataLim.y1 * 1.3)
-    axes.set_yticks([])
+    axes = look.panel(figure, 2.0, 0.35, look.WIDTH - 3.6, height)
+    at = np.arange(len(parts))
+    axes.barh(at - _BAR / 2, before, _BAR, color=look.GREY)
+    axes.barh(at + _BAR / 2, now, _BAR, color=look.ACCENT)
+    axes.set_yticks(at, [look.shorten(part, 34) for part in parts], color=look.INK)
+    axes.set_ylim(len(parts) - 0.5, -0.5)
+    axes.axvline(0, color=look.GREY, linewidth=0.8)
+    words = look.percent if distribution.is_share else look.number
+    for place in at:
+        text = f"{words(before[place])} → {words(now[place])}"
+        axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), size=8, va="center")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
     axes.spines["left"].set_visible(False)
-    axes.tick_params(length=3)
-    if is_log:
-        above = [digit * 10.0**power for power in range(10) for digit in (1, 3)]
-        ticks = [-(10.0**power) for power in range(1, 10)] + [0.0, *above]
-        axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if edges[0] <= tick <= edges[-1]]))
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(8))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.set_ylabel("share of customers", size=8)
-
-
-def _median_lines(axes: Axes, medians: tuple[float, float]) -> None:
-    for median, colour, label, height in ((medians[0], MUTED, "reference", 1.0), (medians[1], ACCENT, "current", 0.9)):
-        axes.axvline(median, ymax=height, color=colour, linewidth=1.2, linestyle=(0, (2, 1.5)), gid=f"median {label}")
-        is_far_right = axes.transAxes.inverted().transform(axes.transData.transform((median, 0.0)))[0] > 0.8
-        axes.annotate(
-            f"{label} {number(median)}",
-            (median, height),
-            (-4 if is_far_right else 4, 0),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            color=colour,
-            weight="bold",
-            ha="right" if is_far_right else "left",
-            va="top",
-            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5},
-        )
+    axes.tick_params(axis="y", length=0)
+    return figure
 
 
 _REASONS = (
@@ -275,7 +191,7 @@ def rejections(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collec
         kept: ``period`` and ``n_rows`` of the rows that count.
         outlier_periods: keys of the periods whose share is far outside the others'; they are marked.
     """
-    return render(rejections_figure, counts, kept, outlier_periods)
+    return look.render(rejections_figure, counts, kept, outlier_periods)
 
 
 def rejections_figure(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collection[str] = ()) -> Figure:
@@ -291,17 +207,18 @@ def rejections_figure(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods:
         .sort("period")
     )
     if totals.is_empty():
-        return nothing_to_show("Rejected rows by period", "there are no rows.")
+        return look.nothing_to_show("Rejected rows by period", "there are no rows.")
     n_rows, n_rejected = int(totals["n_rows"].sum()), int(counts["n_rows"].sum())
     labels = dict(zip(totals["period"], _labels(totals["period"].to_list()), strict=True))
     marked = [period for period in totals["period"] if period in outlier_periods]
-    figure = new_figure(
-        (f"{percent(n_rejected / n_rows)} of rows rejected" if n_rejected else "No row rejected")
+    figure = look.new_figure(
+        (f"{look.percent(n_rejected / n_rows)} of rows rejected" if n_rejected else "No row rejected")
         + (f"; {', '.join(labels[period] for period in marked[:4])} far outside the others" if marked else ""),
-        f"{number(n_rejected)} of {number(n_rows)} rows, by period and reason. Above a bar: its rejected rows.",
+        f"{look.number(n_rejected)} of {look.number(n_rows)} rows, by period and reason. "
+        "Above a bar: its rejected rows.",
         2.9,
     )
-    axes = panel(figure, 0.7, 0.5, WIDTH - 3.5, 2.25)
+    axes = look.panel(figure, 0.7, 0.5, look.WIDTH - 3.5, 2.25)
     reasons = sorted(counts["reason"].unique(), key=lambda reason: (_rank(reason), reason))
     by_period = totals.select("period").join(
         counts.pivot("reason", index="period", values="n_rows"), on="period", how="left", maintain_order="left"
@@ -318,7 +235,7 @@ def _rank(reason: str) -> int:
 
 
 def _reason_colour(reason: str) -> str:
-    return (*HUES[: len(_REASONS)], MUTED)[_rank(reason)]
+    return (*look.HUES[: len(_REASONS)], look.MUTED)[_rank(reason)]
 
 
 def _stacked_shares(
@@ -337,7 +254,7 @@ def _stacked_shares(
     for place, period in enumerate(totals["period"]):
         is_marked = period in marked
         if has_counts or is_marked:
-            text = number(rows[:, place].sum()) + ("\n▲" if is_marked else "")
+            text = look.number(rows[:, place].sum()) + ("\n▲" if is_marked else "")
             axes.text(
                 place,
                 floor[place] + 0.02 * top,
@@ -345,7 +262,7 @@ def _stacked_shares(
                 size=7.5,
                 ha="center",
                 va="bottom",
-                color=ALERT if is_marked else MUTED,
+                color=look.ALERT if is_marked else look.MUTED,
                 weight="bold" if is_marked else "normal",
                 linespacing=1.0,
             )
@@ -356,7 +273,7 @@ def _stacked_shares(
     if totals.height > 7:
         axes.tick_params(axis="x", rotation=30)
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(percent_tick)
+    axes.yaxis.set_major_formatter(look.percent_tick)
     axes.grid(axis="y")
     axes.tick_params(length=0)
     axes.set_ylabel("share of the period's rows")
@@ -366,7 +283,7 @@ def _reason_labels(axes: Axes, reasons: list[str], rows: NDArray[np.float64], n_
     for position, (reason, total) in enumerate(zip(reasons, rows.sum(axis=1), strict=True)):
         down = 0.96 - 0.1 * position
         axes.plot(1.035, down, "s", color=_reason_colour(reason), transform=axes.transAxes, clip_on=False)
-        label = shorten(reason.replace("_", " "), 24)
+        label = look.shorten(reason.replace("_", " "), 24)
         axes.text(1.06, down, label, transform=axes.transAxes, va="center", weight="bold", size=8.5)
-        text = f"{number(total)} · {percent(total / n_rows)}"
-        axes.text(1.5, down, text, transform=axes.transAxes, va="center", ha="right", color=MUTED, size=8.5)
+        text = f"{look.number(total)} · {look.percent(total / n_rows)}"
+        axes.text(1.5, down, text, transform=axes.transAxes, va="center", ha="right", color=look.MUTED, size=8.5)

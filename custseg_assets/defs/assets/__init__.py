@@ -15,10 +15,11 @@ def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]
     """All assets of the graph, for the partitions of a home."""
     from custseg_assets.defs.assets.features import feature_assets
     from custseg_assets.defs.assets.ingest import ingest_assets
+    from custseg_assets.defs.assets.migrations import migration_assets
     from custseg_assets.defs.assets.model import model_assets
     from custseg_assets.defs.assets.monitoring import monitoring_assets
     from custseg_assets.defs.assets.release import release_assets
     from custseg_assets.defs.assets.segments import segment_assets
 
-    groups = (ingest_assets, feature_assets, model_assets, segment_assets, monitoring_assets)
+    groups = (ingest_assets, feature_assets, model_assets, segment_assets, migration_assets, monitoring_assets)
     return [asset for group in groups for asset in group(layout, settings)] + release_assets()

@@ -1,5 +1,6 @@
 """Whether the customers changed since the model in force was trained, by snapshot."""
 
+import itertools
 from collections.abc import Iterator
 
 import dagster as dg
@@ -9,22 +10,24 @@ from custseg_assets.defs.assets.publishing import in_batches, picture, publish, 
 from custseg_assets.defs.checks import check_specs
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
-from custseg_assets.domain.drift import DriftReference, measure_drift, reference_from_json, unobserved_share
-from custseg_assets.domain.model import REFUNDED
-from custseg_assets.domain.schemas import (
-    DRIFT_REPORT,
-    SEGMENT_ASSIGNMENTS,
-    SEGMENTATION_MODEL,
-    scaled_features_table,
+from custseg_assets.domain.drift import (
+    DriftReference,
+    DriftReport,
+    measure_drift,
+    reference_from_json,
+    unobserved_share,
 )
+from custseg_assets.domain.drift_report import Change
+from custseg_assets.domain.schemas import CUSTOMER_FEATURES, DRIFT_REPORT, SEGMENTATION_MODEL, scaled_features_table
 from custseg_assets.domain.training import matrix_of
-from custseg_assets.pictures.monitoring import drift_over_time
+from custseg_assets.pictures.monitoring import distribution_change, drift_over_time
 from custseg_assets.settings import Settings
+
+MAX_CHANGES_SHOWN = 4
 
 
 def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
     """The assets of the group ``monitoring``."""
-    scaled_table = scaled_features_table(settings.model.features)
 
     @dg.multi_asset(
         specs=[
@@ -33,7 +36,7 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
                 group="monitoring",
                 deps=[
                     dg.AssetDep("scaled_features"),
-                    dg.AssetDep("segment_assignments"),
+                    dg.AssetDep("customer_features"),
                     dg.AssetDep("segmentation_model", partition_mapping=layout.until),
                 ],
                 kinds={"numpy", "deltalake"},
@@ -44,34 +47,55 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def drift_report(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
-        def measured() -> Iterator[tuple[str, pl.DataFrame]]:
+        measured: list[DriftReport] = []
+
+        def tables() -> Iterator[tuple[str, pl.DataFrame]]:
             history = stores.tables.read(DRIFT_REPORT)
             for key in context.partition_keys:
-                reference = _reference(stores, key)
-                report = measure_drift(
-                    reference,
-                    matrix_of(stores.tables.read(scaled_table, [key]), reference.features),
-                    period=key,
-                    seed=settings.model.seed,
-                    n_refunded=_n_refunded(stores, key),
-                    history=history,
-                    unobserved_share=unobserved_share(
-                        stores.provenance.window(key), stores.provenance.observed_until(key)
-                    ),
-                ).table()
-                history = pl.concat([history.filter(pl.col("period") != key), report])
-                yield key, report
+                measured.append(_measured(stores, key, history))
+                table = measured[-1].table()
+                history = pl.concat([history.filter(pl.col("period") != key), table])
+                yield key, table
 
-        result = publish(context, stores, DRIFT_REPORT, in_batches(measured()))
+        result = publish(context, stores, DRIFT_REPORT, in_batches(tables()))
         reports = stores.tables.read(DRIFT_REPORT)
         verdicts = reports.select("period", "verdict", "reasons").unique().sort("period", descending=True)
         shown = {
             "verdicts": table_preview(verdicts.with_columns(_in_words(pl.col("reasons")))),
             "over_time": picture("drift scores against their thresholds", drift_over_time(reports)),
+            **_changes(measured[-1]),
         }
         return result._replace(metadata={**result.metadata, **shown})
 
     return [drift_report]
+
+
+def _measured(stores: Stores, key: str, history: pl.DataFrame) -> DriftReport:
+    reference, settings = _reference(stores, key), stores.settings
+    scaled = stores.tables.read(scaled_features_table(settings.model.features), [key])
+    in_window = stores.tables.scan(CUSTOMER_FEATURES, [key]).select(pl.len()).collect().item()
+    return measure_drift(
+        reference,
+        matrix_of(scaled, reference.features),
+        period=key,
+        seed=settings.model.seed,
+        settings=settings.drift.of_report(),
+        # Who was seen in the window, but not by K-means, is Refunded.
+        n_refunded=in_window - scaled.height,
+        history=history,
+        unobserved_share=unobserved_share(stores.provenance.window(key), stores.provenance.observed_until(key)),
+    )
+
+
+def _changes(report: DriftReport) -> dict[str, dg.MarkdownMetadataValue]:
+    """Pictures of what alerted, the furthest over its threshold first; segments share one, and so do correlations."""
+    first: dict[str, Change] = {}
+    for change in report.changes:
+        first.setdefault(change.distribution.name, change)
+    return {
+        f"change_{place}": picture(f"reference and current {name}", distribution_change(change))
+        for place, (name, change) in enumerate(itertools.islice(first.items(), MAX_CHANGES_SHOWN), start=1)
+    }
 
 
 def _in_words(sentences: pl.Expr) -> pl.Expr:
@@ -80,11 +104,10 @@ def _in_words(sentences: pl.Expr) -> pl.Expr:
 
 
 def _reference(stores: Stores, key: str) -> DriftReference:
-    """What the model in force at a snapshot is compared with."""
-    trained_on = stores.provenance.model_in_force(key).trained_on
+    """What the model in force when the snapshot came is compared with.
+
+    One promoted on the snapshot itself does not count: it was trained on these customers, and would erase the evidence
+    that led to it.
+    """
+    trained_on = stores.provenance.model_before(key).trained_on
     return reference_from_json(stores.tables.read(SEGMENTATION_MODEL, [trained_on])["drift_reference"].item())
-
-
-def _n_refunded(stores: Stores, key: str) -> int:
-    is_refunded = pl.col("segment_id") == REFUNDED.segment_id
-    return int(stores.tables.scan(SEGMENT_ASSIGNMENTS, [key]).filter(is_refunded).select(pl.len()).collect().item())
