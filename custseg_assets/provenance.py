@@ -291,7 +291,7 @@ class Provenance:
             "promotion_decision": lambda: model,
             "product_recommendations": lambda: settings.recommendations.model_dump(mode="json"),
             "drift_report": lambda: [
-                self.champion_before(key) or champion,
+                before or champion,
                 settings.model.seed,
                 settings.drift.model_dump(mode="json"),
                 str(self.observed_until(key)),

@@ -312,6 +312,54 @@ def test_without_recency_the_report_says_that_lapses_are_out_of_sight():
     assert "recency_days is no feature" in report.reasons[-1]
 
 
+def test_what_alerts_comes_with_its_distribution_in_business_units(reference):
+    values = shop(3000, seed=1)
+    values[:, 2] *= 3
+    report = measured(reference, values)
+    first = report.changes[0]
+    assert first.distribution.name == "monetary_net"
+    assert first.sentence.startswith("monetary_net: median ")
+    assert "psi " in first.figures
+    before, now = first.distribution.reference, first.distribution.current
+    assert (sum(before), sum(now)) == (pytest.approx(1), pytest.approx(1))
+    # A tripled spend leaves the lower bins, and what none had spent before is beyond the last.
+    assert now[1] < before[1]
+    assert first.distribution.parts[-1] == f"over {shop(3000, seed=1)[:, 2].max():,.0f}"
+    assert (before[-1], now[-1] > 0) == (0, True)
+    assert [f"{change.sentence} ({change.figures})" for change in report.changes] == list(report.reasons[1:-1])
+
+
+def test_bins_say_up_to_where_they_reach_and_empty_ones_are_left_out(reference):
+    values = shop(3000, seed=1)
+    values[:, 1] = 1
+    orders = next(
+        change.distribution
+        for change in measured(reference, values).changes
+        if change.distribution.name == "frequency_orders"
+    )
+    assert orders.parts[:2] == ("up to 1", "up to 2")
+    assert orders.current == (1.0, *[0.0] * (len(orders.parts) - 1))
+    assert orders.reference[0] == pytest.approx((shop(3000, seed=1)[:, 1] == 1).mean())
+
+
+def test_segments_are_shown_together_and_so_are_correlations(reference):
+    values = shop(3000, seed=1)
+    values[:, 2] = np.random.default_rng(0).permutation(values[:, 2])
+    values[:500, 0] = 170
+    by_name = {change.distribution.name: change.distribution for change in measured(reference, values).changes}
+    segments, correlations = by_name["segments"], by_name["correlations"]
+    assert segments.parts == ("Loyal", "Hibernating", "Refunded")
+    # 30 Refunded beside 3,000 others; the shares of the others are among themselves.
+    assert segments.reference[2] == pytest.approx(30 / 3030)
+    assert (sum(segments.current[:2]), segments.is_share) == (pytest.approx(1), True)
+    assert correlations.parts[-1] == "frequency_orders × monetary_net"
+    assert (correlations.is_share, abs(correlations.current[-1]) < 0.1 < correlations.reference[-1]) == (False, True)
+
+
+def test_a_report_without_an_alert_has_nothing_to_show(reference):
+    assert measured(reference, shop(3000, seed=1)).changes == ()
+
+
 def test_a_reference_survives_json_and_refuses_what_is_none(reference):
     assert reference_from_json(reference.to_json()) == reference
     assert len(reference.to_json()) < 60_000

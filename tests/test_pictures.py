@@ -6,10 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-import numpy as np
 import polars as pl
 import pytest
 
+from custseg_assets.domain.drift_report import Change, Distribution
 from custseg_assets.domain.schemas import DRIFT_REPORT, MODEL_CANDIDATES, SEGMENT_PROFILES
 from custseg_assets.pictures import monitoring, segments
 from custseg_assets.pictures.look import segment_colour, segment_order
@@ -113,6 +113,15 @@ def moves_between(n_segments: int) -> pl.DataFrame:
     )
 
 
+def change_of(n_parts: int) -> Change:
+    """A feature of which every bin but the last lost a little to it."""
+    before = [1 / n_parts] * n_parts
+    now = [0.9 / n_parts] * (n_parts - 1)
+    parts = tuple(f"up to {10 * part}" for part in range(1, n_parts + 1))
+    distribution = Distribution("recency_days", parts, tuple(before), (*now, 1 - sum(now)))
+    return Change("recency_days: median 20 → 24", "psi 0.13, alerts from 0.12", distribution)
+
+
 def blank(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
     """The frame with nothing known in ``columns``."""
     return frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in columns)
@@ -125,7 +134,7 @@ NORMAL: dict[str, Callable[[], bytes]] = {
     "cluster_scatter": lambda: segments.cluster_scatter(FEATURES, ASSIGNMENTS, seed=1),
     "migration_matrix": lambda: segments.migration_matrix(MOVES),
     "drift_over_time": lambda: monitoring.drift_over_time(REPORTS),
-    "distribution_change": lambda: monitoring.distribution_change([1, 2, 3, 40], [2, 3, 4, 5], "orders", "count"),
+    "distribution_change": lambda: monitoring.distribution_change(change_of(4)),
     "rejections": lambda: monitoring.rejections(REJECTED, KEPT, ["2011-02-01"]),
 }
 NONE_ELIGIBLE = blank(CANDIDATES, "silhouette", "worst_jaccard").with_columns(
@@ -161,10 +170,11 @@ UNUSUAL: dict[str, Callable[[], bytes]] = {
     "nothing measured lately": lambda: monitoring.drift_over_time(
         REPORTS.with_columns(score=pl.when(pl.col("period") < "2011-07-01").then("score"))
     ),
-    "no values": lambda: monitoring.distribution_change([], [1.0], "orders", "count"),
-    "no current values": lambda: monitoring.distribution_change([1.0], [np.nan], "orders", "count"),
-    "one value": lambda: monitoring.distribution_change([0.5], [0.5], "cancellation rate", "share"),
-    "refunds and whales": lambda: monitoring.distribution_change([-500, 1, 2, 3, 1e6], [5, 1, 9], "net", "currency"),
+    "one part": lambda: monitoring.distribution_change(change_of(1)),
+    "forty parts": lambda: monitoring.distribution_change(change_of(40)),
+    "correlations below zero": lambda: monitoring.distribution_change(
+        Change("correlation a × b: 0.50 → -0.20", "", Distribution("correlations", ("a × b",), (0.5,), (-0.2,), False))
+    ),
     "no rows": lambda: monitoring.rejections(REJECTED.clear(), KEPT.clear()),
     "no row rejected": lambda: monitoring.rejections(REJECTED.clear(), KEPT),
     "everything rejected for an unknown reason": lambda: monitoring.rejections(
@@ -306,20 +316,24 @@ def test_bars_of_rejected_rows_are_shares_of_their_period() -> None:
     assert figure.texts[0].get_text() == "46 % of rows rejected; 2011-02 far outside the others"
 
 
-def test_both_distributions_keep_their_area_and_medians() -> None:
-    figure = monitoring.distribution_change_figure([1, 1, 2, 3], [1, 2, 2, 3], "orders", "count")
+def test_reference_and_current_stand_beside_each_other_part_by_part() -> None:
+    # Four bins of a quarter each; three of them fall to 22.5 %, so the last has 32.5 %.
+    figure = monitoring.distribution_change_figure(change_of(4))
     axes = figure.axes[0]
-    for stairs in axes.patches:
-        values, edges, _ = stairs.get_data()
-        assert float((values * np.diff(edges)).sum()) == pytest.approx(1.0)
-    drawn = {line.get_gid(): line.get_xdata()[0] for line in axes.lines}
-    assert drawn == {"median reference": 1.5, "median current": 2.0}
+    reference, current = ([bar.get_width() for bar in bars] for bars in axes.containers)
+    assert reference == pytest.approx([0.25] * 4)
+    assert current == pytest.approx([0.225, 0.225, 0.225, 0.325])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["up to 10", "up to 20", "up to 30", "up to 40"]
+    assert axes.texts[-1].get_text() == "25 % → 32 %"
+    assert figure.texts[0].get_text() == "recency_days: median 20 → 24"
+    assert "psi 0.13, alerts from 0.12" in figure.texts[1].get_text()
 
 
-def test_one_whale_leaves_the_axis_to_the_others() -> None:
-    values = np.append(np.linspace(10.0, 20.0, 999), 1e6)
-    axes = monitoring.distribution_change_figure(values, values, "net", "currency").axes[0]
-    assert axes.get_xlim()[1] < 25
+def test_of_many_parts_those_that_changed_most_are_drawn_in_their_order() -> None:
+    figure = monitoring.distribution_change_figure(change_of(40))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == [*(f"up to {10 * part}" for part in range(1, 24)), "up to 400"]
+    assert "The 24 of 40 that changed most." in figure.texts[1].get_text()
 
 
 def test_a_segment_keeps_its_colour_and_every_two_of_thirty_differ() -> None:

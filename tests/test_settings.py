@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from custseg_assets.domain.drift import DriftSettings, Effects
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import load_settings
 
@@ -29,6 +30,14 @@ def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path):
     assert (settings.source.path, settings.home) == ("c.csv", tmp_path / "h")
 
 
+def test_what_counts_as_drift_is_the_reports_own_unless_it_is_configured(tmp_path):
+    assert configured(tmp_path, "").drift.of_report() == DriftSettings()
+    text = "[drift]\nfalse_alarm_rate = 0.05\nmin_history = 12\nmin_effect = { psi = 0.01 }\n"
+    assert configured(tmp_path, text).drift.of_report() == DriftSettings(
+        false_alarm_rate=0.05, min_history=12, min_effect=Effects(0.01, 0.04, 0.015, 0.05)
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
@@ -37,6 +46,10 @@ def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path):
         ("[model]\nk_range = [9, 4]", ["[9, 4]", "lowest"]),
         ("[model]\nfeatures = ['favourite_hour']", ["favourite_hour", "recency_days"]),
         ("[model]\nmin_jaccard = 1.5", ["model.min_jaccard = 1.5", "less than or equal to 1"]),
+        ("[drift]\nfalse_alarm_rate = 0", ["drift.false_alarm_rate = 0", "greater than or equal to 0.001"]),
+        ("[drift]\nmin_history = 1", ["drift.min_history = 1", "greater than or equal to 2"]),
+        ("[drift.min_effect]\npsy = 0.1", ["unknown key 'drift.min_effect.psy'", "Did you mean 'psi'?"]),
+        ("[drift]\nmin_effect.psi = 0.3", ["min_effect.psi 0.3 must not be above large_effect.psi 0.2"]),
         ("[snapshots]\nlookback = 0", ["snapshots.lookback = 0"]),
         ("[snapshots]\ncadence = 'yearly'", ["'yearly'", "'daily', 'weekly' or 'monthly'"]),
         ("[source.columns]\nshop = 'Shop'", ["shop", "customer_id"]),

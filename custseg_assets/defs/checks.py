@@ -32,7 +32,7 @@ def reject_share_spec() -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         REJECT_SHARE,
         asset=REJECTED_TRANSACTIONS.name,
-        description="A period whose share of rejected lines is far from the others' was exported differently.",
+        description="The share of rejected lines is near the other periods'; one far from it was exported differently.",
     )
 
 

@@ -97,8 +97,9 @@ def flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -
         ``from_segment`` (null: not known before), ``to_segment``, ``n_customers`` and ``revenue_net``, in currency.
         Segments are called by their id and name: the name they have now, or had last.
     """
-    named = pl.concat([now, before]).unique("segment_id", keep="first", maintain_order=True)
-    labels = dict(named.select("segment_id", pl.concat_str("segment_id", "segment_name", separator=" ")).iter_rows())
+    label = pl.format("{} {}", "segment_id", "segment_name").alias("label")
+    named = pl.concat([frame.select("segment_id", label) for frame in (now, before)])
+    labels = dict(named.unique("segment_id", keep="first", maintain_order=True).iter_rows())
     spent = features_now.select("customer_id", "monetary_net")
     return (
         transitions(before, now)

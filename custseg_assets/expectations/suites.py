@@ -1,7 +1,7 @@
 """What is expected of each table, as data: no Great Expectations is needed to define, name or describe a check.
 
-A group becomes one asset check. It is blocking where going on would spoil what follows, and its description says what
-goes wrong when it fails.
+A group becomes one asset check. It is blocking where going on would spoil what follows. Its description says what
+holds, as it stands beside "passed" most of the time, and then what goes wrong where it does not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 from custseg_assets.domain.cleaning import REASONS, CleaningRules
+from custseg_assets.domain.migrations import CAUSES
 from custseg_assets.domain.model import LAPSED, REFUNDED
 from custseg_assets.domain.schemas import tables
 from custseg_assets.settings import Settings
@@ -66,7 +67,7 @@ class ExpectationGroup:
     Attributes:
         name: of the check, unique within its table.
         table: that it is about.
-        description: what goes wrong when it fails.
+        description: what holds, and what goes wrong where it does not.
         severity: of a failure.
         is_blocking: whether a failure stops what follows.
         rules: that must all hold; none where nothing is configured that could be broken.
@@ -87,6 +88,7 @@ EXAMPLE_KEYS: Mapping[str, tuple[str, ...]] = {
     "customer_features": ("period", "customer_id"),
     "scaled_features": ("period", "customer_id"),
     "segment_assignments": ("period", "customer_id", "segment_id"),
+    "segment_migrations": ("period", "customer_id", "from_segment_id", "to_segment_id", "cause"),
     "drift_report": ("period", "score_name", "subject"),
 }
 """Columns that tell which row an example is; its keys are the tables that have suites."""
@@ -191,6 +193,16 @@ def _unique(*names: str) -> Rule:
     return _rule(words, "ExpectCompoundColumnsToBeUnique", names, None, column_list=list(names))
 
 
+def _differ(*names: str) -> Rule:
+    return _rule(
+        f"{' and '.join(names)} differ",
+        "ExpectSelectColumnValuesToBeUniqueWithinRecord",
+        names,
+        None,
+        column_list=list(names),
+    )
+
+
 def groups_for(table: str, settings: Settings, rules: CleaningRules | None = None) -> tuple[ExpectationGroup, ...]:
     """What is expected of a table; names and descriptions do not depend on ``rules``.
 
@@ -211,6 +223,7 @@ def groups_for(table: str, settings: Settings, rules: CleaningRules | None = Non
         "customer_features": _features,
         "scaled_features": partial(_scaled, settings.model.features),
         "segment_assignments": partial(_assignments, settings.model.k_range[0]),
+        "segment_migrations": _migrations,
         "drift_report": _drift,
     }
     return (_columns_present(table, settings), *of_table[table]())
@@ -229,7 +242,7 @@ def _columns_present(table: str, settings: Settings) -> ExpectationGroup:
     return ExpectationGroup(
         "columns_present",
         table,
-        "A column is missing or unknown: whatever reads the table would fail or ignore it.",
+        "The columns are those declared; whatever reads the table would fail on others, or ignore them.",
         "error",
         table != "rejected_transactions",
         (rule,),
@@ -254,7 +267,7 @@ def _dates_in_period(table: str) -> ExpectationGroup:
         table,
         "dates_in_period",
         [_not_less("invoiced_at", PERIOD_START), _not_less(PERIOD_END, "invoiced_at", or_equal=False)],
-        "A line lies outside the period it is filed under: snapshots would miss it or see the future.",
+        "Lines lie in the period they are filed under; snapshots would miss others, or see the future.",
     )
 
 
@@ -265,14 +278,14 @@ def _raw() -> list[ExpectationGroup]:
             table,
             "lines_identified",
             [*_present("period", "source_file", "source_row"), _unique("source_file", "source_row")],
-            "A line of the source is there twice or cannot be traced: repeated and late files would be counted twice.",
+            "Each line of the source is there once and can be traced; repeated and late files would count twice.",
         ),
         _dates_in_period(table),
         _group(
             table,
             "dates_plausible",
             [_not_less("invoiced_at", EARLIEST)],
-            "Dates older than any web shop: probably empty dates or the wrong date format.",
+            "Dates are not older than any web shop; those that are come from empty dates or a wrong date format.",
             "warning",
         ),
         _group(
@@ -282,7 +295,7 @@ def _raw() -> list[ExpectationGroup]:
                 *_absent("unreadable_values", share=MIN_SHARE_READABLE),
                 *_present("customer_id", share=MIN_SHARE_WITH_CUSTOMER),
             ],
-            "Many lines cannot be used: probably a column is mapped wrongly or its format changed.",
+            "Most lines can be used; where they cannot, a column is mapped wrongly or its format changed.",
             "warning",
         ),
     ]
@@ -310,7 +323,7 @@ def _clean(rules: CleaningRules) -> list[ExpectationGroup]:
             table,
             "keys_present",
             _present("period", "customer_id", "invoice_id", "invoiced_at", "is_cancellation"),
-            "A line belongs to no customer, invoice or instant: orders and recency would be counted wrongly.",
+            "Lines have customer, invoice and instant; orders and recency would be counted wrongly without.",
         ),
         _dates_in_period(table),
         _group(
@@ -321,13 +334,13 @@ def _clean(rules: CleaningRules) -> list[ExpectationGroup]:
                 *_between(-MAX_AMOUNT, MAX_AMOUNT, "line_amount", "quantity"),
                 _above_zero("unit_price"),
             ],
-            "An amount is missing, infinite or without a price: every sum it enters would be wrong.",
+            "Amounts are there, finite and have a price; every sum that another entered would be wrong.",
         ),
         _group(
             table,
             "no_service_lines",
             services,
-            "Postage, fees or corrections count as products: spend and recommendations would contain them.",
+            "No postage, fees or corrections count as products; spend and recommendations would contain them.",
         ),
         _group(
             table,
@@ -336,7 +349,7 @@ def _clean(rules: CleaningRules) -> list[ExpectationGroup]:
                 *_between(0, None, "line_amount", where=is_order),
                 *_between(None, 0, "line_amount", where=is_cancellation),
             ],
-            "Orders with negative or cancellations with positive lines: check how the shop marks cancellations.",
+            "Orders add money and cancellations take it back; if not, check how the shop marks cancellations.",
             "warning",
         ),
     ]
@@ -349,7 +362,7 @@ def _rejected() -> list[ExpectationGroup]:
             table,
             "reason_known",
             [*_present("reason"), _one_of("reason", REASONS)],
-            "A line was rejected without a reason that the documentation explains.",
+            "Rejected lines have a reason that the documentation explains.",
             blocks=False,
         ),
         _group(
@@ -359,14 +372,14 @@ def _rejected() -> list[ExpectationGroup]:
                 *_absent("customer_id", where=_Where("reason", "==", "missing_customer")),
                 *_between(None, 0, "unit_price", where=_Where("reason", "==", "non_positive_price")),
             ],
-            "A line was rejected for a reason that its own values contradict.",
+            "Rejected lines have a reason that fits their own values.",
             blocks=False,
         ),
         _group(
             table,
             "lines_identified",
             [*_present("period", "source_file", "source_row"), _unique("source_file", "source_row")],
-            "A rejected line cannot be traced to the source, or was rejected twice.",
+            "Rejected lines can be traced to the source, and were rejected once.",
             blocks=False,
         ),
     ]
@@ -382,7 +395,7 @@ def _features() -> list[ExpectationGroup]:
             table,
             "one_row_per_customer",
             [*_present("period", "customer_id"), _unique("period", "customer_id")],
-            "A customer has several rows in one snapshot, or none has a name: it would get several segments.",
+            "A customer has one row in a snapshot; with several it would get several segments.",
         ),
         _group(
             table,
@@ -396,7 +409,7 @@ def _features() -> list[ExpectationGroup]:
                 _not_less("tenure_days", "recency_days"),
                 *_between(-MAX_AMOUNT, MAX_AMOUNT, "monetary_gross", "monetary_net", "monthly_spend_mean"),
             ],
-            "A feature has a value it cannot have by its definition: clusters would form around an error.",
+            "Features have values that their definitions allow; clusters would form around an error.",
         ),
         _group(
             table,
@@ -406,13 +419,13 @@ def _features() -> list[ExpectationGroup]:
                 *_present(*of_orders, where=has_orders),
                 *_absent(*of_orders, where=has_none),
             ],
-            "A value is missing though the customer ordered, or there though it did not.",
+            "A customer with orders has the features of orders, and one without has none.",
         ),
         _group(
             table,
             "money_consistent",
             [*_between(0, None, "monetary_gross"), _not_less("monetary_gross", "monetary_net")],
-            "Orders add up to less than nothing, or cancellations add money: check how the shop marks cancellations.",
+            "Orders add up to money, and cancellations take some back; if not, check how the shop marks cancellations.",
             "warning",
         ),
     ]
@@ -425,19 +438,19 @@ def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
             table,
             "one_row_per_customer",
             [*_present("period", "customer_id"), _unique("period", "customer_id")],
-            "A customer would be clustered, and weigh, more than once.",
+            "A customer has one row in a snapshot; with several it would weigh more than the others.",
         ),
         _group(
             table,
             "finite",
             [*_present(*features), *_between(-MAX_AMOUNT, MAX_AMOUNT, *features)],
-            "The matrix has a gap or an infinite value: K-means cannot be fitted or asked.",
+            "The matrix has no gap and no infinite value; K-means could not be fitted or asked.",
         ),
         _group(
             table,
             "on_reference_scale",
             _between(-MAX_SCALED, MAX_SCALED, *features),
-            "A value is impossibly far from the reference: the wrong reference was applied, or none.",
+            "No value is impossibly far from the reference; one that is was scaled with a wrong reference, or none.",
         ),
         _group(
             table,
@@ -454,7 +467,7 @@ def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
                 )
                 for name in features
             ],
-            "The average customer is far from the average the model was trained on: segments may not fit any more.",
+            "The average customer is near the average the model was trained on; segments may not fit one far from it.",
             "warning",
         ),
     ]
@@ -468,7 +481,7 @@ def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
             table,
             "one_segment_per_customer",
             [*_present("period", "customer_id"), _unique("period", "customer_id")],
-            "A customer has no segment or several: the service could not answer for it.",
+            "A customer has one segment; the service could not answer for one with none or several.",
         ),
         _group(
             table,
@@ -480,7 +493,7 @@ def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
                 *_absent("cluster", where=by_rule),
                 *_present("cluster", where=by_cluster),
             ],
-            "A segment has no name, or one that does not say who decided: people would address the wrong group.",
+            "Segments have a name, and rule segments their own; people would address the wrong group otherwise.",
         ),
         _group(
             table,
@@ -491,7 +504,7 @@ def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
                 *_present("margin", "distance", "runner_up_segment_id", where=by_cluster),
                 *_absent("margin", "distance", where=by_rule),
             ],
-            "A distance is impossible or missing: how sure a segment is, and who may move, would be wrong.",
+            "Distances are there and possible; how sure a segment is, and who may move, would be wrong.",
         ),
         _group(
             table,
@@ -506,8 +519,35 @@ def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
                     min_value=fewest_clusters,
                 )
             ],
-            "Fewer clusters hold customers than a model may have: a segment ran empty, or no model could be trained.",
+            "As many clusters hold customers as a model must have; with fewer a segment ran empty.",
             "warning",
+        ),
+    ]
+
+
+def _migrations() -> list[ExpectationGroup]:
+    table = "segment_migrations"
+    return [
+        _group(
+            table,
+            "one_move_per_customer",
+            [*_present("period", "customer_id"), _unique("period", "customer_id")],
+            "A customer moves once; moves and their revenue would be counted twice.",
+        ),
+        _group(
+            table,
+            "segments_differ",
+            [
+                *_present("from_segment_id", "to_segment_id", "from_segment_name", "to_segment_name"),
+                _differ("from_segment_id", "to_segment_id"),
+            ],
+            "A move leads from one segment to another; staying would be counted as moving.",
+        ),
+        _group(
+            table,
+            "cause_known",
+            [*_present("cause"), _one_of("cause", CAUSES)],
+            "A move has a cause that the documentation explains; the causes would not add up to all moves.",
         ),
     ]
 
@@ -519,19 +559,19 @@ def _drift() -> list[ExpectationGroup]:
             table,
             "one_row_per_score",
             [*_present("period", "score_name", "subject"), _unique("period", "score_name", "subject")],
-            "A score is reported twice or for nothing: the report could not be read.",
+            "A score is reported once and for something; the report could not be read otherwise.",
         ),
         _group(
             table,
             "scores_finite",
             _between(0, MAX_AMOUNT, "score", "threshold"),
-            "A score or threshold is negative, infinite or not a number: no verdict can rest on it.",
+            "Scores and thresholds are finite and not negative; no verdict can rest on others.",
         ),
         _group(
             table,
             "verdict_known",
             [*_present("verdict", "reference_period", "model_version", "n_customers"), _one_of("verdict", VERDICTS)],
-            "The verdict is none that retraining understands: drift would be ignored.",
+            "The verdict is one that retraining understands; drift would be ignored otherwise.",
         ),
         _group(
             table,
@@ -541,6 +581,6 @@ def _drift() -> list[ExpectationGroup]:
                 _not_less("score", "threshold", where=_Where("is_alert", "==", True)),
                 _not_less("threshold", "score", where=_Where("is_alert", "==", False), or_equal=False),
             ],
-            "An alert contradicts its own score and threshold.",
+            "Scores that reach their threshold alert, and no others.",
         ),
     ]
