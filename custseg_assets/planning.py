@@ -18,6 +18,7 @@ SEGMENTED = (
     "segment_migrations",
     "product_recommendations",
     "drift_report",
+    "retrain_decision",
 )
 _HELD = ("customer_features", "scaled_features", *TRAINED, *SEGMENTED)
 """Everything of a snapshot that comes while a model is in force."""

@@ -39,6 +39,7 @@ CODE_VERSIONS: Mapping[str, str] = dict.fromkeys(
         "segment_migrations",
         "product_recommendations",
         "drift_report",
+        "retrain_decision",
         "serving_release",
     ),
     "1",
@@ -173,6 +174,10 @@ class Provenance:
         """The snapshots a challenger was trained on, or found impossible, and decided about, oldest first."""
         return tuple(self._trained)
 
+    def trainings_before(self, key: str) -> tuple[str, ...]:
+        """Those that were over when a snapshot came."""
+        return tuple(trained for trained in self.trainings if trained < key)
+
     def is_retrained(self, key: str) -> bool:
         """Whether a challenger was trained on a snapshot although a model was in force: that stays as it was decided.
 
@@ -267,6 +272,11 @@ class Provenance:
                 ("scaled_features", key),
                 ("customer_features", key),
             ],
+            # The report is made from the one before it, so the newest stands for them all.
+            "retrain_decision": lambda: [
+                ("drift_report", key),
+                *(("rejected_transactions", period) for period in self.periods_until(key)),
+            ],
         }[name]()
 
     def _lines(self, keys: Iterable[str]) -> list[tuple[str, str]]:
@@ -295,6 +305,11 @@ class Provenance:
                 settings.model.seed,
                 settings.drift.model_dump(mode="json"),
                 str(self.observed_until(key)),
+            ],
+            "retrain_decision": lambda: [
+                self.trainings_before(key),
+                in_force_before or champion,
+                settings.retrain.model_dump(mode="json"),
             ],
         }.get(name, lambda: champion)()
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from custseg_assets.domain import drift_report
 from custseg_assets.domain.periods import Cadence, Lookback
+from custseg_assets.domain.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, SCALABLE_FEATURES
 from custseg_assets.errors import BadInputError
 
@@ -26,6 +27,8 @@ SOURCE_VARIABLE = "CUSTSEG_SOURCE"
 DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
+
+_RETRAIN = RetrainRules()
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -186,6 +189,26 @@ class DriftSection(_Section):
         )
 
 
+class RetrainSettings(_Section):
+    """When drift leads to a training; see ``RetrainRules``."""
+
+    is_on: bool = _RETRAIN.is_on
+    min_breaches: Annotated[int, Field(ge=1)] = _RETRAIN.min_breaches
+    of_last: Annotated[int, Field(ge=1)] = _RETRAIN.of_last
+    cooldown_snapshots: Annotated[int, Field(ge=0)] = _RETRAIN.cooldown_snapshots
+    max_per_quarter: Annotated[int, Field(ge=0)] = _RETRAIN.max_per_quarter
+
+    @model_validator(mode="after")
+    def _possible(self) -> RetrainSettings:
+        if self.min_breaches > self.of_last:
+            raise ValueError(f"min_breaches {self.min_breaches} must be at most of_last {self.of_last}")
+        return self
+
+    def rules(self) -> RetrainRules:
+        """The same for the domain."""
+        return RetrainRules(**self.model_dump())
+
+
 class TrackingSettings(_Section):
     """Where MLflow keeps runs and models; an SQLite file in the home without a URI."""
 
@@ -209,6 +232,7 @@ class Settings(_Section):
     training: TrainingSettings = TrainingSettings()
     recommendations: RecommendationSettings = RecommendationSettings()
     drift: DriftSection = DriftSection()
+    retrain: RetrainSettings = RetrainSettings()
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
 

@@ -39,6 +39,7 @@ BY_SNAPSHOT = (
     "segment_migrations",
     "product_recommendations",
     "drift_report",
+    "retrain_decision",
 )
 TABLES = (*BY_PERIOD, *BY_SNAPSHOT, *TRAINED)
 
@@ -80,6 +81,13 @@ def test_snapshots_after_the_first_hold_the_model_in_force(filled: tuple[Path, O
     champion = decided[SNAPSHOTS[0]]["model_version"]
     assert {decided[key]["champion_before"] for key in SNAPSHOTS[1:]} == {champion}
     assert champion in decided[SNAPSHOTS[-1]]["reasons"]
+
+
+def test_every_snapshot_says_why_nothing_is_retrained(filled: tuple[Path, Outcome]) -> None:
+    rows = frames_of(filled[0], "retrain_decision")
+    assert [rows[key].select("decision", "is_data_sound").row(0) for key in SNAPSHOTS] == [("WAIT", True)] * 3
+    assert "was trained on this snapshot" in rows[SNAPSHOTS[0]]["reasons"].item()
+    assert "the newest drift report says" in rows[SNAPSHOTS[-1]]["reasons"].item()
 
 
 def test_what_shapes_a_home_cannot_change_in_it(copy: Path, tmp_path: Path) -> None:

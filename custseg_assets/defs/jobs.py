@@ -12,6 +12,7 @@ _SEGMENTS = [
     "segment_migrations",
     "product_recommendations",
     "drift_report",
+    "retrain_decision",
     "serving_release",
 ]
 

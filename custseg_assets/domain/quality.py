@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -57,6 +57,33 @@ def reject_share_outliers(shares: Mapping[str, float]) -> RejectShares:
             )
     found = f"{len(outliers)} of {len(shares)} periods reject an unusual share of their lines" if outliers else ""
     return RejectShares(outliers, True, f"{found or f'All {len(shares)} periods reject a usual share of their lines'}.")
+
+
+def reject_shares(n_rejected: Mapping[str, int], n_kept: Mapping[str, int]) -> dict[str, float]:
+    """Rejected lines / raw lines of every period that has lines.
+
+    Args:
+        n_rejected: rejected lines, by partition key; a period without any may be missing.
+        n_kept: the others.
+
+    >>> reject_shares({"2011-01-01": 1}, {"2011-01-01": 3, "2011-02-01": 5})
+    {'2011-01-01': 0.25, '2011-02-01': 0.0}
+    """
+    n_raw = {key: n_rejected.get(key, 0) + n_kept.get(key, 0) for key in sorted(n_rejected.keys() | n_kept.keys())}
+    return {key: n_rejected.get(key, 0) / n_lines for key, n_lines in n_raw.items() if n_lines}
+
+
+def unsound_periods(shares: Mapping[str, float], window: Sequence[str]) -> Mapping[str, str]:
+    """What speaks against training on a window's data, by period: its lines were rejected as never before.
+
+    Every period of the window counts, not only the newest: a model would be trained on all of them.
+
+    Args:
+        shares: rejected lines / raw lines, by partition key; periods after the window are not looked at.
+        window: partition keys of the window's periods, oldest first.
+    """
+    found = reject_share_outliers({key: share for key, share in shares.items() if key <= window[-1]})
+    return {key: words for key, words in found.outliers.items() if key in window}
 
 
 def _usual_range(shares: list[float]) -> tuple[float, float]:

@@ -481,6 +481,33 @@ DRIFT_REPORT = Table(
     ("score_name", "subject"),
 )
 
+RETRAIN_DECISION = Table(
+    "retrain_decision",
+    "One row: whether a challenger should be trained on the snapshot, also when it should not.",
+    (
+        _period("snapshot's last period"),
+        Column("decision", TEXT, "RETRAIN or WAIT."),
+        Column("reasons", TEXT, "JSON list of reasons in words.", lineage=("drift_report.reasons",)),
+        Column("verdict", TEXT, "Of the snapshot's drift report.", lineage=("drift_report.verdict",)),
+        Column(
+            "n_breaches",
+            WHOLE,
+            "Breaches among the last snapshots since the model in force was trained.",
+            lineage=("drift_report.verdict",),
+        ),
+        Column("n_judged", WHOLE, "How many of those the drift report could judge.", lineage=("drift_report.verdict",)),
+        Column(
+            "model_version", TEXT, "Model in force when the snapshot came.", lineage=("drift_report.model_version",)
+        ),
+        Column(
+            "is_data_sound",
+            FLAG,
+            "Whether every period of the window rejects a usual share of its lines.",
+            lineage=("rejected_transactions.reason",),
+        ),
+    ),
+)
+
 
 def scaled_features_table(features: tuple[str, ...]) -> Table:
     """The matrix K-means sees; its columns follow the configured features.
@@ -535,5 +562,6 @@ def tables(features: tuple[str, ...]) -> dict[str, Table]:
         SEGMENT_MIGRATIONS,
         PRODUCT_RECOMMENDATIONS,
         DRIFT_REPORT,
+        RETRAIN_DECISION,
     )
     return {table.name: table for table in every}

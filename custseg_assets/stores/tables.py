@@ -105,6 +105,11 @@ class TableStore:
         """The partitions that have rows, oldest first."""
         return self.scan(table).select(pl.col("period").unique().sort()).collect()["period"].to_list()
 
+    def row_counts(self, table: Table) -> dict[str, int]:
+        """How many rows each partition that has rows has, oldest first."""
+        counts = self.scan(table).group_by("period").agg(pl.len()).collect().sort("period")
+        return dict(counts.iter_rows())
+
     def fingerprint_of(self, name: str, key: str) -> int | None:
         """What a partition was made from; ``None`` where it has not been written."""
         opened = self._open(name)

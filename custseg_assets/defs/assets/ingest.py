@@ -7,6 +7,7 @@ import narwhals as nw
 import polars as pl
 
 from custseg_assets.defs.assets.publishing import OWNERS, Batch, key_batches, picture, publish, spec_of, table_preview
+from custseg_assets.defs.assets.soundness import reject_shares_of
 from custseg_assets.defs.checks import check_specs, reject_share_result, reject_share_spec
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
@@ -92,7 +93,7 @@ def ingest_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinitio
         )
         result = publish(context, stores, REJECTED_TRANSACTIONS, rejected)
         counts, kept_counts = _counts(stores)
-        shares = _reject_shares(counts, kept_counts)
+        shares = reject_shares_of(stores)
         found = reject_share_outliers(shares)
         shown = picture("rejected lines by period", rejections(counts, kept_counts, found.outliers.keys()))
         yield result._replace(
@@ -119,10 +120,3 @@ def _counts(stores: Stores) -> tuple[pl.DataFrame, pl.DataFrame]:
     rejected = stores.tables.scan(REJECTED_TRANSACTIONS).group_by("period", "reason").agg(pl.len().alias("n_rows"))
     kept = stores.tables.scan(CLEAN_TRANSACTIONS).group_by("period").agg(pl.len().alias("n_rows"))
     return rejected.collect().sort("period", "reason"), kept.collect().sort("period")
-
-
-def _reject_shares(rejected: pl.DataFrame, kept: pl.DataFrame) -> dict[str, float]:
-    n_rejected = dict(rejected.group_by("period").agg(pl.col("n_rows").sum()).iter_rows())
-    n_kept = dict(kept.iter_rows())
-    periods = sorted(n_rejected.keys() | n_kept.keys())
-    return {key: n_rejected.get(key, 0) / (n_rejected.get(key, 0) + n_kept.get(key, 0)) for key in periods}

@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from custseg_assets.defs.assets.publishing import picture, publish, spec_of, table_preview
+from custseg_assets.defs.assets.publishing import bullets, picture, publish, spec_of, table_preview
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores, TrainingRun
 from custseg_assets.domain import clustering, training
@@ -67,7 +67,7 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
             table, _ = sweep_snapshot(stores.tables.read(scaled_table, [key]), key, settings.model, context.log.info)
         stores.registry.log_candidates(mlflow.run_id, table)
         shown = {
-            "choice": _bullets(training.choice_in_words(table)),
+            "choice": bullets(training.choice_in_words(table)),
             "rule": clustering.RULE,
             "candidates": table_preview(table.drop("centroids", "choice")),
             "curves": picture("choosing k", k_selection(table, _limit_lines(settings))),
@@ -136,7 +136,7 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
         rows = pl.concat([_decision_row(stores, key, verdict) for key, verdict in decided])
         _, newest = decided[-1]
         mlflow.end("FINISHED", decision=newest.decision)
-        shown = {"decision": newest.decision, "reasons": _bullets(newest.reasons)}
+        shown = {"decision": newest.decision, "reasons": bullets(newest.reasons)}
         return publish(context, stores, PROMOTION_DECISION, [(context.partition_keys, rows)], metadata=shown)
 
     return [model_candidates, segmentation_model, promotion_decision]
@@ -195,10 +195,6 @@ def _decision_row(stores: Stores, key: str, verdict: PromotionVerdict) -> pl.Dat
         "champion_before": champion[1] if champion else None,
     }
     return pl.DataFrame([fields], schema=PROMOTION_DECISION.schema)
-
-
-def _bullets(sentences: tuple[str, ...]) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences))
 
 
 def _limit_lines(settings: Settings) -> dict[str, float]:

@@ -1,12 +1,15 @@
 """Whether the customers changed since the model in force was trained, by snapshot."""
 
 import itertools
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import in_batches, picture, publish, spec_of, table_preview
+from custseg_assets.defs.assets.publishing import bullets, in_batches, picture, publish, spec_of, table_preview
+from custseg_assets.defs.assets.soundness import unsound_in_window
 from custseg_assets.defs.checks import check_specs
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
@@ -18,7 +21,14 @@ from custseg_assets.domain.drift import (
     unobserved_share,
 )
 from custseg_assets.domain.drift_report import Change
-from custseg_assets.domain.schemas import CUSTOMER_FEATURES, DRIFT_REPORT, SEGMENTATION_MODEL, scaled_features_table
+from custseg_assets.domain.retraining import decide_retrain
+from custseg_assets.domain.schemas import (
+    CUSTOMER_FEATURES,
+    DRIFT_REPORT,
+    RETRAIN_DECISION,
+    SEGMENTATION_MODEL,
+    scaled_features_table,
+)
 from custseg_assets.domain.training import matrix_of
 from custseg_assets.pictures.monitoring import distribution_change, drift_over_time
 from custseg_assets.settings import Settings
@@ -67,7 +77,58 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
         }
         return result._replace(metadata={**result.metadata, **shown})
 
-    return [drift_report]
+    @dg.multi_asset(
+        specs=[
+            spec_of(
+                RETRAIN_DECISION,
+                group="monitoring",
+                deps=[
+                    dg.AssetDep("drift_report", partition_mapping=layout.until),
+                    dg.AssetDep("rejected_transactions", partition_mapping=layout.until),
+                    dg.AssetDep("clean_transactions", partition_mapping=layout.until),
+                ],
+                kinds={"python", "deltalake"},
+            )
+        ],
+        partitions_def=layout.snapshots,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def retrain_decision(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
+        reports = stores.tables.read(DRIFT_REPORT)
+        decided = [(key, _decided(stores, key, reports)) for key in context.partition_keys]
+        result = publish(context, stores, RETRAIN_DECISION, in_batches(decided))
+        decisions = stores.tables.read(RETRAIN_DECISION).sort("period", descending=True)
+        newest = decided[-1][1]
+        shown = {
+            "decision": newest["decision"].item(),
+            "reasons": bullets(json.loads(newest["reasons"].item())),
+            "decisions": table_preview(decisions.with_columns(_in_words(pl.col("reasons")))),
+        }
+        return result._replace(metadata={**result.metadata, **shown})
+
+    return [drift_report, retrain_decision]
+
+
+def _decided(stores: Stores, key: str, reports: pl.DataFrame) -> pl.DataFrame:
+    """The row of ``retrain_decision``."""
+    provenance, unsound = stores.provenance, unsound_in_window(stores, key)
+    model = provenance.model_before(key)
+    verdict = decide_retrain(
+        key,
+        reports,
+        trained_on=model.trained_on,
+        trainings=provenance.trainings,
+        unsound=unsound,
+        rules=stores.settings.retrain.rules(),
+    )
+    fields = {
+        **asdict(verdict),
+        "period": key,
+        "reasons": json.dumps(verdict.reasons, ensure_ascii=False),
+        "model_version": model.model_version,
+        "is_data_sound": not unsound,
+    }
+    return pl.DataFrame([fields], schema=RETRAIN_DECISION.schema)
 
 
 def _measured(stores: Stores, key: str, history: pl.DataFrame) -> DriftReport:

@@ -210,6 +210,11 @@ def picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
+def bullets(sentences: Sequence[str]) -> dg.MarkdownMetadataValue:
+    """Sentences as a list."""
+    return dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences))
+
+
 def table_preview(frame: pl.DataFrame, n_rows: int = 12) -> dg.MarkdownMetadataValue:
     """The first rows of a small table as Markdown."""
     shown = frame.head(n_rows)

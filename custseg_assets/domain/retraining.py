@@ -1,0 +1,150 @@
+"""Whether a challenger should be trained now, and why, or why not.
+
+Only drift is a reason to retrain, and only drift that lasts. Everything else here is a reason to wait: data that have
+to be put right first, a training that was not long ago, a budget that is used up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import polars as pl
+
+from custseg_assets.domain.periods import start_of
+
+Decision = Literal["RETRAIN", "WAIT"]
+
+QUARTER = timedelta(days=92)
+BREACH, NOT_JUDGED = "breach", "not enough data"
+
+
+@dataclass(frozen=True)
+class RetrainRules:
+    """When drift leads to a training.
+
+    Attributes:
+        is_on: whether it ever does by itself.
+        min_breaches: so many of the last ``of_last`` snapshots must breach, the newest among them.
+        of_last: how many snapshots are looked at, those before the model in force was trained never.
+        cooldown_snapshots: how many snapshots after a training the next one may come.
+        max_per_quarter: trainings within 92 days, whatever became of their models.
+    """
+
+    is_on: bool = True
+    min_breaches: int = 2
+    of_last: int = 3
+    cooldown_snapshots: int = 2
+    max_per_quarter: int = 2
+
+
+@dataclass(frozen=True)
+class RetrainVerdict:
+    """What was decided at a snapshot, and why.
+
+    Attributes:
+        decision: RETRAIN or WAIT.
+        reasons: one sentence each; for WAIT everything that stands against a training.
+        verdict: of the newest drift report.
+        n_breaches: breaches among the snapshots that were looked at.
+        n_judged: how many of them the drift report could judge.
+    """
+
+    decision: Decision
+    reasons: tuple[str, ...]
+    verdict: str
+    n_breaches: int
+    n_judged: int
+
+
+def decide_retrain(
+    period: str,
+    reports: pl.DataFrame,
+    *,
+    trained_on: str,
+    trainings: Sequence[str],
+    unsound: Mapping[str, str],
+    rules: RetrainRules,
+) -> RetrainVerdict:
+    """The decision at a snapshot; later snapshots and trainings have no part in it.
+
+    Args:
+        period: key of the snapshot.
+        reports: ``drift_report`` rows, that of the snapshot among them.
+        trained_on: snapshot of the model in force when this one came; reports up to its own are of no account.
+        trainings: keys of the snapshots that anything was trained on.
+        unsound: what is wrong with the data of the snapshot's window, by period; empty where nothing is.
+        rules: what it takes.
+    """
+    verdicts = _verdicts(reports, period)
+    newest = verdicts[period]
+    seen = dict([(key, verdict) for key, verdict in verdicts.items() if key > trained_on][-rules.of_last :])
+    breaches = [key for key, verdict in seen.items() if verdict == BREACH]
+    earlier = [key for key in trainings if key < period]
+    checks = (
+        _evidence(seen, breaches, newest, trained_on, rules),
+        _rest([key for key in verdicts if earlier and key > earlier[-1]], earlier, rules),
+        _budget(period, earlier, rules),
+        _data(unsound),
+        (rules.is_on, "retraining is switched on" if rules.is_on else "retraining is switched off ([retrain] is_on)"),
+    )
+    against = tuple(words for holds, words in checks if not holds)
+    return RetrainVerdict(
+        decision="WAIT" if against else "RETRAIN",
+        reasons=against or tuple(words for _, words in checks[:-1]),
+        verdict=newest,
+        n_breaches=len(breaches),
+        n_judged=sum(verdict != NOT_JUDGED for verdict in seen.values()),
+    )
+
+
+Check = tuple[bool, str]
+"""Whether it speaks for a training, and the sentence that says so."""
+
+
+def _verdicts(reports: pl.DataFrame, period: str) -> dict[str, str]:
+    """The verdict of every snapshot so far, oldest first."""
+    so_far = reports.filter(pl.col("period") <= period).select("period", "verdict")
+    return dict(so_far.unique().sort("period").iter_rows())
+
+
+def _evidence(
+    seen: Mapping[str, str], breaches: Sequence[str], newest: str, trained_on: str, rules: RetrainRules
+) -> Check:
+    if not seen:
+        return (
+            False,
+            f"the model in force was trained on this snapshot, {trained_on}: there is nothing to judge it by yet",
+        )
+    found = (
+        f"{len(breaches)} of the last {len(seen)} snapshots since the model of {trained_on} "
+        f"{'is a breach' if len(breaches) == 1 else 'are breaches'}" + (f" ({', '.join(breaches)})" if breaches else "")
+    )
+    if newest != BREACH:
+        return False, f"the newest drift report says {newest}; {found}"
+    return len(breaches) >= rules.min_breaches, f"{found}; it takes {rules.min_breaches} of {rules.of_last}"
+
+
+def _rest(since: Sequence[str], earlier: Sequence[str], rules: RetrainRules) -> Check:
+    if not earlier:
+        return True, "nothing was trained before"
+    ago = f"{len(since)} {'snapshot' if len(since) == 1 else 'snapshots'} ago"
+    return len(since) >= rules.cooldown_snapshots, (
+        f"the last training was on {earlier[-1]}, {ago}; it takes {rules.cooldown_snapshots}"
+    )
+
+
+def _budget(period: str, earlier: Sequence[str], rules: RetrainRules) -> Check:
+    recent = [key for key in earlier if start_of(key) > start_of(period) - QUARTER]
+    return len(recent) < rules.max_per_quarter, (
+        f"{len(recent)} of {rules.max_per_quarter} trainings of a quarter ({QUARTER.days} days) are used"
+        + (f": {', '.join(recent)}" if recent else "")
+    )
+
+
+def _data(unsound: Mapping[str, str]) -> Check:
+    if not unsound:
+        return True, "the data of the window are sound"
+    return False, "fix the data first: " + "; ".join(f"{key}: {words}" for key, words in sorted(unsound.items()))
