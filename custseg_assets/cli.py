@@ -7,9 +7,13 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from custseg_assets import telemetry
 from custseg_assets.errors import BadInputError, CustsegError
+
+if TYPE_CHECKING:
+    from custseg_assets.overrule import Word
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +78,32 @@ def _parser() -> argparse.ArgumentParser:
     drill.add_argument("--repetitions", metavar="N", type=int, default=200, help="of each change (200)")
     drill.set_defaults(command=_fire_drill)
 
+    retrain = commands.add_parser(
+        "retrain", parents=[shared], help="train a challenger on the newest snapshot and hold it against the champion"
+    )
+    retrain.set_defaults(command=_retrain)
+
+    decided = argparse.ArgumentParser(add_help=False, parents=[shared])
+    decided.add_argument("--why", metavar="TEXT", required=True, help="kept with the decision")
+    decided.add_argument("--by", metavar="NAME", default=None, help="who decides (the user of this machine)")
+    promote = commands.add_parser("promote", parents=[decided], help="put a challenger in force that the gate did not")
+    promote.add_argument("model_version", metavar="MODEL")
+    promote.set_defaults(command=_promote)
+    rollback = commands.add_parser(
+        "rollback", parents=[decided], help="put the champion before, and its release, back in force"
+    )
+    rollback.set_defaults(command=_rollback)
+
+    replay = commands.add_parser(
+        "replay",
+        parents=[shared],
+        help="play history through the sensors, in a home of its own, and print the timeline",
+    )
+    replay.add_argument("--from", dest="first", metavar="KEY", help="the snapshot to begin with; the first without it")
+    replay.add_argument("--to", dest="last", metavar="KEY", help="the last snapshot; the newest without it")
+    replay.add_argument("--keep", metavar="DIR", type=Path, help="play in this new home and leave it there")
+    replay.set_defaults(command=_replay)
+
     export = commands.add_parser("export", parents=[shared], help="write a table to a file")
     export.add_argument("table", metavar="TABLE")
     export.add_argument("--partition", metavar="KEY", help="one period or snapshot; all without it")
@@ -123,6 +153,54 @@ def _fire_drill(arguments: argparse.Namespace) -> int:
 
     settings = load_settings(arguments.config)
     print(fire_drill(settings, arguments.partition, arguments.customers, arguments.repetitions, report.say))
+    return 0
+
+
+def _retrain(arguments: argparse.Namespace) -> int:
+    from custseg_assets import report
+    from custseg_assets.runner import Runner
+    from custseg_assets.settings import load_settings
+
+    runner = Runner(load_settings(arguments.config), report.say)
+    runner.retrain()
+    print(report.newest_decision(runner))
+    return 0
+
+
+def _promote(arguments: argparse.Namespace) -> int:
+    from custseg_assets import overrule, report
+    from custseg_assets.runner import Runner
+    from custseg_assets.settings import load_settings
+
+    runner = Runner(load_settings(arguments.config), report.say)
+    print(overrule.promote(runner, arguments.model_version, _word(arguments)))
+    return 0
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from custseg_assets import overrule, report
+    from custseg_assets.runner import Runner
+    from custseg_assets.settings import load_settings
+
+    print(overrule.rollback(Runner(load_settings(arguments.config), report.say), _word(arguments)))
+    return 0
+
+
+def _word(arguments: argparse.Namespace) -> Word:
+    import getpass
+
+    from custseg_assets.overrule import Word
+
+    return Word(arguments.by or getpass.getuser(), arguments.why)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from custseg_assets import report
+    from custseg_assets.replay import replay
+    from custseg_assets.settings import load_settings
+
+    for line in replay(load_settings(arguments.config), arguments.first, arguments.last, arguments.keep, report.say):
+        print(line, flush=True)
     return 0
 
 

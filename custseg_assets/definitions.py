@@ -13,21 +13,34 @@ telemetry.switch_off()
 import dagster as dg  # noqa: E402  (Dagster reads its telemetry switch when it is imported)
 
 from custseg_assets.defs.assets import every_asset  # noqa: E402
+from custseg_assets.defs.automation import (  # noqa: E402
+    Clock,
+    every_schedule,
+    every_sensor,
+    latest_arrival,
+    wall_clock,
+)
 from custseg_assets.defs.jobs import every_job  # noqa: E402
 from custseg_assets.defs.partitions import layout_of  # noqa: E402
 from custseg_assets.defs.resources import locked_stores, mlflow_run, stores_of  # noqa: E402
 from custseg_assets.launching import LocalLauncher  # noqa: E402
 from custseg_assets.settings import Settings, load_settings  # noqa: E402
 
+_EXPECTED_TO_ARRIVE = ("raw_transactions", "serving_release")
+
 
 def build_defs(
-    *, settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
+    *,
+    settings: Settings | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+    clock: Clock = wall_clock,
 ) -> dg.Definitions:
     """Fresh definitions for the data a home holds.
 
     Args:
         settings: from the environment and ``custseg.toml`` by default.
         resource_overrides: resources to use instead of the configured ones, by name.
+        clock: says to the sensors what time it is.
     """
     configured = settings or load_settings()
     stores = stores_of(configured)
@@ -35,9 +48,20 @@ def build_defs(
         # Single-run backfills and windows that reach before the first period are beta in Dagster 1.13.
         warnings.simplefilter("ignore", dg.BetaWarning)
         layout = layout_of(stores.provenance, configured)
+        jobs = {job.name: job for job in every_job()}
+        freshness = latest_arrival(configured.snapshots.cadence)
         return dg.Definitions(
-            assets=every_asset(layout, configured),
-            jobs=every_job(),
+            assets=dg.map_asset_specs(
+                lambda spec: (
+                    spec.replace_attributes(freshness_policy=freshness)
+                    if spec.key.to_user_string() in _EXPECTED_TO_ARRIVE
+                    else spec
+                ),
+                every_asset(layout, configured),
+            ),
+            jobs=jobs.values(),
+            sensors=every_sensor(stores, layout, jobs, clock),
+            schedules=every_schedule(stores, layout, jobs),
             resources={
                 "stores": locked_stores(stores),
                 "mlflow": mlflow_run(stores.registry),

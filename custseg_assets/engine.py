@@ -8,28 +8,26 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import dagster as dg
 
 from custseg_assets.definitions import build_defs
+from custseg_assets.defs.automation import CODE_LOCATION, RANGE_END, cause_of, run_request
 from custseg_assets.defs.resources import stores_of
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.planning import Stage
 from custseg_assets.runner import Runner
-from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, Settings
+from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE, Settings
 from custseg_assets.stores.home import Home
 
 COMMAND_TAG = "custseg/command"
-_PERIODS_TAG = "custseg/periods"
-_CODE_LOCATION = "custseg_assets.definitions"
 # Dagster lists a run with a job of a code location only where this says so; its own launcher sets the same.
-_LISTED = {".dagster/repository": f"__repository__@{_CODE_LOCATION}"}
+_LISTED = {".dagster/repository": f"__repository__@{CODE_LOCATION}"}
 # True, but nothing that who reads the pages can do anything about.
 _UNHEARD = "ignore:Function `dev_command` is superseded,ignore:Asset job train materializes assets with varying"
-_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -48,7 +46,7 @@ def prepare_instance(home: Home) -> None:
 
 
 class Engine:
-    """Runs the graph's jobs on the home's instance; only for who holds the home's lock.
+    """Runs the graph's jobs on the home's instance, in this process.
 
     Args:
         settings: of the definitions.
@@ -59,11 +57,11 @@ class Engine:
     def __init__(self, settings: Settings, home: Home, say: Callable[[str], None]) -> None:
         self._settings, self._say = settings, say
         prepare_instance(home)
-        self._instance = dg.DagsterInstance.from_config(str(home.dagster))
+        self.instance = dg.DagsterInstance.from_config(str(home.dagster))
         self._close_abandoned()
 
     def execute(self, stage: Stage) -> None:
-        """One job over a range of partitions.
+        """One job over a range of partitions; only for who holds the home's lock.
 
         The definitions are made anew for each, because the stages before it decide what partitions there are.
 
@@ -73,23 +71,42 @@ class Engine:
         self._say(f"{stage}")
         # The command holds the home's lock already, so its runs use the stores as they are.
         stores = {"stores": stores_of(self._settings)}
-        job = build_defs(settings=self._settings, resource_overrides=stores).resolve_job_def(stage.job)
+        definitions = build_defs(settings=self._settings, resource_overrides=stores)
+        asked = run_request(stage, {COMMAND_TAG: "run"})
+        self.launch(definitions, asked, f"{stage}")
+
+    def launch(self, definitions: dg.Definitions, asked: dg.RunRequest, words: str) -> None:
+        """A run that was asked for, as the daemon would launch it, but here and now.
+
+        Args:
+            definitions: with its job.
+            asked: by whoever.
+            words: what it is, for an error.
+
+        Raises:
+            RunFailedError: a step or a blocking check failed.
+        """
+        job = definitions.resolve_job_def(asked.job_name or "")
         run_id = str(uuid.uuid4())
         progress = _Progress(self._say)
-        self._instance.add_event_listener(run_id, progress)
-        is_one = stage.first_key == stage.last_key
-        first, last = stage.first_key, stage.last_key
-        span = {} if is_one else {_RANGE_START: first, _RANGE_END: last, _PERIODS_TAG: f"{first} … {last}"}
+        self.instance.add_event_listener(run_id, progress)
+        key = asked.partition_key or asked.tags.get(RANGE_END)
+        configured = job.get_run_config_for_partition_key(key) if key else {}
         result = job.execute_in_process(
-            instance=self._instance,
+            instance=self.instance,
             run_id=run_id,
             raise_on_error=False,
-            run_config={**job.get_run_config_for_partition_key(stage.last_key), **_QUIET},
-            partition_key=stage.first_key if is_one else None,
-            tags={COMMAND_TAG: "run", **_LISTED, **span},
+            run_config={**configured, **_QUIET},
+            partition_key=asked.partition_key,
+            tags={**_LISTED, **asked.tags},
         )
         if not result.success:
-            raise RunFailedError(f"{stage}: {progress.failure or 'failed'} (Dagster run {run_id})")
+            raise RunFailedError(f"{words}: {progress.failure or 'failed'} (Dagster run {run_id})")
+
+    def record(self, asset: str, key: str, metadata: Mapping[str, str]) -> None:
+        """Note in an asset's history that a person changed a partition."""
+        event = dg.AssetMaterialization(asset, description="A person decided.", metadata=metadata, partition=key)
+        self.instance.report_runless_asset_event(event)
 
     def _close_abandoned(self) -> None:
         """Mark runs as failed that an earlier command started and did not live to end."""
@@ -97,8 +114,8 @@ class Engine:
             statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={COMMAND_TAG: "run"}
         )
         abandoned = []
-        for run in self._instance.get_runs(unfinished):
-            self._instance.report_run_failed(run, "The process that ran it ended before it did.")
+        for run in self.instance.get_runs(unfinished):
+            self.instance.report_run_failed(run, "The process that ran it ended before it did.")
             abandoned.append(run.run_id)
         if abandoned:
             stores_of(self._settings).registry.close_abandoned(abandoned)
@@ -125,10 +142,9 @@ class _Progress:
         elif event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed:
             self._report_check(event.asset_check_evaluation_data)
         elif event.event_type_value == "STEP_FAILURE":
-            error = event.step_failure_data.error
-            self.failure = self.failure or f"step {event.step_key} failed: {_cause_of(error)}"
+            self.failure = self.failure or f"step {event.step_key} failed: {cause_of(event.step_failure_data.error)}"
         elif event.event_type_value == "PIPELINE_FAILURE" and event.job_failure_data.error:
-            self.failure = self.failure or _cause_of(event.job_failure_data.error)
+            self.failure = self.failure or cause_of(event.job_failure_data.error)
 
     def _report_check(self, check: Any) -> None:
         label = f"check {check.asset_key.to_user_string()}.{check.check_name}"
@@ -139,11 +155,6 @@ class _Progress:
         self._say(f"    ! {line}")
         if check.blocking:
             self.failure = self.failure or line
-
-
-def _cause_of(error: Any) -> str:
-    """What went wrong, in one line, without what Dagster wraps around it."""
-    return " ".join((error.cause or error).message.split())
 
 
 def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[str], None]) -> NoReturn:
@@ -165,13 +176,14 @@ def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[s
             runner.take_in()
     prepare_instance(runner.home)
     environment = {**os.environ, "DAGSTER_HOME": str(runner.home.dagster), HOME_VARIABLE: str(settings.home)}
+    environment[UI_PORT_VARIABLE] = str(port)
     environment["PYTHONWARNINGS"] = _UNHEARD
     if config:
         environment[CONFIG_VARIABLE] = str(Path(config).absolute())
     say(f"Dagster on http://127.0.0.1:{port}, home {settings.home}; stop it with Ctrl-C")
     dagster = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
     # Dagster takes this process over, so that whoever stops it stops Dagster, and nothing stays behind.
-    os.execve(sys.executable, [*dagster, "--module-name", _CODE_LOCATION], environment)  # noqa: S606
+    os.execve(sys.executable, [*dagster, "--module-name", CODE_LOCATION], environment)  # noqa: S606
 
 
 def _require_free(port: int) -> None:

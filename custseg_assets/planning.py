@@ -6,10 +6,12 @@ what one of them makes decides what the next one is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from custseg_assets.provenance import TRAINED, Provenance
+from custseg_assets.stores.tables import fingerprint
 
 INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
 SEGMENTED = (
@@ -20,8 +22,17 @@ SEGMENTED = (
     "drift_report",
     "retrain_decision",
 )
-_HELD = ("customer_features", "scaled_features", *TRAINED, *SEGMENTED)
-"""Everything of a snapshot that comes while a model is in force."""
+TABLES_OF_JOB: Mapping[str, Sequence[str]] = {
+    "ingest": INGESTED,
+    "features": ("customer_features",),
+    "train": ("scaled_features", *TRAINED),
+    "scale": ("scaled_features",),
+    "hold": TRAINED,
+    "segment": SEGMENTED,
+    "snapshot": ("customer_features", "scaled_features", *TRAINED, *SEGMENTED),
+    "retrain": TRAINED,
+}
+"""What each job makes, in the order in which a home needs them."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +48,16 @@ class Stage:
         return f"{self.job} {span}"
 
 
-def next_stage(provenance: Provenance, last_period: str, last_snapshot: str | None = None) -> Stage | None:
+def next_stage(provenance: Provenance, last_period: str, last_snapshot: str) -> Stage | None:
     """The next thing to do; ``None`` where everything is up to date.
 
     Args:
         provenance: of the home as it stands now.
         last_period: key of the last period to take in.
-        last_snapshot: key of the last snapshot to make; that of the period without it.
+        last_snapshot: key of the last snapshot to make.
     """
     periods = [key for key in provenance.period_keys if key <= last_period]
-    snapshots = [key for key in provenance.snapshot_keys if key <= (last_snapshot or last_period)]
+    snapshots = [key for key in provenance.snapshot_keys if key <= last_snapshot]
     held = [key for key in snapshots if provenance.is_held(key)]
     features = provenance.stale(("customer_features",), snapshots)
     # A snapshot that nothing is trained on needs one run from its features to its release.
@@ -55,13 +66,41 @@ def next_stage(provenance: Provenance, last_period: str, last_snapshot: str | No
     segmented = [key for key in snapshots if provenance.champion_at(key)]
     return (
         _first_range("ingest", periods, provenance.stale(INGESTED, periods))
-        or (_first_range("snapshot", held, provenance.stale(_HELD, held)) if is_routine else None)
+        or (_first_range("snapshot", held, provenance.stale(TABLES_OF_JOB["snapshot"], held)) if is_routine else None)
         or _first_range("features", snapshots, features)
         or _first_each("train", provenance.stale(TRAINED, first))
         or _first_range("scale", segmented, provenance.stale(("scaled_features",), segmented))
         or _first_range("hold", held, provenance.stale(TRAINED, held))
         or _first_range("segment", segmented, provenance.stale(SEGMENTED, segmented))
     )
+
+
+def due_retrain(provenance: Provenance, newest: Mapping[str, str] | None) -> Stage | str:
+    """The retrain that is due, or why there is none.
+
+    Args:
+        provenance: of the home as it stands now.
+        newest: the newest row of ``retrain_decision``, where there is one.
+    """
+    if newest is None:
+        return "no drift report has been decided about yet"
+    key, released = newest["period"], provenance.released_key()
+    reasons = [
+        (newest["decision"] != "RETRAIN", f"{key}: {newest['decision']}, {'; '.join(json.loads(newest['reasons']))}"),
+        (key != released, f"{key} asks for a retrain, but {released} is the newest snapshot"),
+        (key in provenance.trainings, f"a challenger was trained on {key} and decided about already"),
+    ]
+    before = next_stage(provenance, provenance.period_keys[-1], key)
+    reasons.append((before is not None, f"{before} comes first"))
+    return next((words for is_so, words in reasons if is_so), Stage("retrain", key, key))
+
+
+def state_of(stage: Stage, provenance: Provenance) -> str:
+    """A digest of what a stage would be made from: the same again means that nothing has changed since."""
+    keys = provenance.period_keys if stage.job == "ingest" else provenance.snapshot_keys
+    within = [key for key in keys if stage.first_key <= key <= stage.last_key]
+    expected = [provenance.expected(name, key) for name in TABLES_OF_JOB[stage.job] for key in within]
+    return f"{fingerprint(str(stage), expected):x}"
 
 
 def _first_range(job: str, keys: Sequence[str], stale: Sequence[str]) -> Stage | None:

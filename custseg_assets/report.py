@@ -50,6 +50,15 @@ def status(settings: Settings, *, as_json: bool) -> str:
     return "\n".join(lines)
 
 
+def newest_decision(runner: Runner) -> str:
+    """What was decided about the newest challenger, and why."""
+    row = runner.tables.read(schemas.PROMOTION_DECISION).row(-1, named=True)
+    reasons = json.loads(row["reasons"])
+    return "\n".join(
+        [f"{row['decision']} {row['model_version'] or 'no model'}", *(f"  {reason}" for reason in reasons)]
+    )
+
+
 def state_of(settings: Settings) -> dict[str, Any]:
     """Everything that is worth knowing about a home, as plain values."""
     home = Home(settings.home)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from custseg_assets.errors import RunFailedError
@@ -36,7 +37,6 @@ class Runner:
         self.home = Home(settings.home)
         self.deliveries = DeliveryStore(self.home.deliveries)
         self.tables = TableStore(self.home.tables)
-        self._engine: Engine | None = None
 
     @property
     def provenance(self) -> Provenance:
@@ -58,13 +58,8 @@ class Runner:
         """
         with self.home.locked():
             last_key = self.take_in(through)
-            done = self._execute_abandoned()
-            while stage := next_stage(self.provenance, last_key):
-                if stage in done:
-                    raise RunFailedError(f"{stage} was made and is still out of date")
-                self._execute(stage)
-                done.append(stage)
-            return len(done)
+            abandoned = self._execute_abandoned()
+            return len(abandoned) + len(self.follow(last_key, last_key))
 
     def take_in(self, through: date | None = None) -> str:
         """Read the source and what has landed, and make it the home's; see ``Intake.take_in``."""
@@ -76,16 +71,54 @@ class Runner:
         abandoned = Stage(**json.loads(marker.read_text(encoding="utf-8"))) if marker.exists() else None
         if abandoned and abandoned.last_key in self.provenance.period_keys:
             self.say(f"an earlier run ended in the middle of {abandoned}; doing that again")
-            self._execute(abandoned)
+            self.execute(abandoned)
             return [abandoned]
         return []
 
-    def _execute(self, stage: Stage) -> None:
+    def execute(self, stage: Stage) -> None:
+        """Run one stage; only for who holds the home's lock.
+
+        Raises:
+            RunFailedError: a step or a blocking check failed.
+        """
         marker = self.home.root / STAGE_MARKER
         replace_text(marker, json.dumps(vars(stage)))
-        if self._engine is None:
-            from custseg_assets.engine import Engine
-
-            self._engine = Engine(self.settings, self.home, self.say)
-        self._engine.execute(stage)
+        self.engine.execute(stage)
         marker.unlink()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Dagster on this home; importing it takes a second."""
+        from custseg_assets.engine import Engine
+
+        return Engine(self.settings, self.home, self.say)
+
+    def retrain(self) -> Stage:
+        """Train a challenger on the newest snapshot, judge it, and make everything that follows.
+
+        Returns:
+            What was run first.
+
+        Raises:
+            RunFailedError: there is no model in force, it came with this very snapshot, or a step failed.
+        """
+        with self.home.locked():
+            key = self.provenance.released_key()
+            stage = Stage("retrain", key, key)
+            self.execute(stage)
+            self.follow(key, key)
+            return stage
+
+    def follow(self, last_period: str, last_snapshot: str) -> list[Stage]:
+        """Make everything that is out of date up to a period and a snapshot; only for who holds the home's lock.
+
+        Raises:
+            RunFailedError: a step or a blocking check failed; what was made before it stands.
+        """
+        done: list[Stage] = []
+        while stage := next_stage(self.provenance, last_period, last_snapshot):
+            if stage in done:
+                raise RunFailedError(f"{stage} was made and is still out of date")
+            self.execute(stage)
+            done.append(stage)
+        return done

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from custseg_assets.domain import drift_report
 from custseg_assets.domain.periods import Cadence, Lookback
@@ -24,6 +24,9 @@ from custseg_assets.errors import BadInputError
 HOME_VARIABLE = "CUSTSEG_HOME"
 CONFIG_VARIABLE = "CUSTSEG_CONFIG"
 SOURCE_VARIABLE = "CUSTSEG_SOURCE"
+UI_PORT_VARIABLE = "CUSTSEG_UI_PORT"
+WEBHOOK_VARIABLE = "CUSTSEG_ALERT_WEBHOOK"
+_FROM_ENVIRONMENT = {"home": HOME_VARIABLE, "ui_port": UI_PORT_VARIABLE, "alert_webhook": WEBHOOK_VARIABLE}
 DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
@@ -217,11 +220,29 @@ class TrackingSettings(_Section):
     registered_model: str = "custseg-segmentation"
 
 
+class AutomationSettings(_Section):
+    """What runs by itself under ``custseg ui``.
+
+    Attributes:
+        enabled: whether sensors and the schedule are on when the pages are first opened; each can be switched there.
+        interval_seconds: between two looks of a sensor.
+        grace_hours: after its end, before a period is closed: how late the last files of a period come.
+        max_attempts: runs that may fail on the same data before a person has to look.
+    """
+
+    enabled: bool = True
+    interval_seconds: Annotated[int, Field(ge=5)] = 30
+    grace_hours: Annotated[int, Field(ge=0, le=23)] = 6
+    max_attempts: Annotated[int, Field(ge=1)] = 2
+
+
 class Settings(_Section):
     """Everything that can be configured.
 
     Attributes:
         home: folder that holds everything that is made.
+        ui_port: of the pages that started this process; from the environment.
+        alert_webhook: where alerts are posted; a secret, so from the environment only.
     """
 
     home: Path = Path(DEFAULT_HOME)
@@ -235,6 +256,16 @@ class Settings(_Section):
     retrain: RetrainSettings = RetrainSettings()
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
+    automation: AutomationSettings = AutomationSettings()
+    ui_port: int | None = None
+    alert_webhook: SecretStr | None = None
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _is_address(cls, webhook: SecretStr | None) -> SecretStr | None:
+        if webhook and not webhook.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("must be an http or https address")
+        return webhook
 
 
 def load_settings(
@@ -259,10 +290,11 @@ def load_settings(
     named = config or variables.get(CONFIG_VARIABLE)
     path = Path(named or DEFAULT_CONFIG)
     fields: dict[str, Any] = _read_toml(path) if named or path.exists() else {}
-    if "home" in fields:
-        raise BadInputError(
-            f"{path}: key 'home'", "sections only", f"Say where the home is with the {HOME_VARIABLE} variable."
-        )
+    for name, variable in _FROM_ENVIRONMENT.items():
+        if name in fields:
+            raise BadInputError(f"{path}: key {name!r}", "sections only", f"Set the variable {variable} instead.")
+        if value := variables.get(variable):
+            fields[name] = value
     fields["home"] = Path(home or variables.get(HOME_VARIABLE) or DEFAULT_HOME).absolute()
     wanted_source = source or variables.get(SOURCE_VARIABLE)
     if wanted_source:
@@ -305,4 +337,4 @@ def _section_at(location: tuple[int | str, ...]) -> list[str]:
     section: type[BaseModel] = Settings
     for part in location:
         section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return [name for name in section.model_fields if name != "home"]
+    return [name for name in section.model_fields if name not in _FROM_ENVIRONMENT]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
 
 _MODEL = ["model_candidates", "segmentation_model", "promotion_decision"]
 _SEGMENTS = [
@@ -17,7 +17,7 @@ _SEGMENTS = [
 ]
 
 
-def every_job() -> list[UnresolvedAssetJobDefinition]:
+def every_job() -> list[Job]:
     """Every job, in the order in which a home needs them."""
     return [
         dg.define_asset_job("take_in", selection=["landed_files"], description="Take in the files that have landed."),

@@ -48,6 +48,12 @@ def layout_of(provenance: Provenance, settings: Settings) -> Layout:
     )
 
 
+def is_current(layout: Layout, provenance: Provenance) -> bool:
+    """Whether the periods and snapshots are still those that a layout was made for."""
+    pairs = ((layout.periods, provenance.period_keys), (layout.snapshots, provenance.snapshot_keys))
+    return all(tuple(partitions.get_partition_keys()) == tuple(keys) for partitions, keys in pairs)
+
+
 def _partitions(keys: Sequence[str], cadence: Cadence) -> dg.TimeWindowPartitionsDefinition:
     start = keys[0] if keys else _NO_DATA_YET
     end = shift(start_of(keys[-1]), 1, cadence).isoformat() if keys else _NO_DATA_YET

@@ -18,6 +18,9 @@ from custseg_assets.stores.landing_zone import LandingZone
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
 
+_PATIENCE_SECONDS = 600.0
+"""How long a run waits for ``custseg run`` to leave the home; that takes minutes at most."""
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -51,11 +54,11 @@ def stores_of(settings: Settings) -> Stores:
 
 
 def locked_stores(stores: Stores) -> dg.ResourceDefinition:
-    """The stores of a home for one Dagster run, which has the home to itself: ``custseg run`` may be using it."""
+    """The stores of a home for one Dagster run, which has the home to itself: ``custseg run`` may be using it first."""
 
     @dg.resource(description="Tables, deliveries, releases and models of the home.")
     def resource(_: dg.InitResourceContext) -> Iterator[Stores]:
-        with stores.home.locked():
+        with stores.home.locked(_PATIENCE_SECONDS):
             yield stores
 
     return resource

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from custseg_assets.errors import BadInputError
+
+_SECONDS_BETWEEN_TRIES = 0.2
 
 
 class Home:
@@ -28,6 +32,7 @@ class Home:
         self.dagster = root / "dagster"
         self.mlflow = root / "mlflow"
         self.prediction_log = root / "prediction_log"
+        self.alerts = root / "alerts.log"
 
     def make(self) -> None:
         """Make the folder.
@@ -48,10 +53,13 @@ class Home:
             ) from None
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, patience_seconds: float = 0.0) -> Iterator[None]:
         """Keep every other run out of this home; the system lets go of it when this process ends, however it ends.
 
         A home that was made only to be locked, and got nothing in it, is taken away again.
+
+        Args:
+            patience_seconds: how long to wait for another run to end.
 
         Raises:
             BadInputError: another run is using the home.
@@ -59,15 +67,13 @@ class Home:
         self.make()
         path = self.root / "lock"
         with path.open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _got_lock(lock, patience_seconds):
                 lock.seek(0)
                 raise BadInputError(
                     f"home {self.root} is in use by process {lock.read().strip() or 'unknown'}",
                     "a home that no other run is using",
                     "Wait for that run to end, or give this one a home of its own with CUSTSEG_HOME.",
-                ) from None
+                )
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
@@ -77,6 +83,28 @@ class Home:
                 if list(self.root.iterdir()) == [path]:
                     path.unlink()
                     self.root.rmdir()
+
+    def is_locked(self) -> bool:
+        """Whether a run is using the home."""
+        path = self.root / "lock"
+        if not path.exists():
+            return False
+        with path.open("a+") as lock:
+            return not _got_lock(lock, 0.0)
+
+
+def _got_lock(file: IO[str], patience_seconds: float) -> bool:
+    """Lock a file until it is closed."""
+    give_up = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            return True
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,0 +1,215 @@
+"""What starts runs when nobody does: sensors, the schedule that closes periods, and the alert when a run fails.
+
+Each is a shell around a question that ``planning``, the landing zone or a table answers. Runs are asked for one at a
+time: while one is going on, or ``custseg run`` has the home, a sensor waits for its next tick.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from custseg_assets.defs.jobs import Job
+from custseg_assets.defs.partitions import Layout, is_current
+from custseg_assets.defs.resources import Stores
+from custseg_assets.domain.periods import Cadence
+from custseg_assets.domain.schemas import RETRAIN_DECISION
+from custseg_assets.planning import TABLES_OF_JOB, Stage, due_retrain, next_stage, state_of
+from custseg_assets.stores.alerts import AlertLog
+
+CODE_LOCATION = "custseg_assets.definitions"
+STATE_TAG = "custseg/state"
+PERIODS_TAG = "custseg/periods"
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+Clock = Callable[[], datetime]
+Answer = dg.RunRequest | dg.SkipReason
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_CLOSING = {"daily": "{minute} {hour} * * *", "weekly": "{minute} {hour} * * 1", "monthly": "{minute} {hour} 1 * *"}
+_LATEST = {"daily": timedelta(days=2), "weekly": timedelta(days=9), "monthly": timedelta(days=35)}
+
+
+def wall_clock() -> datetime:
+    """Now, in UTC, without a zone: as the log's own instants are."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], clock: Clock) -> list[dg.SensorDefinition]:
+    """The sensors, in the order in which they come into play.
+
+    Args:
+        stores: of the home, without its lock.
+        layout: the partitions these definitions were loaded with.
+        jobs: by name.
+        clock: says what time it is.
+    """
+    automation = stores.settings.automation
+    shared: dict[str, Any] = {
+        "minimum_interval_seconds": automation.interval_seconds,
+        "default_status": dg.DefaultSensorStatus.RUNNING if automation.enabled else dg.DefaultSensorStatus.STOPPED,
+    }
+
+    @dg.sensor(job=jobs["take_in"], description="Takes in the files that wait in the landing zone.", **shared)
+    def landing(context: dg.SensorEvaluationContext) -> Answer:
+        waiting = stores.landing_zone.waiting(time.time(), stores.settings.landing.settle_seconds)
+        if not waiting.files:
+            return dg.SkipReason(f"no whole file waits in {stores.landing_zone.folder}")
+        return _once_at_a_time(context.instance, stores) or _asked(
+            context.instance, stores, "take_in", waiting.digest, f"taking in {len(waiting.files)} files"
+        )
+
+    @dg.sensor(
+        jobs=[jobs[name] for name in TABLES_OF_JOB if name != "retrain"],
+        description="Makes what is out of date, up to the last period that is over, one stage after the other.",
+        **shared,
+    )
+    def stale_partitions(context: dg.SensorEvaluationContext) -> Answer:
+        return _once_at_a_time(context.instance, stores) or _next(context.instance, stores, layout, clock())
+
+    @dg.sensor(
+        job=jobs["retrain"],
+        description="Starts a retrain when the newest drift report led to the decision that one is due.",
+        **shared,
+    )
+    def retrain_on_drift(context: dg.SensorEvaluationContext) -> Answer:
+        return _once_at_a_time(context.instance, stores) or _retrain(context.instance, stores)
+
+    return [landing, stale_partitions, retrain_on_drift, _alert_on_failure(stores, shared)]
+
+
+def every_schedule(stores: Stores, layout: Layout, jobs: Mapping[str, Job]) -> list[dg.ScheduleDefinition]:
+    """The schedule that closes each period."""
+    settings = stores.settings
+    after, cadence = settings.automation.grace_hours, settings.snapshots.cadence
+
+    @dg.schedule(
+        cron_schedule=_CLOSING[cadence].format(hour=after, minute=0),
+        job=jobs["snapshot"],
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING
+        if settings.automation.enabled
+        else dg.DefaultScheduleStatus.STOPPED,
+        description=f"Closes each period {after} hours after its end and takes its snapshot.",
+    )
+    def close_period(context: dg.ScheduleEvaluationContext) -> Answer:
+        now = context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
+        busy = _once_at_a_time(context.instance, stores)
+        if busy:
+            return busy
+        asked = _next(context.instance, stores, layout, now)
+        if isinstance(asked, dg.RunRequest) and asked.job_name != "snapshot":
+            return dg.SkipReason(f"{asked.job_name} comes first; the sensor stale_partitions starts it")
+        return asked
+
+    return [close_period]
+
+
+def latest_arrival(cadence: Cadence) -> dg.FreshnessPolicy:
+    """How old the newest materialisation may become before Dagster says that something has stopped coming."""
+    window = _LATEST[cadence]
+    return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window - timedelta(days=1))
+
+
+def _once_at_a_time(instance: dg.DagsterInstance, stores: Stores) -> dg.SkipReason | None:
+    """Why nothing can be started now, if so."""
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), limit=1)
+    if unfinished:
+        return dg.SkipReason(f"run {unfinished[0].run_id} of {unfinished[0].job_name} is not over yet")
+    if stores.home.is_locked():
+        return dg.SkipReason(f"another process is using home {stores.home.root}")
+    return None
+
+
+def _next(instance: dg.DagsterInstance, stores: Stores, layout: Layout, now: datetime) -> Answer:
+    """The next stage, with the snapshots of periods that were over some time ago."""
+    provenance, automation = stores.provenance, stores.settings.automation
+    if not provenance.period_keys:
+        return dg.SkipReason("the home has no data yet")
+    patience = timedelta(hours=automation.grace_hours)
+    closed = [key for key in provenance.snapshot_keys if provenance.window(key).as_of + patience <= now]
+    stage = next_stage(provenance, provenance.period_keys[-1], closed[-1] if closed else "")
+    if stage is None:
+        return dg.SkipReason(f"everything is up to date, snapshots up to {closed[-1] if closed else 'none yet'}")
+    if not is_current(layout, provenance):
+        return _reloaded(stores)
+    return _asked_stage(instance, stores, stage)
+
+
+def _retrain(instance: dg.DagsterInstance, stores: Stores) -> Answer:
+    """The retrain that the newest decision asks for, when nothing is left to be done before."""
+    if stores.landing_zone.waiting(time.time(), stores.settings.landing.settle_seconds).files:
+        return dg.SkipReason("files wait in the landing zone; they are taken in before anything is trained")
+    decisions = stores.tables.read(RETRAIN_DECISION)
+    due = due_retrain(stores.provenance, decisions.row(-1, named=True) if decisions.height else None)
+    return dg.SkipReason(due) if isinstance(due, str) else _asked_stage(instance, stores, due)
+
+
+def _asked_stage(instance: dg.DagsterInstance, stores: Stores, stage: Stage) -> Answer:
+    asked = _asked(instance, stores, stage.job, state_of(stage, stores.provenance), str(stage))
+    return asked if isinstance(asked, dg.SkipReason) else run_request(stage, asked.tags, asked.run_key)
+
+
+def run_request(stage: Stage, tags: Mapping[str, str], run_key: str | None = None) -> dg.RunRequest:
+    """A stage as Dagster is asked for it."""
+    if stage.first_key == stage.last_key:
+        return dg.RunRequest(run_key=run_key, job_name=stage.job, partition_key=stage.first_key, tags=tags)
+    span = {
+        RANGE_START: stage.first_key,
+        RANGE_END: stage.last_key,
+        PERIODS_TAG: f"{stage.first_key} … {stage.last_key}",
+    }
+    return dg.RunRequest(run_key=run_key, job_name=stage.job, tags={**tags, **span})
+
+
+def _asked(instance: dg.DagsterInstance, stores: Stores, job: str, state: str, words: str) -> Answer:
+    """A run, unless as many as may be have failed on the very same state of the home."""
+    tried = instance.get_runs(dg.RunsFilter(job_name=job, tags={STATE_TAG: state}))
+    failed = [run for run in tried if run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)]
+    if len(failed) >= stores.settings.automation.max_attempts:
+        return dg.SkipReason(
+            f"{words} failed {len(failed)} times, last in run {failed[0].run_id}, and nothing has changed since. "
+            f"Mend what it names, then launch the job {job} by hand."
+        )
+    return dg.RunRequest(run_key=f"{job} {state} {len(tried)}", job_name=job, tags={STATE_TAG: state})
+
+
+def _reloaded(stores: Stores) -> dg.SkipReason:
+    """Have the pages and the daemon load the code location again: its partitions are fixed when it is loaded."""
+    port = stores.settings.ui_port
+    if port is None:
+        return dg.SkipReason(f"there are new periods: reload the code location {CODE_LOCATION} to see them")
+    from dagster_graphql import DagsterGraphQLClient
+
+    DagsterGraphQLClient("127.0.0.1", port_number=port, timeout=120).reload_repository_location(CODE_LOCATION)
+    return dg.SkipReason("there are new periods: the code location was loaded again")
+
+
+def _alert_on_failure(stores: Stores, shared: Mapping[str, Any]) -> dg.SensorDefinition:
+    @dg.run_failure_sensor(description="Writes an alert when a run fails, and posts it where configured.", **shared)
+    def alert_on_failure(context: dg.RunFailureSensorContext) -> None:
+        run, port = context.dagster_run, stores.settings.ui_port
+        periods = run.tags.get(PERIODS_TAG) or run.tags.get("dagster/partition") or ""
+        failures = [(event.step_key, event.step_failure_data.error) for event in context.get_step_failure_events()]
+        steps = [f"{step}: {cause_of(error)}" for step, error in failures if error]
+        where = f" See http://127.0.0.1:{port}/runs/{run.run_id}" if port else ""
+        what = "; ".join(steps) or context.failure_event.message
+        alerts = AlertLog(stores.home.alerts, stores.settings.alert_webhook)
+        context.log.info(
+            alerts.add(wall_clock(), f"run {run.run_id} of {run.job_name} {periods} failed: {what}.{where}")
+        )
+
+    return alert_on_failure
+
+
+def cause_of(error: Any) -> str:
+    """What went wrong, in one line, without what Dagster wraps around it."""
+    return " ".join((error.cause or error).message.split())
