@@ -71,10 +71,13 @@ def score(report, kind, subject):
     return next(one for one in report.scores if (one.score_name, one.subject) == (kind, subject))
 
 
-def history(periods, values, verdict="watch", kind="psi", subject="monetary_net"):
-    rows = zip(periods, values, strict=True)
-    return pl.DataFrame(
-        [{"period": p, "score_name": kind, "subject": subject, "score": float(s), "verdict": verdict} for p, s in rows]
+def history(periods, values, verdict="watch", reference_period="2008-12-01"):
+    rows = pl.DataFrame({"period": periods, "score": [float(value) for value in values]})
+    return rows.with_columns(
+        score_name=pl.lit("psi"),
+        subject=pl.lit("monetary_net"),
+        verdict=pl.lit(verdict),
+        reference_period=pl.lit(reference_period),
     )
 
 
@@ -224,6 +227,13 @@ def test_breaches_and_later_snapshots_teach_nothing_and_five_snapshots_are_too_f
         assert score(measured(reference, values, history=past), "psi", "monetary_net").own_threshold is None
 
 
+def test_a_training_snapshot_held_against_itself_is_no_movement(reference):
+    past = history(months_of(2009, 6), [0.0, 1, 2, 3, 4, 5], reference_period="2009-01-01")
+    report = measured(reference, shop(3000, seed=2, price=1.25), history=past)
+    assert score(report, "psi", "monetary_net").own_threshold is None
+    assert (report.verdict, report.reasons[0][-11:]) == ("watch", "there are 5")
+
+
 def test_the_same_season_a_year_ago_counts_at_once_even_when_it_was_a_breach(reference):
     values = shop(3000, seed=2)
     within, outside = history(["2010-06-01", "2010-07-01"], [0.3, 0.4], "breach"), history(["2010-08-01"], [0.5])
@@ -347,7 +357,7 @@ def test_segments_are_shown_together_and_so_are_correlations(reference):
     values[:, 2] = np.random.default_rng(0).permutation(values[:, 2])
     values[:500, 0] = 170
     by_name = {change.distribution.name: change.distribution for change in measured(reference, values).changes}
-    segments, correlations = by_name["segments"], by_name["correlations"]
+    segments, correlations = by_name["segment"], by_name["correlation"]
     assert segments.parts == ("Loyal", "Hibernating", "Refunded")
     # 30 Refunded beside 3,000 others; the shares of the others are among themselves.
     assert segments.reference[2] == pytest.approx(30 / 3030)

@@ -173,7 +173,7 @@ UNUSUAL: dict[str, Callable[[], bytes]] = {
     "one part": lambda: monitoring.distribution_change(change_of(1)),
     "forty parts": lambda: monitoring.distribution_change(change_of(40)),
     "correlations below zero": lambda: monitoring.distribution_change(
-        Change("correlation a × b: 0.50 → -0.20", "", Distribution("correlations", ("a × b",), (0.5,), (-0.2,), False))
+        Change("correlation a × b: 0.50 → -0.20", "", Distribution("correlation", ("a × b",), (0.5,), (-0.2,), False))
     ),
     "no rows": lambda: monitoring.rejections(REJECTED.clear(), KEPT.clear()),
     "no row rejected": lambda: monitoring.rejections(REJECTED.clear(), KEPT),

@@ -7,17 +7,31 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from dagster import AssetKey, DagsterInstance
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from benchmarks import kill_test
+from custseg_assets.definitions import build_defs
 from custseg_assets.domain import features
+from custseg_assets.domain.schemas import (
+    CUSTOMER_FEATURES,
+    MODEL_CANDIDATES,
+    PROMOTION_DECISION,
+    SEGMENTATION_MODEL,
+)
+from custseg_assets.domain.standing import moves
+from custseg_assets.domain.training import drift_reference_of
 from custseg_assets.provenance import CODE_VERSIONS, Provenance
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
@@ -68,6 +82,8 @@ def test_a_run_from_nothing_fills_every_table(filled: tuple[Path, Outcome]) -> N
     assert partitions == {
         **dict.fromkeys(BY_PERIOD, PERIODS),
         **dict.fromkeys(BY_SNAPSHOT, SNAPSHOTS),
+        # Before the first snapshot there is none to have moved from.
+        "segment_migrations": SNAPSHOTS[1:],
         # One snapshot trains; for the others it is recorded that the model in force stays.
         "model_candidates": SNAPSHOTS[:1],
         "segmentation_model": SNAPSHOTS[:1],
@@ -88,6 +104,63 @@ def test_every_snapshot_says_why_nothing_is_retrained(filled: tuple[Path, Outcom
     assert [rows[key].select("decision", "is_data_sound").row(0) for key in SNAPSHOTS] == [("WAIT", True)] * 3
     assert "was trained on this snapshot" in rows[SNAPSHOTS[0]]["reasons"].item()
     assert "the newest drift report says" in rows[SNAPSHOTS[-1]]["reasons"].item()
+
+
+def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders_cause_them(
+    filled: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    home = filled[0]
+    assignments = pl.concat(frames_of(home, "segment_assignments").values())
+    for before, period in pairwise(SNAPSHOTS):
+        found = frames_of(home, "segment_migrations")[period]
+        counted = moves(assignments, before=before, period=period)
+        assert found.height == counted.filter(pl.col("from_segment_id") != pl.col("to_segment_id"))["n_customers"].sum()
+        assert set(found["cause"]) <= {"behaviour", "border"}
+    out = tmp_path / "movers.csv"
+    exported = custseg(home, "export", "segment_migrations", "--partition", SNAPSHOTS[-1], "--out", out)
+    assert exported.status == 0, exported.err
+    assert pl.read_csv(out).height == frames_of(home, "segment_migrations")[SNAPSHOTS[-1]].height
+    first = custseg(home, "export", "segment_migrations", "--partition", SNAPSHOTS[0], "--out", out)
+    assert first.out == f"{out}: 0 rows of segment_migrations\n"
+
+
+def test_the_history_shows_the_moves_as_a_matrix_and_says_where_there_can_be_none(
+    filled: tuple[Path, Outcome], copy: Path
+) -> None:
+    shown = metadata_of(filled[0], "segment_migrations")
+    assert shown["moves"].value.startswith(f"{SNAPSHOTS[-2]} → {SNAPSHOTS[-1]}: ")
+    assert shown["phantom_moves"].value == 0
+    assert "| all moves |" in shown["by_cause"].md_str
+    assert shown["matrix"].md_str.startswith("![customers by segment before and now](data:image/png;base64,")
+    settings = settings_of(copy)
+    with dg_instance(copy) as instance, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        job = build_defs(settings=settings).resolve_job_def("segment")
+        made = job.execute_in_process(
+            instance=instance, partition_key=SNAPSHOTS[0], asset_selection=[AssetKey("segment_migrations")]
+        )
+    [event] = made.asset_materializations_for_node("segment_migrations")
+    said = str(event.metadata["moves"].value)
+    assert said == f"{SNAPSHOTS[0]} is the first snapshot with segments: nobody can have moved yet."
+
+
+def test_a_promotion_leaves_its_own_snapshots_drift_report_as_it_was(copy: Path, source: Path) -> None:
+    before = frames_of(copy, "drift_report")
+    promote_exchanged(copy, SNAPSHOTS[1])
+    provenance = provenance_of(copy, source)
+    assert provenance.stale(["drift_report"], SNAPSHOTS) == (SNAPSHOTS[2],)
+    assert provenance.stale(["segment_assignments"], SNAPSHOTS) == tuple(SNAPSHOTS[1:])
+    outcome = custseg(copy, "run", "--source", source, config=QUICK)
+    assert outcome.status == 0, outcome.err
+    after = frames_of(copy, "drift_report")
+    assert_same_partitions(*({key: reports[key] for key in SNAPSHOTS[:2]} for reports in (before, after)))
+    assert set(after[SNAPSHOTS[2]].select("reference_period", "model_version").iter_rows()) == {
+        (SNAPSHOTS[1], "m-exchanged")
+    }
+    # Two segments were exchanged and nobody else touched: the model moved everybody in them, once.
+    causes = {key: rows["cause"].value_counts(sort=True) for key, rows in frames_of(copy, "segment_migrations").items()}
+    assert causes[SNAPSHOTS[1]]["cause"][0] == "model change"
+    assert "model change" not in causes[SNAPSHOTS[2]]["cause"]
 
 
 def test_what_shapes_a_home_cannot_change_in_it(copy: Path, tmp_path: Path) -> None:
@@ -377,6 +450,42 @@ def spoiled(customer_features: Any) -> Any:
         )
 
     return nonsense
+
+
+def promote_exchanged(home: Path, key: str) -> None:
+    """Put a model in force that was trained on a snapshot, and differs in what it calls its first two clusters."""
+    store, settings = TableStore(home / "tables"), settings_of(home)
+    provenance = Provenance(settings, DeliveryStore(home / "deliveries"), store)
+    champion = provenance.model_in_force(key)
+    one, other, *others = champion.segments
+    segments = (replace(other, cluster=0), replace(one, cluster=1), *others)
+    model = replace(champion, trained_on=key, segments=segments, model_version="m-exchanged")
+    reference = drift_reference_of(model, store.read(CUSTOMER_FEATURES, [key]), provenance.window(key))
+    row = store.read(SEGMENTATION_MODEL, [champion.trained_on]).with_columns(
+        period=pl.lit(key),
+        model_version=pl.lit(model.model_version),
+        model_json=pl.lit(model.to_json()),
+        drift_reference=pl.lit(reference.to_json()),
+    )
+    candidates = store.read(MODEL_CANDIDATES, [champion.trained_on]).with_columns(period=pl.lit(key))
+    decision = store.read(PROMOTION_DECISION, [key]).with_columns(
+        decision=pl.lit("PROMOTE"), model_version=pl.lit(model.model_version)
+    )
+    for table, rows in ((MODEL_CANDIDATES, candidates), (SEGMENTATION_MODEL, row), (PROMOTION_DECISION, decision)):
+        store.write(table, rows, {key: 1})
+
+
+def metadata_of(home: Path, name: str) -> Mapping[str, Any]:
+    """What the last materialisation of an asset shows."""
+    with dg_instance(home) as instance:
+        event = instance.get_latest_materialization_event(AssetKey(name))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return event.asset_materialization.metadata
+
+
+def dg_instance(home: Path) -> DagsterInstance:
+    return DagsterInstance.from_config(str(home / "dagster"))
 
 
 def settings_of(home: Path, config: str = QUICK) -> Settings:

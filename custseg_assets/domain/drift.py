@@ -262,12 +262,14 @@ def _own_movement(
 
     From ``min_history`` snapshots on: the largest score so far or, if higher, the upper prediction limit of the next
     one, mean + t · s · √(1 + 1/m). Whatever stood in the same season a year ago, a month either way, counts at once,
-    also when it was a breach then: it came back.
+    also when it was a breach then: it came back. A model's own training snapshot counts nowhere: held against itself it
+    does not move.
     """
     own = np.full(len(names), -np.inf)
     if history is None:
         return own, 0
-    earlier = history.filter((pl.col("period") < period) & pl.col("score").is_not_null())
+    is_against_itself = pl.col("period") == pl.col("reference_period")
+    earlier = history.filter((pl.col("period") < period) & pl.col("score").is_not_null() & ~is_against_itself)
     normal = earlier.filter(pl.col("verdict") != "breach")
     year_ago = start_of(period) - _A_YEAR
     first, last = ((year_ago + by).isoformat() for by in (-_SAME_SEASON, _SAME_SEASON))

@@ -117,7 +117,7 @@ class Distribution:
     """What a score compares, part by part; one value per part.
 
     Attributes:
-        name: the feature, ``segments`` or ``correlations``.
+        name: the feature, ``segment`` or ``correlation``.
         parts: names of the parts: a bin by its upper end, in business units, a segment, or a pair of features.
         reference: share of the customers in each part, or the pair's correlation, when the model was trained.
         current: the same at the snapshot.
@@ -380,7 +380,7 @@ def _distribution(reference: DriftReference, seen: Seen, subject: str) -> Distri
     """What a subject is a part of: the bins of its column, all segments, or all correlations."""
     if subject == REFUNDED or subject in reference.segment_names:
         return Distribution(
-            "segments",
+            "segment",
             (*reference.segment_names, REFUNDED),
             (*reference.means[reference.clusters], reference.share_refunded),
             (*seen.means[reference.clusters].tolist(), seen.share_refunded),
@@ -390,7 +390,7 @@ def _distribution(reference: DriftReference, seen: Seen, subject: str) -> Distri
         return _bins(reference, seen, columns.index(subject))
     before, now = reference.correlations(np.array([reference.means, seen.means])).tolist()
     subjects = correlation_subjects(reference.features)
-    return Distribution("correlations", tuple(subjects), tuple(before), tuple(now), is_share=False)
+    return Distribution("correlation", tuple(subjects), tuple(before), tuple(now), is_share=False)
 
 
 def _bins(reference: DriftReference, seen: Seen, column: int) -> Distribution:

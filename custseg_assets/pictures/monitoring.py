@@ -141,32 +141,30 @@ def distribution_change(change: Change) -> bytes:
 
 def distribution_change_figure(change: Change) -> Figure:
     """The figure of ``distribution_change``; of more than ``_MAX_PARTS`` parts those that changed most are drawn."""
-    from matplotlib.ticker import FuncFormatter
-
     distribution = change.distribution
     rows = list(zip(distribution.parts, distribution.reference, distribution.current, strict=True))
     largest = sorted(range(len(rows)), key=lambda row: (-abs(rows[row][2] - rows[row][1]), row))[:_MAX_PARTS]
     parts, before, now = zip(*(rows[row] for row in sorted(largest)), strict=True)
-    of_what = "Shares of the customers" if distribution.is_share else "Correlations"
+    of_what = f"Share of the customers by {distribution.name}" if distribution.is_share else "Correlations"
     left_out = f" The {len(parts)} of {len(rows)} that changed most." if len(parts) < len(rows) else ""
     height = _PITCH * len(parts)
     figure = look.new_figure(
         change.sentence,
-        f"Grey: when the model was trained. Blue: now. {of_what}, {distribution.name}.{left_out} {change.figures}.",
+        f"Grey: when the model was trained. Blue: now. {of_what}.{left_out} {change.figures}.",
         height + 0.45,
     )
-    axes = look.panel(figure, 2.0, 0.35, look.WIDTH - 3.6, height)
+    axes = look.panel(figure, 2.7, 0.35, look.WIDTH - 4.2, height)
     at = np.arange(len(parts))
     axes.barh(at - _BAR / 2, before, _BAR, color=look.GREY)
     axes.barh(at + _BAR / 2, now, _BAR, color=look.ACCENT)
-    axes.set_yticks(at, [look.shorten(part, 34) for part in parts], color=look.INK)
+    axes.set_yticks(at, [look.shorten(part, 40) for part in parts], color=look.INK)
     axes.set_ylim(len(parts) - 0.5, -0.5)
     axes.axvline(0, color=look.GREY, linewidth=0.8)
     words = look.percent if distribution.is_share else look.number
     for place in at:
         text = f"{words(before[place])} → {words(now[place])}"
         axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), size=8, va="center")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+    axes.xaxis.set_major_formatter(look.percent_tick if distribution.is_share else "{x:g}")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure

@@ -6,6 +6,7 @@ Each function ``x`` returns PNG bytes; ``x_figure`` builds the same figure for a
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -445,9 +446,11 @@ def migration_matrix_figure(moves: pl.DataFrame) -> Figure:
     for origin, target, n_customers in moves.select("from_segment", "to_segment", "n_customers").iter_rows():
         counts[rows.index(origin), columns.index(target)] = n_customers
     height = (0.42 if len(rows) <= MAX_LABELLED_SEGMENTS else 0.24) * len(rows)
+    title, largest = _migration_words(moves)
     figure = new_figure(
-        _migration_title(moves),
-        "Rows: segment before. Columns: segment now. Cells: customers and their share of the row. Outlined: stayed.",
+        title,
+        "Rows: segment before. Columns: segment now. Cells: customers and their share of the row. Outlined: stayed."
+        + largest,
         height + (0.55 if len(columns) <= MAX_LEVEL_NAMES else 1.2),
     )
     axes = panel(figure, 2.0, 0.1, WIDTH - 2.2, height)
@@ -459,7 +462,8 @@ def _segments_of(names: pl.Series, last: str) -> list[str]:
     return sorted(names.unique(), key=lambda name: (name == last, segment_order(name)))
 
 
-def _migration_title(moves: pl.DataFrame) -> str:
+def _migration_words(moves: pl.DataFrame) -> tuple[str, str]:
+    """The title, and a sentence about the largest move where there is one."""
     known = moves.filter(pl.col("from_segment") != _NEWCOMER)
     stayed = int(known.filter(pl.col("from_segment") == pl.col("to_segment"))["n_customers"].sum())
     title = f"{percent(stayed / int(known['n_customers'].sum()))} stayed" if known.height else "Everybody is new"
@@ -467,12 +471,10 @@ def _migration_title(moves: pl.DataFrame) -> str:
         "n_customers", "from_segment", "to_segment", descending=(True, False, False)
     )
     if left.is_empty():
-        return title
+        return title, ""
     move = left.row(0, named=True)
-    return (
-        f"{title}; most moved from {shorten(move['from_segment'], 18)} to {shorten(move['to_segment'], 18)}: "
-        f"{number(move['n_customers'])}, net spend {number(move['revenue_net'])}"
-    )
+    way = f"{shorten(move['from_segment'], 22)} to {shorten(move['to_segment'], 22)}: {number(move['n_customers'])}"
+    return f"{title}; most moved from {way}", f" Net spend of the largest move: {number(move['revenue_net'])}."
 
 
 def _migration_cells(axes: Axes, counts: NDArray[np.float64], rows: list[str], columns: list[str]) -> None:
@@ -496,7 +498,7 @@ def _migration_cells(axes: Axes, counts: NDArray[np.float64], rows: list[str], c
     axes.set_yticks(range(len(rows)), [shorten(name, 26) for name in rows], color=INK)
     axes.xaxis.tick_top()
     if len(columns) <= MAX_LEVEL_NAMES:
-        names = ["\n".join(shorten(part, 12) for part in name.split(" ", 1)) for name in columns]
+        names = ["\n".join(textwrap.wrap(name, 12, max_lines=2, placeholder=" …")) for name in columns]
         axes.set_xticks(range(len(columns)), names, color=INK)
     else:
         names = [shorten(name, 16) for name in columns]
