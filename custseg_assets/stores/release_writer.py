@@ -13,6 +13,7 @@ import lmdb
 import polars as pl
 
 from custseg_assets.domain.explain import RFM
+from custseg_assets.domain.migrations import CAUSES
 from custseg_assets.domain.model import SegmentationModel
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.standing import moves, standing
@@ -45,6 +46,7 @@ class ReleaseContent:
         git_revision: of the code; ``None`` outside a checkout.
         data_versions: table → version it was read at.
         drift_reference: the champion's, as JSON values, where there is one.
+        segment_migrations: of the snapshot, where causes of moves are to be told.
         later_customers: ``customer_id`` and ``first_seen_at`` of customers first seen at or after ``as_of``.
     """
 
@@ -62,6 +64,7 @@ class ReleaseContent:
     git_revision: str | None
     data_versions: Mapping[str, int | str | None]
     drift_reference: Mapping[str, Any] | None = None
+    segment_migrations: pl.DataFrame | None = None
     later_customers: pl.DataFrame | None = None
 
 
@@ -147,13 +150,19 @@ def _documents(content: ReleaseContent) -> dict[str, Any]:
 
 
 def _migrations(content: ReleaseContent) -> dict[str, Any]:
-    """Moves since the snapshot before; ``before`` is null where this is the first."""
+    """Moves since the snapshot before, and how many had which cause; ``before`` is null where this is the first."""
     period = content.window.key
     earlier = content.assignments.filter(pl.col("period") < period).select(pl.col("period").max())
     before: str | None = earlier.collect().item()
     history = content.assignments.filter(pl.col("period").is_in([before or period, period]))
     wanted = history.select("period", "customer_id", "segment_id").collect()
-    return {"before": before, "moves": moves(wanted, before=before, period=period).to_dicts()}
+    caused = content.segment_migrations
+    n_moves = {} if caused is None else dict(caused["cause"].value_counts().iter_rows())
+    return {
+        "before": before,
+        "moves": moves(wanted, before=before, period=period).to_dicts(),
+        "causes": {cause: n_moves.get(cause, 0) for cause in CAUSES} if n_moves else {},
+    }
 
 
 def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:

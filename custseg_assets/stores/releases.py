@@ -168,7 +168,7 @@ class Release:
         products: product id → its text.
         drift: ``reports`` over time and the model's drift ``reference``.
         history: promotion ``decisions`` and the champion's ``candidates``.
-        migrations: ``moves`` between segments since the snapshot ``before``.
+        migrations: ``moves`` between segments since the snapshot ``before``, and their number by cause, ``causes``.
         model_card: Markdown.
     """
 

@@ -6,6 +6,9 @@ const FEATURES = {
   avg_order_value: ["Per order", 0], n_products: ["Products", 0], tenure_days: ["Days since first order", 0],
   days_between_orders: ["Days between orders", 0], cancellation_rate: ["Cancelled", "%"],
 };
+const CAUSES = {
+  behaviour: "by their behaviour", border: "at a border between segments", "model change": "only because the model changed",
+};
 const SCORES = {
   psi: "Population stability index", wasserstein: "Wasserstein distance", share_shift: "Change of share",
   correlation_shift: "Change of correlation",
@@ -133,8 +136,11 @@ function showMigration(migrations, segments, period) {
   const said = (id) => (id === null ? "Not known before" : names[id] ?? id);
   const moved = moves.filter((one) => one.from_segment_id !== null && one.from_segment_id !== one.to_segment_id)
     .reduce((sum, one) => sum + one.n_customers, 0);
+  // Releases written before causes were told have none.
+  const causes = Object.entries(migrations.causes ?? {}).map(([cause, n]) => `${N.format(n)} ${CAUSES[cause] ?? cause}`);
+  const why = causes.length ? `, ${causes.join(", ")}` : "";
   byId("migration-note").textContent =
-    `From the snapshot ${before} (rows) to ${period} (columns): ${N.format(moved)} customers changed segment. Shading is the share of the row.`;
+    `From the snapshot ${before} (rows) to ${period} (columns): ${N.format(moved)} customers changed segment${why}. Shading is the share of the row.`;
   byId("migration").replaceChildren(make("table", { class: "heat" },
     make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "From ↓ to →" }),
       ...columns.map((id) => make("th", { scope: "col", text: said(id) })))),

@@ -84,7 +84,17 @@ def test_moves_count_those_who_stayed_changed_and_came(tmp_path: Path) -> None:
 def test_the_first_snapshot_has_no_moves(tmp_path: Path) -> None:
     content = make_content()
     first = replace(content, assignments=content.assignments.filter(period=content.window.key))
-    assert open_release(tmp_path, make_release(tmp_path, first)).migrations == {"before": None, "moves": []}
+    assert open_release(tmp_path, make_release(tmp_path, first)).migrations == {
+        "before": None,
+        "moves": [],
+        "causes": {},
+    }
+
+
+def test_causes_of_moves_are_counted_also_those_of_nobody(tmp_path: Path) -> None:
+    caused = pl.DataFrame({"cause": ["behaviour", "border", "behaviour"]})
+    found = open_release(tmp_path, make_release(tmp_path, replace(make_content(), segment_migrations=caused)))
+    assert found.migrations["causes"] == {"behaviour": 2, "border": 1, "model change": 0}
 
 
 def test_equal_content_gives_equal_bytes_whatever_the_order_and_the_chunks(

@@ -13,6 +13,7 @@ from custseg_assets.domain.schemas import (
     PRODUCT_RECOMMENDATIONS,
     PROMOTION_DECISION,
     SEGMENT_ASSIGNMENTS,
+    SEGMENT_MIGRATIONS,
     SEGMENT_PROFILES,
     SEGMENTATION_MODEL,
 )
@@ -25,7 +26,14 @@ from custseg_assets.stores.revision import code_revision
 RELEASES_KEPT = 10
 """How many releases one can go back to; each holds every customer, so they are not kept for ever."""
 
-_PARTS = (SEGMENT_ASSIGNMENTS, SEGMENT_PROFILES, PRODUCT_RECOMMENDATIONS, DRIFT_REPORT, CUSTOMER_FEATURES)
+_PARTS = (
+    SEGMENT_ASSIGNMENTS,
+    SEGMENT_PROFILES,
+    SEGMENT_MIGRATIONS,
+    PRODUCT_RECOMMENDATIONS,
+    DRIFT_REPORT,
+    CUSTOMER_FEATURES,
+)
 
 
 def release_assets() -> list[dg.AssetsDefinition]:
@@ -81,5 +89,6 @@ def _content(stores: Stores, key: str) -> ReleaseContent:
         metrics=metrics_of(candidates),
         git_revision=code_revision(),
         data_versions={table.name: f"{tables.fingerprint_of(table.name, key):x}" for table in _PARTS},
+        segment_migrations=tables.read(SEGMENT_MIGRATIONS, [key]),
         drift_reference=json.loads(trained["drift_reference"]),
     )
