@@ -9,19 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from custseg_assets.domain import clustering
 from custseg_assets.domain.clustering import (
+    WARM_START_SLACK,
     Candidate,
     Limits,
     adjusted_rand,
     assign,
     choose_k,
     cluster_jaccards,
-    match_centroids,
     sweep,
     train,
     visible_to_kmeans,
@@ -239,22 +236,29 @@ def test_a_cluster_that_is_gone_has_no_likeness():
     assert cluster_jaccards(np.array([0, 0]), np.array([0, 0]), 3).tolist() == [1, 0, 0]
 
 
-matrices = st.integers(1, 8).flatmap(lambda k: hnp.arrays(np.float64, (k, 3), elements=st.integers(-50, 50).map(float)))
+def test_the_model_in_force_is_a_start_and_of_equally_good_fits_the_one_that_is_taken():
+    # On a ring every third is as good a cluster as any other.
+    angles = np.linspace(0, 2 * np.pi, 600, endpoint=False)
+    matrix = np.column_stack([np.cos(angles), np.sin(angles)])
+    scratch = sweep(matrix, (3, 3), LIMITS, **ONCE)[0]
+    turned = np.array(scratch.centroids) @ np.array([[0.0, 1.0], [-1.0, 0.0]])
+    warm = sweep(matrix, (3, 3), LIMITS, **ONCE, start=turned)[0]
+    assert np.allclose(np.sort(warm.centroids, axis=0), np.sort(turned, axis=0), atol=0.02)
+    assert not np.allclose(np.sort(warm.centroids, axis=0), np.sort(scratch.centroids, axis=0), atol=0.2)
+    assert warm.inertia == pytest.approx(scratch.inertia, rel=WARM_START_SLACK)
 
 
-@settings(max_examples=50, deadline=None)
-@given(matrices, st.randoms(use_true_random=False))
-def test_alignment_is_a_permutation_and_finds_back_a_shuffled_model(centroids, random):
-    order = list(range(len(centroids)))
-    random.shuffle(order)
-    matched = match_centroids(centroids, centroids[order])
-    assert sorted(matched) == list(range(len(centroids)))
-    assert np.array_equal(centroids[order][list(matched)], centroids)
+def test_a_start_that_is_stuck_with_more_than_a_hundredth_more_inertia_is_not_taken():
+    matrix = heaps(60, 60, 60)
+    # Two centroids share the first heap, and one has to do for the other two: K-means never gets out of that.
+    stuck = np.array([[-0.5, 0.0], [0.5, 0.0], [15.0, 15.0]])
+    assert sweep(matrix, (3, 3), LIMITS, **ONCE, start=stuck)[0] == sweep(matrix, (3, 3), LIMITS, **ONCE)[0]
 
 
-def test_centroids_of_models_with_different_k_are_not_matched():
-    with pytest.raises(ValueError, match=r"\(2, 1\) cannot be matched with shape \(3, 1\)"):
-        match_centroids(np.zeros((2, 1)), np.zeros((3, 1)))
+def test_a_start_with_another_number_of_clusters_changes_nothing():
+    matrix = np.random.default_rng(3).uniform(size=(300, 2))
+    start = np.array([[0.1, 0.1], [0.2, 0.9], [0.9, 0.2]])
+    assert sweep(matrix, (4, 4), LIMITS, **ONCE, start=start) == sweep(matrix, (4, 4), LIMITS, **ONCE)
 
 
 FIVE = customers(

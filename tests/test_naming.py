@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from custseg_assets.domain import naming
+from custseg_assets.domain.model import Segment
 from custseg_assets.domain.naming import VOCABULARY, name_segments, rfm_scores
 
 # Recency in days, orders, net spend.
@@ -27,7 +28,7 @@ def test_customers_who_are_all_alike_score_three():
 
 def test_scores_that_are_typical_of_a_name_give_that_name():
     for entry in VOCABULARY:
-        assert naming._named(np.array([entry.typical]), [0]) == [(entry.name, entry)]
+        assert naming._named(np.array([entry.typical]), ()) == [(entry.name, entry)]
 
 
 def test_the_groups_of_a_small_shop_get_customary_names():
@@ -80,3 +81,20 @@ def test_every_name_has_scores_in_range_and_one_sentence_of_advice():
 def test_a_cluster_without_customers_cannot_be_named():
     with pytest.raises(ValueError, match=r"clusters \[1\] have no customer"):
         name_segments(CUSTOMERS[:1], np.array([0]), 2)
+
+
+def test_a_kept_segment_keeps_id_name_and_rule_and_the_others_share_the_ids_and_names_that_are_free():
+    loyal = Segment("S2", "Champions", "as it was found", "Keep them.", cluster=7)
+    segments = name_segments(CUSTOMERS, PAIRS, 4, kept={2: loyal}, n_segment_ids=6)
+    assert segments[2] == Segment("S2", "Champions", "as it was found", "Keep them.", cluster=2)
+    assert [segment.segment_id for segment in segments] == ["S7", "S8", "S2", "S9"]
+    # The best cluster would be called Champions, were the name free.
+    assert [segment.name for segment in segments] == ["Loyal", "Needs attention", "Champions", "Lost"]
+
+
+def test_with_every_name_taken_a_new_segment_gets_a_number():
+    kept = {n: Segment(f"S{n + 1}", entry.name, "", "", n) for n, entry in enumerate(VOCABULARY)}
+    rfm = np.vstack([CUSTOMERS] * 3)[: len(VOCABULARY) + 1]
+    segments = name_segments(rfm, np.arange(len(rfm)), len(rfm), kept, len(kept))
+    assert segments[-1].segment_id == f"S{len(VOCABULARY) + 1}"
+    assert segments[-1].name.endswith(" 2")

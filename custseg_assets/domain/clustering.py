@@ -19,12 +19,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from custseg_assets.domain.identity import count_overlaps, inherit
 from custseg_assets.domain.model import (
     LAPSED,
+    NOWHERE,
     REFUNDED,
     Matrix,
     ScalingReference,
     SegmentationModel,
+    hold,
     nearest,
     version_of,
 )
@@ -47,6 +50,9 @@ Online Retail the mean ARI is 0.73 with one start and 0.85 with three."""
 SILHOUETTE_SLACK = 0.05
 """How much of the best silhouette one may give up for more segments. On eight monthly snapshots of Online Retail
 5 % chooses four every time; 0 % would twice choose three, and 10 % once five and once six."""
+WARM_START_SLACK = 0.01
+"""How much more inertia the fit that starts from the model in force may have than one from scratch. More than that, and
+it is stuck where the clusters used to be."""
 RULE = (
     f"the largest eligible k whose silhouette is at least {1 - SILHOUETTE_SLACK:.0%} of the best eligible one: more "
     "segments tell a marketer more as long as customers lie as well in them"
@@ -163,11 +169,14 @@ def sweep(
     n_bootstraps: int,
     n_initialisations: int,
     seed: int,
+    start: Matrix | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Candidate, ...]:
     """Try every number of clusters and measure how good and how stable it is.
 
     Stability is that of refits from scratch on bootstrap resamples of the customers, compared on all customers.
+    Where as many clusters are tried as the model in force has, its centroids are one more start, and preferred: of two
+    almost equally good fits that moves fewer customers.
 
     Args:
         matrix: shape (customers, features), on the model's scale.
@@ -176,6 +185,7 @@ def sweep(
         n_bootstraps: refits per k.
         n_initialisations: k-means++ starts of the fit that is measured.
         seed: of everything that depends on chance.
+        start: centroids of the model in force, on the same scale; shape (its k, features).
         progress: told one line per k.
 
     Returns:
@@ -189,7 +199,8 @@ def sweep(
         if obstacle:
             candidate = Candidate(k, is_eligible=False, reason=obstacle)
         else:
-            candidate = _tried(rows, k, limits, n_bootstraps, n_initialisations, seed)
+            warm = start if start is not None and len(start) == k else None
+            candidate = _tried(rows, k, limits, n_bootstraps, n_initialisations, seed, warm)
         candidates.append(candidate)
         if progress:
             progress(f"k = {k}: {candidate.reason}")
@@ -209,7 +220,15 @@ def _obstacle(k: int, n_customers: int, n_distinct: int, limits: Limits) -> str 
     return None
 
 
-def _tried(rows: Matrix, k: int, limits: Limits, n_bootstraps: int, n_initialisations: int, seed: int) -> Candidate:
+def _tried(
+    rows: Matrix,
+    k: int,
+    limits: Limits,
+    n_bootstraps: int,
+    n_initialisations: int,
+    seed: int,
+    start: Matrix | None,
+) -> Candidate:
     from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
     from threadpoolctl import threadpool_limits
 
@@ -219,6 +238,9 @@ def _tried(rows: Matrix, k: int, limits: Limits, n_bootstraps: int, n_initialisa
         fitted = _fit(rows[sample], k, n_initialisations, rng)
         if len(sample) < len(rows):
             fitted = _fit(rows, k, 1, rng, start=fitted.cluster_centers_)
+        if start is not None:
+            warm = _fit(rows, k, 1, rng, start=start)
+            fitted = warm if warm.inertia_ <= (1 + WARM_START_SLACK) * fitted.inertia_ else fitted
         centroids, labels = _in_order(fitted)
         seen = _drawn(rows, SILHOUETTE_SAMPLE, rng)
         sizes = np.bincount(labels, minlength=k)
@@ -284,12 +306,6 @@ def _stability(
     return aris, jaccards
 
 
-def _overlaps(labels: Labels, others: Labels) -> NDArray[np.int64]:
-    """How many customers each pair of clusters shares, shape (clusters, other clusters)."""
-    n, n_others = int(labels.max()) + 1, int(others.max()) + 1
-    return np.bincount(labels * n_others + others, minlength=n * n_others).reshape(n, n_others)
-
-
 def adjusted_rand(labels: Labels, others: Labels) -> float:
     """How alike two clusterings of the same customers are: 1 if equal, about 0 if independent.
 
@@ -300,7 +316,7 @@ def adjusted_rand(labels: Labels, others: Labels) -> float:
         labels: cluster number of each customer.
         others: the same in the other clustering; numbers need not agree.
     """
-    overlaps = _overlaps(labels, others)
+    overlaps = count_overlaps(labels, others, (int(labels.max()) + 1, int(others.max()) + 1))
 
     def pairs(counts: NDArray[np.int64]) -> float:
         return float((counts * (counts - 1.0) / 2).sum())
@@ -320,31 +336,10 @@ def cluster_jaccards(labels: Labels, others: Labels, k: int) -> Matrix:
         others: the same in the other clustering.
         k: number of clusters in ``labels``.
     """
-    overlaps = _overlaps(labels, others)
+    overlaps = count_overlaps(labels, others, (k, int(others.max()) + 1))
     either = overlaps.sum(axis=1, keepdims=True) + overlaps.sum(axis=0) - overlaps
-    best = np.zeros(k)
-    best[: len(overlaps)] = np.divide(overlaps, either, out=np.zeros(overlaps.shape), where=either > 0).max(axis=1)
-    return best
-
-
-def match_centroids(centroids: Matrix, others: Matrix) -> tuple[int, ...]:
-    """For each cluster of one model, the cluster of another that it corresponds to, each used once.
-
-    The assignment with the least sum of squared distances (Kuhn 1955, the Hungarian method).
-
-    Args:
-        centroids: shape (k, features).
-        others: same shape, on the same scale.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    if centroids.shape != others.shape:
-        raise ValueError(f"centroids of shape {centroids.shape} cannot be matched with shape {others.shape}")
-    _, columns = linear_sum_assignment(((centroids[:, None] - others[None]) ** 2).sum(axis=2))
-    return tuple(columns.tolist())
+    jaccards: Matrix = np.divide(overlaps, either, out=np.zeros(overlaps.shape), where=either > 0).max(axis=1)
+    return jaccards
 
 
 def choose_k(candidates: Sequence[Candidate], limits: Limits) -> KChoice:
@@ -420,7 +415,12 @@ def visible_to_kmeans(customer_features: pl.DataFrame, feature_names: Sequence[s
 
 
 def train(
-    customer_features: pl.DataFrame, centroids: Sequence[Sequence[float]], reference: ScalingReference, trained_on: str
+    customer_features: pl.DataFrame,
+    centroids: Sequence[Sequence[float]],
+    reference: ScalingReference,
+    trained_on: str,
+    champion: SegmentationModel | None = None,
+    n_segment_ids: int = 0,
 ) -> SegmentationModel:
     """The model that the chosen candidate makes, with its segments named by who is in them.
 
@@ -429,30 +429,45 @@ def train(
         centroids: of the chosen candidate.
         reference: the scaling the candidate was fitted on.
         trained_on: key of the snapshot.
+        champion: the model in force, of the same features, whose segments go on in it; see ``identity``.
+        n_segment_ids: how many ids were used so far, where that is more than the champion knows.
 
     Raises:
         BadInputError: a segmentation feature has no value for a customer with orders.
     """
     seen = customer_features.filter(visible_to_kmeans(customer_features, reference.features))
-    matrix = reference.scale(_values(seen, reference.features))
+    values, rfm = _values(seen, reference.features), _values(seen, RFM)
     fixed = tuple(tuple(float(value) for value in row) for row in centroids)
-    clusters = nearest(matrix, np.array(fixed)).cluster
-    return SegmentationModel(
+    clusters = nearest(reference.scale(values), np.array(fixed)).cluster
+    model = SegmentationModel(
         trained_on=trained_on,
         reference=reference,
         centroids=fixed,
-        segments=name_segments(_values(seen, RFM), clusters, len(fixed)),
+        segments=name_segments(rfm, clusters, len(fixed)),
         model_version=version_of(trained_on, reference, fixed),
     )
+    return inherit(model, champion, values, rfm, n_segment_ids) if champion else model
 
 
-def assign(customer_features: pl.DataFrame, known_customers: pl.Series, model: SegmentationModel) -> pl.DataFrame:
+def assign(
+    customer_features: pl.DataFrame,
+    known_customers: pl.Series,
+    model: SegmentationModel,
+    before: pl.DataFrame | None = None,
+    earlier_model: SegmentationModel | None = None,
+) -> pl.DataFrame:
     """The segment of every known customer, each exactly once, sorted by customer.
+
+    Another model alone moves nobody whom it places near a border: who would change segment stays in the earlier one,
+    while that is the runner-up and the margin is below ``MARGIN_RULE``. As long as one model is in force nobody is
+    held, and the segment is the nearest.
 
     Args:
         customer_features: of one snapshot.
         known_customers: ids of everybody seen up to the snapshot's end, repeats allowed.
         model: the model in force.
+        before: ``segment_assignments`` of the snapshot before; nobody is held without it.
+        earlier_model: the model that was in force there; of the same features.
 
     Returns:
         The columns of ``segment_assignments`` without ``period``.
@@ -462,6 +477,7 @@ def assign(customer_features: pl.DataFrame, known_customers: pl.Series, model: S
     """
     seen = customer_features.filter(visible_to_kmeans(customer_features, model.features))
     everybody = pl.concat([known_customers.cast(pl.String), customer_features["customer_id"]]).unique()
+    scored = _scored(seen, model, _stays(customer_features, model, before, earlier_model))
 
     def of_segment(field: str, clusters: pl.Expr) -> pl.Expr:
         fields = {number: getattr(segment, field) for number, segment in enumerate(model.segments)}
@@ -476,7 +492,7 @@ def assign(customer_features: pl.DataFrame, known_customers: pl.Series, model: S
     return (
         everybody.to_frame("customer_id")
         .join(customer_features.select("customer_id", is_in_window=True), on="customer_id", how="left")
-        .join(_scored(seen, model), on="customer_id", how="left")
+        .join(scored, on="customer_id", how="left")
         .select(
             "customer_id",
             or_rule("segment_id").alias("segment_id"),
@@ -486,19 +502,43 @@ def assign(customer_features: pl.DataFrame, known_customers: pl.Series, model: S
             "distance",
             of_segment("segment_id", pl.col("runner_up")).alias("runner_up_segment_id"),
             "margin",
+            pl.col("is_held").fill_null(value=False),
             pl.lit(model.model_version).alias("model_version"),
         )
         .sort("customer_id")
     )
 
 
-def _scored(seen: pl.DataFrame, model: SegmentationModel) -> pl.DataFrame:
-    """Cluster, distance, runner-up and margin of customers that K-means sees; slices bound the memory."""
-    slices = seen.iter_slices(_ROWS_AT_ONCE) if len(seen) else [seen]
-    scores = [model.score(_values(part, model.features)) for part in slices]
+def _stays(
+    customer_features: pl.DataFrame,
+    model: SegmentationModel,
+    before: pl.DataFrame | None,
+    earlier_model: SegmentationModel | None,
+) -> pl.DataFrame:
+    """``customer_id`` and ``stay``, the cluster of the segment that a customer would be in had the model not changed.
+
+    Under the same model that is where customers are held; nobody else has a segment to stay in but the nearest.
+    """
+    if before is None or earlier_model is None:
+        return pl.DataFrame(schema={"customer_id": pl.String, "stay": pl.Int64})
+    if earlier_model.model_version == model.model_version:
+        earlier = before.filter("is_held")
+    else:
+        earlier = assign(customer_features, before["customer_id"], earlier_model, before, earlier_model)
+    stay = pl.col("segment_id").replace_strict(model.cluster_of, default=None, return_dtype=pl.Int64)
+    return earlier.select("customer_id", stay=stay).drop_nulls()
+
+
+def _scored(seen: pl.DataFrame, model: SegmentationModel, stays: pl.DataFrame) -> pl.DataFrame:
+    """Cluster, distance, runner-up, margin and hold of customers that K-means sees; slices bound the memory."""
+    placed = seen.join(stays, on="customer_id", how="left", maintain_order="left")
+    slices = placed.iter_slices(_ROWS_AT_ONCE) if len(placed) else [placed]
+    scores = [
+        hold(model.score(_values(part, model.features)), part["stay"].fill_null(NOWHERE).to_numpy()) for part in slices
+    ]
     return seen.select("customer_id").with_columns(
         pl.Series(name, np.concatenate([getattr(part, name) for part in scores]))
-        for name in ("cluster", "distance", "runner_up", "margin")
+        for name in ("cluster", "distance", "runner_up", "margin", "is_held")
     )
 
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 MODEL_FORMAT = 1
+MARGIN_RULE = 0.1
+"""The margin from which on a customer follows another model into another segment; with less it stays where it was."""
+NOWHERE = -1
+"""In place of a cluster's number: none."""
+
 Matrix = NDArray[np.float64]
+LineageKind = Literal["continued", "split", "merged", "born", "retired"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,23 @@ LAPSED = Segment(
 
 
 @dataclass(frozen=True)
+class LineageEvent:
+    """What became of segments when one model followed another.
+
+    Attributes:
+        kind: continued, split, merged, born or retired.
+        before: ids of the segments of the earlier model; none for one that was born.
+        after: ids of the segments of the later model, whoever kept the id first; none for one that was retired.
+        words: the same in a sentence.
+    """
+
+    kind: LineageKind
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True)
 class Scores:
     """Where customers stand among the clusters; each array has one entry per customer.
 
@@ -99,13 +123,17 @@ class Scores:
         cluster: number of the nearest centroid.
         distance: to it, in standard deviations.
         runner_up: number of the second nearest centroid.
-        margin: (second − first) / second distance; 0 at the border, 1 on a centroid.
+        runner_up_distance: to it, in standard deviations.
+        margin: (second − first) / second distance; 0 at the border, 1 on a centroid. Negative where ``is_held``.
+        is_held: whether ``hold`` kept the customer; cluster and runner-up have then changed places.
     """
 
     cluster: NDArray[np.int64]
     distance: Matrix
     runner_up: NDArray[np.int64]
+    runner_up_distance: Matrix
     margin: Matrix
+    is_held: NDArray[np.bool_]
 
 
 def nearest(matrix: Matrix, centroids: Matrix) -> Scores:
@@ -125,7 +153,28 @@ def nearest(matrix: Matrix, centroids: Matrix) -> Scores:
     rows = np.arange(len(matrix))
     first, second = np.sqrt(squared[rows, order[:, 0]]), np.sqrt(squared[rows, order[:, 1]])
     margin = np.divide(second - first, second, out=np.zeros_like(second), where=second > 0)
-    return Scores(order[:, 0], first, order[:, 1], margin)
+    return Scores(order[:, 0], first, order[:, 1], second, margin, np.zeros(len(matrix), dtype=np.bool_))
+
+
+def hold(fresh: Scores, earlier: NDArray[np.int64]) -> Scores:
+    """Keep customers in their earlier cluster where another is nearer by less than ``MARGIN_RULE`` asks for.
+
+    Only whose runner-up is the earlier cluster can be kept: who has left it behind two others has moved.
+
+    Args:
+        fresh: what ``nearest`` says.
+        earlier: number of the cluster each customer was in, in the same model; ``NOWHERE`` for none.
+    """
+    is_held = (fresh.runner_up == earlier) & (fresh.margin < MARGIN_RULE)
+    return replace(
+        fresh,
+        cluster=np.where(is_held, fresh.runner_up, fresh.cluster),
+        distance=np.where(is_held, fresh.runner_up_distance, fresh.distance),
+        runner_up=np.where(is_held, fresh.cluster, fresh.runner_up),
+        runner_up_distance=np.where(is_held, fresh.distance, fresh.runner_up_distance),
+        margin=np.where(is_held, 0.0 - fresh.margin, fresh.margin),
+        is_held=is_held,
+    )
 
 
 @dataclass(frozen=True)
@@ -138,6 +187,9 @@ class SegmentationModel:
         centroids: one tuple per cluster, on the reference's scale.
         segments: one per cluster, in the clusters' order.
         model_version: name made from the content; see ``version_of``.
+        predecessor: version of the model whose segments it goes on with; ``None`` for a first model.
+        lineage: what became of the predecessor's segments, each of them and of its own in one event.
+        n_segment_ids: how many ``S`` numbers were used up to now, also by segments that are gone.
     """
 
     trained_on: str
@@ -145,6 +197,13 @@ class SegmentationModel:
     centroids: tuple[tuple[float, ...], ...]
     segments: tuple[Segment, ...]
     model_version: str
+    predecessor: str | None = None
+    lineage: tuple[LineageEvent, ...] = ()
+    n_segment_ids: int = 0
+
+    def __post_init__(self) -> None:
+        # A model without predecessor, and one written before there were any, numbers its clusters from S1 on.
+        object.__setattr__(self, "n_segment_ids", max(self.n_segment_ids, len(self.segments)))
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -156,6 +215,11 @@ class SegmentationModel:
         """Number of clusters."""
         return len(self.centroids)
 
+    @property
+    def cluster_of(self) -> dict[str, int]:
+        """Number of the cluster of each segment, by the segment's id."""
+        return {segment.segment_id: cluster for cluster, segment in enumerate(self.segments)}
+
     def score(self, values: Matrix) -> Scores:
         """Where raw feature rows stand; shape (customers, features), business units."""
         return nearest(self.reference.scale(values), np.array(self.centroids))
@@ -165,19 +229,31 @@ class SegmentationModel:
         return json.dumps({"format": MODEL_FORMAT, **asdict(self)}, sort_keys=True, ensure_ascii=False)
 
 
-def version_of(trained_on: str, reference: ScalingReference, centroids: Sequence[Sequence[float]]) -> str:
-    """A model's name: the snapshot and a digest of what it computes, so equal models have equal names."""
-    content = json.dumps([trained_on, asdict(reference), [list(row) for row in centroids]], sort_keys=True)
-    return f"m-{trained_on}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+def version_of(
+    trained_on: str, reference: ScalingReference, centroids: Sequence[Sequence[float]], predecessor: str | None = None
+) -> str:
+    """A model's name: the snapshot and a digest of what it computes, so equal models have equal names.
+
+    Args:
+        trained_on: key of the snapshot.
+        reference: the model's scaling.
+        centroids: one row per cluster.
+        predecessor: version of the model whose segments it goes on with.
+    """
+    content: list[Any] = [trained_on, asdict(reference), [list(row) for row in centroids]]
+    if predecessor is not None:
+        content.append(predecessor)
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return f"m-{trained_on}-{digest[:8]}"
 
 
 def model_from_json(text: str) -> SegmentationModel:
-    """The model that ``to_json`` wrote.
+    """The model that ``to_json`` wrote, also before models had predecessors.
 
     Raises:
         ValueError: the text is no model of a format this version reads.
     """
-    fields: Mapping[str, object] = json.loads(text)
+    fields: Any = json.loads(text)
     if not isinstance(fields, dict) or fields.get("format") != MODEL_FORMAT:
         found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
         raise ValueError(f"model format {found!r}; this version reads format {MODEL_FORMAT}")
@@ -190,4 +266,10 @@ def model_from_json(text: str) -> SegmentationModel:
         centroids=tuple(tuple(row) for row in fields["centroids"]),
         segments=tuple(Segment(**segment) for segment in fields["segments"]),
         model_version=fields["model_version"],
+        predecessor=fields.get("predecessor"),
+        lineage=tuple(
+            LineageEvent(event["kind"], tuple(event["before"]), tuple(event["after"]), event["words"])
+            for event in fields.get("lineage", ())
+        ),
+        n_segment_ids=fields.get("n_segment_ids", 0),
     )

@@ -7,6 +7,9 @@ scores is given, no name twice.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -65,13 +68,21 @@ VOCABULARY = (
 """Customary names of RFM segments and where on the three scores each belongs; advice is one sentence each."""
 
 
-def name_segments(rfm: Matrix, clusters: NDArray[np.integer], k: int) -> tuple[Segment, ...]:
+def name_segments(
+    rfm: Matrix,
+    clusters: NDArray[np.integer],
+    k: int,
+    kept: Mapping[int, Segment] = MappingProxyType({}),
+    n_segment_ids: int = 0,
+) -> tuple[Segment, ...]:
     """The segment of every cluster, in the clusters' order; ids ``S1``, ``S2`` … by median net spend, highest first.
 
     Args:
         rfm: recency in days, orders, and net spend of each customer, shape (customers, 3).
         clusters: number of each customer's cluster, 0 to k − 1.
         k: number of clusters.
+        kept: segments of an earlier model that clusters go on with, ids, names and all, by the cluster's number.
+        n_segment_ids: how many ids were used before; new ones follow.
 
     Raises:
         ValueError: a cluster has no customer.
@@ -81,18 +92,13 @@ def name_segments(rfm: Matrix, clusters: NDArray[np.integer], k: int) -> tuple[S
         raise ValueError(f"clusters {sorted(empty)} have no customer to be named by")
     medians = np.array([np.median(rfm[clusters == cluster], axis=0) for cluster in range(k)])
     scores = rfm_scores(rfm, medians)
-    by_spend = sorted(range(k), key=lambda cluster: (-medians[cluster, 2], cluster))
-    ids = {cluster: f"S{rank}" for rank, cluster in enumerate(by_spend, start=1)}
-    return tuple(
-        Segment(
-            segment_id=ids[cluster],
-            name=name,
-            naming_rule=_rule(entry, medians[cluster], scores[cluster]),
-            advice=entry.advice,
-            cluster=cluster,
-        )
-        for cluster, (name, entry) in enumerate(_named(scores, by_spend))
-    )
+    new = sorted(set(range(k)) - set(kept), key=lambda cluster: (-medians[cluster, 2], cluster))
+    names = _named(scores[new], {segment.name for segment in kept.values()})
+    segments = {cluster: replace(segment, cluster=cluster) for cluster, segment in kept.items()}
+    for number, (cluster, (name, entry)) in enumerate(zip(new, names, strict=True), start=n_segment_ids + 1):
+        rule = _rule(entry, medians[cluster], scores[cluster])
+        segments[cluster] = Segment(f"S{number}", name, rule, entry.advice, cluster)
+    return tuple(segments[cluster] for cluster in range(k))
 
 
 def rfm_scores(rfm: Matrix, values: Matrix) -> Matrix:
@@ -113,26 +119,25 @@ def rfm_scores(rfm: Matrix, values: Matrix) -> Matrix:
     return LOWEST + (HIGHEST - LOWEST) * share
 
 
-def _named(scores: Matrix, by_spend: list[int]) -> list[tuple[str, _Name]]:
-    """A name for every cluster, by the least sum of squared distances between scores and the names' typical ones.
+def _named(scores: Matrix, taken: Collection[str]) -> list[tuple[str, _Name]]:
+    """A name that is not taken for every row, by the least sum of squared distances to the names' typical scores.
 
-    Names repeat, with a number, only when there are more clusters than names.
+    Names repeat, with a number, only when there are more rows than names.
     """
     from scipy.optimize import linear_sum_assignment
 
-    n_names = len(VOCABULARY)
-    typical = np.array([entry.typical for entry in VOCABULARY])
-    distances = ((scores[by_spend, None] - typical[None]) ** 2).sum(axis=2)
-    n_rounds = -(-len(by_spend) // n_names)
+    n_rounds = -(-(len(scores) + len(taken)) // len(VOCABULARY))
+    slots = [(n, entry) for n in range(n_rounds) for entry in VOCABULARY if _numbered(entry, n) not in taken]
+    typical = np.array([entry.typical for _, entry in slots]).reshape(-1, 3)
     # No sum of distances outweighs a repeat: each is at most 3 × 4².
-    repeat = 3 * (HIGHEST - LOWEST) ** 2 * len(by_spend)
-    costs = np.hstack([distances + repeat * n for n in range(n_rounds)])
+    repeat = 3 * (HIGHEST - LOWEST) ** 2 * len(scores)
+    costs = ((scores[:, None] - typical[None]) ** 2).sum(axis=2) + repeat * np.array([n for n, _ in slots])
     _, columns = linear_sum_assignment(costs)
-    named = {}
-    for cluster, column in zip(by_spend, columns.tolist(), strict=True):
-        entry, n = VOCABULARY[column % n_names], column // n_names + 1
-        named[cluster] = (entry.name if n == 1 else f"{entry.name} {n}", entry)
-    return [named[cluster] for cluster in range(len(by_spend))]
+    return [(_numbered(entry, n), entry) for n, entry in (slots[column] for column in columns)]
+
+
+def _numbered(entry: _Name, n_before: int) -> str:
+    return entry.name if n_before == 0 else f"{entry.name} {n_before + 1}"
 
 
 def _rule(entry: _Name, medians: Matrix, scores: Matrix) -> str:

@@ -231,23 +231,30 @@ SEGMENT_ASSIGNMENTS = Table(
         Column(
             "distance",
             REAL,
-            "Distance to the own centroid, in standard deviations.",
+            "Distance to the own segment's centroid, in standard deviations.",
             True,
             ("scaled_features.*", "segmentation_model.model_json"),
         ),
         Column(
             "runner_up_segment_id",
             TEXT,
-            "Segment of the second nearest centroid.",
+            "Segment of the second nearest centroid; where is_held, of the nearest.",
             True,
             ("segmentation_model.model_json",),
         ),
         Column(
             "margin",
             REAL,
-            "(second nearest − nearest) / second nearest distance: 0 at the border, 1 at a centroid.",
+            "(second nearest − nearest) / second nearest distance: 0 at the border, 1 at a centroid; "
+            "negative where is_held.",
             True,
             ("scaled_features.*", "segmentation_model.model_json"),
+        ),
+        Column(
+            "is_held",
+            FLAG,
+            "Whether the margin rule keeps the customer in the earlier model's segment, with another a little nearer.",
+            lineage=("scaled_features.*", "segmentation_model.model_json"),
         ),
         Column("model_version", TEXT, "Model that was in force.", lineage=("segmentation_model.model_version",)),
     ),
