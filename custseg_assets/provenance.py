@@ -43,7 +43,7 @@ CODE_VERSIONS: Mapping[str, str] = dict.fromkeys(
         "serving_release",
     ),
     "1",
-)
+) | {"segment_assignments": "2"}
 """Raise an asset's version when its meaning changes: its partitions, and all that is made from them, are made again."""
 
 TRAINED = ("model_candidates", "segmentation_model", "promotion_decision")
@@ -256,7 +256,11 @@ class Provenance:
             "model_candidates": lambda: [] if self.is_held(key) else [("customer_features", key)],
             "segmentation_model": lambda: [("model_candidates", key)],
             "promotion_decision": lambda: [("segmentation_model", key)],
-            "segment_assignments": lambda: [("customer_features", key), *self._lines(self.periods_until(key))],
+            "segment_assignments": lambda: [
+                *(("segment_assignments", other) for other in self.snapshots_before(key)[-1:]),
+                ("customer_features", key),
+                *self._lines(self.periods_until(key)),
+            ],
             "segment_profiles": lambda: [("segment_assignments", key)],
             "segment_migrations": lambda: [
                 (table, other)

@@ -44,6 +44,14 @@ def test_the_first_write_may_be_empty(store):
     assert store.fingerprint_of("t", "2011-01-01") == 2
 
 
+def test_a_column_that_was_declared_later_is_null_until_its_partition_is_written_again(store):
+    store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 1, "2011-02-01": 1})
+    wider = Table("t", "for tests", (*TABLE.columns, Column("is_new", pl.Boolean(), "added")), ("n",))
+    assert store.read(wider).rows() == [("2011-01-01", 1, None), ("2011-02-01", 2, None)]
+    store.write(wider, rows(("2011-02-01", 2)).with_columns(is_new=True), {"2011-02-01": 2})
+    assert store.read(wider).rows() == [("2011-01-01", 1, None), ("2011-02-01", 2, True)]
+
+
 def test_another_process_sees_the_commit(store):
     store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
     other = TableStore(store.root)

@@ -25,6 +25,7 @@ class Layout:
         window: maps a snapshot to the periods it observes.
         until: maps a snapshot to every period, or every snapshot, up to its own.
         previous: maps a snapshot to itself and the one before.
+        before: maps a snapshot to the one before alone, for a table that reads its own earlier partitions.
     """
 
     periods: dg.TimeWindowPartitionsDefinition
@@ -32,6 +33,7 @@ class Layout:
     window: dg.TimeWindowPartitionMapping
     until: dg.TimeWindowPartitionMapping
     previous: dg.TimeWindowPartitionMapping
+    before: dg.TimeWindowPartitionMapping
 
 
 def layout_of(provenance: Provenance, settings: Settings) -> Layout:
@@ -45,6 +47,7 @@ def layout_of(provenance: Provenance, settings: Settings) -> Layout:
         window=_reaching_back(reach - 1),
         until=_reaching_back(max(n_periods - 1, 0)),
         previous=_reaching_back(1),
+        before=_reaching_back(1, until=1),
     )
 
 
@@ -60,7 +63,7 @@ def _partitions(keys: Sequence[str], cadence: Cadence) -> dg.TimeWindowPartition
     return dg.TimeWindowPartitionsDefinition(start=start, end=end, cron_schedule=_CRON[cadence], fmt="%Y-%m-%d")
 
 
-def _reaching_back(n_periods: int) -> dg.TimeWindowPartitionMapping:
+def _reaching_back(n_periods: int, until: int = 0) -> dg.TimeWindowPartitionMapping:
     return dg.TimeWindowPartitionMapping(
-        start_offset=-n_periods, end_offset=0, allow_nonexistent_upstream_partitions=True
+        start_offset=-n_periods, end_offset=-until, allow_nonexistent_upstream_partitions=True
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from custseg_assets.domain.cleaning import REASONS, CleaningRules
 from custseg_assets.domain.migrations import CAUSES
-from custseg_assets.domain.model import LAPSED, REFUNDED
+from custseg_assets.domain.model import LAPSED, MARGIN_RULE, REFUNDED
 from custseg_assets.domain.schemas import tables
 from custseg_assets.settings import Settings
 
@@ -476,6 +476,7 @@ def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
 def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
     table = "segment_assignments"
     by_rule, by_cluster = _Where("is_rule_segment", "==", True), _Where("is_rule_segment", "==", False)
+    held, not_held = _Where("is_held", "==", True), _Where("is_held", "==", False)
     return [
         _group(
             table,
@@ -499,7 +500,9 @@ def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
             table,
             "margin_in_range",
             [
-                *_between(0, 1, "margin"),
+                *_present("is_held"),
+                *_between(0, 1, "margin", where=not_held),
+                *_between(-MARGIN_RULE, 0, "margin", where=held),
                 *_between(0, MAX_AMOUNT, "distance"),
                 *_present("margin", "distance", "runner_up_segment_id", where=by_cluster),
                 *_absent("margin", "distance", where=by_rule),

@@ -74,6 +74,7 @@ class TableStore:
             opened or str(self.root / table.name),
             frame.sort("period", maintain_order=True),
             mode="overwrite",
+            schema_mode="merge" if opened else None,
             partition_by=["period"],
             predicate=_is_one_of(fingerprints) if opened else None,
             description=table.description if opened is None else None,
@@ -89,13 +90,20 @@ class TableStore:
             self.write(table, pl.DataFrame(schema=table.schema), dict.fromkeys(gone, 0))
 
     def scan(self, table: Table, keys: Iterable[str] | None = None) -> pl.LazyFrame:
-        """The rows of some partitions, all by default; none where nothing has been written yet."""
+        """The rows of some partitions, all by default; none where nothing has been written yet.
+
+        A column that was declared after the rows were written is null in them.
+        """
         opened = self._open(table.name)
         if opened is None:
             return pl.LazyFrame(schema=table.schema)
         rows = pl.scan_delta(opened)
         wanted = rows if keys is None else rows.filter(pl.col("period").is_in(list(keys)))
-        return wanted.select(table.schema.names())
+        there = {column.name for column in opened.schema().fields}
+        return wanted.select(
+            column.name if column.name in there else pl.lit(None, column.dtype).alias(column.name)
+            for column in table.columns
+        )
 
     def read(self, table: Table, keys: Iterable[str] | None = None) -> pl.DataFrame:
         """The same, in memory, in the table's one order."""

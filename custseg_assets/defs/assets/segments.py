@@ -12,6 +12,7 @@ from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain import recommendations
 from custseg_assets.domain.clustering import assign
+from custseg_assets.domain.model import SegmentationModel
 from custseg_assets.domain.profiles import profile_segments
 from custseg_assets.domain.schemas import (
     CLEAN_TRANSACTIONS,
@@ -28,13 +29,14 @@ def segment_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefiniti
     """The assets of the group ``segments``."""
     models = dg.AssetDep("promotion_decision", partition_mapping=layout.until)
     history = dg.AssetDep("clean_transactions", partition_mapping=layout.until)
+    itself = dg.AssetDep("segment_assignments", partition_mapping=layout.before)
 
     @dg.multi_asset(
         specs=[
             spec_of(
                 SEGMENT_ASSIGNMENTS,
                 group="segments",
-                deps=[dg.AssetDep("scaled_features"), dg.AssetDep("customer_features"), models, history],
+                deps=[dg.AssetDep("scaled_features"), dg.AssetDep("customer_features"), models, history, itself],
                 kinds={"numpy", "deltalake"},
             )
         ],
@@ -48,10 +50,13 @@ def segment_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefiniti
         first_seen, provenance = _first_seen(stores, context.partition_keys[-1]), stores.provenance
 
         def assigned() -> Iterator[tuple[str, pl.DataFrame]]:
+            before, earlier_model = _snapshot_before(stores, context.partition_keys[0])
             for key in context.partition_keys:
                 known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
-                features = stores.tables.read(CUSTOMER_FEATURES, [key])
-                yield key, _of_period(assign(features, known, provenance.model_in_force(key)), key)
+                features, model = stores.tables.read(CUSTOMER_FEATURES, [key]), provenance.model_in_force(key)
+                before = assign(features, known, model, before, earlier_model)
+                earlier_model = model
+                yield key, _of_period(before, key)
 
         shown = stores.tables.read(CUSTOMER_FEATURES, context.partition_keys[-1:])
         result = publish(context, stores, SEGMENT_ASSIGNMENTS, in_batches(assigned()))
@@ -131,6 +136,14 @@ def _first_seen(stores: Stores, until: str) -> pl.DataFrame:
     """Every customer known by a period's end, with the first period it was seen in."""
     lines = stores.tables.scan(CLEAN_TRANSACTIONS, stores.provenance.periods_until(until))
     return lines.group_by("customer_id").agg(pl.col("period").min().alias("first_period")).collect(engine="streaming")
+
+
+def _snapshot_before(stores: Stores, key: str) -> tuple[pl.DataFrame | None, SegmentationModel | None]:
+    """The assignments of the snapshot before one, and the model in force there; neither where there is none."""
+    earlier = stores.provenance.snapshots_before(key)[-1:]
+    if not earlier:
+        return None, None
+    return stores.tables.read(SEGMENT_ASSIGNMENTS, earlier), stores.provenance.model_at(earlier[0])
 
 
 def _of_period(frame: pl.DataFrame, key: str) -> pl.DataFrame:
