@@ -109,7 +109,7 @@ def metadata_of(session: Any) -> Said:
 
 @contextlib.contextmanager
 def training_folder(
-    root: Path, features: pl.DataFrame, settings: ModelSettings, champion: SegmentationModel
+    root: Path, features: pl.DataFrame, settings: ModelSettings, champion: SegmentationModel | None
 ) -> Iterator[Path]:
     """A folder with everything a trainer may look at; gone afterwards, and so is what a killed run left.
 
@@ -127,7 +127,8 @@ def training_folder(
         (folder / "out").mkdir()
         features.write_parquet(folder / "in" / FEATURES)
         (folder / "in" / SETTINGS).write_text(json.dumps(settings.model_dump(mode="json")), encoding="utf-8")
-        (folder / "in" / CHAMPION).write_text(champion.to_json(), encoding="utf-8")
+        if champion:
+            (folder / "in" / CHAMPION).write_text(champion.to_json(), encoding="utf-8")
         yield folder
 
 

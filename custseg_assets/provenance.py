@@ -8,6 +8,7 @@ to the deliveries instead; where the two differ, the partition has to be made ag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TypeVar
@@ -158,6 +159,16 @@ class Provenance:
         """
         champion = self.champion_before(key)
         return self.model_in_force(champion[0] if champion else key)
+
+    def predecessor_of(self, key: str) -> SegmentationModel | None:
+        """The model that a challenger trained on a snapshot would follow, if any.
+
+        It counts the segment numbers of every model ever trained, so that none of them comes again as another segment.
+        """
+        if self.champion_before(key) is None:
+            return None
+        models = self._tables.read(schemas.SEGMENTATION_MODEL)["model_json"]
+        return replace(self.model_before(key), n_segment_ids=max(model_from_json(one).n_segment_ids for one in models))
 
     @cached_property
     def _trained(self) -> Mapping[str, str | None]:

@@ -15,10 +15,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from custseg_assets.domain import clustering, training
-from custseg_assets.domain.model import ScalingReference, SegmentationModel, model_from_json
+from custseg_assets.domain.model import SegmentationModel, model_from_json
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings
@@ -42,7 +43,11 @@ def limits_of(settings: ModelSettings) -> clustering.Limits:
 
 
 def sweep_snapshot(
-    scaled: pl.DataFrame, key: str, settings: ModelSettings, progress: Callable[[str], None]
+    scaled: pl.DataFrame,
+    key: str,
+    settings: ModelSettings,
+    progress: Callable[[str], None],
+    champion: SegmentationModel | None = None,
 ) -> tuple[pl.DataFrame, clustering.KChoice]:
     """Try every k on a snapshot: the rows of ``model_candidates``, and what was chosen.
 
@@ -51,6 +56,7 @@ def sweep_snapshot(
         key: of the snapshot.
         settings: range of k, limits, seed.
         progress: told one line per k.
+        champion: the model in force, from whose centroids as many clusters start.
     """
     limits = limits_of(settings)
     candidates = clustering.sweep(
@@ -60,6 +66,7 @@ def sweep_snapshot(
         n_bootstraps=settings.n_bootstraps,
         n_initialisations=settings.n_initialisations,
         seed=settings.seed,
+        start=np.array(champion.centroids) if champion else None,
         progress=progress,
     )
     choice = clustering.choose_k(candidates, limits)
@@ -71,7 +78,7 @@ def train_snapshot(
     candidates: pl.DataFrame,
     key: str,
     settings: ModelSettings,
-    reference: ScalingReference | None,
+    champion: SegmentationModel | None = None,
 ) -> SegmentationModel | None:
     """The challenger of a snapshot; ``None`` where no k was chosen.
 
@@ -80,13 +87,13 @@ def train_snapshot(
         candidates: ``model_candidates`` of it.
         key: of the snapshot.
         settings: the segmentation features.
-        reference: of the model in force, which the candidates were fitted on; without one, the snapshot's own.
+        champion: the model in force, on whose scale the candidates were fitted and whose segments go on.
     """
     centroids = training.chosen_centroids(candidates)
     if centroids is None:
         return None
-    _, used = training.scale_snapshot(features, settings.features, reference)
-    return clustering.train(features, centroids, used, key)
+    _, used = training.scale_snapshot(features, settings.features, champion and champion.reference)
+    return clustering.train(features, centroids, used, key, champion)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,9 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(given: Path, out: Path, progress: Say, report: Report) -> int:
     features, settings, champion = _inputs(given)
     key = features["period"][0]
-    scaled, reference = training.scale_snapshot(features, settings.features, champion and champion.reference)
-    candidates, choice = sweep_snapshot(scaled, key, settings, progress)
-    model = train_snapshot(features, candidates, key, settings, reference)
+    scaled, _ = training.scale_snapshot(features, settings.features, champion and champion.reference)
+    candidates, choice = sweep_snapshot(scaled, key, settings, progress, champion)
+    model = train_snapshot(features, candidates, key, settings, champion)
     out.mkdir(parents=True, exist_ok=True)
     candidates.write_parquet(out / CANDIDATES)
     if model is not None:

@@ -56,7 +56,7 @@ def test_a_snapshot_gives_a_model_in_a_process_of_its_own(tmp_path):
     model = model_from_json((out / "model.json").read_text(encoding="utf-8"))
     candidates = pl.read_parquet(out / "candidates.parquet")
     assert model.k == candidates.filter("is_chosen")["k"].item()
-    assert model == train_snapshot(features, candidates, KEY, ModelSettings(), None)
+    assert model == train_snapshot(features, candidates, KEY, ModelSettings())
     assert model.model_version in ended.stderr
 
 

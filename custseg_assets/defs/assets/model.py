@@ -96,7 +96,7 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
             return _nothing(context, stores, SEGMENTATION_MODEL)
         key = context.partition_key
         features = stores.tables.read(CUSTOMER_FEATURES, [key])
-        model = train_snapshot(features, candidates, key, settings.model, stores.provenance.reference_at(key))
+        model = train_snapshot(features, candidates, key, settings.model, stores.provenance.predecessor_of(key))
         row = _model_row(stores, model, features, candidates)
         version = stores.registry.register(
             mlflow.run_id,
@@ -153,7 +153,7 @@ def _retrained(
         raise RunFailedError(
             f"{key} is not the newest snapshot with segments, {provenance.released_key()}; retrain on that"
         )
-    features, champion = stores.tables.read(CUSTOMER_FEATURES, [key]), provenance.model_before(key)
+    features, champion = stores.tables.read(CUSTOMER_FEATURES, [key]), provenance.predecessor_of(key)
     with training_folder(stores.home.root, features, stores.settings.model, champion) as folder:
         said = trainer.train(context, snapshot=key, folder=folder)
         return candidates_in(folder), said
