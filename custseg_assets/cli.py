@@ -195,11 +195,10 @@ def _word(arguments: argparse.Namespace) -> Word:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from custseg_assets import report
     from custseg_assets.replay import replay
     from custseg_assets.settings import load_settings
 
-    for line in replay(load_settings(arguments.config), arguments.first, arguments.last, arguments.keep, report.say):
+    for line in replay(load_settings(arguments.config), arguments.first, arguments.last, arguments.keep):
         print(line, flush=True)
     return 0
 

@@ -14,11 +14,10 @@ import dagster as dg  # noqa: E402  (Dagster reads its telemetry switch when it 
 
 from custseg_assets.defs.assets import every_asset  # noqa: E402
 from custseg_assets.defs.automation import (  # noqa: E402
-    Clock,
+    World,
     every_schedule,
     every_sensor,
     latest_arrival,
-    wall_clock,
 )
 from custseg_assets.defs.jobs import every_job  # noqa: E402
 from custseg_assets.defs.partitions import layout_of  # noqa: E402
@@ -33,14 +32,14 @@ def build_defs(
     *,
     settings: Settings | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
-    clock: Clock = wall_clock,
+    world: World | None = None,
 ) -> dg.Definitions:
     """Fresh definitions for the data a home holds.
 
     Args:
         settings: from the environment and ``custseg.toml`` by default.
         resource_overrides: resources to use instead of the configured ones, by name.
-        clock: says to the sensors what time it is.
+        world: the time and the instance that sensors and the schedule see; those of the tick by default.
     """
     configured = settings or load_settings()
     stores = stores_of(configured)
@@ -60,8 +59,8 @@ def build_defs(
                 every_asset(layout, configured),
             ),
             jobs=jobs.values(),
-            sensors=every_sensor(stores, layout, jobs, clock),
-            schedules=every_schedule(stores, layout, jobs),
+            sensors=every_sensor(stores, layout, jobs, world or World()),
+            schedules=every_schedule(stores, layout, jobs, world or World()),
             resources={
                 "stores": locked_stores(stores),
                 "mlflow": mlflow_run(stores.registry),

@@ -52,12 +52,16 @@ class Engine:
         settings: of the definitions.
         home: whose instance it is.
         say: takes each line of progress.
+        instance: instead of the home's own.
     """
 
-    def __init__(self, settings: Settings, home: Home, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, home: Home, say: Callable[[str], None], instance: dg.DagsterInstance | None = None
+    ) -> None:
         self._settings, self._say = settings, say
-        prepare_instance(home)
-        self.instance = dg.DagsterInstance.from_config(str(home.dagster))
+        if instance is None:
+            prepare_instance(home)
+        self.instance = instance or dg.DagsterInstance.from_config(str(home.dagster))
         self._close_abandoned()
 
     def execute(self, stage: Stage) -> None:

@@ -6,6 +6,7 @@ time: while one is going on, or ``custseg run`` has the home, a sensor waits for
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +25,6 @@ STATE_TAG = "custseg/state"
 PERIODS_TAG = "custseg/periods"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
-Clock = Callable[[], datetime]
 Answer = dg.RunRequest | dg.SkipReason
 
 _UNFINISHED = [
@@ -43,14 +43,31 @@ def wall_clock() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], clock: Clock) -> list[dg.SensorDefinition]:
+@dataclass(frozen=True)
+class World:
+    """What sensors and the schedule see besides the home.
+
+    Attributes:
+        clock: says what time it is, in UTC without a zone.
+        instance: whose runs they look at; that of the tick without it.
+    """
+
+    clock: Callable[[], datetime] = wall_clock
+    instance: dg.DagsterInstance | None = None
+
+    def instance_of(self, context: dg.SensorEvaluationContext | dg.ScheduleEvaluationContext) -> dg.DagsterInstance:
+        """The instance of a tick."""
+        return self.instance or context.instance
+
+
+def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world: World) -> list[dg.SensorDefinition]:
     """The sensors, in the order in which they come into play.
 
     Args:
         stores: of the home, without its lock.
         layout: the partitions these definitions were loaded with.
         jobs: by name.
-        clock: says what time it is.
+        world: the time, and Dagster's instance.
     """
     automation = stores.settings.automation
     shared: dict[str, Any] = {
@@ -63,8 +80,9 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], clock:
         waiting = stores.landing_zone.waiting(time.time(), stores.settings.landing.settle_seconds)
         if not waiting.files:
             return dg.SkipReason(f"no whole file waits in {stores.landing_zone.folder}")
-        return _once_at_a_time(context.instance, stores) or _asked(
-            context.instance, stores, "take_in", waiting.digest, f"taking in {len(waiting.files)} files"
+        instance = world.instance_of(context)
+        return _once_at_a_time(instance, stores) or _asked(
+            instance, stores, "take_in", waiting.digest, f"taking in {len(waiting.files)} files"
         )
 
     @dg.sensor(
@@ -73,7 +91,9 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], clock:
         **shared,
     )
     def stale_partitions(context: dg.SensorEvaluationContext) -> Answer:
-        return _once_at_a_time(context.instance, stores) or _next(context.instance, stores, layout, clock())
+        return _once_at_a_time(world.instance_of(context), stores) or _next(
+            world.instance_of(context), stores, layout, world.clock()
+        )
 
     @dg.sensor(
         job=jobs["retrain"],
@@ -81,12 +101,15 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], clock:
         **shared,
     )
     def retrain_on_drift(context: dg.SensorEvaluationContext) -> Answer:
-        return _once_at_a_time(context.instance, stores) or _retrain(context.instance, stores)
+        instance = world.instance_of(context)
+        return _once_at_a_time(instance, stores) or _retrain(instance, stores)
 
     return [landing, stale_partitions, retrain_on_drift, _alert_on_failure(stores, shared)]
 
 
-def every_schedule(stores: Stores, layout: Layout, jobs: Mapping[str, Job]) -> list[dg.ScheduleDefinition]:
+def every_schedule(
+    stores: Stores, layout: Layout, jobs: Mapping[str, Job], world: World
+) -> list[dg.ScheduleDefinition]:
     """The schedule that closes each period."""
     settings = stores.settings
     after, cadence = settings.automation.grace_hours, settings.snapshots.cadence
@@ -102,10 +125,10 @@ def every_schedule(stores: Stores, layout: Layout, jobs: Mapping[str, Job]) -> l
     )
     def close_period(context: dg.ScheduleEvaluationContext) -> Answer:
         now = context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
-        busy = _once_at_a_time(context.instance, stores)
+        busy = _once_at_a_time(world.instance_of(context), stores)
         if busy:
             return busy
-        asked = _next(context.instance, stores, layout, now)
+        asked = _next(world.instance_of(context), stores, layout, now)
         if isinstance(asked, dg.RunRequest) and asked.job_name != "snapshot":
             return dg.SkipReason(f"{asked.job_name} comes first; the sensor stale_partitions starts it")
         return asked
