@@ -18,6 +18,7 @@ from custseg_assets.definitions import build_defs
 from custseg_assets.defs.automation import CODE_LOCATION, RANGE_END, cause_of, run_request
 from custseg_assets.defs.resources import stores_of
 from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.event_log import held_open, open_instance
 from custseg_assets.planning import Stage
 from custseg_assets.runner import Runner
 from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE, Settings
@@ -61,7 +62,7 @@ class Engine:
         self._settings, self._say = settings, say
         if instance is None:
             prepare_instance(home)
-        self.instance = instance or dg.DagsterInstance.from_config(str(home.dagster))
+        self.instance = instance or open_instance(home.dagster)
         self._close_abandoned()
 
     def execute(self, stage: Stage) -> None:
@@ -96,14 +97,15 @@ class Engine:
         self.instance.add_event_listener(run_id, progress)
         key = asked.partition_key or asked.tags.get(RANGE_END)
         configured = job.get_run_config_for_partition_key(key) if key else {}
-        result = job.execute_in_process(
-            instance=self.instance,
-            run_id=run_id,
-            raise_on_error=False,
-            run_config={**configured, **_QUIET},
-            partition_key=asked.partition_key,
-            tags={**_LISTED, **asked.tags},
-        )
+        with held_open(self.instance):
+            result = job.execute_in_process(
+                instance=self.instance,
+                run_id=run_id,
+                raise_on_error=False,
+                run_config={**configured, **_QUIET},
+                partition_key=asked.partition_key,
+                tags={**_LISTED, **asked.tags},
+            )
         if not result.success:
             raise RunFailedError(f"{words}: {progress.failure or 'failed'} (Dagster run {run_id})")
 

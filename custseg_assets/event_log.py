@@ -1,0 +1,77 @@
+"""Dagster's event log of a home, held open while a job runs.
+
+Dagster's own SQLite log opens a database, and compiles its statement anew, for each of the hundreds of events of a run;
+that took as long as the work the events tell of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Connection, Engine
+
+
+class HeldEventLog(SqliteEventLogStorage):
+    """The same files as Dagster's class writes; between ``held`` blocks it is that class."""
+
+    _held: dict[str, Engine] | None = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep what is opened inside the block open until its end."""
+        self._held = {}
+        try:
+            yield
+        finally:
+            engines, self._held = self._held, None
+            for engine in engines.values():
+                engine.dispose()
+
+    @contextlib.contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        if self._held is None:
+            with super()._connect(shard) as connection:
+                yield connection
+            return
+        with self._db_lock:
+            engine = self._held.get(shard) or self._opened(shard)
+            self._held[shard] = engine
+            with engine.begin() as connection:
+                yield connection
+
+    def _opened(self, shard: str) -> Engine:
+        engine = create_engine(self.conn_string_for_shard(shard), connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
+        if shard not in self._initialized_dbs:
+            self._initdb(engine)
+            self._initialized_dbs.add(shard)
+        return engine
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> HeldEventLog:
+        """What Dagster calls to open the log."""
+        return cls(inst_data=inst_data, **config_value)
+
+
+def open_instance(folder: Path) -> dg.DagsterInstance:
+    """The Dagster instance in a folder, with a log that can be held open unless ``dagster.yaml`` chooses another."""
+    chosen = yaml.safe_load((folder / "dagster.yaml").read_text(encoding="utf-8")) or {}
+    usual = InstanceRef.config_defaults(str(folder))["event_log_storage"]
+    if not usual or "storage" in chosen or "event_log_storage" in chosen:
+        return dg.DagsterInstance.from_config(str(folder))
+    held = {"module": __name__, "class": HeldEventLog.__name__, "config": yaml.safe_load(usual.config_yaml)}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"event_log_storage": held}))
+
+
+def held_open(instance: dg.DagsterInstance) -> contextlib.AbstractContextManager[None]:
+    """A block in which the instance's event log stays open, where it can."""
+    log = instance.event_log_storage
+    return log.held() if isinstance(log, HeldEventLog) else contextlib.nullcontext()
