@@ -45,6 +45,10 @@ def test_a_move_that_the_earlier_model_does_not_make_is_the_models() -> None:
     assert causes(before, now, stay=assigned(a="S1", b="S2")) == {"a": MODEL_CHANGE, "b": BEHAVIOUR}
 
 
+def test_who_would_have_moved_anyway_but_elsewhere_moved_by_behaviour() -> None:
+    assert causes(assigned(a="S1"), assigned("m-2", a="S3"), stay=assigned(a="S2")) == {"a": BEHAVIOUR}
+
+
 def test_a_move_to_near_a_border_is_the_borders() -> None:
     before = assigned(a="S1")
     assert causes(before, clear := assigned(margin=0.1, a="S2"), stay=clear) == {"a": BEHAVIOUR}

@@ -72,6 +72,12 @@ def test_since_is_the_first_snapshot_of_the_unbroken_stay() -> None:
     assert (found["since"], found["previous"]["segment_id"]) == ("2011-03-01", "B")
 
 
+def test_since_of_who_never_moved_is_the_first_snapshot_there_is(tmp_path: Path) -> None:
+    record = open_release(tmp_path, make_release(tmp_path)).standing("12347")
+    assert record is not None
+    assert (record["since"], record["previous"]) == ("2011-10-01", None)
+
+
 def test_moves_count_those_who_stayed_changed_and_came(tmp_path: Path) -> None:
     found = open_release(tmp_path, make_release(tmp_path)).migrations
     assert found["before"] == "2011-10-01"
