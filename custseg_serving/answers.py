@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from custseg_assets.domain.explain import RFM, RULE_FEATURES, Explainer, Reason, is_seen_by_kmeans, segments_of
-from custseg_assets.domain.model import REFUNDED
+from custseg_assets.domain.model import MARGIN_RULE, NOWHERE, REFUNDED, hold
 from custseg_assets.stores.releases import Release
 from custseg_serving.errors import to_json
 
@@ -36,6 +36,24 @@ class Found:
     first_seen_at: str | None = None
 
 
+class _Place(NamedTuple):
+    """Where a customer stands, as ``segment_assignments`` says it."""
+
+    segment_id: str
+    runner_up_id: str | None
+    margin: float | None
+    is_held: bool
+
+
+_REFUNDED = _Place(REFUNDED.segment_id, None, None, is_held=False)
+
+
+def _place_on_file(standing: Mapping[str, Any]) -> _Place:
+    # A release that was written before there was a margin rule holds nobody.
+    is_held = standing.get("is_held", False)
+    return _Place(standing["segment_id"], standing["runner_up_segment_id"], standing["margin"], is_held)
+
+
 class Answers:
     """Everything one release can say; an answer never mixes two releases, because one object makes all of it.
 
@@ -49,6 +67,7 @@ class Answers:
         self._today = today
         self._explainer = Explainer(release.model)
         self._segments = segments_of(release.model)
+        self._clusters = release.model.cluster_of
         self._as_of = release.manifest.as_of.date()
         self._stale_after_days = STALE_AFTER_PERIODS * release.manifest.period_days
         self._fixed = {
@@ -89,7 +108,7 @@ class Answers:
         features = standing["features"]
         answer = {
             "customer_id": customer_id,
-            **self._said(standing["segment_id"], standing["runner_up_segment_id"], standing["margin"], features),
+            **self._said(_place_on_file(standing), features),
             "since": standing["since"],
             "previous": standing["previous"],
             "recommendations": [
@@ -103,44 +122,62 @@ class Answers:
         """What the pipeline would have assigned to feature rows, with the same arithmetic.
 
         Args:
-            rows: each with at least ``required_features``; other features are passed on.
+            rows: each with at least ``required_features``; other features are passed on. With the ``customer_id`` of a
+                customer whom the release holds, the same rule is applied to the row.
         """
         is_seen = [is_seen_by_kmeans(row) for row in rows]
         seen = [row for row, wanted in zip(rows, is_seen, strict=True) if wanted]
         placed = iter(self._placed(seen) if seen else ())
         answers = []
         for row, wanted in zip(rows, is_seen, strict=True):
-            segment_id, runner_up_id, margin = next(placed) if wanted else (REFUNDED.segment_id, None, None)
-            answers.append({"customer_id": row.get("customer_id"), **self._said(segment_id, runner_up_id, margin, row)})
+            place = next(placed) if wanted else _REFUNDED
+            answers.append({"customer_id": row.get("customer_id"), **self._said(place, row)})
         return answers
 
-    def _placed(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str | None, float | None]]:
-        """Segment, runner-up and margin of rows that K-means sees."""
+    def _placed(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Place]:
+        """Where rows that K-means sees stand."""
         model = self.release.model
         scores = model.score(np.array([[float(row[name]) for name in model.features] for row in rows]))
-        places = zip(scores.cluster.tolist(), scores.runner_up.tolist(), scores.margin.tolist(), strict=True)
-        for cluster, runner_up, margin in places:
-            yield model.segments[cluster].segment_id, model.segments[runner_up].segment_id, margin
+        stays = [self._stay(row.get("customer_id"), margin) for row, margin in zip(rows, scores.margin, strict=True)]
+        if max(stays) != NOWHERE:
+            scores = hold(scores, np.array(stays))
+        columns = (scores.cluster, scores.runner_up, scores.margin, scores.is_held)
+        for cluster, runner_up, margin, is_held in zip(*(column.tolist() for column in columns), strict=True):
+            yield _Place(model.segments[cluster].segment_id, model.segments[runner_up].segment_id, margin, is_held)
 
-    def _said(
-        self, segment_id: str, runner_up_id: str | None, margin: float | None, features: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
+    def _stay(self, customer_id: str | None, margin: float) -> int:
+        """The cluster a customer is held in; only near a border is it worth looking up."""
+        if customer_id is None or margin >= MARGIN_RULE:
+            return NOWHERE
+        standing = self.release.standing(customer_id)
+        return self._clusters[standing["segment_id"]] if standing and standing.get("is_held") else NOWHERE
+
+    def _said(self, place: _Place, features: Mapping[str, Any] | None) -> dict[str, Any]:
         """What a lookup and a score have in common."""
-        segment = self._segments[segment_id]
+        segment = self._segments[place.segment_id]
         known = features or {}
-        reasons: Sequence[Reason] = self._explainer.reasons(segment_id, runner_up_id, features)
+        reasons: Sequence[Reason] = self._explainer.reasons(
+            place.segment_id, place.runner_up_id, features, is_held=place.is_held
+        )
         return {
-            "segment_id": segment_id,
+            "segment_id": place.segment_id,
             "segment_name": segment.name,
             "is_rule_segment": segment.cluster is None,
-            "margin": margin,
-            "runner_up_segment_id": runner_up_id,
+            "margin": place.margin,
+            "is_held": place.is_held,
+            "runner_up_segment_id": place.runner_up_id,
             "reasons": [{"feature": reason.feature, "text": reason.text} for reason in reasons],
             "rfm": {name: known.get(name) for name in RFM},
             "other_features": {name: known.get(name) for name in self._more_features},
         }
 
     def segments(self) -> list[dict[str, Any]]:
-        """Profiles of the segments, without what is the same for all."""
+        """Profiles of the segments, without what is the same for all, with what they come from."""
         shared = ("period", "model_version")
-        return [{key: value for key, value in row.items() if key not in shared} for row in self.release.profiles]
+        return [
+            {
+                **{key: value for key, value in row.items() if key not in shared},
+                "lineage": [asdict(event) for event in self.release.model.lineage if row["segment_id"] in event.after],
+            }
+            for row in self.release.profiles
+        ]

@@ -20,7 +20,10 @@ class _Request(BaseModel):
 class FeatureRow(_Request):
     """Raw features of one customer, in business units: never scaled values or components."""
 
-    customer_id: CustomerId | None = None
+    customer_id: Annotated[
+        CustomerId | None,
+        Field(description="Passed on; and the row of a customer whom the release holds in a segment is held alike."),
+    ] = None
     recency_days: Annotated[
         Days | None, Field(description="Whole days from the last order line to as_of; null without an order.")
     ] = None
@@ -66,7 +69,7 @@ class PredictRequest(_Request):
 class Reason(BaseModel):
     """Why the customer is in this segment and not in the runner-up."""
 
-    feature: str
+    feature: Annotated[str, Field(description="What it is about: a feature, or margin.")]
     text: Annotated[str, Field(examples=["62 days since the last order; Champions: 14"])]
 
 
@@ -94,7 +97,13 @@ class Scored(BaseModel):
     segment_id: str
     segment_name: str
     is_rule_segment: Annotated[bool, Field(description="Whether a rule, not K-means, decided.")]
-    margin: Annotated[float | None, Field(description="0 at the border to the runner-up, 1 on the centroid.")]
+    margin: Annotated[
+        float | None, Field(description="0 at the border to the runner-up, 1 on the centroid; negative where is_held.")
+    ]
+    is_held: Annotated[
+        bool,
+        Field(description="Whether the margin rule keeps the customer in the segment, with the runner-up nearer."),
+    ]
     runner_up_segment_id: str | None
     reasons: list[Reason]
     rfm: dict[str, float | None]

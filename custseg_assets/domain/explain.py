@@ -21,6 +21,9 @@ RFM = ("recency_days", "frequency_orders", "monetary_net")
 
 MAX_REASONS = 3
 
+MARGIN = "margin"
+"""What a reason is about that no feature gives."""
+
 _PHRASES: Mapping[str, tuple[str, str]] = {
     "recency_days": ("{} days since the last order", ",.0f"),
     "frequency_orders": ("{} orders", ",.0f"),
@@ -43,7 +46,7 @@ FEATURES = tuple(_PHRASES)
 
 
 class Reason(NamedTuple):
-    """One reason, the feature it is about and a text such as ``62 days since the last order; Champions: 14``."""
+    """One reason: the feature it is about, or ``MARGIN``; text such as ``62 days since the last order; Champions: 14``."""
 
     feature: str
     text: str
@@ -89,23 +92,43 @@ class Explainer:
         }
 
     def reasons(
-        self, segment_id: str, runner_up_segment_id: str | None, features: Mapping[str, float | None] | None
+        self,
+        segment_id: str,
+        runner_up_segment_id: str | None,
+        features: Mapping[str, float | None] | None,
+        *,
+        is_held: bool = False,
     ) -> tuple[Reason, ...]:
         """What puts a customer in the segment and not in the runner-up, strongest first.
 
         A feature's pull is how much nearer it brings the customer to the own centroid than to the runner-up's, in
         squared standard deviations; the pulls of all features add up to the difference of the squared distances.
         The value after the runner-up's name is what is typical there: its centroid in business units.
+        Where the margin rule decided, that comes first, and then what still speaks for the segment.
 
         Args:
             segment_id: where the customer is.
             runner_up_segment_id: segment of the second nearest centroid; ``None`` in a rule segment.
             features: raw values by name; ``None`` for a customer with nothing in the window.
+            is_held: whether the margin rule keeps the customer in the segment.
         """
         if features is None or segment_id == LAPSED.segment_id:
             return (Reason("recency_days", "nothing in the observation window"),)
         if runner_up_segment_id is None:
             return (_why_refunded(features),)
+        if is_held:
+            pulls = self._pulls(segment_id, runner_up_segment_id, features)
+            return (self._why_held(segment_id, runner_up_segment_id), *pulls)[:MAX_REASONS]
+        return self._pulls(segment_id, runner_up_segment_id, features)
+
+    def _why_held(self, segment_id: str, nearer_segment_id: str) -> Reason:
+        own, nearer = self._names[segment_id], self._names[nearer_segment_id]
+        text = f"kept in {own}: nearer to {nearer} now, but by less than the margin rule asks for"
+        return Reason(MARGIN, text)
+
+    def _pulls(
+        self, segment_id: str, runner_up_segment_id: str, features: Mapping[str, float | None]
+    ) -> tuple[Reason, ...]:
         own, other = self._centroids[segment_id], self._centroids[runner_up_segment_id]
         pulls = []
         for index, (feature, mean, std) in enumerate(self._scales):

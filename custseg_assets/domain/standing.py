@@ -30,11 +30,11 @@ def standing(
     Returns:
         ``customer_id`` and ``standing``, a struct of ``segment_id``, ``since`` (key of the first snapshot of the
         unbroken stay), ``previous`` (id and name of the segment before it, null for the first), ``margin``,
-        ``runner_up_segment_id``, ``features`` (a struct; null with nothing in the window) and ``products``
-        (ids, best first).
+        ``is_held``, ``runner_up_segment_id``, ``features`` (a struct; null with nothing in the window) and
+        ``products`` (ids, best first).
     """
     now = history.filter(pl.col("period") == period).select(
-        "customer_id", "segment_id", "margin", "runner_up_segment_id"
+        "customer_id", "segment_id", "margin", "is_held", "runner_up_segment_id"
     )
     before = (
         history.join(now.select("customer_id", current_id="segment_id"), on="customer_id")
@@ -67,6 +67,7 @@ def standing(
             "since",
             "previous",
             "margin",
+            "is_held",
             "runner_up_segment_id",
             "features",
             pl.col("products").fill_null([]),

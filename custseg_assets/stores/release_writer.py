@@ -188,7 +188,7 @@ def _records(content: ReleaseContent) -> Iterator[pl.DataFrame]:
     for start in range(0, len(ids), CHUNK_CUSTOMERS):
         chunk = ids[start : start + CHUNK_CUSTOMERS]
         is_in_chunk = of_customers.is_between(pl.lit(chunk[0]), pl.lit(chunk[-1]))
-        wanted = ["period", "customer_id", "segment_id", "segment_name", "margin", "runner_up_segment_id"]
+        wanted = ["period", "customer_id", "segment_id", "segment_name", "margin", "is_held", "runner_up_segment_id"]
         rows = standing(
             history.filter(is_in_chunk).select(wanted).collect(),
             content.customer_features.filter(is_in_chunk),

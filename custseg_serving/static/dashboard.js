@@ -235,6 +235,11 @@ function markdown(text) {
 
 function fact(name, value) { return make("div", {}, make("dt", { text: name }), make("dd", { text: value })); }
 
+function distance(one) {
+  if (one.margin === null) return "decided by rule";
+  return one.is_held ? `${share(-one.margin)} beyond it, held` : share(one.margin);
+}
+
 async function find(event) {
   event.preventDefault();
   const id = byId("customer").value.trim();
@@ -246,7 +251,7 @@ async function find(event) {
       make("ul", {}, ...one.reasons.map((reason) => make("li", { text: reason.text }))),
       make("dl", { class: "facts" },
         ...Object.entries(one.rfm).map(([name, value]) => fact(FEATURES[name][0], written(name, value))),
-        fact("Distance from the border", one.margin === null ? "decided by rule" : share(one.margin))),
+        fact("Distance from the border", distance(one))),
       one.recommendations.length ? make("p", { text: "Could be offered:" }) : null,
       make("ul", {}, ...one.recommendations.map((product) => make("li", { text: `${product.product_id} ${product.description ?? ""}` })))));
   } catch (error) {
