@@ -46,7 +46,7 @@ FEATURES = tuple(_PHRASES)
 
 
 class Reason(NamedTuple):
-    """One reason: the feature it is about, or ``MARGIN``; text such as ``62 days since the last order; Champions: 14``."""
+    """What a reason is about, a feature or ``MARGIN``, and a text: ``62 days since the last order; Champions: 14``."""
 
     feature: str
     text: str

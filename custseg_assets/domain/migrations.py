@@ -4,7 +4,8 @@ A move has one cause, so the causes add up to all moves:
 
 * ``model change``: the model in force at the earlier snapshot would still have the customer in the earlier segment.
   The customer did nothing; it is a phantom move.
-* ``border``: the customer moved, but lies so near to a border that it may as well move back.
+* ``border``: the customer moved, but lies so near to a border that it may as well move back: within the margin that
+  holds customers when the model changes.
 * ``behaviour``: the customer moved, and stands clear of any border; into and out of rule segments always.
 """
 
@@ -14,14 +15,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from custseg_assets.domain.model import MARGIN_RULE
 from custseg_assets.domain.schemas import SEGMENT_MIGRATIONS
 from custseg_assets.domain.standing import transitions
 
 BEHAVIOUR, BORDER, MODEL_CHANGE = "behaviour", "border", "model change"
 CAUSES = (BEHAVIOUR, BORDER, MODEL_CHANGE)
-
-BORDER_MARGIN = 0.1
-"""Below this margin a customer is at a border: the margin up to which the margin rule holds customers too."""
 
 _MEASURES = ("recency_days", "frequency_orders", "monetary_net")
 
@@ -38,8 +37,8 @@ def migrations(
     Args:
         before: ``segment_assignments`` of the earlier snapshot.
         now: of the later one.
-        stay: ``customer_id`` and ``segment_id`` that the model in force at the earlier snapshot gives, with the
-            features of the later one.
+        stay: ``customer_id`` and ``segment_id`` that the model in force at the earlier snapshot gives, with its own
+            holds, for the features of the later one.
         features_before: ``customer_features`` of the earlier snapshot.
         features_now: of the later one.
 
@@ -78,7 +77,7 @@ def _cause() -> pl.Expr:
     return (
         pl.when(pl.col("stay_segment_id") == pl.col("from_segment_id"))
         .then(pl.lit(MODEL_CHANGE))
-        .when(~by_rule & (pl.col("margin") < BORDER_MARGIN))
+        .when(~by_rule & (pl.col("margin") < MARGIN_RULE))
         .then(pl.lit(BORDER))
         .otherwise(pl.lit(BEHAVIOUR))
         .alias("cause")

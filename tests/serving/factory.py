@@ -84,6 +84,7 @@ def make_assignments(features: pl.DataFrame, model: SegmentationModel, lapsed: S
                 "distance": float(scores.distance[0]),
                 "runner_up_segment_id": second.segment_id,
                 "margin": float(scores.margin[0]),
+                "is_held": False,
                 "model_version": model.model_version,
             }
         )
@@ -98,6 +99,7 @@ def _rule_row(period: str, customer_id: str, segment: Segment, model: Segmentati
         "segment_id": segment.segment_id,
         "segment_name": segment.name,
         "is_rule_segment": True,
+        "is_held": False,
         "model_version": model.model_version,
     }
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import polars as pl
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from custseg_assets.domain.explain import Explainer, segments_of
+from custseg_assets.domain.model import LineageEvent
 from custseg_assets.domain.schemas import SCALABLE_FEATURES
 from custseg_assets.stores.releases import current, open_release
 from custseg_serving import schemas
 from custseg_serving.answers import Answers
 from serving.conftest import StartApp
-from serving.factory import CUSTOMERS, LAPSED_CUSTOMER, make_model
+from serving.factory import CUSTOMERS, LAPSED_CUSTOMER, make_content, make_model, make_release
 
 ROW = {"recency_days": 62, "frequency_orders": 3, "monetary_net": 512.3}
 
@@ -57,6 +60,38 @@ def test_a_reason_compares_the_customer_with_what_is_typical_of_the_runner_up() 
         "3 orders; At risk: 1",
         "62 days since the last order; At risk: 153",
     ]
+
+
+def test_a_held_customer_is_told_so_and_by_what_still_speaks_for_the_segment(
+    served_home: Path, start_app: StartApp
+) -> None:
+    content = make_content()
+    held = pl.col("customer_id") == "12348"
+    # 12348 is nearest to S2; as it would stand had a rule held it in S3, where its recency belongs.
+    changed = content.assignments.with_columns(
+        segment_id=pl.when(held).then(pl.lit("S3")).otherwise("segment_id"),
+        runner_up_segment_id=pl.when(held).then(pl.lit("S2")).otherwise("runner_up_segment_id"),
+        margin=pl.when(held).then(-0.05).otherwise("margin"),
+        is_held=held,
+    )
+    make_release(served_home / "releases", replace(content, assignments=changed))
+    answer = start_app().test_client().get("/v1/customers/12348/segment").get_json()
+    assert (answer["segment_id"], answer["is_held"], answer["margin"]) == ("S3", True, -0.05)
+    assert answer["reasons"][0] == {
+        "feature": "margin",
+        "text": "kept in At risk: nearer to Promising now, but by less than the margin rule asks for",
+    }
+    schemas.LookupAnswer.model_validate(answer, strict=True, extra="forbid")
+
+
+def test_a_segments_lineage_is_told(served_home: Path, start_app: StartApp) -> None:
+    born = LineageEvent("born", (), ("S3",), "At risk (S3) is new.")
+    make_release(served_home / "releases", make_content(replace(make_model(), lineage=(born,))))
+    client = start_app().test_client()
+    assert client.get("/v1/segments/S3").get_json()["segment"]["lineage"] == [
+        {"kind": "born", "before": [], "after": ["S3"], "words": "At risk (S3) is new."}
+    ]
+    assert client.get("/v1/segments/S1").get_json()["segment"]["lineage"] == []
 
 
 @pytest.mark.parametrize("customer", [name for name, *_ in CUSTOMERS[:5]])

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.clustering import Limits, assign, choose_k, sweep, train, visible_to_kmeans
-from custseg_assets.domain.model import measure_reference
+from custseg_assets.domain.model import SegmentationModel, measure_reference
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.profiles import profile_segments
 from custseg_assets.stores.release_writer import ReleaseContent
@@ -24,14 +24,15 @@ LIMITS = Limits(min_bootstrap_ari=0.5, min_jaccard=0.3, min_share=0.02, min_cust
 
 
 def released(features: pl.DataFrame, known: pl.Series) -> tuple[ReleaseContent, pl.DataFrame]:
-    """The content of a release of real customers, by the pipeline's own functions, and their assignments."""
-    seen = features.filter(visible_to_kmeans(features, FEATURES))
-    values = seen.select(FEATURES).cast(pl.Float64).to_numpy()
-    reference = measure_reference(values, FEATURES)
-    candidates = sweep(reference.scale(values), (4, 4), LIMITS, n_bootstraps=2, n_initialisations=2, seed=1)
-    assert choose_k(candidates, LIMITS).k == 4
-    model = train(features, candidates[0].centroids, reference, PERIOD)
-    assigned = assign(features, known, model)
+    """The content of a release of real customers, by the pipeline's own functions, and their assignments.
+
+    The model is the second: the first was trained on the same customers, the second on a random half of them, so that
+    some are held.
+    """
+    first = trained(features)
+    model = trained(features.sample(fraction=0.5, seed=1), first)
+    assigned = assign(features, known, model, assign(features, known, first), first)
+    assert assigned["is_held"].any()
     now = assigned.with_columns(period=pl.lit(PERIOD)).select(schemas.SEGMENT_ASSIGNMENTS.schema.names())
     profiles = profile_segments(assigned, features, model).with_columns(period=pl.lit(PERIOD))
     content = replace(
@@ -43,6 +44,16 @@ def released(features: pl.DataFrame, known: pl.Series) -> tuple[ReleaseContent, 
         later_customers=None,
     )
     return content, assigned
+
+
+def trained(features: pl.DataFrame, champion: SegmentationModel | None = None) -> SegmentationModel:
+    """A model of four clusters, on the champion's scale where there is one."""
+    seen = features.filter(visible_to_kmeans(features, FEATURES))
+    values = seen.select(FEATURES).cast(pl.Float64).to_numpy()
+    reference = champion.reference if champion else measure_reference(values, FEATURES)
+    candidates = sweep(reference.scale(values), (4, 4), LIMITS, n_bootstraps=2, n_initialisations=2, seed=1)
+    assert choose_k(candidates, LIMITS).k == 4
+    return train(features, candidates[0].centroids, reference, PERIOD, champion)
 
 
 def agreeing(client: FlaskClient, features: pl.DataFrame, assigned: pl.DataFrame) -> int:
@@ -58,7 +69,7 @@ def agreeing(client: FlaskClient, features: pl.DataFrame, assigned: pl.DataFrame
         for expected, found in zip(part.iter_rows(named=True), looked_up, strict=True):
             answers = [found, of_score.get(expected["customer_id"], found)]
             for answer in answers:
-                for name in ("customer_id", "segment_id", "segment_name", "margin", "runner_up_segment_id"):
+                for name in ("customer_id", "segment_id", "segment_name", "margin", "is_held", "runner_up_segment_id"):
                     assert answer[name] == expected[name], (expected, answer)
             assert found["reasons"] == answers[-1]["reasons"]
             n_agreeing += 1
@@ -75,6 +86,22 @@ def test_lookup_score_and_assignment_agree_for_every_real_customer(
     content, assigned = released(features, everybody["customer_id"].cast(pl.String))
     make_release(served_home / "releases", content)
     assert agreeing(start_app().test_client(), features, assigned) == assigned.height > 4_000
+
+
+def test_without_the_id_a_held_customers_row_is_scored_as_anybodys(
+    shared: Path, served_home: Path, start_app: StartApp
+) -> None:
+    features = pl.read_parquet(shared / "goldens" / "customer_features_2011-12-01_6m.parquet").with_columns(
+        pl.col("customer_id").cast(pl.String), pl.col(FEATURES[:2]).cast(pl.Int64)
+    )
+    content, assigned = released(features, features["customer_id"])
+    make_release(served_home / "releases", content)
+    held = assigned.filter("is_held")
+    rows = features.join(held.select("customer_id"), on="customer_id").sort("customer_id").select(FEATURES).to_dicts()
+    scored = start_app().test_client().post("/v1/score", json={"customers": rows}).get_json()["customers"]
+    assert [one["segment_id"] for one in scored] == held["runner_up_segment_id"].to_list()
+    assert [one["margin"] for one in scored] == (-held["margin"]).to_list()
+    assert not any(one["is_held"] for one in scored)
 
 
 def test_parity_is_really_compared(shared: Path, served_home: Path, start_app: StartApp) -> None:

@@ -62,8 +62,11 @@ def test_a_release_can_be_opened_again_while_it_is_open(tmp_path: Path) -> None:
 
 def test_since_is_the_first_snapshot_of_the_unbroken_stay() -> None:
     history = pl.DataFrame(
-        [(f"2011-0{number}-01", "a", segment, segment.lower(), 0.5, "X") for number, segment in enumerate("ABAA", 1)],
-        schema=["period", "customer_id", "segment_id", "segment_name", "margin", "runner_up_segment_id"],
+        [
+            (f"2011-0{number}-01", "a", segment, segment.lower(), 0.5, False, "X")
+            for number, segment in enumerate("ABAA", 1)
+        ],
+        schema=["period", "customer_id", "segment_id", "segment_name", "margin", "is_held", "runner_up_segment_id"],
         orient="row",
     )
     features = pl.DataFrame({"customer_id": ["a"], "recency_days": [1]})

@@ -73,7 +73,8 @@ def _moved(stores: Stores, key: str) -> pl.DataFrame:
     two = _snapshots(stores, key)
     if two is None:
         return SEGMENT_MIGRATIONS.schema.to_frame().drop("period")
-    stay = assign(two.features_now, two.now["customer_id"], stores.provenance.model_in_force(two.before_key))
+    earlier_model = stores.provenance.model_in_force(two.before_key)
+    stay = assign(two.features_now, two.now["customer_id"], earlier_model, two.before, earlier_model)
     return migrations(two.before, two.now, stay, two.features_before, two.features_now)
 
 
