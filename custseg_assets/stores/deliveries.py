@@ -37,6 +37,7 @@ _CONTENT = (*MAPPED_NAMES, UNREADABLE)
 _STORED = RAW_TRANSACTIONS.schema.names()[1:]
 _UNDATED = ""
 _CURRENT = "current.json"
+_FILE = "file"
 _WRITING_PREFIX = ".writing-"
 _ROWS_PER_GROUP = 1 << 17
 _HASH_SEEDS = (20101201, 20111209)
@@ -292,16 +293,20 @@ class DeliveryStore:
             cadence: how long a period is.
         """
         wanted = frozenset(keys)
-        frames = [RAW_TRANSACTIONS.schema.to_frame(eager=False)]
-        for delivery in _in_order(deliveries):
-            held = {key_of(period_start(delivery.day_of(day), cadence)) for day in delivery.days} & wanted
-            if held:
-                period = pl.col("invoiced_at").dt.truncate(_TRUNCATION[cadence]).dt.date().cast(pl.String)
-                filed_under = key_of(period_start(delivery.first_date, cadence))
-                lines = self._lines_of(delivery).filter(_within(held, filed_under, cadence))
-                lines = lines.with_columns(period.fill_null(filed_under).alias("period"))
-                frames.append(lines.select(RAW_TRANSACTIONS.schema.names()))
-        return pl.concat(frames)
+        held = [one for one in _in_order(deliveries) if wanted & _keys_of(one, cadence)]
+        names = RAW_TRANSACTIONS.schema.names()
+        if not held:
+            return RAW_TRANSACTIONS.schema.to_frame(eager=False)
+        # One scan of all files: a plan with hundreds of them costs more than reading them does.
+        paths = [str(self.root / f"{one.id}.parquet") for one in held]
+        filed_under = [key_of(period_start(one.first_date, cadence)) for one in held]
+        files = pl.LazyFrame({_FILE: paths, "source_file": [one.name for one in held], "filed_under": filed_under})
+        has_undated = any(_UNDATED in one.days for one in held)
+        lines = pl.scan_parquet(paths, include_file_paths=_FILE).filter(_within(wanted, cadence, has_undated))
+        period = pl.col("invoiced_at").dt.truncate(_TRUNCATION[cadence]).dt.date().cast(pl.String)
+        lines = lines.join(files, on=_FILE, how="left", maintain_order="left")
+        lines = lines.with_columns(period=period.fill_null(pl.col("filed_under")))
+        return lines.filter(pl.col("period").is_in(sorted(wanted))).select(names)
 
     def _lines_of(self, delivery: Delivery) -> pl.LazyFrame:
         lines = pl.scan_parquet(self.root / f"{delivery.id}.parquet")
@@ -427,16 +432,19 @@ def _parts(digest: str) -> list[int]:
     return [int(digest[at : at + 16], 16) for at in range(0, len(digest), 16)]
 
 
-def _within(keys: Iterable[str], filed_under: str, cadence: Cadence) -> pl.Expr:
-    """Whether a line belongs to one of the periods; neighbours make one range, for row-group statistics."""
+def _keys_of(delivery: Delivery, cadence: Cadence) -> set[str]:
+    return {key_of(period_start(delivery.day_of(day), cadence)) for day in delivery.days}
+
+
+def _within(keys: Iterable[str], cadence: Cadence, has_undated: bool) -> pl.Expr:
+    """Whether a line may belong to one of the periods; neighbours make one range, for row-group statistics."""
     ranges: list[tuple[date, date]] = []
     for start in sorted(start_of(key) for key in keys):
         follows = bool(ranges) and ranges[-1][1] == start
         ranges.append((ranges.pop()[0] if follows else start, shift(start, 1, cadence)))
     at = pl.col("invoiced_at")
     within = [(at >= pl.lit(start, pl.Datetime("us"))) & (at < pl.lit(end, pl.Datetime("us"))) for start, end in ranges]
-    undated = [at.is_null()] if filed_under in keys else []
-    return pl.any_horizontal(*within, *undated)
+    return pl.any_horizontal(*within, *([at.is_null()] if has_undated else []))
 
 
 def _content_of(delivery: Delivery) -> frozenset[tuple[str, tuple[int, str]]]:

@@ -1,0 +1,167 @@
+"""Drop a log into a landing folder, file by file and out of order, and see that the home ends as with the whole log.
+
+usage: python benchmarks/arrival_test.py --log online_retail.csv.gz --command .venv/bin/custseg [--kills 20]
+
+The log is cut into daily files. They come in shuffled order and in batches, ten of them twice, some of those under
+another name, and five with wrong lines first. After every batch ``custseg run`` makes what is out of date; runs are
+killed at moments spread over the arrival, and the next run goes on. The truth is one run on the whole log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable
+
+from benchmarks.kill_test import killed_run
+
+N_TWICE, N_CORRECTED = 10, 5
+_TABLES = ("raw_transactions", "clean_transactions", "rejected_transactions", "customer_features")
+_SOURCE = ("source_file", "source_row")
+
+
+@dataclass(frozen=True)
+class DroppedFile:
+    """A file that is dropped.
+
+    Attributes:
+        name: of the file.
+        lines: what it holds.
+    """
+
+    name: str
+    lines: pl.DataFrame
+
+    def write_to(self, folder: Path) -> None:
+        """Drop it, as a careful sender does: under a name that is not taken in, then under its own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f"{self.name}.part"
+        self.lines.write_csv(unfinished)
+        unfinished.rename(folder / self.name)
+
+
+def batches(log: pl.DataFrame, n_batches: int, seed: int) -> list[list[DroppedFile]]:
+    """The log in daily files, in a shuffled order; a file's second coming is in a later batch than its first.
+
+    Args:
+        log: Online Retail, all columns as text.
+        n_batches: how many times files come, at least two.
+        seed: of the order.
+    """
+    rng = random.Random(seed)
+    by_day = log.with_columns(day=pl.col("InvoiceDate").str.slice(0, 10)).partition_by(
+        "day", as_dict=True, include_key=False
+    )
+    days = {str(day): lines for (day,), lines in by_day.items()}
+    # The last day is one of the wrong ones, so that a period comes that goes again.
+    *others, last = sorted(days)
+    chosen = rng.sample(others, N_TWICE + N_CORRECTED - 1)
+    wrong, twice = [*chosen[N_TWICE:], last], chosen[:N_TWICE]
+    dropped: list[list[DroppedFile]] = [[] for _ in range(n_batches)]
+    for day, lines in days.items():
+        name = f"{day}.csv"
+        first, second = sorted(rng.sample(range(n_batches), 2))
+        if day in wrong:
+            dropped[first].append(DroppedFile(name, _spoiled(lines)))
+            dropped[second].append(DroppedFile(name, lines))
+        else:
+            dropped[first].append(DroppedFile(name, lines))
+        if day in twice:
+            again = name if twice.index(day) % 2 else f"copy of {name}"
+            dropped[second].append(DroppedFile(again, lines))
+    for batch in dropped:
+        rng.shuffle(batch)
+    return dropped
+
+
+def _spoiled(lines: pl.DataFrame) -> pl.DataFrame:
+    """The same with a line less, another quantity, and a line that is dated 40 days later."""
+    at = pl.int_range(pl.len())
+    later = pl.col("InvoiceDate").str.to_datetime().dt.offset_by("40d").dt.to_string("%Y-%m-%d %H:%M:%S")
+    return lines.with_columns(
+        Quantity=pl.when(at == 0).then(pl.lit("77")).otherwise("Quantity"),
+        InvoiceDate=pl.when(at == 1).then(later).otherwise("InvoiceDate"),
+    ).head(-1)
+
+
+def differences(home: Path, truth: Path, tables: Sequence[str] = _TABLES) -> list[str]:
+    """Partitions that two homes do not have alike, but for the file and row that a line came from."""
+    found = []
+    for name in tables:
+        left, right = (_partitions(one / "tables" / name) for one in (home, truth))
+        found += [f"table {name}: partition {key} is not in both" for key in sorted(left.keys() ^ right.keys())]
+        common = sorted(left.keys() & right.keys())
+        found += [f"table {name}: partition {key} differs" for key in common if not left[key].equals(right[key])]
+    return found
+
+
+def _partitions(folder: Path) -> dict[str, pl.DataFrame]:
+    if not DeltaTable.is_deltatable(str(folder)):
+        return {}
+    parts = pl.read_delta(str(folder)).drop(_SOURCE, strict=False).partition_by("period", as_dict=True)
+    return {str(key): part.sort(part.columns) for (key,), part in parts.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the whole test; 0 where the home ended as with the whole log."""
+    arguments = _arguments(argv)
+    command = [*shlex.split(arguments.command), "run"]
+    rng = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="arrival-test-") as folder:
+        truth, home = Path(folder) / "whole", Path(folder) / "landed"
+        started = time.monotonic()
+        _run([*command, "--source", str(arguments.log.absolute())], truth)
+        duration = time.monotonic() - started
+        print(f"a whole run takes {duration:.1f} s")
+        arriving = batches(pl.read_csv(arguments.log, infer_schema=False), arguments.batches, arguments.seed)
+        for number, batch in enumerate(arriving):
+            for file in batch:
+                file.write_to(home / "landing")
+            n_kills = (number + 1) * arguments.kills // len(arriving) - number * arguments.kills // len(arriving)
+            for _ in range(n_kills):
+                seconds = rng.uniform(0.5, duration)
+                said = killed_run(command, home, seconds)
+                print(f"  batch {number + 1}: killed after {seconds:.1f} s: {said}")
+            started = time.monotonic()
+            _run(command, home)
+            print(f"batch {number + 1}: {len(batch)} files, taken in and made in {time.monotonic() - started:.1f} s")
+        every = sorted(path.name for path in (truth / "tables").iterdir())
+        found = differences(home, truth, every)
+        print(*(f"FAIL {one}" for one in found), sep="\n")
+        print(f"{len(found)} differences in {len(every)} tables; {_cpu_seconds():.0f} CPU s")
+    return int(bool(found))
+
+
+def _run(command: Sequence[str], home: Path) -> None:
+    subprocess.run(command, env={**os.environ, "CUSTSEG_HOME": str(home)}, check=True, capture_output=True)
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Drop a log into a landing folder file by file, and compare.")
+    parser.add_argument("--log", type=Path, required=True, help="Online Retail as csv or csv.gz")
+    parser.add_argument("--command", required=True, help="the custseg command")
+    parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=20111209)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
