@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from custseg_assets.domain import drift_report
 from custseg_assets.domain.periods import Cadence, Lookback
+from custseg_assets.domain.promotion import PromotionLimits
 from custseg_assets.domain.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, SCALABLE_FEATURES
 from custseg_assets.errors import BadInputError
@@ -31,7 +32,7 @@ DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
 
-_RETRAIN = RetrainRules()
+_RETRAIN, _PROMOTION = RetrainRules(), PromotionLimits()
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -212,6 +213,20 @@ class RetrainSettings(_Section):
         return RetrainRules(**self.model_dump())
 
 
+class PromotionSettings(_Section):
+    """What a challenger must keep, and what counts as better; see ``PromotionLimits``."""
+
+    min_validity_gain: Share = _PROMOTION.min_validity_gain
+    max_validity_loss: Share = _PROMOTION.max_validity_loss
+    min_fit_gain: Share = _PROMOTION.min_fit_gain
+    min_coverage_gain: Share = _PROMOTION.min_coverage_gain
+    min_same_segment: Share = _PROMOTION.min_same_segment
+
+    def limits(self) -> PromotionLimits:
+        """The same for the domain."""
+        return PromotionLimits(**self.model_dump())
+
+
 class TrackingSettings(_Section):
     """Where MLflow keeps runs and models; an SQLite file in the home without a URI."""
 
@@ -254,6 +269,7 @@ class Settings(_Section):
     recommendations: RecommendationSettings = RecommendationSettings()
     drift: DriftSection = DriftSection()
     retrain: RetrainSettings = RetrainSettings()
+    promotion: PromotionSettings = PromotionSettings()
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
     automation: AutomationSettings = AutomationSettings()

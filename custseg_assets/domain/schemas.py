@@ -450,6 +450,19 @@ PROMOTION_DECISION = Table(
         Column("decision", TEXT, "PROMOTE, HOLD or REJECT."),
         Column("reasons", TEXT, "JSON list of reasons in words."),
         Column("champion_before", TEXT, "Model that was in force.", True),
+        Column("decided_by", TEXT, "gate, or the name of the person who decided."),
+        Column(
+            "comparison",
+            TEXT,
+            "JSON of the figures of champion and challenger on the same data; null where nothing was compared.",
+            True,
+            (
+                "segmentation_model.model_json",
+                "model_candidates.inertia",
+                f"{_F}.*",
+                *_from(_CLEAN, *_MONEY, "customer_id"),
+            ),
+        ),
     ),
 )
 

@@ -7,13 +7,15 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from custseg_assets.defs.assets.judging import judged
 from custseg_assets.defs.assets.publishing import bullets, picture, publish, spec_of, table_preview
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores, TrainingRun
 from custseg_assets.domain import clustering, training
+from custseg_assets.domain.comparison import Comparison
 from custseg_assets.domain.model import SegmentationModel
 from custseg_assets.domain.model_card import model_card
-from custseg_assets.domain.promotion import PromotionVerdict, judge_challenger
+from custseg_assets.domain.promotion import GATE, PromotionVerdict
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     MODEL_CANDIDATES,
@@ -117,7 +119,15 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
             spec_of(
                 PROMOTION_DECISION,
                 group="model",
-                deps=[dg.AssetDep("segmentation_model")],
+                deps=[
+                    dg.AssetDep(name, partition_mapping=layout.until)
+                    for name in (
+                        "segmentation_model",
+                        "customer_features",
+                        "clean_transactions",
+                        "rejected_transactions",
+                    )
+                ],
                 kinds={"mlflow", "deltalake"},
             )
         ],
@@ -127,16 +137,18 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
     def promotion_decision(
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[TrainingRun]
     ) -> dg.MaterializeResult:
-        decided = [(key, _verdict(stores, key)) for key in context.partition_keys]
-        for key, verdict in decided:
+        decided = [(key, *judged(stores, key)) for key in context.partition_keys]
+        for key, verdict, _ in decided:
             # An earlier snapshot trained later does not take over from the model in force now.
             is_newest = all(promoted <= key for promoted, _ in stores.provenance.champions)
             if verdict.decision == "PROMOTE" and is_newest:
                 stores.registry.promote(stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"].item())
-        rows = pl.concat([_decision_row(stores, key, verdict) for key, verdict in decided])
-        _, newest = decided[-1]
+        rows = pl.concat([_decision_row(stores, *one) for one in decided])
+        _, newest, comparison = decided[-1]
         mlflow.end("FINISHED", decision=newest.decision)
         shown = {"decision": newest.decision, "reasons": bullets(newest.reasons)}
+        if comparison:
+            shown["comparison"] = dg.MetadataValue.json(json.loads(comparison.to_json()))
         return publish(context, stores, PROMOTION_DECISION, [(context.partition_keys, rows)], metadata=shown)
 
     return [model_candidates, segmentation_model, promotion_decision]
@@ -171,20 +183,7 @@ def _nothing(context: dg.AssetExecutionContext, stores: Stores, table: Table) ->
     return publish(context, stores, table, [(context.partition_keys, empty)], metadata={"model": "none was trained"})
 
 
-def _verdict(stores: Stores, key: str) -> PromotionVerdict:
-    champion = stores.provenance.champion_before(key)
-    candidates = stores.tables.read(MODEL_CANDIDATES, [key])
-    challenger = stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"]
-    if candidates.is_empty() and champion:
-        return PromotionVerdict("HOLD", (f"No challenger was trained on this snapshot; {champion[1]} stays in force.",))
-    return judge_challenger(
-        challenger.item() if len(challenger) else None,
-        training.choice_in_words(candidates),
-        champion[1] if champion else None,
-    )
-
-
-def _decision_row(stores: Stores, key: str, verdict: PromotionVerdict) -> pl.DataFrame:
+def _decision_row(stores: Stores, key: str, verdict: PromotionVerdict, comparison: Comparison | None) -> pl.DataFrame:
     champion = stores.provenance.champion_before(key)
     challenger = stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"].to_list()
     fields = {
@@ -193,6 +192,8 @@ def _decision_row(stores: Stores, key: str, verdict: PromotionVerdict) -> pl.Dat
         "decision": verdict.decision,
         "reasons": json.dumps(verdict.reasons, ensure_ascii=False),
         "champion_before": champion[1] if champion else None,
+        "decided_by": GATE,
+        "comparison": comparison.to_json() if comparison else None,
     }
     return pl.DataFrame([fields], schema=PROMOTION_DECISION.schema)
 
