@@ -137,8 +137,7 @@ class Replay:
             scheduled_execution_time=self._now.replace(tzinfo=UTC),
             repository_def=definitions.get_repository_def(),
         )
-        schedule = definitions.get_schedule_def(_SCHEDULE)
-        ticked = schedule.evaluate_tick(context)
+        ticked = definitions.get_repository_def().get_schedule_def(_SCHEDULE).evaluate_tick(context)
         for request in ticked.run_requests or ():
             yield self._run(definitions, request, f"schedule {_SCHEDULE}")
         yield from self._sensors()
@@ -155,9 +154,9 @@ class Replay:
     def _one_run(self) -> Iterator[str]:
         for name in _SENSORS:
             definitions = self._loaded()
-            sensor = definitions.get_sensor_def(name)
-            context = dg.build_sensor_context(instance=self._engine.instance, definitions=definitions)
-            for request in sensor.evaluate_tick(context).run_requests or ():
+            loaded = definitions.get_repository_def()
+            context = dg.build_sensor_context(instance=self._engine.instance, repository_def=loaded)
+            for request in loaded.get_sensor_def(name).evaluate_tick(context).run_requests or ():
                 if request.run_key not in self._asked:
                     self._asked.add(str(request.run_key))
                     yield self._run(definitions, request, f"sensor {name}")
