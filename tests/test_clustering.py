@@ -248,6 +248,15 @@ def test_the_model_in_force_is_a_start_and_of_equally_good_fits_the_one_that_is_
     assert warm.inertia == pytest.approx(scratch.inertia, rel=WARM_START_SLACK)
 
 
+def test_from_a_start_the_fit_goes_no_further_than_to_almost_the_best():
+    # Even from 0 to 1 the best centroids are 0.25 and 0.75. From 0.2 and 0.66 the border is 0.43, so a step leads to
+    # 0.215 and 0.715, 2.9 % above the best inertia; the next, from the border 0.465, to 0.2325 and 0.7325, 0.7 % above.
+    matrix = np.linspace(0, 1, 2_001)[:, None]
+    found = sweep(matrix, (2, 2), LIMITS, **ONCE, start=np.array([[0.2], [0.66]]))[0]
+    assert np.allclose(found.centroids, [[0.7325], [0.2325]], atol=0.003)
+    assert np.allclose(sweep(matrix, (2, 2), LIMITS, **ONCE)[0].centroids, [[0.75], [0.25]], atol=0.003)
+
+
 def test_a_start_that_is_stuck_with_more_than_a_hundredth_more_inertia_is_not_taken():
     matrix = heaps(60, 60, 60)
     # Two centroids share the first heap, and one has to do for the other two: K-means never gets out of that.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -17,8 +18,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from polars.testing import assert_frame_equal
 
+from benchmarks import identity as benchmark
 from custseg_assets.domain import identity
+from custseg_assets.domain.cleaning import CleaningRules, classify, clean_lines
 from custseg_assets.domain.clustering import assign
+from custseg_assets.domain.demo import generate_demo
+from custseg_assets.domain.features import (
+    bought_products,
+    customer_features,
+    customer_totals,
+    order_parts,
+    spend_by_period,
+)
 from custseg_assets.domain.identity import inherit
 from custseg_assets.domain.model import (
     LineageEvent,
@@ -29,6 +40,8 @@ from custseg_assets.domain.model import (
     model_from_json,
     version_of,
 )
+from custseg_assets.domain.periods import window_of
+from tests.conftest import RealTables
 
 LINE = ScalingReference(("monetary_net",), (0.0,), (1.0,), 1)
 NAMES = ("Champions", "Loyal", "Steady", "New", "Lost")
@@ -286,3 +299,32 @@ def test_with_one_model_throughout_nobody_is_ever_held(history: list[list[float]
         now = placed(customers, LATER, before, LATER)
         assert_frame_equal(now, placed(customers, LATER))
         before = now
+
+
+def first_snapshot(clean: pl.DataFrame, key: str) -> pl.DataFrame:
+    """``customer_features`` of six months."""
+    lines, window = nw.from_native(clean.lazy()), window_of(key, clean["period"].min(), 6, "monthly")
+    parts = order_parts(lines)
+    totals = customer_totals(parts, bought_products(lines), window).collect("polars").to_native()
+    return customer_features(totals, spend_by_period(parts, window).collect("polars").to_native(), window)
+
+
+def assert_hardly_anybody_moves(features: pl.DataFrame) -> None:
+    moves = benchmark.phantom_moves(features, k=4, n_refits=4)
+    assert moves[benchmark.HELD].mean() <= 0.01
+    assert moves[benchmark.HELD].max() <= 0.03
+    assert moves[benchmark.NUMBERS].mean() > 0.2
+    assert moves[benchmark.HELD].mean() < moves[benchmark.WARM].mean() < moves[benchmark.MATCHED].mean()
+
+
+def test_refits_on_unchanged_customers_of_the_demo_move_hardly_anybody():
+    lines = generate_demo().with_columns(
+        pl.col("invoiced_at").dt.strftime("%Y-%m-01").alias("period"), pl.lit("demo").alias("source_file")
+    )
+    rules = CleaningRules(1, (), "C")
+    clean = clean_lines(classify(nw.from_native(lines.lazy()), rules), rules).collect("polars").to_native()
+    assert_hardly_anybody_moves(first_snapshot(clean, "2024-06-01"))
+
+
+def test_refits_on_unchanged_customers_of_the_real_shop_move_hardly_anybody(real_tables: RealTables):
+    assert_hardly_anybody_moves(first_snapshot(real_tables.clean, "2011-06-01"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from dagster import AssetKey, DagsterInstance
@@ -24,6 +26,8 @@ from polars.testing import assert_frame_equal
 from benchmarks import kill_test
 from custseg_assets.definitions import build_defs
 from custseg_assets.domain import features
+from custseg_assets.domain.clustering import assign, train
+from custseg_assets.domain.model import SegmentationModel, model_from_json
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     MODEL_CANDIDATES,
@@ -486,6 +490,50 @@ def metadata_of(home: Path, name: str) -> Mapping[str, Any]:
 
 def dg_instance(home: Path) -> DagsterInstance:
     return DagsterInstance.from_config(str(home / "dagster"))
+
+
+def test_another_model_in_force_holds_whom_it_places_near_a_border_and_the_release_says_so(
+    copy: Path, source: Path
+) -> None:
+    key, before_key = SNAPSHOTS[-1], SNAPSHOTS[-2]
+    features = frames_of(copy, "customer_features")[key]
+    champion, challenger = promote_a_neighbour(copy, key, features, frames_of(copy, "segment_assignments")[before_key])
+    outcome = custseg(copy, "run", "--source", source, config=QUICK)
+    assert outcome.status == 0, outcome.err
+    assigned = frames_of(copy, "segment_assignments")
+    assert assigned[key]["model_version"].unique().to_list() == [challenger.model_version]
+    expected = assign(features, assigned[key]["customer_id"], challenger, assigned[before_key], champion)
+    assert_frame_equal(assigned[key].drop("period").sort("customer_id").select(expected.columns), expected)
+    held = expected.filter("is_held")
+    assert held.height > 0
+    root = copy / "releases"
+    release = releases.open_release(root, releases.current(root) or "")
+    assert (release.standing(held["customer_id"][0]) or {})["is_held"]
+    assert custseg(copy, "run", "--source", source, config=QUICK).status == 0
+    assert_frame_equal(frames_of(copy, "segment_assignments")[key], assigned[key])
+
+
+def promote_a_neighbour(
+    home: Path, key: str, features: pl.DataFrame, before: pl.DataFrame
+) -> tuple[SegmentationModel, SegmentationModel]:
+    """Put a model in force with a centroid drawn to another until somebody is held; returns the two models."""
+    tables = TableStore(home / "tables")
+    row = tables.read(SEGMENTATION_MODEL).row(0, named=True)
+    champion = model_from_json(row["model_json"])
+    centroids = np.array(champion.centroids)
+    for own, other, share in itertools.product(range(champion.k), range(champion.k), np.linspace(0.02, 0.6, 30)):
+        moved = centroids.copy()
+        moved[own] += share * (centroids[other] - centroids[own])
+        challenger = train(features, moved.tolist(), champion.reference, key, champion)
+        if assign(features, features["customer_id"], challenger, before, champion)["is_held"].any():
+            break
+    changed = {"period": key, "model_version": challenger.model_version, "model_json": challenger.to_json()}
+    tables.write(SEGMENTATION_MODEL, pl.DataFrame([row | changed], schema=SEGMENTATION_MODEL.schema), {key: 1})
+    decided = tables.read(PROMOTION_DECISION, [key]).with_columns(
+        decision=pl.lit("PROMOTE"), model_version=pl.lit(challenger.model_version)
+    )
+    tables.write(PROMOTION_DECISION, decided, {key: 1})
+    return champion, challenger
 
 
 def settings_of(home: Path, config: str = QUICK) -> Settings:

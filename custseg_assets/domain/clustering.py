@@ -51,8 +51,11 @@ SILHOUETTE_SLACK = 0.05
 """How much of the best silhouette one may give up for more segments. On eight monthly snapshots of Online Retail
 5 % chooses four every time; 0 % would twice choose three, and 10 % once five and once six."""
 WARM_START_SLACK = 0.01
-"""How much more inertia the fit that starts from the model in force may have than one from scratch. More than that, and
-it is stuck where the clusters used to be."""
+"""How much more inertia than a fit from scratch one may have that starts from the model in force; it goes no further
+from there than that takes, and where no way leads there, the fit from scratch is taken. K-means' optima are flat: on
+resamples of the unchanged customers of Online Retail the centroids in force have 0.4 % more inertia than the best,
+and going all the way to it would move up to 6 % of the customers, also with the margin rule."""
+WARM_START_STEPS = 100
 RULE = (
     f"the largest eligible k whose silhouette is at least {1 - SILHOUETTE_SLACK:.0%} of the best eligible one: more "
     "segments tell a marketer more as long as customers lie as well in them"
@@ -175,8 +178,8 @@ def sweep(
     """Try every number of clusters and measure how good and how stable it is.
 
     Stability is that of refits from scratch on bootstrap resamples of the customers, compared on all customers.
-    Where as many clusters are tried as the model in force has, its centroids are one more start, and preferred: of two
-    almost equally good fits that moves fewer customers.
+    Where as many clusters are tried as the model in force has, the fit starts from its centroids and stops as soon as
+    it is almost as good as the one from scratch: of all fits that are, it moves few customers.
 
     Args:
         matrix: shape (customers, features), on the model's scale.
@@ -239,8 +242,7 @@ def _tried(
         if len(sample) < len(rows):
             fitted = _fit(rows, k, 1, rng, start=fitted.cluster_centers_)
         if start is not None:
-            warm = _fit(rows, k, 1, rng, start=start)
-            fitted = warm if warm.inertia_ <= (1 + WARM_START_SLACK) * fitted.inertia_ else fitted
+            fitted = _from_start(rows, start, (1 + WARM_START_SLACK) * fitted.inertia_) or fitted
         centroids, labels = _in_order(fitted)
         seen = _drawn(rows, SILHOUETTE_SAMPLE, rng)
         sizes = np.bincount(labels, minlength=k)
@@ -285,6 +287,20 @@ def _fit(rows: Matrix, k: int, n_init: int, rng: np.random.Generator, start: Mat
         # A resample with fewer distinct rows than k leaves clusters empty: that is instability, and is counted as such.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return estimator.fit(rows)
+
+
+def _from_start(rows: Matrix, start: Matrix, inertia: float) -> KMeans | None:
+    """The fewest steps of K-means from a start that reach an inertia; ``None`` where they end above it."""
+    from sklearn.cluster import KMeans
+
+    for _ in range(WARM_START_STEPS):
+        fitted = KMeans(len(start), init=start, n_init=1, max_iter=1, random_state=0).fit(rows)
+        if fitted.inertia_ <= inertia:
+            return fitted
+        if np.array_equal(fitted.cluster_centers_, start):
+            return None
+        start = fitted.cluster_centers_
+    return None
 
 
 def _in_order(fitted: KMeans) -> tuple[Matrix, Labels]:
