@@ -1,6 +1,6 @@
 """Drop a log into a landing folder, file by file and out of order, and see that the home ends as with the whole log.
 
-usage: python benchmarks/arrival_test.py --log online_retail.csv.gz --command .venv/bin/custseg [--kills 20]
+usage: python -m benchmarks.arrival_test --log online_retail.csv.gz --command .venv/bin/custseg [--kills 20]
 
 The log is cut into daily files. They come in shuffled order and in batches, ten of them twice, some of those under
 another name, and five with wrong lines first. After every batch ``custseg run`` makes what is out of date; runs are
