@@ -37,13 +37,15 @@ TABLES_OF_JOB: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One Dagster run: a job over a range of partitions."""
+    """One Dagster run: a job over a range of partitions, or one that has none."""
 
     job: str
-    first_key: str
-    last_key: str
+    first_key: str | None = None
+    last_key: str | None = None
 
     def __str__(self) -> str:
+        if self.first_key is None:
+            return self.job
         span = self.first_key if self.first_key == self.last_key else f"{self.first_key} … {self.last_key}"
         return f"{self.job} {span}"
 

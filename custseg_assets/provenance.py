@@ -42,6 +42,10 @@ CODE_VERSIONS: Mapping[str, str] = dict.fromkeys(
         "drift_report",
         "retrain_decision",
         "serving_release",
+        "prediction_log",
+        "rejected_predictions",
+        "prediction_traffic",
+        "prediction_drift",
     ),
     "1",
 ) | {"segment_assignments": "2"}

@@ -18,6 +18,7 @@ from custseg_assets.provenance import Provenance
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home, replace_text
+from custseg_assets.stores.prediction_log import waiting
 from custseg_assets.stores.tables import TableStore
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Runner:
         return Provenance(self.settings, self.deliveries, self.tables)
 
     def run(self, through: date | None = None) -> int:
-        """Take the source in and make every partition that is out of date.
+        """Take the source in and make every partition that is out of date; then take in what the service recorded.
 
         Args:
             through: stop at the period that holds this day; the source's last without it.
@@ -58,8 +59,11 @@ class Runner:
         """
         with self.home.locked():
             last_key = self.take_in(through)
-            abandoned = self._execute_abandoned()
-            return len(abandoned) + len(self.follow(last_key, last_key))
+            n_runs = len(self._execute_abandoned()) + len(self.follow(last_key, last_key))
+            if waiting(self.home.prediction_log):
+                self._execute(Stage("prediction_log"))
+                n_runs += 1
+            return n_runs
 
     def take_in(self, through: date | None = None) -> str:
         """Read the source and what has landed, and make it the home's; see ``Intake.take_in``."""

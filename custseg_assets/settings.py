@@ -227,6 +227,12 @@ class PromotionSettings(_Section):
         return PromotionLimits(**self.model_dump())
 
 
+class PredictionSettings(_Section):
+    """How long the service's prediction log is kept."""
+
+    keep_days: Annotated[int, Field(ge=14)] = 400
+
+
 class TrackingSettings(_Section):
     """Where MLflow keeps runs and models; an SQLite file in the home without a URI."""
 
@@ -270,6 +276,7 @@ class Settings(_Section):
     drift: DriftSection = DriftSection()
     retrain: RetrainSettings = RetrainSettings()
     promotion: PromotionSettings = PromotionSettings()
+    predictions: PredictionSettings = PredictionSettings()
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
     automation: AutomationSettings = AutomationSettings()

@@ -122,6 +122,7 @@ class Gateway:
         except ApiError as error:
             body, status, more = error.body(), error.status, error.headers
         except Exception:
+            # Flask turns a fault of its views into the one shape of error; nothing outside does that for this layer.
             log.exception("request %s failed", environ[REQUEST_ID])
             body, status = internal_error().body(), 500
         headers = [("Content-Type", JSON), ("Content-Length", str(len(body))), *more.items()]

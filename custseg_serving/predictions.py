@@ -2,7 +2,8 @@
 
 A worker appends to one ``*.jsonl.open`` file of its own and finishes it, by renaming it to ``*.jsonl``, when it is
 large or old enough; ``*.jsonl`` files are whole and never change. A batch is appended, made durable, then counted as
-written. What a killed worker left open is cut after its last whole line and finished when a worker starts.
+written. What a killed worker left open is cut after its last whole line and finished when a worker starts. How many
+records were lost, and why, is a line of its own in front of the next that can be written.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +71,7 @@ class PredictionLog:
         self._settings, self._metrics = settings, metrics
         self._file: _OpenFile | None = None
         self._alarmed_at = float("-inf")
+        self._untold: Counter[str] = Counter()
         self._drain: Drain[bytes] = Drain(
             "prediction-log",
             self._write,
@@ -101,14 +104,17 @@ class PredictionLog:
                 self._file = None
 
     def _write(self, lines: Sequence[bytes]) -> None:
-        if lines:
+        if lines or self._untold:
+            told = [_dropped_line(n_records, reason) for reason, n_records in sorted(self._untold.items())]
             try:
                 if self._file is None:
                     self._file = _OpenFile(self._settings.prediction_log)
-                self._file.append(b"".join(lines))
+                self._file.append(b"".join([*told, *lines]))
             except OSError as error:
-                self._drop(len(lines), "disk", error)
+                if lines:
+                    self._drop(len(lines), "disk", error)
             else:
+                self._untold.clear()
                 self._metrics.count_written(len(lines))
         if self._file is not None and self._is_due(self._file):
             self._file.finish()
@@ -121,6 +127,7 @@ class PredictionLog:
 
     def _drop(self, n_records: int, reason: str, error: OSError | None = None) -> None:
         self.n_dropped += n_records
+        self._untold[reason] += n_records
         self._metrics.count_dropped(n_records, reason)
         if time.monotonic() - self._alarmed_at >= _ALARM_EVERY_SECONDS:
             self._alarmed_at = time.monotonic()
@@ -185,6 +192,12 @@ def _finish(path: Path) -> Path:
     final = path.with_name(path.name.removesuffix(".open"))
     path.rename(final)
     return final
+
+
+def _dropped_line(n_records: int, reason: str) -> bytes:
+    """The record of records that were lost."""
+    fields = {"format": RECORD_FORMAT, "at": instant(time.time()), "kind": "dropped", "outcome": reason}
+    return to_json({**fields, "n_dropped": n_records}) + b"\n"
 
 
 def _line(prediction: Prediction) -> bytes:

@@ -146,6 +146,32 @@ _SOUND = {
         model_version="m-1",
         n_customers=5,
     ),
+    "prediction_log": rows(
+        "prediction_log",
+        {"source_line": 1, "customer_id": "a"},
+        {"source_line": 2, "customer_id": "b", "margin": None, "segment_id": "R2", "is_rule_segment": True},
+        {"source_line": 3, "kind": "score"},
+        {"source_line": 4, "outcome": "unknown", **dict.fromkeys(("segment_id", "is_rule_segment", "answer"))},
+        {
+            "source_line": 5,
+            "kind": "dropped",
+            "outcome": "disk",
+            "n_dropped": 3,
+            **dict.fromkeys(("request_id", "latency_ms", "release_id", "model_version")),
+        },
+        source_file="a.jsonl",
+        at=datetime(2011, 5, 1, 9),
+        kind="lookup",
+        request_id="r-1",
+        latency_ms=1.5,
+        release_id="r-2011-04-01-00000000",
+        model_version="m-1",
+        outcome="found",
+        segment_id="S1",
+        is_rule_segment=False,
+        margin=0.2,
+        answer="{}",
+    ),
 }
 
 SPOILED: list[tuple[str, str, int, dict[str, Any]]] = [
@@ -203,6 +229,13 @@ SPOILED: list[tuple[str, str, int, dict[str, Any]]] = [
     ("drift_report", "verdict_known", 2, {"verdict": "fine"}),
     ("drift_report", "alerts_match_scores", 0, {"is_alert": True}),
     ("drift_report", "alerts_match_scores", 2, {"is_alert": False}),
+    ("prediction_log", "records_identified", 4, {"source_line": 1}),
+    ("prediction_log", "records_identified", 0, {"at": None}),
+    ("prediction_log", "answers_traceable", 0, {"kind": "guess"}),
+    ("prediction_log", "answers_traceable", 3, {"model_version": None}),
+    ("prediction_log", "answers_traceable", 2, {"segment_id": None}),
+    ("prediction_log", "values_possible", 0, {"latency_ms": -1.0}),
+    ("prediction_log", "values_possible", 2, {"monetary_net": NOT_A_NUMBER}),
 ]
 
 
@@ -298,6 +331,12 @@ def test_half_the_lines_without_a_customer_are_a_shop_and_more_are_a_mistake() -
     known, unknown = {"customer_id": "a"}, {"customer_id": None}
     assert check(raw_lines(known, known, unknown, unknown), "raw_transactions")["values_readable"].success
     assert not check(raw_lines(known, unknown, unknown), "raw_transactions")["values_readable"].success
+
+
+def test_some_lookups_of_nobody_are_usual_and_more_than_half_are_a_mistake() -> None:
+    frame = sound("prediction_log")
+    assert check(frame, "prediction_log")["customers_known"].success
+    assert not check(spoil(frame, 0, {"outcome": "unknown"}), "prediction_log")["customers_known"].success
 
 
 def test_values_that_are_wrong_together_are_shown_together() -> None:

@@ -15,6 +15,17 @@ from custseg_assets.pictures import monitoring, segments
 from custseg_assets.pictures.look import segment_colour, segment_order
 
 PNG = b"\x89PNG\r\n\x1a\n"
+TRAFFIC = pl.DataFrame(
+    {
+        "period": ["2011-06-01", "2011-06-02", "2011-06-02", "2011-06-02", "2011-06-02"],
+        "kind": ["lookup", "lookup", "lookup", "score", "dropped"],
+        "model_version": ["m-1", "m-1", "m-2", "m-2", None],
+        "n_requests": [100, 60, 40, 7, 0],
+        "latency_p50_ms": [1.0, 1.1, 1.3, 2.0, None],
+        "latency_p95_ms": [2.0, 2.1, 1.9, 3.0, None],
+        "latency_p99_ms": [9.0, 8.0, 12.5, 20.0, None],
+    }
+)
 LIMITS = {"bootstrap_ari": 0.8, "worst_jaccard": 0.6, "smallest_share": 0.02}
 
 CANDIDATES = pl.DataFrame(
@@ -135,6 +146,7 @@ NORMAL: dict[str, Callable[[], bytes]] = {
     "migration_matrix": lambda: segments.migration_matrix(MOVES),
     "drift_over_time": lambda: monitoring.drift_over_time(REPORTS),
     "distribution_change": lambda: monitoring.distribution_change(change_of(4)),
+    "latency_over_time": lambda: monitoring.latency_over_time(TRAFFIC),
     "rejections": lambda: monitoring.rejections(REJECTED, KEPT, ["2011-02-01"]),
 }
 NONE_ELIGIBLE = blank(CANDIDATES, "silhouette", "worst_jaccard").with_columns(
@@ -175,6 +187,9 @@ UNUSUAL: dict[str, Callable[[], bytes]] = {
     "correlations below zero": lambda: monitoring.distribution_change(
         Change("correlation a × b: 0.50 → -0.20", "", Distribution("correlation", ("a × b",), (0.5,), (-0.2,), False))
     ),
+    "nothing asked": lambda: monitoring.latency_over_time(TRAFFIC.clear()),
+    "one day": lambda: monitoring.latency_over_time(TRAFFIC.head(1)),
+    "only losses": lambda: monitoring.latency_over_time(TRAFFIC.filter(pl.col("kind") == "dropped")),
     "no rows": lambda: monitoring.rejections(REJECTED.clear(), KEPT.clear()),
     "no row rejected": lambda: monitoring.rejections(REJECTED.clear(), KEPT),
     "everything rejected for an unknown reason": lambda: monitoring.rejections(
@@ -276,6 +291,14 @@ def test_scores_nearest_to_their_threshold_are_kept_when_there_are_too_many() ->
     )
     figure = monitoring.drift_over_time_figure(reports)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [f"S{n_scores - 1 - place}" for place in range(12)]
+
+
+def test_a_day_with_two_models_shows_the_slower_one() -> None:
+    lookups = monitoring.latency_over_time_figure(TRAFFIC).axes[0]
+    assert lookups.get_title(loc="left") == "lookup: 200 requests"
+    assert {line.get_gid(): list(line.get_ydata()) for line in lookups.lines} == {
+        "99 %": [9.0, 12.5], "95 %": [2.0, 2.1], "50 %": [1.0, 1.3],
+    }  # fmt: skip
 
 
 def test_cells_show_medians_and_are_coloured_by_their_ratio_to_all() -> None:

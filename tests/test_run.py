@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     MODEL_CANDIDATES,
     PROMOTION_DECISION,
+    SEGMENT_ASSIGNMENTS,
     SEGMENTATION_MODEL,
 )
 from custseg_assets.domain.standing import moves
@@ -621,3 +622,44 @@ def unfinished_runs(home: Path) -> list[str]:
     assert experiment is not None
     found = registry.client().search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
     return running + [run.info.run_id for run in found]
+
+
+def test_a_run_takes_in_what_the_service_recorded_and_says_what_was_asked(copy: Path) -> None:
+    """Lookups and scores of a real service on the home, dated back to the week before last so that it is over."""
+    from custseg_serving.app import create_app
+    from custseg_serving.settings import ServingSettings
+
+    application = create_app(ServingSettings(copy))
+    client = application.test_client()
+    assigned = TableStore(copy / "tables").read(SEGMENT_ASSIGNMENTS, SNAPSHOTS[-1:])
+    for customer in [*assigned["customer_id"], "nobody"]:
+        client.get(f"/v1/customers/{customer}/segment")
+    row = {"recency_days": 3, "frequency_orders": 2, "monetary_net": 90.0}
+    assert client.post("/v1/score", json={"customers": [row, row]}).status_code == 200
+    application.extensions["custseg"].stop()
+    folder = copy / "prediction_log"
+    day = (datetime.now(UTC).date() - timedelta(days=14)).isoformat()
+    for path in folder.glob("*.jsonl"):
+        records = [{**json.loads(line), "at": f"{day}T10:00:00.000Z"} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(record) + "\n" for record in [*records, {"not": "a record"}]))
+
+    outcome = custseg(copy, "run", config=QUICK)
+    assert outcome.status == 0, outcome.err
+    assert "check rejected_predictions.lines_readable failed" in outcome.err
+    assert not list(folder.iterdir())
+    n_asked = assigned.height + 1 + 2
+    assert custseg(copy, "export", "prediction_log", "--out", copy / "log.csv").out.endswith(
+        f": {n_asked} rows of prediction_log\n"
+    )
+    found = pl.read_csv(copy / "log.csv", infer_schema=False).filter(kind="lookup", outcome="found")
+    both = found.join(assigned, on="customer_id")
+    assert both.height == assigned.height
+    assert both["segment_id"].to_list() == both["segment_id_right"].to_list()
+    traffic = frames_of(copy, "prediction_traffic")[day].select("kind", "n_requests", "n_found", "n_unknown")
+    assert traffic.rows() == [("lookup", assigned.height + 1, assigned.height, 1), ("score", 1, 2, 0)]
+    [(week, drift)] = frames_of(copy, "prediction_drift").items()
+    assert week <= day
+    assert set(drift["model_version"]) == set(assigned["model_version"])
+    assert drift["n_customers"][0] == assigned.filter(~pl.col("is_rule_segment")).height + 2
+    assert len(frames_of(copy, "rejected_predictions")) == 1
+    assert custseg(copy, "run", config=QUICK).out.startswith("\nNothing has changed")

@@ -58,4 +58,9 @@ def every_job() -> list[Job]:
             config={"ops": {"model_candidates": {"config": {"retrain": True}}}},
             description="Train a challenger on the newest snapshot, out of process, and hold it against the champion.",
         ),
+        dg.define_asset_job(
+            "prediction_log",
+            selection=["prediction_log", "rejected_predictions", "prediction_traffic", "prediction_drift"],
+            description="Take the service's prediction log in, and look at what was asked and how it was answered.",
+        ),
     ]

@@ -24,6 +24,7 @@ from custseg_assets.domain.model import (
     LAPSED,
     NOWHERE,
     REFUNDED,
+    RFM,
     Matrix,
     ScalingReference,
     SegmentationModel,
@@ -31,7 +32,7 @@ from custseg_assets.domain.model import (
     nearest,
     version_of,
 )
-from custseg_assets.domain.naming import RFM, name_segments
+from custseg_assets.domain.naming import name_segments
 from custseg_assets.errors import BadInputError
 
 if TYPE_CHECKING:

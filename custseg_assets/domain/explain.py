@@ -17,8 +17,6 @@ RULE_SEGMENTS = (REFUNDED, LAPSED)
 RULE_FEATURES = ("frequency_orders", "monetary_net")
 """What decides, beside the model's features, whether K-means sees a customer at all."""
 
-RFM = ("recency_days", "frequency_orders", "monetary_net")
-
 MAX_REASONS = 3
 
 MARGIN = "margin"

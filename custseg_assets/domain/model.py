@@ -16,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 MODEL_FORMAT = 1
+RFM = ("recency_days", "frequency_orders", "monetary_net")
+"""What segments are named by and answers speak of, whatever features a model was fitted on."""
+
 MARGIN_RULE = 0.1
 """The margin from which on a customer follows another model into another segment; with less it stays where it was."""
 NOWHERE = -1

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from custseg_assets.domain.model import Matrix, Segment
 
-RFM = ("recency_days", "frequency_orders", "monetary_net")
-
 LOWEST, HIGHEST = 1.0, 5.0
 
 

@@ -5,7 +5,7 @@ Dagster's column schema, the export, the docs and the column lineage read them f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -528,6 +528,102 @@ RETRAIN_DECISION = Table(
     ),
 )
 
+PREDICTION_LOG = Table(
+    "prediction_log",
+    "One row per answer the service gave about a customer, and one where it says that it lost records.",
+    (
+        Column("period", TEXT, "Partition key: UTC day of the request."),
+        Column("source_file", TEXT, "File of the service that the record came in."),
+        Column("source_line", WHOLE, "Line in that file, from 1."),
+        Column("at", INSTANT, "When it was answered, UTC."),
+        Column("kind", TEXT, "lookup, score, or dropped: the service lost records here."),
+        Column("request_id", TEXT, "Request it was part of; several records share one in a batch.", True),
+        Column("key_id", TEXT, "Key that asked; null without keys.", True),
+        Column("latency_ms", REAL, "Time to answer the request, in milliseconds.", True),
+        Column("release_id", TEXT, "Release it was answered from.", True),
+        Column("model_version", TEXT, "Model it was answered by.", True),
+        Column("outcome", TEXT, "found, unknown or too_new; why they were lost, where kind is dropped."),
+        Column("customer_id", TEXT, "Who was asked for; null in a score without an id.", True),
+        Column("segment_id", TEXT, "Segment that was answered; null unless found.", True),
+        Column("is_rule_segment", FLAG, "Whether a rule, not K-means, decided; null unless found.", True),
+        Column("margin", REAL, "Margin that was answered.", True),
+        Column("recency_days", REAL, "Days since the last order that the answer rests on.", True),
+        Column("frequency_orders", REAL, "Orders that it rests on.", True),
+        Column("monetary_net", REAL, "Net spend that it rests on, in currency.", True),
+        Column("other_features", TEXT, "JSON of the model's features beyond those.", True),
+        Column("answer", TEXT, "JSON of the whole answer about the customer; null unless found.", True),
+        Column("n_dropped", WHOLE, "Records lost; null unless kind is dropped.", True),
+    ),
+    ("source_file", "source_line"),
+)
+
+REJECTED_PREDICTIONS = Table(
+    "rejected_predictions",
+    "One row per line of the service's prediction log that is no record, with the reason.",
+    (
+        Column("period", TEXT, "Partition key: UTC day the file was finished."),
+        Column("source_file", TEXT, "File of the service that the line came in."),
+        Column("source_line", WHOLE, "Line in that file, from 1."),
+        Column("reason", TEXT, "Why the line is no record."),
+        Column("content", TEXT, "The line; bytes that are no UTF-8 as backslash escapes."),
+    ),
+    ("source_file", "source_line"),
+)
+
+_P = "prediction_log"
+
+PREDICTION_TRAFFIC = Table(
+    "prediction_traffic",
+    "One row per day, kind of question and model: how much was asked, what came of it, how long it took.",
+    (
+        Column("period", TEXT, "Partition key: UTC day of the requests."),
+        Column("kind", TEXT, "lookup, score or dropped.", lineage=_from(_P, "kind")),
+        Column(
+            "model_version",
+            TEXT,
+            "Model that answered; null where records were lost.",
+            True,
+            _from(_P, "model_version"),
+        ),
+        Column("n_requests", WHOLE, "Requests.", lineage=_from(_P, "request_id")),
+        *(
+            Column(f"n_{outcome}", WHOLE, f"Answers about customers: {outcome}.", lineage=_from(_P, "outcome"))
+            for outcome in ("found", "unknown", "too_new")
+        ),
+        Column("n_dropped", WHOLE, "Records that the service lost.", lineage=_from(_P, "n_dropped")),
+        *(
+            Column(
+                f"latency_p{percent}_ms",
+                REAL,
+                f"Time within which {percent} % of the requests were answered, in milliseconds.",
+                True,
+                _from(_P, "latency_ms", "request_id"),
+            )
+            for percent in (50, 95, 99)
+        ),
+    ),
+    ("kind", "model_version"),
+)
+
+_ASKED = _from(_P, "customer_id", "recency_days", "frequency_orders", "monetary_net", "other_features", "segment_id")
+
+PREDICTION_DRIFT = Table(
+    "prediction_drift",
+    "One row per score: the customers asked about in a week against those the answering model was trained on.",
+    (
+        Column("period", TEXT, "Partition key: Monday of the week of the requests, UTC."),
+        *(
+            replace(column, description="Customers asked about whom K-means sees, each counted once.", lineage=_ASKED)
+            if column.name == "n_customers"
+            else replace(column, description="Model that answered.", lineage=_from(_P, "model_version"))
+            if column.name == "model_version"
+            else replace(column, lineage=_ASKED if column.name == "score" else ())
+            for column in DRIFT_REPORT.columns[1:]
+        ),
+    ),
+    ("model_version", "score_name", "subject"),
+)
+
 
 def scaled_features_table(features: tuple[str, ...]) -> Table:
     """The matrix K-means sees; its columns follow the configured features.
@@ -583,5 +679,9 @@ def tables(features: tuple[str, ...]) -> dict[str, Table]:
         PRODUCT_RECOMMENDATIONS,
         DRIFT_REPORT,
         RETRAIN_DECISION,
+        PREDICTION_LOG,
+        REJECTED_PREDICTIONS,
+        PREDICTION_TRAFFIC,
+        PREDICTION_DRIFT,
     )
     return {table.name: table for table in every}

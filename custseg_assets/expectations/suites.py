@@ -36,10 +36,12 @@ MAX_SCALED_MEAN = 1.0
 
 MIN_SHARE_WITH_CUSTOMER = 0.5
 MIN_SHARE_READABLE = 0.99
+MIN_SHARE_FOUND = 0.5
 EARLIEST_DATE = datetime(1990, 1, 1)
 """Web shops have no older lines; spreadsheets' and Unix' zero dates are older."""
 
 VERDICTS = ("stable", "watch", "breach", "not enough data")
+PREDICTION_KINDS = ("lookup", "score", "dropped")
 RULE_NAMES = (REFUNDED.name, LAPSED.name)
 
 
@@ -90,6 +92,7 @@ EXAMPLE_KEYS: Mapping[str, tuple[str, ...]] = {
     "segment_assignments": ("period", "customer_id", "segment_id"),
     "segment_migrations": ("period", "customer_id", "from_segment_id", "to_segment_id", "cause"),
     "drift_report": ("period", "score_name", "subject"),
+    "prediction_log": ("period", "source_file", "source_line", "kind", "outcome"),
 }
 """Columns that tell which row an example is; its keys are the tables that have suites."""
 
@@ -225,6 +228,7 @@ def groups_for(table: str, settings: Settings, rules: CleaningRules | None = Non
         "segment_assignments": partial(_assignments, settings.model.k_range[0]),
         "segment_migrations": _migrations,
         "drift_report": _drift,
+        "prediction_log": _predictions,
     }
     return (_columns_present(table, settings), *of_table[table]())
 
@@ -244,7 +248,7 @@ def _columns_present(table: str, settings: Settings) -> ExpectationGroup:
         table,
         "The columns are those declared; whatever reads the table would fail on others, or ignore them.",
         "error",
-        table != "rejected_transactions",
+        table not in ("rejected_transactions", "prediction_log"),
         (rule,),
     )
 
@@ -585,5 +589,60 @@ def _drift() -> list[ExpectationGroup]:
                 _not_less("threshold", "score", where=_Where("is_alert", "==", False), or_equal=False),
             ],
             "Scores that reach their threshold alert, and no others.",
+        ),
+    ]
+
+
+def _predictions() -> list[ExpectationGroup]:
+    """Nothing here blocks: what was answered was answered, and a record that is odd must be kept to be looked at."""
+    table = "prediction_log"
+    is_lookup, is_found = _Where("kind", "==", "lookup"), _Where("outcome", "==", "found")
+    is_answer = _Where("kind", "!=", "dropped")
+    return [
+        _group(
+            table,
+            "records_identified",
+            [*_present("period", "source_file", "source_line", "at"), _unique("source_file", "source_line")],
+            "A record was taken in twice or cannot be traced: requests would be counted wrongly.",
+            blocks=False,
+        ),
+        _group(
+            table,
+            "answers_traceable",
+            [
+                _one_of("kind", PREDICTION_KINDS),
+                *_present("request_id", "latency_ms", "release_id", "model_version", where=is_answer),
+                *_present("segment_id", "is_rule_segment", "answer", where=is_found),
+            ],
+            "An answer does not say which request, release or model it belongs to, or what it was.",
+            blocks=False,
+        ),
+        _group(
+            table,
+            "values_possible",
+            [
+                *_between(0, None, "latency_ms", "recency_days", "frequency_orders"),
+                *_between(-1, 1, "margin"),
+                *_between(-MAX_AMOUNT, MAX_AMOUNT, "monetary_net"),
+            ],
+            "An answer rests on a value that no customer can have: the application sends something else than features.",
+            "warning",
+        ),
+        _group(
+            table,
+            "customers_known",
+            [
+                _rule(
+                    f"outcome is found in at least {MIN_SHARE_FOUND:.0%} of the rows",
+                    "ExpectColumnValuesToBeInSet",
+                    ["outcome"],
+                    is_lookup,
+                    column="outcome",
+                    value_set=["found"],
+                    mostly=MIN_SHARE_FOUND,
+                )
+            ],
+            "Most lookups are of customers nobody knows: probably the application writes ids in another form.",
+            "warning",
         ),
     ]

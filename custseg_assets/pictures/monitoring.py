@@ -125,6 +125,78 @@ def _labels(periods: Sequence[str]) -> list[str]:
     return [period.removesuffix("-01") if is_monthly else period for period in periods]
 
 
+_LATENCIES = (
+    ("latency_p99_ms", look.ALERT, "99 %"),
+    ("latency_p95_ms", look.GREY, "95 %"),
+    ("latency_p50_ms", look.ACCENT, "50 %"),
+)
+_MAX_DAYS = 60
+
+
+def latency_over_time(traffic: pl.DataFrame) -> bytes:
+    """Within what time the service answered 50, 95 and 99 % of the requests, day by day, by kind of question.
+
+    Args:
+        traffic: rows of the ``prediction_traffic`` table.
+    """
+    return look.render(latency_over_time_figure, traffic)
+
+
+def latency_over_time_figure(traffic: pl.DataFrame) -> Figure:
+    """The figure of ``latency_over_time``."""
+    # Where two models answered on a day, the slower one's time is drawn.
+    by_day = (
+        traffic.filter(pl.col("n_requests") > 0)
+        .group_by("kind", "period")
+        .agg(pl.col("n_requests").sum(), *(pl.col(name).max() for name, _, _ in _LATENCIES))
+        .sort("kind", "period")
+    )
+    if by_day.is_empty():
+        return look.nothing_to_show("Time to answer", "nothing has been asked yet.")
+    days = by_day["period"].unique().sort().to_list()[-_MAX_DAYS:]
+    kinds = by_day["kind"].unique().sort().to_list()
+    newest = by_day.filter(pl.col("period") == days[-1]).sort("n_requests", descending=True)
+    figure = look.new_figure(
+        f"On {days[-1]} 99 % of {look.number(newest['n_requests'][0])} requests ({newest['kind'][0]}) were answered within "
+        f"{look.number(newest['latency_p99_ms'][0])} ms",
+        f"Milliseconds within which that share of a day's requests was answered, {days[0]} to {days[-1]}, UTC.",
+        2.2,
+    )
+    pitch = (look.WIDTH - 0.3) / len(kinds)
+    for place, kind in enumerate(kinds):
+        axes = look.panel(figure, 0.55 + place * pitch, 0.35, pitch - 1.2, 1.6)
+        mine = by_day.filter(pl.col("kind") == kind, pl.col("period").is_in(days))
+        axes.set_title(f"{kind}: {look.number(mine['n_requests'].sum())} requests", loc="left", weight="bold", size=9)
+        _latency_lines(axes, mine, days)
+    return figure
+
+
+def _latency_lines(axes: Axes, by_day: pl.DataFrame, days: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    at = [days.index(day) for day in by_day["period"]]
+    for name, colour, label in _LATENCIES:
+        values = by_day[name].to_numpy()
+        axes.plot(at, values, "-o", color=colour, linewidth=1.3, markersize=3, gid=label)
+        axes.annotate(
+            f"{label}: {look.number(values[-1])}",
+            (at[-1], values[-1]),
+            (6, 0),
+            textcoords="offset points",
+            color=look.INK if colour == look.GREY else colour,
+            size=8,
+            va="center",
+            annotation_clip=False,
+        )
+    axes.set_ylim(0, 1.1 * by_day["latency_p99_ms"].max())
+    axes.set_xlim(-0.5, max(len(days), 2) - 0.5)
+    axes.set_xticks([0, len(days) - 1] if len(days) > 1 else [0], [days[0], days[-1]] if len(days) > 1 else days)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(axis="y")
+    axes.tick_params(length=0)
+    axes.set_ylabel("ms")
+
+
 _BAR, _PITCH = 0.36, 0.3
 """Height of a bar, in parts; height of a part, in inches."""
 _MAX_PARTS = 24

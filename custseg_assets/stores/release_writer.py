@@ -12,9 +12,8 @@ from typing import Any
 import lmdb
 import polars as pl
 
-from custseg_assets.domain.explain import RFM
 from custseg_assets.domain.migrations import CAUSES
-from custseg_assets.domain.model import SegmentationModel
+from custseg_assets.domain.model import RFM, SegmentationModel
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.standing import moves, standing
 from custseg_assets.stores import releases

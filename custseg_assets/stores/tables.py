@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -63,8 +64,7 @@ class TableStore:
         Raises:
             ValueError: the frame's columns or types are not the table's, or it has rows of other partitions.
         """
-        if frame.schema != table.schema:
-            raise ValueError(f"{table.name}: got columns {dict(frame.schema)}, expected {dict(table.schema)}")
+        _require_columns(table, frame)
         others = set(frame["period"].unique()) - set(fingerprints)
         if others:
             raise ValueError(f"{table.name}: rows of {sorted(others)}, expected only {sorted(fingerprints)}")
@@ -82,6 +82,57 @@ class TableStore:
                 app_transactions=[Transaction(key, version) for key, version in sorted(fingerprints.items())]
             ),
         )
+
+    def append(self, table: Table, frame: pl.DataFrame) -> None:
+        """Add rows next to those that are there, in one commit.
+
+        Raises:
+            ValueError: the frame's columns or types are not the table's.
+        """
+        _require_columns(table, frame)
+        self.root.mkdir(parents=True, exist_ok=True)
+        opened = self._open(table.name)
+        write_deltalake(
+            opened or str(self.root / table.name),
+            frame,
+            mode="append",
+            partition_by=["period"],
+            description=table.description if opened is None else None,
+        )
+
+    def remove_before(self, table: Table, key: str) -> list[str]:
+        """Remove the partitions of a table that is appended to whose keys are smaller; returns those keys."""
+        gone = [old for old in self.sizes(table) if old < key]
+        if gone and (opened := self._open(table.name)):
+            opened.delete(_is_one_of(gone))
+        return gone
+
+    def tidy(self, table: Table, keys: Iterable[str]) -> None:
+        """Make one file of the many that appending left in some partitions, and free what is no longer read.
+
+        Files of earlier versions stay for Delta's usual week, for who reads them now or wants to go back.
+        """
+        opened = self._open(table.name)
+        if opened is None:
+            return
+        n_files = Counter(self._files(opened)["period"])
+        crowded = [key for key in keys if n_files[key] > 1]
+        if crowded:
+            opened.optimize.compact(partition_filters=[("period", "in", crowded)])
+        opened.vacuum(dry_run=False)
+
+    def sizes(self, table: Table) -> dict[str, int]:
+        """How many rows each partition has, oldest first; from Delta's log alone, no data are read."""
+        opened = self._open(table.name)
+        if opened is None:
+            return {}
+        counted = self._files(opened).group_by("period").agg(pl.col("num_records").sum()).sort("period")
+        return dict(counted.iter_rows())
+
+    @staticmethod
+    def _files(opened: DeltaTable) -> pl.DataFrame:
+        files = pl.DataFrame(opened.get_add_actions(flatten=True))
+        return files.select(pl.col("partition.period").alias("period"), pl.col("num_records").cast(pl.Int64))
 
     def forget(self, table: Table, keys: Iterable[str]) -> None:
         """Empty partitions that the source no longer has, and what they were made from."""
@@ -127,6 +178,11 @@ class TableStore:
         """The table's Delta version, which counts its commits; ``None`` where there is no table."""
         opened = self._open(name)
         return opened.version() if opened else None
+
+
+def _require_columns(table: Table, frame: pl.DataFrame) -> None:
+    if frame.schema != table.schema:
+        raise ValueError(f"{table.name}: got columns {dict(frame.schema)}, expected {dict(table.schema)}")
 
 
 def _is_one_of(keys: Iterable[str]) -> str:

@@ -76,7 +76,9 @@ def test_a_full_disk_costs_records_but_no_answer_and_is_told(
     client.get("/v1/customers/12347/segment")
     wait_until(lambda: metric(client, "custseg_predictions_written_total") == 2)
     stop(client.application)
-    assert [one["customer_id"] for one in records(served_home / "prediction_log")] == ["12347", "12347"]
+    found = records(served_home / "prediction_log")
+    assert [one.get("customer_id", one["kind"]) for one in found] == ["12347", "dropped", "12347"]
+    assert (found[1]["outcome"], found[1]["n_dropped"]) == ("disk", 1)
 
 
 def test_a_full_queue_drops_and_counts_and_never_waits() -> None:

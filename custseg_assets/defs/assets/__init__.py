@@ -18,8 +18,12 @@ def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]
     from custseg_assets.defs.assets.migrations import migration_assets
     from custseg_assets.defs.assets.model import model_assets
     from custseg_assets.defs.assets.monitoring import monitoring_assets
+    from custseg_assets.defs.assets.predictions import prediction_assets
     from custseg_assets.defs.assets.release import release_assets
     from custseg_assets.defs.assets.segments import segment_assets
 
     groups = (ingest_assets, feature_assets, model_assets, segment_assets, migration_assets, monitoring_assets)
-    return [asset for group in groups for asset in group(layout, settings)] + release_assets()
+    return [asset for group in groups for asset in group(layout, settings)] + [
+        *prediction_assets(settings),
+        *release_assets(),
+    ]

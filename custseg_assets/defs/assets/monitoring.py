@@ -8,7 +8,15 @@ from dataclasses import asdict
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import bullets, in_batches, picture, publish, spec_of, table_preview
+from custseg_assets.defs.assets.publishing import (
+    bullets,
+    in_batches,
+    in_words,
+    picture,
+    publish,
+    spec_of,
+    table_preview,
+)
 from custseg_assets.defs.assets.soundness import unsound_in_window
 from custseg_assets.defs.checks import check_specs
 from custseg_assets.defs.partitions import Layout
@@ -71,7 +79,7 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
         reports = stores.tables.read(DRIFT_REPORT)
         verdicts = reports.select("period", "verdict", "reasons").unique().sort("period", descending=True)
         shown = {
-            "verdicts": table_preview(verdicts.with_columns(_in_words(pl.col("reasons")))),
+            "verdicts": table_preview(verdicts.with_columns(in_words(pl.col("reasons")))),
             "over_time": picture("drift scores against their thresholds", drift_over_time(reports)),
             **_changes(measured[-1]),
         }
@@ -102,7 +110,7 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
         shown = {
             "decision": newest["decision"].item(),
             "reasons": bullets(json.loads(newest["reasons"].item())),
-            "decisions": table_preview(decisions.with_columns(_in_words(pl.col("reasons")))),
+            "decisions": table_preview(decisions.with_columns(in_words(pl.col("reasons")))),
         }
         return result._replace(metadata={**result.metadata, **shown})
 
@@ -157,11 +165,6 @@ def _changes(report: DriftReport) -> dict[str, dg.MarkdownMetadataValue]:
         f"change_{place}": picture(f"reference and current {name}", distribution_change(change))
         for place, (name, change) in enumerate(itertools.islice(first.items(), MAX_CHANGES_SHOWN), start=1)
     }
-
-
-def _in_words(sentences: pl.Expr) -> pl.Expr:
-    """A column of JSON lists of sentences as text."""
-    return sentences.str.json_decode(pl.List(pl.String)).list.join("; ")
 
 
 def _reference(stores: Stores, key: str) -> DriftReference:

@@ -143,21 +143,25 @@ def publish(
             asset_key=table.name,
             partition_key=key,
         )
-    features = stores.settings.model.features
-    lineage = column_lineage(table, features)
-    words = {"column_lineage": lineage_in_words(table, features)} if lineage.deps_by_column else {}
     return dg.MaterializeResult(
         asset_key=table.name,
-        metadata={
-            "dagster/row_count": stores.tables.scan(table).select(pl.len()).collect().item(),
-            "dagster/column_lineage": lineage,
-            **words,
-            "delta_version": stores.tables.version_of(table.name),
-            **(metadata or {}),
-        },
+        metadata={**facts(stores, table), **(metadata or {})},
         data_version=_data_version(context, table.name, before, versions),
         check_results=examination.results(),
     )
+
+
+def facts(stores: Stores, table: Table) -> dict[str, Any]:
+    """What is shown of every table as it stands: rows, version, and which columns its columns are computed from."""
+    features = stores.settings.model.features
+    lineage = column_lineage(table, features)
+    words = {"column_lineage": lineage_in_words(table, features)} if lineage.deps_by_column else {}
+    return {
+        "dagster/row_count": stores.tables.scan(table).select(pl.len()).collect().item(),
+        "dagster/column_lineage": lineage,
+        **words,
+        "delta_version": stores.tables.version_of(table.name),
+    }
 
 
 def _data_version(
@@ -221,6 +225,11 @@ def table_preview(frame: pl.DataFrame, n_rows: int = 12) -> dg.MarkdownMetadataV
     lines = [" | ".join(shown.columns), " | ".join("---" for _ in shown.columns)]
     lines += [" | ".join(_cell(value) for value in row) for row in shown.iter_rows()]
     return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))
+
+
+def in_words(sentences: pl.Expr) -> pl.Expr:
+    """A column of JSON lists of sentences as text."""
+    return sentences.str.json_decode(pl.List(pl.String)).list.join("; ")
 
 
 def _cell(value: object) -> str:
