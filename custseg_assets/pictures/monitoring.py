@@ -156,9 +156,9 @@ def latency_over_time_figure(traffic: pl.DataFrame) -> Figure:
     days = by_day["period"].unique().sort().to_list()[-_MAX_DAYS:]
     kinds = by_day["kind"].unique().sort().to_list()
     newest = by_day.filter(pl.col("period") == days[-1]).sort("n_requests", descending=True)
+    n_requests, slowest = look.number(newest["n_requests"][0]), look.number(newest["latency_p99_ms"][0])
     figure = look.new_figure(
-        f"On {days[-1]} 99 % of {look.number(newest['n_requests'][0])} requests ({newest['kind'][0]}) were answered within "
-        f"{look.number(newest['latency_p99_ms'][0])} ms",
+        f"On {days[-1]} 99 % of {n_requests} requests ({newest['kind'][0]}) were answered within {slowest} ms",
         f"Milliseconds within which that share of a day's requests was answered, {days[0]} to {days[-1]}, UTC.",
         2.2,
     )
