@@ -58,7 +58,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         from custseg_serving.app import create_app
         from custseg_serving.service import Shared
 
-        return create_app(self.settings, Shared(self._counts, SharedDigests(self._folder)), self._worker)
+        return create_app(
+            self.settings, Shared(self._counts, SharedDigests(self._folder), hashes_ahead=True), self._worker
+        )
 
     def serve(self) -> None:
         """Serve until told to stop; then every request that has begun is answered."""

@@ -43,10 +43,12 @@ class Shared:
     Attributes:
         counts: of each key's requests.
         digest: gives a file's SHA-256.
+        hashes_ahead: whether releases are hashed before they are pointed to.
     """
 
     counts: RequestCounts = field(default_factory=lambda: RequestCounts(1))
     digest: Callable[[Path], str] = sha256_of
+    hashes_ahead: bool = False
 
 
 class Service:
@@ -63,7 +65,9 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.access = AccessControl(settings, shared.counts, worker)
-        self.active = ActiveRelease(settings.releases, settings.poll_seconds, self.metrics, shared.digest)
+        self.active = ActiveRelease(
+            settings.releases, settings.poll_seconds, self.metrics, shared.digest, hashes_ahead=shared.hashes_ahead
+        )
         self.predictions = PredictionLog(settings, self.metrics)
         self.access_log = AccessLog()
 

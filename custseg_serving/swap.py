@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -9,7 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from custseg_assets.stores.releases import MANIFEST, DamagedReleaseError, current, open_release, sha256_of
+from custseg_assets.stores.releases import (
+    MANIFEST,
+    DamagedReleaseError,
+    current,
+    open_release,
+    releases,
+    sha256_of,
+    verify,
+)
 from custseg_serving.answers import Answers
 from custseg_serving.telemetry import Metrics
 
@@ -40,28 +49,41 @@ class ActiveRelease:
         poll_seconds: how often to look.
         metrics: where takeovers and refusals are counted.
         digest: gives a file's SHA-256.
+        hashes_ahead: whether new releases are hashed before ``CURRENT`` names them; only where ``digest`` remembers.
     """
 
     def __init__(
-        self, root: Path, poll_seconds: float, metrics: Metrics, digest: Callable[[Path], str] = sha256_of
+        self,
+        root: Path,
+        poll_seconds: float,
+        metrics: Metrics,
+        digest: Callable[[Path], str] = sha256_of,
+        *,
+        hashes_ahead: bool = False,
     ) -> None:
         self.answers: Answers | None = None
         self.refusal: Refusal | None = None
         self._root, self._poll_seconds, self._metrics = root, poll_seconds, metrics
         self._digest = digest
         self._stopping = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="release-watcher", daemon=True)
+        self._threads = [threading.Thread(target=self._watch, name="release-watcher", daemon=True)]
+        if hashes_ahead:
+            self._threads.append(threading.Thread(target=self._hash_ahead, name="release-hasher", daemon=True))
+        self._known = frozenset[str]()
 
     def start(self) -> None:
         """Take over what ``CURRENT`` names, then keep following it."""
+        self._known = frozenset(releases(self._root))
         self.refresh()
-        self._watcher.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Stop following; what is served stays."""
         self._stopping.set()
-        if self._watcher.is_alive():
-            self._watcher.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
     def refresh(self) -> None:
         """Take over what ``CURRENT`` names, if it is another release and verifies."""
@@ -119,3 +141,21 @@ class ActiveRelease:
             except Exception:
                 # A watcher that died would leave the service on an old release for ever, and silently.
                 log.exception("cannot follow %s", self._root)
+
+    def _hash_ahead(self) -> None:
+        """Hash releases when they appear, a second or more before the pipeline points to them.
+
+        Taking one over then only asks whether the files are still in the state that was hashed, and is done within a
+        poll, however many customers there are. What is damaged is refused, and said, when it is pointed to.
+        """
+        while not self._stopping.wait(self._poll_seconds):
+            try:
+                written = releases(self._root)
+                for release_id in written:
+                    if release_id not in self._known:
+                        with contextlib.suppress(DamagedReleaseError):
+                            verify(self._root, release_id, self._digest)
+                self._known = frozenset(written)
+            except OSError as error:
+                # One was removed meanwhile; whatever is left is looked at next time.
+                log.debug("cannot hash ahead: %s", error)

@@ -30,13 +30,19 @@ PORT = 18_483
 ASKERS = 8
 
 
-def damaged_copy(root: Path, release_id: str, number: int) -> str:
-    """A release whose manifest is sound and whose customers are not."""
+def copy_of(root: Path, release_id: str, number: int, to: Path) -> str:
+    """The same release under an id of its own."""
     fields = json.loads((root / release_id / MANIFEST).read_text())
     fields["metrics"] = {"copy": float(number)}
     copy = release_id_of(fields)
-    shutil.copytree(root / release_id, root / copy, dirs_exist_ok=True)
-    (root / copy / MANIFEST).write_text(json.dumps({**fields, "release_id": copy}))
+    shutil.copytree(root / release_id, to / copy, dirs_exist_ok=True)
+    (to / copy / MANIFEST).write_text(json.dumps({**fields, "release_id": copy}))
+    return copy
+
+
+def damaged_copy(root: Path, release_id: str, number: int) -> str:
+    """A release whose manifest is sound and whose customers are not."""
+    copy = copy_of(root, release_id, number, root)
     content = bytearray((root / copy / CUSTOMERS).read_bytes())
     content[len(content) // 2] ^= 1
     (root / copy / CUSTOMERS).write_bytes(content)

@@ -229,13 +229,18 @@ def read_manifest(root: Path, release_id: str) -> ReleaseManifest:
     return manifest
 
 
-def verify(root: Path, release_id: str) -> ReleaseManifest:
+def verify(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_of) -> ReleaseManifest:
     """Check a release completely: format, every file's digest, and that its parts belong together.
+
+    Args:
+        root: folder of the releases.
+        release_id: of the release.
+        digest: gives a file's SHA-256.
 
     Raises:
         DamagedReleaseError: anything is not as it was written; says what.
     """
-    return _verified(root, release_id, sha256_of)[0]
+    return _verified(root, release_id, digest)[0]
 
 
 def open_release(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_of) -> Release:

@@ -13,8 +13,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from custseg_assets.stores.release_writer import write_release
-from custseg_assets.stores.releases import CURRENT, current, point_to, prune, sha256_of
+from custseg_assets.stores.releases import CURRENT, REQUIRED_FILES, current, point_to, prune, sha256_of
 from custseg_serving import digests
+from custseg_serving.app import create_app
+from custseg_serving.service import Shared
+from custseg_serving.settings import ServingSettings
 from serving.conftest import StartApp
 from serving.factory import make_content, make_other_content, make_release
 
@@ -118,3 +121,50 @@ def test_a_shared_digest_is_worked_out_once_and_again_when_the_file_has_changed(
     os.utime(path, ns=(modified, modified))
     assert workers[1](path) == sha256_of(path)
     assert len(hashed) == 2
+
+
+def test_a_digest_that_a_killed_worker_left_half_is_worked_out_again(tmp_path: Path) -> None:
+    path, known = tmp_path / "file", tmp_path / "known"
+    path.write_bytes(b"abc")
+    known.mkdir()
+    shared = digests.SharedDigests(known)
+    assert shared(path) == sha256_of(path)
+    [entry] = known.iterdir()
+    entry.write_text("ba7816")
+    assert shared(path) == sha256_of(path) == entry.read_text()
+
+
+def test_a_release_is_hashed_when_it_appears_and_pointing_to_it_hashes_nothing(
+    served_home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr(digests, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    root, shared = served_home / "releases", digests.SharedDigests(tmp_path_factory.mktemp("known"))
+    application = create_app(ServingSettings(served_home, poll_seconds=0.02), Shared(digest=shared, hashes_ahead=True))
+    client = application.test_client()
+    try:
+        hashed.clear()
+        second = write_release(root, make_other_content()).release_id
+        wait_until(lambda: len(hashed) == len(REQUIRED_FILES))
+        assert ready(client)["release_id"] != second
+        (root / CURRENT).write_text(second)
+        wait_until(lambda: ready(client)["release_id"] == second)
+        assert len(hashed) == len(REQUIRED_FILES)
+    finally:
+        application.extensions["custseg"].stop()
+
+
+def test_what_is_damaged_after_it_was_hashed_is_refused(served_home: Path, tmp_path: Path) -> None:
+    root, shared = served_home / "releases", digests.SharedDigests(tmp_path)
+    application = create_app(ServingSettings(served_home, poll_seconds=0.02), Shared(digest=shared, hashes_ahead=True))
+    client = application.test_client()
+    try:
+        second = write_release(root, make_other_content()).release_id
+        assert len({shared(root / second / name) for name in REQUIRED_FILES}) > 1
+        content = bytearray((root / second / "customers.lmdb").read_bytes())
+        content[-1] ^= 1
+        (root / second / "customers.lmdb").write_bytes(content)
+        (root / CURRENT).write_text(second)
+        wait_until(lambda: ready(client)["status"] == "degraded")
+    finally:
+        application.extensions["custseg"].stop()

@@ -1,0 +1,139 @@
+"""How long after CURRENT changes the last answer from the release before is given, by all workers and under load.
+
+usage: python benchmarks/serving/takeover.py [--customers N] [--rounds R] [--folder DIR]
+
+Three ways for a release to come into force: written and pointed to as the pipeline does it, which verifies in between;
+pointed to in the moment in which it appears; and pointed back to. Exits 1 on an answer that is no success or wrong, and
+where the first or the third takes longer than two seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from invented import make_release
+from servers import service
+from swaps import copy_of, expected_of
+
+from custseg_assets.stores.releases import CURRENT, point_to
+
+PORT = 18_484
+ASKERS = 4
+ALLOWED_SECONDS = 2.0
+PATIENCE_SECONDS = 15.0
+
+Expected = dict[str, dict[str, tuple[str, str, str]]]
+
+
+class Asker(threading.Thread):
+    """Looks customers up on connections of its own until told to stop; remembers what was answered when."""
+
+    def __init__(self, expected: Expected, is_over: threading.Event) -> None:
+        super().__init__()
+        self._expected, self._is_over = expected, is_over
+        self.answers: list[tuple[float, str]] = []
+        self.n_bad = 0
+
+    def run(self) -> None:
+        """Ask, until it is over."""
+        customers = list(next(iter(self._expected.values())))
+        while not self._is_over.is_set():
+            # A new connection every now and then, or some worker might never be asked.
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", PORT)) as connection:
+                for _ in range(20):
+                    self._ask(connection, random.choice(customers))
+
+    def _ask(self, connection: http.client.HTTPConnection, customer: str) -> None:
+        asked_at = time.monotonic()
+        connection.request("GET", f"/v1/customers/{customer}/segment")
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != http.client.OK:
+            self.n_bad += 1
+            return
+        found = answer["model_version"], answer["segment_id"], answer["recommendations"][0]["product_id"]
+        self.n_bad += found != self._expected[answer["release_id"]][customer]
+        self.answers.append((asked_at, answer["release_id"]))
+
+
+def switch(root: Path, release_id: str) -> float:
+    """Point to a release without verifying it; when."""
+    temporary = root / f".{CURRENT}-next"
+    temporary.write_text(release_id)
+    temporary.replace(root / CURRENT)
+    return time.monotonic()
+
+
+def seconds_to_take_over(askers: list[Asker], release_id: str, since: float) -> float:
+    """Until the last question that was still answered from another release; waits until two seconds bring none."""
+    deadline = since + PATIENCE_SECONDS
+    while True:
+        late = [at for asker in askers for at, answered in asker.answers[:] if at > since and answered != release_id]
+        last = max(late, default=since)
+        if time.monotonic() > max(last, since) + 2.0 or time.monotonic() > deadline:
+            return last - since
+        time.sleep(0.1)
+
+
+def main() -> int:
+    """Take over, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--customers", type=int, default=5_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="with a release of so many customers from an earlier run")
+    given = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        home = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        root, aside = home / "releases", home / "aside"
+        first = (
+            (root / CURRENT).read_text().strip() if root.exists() else make_release(root, given.customers).release_id
+        )
+        customers = [f"c{number:08d}" for number in range(0, given.customers, max(given.customers // 200, 1))]
+        taken: dict[str, list[float]] = {
+            "written, then pointed to": [],
+            "pointed to at once": [],
+            "pointed back to": [],
+        }
+        expected = {first: expected_of(root, first, customers)}
+        shutil.rmtree(aside, ignore_errors=True)
+        is_over = threading.Event()
+        with service(home, PORT):
+            askers = [Asker(expected, is_over) for _ in range(ASKERS)]
+            for asker in askers:
+                asker.start()
+            for number in range(2 * given.rounds):
+                new = copy_of(root, first, number, aside)
+                expected[new] = expected[first]
+                (aside / new).rename(root / new)
+                is_usual = number % 2 == 0
+                if is_usual:
+                    point_to(root, new)
+                since = time.monotonic() if is_usual else switch(root, new)
+                way = "written, then pointed to" if is_usual else "pointed to at once"
+                taken[way].append(seconds_to_take_over(askers, new, since))
+                taken["pointed back to"].append(seconds_to_take_over(askers, first, switch(root, first)))
+                shutil.rmtree(root / new)
+            is_over.set()
+            for asker in askers:
+                asker.join()
+        n_answers = sum(len(asker.answers) for asker in askers)
+        n_bad = sum(asker.n_bad for asker in askers)
+    for way, seconds in taken.items():
+        print(f"{way}: " + ", ".join(f"{one:.2f}" for one in seconds) + " s")
+    print(f"{n_answers:,} answers, {n_bad} of them failed or wrong for their release")
+    slowest = max(taken["written, then pointed to"] + taken["pointed back to"])
+    return 0 if n_bad == 0 and slowest <= ALLOWED_SECONDS else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
