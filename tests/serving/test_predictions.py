@@ -8,13 +8,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from flask import Flask
 
+from custseg_assets.stores.prediction_log import read_batches, waiting
 from custseg_serving import predictions
 from custseg_serving.drain import Drain
 from custseg_serving.predictions import finish_abandoned
 from serving.conftest import StartApp
+from serving.factory import CUSTOMERS, LAPSED_CUSTOMER
 from serving.test_api import ROW
 from serving.test_swap import metric, ready, wait_until
 
@@ -121,3 +124,21 @@ def test_the_log_can_be_switched_off(start_app: StartApp, served_home: Path) -> 
     assert application.test_client().get("/v1/customers/12347/segment").status_code == 200
     stop(application)
     assert not (served_home / "prediction_log").exists()
+
+
+def test_the_pipeline_reads_every_record_the_service_writes(start_app: StartApp, served_home: Path) -> None:
+    """What one writes with a template and the other validates field by field must not drift apart."""
+    application = start_app()
+    client, asked = application.test_client(), [name for name, *_ in CUSTOMERS]
+    client.post("/v1/customers/segments", json={"customer_ids": [*asked, LAPSED_CUSTOMER, "nobody", "19999"]})
+    client.post("/v1/score", json={"customers": [ROW, {**ROW, "customer_id": 'a\n"b"', "n_products": 4}]})
+    application.extensions["custseg"].predictions._drop(7, "queue_full")
+    stop(application)
+    [batch] = read_batches(waiting(served_home / "prediction_log"))
+    assert batch.rejected.is_empty()
+    rows = batch.predictions
+    found = rows.filter(pl.col("kind") == "lookup", pl.col("outcome") == "found")
+    assert found["customer_id"].to_list() == [*asked, LAPSED_CUSTOMER]
+    assert found["segment_id"].to_list()[-3:] == ["R1", "R1", "R2"]
+    assert rows.filter(pl.col("kind") == "score")["customer_id"].to_list() == [None, 'a\n"b"']
+    assert rows.filter(pl.col("kind") == "dropped").select("outcome", "n_dropped").rows() == [("queue_full", 7)]
