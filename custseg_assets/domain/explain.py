@@ -77,13 +77,13 @@ class Explainer:
     def __init__(self, model: SegmentationModel) -> None:
         reference = model.reference
         self._scales = tuple(zip(reference.features, reference.mean, reference.std, strict=True))
-        self._names = {segment.segment_id: segment.name for segment in model.segments}
+        names = {segment.segment_id: segment.name for segment in model.segments}
         self._centroids = {
             segment.segment_id: centroid for segment, centroid in zip(model.segments, model.centroids, strict=True)
         }
-        self._typical = {
+        self._compared = {
             segment_id: tuple(
-                _written(feature, expm1(value * std + mean))
+                f"; {names[segment_id]}: {_written(feature, expm1(value * std + mean))}"
                 for value, (feature, mean, std) in zip(centroid, self._scales, strict=True)
             )
             for segment_id, centroid in self._centroids.items()
@@ -130,15 +130,18 @@ class Explainer:
         own, other = self._centroids[segment_id], self._centroids[runner_up_segment_id]
         pulls = []
         for index, (feature, mean, std) in enumerate(self._scales):
-            place = (log1p(max(features[feature] or 0.0, 0.0)) - mean) / std
-            pulls.append((place - other[index]) ** 2 - (place - own[index]) ** 2)
-        ranked = sorted(range(len(pulls)), key=lambda index: -pulls[index])
-        other_name, typical = self._names[runner_up_segment_id], self._typical[runner_up_segment_id]
+            value = features[feature] or 0.0
+            place = (log1p(value) - mean) / std if value > 0 else -mean / std
+            pull = (place - other[index]) ** 2 - (place - own[index]) ** 2
+            if pull > 0:
+                pulls.append((-pull, index, feature, value))
+        pulls.sort()
+        compared = self._compared[runner_up_segment_id]
         return tuple(
-            Reason(feature, f"{_said(feature, features[feature] or 0.0)}; {other_name}: {typical[index]}")
-            for index in ranked[:MAX_REASONS]
-            if pulls[index] > 0
-            for feature in (self._scales[index][0],)
+            [
+                Reason(feature, _said(feature, value) + compared[index])
+                for _, index, feature, value in pulls[:MAX_REASONS]
+            ]
         )
 
 
@@ -153,4 +156,5 @@ def _written(feature: str, value: float) -> str:
 
 
 def _said(feature: str, value: float) -> str:
-    return _PHRASES[feature][0].format(_written(feature, value))
+    phrase, form = _PHRASES[feature]
+    return phrase.replace("{}", format(value, form))
