@@ -61,7 +61,7 @@ class Runner:
             last_key = self.take_in(through)
             n_runs = len(self._execute_abandoned()) + len(self.follow(last_key, last_key))
             if waiting(self.home.prediction_log):
-                self._execute(Stage("prediction_log"))
+                self.execute(Stage("prediction_log"))
                 n_runs += 1
             return n_runs
 

@@ -77,13 +77,13 @@ class Explainer:
     def __init__(self, model: SegmentationModel) -> None:
         reference = model.reference
         self._scales = tuple(zip(reference.features, reference.mean, reference.std, strict=True))
-        names = {segment.segment_id: segment.name for segment in model.segments}
+        self._names = {segment.segment_id: segment.name for segment in model.segments}
         self._centroids = {
             segment.segment_id: centroid for segment, centroid in zip(model.segments, model.centroids, strict=True)
         }
         self._compared = {
             segment_id: tuple(
-                f"; {names[segment_id]}: {_written(feature, expm1(value * std + mean))}"
+                f"; {self._names[segment_id]}: {_written(feature, expm1(value * std + mean))}"
                 for value, (feature, mean, std) in zip(centroid, self._scales, strict=True)
             )
             for segment_id, centroid in self._centroids.items()
@@ -137,12 +137,8 @@ class Explainer:
                 pulls.append((-pull, index, feature, value))
         pulls.sort()
         compared = self._compared[runner_up_segment_id]
-        return tuple(
-            [
-                Reason(feature, _said(feature, value) + compared[index])
-                for _, index, feature, value in pulls[:MAX_REASONS]
-            ]
-        )
+        strongest = pulls[:MAX_REASONS]
+        return tuple([Reason(name, _said(name, value) + compared[index]) for _, index, name, value in strongest])
 
 
 def _why_refunded(features: Mapping[str, float | None]) -> Reason:
