@@ -19,6 +19,8 @@ from custseg_assets.domain.periods import Cadence
 from custseg_assets.domain.schemas import RETRAIN_DECISION
 from custseg_assets.planning import TABLES_OF_JOB, Stage, due_retrain, next_stage, state_of
 from custseg_assets.stores.alerts import AlertLog
+from custseg_assets.stores.prediction_log import waiting
+from custseg_assets.stores.tables import fingerprint
 
 CODE_LOCATION = "custseg_assets.definitions"
 STATE_TAG = "custseg/state"
@@ -77,12 +79,12 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world:
 
     @dg.sensor(job=jobs["take_in"], description="Takes in the files that wait in the landing zone.", **shared)
     def landing(context: dg.SensorEvaluationContext) -> Answer:
-        waiting = stores.landing_zone.waiting(time.time(), stores.settings.landing.settle_seconds)
-        if not waiting.files:
+        landed = stores.landing_zone.waiting(time.time(), stores.settings.landing.settle_seconds)
+        if not landed.files:
             return dg.SkipReason(f"no whole file waits in {stores.landing_zone.folder}")
         instance = world.instance_of(context)
         return _once_at_a_time(instance, stores) or _asked(
-            instance, stores, "take_in", waiting.digest, f"taking in {len(waiting.files)} files"
+            instance, stores, "take_in", landed.digest, f"taking in {len(landed.files)} files"
         )
 
     @dg.sensor(
@@ -104,7 +106,18 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world:
         instance = world.instance_of(context)
         return _once_at_a_time(instance, stores) or _retrain(instance, stores)
 
-    return [landing, stale_partitions, retrain_on_drift, _alert_on_failure(stores, shared)]
+    @dg.sensor(job=jobs["prediction_log"], description="Takes in what the service has logged.", **shared)
+    def prediction_log(context: dg.SensorEvaluationContext) -> Answer:
+        files = waiting(stores.home.prediction_log)
+        if not files:
+            return dg.SkipReason(f"no finished file in {stores.home.prediction_log}")
+        instance = world.instance_of(context)
+        names = f"{fingerprint([file.name for file in files]):x}"
+        return _once_at_a_time(instance, stores) or _asked(
+            instance, stores, "prediction_log", names, f"taking in {len(files)} files of predictions"
+        )
+
+    return [landing, stale_partitions, retrain_on_drift, prediction_log, _alert_on_failure(stores, shared)]
 
 
 def every_schedule(

@@ -148,10 +148,8 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
                 stores.registry.promote(stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"].item())
         rows = pl.concat([_decision_row(stores, *one) for one in decided])
         _, newest, comparison = decided[-1]
-        newest_row = rows.row(-1, named=True)
-        mlflow.end(
-            "FINISHED", decision=newest.decision, decided_by=GATE, replaces=newest_row["champion_before"] or "none"
-        )
+        origin = _origin(stores, rows.row(-1, named=True))
+        mlflow.end("FINISHED", decision=newest.decision, decided_by=GATE, replaces=origin["replaces"] or "none")
         shown = {
             "decision": newest.decision,
             "reasons": bullets(newest.reasons),
