@@ -44,7 +44,7 @@ def build_defs(
     configured = settings or load_settings()
     stores = stores_of(configured)
     with warnings.catch_warnings():
-        # Single-run backfills and windows that reach before the first period are beta in Dagster 1.13.
+        # Single-run backfills are beta in Dagster 1.13.
         warnings.simplefilter("ignore", dg.BetaWarning)
         layout = layout_of(stores.provenance, configured)
         jobs = {job.name: job for job in every_job()}

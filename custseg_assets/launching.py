@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,11 +72,7 @@ class LocalLauncher:
             "--out",
             str(folder / "out"),
         ]
-        with dg.open_pipes_session(
-            context=context,
-            context_injector=dg.PipesTempFileContextInjector(),
-            message_reader=dg.PipesTempFileMessageReader(),
-        ) as session:
+        with _pipes(context) as session:
             environment = {**os.environ, **session.get_bootstrap_env_vars()}
             with subprocess.Popen(command, env=environment) as process:  # noqa: S603  (nothing of it comes from outside)
                 status = self._ended(process, snapshot)
@@ -99,6 +96,20 @@ class LocalLauncher:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_SECONDS_TO_END)
                 process.kill()
+
+
+@contextlib.contextmanager
+def _pipes(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """A Pipes session over files in the system's folder for such."""
+    with warnings.catch_warnings():
+        # Dagster 1.13 asks its own reader for a property that it calls a preview.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=dg.PipesTempFileMessageReader(),
+        ) as session:
+            yield session
 
 
 def metadata_of(session: Any) -> Said:

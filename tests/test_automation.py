@@ -240,7 +240,7 @@ def test_a_failed_run_leaves_an_alert_that_says_where_to_look(copy: Path, instan
     sensor(context)
     [line] = AlertLog(copy / "alerts.log").newest(5)
     assert f"run {result.run_id} of ingest" in line
-    assert "breaks: it broke" in line
+    assert "breaks: ValueError: it broke" in line
 
 
 @pytest.fixture(scope="module")

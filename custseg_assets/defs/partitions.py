@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,9 @@ def _partitions(keys: Sequence[str], cadence: Cadence) -> dg.TimeWindowPartition
 
 
 def _reaching_back(n_periods: int, until: int = 0) -> dg.TimeWindowPartitionMapping:
-    return dg.TimeWindowPartitionMapping(
-        start_offset=-n_periods, end_offset=-until, allow_nonexistent_upstream_partitions=True
-    )
+    with warnings.catch_warnings():
+        # Windows that reach before the first period are beta in Dagster 1.13.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.TimeWindowPartitionMapping(
+            start_offset=-n_periods, end_offset=-until, allow_nonexistent_upstream_partitions=True
+        )
