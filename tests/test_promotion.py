@@ -188,9 +188,9 @@ SETTINGS = ModelSettings(k_range=(4, 4), n_bootstraps=4, n_initialisations=4, mi
 
 @cache
 def shop() -> pl.DataFrame:
-    """Lines of 1,500 customers over nine months, of whom some order often and much and most seldom and little."""
+    """Lines of 3,000 customers over nine months, of whom some order often and much and most seldom and little."""
     random = np.random.default_rng(11)
-    n_customers = 1500
+    n_customers = 3000
     rate = random.gamma(0.8, 1.0, n_customers)
     orders = random.poisson(rate, (len(MONTHS), n_customers))
     month, customer = (np.repeat(at, orders.ravel()) for at in np.indices(orders.shape).reshape(2, -1))

@@ -25,6 +25,8 @@ from polars.testing import assert_frame_equal
 
 from benchmarks import kill_test
 from custseg_assets.definitions import build_defs
+from custseg_assets.defs.assets.judging import evidence_at
+from custseg_assets.defs.resources import stores_of
 from custseg_assets.domain import features
 from custseg_assets.domain.clustering import assign, train
 from custseg_assets.domain.model import SegmentationModel, model_from_json
@@ -37,10 +39,13 @@ from custseg_assets.domain.schemas import (
 )
 from custseg_assets.domain.standing import moves
 from custseg_assets.domain.training import drift_reference_of
+from custseg_assets.engine import Engine
+from custseg_assets.planning import Stage
 from custseg_assets.provenance import CODE_VERSIONS, Provenance
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
+from custseg_assets.stores.home import Home
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
 from tests.shops import QUICK, Outcome, custseg, shop_log, write_log
@@ -109,6 +114,37 @@ def test_snapshots_after_the_first_hold_the_model_in_force(filled: tuple[Path, O
     champion = decided[SNAPSHOTS[0]]["model_version"]
     assert {decided[key]["champion_before"] for key in SNAPSHOTS[1:]} == {champion}
     assert champion in decided[SNAPSHOTS[-1]]["reasons"]
+
+
+def test_a_challenger_is_held_against_the_champion_on_the_same_data(copy: Path) -> None:
+    executed(copy, Stage("retrain", SNAPSHOTS[-1], SNAPSHOTS[-1]))
+    decision = frames_of(copy, "promotion_decision")[SNAPSHOTS[-1]].row(0, named=True)
+    champion = frames_of(copy, "promotion_decision")[SNAPSHOTS[0]]["model_version"].item()
+    compared = json.loads(decision["comparison"])
+    assert (decision["decision"], decision["decided_by"], decision["champion_before"]) == ("HOLD", "gate", champion)
+    assert (compared["champion"], compared["challenger"]) == (champion, decision["model_version"])
+    assert compared["inertia_champion"] > compared["inertia_challenger"] > 0
+    reasons = json.loads(decision["reasons"])
+    # Of this shop's 160 customers too few stay away for a month to tell.
+    assert reasons[0] == "there is no snapshot yet that could tell what its segments foresee"
+    assert compared["measured_on"] == []
+
+
+def test_evidence_is_every_snapshot_whose_next_period_is_known(filled: tuple[Path, Outcome]) -> None:
+    evidence = list(evidence_at(stores_of(settings_of(filled[0])), SNAPSHOTS[-1]))
+    assert [one.period for one in evidence] == SNAPSHOTS[:-1]
+    clean = frames_of(filled[0], "clean_transactions")
+    march = clean[SNAPSHOTS[1]]
+    assert evidence[0].done["net"].sum() == pytest.approx(march["line_amount"].sum())
+    assert set(evidence[0].done["customer_id"]) == set(march["customer_id"])
+    known = {customer for key in PERIODS[:2] for customer in clean[key]["customer_id"]}
+    assert sorted(evidence[0].known) == sorted(known)
+    assert list(evidence_at(stores_of(settings_of(filled[0])), SNAPSHOTS[0])) == []
+
+
+def test_where_nothing_is_compared_the_figures_are_missing(filled: tuple[Path, Outcome]) -> None:
+    decided = frames_of(filled[0], "promotion_decision")
+    assert [decided[key].select("decided_by", "comparison").row(0) for key in SNAPSHOTS] == [("gate", None)] * 3
 
 
 def test_every_snapshot_says_why_nothing_is_retrained(filled: tuple[Path, Outcome]) -> None:
@@ -563,6 +599,15 @@ def stale_in(provenance: Provenance) -> dict[str, tuple[str, ...]]:
     keys = {**dict.fromkeys(BY_PERIOD, PERIODS), **dict.fromkeys(BY_SNAPSHOT, SNAPSHOTS)}
     stale = {name: provenance.stale([name], keys[name]) for name in keys}
     return {name: found for name, found in stale.items() if found}
+
+
+def executed(home: Path, stage: Stage) -> None:
+    """One job, as the command runs it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", module="custseg_")
+        with Home(home).locked():
+            Engine(settings_of(home), Home(home), lambda _: None).execute(stage)
 
 
 def frames_of(home: Path, name: str) -> dict[str, pl.DataFrame]:

@@ -69,7 +69,7 @@ def test_for_any_outcome_it_is_the_count_over_all_pairs() -> None:
 @pytest.mark.parametrize("outcome", [[], [7.0], [3.0, 3.0, 3.0]])
 def test_where_no_two_customers_differ_there_is_nothing_to_order(outcome: list[float]) -> None:
     assert concordance(np.zeros(len(outcome), dtype=int), np.array(outcome)) is None
-    assert cross_fitted(np.zeros(len(outcome), dtype=int), np.array(outcome), np.ones(len(outcome), dtype=bool)) is None
+    assert cross_fitted(np.zeros(len(outcome), dtype=int), np.array(outcome), np.arange(len(outcome))) is None
 
 
 def test_segments_that_say_everything_have_1_and_one_segment_for_all_has_one_half() -> None:
@@ -86,12 +86,11 @@ def test_segments_that_say_everything_have_1_and_one_segment_for_all_has_one_hal
     assert (foreseen.champion["return"], foreseen.challenger["return"]) == (0.5, 1.0)
 
 
-def test_a_segment_that_only_one_half_has_stands_in_the_middle() -> None:
-    """Half one: b came back, a did not. In half two c, which half one has not, stands between them."""
+def test_a_segment_that_only_one_fold_has_stands_in_the_middle() -> None:
+    """In the first fold b did more than a; c, which it has not, stands between them in the second."""
     segments = np.array([0, 0, 1, 1, 0, 1, 2])
     outcome = np.array([0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.5])
-    is_first_half = np.array([True, True, True, True, False, False, False])
-    found = cross_fitted(segments, outcome, is_first_half)
+    found = cross_fitted(segments, outcome, np.array([0, 0, 0, 0, 1, 1, 1]))
     assert found is not None
     assert found.value == 1.0
 
@@ -101,7 +100,7 @@ def test_more_segments_than_there_is_reason_for_gain_nothing_by_chance() -> None
     values = []
     for _ in range(40):
         outcome = (random.random(200) < 0.4).astype(float)
-        found = cross_fitted(random.integers(0, 30, 200), outcome, np.arange(200) % 2 == 0)
+        found = cross_fitted(random.integers(0, 30, 200), outcome, np.arange(200) % 10)
         assert found is not None
         values.append(found.value)
     assert np.mean(values) == pytest.approx(0.5, abs=0.02)
@@ -182,3 +181,11 @@ def test_the_next_period_is_orders_and_net_spend_of_whoever_was_seen_in_it() -> 
     )
     done = next_period(nw.from_native(lines.lazy())).collect().to_native().sort("customer_id")
     assert done.rows() == [("1", 2, 0.3), ("2", 0, -7.0)]
+
+
+def test_the_order_that_is_tested_was_not_seen() -> None:
+    """Within each fold the first segment does more, in the other fold the second: every pair is out of order."""
+    segments, fold = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    found = cross_fitted(segments, np.array([9.0, 1.0, 2.0, 8.0]), fold)
+    assert found is not None
+    assert found.value == 0.0

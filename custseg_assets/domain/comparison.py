@@ -135,7 +135,7 @@ def compare_models(
         trained: the same of the snapshot that the champion was trained on.
         candidates: ``model_candidates`` of the current snapshot.
         evidence: the newest snapshots before it whose next period is known; taken one at a time.
-        seed: of the halves that predictive validity is cross-fitted on.
+        seed: of the folds that predictive validity is cross-fitted on.
 
     Raises:
         BadInputError: the models are not on one scale, or K-means sees nobody in a snapshot.

@@ -4,8 +4,8 @@ Segments are of use when customers of a higher one come back more often, and spe
 That is measured as a concordance: of two customers who differ in what they did, how often the one who did more was in
 the higher segment. 1 is a perfect order, 0.5 is chance. For coming back it is the area under the ROC curve.
 
-Which segment is higher is estimated on one half of the customers and put to the test on the other, both ways, so that
-more segments gain nothing by fitting noise. Names and numbers of segments play no part.
+Which segment is higher is estimated on nine tenths of the customers and put to the test on the last, ten times over, so
+that more segments gain nothing by fitting noise. Names and numbers of segments play no part.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from custseg_assets.domain.model import Matrix
 
 OUTCOMES = ("return", "spend")
 """Any order in the next period, and net spend in it."""
+
+N_FOLDS = 10
+"""With two, the difference between two models still depends on who fell into which half: on Online Retail in October
+2011 its standard deviation over seeds is 0.0018, with ten 0.0002."""
 
 MIN_OF_A_KIND = 30
 """So many customers must come back, and so many stay away, before a snapshot says anything."""
@@ -99,37 +103,40 @@ def concordance(standing: Labels, outcome: Matrix) -> Concordance | None:
     return Concordance(value, 2 * (won - value * n_pairs) / n_pairs.sum())
 
 
-def cross_fitted(segments: Labels, outcome: Matrix, is_first_half: NDArray[np.bool_]) -> Concordance | None:
-    """The concordance of segments with an outcome, their order estimated on the other half of the customers.
+def cross_fitted(segments: Labels, outcome: Matrix, fold: Labels) -> Concordance | None:
+    """The concordance of segments with an outcome, the order of the segments estimated on other customers.
 
-    The value is the mean over the two halves. A segment stands where the mean rank of its customers' outcomes does, so
-    that one large order moves it no further than any other; one with nobody in the other half stands in the middle.
+    The value is the mean over the folds, of those in which outcomes differ. In each a segment stands where the mean
+    rank of the outcomes of its customers in the other folds does, so that one large order moves it no further than any
+    other; one with nobody in them stands in the middle, and segments with equal means stand level.
 
     Args:
         segments: segment number of each customer, from 0.
         outcome: what each customer did.
-        is_first_half: whose outcomes give the order that is put to the test on the others, and the other way round.
+        fold: number of each customer's fold, from 0.
     """
-    influence, values = np.zeros(len(segments)), []
-    for tested in (is_first_half, ~is_first_half):
-        level = _levels(segments[~tested], outcome[~tested], int(segments.max(initial=0)) + 1)
-        found = concordance(level[segments[tested]], outcome[tested])
-        if found is None:
-            return None
-        values.append(found.value)
-        influence[tested] = found.influence / 2
-    return Concordance(sum(values) / 2, influence)
-
-
-def _levels(segments: Labels, outcome: Matrix, n_segments: int) -> Labels:
-    """Where each segment stands, from 0; segments with equal means stand level."""
-    _, rank, counts = np.unique(outcome, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts - 1) / 2
+    n_segments = int(segments.max(initial=0)) + 1
+    rank = _middle_ranks(outcome)
+    sums = np.bincount(segments, rank, minlength=n_segments)
     sizes = np.bincount(segments, minlength=n_segments)
-    sums = np.bincount(segments, middle[rank], minlength=n_segments)
-    unknown = np.full(n_segments, (len(outcome) + 1) / 2)
-    means = np.divide(sums, sizes, out=unknown, where=sizes > 0)
-    return np.unique(means, return_inverse=True)[1]
+    influence, values = np.zeros(len(segments)), []
+    for number in np.unique(fold):
+        tested = fold == number
+        n_others = sizes - np.bincount(segments[tested], minlength=n_segments)
+        of_others = sums - np.bincount(segments[tested], rank[tested], minlength=n_segments)
+        middle = np.full(n_segments, (len(outcome) + 1) / 2)
+        level = np.unique(np.divide(of_others, n_others, out=middle, where=n_others > 0), return_inverse=True)[1]
+        found = concordance(level[segments[tested]], outcome[tested])
+        if found is not None:
+            values.append(found.value)
+            influence[tested] = found.influence
+    return Concordance(sum(values) / len(values), influence / len(values)) if values else None
+
+
+def _middle_ranks(outcome: Matrix) -> Matrix:
+    """Ranks from 1; equal outcomes share the middle of theirs. Twice a rank is whole, so sums of them are exact."""
+    _, rank, counts = np.unique(outcome, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[rank]
 
 
 @dataclass(frozen=True)
@@ -175,9 +182,9 @@ def foresee(customers: pl.DataFrame, done: pl.DataFrame, *, seed: int) -> Forese
         customers: everybody known at the snapshot, each once: ``customer_id``, ``champion`` and ``challenger``, the
             segment ids under the two models. Rule segments are segments.
         done: what ``next_period`` found of the period after the snapshot; who is missing did nothing.
-        seed: of the two halves.
+        seed: of the folds.
     """
-    # Halves are drawn over sorted ids: the same customers are split the same way whatever the order of the rows.
+    # Folds are drawn over sorted ids: the same customers are split the same way whatever the order of the rows.
     rows = customers.join(done, on="customer_id", how="left").sort("customer_id")
     outcomes = {
         "return": (rows["n_orders"].fill_null(0) > 0).cast(pl.Float64).to_numpy(),
@@ -186,11 +193,11 @@ def foresee(customers: pl.DataFrame, done: pl.DataFrame, *, seed: int) -> Forese
     n_returned = int(outcomes["return"].sum())
     if min(n_returned, len(rows) - n_returned) < MIN_OF_A_KIND:
         return None
-    is_first_half = np.random.default_rng(seed).permutation(len(rows)) % 2 == 0
+    fold = np.random.default_rng(seed).permutation(len(rows)) % N_FOLDS
     found: dict[str, dict[str, Concordance]] = {}
     for model in ("champion", "challenger"):
         segments = np.unique(rows[model].to_numpy(), return_inverse=True)[1]
-        each = {name: cross_fitted(segments, outcome, is_first_half) for name, outcome in outcomes.items()}
+        each = {name: cross_fitted(segments, outcome, fold) for name, outcome in outcomes.items()}
         found[model] = {name: one for name, one in each.items() if one is not None}
         if len(found[model]) < len(OUTCOMES):
             return None

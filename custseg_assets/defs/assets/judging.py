@@ -47,12 +47,12 @@ def _compared(stores: Stores, challenger: SegmentationModel, candidates: pl.Data
         before=stores.tables.read(CUSTOMER_FEATURES, [before]),
         trained=stores.tables.read(CUSTOMER_FEATURES, [champion.trained_on]),
         candidates=candidates,
-        evidence=_evidence(stores, key),
+        evidence=evidence_at(stores, key),
         seed=stores.settings.model.seed,
     )
 
 
-def _evidence(stores: Stores, key: str) -> Iterator[Evidence]:
+def evidence_at(stores: Stores, key: str) -> Iterator[Evidence]:
     """The newest snapshots whose next period is known at ``key``, one in memory at a time."""
     provenance, tables = stores.provenance, stores.tables
     following = dict(pairwise(provenance.period_keys))
