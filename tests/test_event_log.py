@@ -36,6 +36,16 @@ def test_a_held_log_holds_the_events_that_dagsters_own_holds(tmp_path: Path) -> 
         assert events_of(instance) == expected
 
 
+def test_later_runs_in_databases_copied_from_the_first_are_as_complete(tmp_path: Path) -> None:
+    with open_instance(configured(tmp_path / "home")) as instance:
+        with held_open(instance):
+            first = events_of(instance)
+        with held_open(instance):
+            assert events_of(instance) == first
+            assert events_of(instance) == first
+        assert instance.get_runs_count() == 3
+
+
 def test_what_is_written_while_the_log_is_held_is_there_for_others_at_once_and_for_good(tmp_path: Path) -> None:
     home = configured(tmp_path / "home")
     with open_instance(home) as instance, dg.DagsterInstance.from_config(str(home)) as other:
