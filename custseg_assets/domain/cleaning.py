@@ -67,11 +67,13 @@ def classify(raw: Lines, rules: CleaningRules) -> Lines:
 
 
 def _repeats(raw: Lines) -> Lines:
-    """The lines that are equal in all mapped columns to an earlier one.
+    """The lines of known customers that are equal in all mapped columns to an earlier one.
 
-    Comparing nine columns of every line costs ten times what comparing three does, and few lines share those three.
+    Comparing nine columns of every line costs ten times what comparing three does, and few lines share those three;
+    without a customer many would, and such lines are rejected for that before anybody asks whether they are repeats.
     """
-    suspects = raw.filter(nw.len().over("customer_id", "invoiced_at", "product_id") > 1)
+    known = raw.filter(~nw.col("customer_id").is_null())
+    suspects = known.filter(nw.len().over("customer_id", "invoiced_at", "product_id") > 1)
     nth_copy = nw.col("source_row").cum_count().over(*MAPPED_NAMES, order_by=_LINE)
     return (
         suspects.with_columns((nth_copy > 1).alias("is_repeat")).filter(nw.col("is_repeat")).select(*_LINE, "is_repeat")
