@@ -66,7 +66,7 @@ class RawTable:
         """Read the file once, to memory or to a scratch file, so that everything after is cheap and cannot fail.
 
         Args:
-            columns: what to keep of ``lines``.
+            columns: what to keep of ``lines``; text that comes out empty becomes null.
             scratch: folder that outlives the result.
             where: the file, for the messages.
 
@@ -74,13 +74,15 @@ class RawTable:
             BadInputError: the content is damaged.
         """
         try:
-            return self._settled(self.lines.select(columns), scratch)
+            return self._settled(self.lines, columns, scratch)
         except pl.exceptions.PolarsError as error:
             if self.mend is None:
                 raise _damaged(where, str(error).splitlines()[0]) from None
-            return self._settled(self.mend().select(columns), scratch)
+            return self._settled(self.mend(), columns, scratch)
 
-    def _settled(self, lines: pl.LazyFrame, scratch: Path) -> pl.LazyFrame:
+    def _settled(self, table: pl.LazyFrame, columns: Sequence[pl.Expr], scratch: Path) -> pl.LazyFrame:
+        # A step of its own: in one with the trimming, Polars would trim everything twice.
+        lines = table.select(columns).with_columns(non_empty(pl.col(pl.String)))
         if not self.is_large:
             return lines.collect().lazy()
         path = scratch / "settled.parquet"

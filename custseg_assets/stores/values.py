@@ -12,7 +12,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.dates import in_range, recognise_dates
-from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS, non_empty
+from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS
 
 UNREADABLE = "unreadable_values"
 _IDS = ("customer_id", "invoice_id", "product_id")
@@ -49,7 +49,7 @@ def _plain(name: str, column: str, dtype: pl.DataType, where: str) -> pl.Expr:
         return values.cast(pl.Float64)
     if dtype.is_float() or dtype.is_decimal():
         values = values.cast(pl.Float64).fill_nan(None)
-    return non_empty(values.cast(pl.String).str.strip_chars())
+    return values.cast(pl.String).str.strip_chars()
 
 
 @dataclass(frozen=True)
