@@ -50,6 +50,8 @@ _RC: Any = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.titlesize": 9.0,
+    # Looking for a place that no tick is in would lay every panel out twice.
+    "axes.titley": 1.0,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "xtick.color": GREY,
@@ -83,7 +85,7 @@ def render(build: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs) -> byt
         image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
         small = image.convert("RGB").quantize(PALETTE_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     stream = io.BytesIO()
-    small.save(stream, format="PNG", compress_level=9, dpi=(DPI, DPI))
+    small.save(stream, format="PNG", compress_level=6, dpi=(DPI, DPI))
     return stream.getvalue()
 
 
