@@ -53,7 +53,9 @@ class HeldEventLog(SqliteEventLogStorage):
     def _opened(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))
         if self._blank and not path.exists():
-            path.write_bytes(self._blank)
+            written = path.with_suffix(".new")
+            written.write_bytes(self._blank)
+            written.replace(path)
             self._initialized_dbs.add(shard)
         engine = create_engine(self.conn_string_for_shard(shard), connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
         event.listen(engine, "connect", _without_waiting_for_the_disk)
