@@ -255,6 +255,85 @@ class AutomationSettings(_Section):
     interval_seconds: Annotated[int, Field(ge=5)] = 30
     grace_hours: Annotated[int, Field(ge=0, le=23)] = 6
     max_attempts: Annotated[int, Field(ge=1)] = 2
+class GcpTrainingSettings(_Section):
+    """Where a challenger is trained on Vertex AI; on this machine without an image.
+
+    Attributes:
+        service_account: the job runs as; Vertex AI's own agent without it.
+        network: full name of a peered VPC network, ``projects/NUMBER/global/networks/NAME``.
+        is_spot: on machines that are cheaper and can be taken away.
+        pending_timeout_minutes: how long a job may wait for a machine.
+        max_cost: a job whose estimate is higher is not started; in the currency of ``gcp/costs.py``.
+    """
+
+    image: Annotated[str, Field(min_length=1)] | None = None
+    machine_type: str = "n1-standard-4"
+    accelerator_type: str | None = None
+    accelerator_count: Annotated[int, Field(ge=0, le=16)] = 0
+    service_account: str | None = None
+    network: str | None = None
+    is_spot: bool = False
+    timeout_minutes: Annotated[float, Field(gt=0, le=7 * 24 * 60)] = 60.0
+    pending_timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
+    max_cost: Annotated[float, Field(ge=0)] = 5.0
+
+    @model_validator(mode="after")
+    def _counted_accelerators(self) -> GcpTrainingSettings:
+        if (self.accelerator_type is None) != (self.accelerator_count == 0):
+            raise ValueError("accelerator_type and an accelerator_count from 1 come together or not at all")
+        return self
+
+
+class GcpServingSettings(_Section):
+    """Which model and which existing endpoint of Vertex AI a champion is deployed to.
+
+    Attributes:
+        image: of the service, which reads the release the model names.
+        endpoint: number or full name of an endpoint that is there; none is ever made.
+        canary_percent: share of the traffic a new model gets first.
+    """
+
+    image: Annotated[str, Field(min_length=1)] | None = None
+    model_id: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")] = "custseg-segmentation"
+    endpoint: str | None = None
+    machine_type: str = "n1-standard-2"
+    n_replicas: Annotated[int, Field(ge=1)] = 1
+    service_account: str | None = None
+    canary_percent: Annotated[int, Field(ge=1, le=99)] = 10
+
+
+class GcpEndpointSettings(_Section):
+    """Where Google's services answer, when not at their own addresses; asked without credentials then."""
+
+    aiplatform: str | None = None
+    storage: str | None = None
+    bigquery: str | None = None
+
+
+class GcpSettings(_Section):
+    """Google Cloud; nothing of it is used, nor imported, without a project.
+
+    Attributes:
+        location: region of the jobs and the bucket, such as ``europe-west1``.
+        bucket: for what is passed to jobs and back; ``prefix`` goes before every name in it.
+    """
+
+    project: Annotated[str, Field(min_length=1)] | None = None
+    location: Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)+[0-9]$")] | None = None
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")] | None = None
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]*$")] = "custseg"
+    training: GcpTrainingSettings = GcpTrainingSettings()
+    serving: GcpServingSettings = GcpServingSettings()
+    endpoints: GcpEndpointSettings = GcpEndpointSettings()
+
+    @model_validator(mode="after")
+    def _complete(self) -> GcpSettings:
+        missing = [name for name in ("project", "location", "bucket") if getattr(self, name) is None]
+        if (self.training.image or self.serving.image) and missing:
+            raise ValueError(f"an image needs {', '.join(missing)} in [gcp], too")
+        if self.project is None and (self.location or self.bucket):
+            raise ValueError("location and bucket need a project in [gcp], too")
+        return self
 
 
 class Settings(_Section):
@@ -289,6 +368,7 @@ class Settings(_Section):
         if webhook and not webhook.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("must be an http or https address")
         return webhook
+    gcp: GcpSettings = GcpSettings()
 
 
 def load_settings(

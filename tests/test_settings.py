@@ -55,6 +55,11 @@ def test_what_counts_as_drift_is_the_reports_own_unless_it_is_configured(tmp_pat
         ("[source.columns]\nshop = 'Shop'", ["shop", "customer_id"]),
         ("[source\n", ["valid TOML"]),
         ("home = 'x'", ["CUSTSEG_HOME"]),
+        ("[gcp]\nproject = 'shop'\nregion = 'here'", ["unknown key 'gcp.region'", "location"]),
+        ("[gcp]\nbucket = 'shop-data'", ["need a project"]),
+        ("[gcp]\nproject = 'shop'\n[gcp.training]\nimage = 'trainer:1'", ["location, bucket", "[gcp]"]),
+        ("[gcp]\nproject = 'shop'\nlocation = 'Frankfurt'", ["'Frankfurt'"]),
+        ("[gcp.training]\naccelerator_type = 'NVIDIA_TESLA_T4'", ["accelerator_count"]),
     ],
 )
 def test_what_is_wrong_is_named_with_what_is_accepted(tmp_path, text, fragments):
