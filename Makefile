@@ -36,11 +36,15 @@ serve: $(VENV)/run.stamp ## serve the last release on loopback with a fresh key 
 
 .PHONY: test
 test: $(VENV)/dev.stamp ## run the tests [ARGS="-k drift"]
-	$(VENV)/bin/python -m pytest -m "not spark" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not spark and not gcp" $(ARGS)
 
 .PHONY: test-spark
 test-spark: .venv-spark/spark.stamp ## run the tests that need PySpark and Java, in an environment of their own
 	.venv-spark/bin/python -m pytest -m spark $(ARGS)
+
+.PHONY: test-gcp
+test-gcp: .venv-gcp/gcp.stamp ## run the tests that need Google's libraries, in an environment of their own
+	.venv-gcp/bin/python -m pytest -m gcp $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## check style, types and import contracts
@@ -60,13 +64,14 @@ bench: $(VENV)/dev.stamp ## measure CPU, wall and memory at 1x, 5x and 20x the l
 
 .PHONY: clean
 clean: ## remove the environments and caches, never a home
-	rm -rf .venv .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist
 	find custseg_assets custseg_serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp is newer than the locks it was made from, so nothing is installed twice.
 
 $(VENV)/run.stamp: requirements/pipeline.txt requirements/serving.txt
 $(VENV)/dev.stamp: requirements/dev.txt
+.venv-gcp/gcp.stamp: requirements/dev.txt requirements/gcp.txt
 .venv-spark/spark.stamp: requirements/spark.txt
 
 # Bytecode is compiled at once (pip does it unasked), because imports are the cost floor of every command.

@@ -22,7 +22,7 @@ from custseg_assets.defs.automation import (  # noqa: E402
 from custseg_assets.defs.jobs import every_job  # noqa: E402
 from custseg_assets.defs.partitions import layout_of  # noqa: E402
 from custseg_assets.defs.resources import locked_stores, mlflow_run, stores_of  # noqa: E402
-from custseg_assets.launching import LocalLauncher  # noqa: E402
+from custseg_assets.launching import launcher_of  # noqa: E402
 from custseg_assets.settings import Settings, load_settings  # noqa: E402
 
 _EXPECTED_TO_ARRIVE = ("raw_transactions", "serving_release")
@@ -64,7 +64,7 @@ def build_defs(
             resources={
                 "stores": locked_stores(stores),
                 "mlflow": mlflow_run(stores.registry),
-                "trainer": LocalLauncher(60 * configured.training.timeout_minutes),
+                "trainer": launcher_of(configured),
                 **(resource_overrides or {}),
             },
             executor=dg.in_process_executor,

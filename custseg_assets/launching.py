@@ -23,7 +23,7 @@ import polars as pl
 
 from custseg_assets.domain.model import SegmentationModel
 from custseg_assets.errors import RunFailedError
-from custseg_assets.settings import ModelSettings
+from custseg_assets.settings import ModelSettings, Settings
 from custseg_assets.trainer import BAD_INPUT, CANDIDATES, CHAMPION, FEATURES, NO_MODEL, SETTINGS
 
 Said = Mapping[str, Any]
@@ -110,6 +110,15 @@ def _pipes(context: dg.AssetExecutionContext) -> Iterator[Any]:
             message_reader=dg.PipesTempFileMessageReader(),
         ) as session:
             yield session
+
+
+def launcher_of(settings: Settings) -> TrainingLauncher:
+    """Who trains: Vertex AI where an image is configured for it, a process on this machine otherwise."""
+    if settings.gcp.training.image:
+        from custseg_assets.gcp.training import VertexLauncher
+
+        return VertexLauncher(settings.gcp)
+    return LocalLauncher(60 * settings.training.timeout_minutes)
 
 
 def metadata_of(session: Any) -> Said:

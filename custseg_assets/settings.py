@@ -263,7 +263,8 @@ class GcpTrainingSettings(_Section):
         network: full name of a peered VPC network, ``projects/NUMBER/global/networks/NAME``.
         is_spot: on machines that are cheaper and can be taken away.
         pending_timeout_minutes: how long a job may wait for a machine.
-        max_cost: a job whose estimate is higher is not started; in the currency of ``gcp/costs.py``.
+        max_cost: a job that could cost more is not started, USD.
+        price_per_hour: of the whole machine, USD; a list price by default.
     """
 
     image: Annotated[str, Field(min_length=1)] | None = None
@@ -276,6 +277,7 @@ class GcpTrainingSettings(_Section):
     timeout_minutes: Annotated[float, Field(gt=0, le=7 * 24 * 60)] = 60.0
     pending_timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
     max_cost: Annotated[float, Field(ge=0)] = 5.0
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _counted_accelerators(self) -> GcpTrainingSettings:

@@ -3,8 +3,9 @@
 ``python -m custseg_assets.trainer --in DIR --out DIR`` reads ``features.parquet`` (``customer_features`` of one
 snapshot), ``settings.json`` (the section ``[model]``) and, where a model is in force, ``champion.json``; it does what
 the assets ``model_candidates`` and ``segmentation_model`` do, and leaves ``candidates.parquet`` and, where a k is
-eligible, ``model.json``. Started through Dagster Pipes, it streams its progress and figures into the run. It never sees
-a home: whoever started it decides what becomes of the model.
+eligible, ``model.json``. Both folders may be on Google Cloud Storage, ``gs://BUCKET/PREFIX``. Started through Dagster
+Pipes, it streams its progress and figures into the run. It never sees a home: whoever started it decides what becomes
+of the model.
 """
 
 from __future__ import annotations
@@ -97,17 +98,37 @@ def train_snapshot(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train on one snapshot; 0 if a model came of it, 3 if no k was eligible, 2 for bad input."""
+    """Train on one snapshot; 0 if a model came of it, 3 if no k was eligible, 2 for bad input.
+
+    With folders in the cloud an outcome without a model is 0, too: there every other status counts as a failure.
+    """
     parser = argparse.ArgumentParser(prog="custseg_assets.trainer", description=__doc__)
-    parser.add_argument("--in", dest="given", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--in", dest="given", required=True, metavar="DIR")
+    parser.add_argument("--out", required=True, metavar="DIR")
     arguments = parser.parse_args(argv)
     with _reported() as (progress, report):
         try:
-            return _train(arguments.given, arguments.out, progress, report)
+            with _folders(arguments.given, arguments.out) as (given, out):
+                status = _train(given, out, progress, report)
         except BadInputError as error:
             progress(f"trainer: {error}")
             return BAD_INPUT
+    return 0 if _is_remote(arguments.out) and status == NO_MODEL else status
+
+
+def _is_remote(folder: str) -> bool:
+    return folder.startswith("gs://")
+
+
+def _folders(given: str, out: str) -> contextlib.AbstractContextManager[tuple[Path, Path]]:
+    """The folders on this disk; copies of those in the cloud."""
+    if _is_remote(given) != _is_remote(out):
+        raise BadInputError(f"--in {given} with --out {out}", "both on disk or both gs://", "Name two of a kind.")
+    if not _is_remote(given):
+        return contextlib.nullcontext((Path(given), Path(out)))
+    from custseg_assets.gcp.folders import local_copies
+
+    return local_copies(given, out)
 
 
 def _train(given: Path, out: Path, progress: Say, report: Report) -> int:
@@ -131,8 +152,14 @@ def _reported() -> Iterator[tuple[Say, Report]]:
     """Where lines of progress and figures go: into the Dagster run that started this process, or to standard error."""
     from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
-    if PipesEnvVarParamsLoader().is_dagster_pipes_process():
-        with open_dagster_pipes() as pipes:
+    params = PipesEnvVarParamsLoader()
+    if params.is_dagster_pipes_process():
+        channels = {}
+        if "bucket" in params.load_messages_params():
+            from custseg_assets.gcp.folders import pipes_channels
+
+            channels = pipes_channels()
+        with open_dagster_pipes(**channels) as pipes:
             yield pipes.log.info, lambda figures: pipes.report_asset_materialization(metadata=dict(figures))
     else:
         yield lambda line: print(line, file=sys.stderr, flush=True), lambda _: None  # noqa: T201

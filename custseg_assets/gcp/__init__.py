@@ -1,0 +1,1 @@
+"""Google Cloud: reached only when ``[gcp]`` is configured, and imported only then."""

@@ -1,0 +1,71 @@
+"""What a job can cost at most, said and checked before it starts."""
+
+from __future__ import annotations
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import GcpTrainingSettings
+
+PRICES_OF = "2025, us-central1"
+"""When and where the prices below were asked. Elsewhere, ``price_per_hour`` says better."""
+
+# USD an hour of Vertex AI custom training, list price of a machine that stays, management fee included.
+_MACHINES = {
+    "e2-standard-4": 0.154126,
+    "e2-standard-8": 0.308252,
+    "e2-standard-16": 0.616503,
+    "n1-standard-4": 0.218499,
+    "n1-standard-8": 0.436999,
+    "n1-standard-16": 0.873997,
+    "n1-standard-32": 1.747995,
+    "n1-highmem-4": 0.272080,
+    "n1-highmem-8": 0.544161,
+    "n1-highmem-16": 1.088321,
+}
+_ACCELERATORS = {"NVIDIA_TESLA_T4": 0.4025, "NVIDIA_TESLA_P100": 1.679, "NVIDIA_TESLA_V100": 2.852}
+
+
+def highest_cost(training: GcpTrainingSettings) -> float:
+    """What a job costs if it takes all the time it may, in USD.
+
+    A spot machine counts in full: its discount changes by the day.
+
+    Raises:
+        BadInputError: there is no price for the machine.
+    """
+    per_hour = training.price_per_hour
+    if per_hour is None:
+        machine = _price(training.machine_type, _MACHINES)
+        accelerators = _price(training.accelerator_type, _ACCELERATORS) if training.accelerator_type else 0.0
+        per_hour = machine + training.accelerator_count * accelerators
+    return per_hour * training.timeout_minutes / 60
+
+
+def check_cost(training: GcpTrainingSettings) -> str:
+    """Words for the estimate of a job.
+
+    Raises:
+        BadInputError: it is higher than allowed, or there is no price for the machine.
+    """
+    cost = highest_cost(training)
+    if cost > training.max_cost:
+        raise BadInputError(
+            f"a job of up to {training.timeout_minutes:g} minutes on {training.machine_type} can cost {cost:.2f} USD",
+            f"at most [gcp.training] max_cost = {training.max_cost:g}",
+            "Allow it less time (timeout_minutes), a smaller machine, or more money.",
+        )
+    source = "price_per_hour" if training.price_per_hour is not None else f"list prices of {PRICES_OF}"
+    return (
+        f"at most {cost:.2f} USD: {training.timeout_minutes:g} minutes of {training.machine_type}, {source}; "
+        f"allowed are {training.max_cost:.2f}"
+    )
+
+
+def _price(name: str, table: dict[str, float]) -> float:
+    try:
+        return table[name]
+    except KeyError:
+        raise BadInputError(
+            f"no price is known for {name}",
+            f"one of {', '.join(table)}",
+            "Say what the whole machine costs with [gcp.training] price_per_hour.",
+        ) from None

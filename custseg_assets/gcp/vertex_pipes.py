@@ -1,0 +1,633 @@
+"""A Dagster Pipes client for Vertex AI custom jobs.
+
+It starts a container as a custom job, passes the context in and the messages out through a bucket, waits, and says
+what became of it. A job carries a label made of the caller's key: what is asked for again while it runs, after a
+restart for example, is found by that label and followed from its first message, never started twice.
+
+In the container, ``dagster_pipes`` reads and writes with its ``PipesGCSContextLoader`` and ``PipesGCSMessageWriter``.
+Self-contained: it needs ``dagster``, ``google-cloud-aiplatform`` and ``google-cloud-storage``, and nothing of custseg.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster_pipes import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    PIPES_PROTOCOL_VERSION_FIELD,
+    decode_param,
+)
+from google.api_core import exceptions
+from google.auth.exceptions import GoogleAuthError, TransportError
+from google.cloud import aiplatform_v1 as api
+from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.exceptions import RequestException
+
+KEY_LABEL = "dagster-key"
+RUN_LABEL = "dagster-run"
+_State = api.JobState
+_WAITING = {_State.JOB_STATE_UNSPECIFIED, _State.JOB_STATE_QUEUED, _State.JOB_STATE_PENDING}
+_ENDED = {
+    _State.JOB_STATE_SUCCEEDED,
+    _State.JOB_STATE_FAILED,
+    _State.JOB_STATE_CANCELLED,
+    _State.JOB_STATE_EXPIRED,
+    _State.JOB_STATE_PARTIALLY_SUCCEEDED,
+}
+_TRANSIENT = (
+    exceptions.ServerError,
+    exceptions.TooManyRequests,
+    exceptions.RetryError,
+    RequestException,
+    TransportError,
+)
+_INTERRUPTS = (DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit)
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_CALL_SECONDS = 30.0
+
+
+class VertexJobError(Exception):
+    """A job did not bring what it was started for; ``str()`` of it is one line.
+
+    Args:
+        happened: what happened, in words.
+        todo: the next thing to do about it.
+        job: name of the job, where there is one.
+    """
+
+    def __init__(self, happened: str, todo: str, job: str | None = None) -> None:
+        self.happened, self.todo, self.job = " ".join(happened.split()), todo, job
+        super().__init__(f"{self.happened.rstrip('.')}. {todo}")
+
+
+@dataclass(frozen=True)
+class VertexJob:
+    """What to run, and on what.
+
+    Attributes:
+        display_name: shown in the console.
+        image: container image, as Artifact Registry names it.
+        args: for the image's entry point.
+        command: instead of the image's entry point.
+        environment: variables of the container, besides those of Pipes.
+        service_account: the job runs as; Vertex AI's own agent without it.
+        network: full name of a peered VPC network.
+        is_spot: on machines that are cheaper and can be taken away.
+        is_restarted: whether Vertex AI starts the container anew when its machine fails.
+        timeout_seconds: after which Vertex AI stops it.
+        labels: more of them.
+    """
+
+    display_name: str
+    image: str
+    args: Sequence[str] = ()
+    command: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    machine_type: str = "n1-standard-4"
+    accelerator_type: str | None = None
+    accelerator_count: int = 0
+    service_account: str | None = None
+    network: str | None = None
+    is_spot: bool = False
+    is_restarted: bool = False
+    timeout_seconds: float = 3600.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How a job is waited for, all in seconds.
+
+    Attributes:
+        first_wait: between two looks at a job whose state has just changed; later waits grow by half.
+        longest_wait: that they grow to.
+        message_interval: between two looks for messages.
+        silence: how long Vertex AI may be out of reach; the job goes on meanwhile.
+        pending: how long a job may wait for a machine before it is cancelled.
+    """
+
+    first_wait: float = 2.0
+    longest_wait: float = 30.0
+    message_interval: float = 5.0
+    silence: float = 900.0
+    pending: float = 1800.0
+
+
+class PipesVertexAIClient(dg.PipesClient):
+    """Runs containers as Vertex AI custom jobs, for ops and assets.
+
+    Args:
+        jobs: client of the job service.
+        bucket_client: client of Cloud Storage.
+        project: whose jobs they are.
+        location: region of the jobs.
+        bucket: that context and messages pass through; whom the job runs as needs to read and write in it, too.
+        prefix: before the name of every object there.
+        patience: how jobs are waited for.
+        sleep: waits; for tests.
+    """
+
+    def __init__(
+        self,
+        jobs: api.JobServiceClient,
+        bucket_client: storage.Client,
+        *,
+        project: str,
+        location: str,
+        bucket: str,
+        prefix: str = "",
+        patience: Patience = Patience(),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._jobs, self._bucket_client = jobs, bucket_client
+        self._project, self._location = project, location
+        self._bucket, self._prefix = bucket, prefix.strip("/")
+        self._patience, self._sleep = patience, sleep
+
+    def run(  # type: ignore[override]
+        self,
+        *,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        job: VertexJob,
+        key: str,
+        extras: Mapping[str, Any] | None = None,
+        accept_ended: bool = True,
+    ) -> dg.PipesClientCompletedInvocation:
+        """Run a container to its end, or follow the one that runs for this key already.
+
+        When the run is interrupted the job is cancelled; when this process is killed it goes on, and the next call
+        with the same key follows it.
+
+        Args:
+            context: of the op or asset.
+            job: what to run.
+            key: names this piece of work: same key, same work. At most 63 lowercase letters, digits, ``_`` and ``-``.
+            extras: for the container, in its Pipes context.
+            accept_ended: whether a job of this key that has succeeded already will do.
+
+        Returns:
+            What the container reported; metadata name the job.
+
+        Raises:
+            VertexJobError: the job could not be started or did not succeed, or Vertex AI was out of reach too long.
+            ValueError: the key cannot be a label.
+        """
+        if not _LABEL.fullmatch(key):
+            raise ValueError(f"key {key!r}; expected at most 63 lowercase letters, digits, underscores and dashes")
+        found = self._find(key, accept_ended=accept_ended)
+        if found is not None:
+            context.log.info("following job %s, %s: it was started for the same work", found.name, _words(found.state))
+        with self._session(context, found, extras) as session:
+            ended = self._run(context, session, job, key, found)
+        return dg.PipesClientCompletedInvocation(session, metadata=self._metadata(ended))
+
+    def _run(self, context: Any, session: Any, job: VertexJob, key: str, found: api.CustomJob | None) -> api.CustomJob:
+        """From a session to a job that has succeeded; an interrupt cancels the job, wherever it strikes."""
+        started = found
+        try:
+            started = started or self._start(context, session, job, key)
+            ended = self._watch(context, started)
+        except _INTERRUPTS:
+            context.log.warning("interrupted: cancelling the job of %s on Vertex AI", key)
+            active = started or self._find(key, accept_ended=False)
+            if active is not None:
+                self._cancel(context, active.name)
+            raise
+        if ended.state != _State.JOB_STATE_SUCCEEDED:
+            raise explain_end(ended)
+        return ended
+
+    @contextlib.contextmanager
+    def _session(self, context: Any, found: api.CustomJob | None, extras: Any) -> Iterator[Any]:
+        """A Pipes session of a new job, or of one that has been told where to write already."""
+        bucket, place = self._bucket_client.bucket(self._bucket), self._path(f"pipes/{uuid.uuid4().hex}")
+        told = _pipes_params(found) if found is not None else {}
+        injector = (
+            _Told(told[DAGSTER_PIPES_CONTEXT_ENV_VAR]) if told else _Context(bucket.blob(f"{place}/context.json"))
+        )
+        to = told.get(DAGSTER_PIPES_MESSAGES_ENV_VAR) or {"bucket": self._bucket, "key_prefix": f"{place}/messages"}
+        reader = _Messages(self._bucket_client.bucket(to["bucket"]), to, self._patience.message_interval)
+        with contextlib.ExitStack() as stack:
+            try:
+                session = stack.enter_context(dg.open_pipes_session(context, injector, reader, extras=extras))  # type: ignore[arg-type]
+            except (exceptions.GoogleAPIError, GoogleAuthError, RequestException) as error:
+                raise explain_call(error, f"writing to gs://{self._bucket}") from error
+            yield session
+
+    def _path(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix else name
+
+    @property
+    def _parent(self) -> str:
+        return f"projects/{self._project}/locations/{self._location}"
+
+    def _find(self, key: str, *, accept_ended: bool) -> api.CustomJob | None:
+        """The job of a key that has not ended, or else, where that will do, the newest that has succeeded."""
+        request = {"parent": self._parent, "filter": f'labels.{KEY_LABEL}="{key}"'}
+        jobs = self._persistently(lambda: list(self._jobs.list_custom_jobs(request, timeout=_CALL_SECONDS)))
+        active = [job for job in jobs if job.state not in _ENDED and job.state != _State.JOB_STATE_CANCELLING]
+        done = [job for job in jobs if job.state == _State.JOB_STATE_SUCCEEDED and accept_ended]
+        return next(iter([*active, *done]), None)
+
+    def _start(self, context: Any, session: Any, job: VertexJob, key: str) -> api.CustomJob:
+        """Start a job; where the answer got lost on its way, look for what it was about before asking again."""
+        labels = {**job.labels, KEY_LABEL: key, RUN_LABEL: context.run.run_id}
+        spec = _message_of(job, labels, {**job.environment, **session.get_bootstrap_env_vars()})
+
+        def create() -> api.CustomJob:
+            try:
+                return self._jobs.create_custom_job(parent=self._parent, custom_job=spec, timeout=_CALL_SECONDS)
+            except _TRANSIENT as error:
+                # A quota that is used up is said with the same code as too many requests, and waiting does not help.
+                if isinstance(error, exceptions.TooManyRequests):
+                    raise explain_call(error, "starting a job", job) from error
+                found = self._find(key, accept_ended=True)
+                if found is None:
+                    raise
+                return found
+
+        started = self._persistently(create, job)
+        context.log.info("job %s: %s on %s; %s", started.name, job.image, job.machine_type, console_url(started.name))
+        return started
+
+    def _persistently(self, call: Callable[[], Any], job: VertexJob | None = None) -> Any:
+        """The answer to a call; what passes is waited for, as long as patience allows."""
+        silence = _Silence(self._patience)
+        while True:
+            try:
+                return call()
+            except _TRANSIENT as error:
+                if silence.is_too_long():
+                    raise explain_call(error, "talking to Vertex AI", job) from error
+            except (exceptions.GoogleAPIError, GoogleAuthError) as error:
+                raise explain_call(error, "talking to Vertex AI", job) from error
+            self._sleep(silence.wait())
+
+    def _watch(self, context: Any, job: api.CustomJob) -> api.CustomJob:
+        """Wait until a job has ended, and tell every change of its state."""
+        silence, state, since = _Silence(self._patience), None, time.monotonic()
+        while True:
+            seen = self._look(context, job.name, silence)
+            if seen is not None and seen.state != state:
+                silence, state, since = _Silence(self._patience), seen.state, time.monotonic()
+                context.log.info("job %s: %s", job.name, _words(state))
+            if seen is not None and state in _ENDED:
+                return seen
+            if state in _WAITING and time.monotonic() - since > self._patience.pending:
+                self._cancel(context, job.name)
+                raise _stuck(job, self._patience.pending)
+            self._sleep(silence.wait())
+
+    def _look(self, context: Any, name: str, silence: _Silence) -> api.CustomJob | None:
+        """A job as it stands; ``None`` where it cannot be seen just now."""
+        try:
+            job = self._jobs.get_custom_job(name=name, timeout=_CALL_SECONDS)
+        except _TRANSIENT as error:
+            if silence.is_too_long():
+                raise VertexJobError(
+                    f"Vertex AI has not answered for {silence.lasted():.0f} s ({_first_line(error)}); {name} goes on",
+                    "Mend the connection and start the run again: it follows the job instead of starting another.",
+                    name,
+                ) from error
+            context.log.warning("Vertex AI does not answer (%s); the job goes on, looking again", _first_line(error))
+            return None
+        except (exceptions.GoogleAPIError, GoogleAuthError) as error:
+            raise explain_call(error, f"looking at {name}") from error
+        silence.broken()
+        return job
+
+    def _cancel(self, context: Any, name: str) -> None:
+        """Ask for the end of a job. What goes wrong is told and no more: what led here matters more."""
+        try:
+            self._jobs.cancel_custom_job(name=name, timeout=_CALL_SECONDS)
+        except (exceptions.GoogleAPIError, GoogleAuthError, RequestException) as error:
+            context.log.error(
+                "job %s could not be cancelled (%s) and may go on: cancel it at %s",
+                name,
+                _first_line(error),
+                console_url(name),
+            )
+        else:
+            context.log.info("job %s: cancelled", name)
+
+    def _metadata(self, job: api.CustomJob) -> dict[str, Any]:
+        pool = job.job_spec.worker_pool_specs[0]
+        seconds = (job.end_time - job.start_time).total_seconds() if job.start_time and job.end_time else None
+        return {
+            "vertex_job": job.name,
+            "vertex_console": dg.MetadataValue.url(console_url(job.name)),
+            "vertex_machine": pool.machine_spec.machine_type,
+            **({"vertex_seconds": seconds} if seconds is not None else {}),
+        }
+
+
+class _Silence:
+    """For how long there has been no answer, and how long to wait before asking again."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._wait = patience.first_wait
+        self._since: float | None = None
+
+    def lasted(self) -> float:
+        """Seconds since the first call that was not answered."""
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since
+
+    def is_too_long(self) -> bool:
+        """Whether patience is at its end; the first ask starts the clock."""
+        return self.lasted() > self._patience.silence
+
+    def broken(self) -> None:
+        """There was an answer."""
+        self._since = None
+
+    def wait(self) -> float:
+        """Seconds until the next look; longer every time."""
+        wait, self._wait = self._wait, min(1.5 * self._wait, self._patience.longest_wait)
+        return wait
+
+
+class _Context(dg.PipesContextInjector):
+    """The context of a new job, as an object. It stays: a job that is restarted, or followed later, reads it again."""
+
+    def __init__(self, blob: storage.Blob) -> None:
+        self._blob = blob
+
+    @contextlib.contextmanager
+    def inject_context(self, context_data: Any) -> Iterator[Mapping[str, Any]]:
+        """See ``PipesContextInjector``."""
+        self._blob.upload_from_string(json.dumps(context_data), retry=DEFAULT_RETRY.with_timeout(_CALL_SECONDS))
+        yield {"bucket": self._blob.bucket.name, "key": self._blob.name}
+
+    def no_messages_debug_text(self) -> str:
+        """See ``PipesContextInjector``."""
+        return f"The context is in gs://{self._blob.bucket.name}/{self._blob.name}, for PipesGCSContextLoader."
+
+
+class _Told(dg.PipesContextInjector):
+    """The context of a job that has been given it already."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self._params = params
+
+    @contextlib.contextmanager
+    def inject_context(self, context_data: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ARG002
+        """Nothing to write."""
+        yield self._params
+
+    def no_messages_debug_text(self) -> str:
+        """See ``PipesContextInjector``."""
+        return f"The job was given its context when it was started: {dict(self._params)}."
+
+
+class _Messages(dg.PipesBlobStoreMessageReader):
+    """Reads the chunks of messages that ``PipesGCSMessageWriter`` leaves, from the first, whoever has read them before.
+
+    What is no message is told of and passed over; what is out of reach is asked for again.
+
+    Args:
+        bucket: they are in.
+        params: what the writer is told.
+        interval: between two looks, in seconds.
+    """
+
+    def __init__(self, bucket: storage.Bucket, params: Mapping[str, Any], interval: float) -> None:
+        super().__init__(interval=interval)
+        self._place, self._params = bucket, params
+
+    @contextlib.contextmanager
+    def get_params(self) -> Iterator[Mapping[str, Any]]:
+        """See ``PipesBlobStoreMessageReader``."""
+        yield self._params
+
+    @contextlib.contextmanager
+    def read_messages(self, handler: Any) -> Iterator[Mapping[str, Any]]:
+        """See ``PipesMessageReader``."""
+        self._warn = handler._context.log.warning  # noqa: SLF001  (as Dagster's own readers do)
+        with super().read_messages(_Careful(handler, self._warn)) as params:  # type: ignore[arg-type]
+            yield params
+
+    def messages_are_readable(self, params: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """Always: a chunk that is not there yet is asked for again."""
+        return True
+
+    def download_messages_chunk(self, index: int, params: Mapping[str, Any]) -> str | None:  # noqa: ARG002
+        """The lines of a chunk that are messages; ``None`` where it is not there, or out of reach."""
+        blob = self._place.blob(f"{self._params['key_prefix']}/{index}.json")
+        try:
+            text = blob.download_as_bytes(retry=None, timeout=_CALL_SECONDS).decode("utf-8", "replace")
+        except exceptions.NotFound:
+            return None
+        except (exceptions.GoogleAPIError, GoogleAuthError, RequestException) as error:
+            self._warn(f"the job's messages cannot be read just now: {_first_line(error)}")
+            return None
+        lines = text.splitlines()
+        messages = [line for line in lines if _is_message(line)]
+        if len(messages) < len(lines):
+            self._warn(f"{len(lines) - len(messages)} lines of {blob.name} are no Pipes messages and are left out")
+        # Dagster takes an empty chunk for one that is not there, and would ask for it for ever.
+        return "\n".join(messages) + "\n"
+
+    def no_messages_debug_text(self) -> str:
+        """See ``PipesMessageReader``."""
+        place = f"gs://{self._place.name}/{self._params['key_prefix']}"
+        return f"Messages are expected in {place}, from PipesGCSMessageWriter."
+
+
+class _Careful:
+    """A message handler whose reader outlives a message that the handler refuses."""
+
+    def __init__(self, handler: Any, warn: Callable[[str], None]) -> None:
+        self._handler, self._warn = handler, warn
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+    def handle_message(self, message: Any) -> None:
+        """Hand a message on."""
+        try:
+            self._handler.handle_message(message)
+        except Exception as error:  # noqa: BLE001  (whatever the job wrote, its result does not hang on it)
+            self._warn(f"a message of the job makes no sense and is left out: {_first_line(error)}")
+
+
+def _is_message(line: str) -> bool:
+    with contextlib.suppress(ValueError):
+        message = json.loads(line)
+        return isinstance(message, dict) and PIPES_PROTOCOL_VERSION_FIELD in message
+    return False
+
+
+def _pipes_params(job: api.CustomJob) -> dict[str, Any]:
+    """Where a job finds its context and writes its messages, from its own environment; empty for a stranger's."""
+    given = {variable.name: variable.value for variable in job.job_spec.worker_pool_specs[0].container_spec.env}
+    names = (DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR)
+    return {name: decode_param(given[name]) for name in names} if set(names) <= set(given) else {}
+
+
+def _message_of(job: VertexJob, labels: Mapping[str, str], environment: Mapping[str, str]) -> api.CustomJob:
+    machine: dict[str, Any] = {"machine_type": job.machine_type}
+    if job.accelerator_type:
+        machine |= {"accelerator_type": _accelerator(job.accelerator_type), "accelerator_count": job.accelerator_count}
+    container = {
+        "image_uri": job.image,
+        "command": list(job.command),
+        "args": list(job.args),
+        "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],
+    }
+    strategy = api.Scheduling.Strategy.SPOT if job.is_spot else api.Scheduling.Strategy.STANDARD
+    return api.CustomJob(
+        display_name=job.display_name,
+        labels=dict(labels),
+        job_spec={
+            "worker_pool_specs": [{"machine_spec": machine, "replica_count": 1, "container_spec": container}],
+            "scheduling": {
+                "timeout": timedelta(seconds=job.timeout_seconds),
+                "restart_job_on_worker_restart": job.is_restarted,
+                # A container that failed once fails again: it is for the caller to decide on another try.
+                "disable_retries": not job.is_restarted,
+                "strategy": strategy,
+            },
+            "service_account": job.service_account or "",
+            "network": job.network or "",
+        },
+    )
+
+
+def _accelerator(name: str) -> api.AcceleratorType:
+    try:
+        return api.AcceleratorType[name]
+    except KeyError:
+        known = ", ".join(kind.name for kind in list(api.AcceleratorType)[1:])
+        raise VertexJobError(f"unknown accelerator {name!r}", f"Name one of {known}.") from None
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """What a message means, and what to do then."""
+
+    sign: re.Pattern[str]
+    happened: str
+    todo: str
+
+
+def _cause(sign: str, happened: str, todo: str) -> _Cause:
+    return _Cause(re.compile(sign, re.IGNORECASE), happened, todo)
+
+
+# Vertex AI says why a job failed in prose; the codes beside it do not tell these apart.
+_TIME_IS_UP = "it was stopped after its time was up"
+_CAUSES = (
+    _cause(r"out.of.memory|status of 137", "it ran out of memory", "Name a machine_type with more of it."),
+    # First, because a container's last words come with it, and these can hold any of the signs below.
+    _cause(r"non-zero status", "the container failed", "Its lines above say why; the rest is in the job's log."),
+    _cause(
+        r"preempt|spot vm",
+        "its machine was taken away",
+        "Start it again, or pay for a machine that stays: is_spot = false.",
+    ),
+    _cause(
+        r"timeout|timed out|deadline",
+        _TIME_IS_UP,
+        "Find out what it waited for, or allow it more: timeout_minutes.",
+    ),
+    _cause(
+        r"pull(ing)? (the )?image|image .*not found",
+        "its image could not be fetched",
+        "Check its name, and that the Vertex AI service agent may read it (roles/artifactregistry.reader).",
+    ),
+    _cause(
+        r"stockout|insufficient|quota|resource_exhausted",
+        "there was no machine for it",
+        "Start it again later, or name another machine_type or location; ask for more quota if this keeps happening.",
+    ),
+    _cause(
+        r"permission|forbidden|denied",
+        "it was not allowed something",
+        "Give the job's service account what the message names.",
+    ),
+)
+_UNKNOWN = _cause("", "it failed", "The job's log says more.")
+
+
+def explain_end(job: api.CustomJob) -> VertexJobError:
+    """What to say of a job that has ended otherwise than well."""
+    said = _first_line(job.error.message) if job.error else ""
+    cause = next((cause for cause in _CAUSES if cause.sign.search(said)), _UNKNOWN)
+    happened, todo = cause.happened, cause.todo
+    if job.state == _State.JOB_STATE_EXPIRED:
+        happened, todo = "it expired", "It waited or ran longer than it may: see its page, then start it again."
+    elif job.state == _State.JOB_STATE_PARTIALLY_SUCCEEDED:
+        happened, todo = "it succeeded in part only", "What it left is not complete and not used; start it again."
+    elif job.state == _State.JOB_STATE_CANCELLED and cause.happened != _TIME_IS_UP:
+        happened, todo = "someone cancelled it", "Start it again if that was a mistake."
+    words = f"job {job.name} {_words(job.state)}: {happened}" + (f" ({said.rstrip('.')})" if said else "")
+    return VertexJobError(words, f"{todo} {console_url(job.name)}", job.name)
+
+
+def explain_call(error: Exception, doing: str, job: VertexJob | None = None) -> VertexJobError:
+    """What to say of a call that was refused or not answered.
+
+    Args:
+        error: what the client library raised.
+        doing: what the call was for.
+        job: that was to be started.
+    """
+    said = _first_line(error)
+    if isinstance(error, exceptions.TooManyRequests):
+        machine = f" of {job.machine_type}" if job else ""
+        todo = f"Wait until other jobs have ended, name a smaller machine instead{machine}, or ask for more quota."
+        return VertexJobError(f"{doing}: the quota is used up ({said})", todo)
+    if isinstance(error, exceptions.Forbidden):
+        account = f" and roles/iam.serviceAccountUser on {job.service_account}" if job and job.service_account else ""
+        todo = (
+            f"Give the account that Dagster runs as roles/aiplatform.user{account}, and roles/storage.objectUser and "
+            "storage.buckets.get on the bucket."
+        )
+        return VertexJobError(f"{doing}: not allowed ({said})", todo)
+    if isinstance(error, exceptions.Unauthorized | GoogleAuthError) and not isinstance(error, TransportError):
+        todo = "Run as a service account, or log in with `gcloud auth application-default login`."
+        return VertexJobError(f"{doing}: no valid credentials ({said})", todo)
+    if isinstance(error, exceptions.NotFound):
+        return VertexJobError(f"{doing}: not there ({said})", "Check project, location and bucket.")
+    if isinstance(error, exceptions.ClientError):
+        return VertexJobError(f"{doing}: refused ({said})", "Correct what the message names.")
+    return VertexJobError(f"{doing}: no answer ({said})", "Check the connection to Google Cloud and start it again.")
+
+
+def _stuck(job: api.CustomJob, seconds: float) -> VertexJobError:
+    machine = job.job_spec.worker_pool_specs[0].machine_spec.machine_type
+    return VertexJobError(
+        f"job {job.name} got no {machine} in {seconds / 60:g} minutes and was cancelled",
+        "Start it again later, or name another machine_type or location; is_spot = false waits in a shorter queue.",
+        job.name,
+    )
+
+
+def console_url(name: str) -> str:
+    """The page of a job, from its full name."""
+    _, project, _, location, _, number = name.split("/")
+    return f"https://console.cloud.google.com/ai/platform/locations/{location}/training/{number}?project={project}"
+
+
+def _words(state: Any) -> str:
+    return getattr(state, "name", f"state {state}").removeprefix("JOB_STATE_").lower().replace("_", " ")
+
+
+def _first_line(error: object) -> str:
+    """What a library says, without the page it may have been sent, and without addresses that change."""
+    text = getattr(error, "message", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())[:300]

@@ -1,0 +1,1 @@
+"""Fakes of Google Cloud's services on loopback: the documented protocol, kept in memory."""

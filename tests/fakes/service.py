@@ -1,0 +1,187 @@
+"""What the fakes of JSON services share: a server on loopback, what it was asked, and the troubles it can be put in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+
+class Refused(Exception):  # noqa: N818  (it reads as what it is)
+    """What a service says no with.
+
+    Args:
+        code: of HTTP.
+        status: Google's canonical name of it, or the reason of services older than those.
+        message: for people.
+        details: machine-readable, as the service would put them.
+    """
+
+    def __init__(self, code: int, status: str, message: str, details: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.code, self.status, self.message, self.details = code, status, message, details or []
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asked.
+
+    Attributes:
+        path: as it was sent: escaped.
+        query: last value of each parameter.
+        headers: names in lower case.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body.
+
+        Raises:
+            Refused: it is no JSON object.
+        """
+        with contextlib.suppress(ValueError):
+            if isinstance(found := json.loads(self.body or b"{}"), dict):
+                return found
+        raise Refused(400, "INVALID_ARGUMENT", "Invalid JSON payload received.")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back; without content the body is empty."""
+
+    status: int = 200
+    content: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def answer_json(content: object, status: int = 200) -> Answer:
+    """A JSON body."""
+    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=UTF-8"})
+
+
+class FakeService:
+    """A service; ``with`` starts and stops it. Subclasses say what it answers.
+
+    Attributes:
+        denied: permissions that are refused, such as ``storage.objects.create``.
+        n_unavailable: how many requests are answered with 503 before one is answered properly.
+        n_cut: how many requests get no answer: the connection is closed when they have been worked on.
+        requests: method and path of every request.
+    """
+
+    def __init__(self) -> None:
+        self.denied: set[str] = set()
+        self.n_unavailable = 0
+        self.n_cut = 0
+        self.requests: list[str] = []
+        self._lock = threading.RLock()
+        self._server = _Server(("127.0.0.1", 0), _handler_of(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, request: Request) -> Answer:
+        """The answer to a request.
+
+        Raises:
+            Refused: the real service would refuse it.
+        """
+        raise NotImplementedError
+
+    def error_body(self, refusal: Refused) -> Answer:
+        """How the service words a refusal; that of Google's newer services unless overridden."""
+        error = {"code": refusal.code, "message": refusal.message, "status": refusal.status}
+        details = {"details": refusal.details} if refusal.details else {}
+        return answer_json({"error": {**error, **details}}, refusal.code)
+
+    def require(self, permission: str, resource: str) -> None:
+        """Refuse what the caller may not do."""
+        if permission in self.denied:
+            message = f"Permission '{permission}' denied on resource '{resource}' (or it may not exist)."
+            reason = {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "IAM_PERMISSION_DENIED",
+                "metadata": {"permission": permission, "resource": resource},
+            }
+            raise Refused(403, "PERMISSION_DENIED", message, [reason])
+
+    def respond(self, request: Request) -> Answer | None:
+        """The answer with this service's troubles; ``None`` where the connection is to be cut."""
+        with self._lock:
+            self.requests.append(f"{request.method} {request.path}")
+            if self.n_unavailable:
+                self.n_unavailable -= 1
+                return self.error_body(Refused(503, "UNAVAILABLE", "The service is currently unavailable."))
+            try:
+                answer = self.answer(request)
+            except Refused as refusal:
+                answer = self.error_body(refusal)
+            except Exception:  # noqa: BLE001  (a mistake of the fake is to be read where the test fails)
+                answer = self.error_body(Refused(501, "INTERNAL", traceback.format_exc()))
+            if self.n_cut:
+                self.n_cut -= 1
+                return None
+            return answer
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that goes away is no news."""
+
+
+def _handler_of(service: FakeService) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # An answer leaves in one piece: with Nagle's algorithm each would wait 40 ms for the client's acknowledgement.
+        wbufsize = -1
+        disable_nagle_algorithm = True
+
+        def _handle(self) -> None:
+            parts = urlsplit(self.path)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = self.rfile.read(int(headers.get("content-length") or 0))
+            query = dict(parse_qsl(parts.query, keep_blank_values=True))
+            answer = service.respond(Request(self.command, parts.path, query, headers, body))
+            if answer is None:
+                self.close_connection = True
+                return
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if answer.status != 204 and "Content-Length" not in answer.headers:
+                self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _handle  # noqa: N815
+
+    return Handler

@@ -1,0 +1,52 @@
+"""Google's real client libraries against fakes of the services; without the libraries nothing here is collected."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.fakes.gcs import FakeGcs
+    from tests.fakes.vertex import FakeVertex
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# `make test-gcp` has the environment for these.
+collect_ignore_glob = [] if find_spec("google") and find_spec("google.cloud.aiplatform_v1") else ["test_*.py"]
+
+
+@pytest.fixture
+def gcs() -> Iterator[FakeGcs]:
+    """Cloud Storage with one bucket."""
+    from tests.fakes.gcs import FakeGcs
+
+    with FakeGcs("shop-data") as fake:
+        yield fake
+
+
+@pytest.fixture
+def vertex() -> Iterator[FakeVertex]:
+    """Vertex AI in europe-west1, with Python and the trainer as images."""
+    from tests.fakes.vertex import FakeVertex, Image
+
+    built = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    images = {
+        "python:1": Image([sys.executable, "-c"], built),
+        "trainer:1": Image([sys.executable, "-m", "custseg_assets.trainer"], built),
+    }
+    with FakeVertex("shop", "europe-west1", images) as fake:
+        yield fake
+
+
+@pytest.fixture
+def no_waiting_for_stragglers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster waits seconds for messages that may still come, here hundredths."""
+    from dagster._core.pipes import utils
+
+    monkeypatch.setattr(utils, "DEFAULT_SLEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(utils, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 0)
