@@ -215,7 +215,9 @@ class PipesVertexAIClient(dg.PipesClient):
         bucket, place = self._bucket_client.bucket(self._bucket), self._path(f"pipes/{uuid.uuid4().hex}")
         told = _pipes_params(found) if found is not None else {}
         injector = (
-            _Told(told[DAGSTER_PIPES_CONTEXT_ENV_VAR]) if told else _Context(bucket.blob(f"{place}/context.json"))
+            _Told(told[DAGSTER_PIPES_CONTEXT_ENV_VAR])
+            if told
+            else _Context(bucket.blob(f"{place}/context.json"), self._patience.silence)
         )
         to = told.get(DAGSTER_PIPES_MESSAGES_ENV_VAR) or {"bucket": self._bucket, "key_prefix": f"{place}/messages"}
         reader = _Messages(self._bucket_client.bucket(to["bucket"]), to, self._patience.message_interval)
@@ -363,13 +365,13 @@ class _Silence:
 class _Context(dg.PipesContextInjector):
     """The context of a new job, as an object. It stays: a job that is restarted, or followed later, reads it again."""
 
-    def __init__(self, blob: storage.Blob) -> None:
-        self._blob = blob
+    def __init__(self, blob: storage.Blob, seconds: float) -> None:
+        self._blob, self._seconds = blob, seconds
 
     @contextlib.contextmanager
     def inject_context(self, context_data: Any) -> Iterator[Mapping[str, Any]]:
         """See ``PipesContextInjector``."""
-        self._blob.upload_from_string(json.dumps(context_data), retry=DEFAULT_RETRY.with_timeout(_CALL_SECONDS))
+        self._blob.upload_from_string(json.dumps(context_data), retry=DEFAULT_RETRY.with_timeout(self._seconds))
         yield {"bucket": self._blob.bucket.name, "key": self._blob.name}
 
     def no_messages_debug_text(self) -> str:
