@@ -255,6 +255,8 @@ class AutomationSettings(_Section):
     interval_seconds: Annotated[int, Field(ge=5)] = 30
     grace_hours: Annotated[int, Field(ge=0, le=23)] = 6
     max_attempts: Annotated[int, Field(ge=1)] = 2
+
+
 class GcpTrainingSettings(_Section):
     """Where a challenger is trained on Vertex AI; on this machine without an image.
 
@@ -370,6 +372,7 @@ class Settings(_Section):
         if webhook and not webhook.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("must be an http or https address")
         return webhook
+
     gcp: GcpSettings = GcpSettings()
 
 

@@ -1,0 +1,246 @@
+"""A challenger trained on Vertex AI is the one that this machine would have trained; without one the champion stays."""
+
+import shutil
+
+import dagster as dg
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from custseg_assets.defs.resources import stores_of
+from custseg_assets.domain import schemas
+from custseg_assets.domain.model import model_from_json
+from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.gcp.costs import check_cost, highest_cost
+from custseg_assets.gcp.folders import split
+from custseg_assets.gcp.training import VertexLauncher
+from custseg_assets.launching import LocalLauncher, launcher_of
+from custseg_assets.settings import GcpTrainingSettings, ModelSettings, Settings, load_settings
+from custseg_assets.trainer import CANDIDATES, FEATURES, MODEL, SETTINGS, train_snapshot
+from tests.fakes.vertex import State
+from tests.gcp.pieces import QUICK as QUICKLY
+from tests.gcp.pieces import gcp_of
+from tests.shops import QUICK, custseg, shop_log, write_log
+from tests.test_trainer import KEY, features_of
+
+pytestmark = [
+    pytest.mark.gcp,
+    pytest.mark.usefixtures("no_waiting_for_stragglers"),
+    # Dagster 1.13 itself uses what it deprecates and what it previews; gone when it does not.
+    pytest.mark.filterwarnings("ignore:AssetExecutionContext.run_id:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Function `PipesMessageReader.expected_writer_count`"),
+]
+
+
+@pytest.fixture
+def gcp(vertex, gcs):
+    return gcp_of(vertex.url, gcs.url, training=GcpTrainingSettings(image="trainer:1"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return filled(tmp_path / "training", features_of(600))
+
+
+def filled(folder, features):
+    (folder / "in").mkdir(parents=True)
+    (folder / "out").mkdir()
+    features.write_parquet(folder / "in" / FEATURES)
+    (folder / "in" / SETTINGS).write_text(ModelSettings(n_bootstraps=4).model_dump_json(), encoding="utf-8")
+    return folder
+
+
+def train(gcp, folder):
+    """Train as a step of a run does; what the trainer said."""
+    said = []
+
+    @dg.asset
+    def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        said.append(VertexLauncher(gcp, QUICKLY).train(context, snapshot=KEY, folder=folder))
+        return dg.MaterializeResult()
+
+    dg.materialize([challenger])
+    return said[0]
+
+
+def test_the_trainer_on_vertex_leaves_what_it_leaves_here(gcp, vertex, gcs, folder, capfd):
+    said = train(gcp, folder)
+    features, candidates = features_of(600), pl.read_parquet(folder / "out" / CANDIDATES)
+    model = model_from_json((folder / "out" / MODEL).read_text(encoding="utf-8"))
+    assert model == train_snapshot(features, candidates, KEY, ModelSettings(n_bootstraps=4))
+    [job] = vertex.jobs
+    assert said["k"].value == model.k
+    assert said["vertex_job"].value == job.name
+    logged = "".join(capfd.readouterr())
+    assert "at most 0.22 USD: 60 minutes of n1-standard-4" in logged
+    assert f"{model.model_version}: " in logged
+    assert {"app": "custseg", "snapshot": KEY}.items() <= dict(job.labels).items()
+    assert job.job_spec.scheduling.timeout.total_seconds() == 3600
+    place = f"custseg/jobs/{job.labels['dagster-key']}"
+    assert [name for name in gcs.names("shop-data", place) if "/pipes/" not in name] == [
+        f"{place}/in/{FEATURES}",
+        f"{place}/in/{SETTINGS}",
+        f"{place}/out/{CANDIDATES}",
+        f"{place}/out/{MODEL}",
+    ]
+
+
+def test_what_was_trained_is_taken_and_trained_again_only_where_it_is_gone(gcp, vertex, gcs, folder):
+    train(gcp, folder)
+    first = (folder / "out" / CANDIDATES).read_bytes()
+    (folder / "out" / CANDIDATES).unlink()
+    train(gcp, folder)
+    assert (folder / "out" / CANDIDATES).read_bytes() == first
+    assert len(vertex.jobs) == 1
+    for name in gcs.names("shop-data", f"custseg/jobs/{vertex.jobs[0].labels['dagster-key']}/out/"):
+        del gcs.buckets["shop-data"][name]
+    train(gcp, folder)
+    assert len(vertex.jobs) == 2
+
+
+def test_an_outcome_without_a_model_is_no_failure(gcp, tmp_path):
+    folder = filled(tmp_path / "few", features_of(40))
+    assert train(gcp, folder)["k"].value == "none"
+    assert (folder / "out" / CANDIDATES).exists()
+    assert not (folder / "out" / MODEL).exists()
+
+
+def refuse_uploads(_, gcs):
+    gcs.denied = {"storage.objects.create"}
+
+
+def lose_outputs(vertex, gcs):
+    def drop(_):
+        for name in gcs.names("shop-data"):
+            if "/out/" in name:
+                del gcs.buckets["shop-data"][name]
+
+    vertex.at_poll = drop
+
+
+def use_up_the_quota(vertex, _):
+    vertex.n_cpus = 0
+
+
+def forbid_jobs(vertex, _):
+    vertex.denied = {"aiplatform.customJobs.create"}
+
+
+def have_no_machine(vertex, _):
+    vertex.has_machines = False
+
+
+def take_machines_away(vertex, _):
+    vertex.at_poll = lambda job: vertex.preempt() if job.state == State.JOB_STATE_RUNNING else None
+
+
+def have_no_image(vertex, _):
+    vertex.images.clear()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (refuse_uploads, r"the bucket, gs://shop-data/.*: not allowed .*roles/storage\.objectUser"),
+        (lose_outputs, r"left no candidates\.parquet .* trainer:1 is the trainer of this version"),
+        (use_up_the_quota, r"quota is used up .*smaller machine"),
+        (forbid_jobs, r"not allowed .*roles/aiplatform\.user"),
+        (have_no_machine, r"got no n1-standard-4 .*was cancelled"),
+        (take_machines_away, r"its machine was taken away .*is_spot = false"),
+        (have_no_image, r"image could not be fetched .*artifactregistry\.reader"),
+    ],
+)
+def test_whatever_goes_wrong_the_champion_stays_and_it_says_what_to_do(gcp, vertex, gcs, folder, trouble, said):
+    trouble(vertex, gcs)
+    with pytest.raises(RunFailedError, match=said) as caught:
+        train(gcp, folder)
+    assert "The champion stays." in str(caught.value)
+    assert KEY in str(caught.value)
+    assert list((folder / "out").iterdir()) == []
+
+
+def test_a_bucket_out_of_reach_starts_nothing(vertex, folder):
+    gcp = gcp_of(vertex.url, "http://127.0.0.1:9", training=GcpTrainingSettings(image="trainer:1"))
+    with pytest.raises(RunFailedError, match=r"the bucket, .*no answer .*The champion stays"):
+        train(gcp, folder)
+    assert vertex.jobs == []
+
+
+def test_a_trainer_that_is_given_nonsense_says_so_in_the_run(gcp, folder, capfd):
+    (folder / "in" / SETTINGS).write_text("{", encoding="utf-8")
+    with pytest.raises(RunFailedError, match=r"the container failed .*status of 2.*The champion stays"):
+        train(gcp, folder)
+    assert "trainer: " in "".join(capfd.readouterr())
+
+
+def test_a_job_that_could_cost_too_much_is_not_started(vertex, gcs, folder):
+    # 24 hours at 0.218499 are 5.243976.
+    training = GcpTrainingSettings(image="trainer:1", timeout_minutes=24 * 60)
+    assert highest_cost(training) == pytest.approx(5.243976)
+    with pytest.raises(BadInputError, match=r"can cost 5\.24 USD; expected at most \[gcp\.training\] max_cost = 5"):
+        train(gcp_of(vertex.url, gcs.url, training=training), folder)
+    assert vertex.jobs == []
+    assert gcs.names("shop-data") == []
+
+
+def test_the_price_of_a_machine_is_listed_or_given():
+    with_gpu = GcpTrainingSettings(accelerator_type="NVIDIA_TESLA_T4", accelerator_count=2)
+    # 0.218499 + 2 × 0.4025.
+    assert highest_cost(with_gpu) == pytest.approx(1.023499)
+    with pytest.raises(BadInputError, match=r"no price is known for abacus.*price_per_hour"):
+        highest_cost(GcpTrainingSettings(machine_type="abacus"))
+    assert "at most 1.50 USD" in check_cost(GcpTrainingSettings(price_per_hour=3, timeout_minutes=30))
+
+
+def test_vertex_trains_where_an_image_is_configured(gcp, tmp_path):
+    assert isinstance(launcher_of(Settings(home=tmp_path)), LocalLauncher)
+    assert isinstance(launcher_of(Settings(home=tmp_path, gcp=gcp)), VertexLauncher)
+
+
+def test_a_folder_in_the_cloud_is_a_bucket_and_a_prefix():
+    assert split("gs://shop-data/jobs/1") == split("gs://shop-data/jobs/1/") == ("shop-data", "jobs/1/")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A home with three snapshots and a model."""
+    folder = tmp_path_factory.mktemp("vertex")
+    outcome = custseg(folder / "home", "run", "--source", write_log(shop_log(4), folder / "log.csv"), config=QUICK)
+    assert outcome.status == 0, outcome.err
+    return folder / "home"
+
+
+def tables_of(home):
+    stores = stores_of(load_settings(home=home, environment={}))
+    trained = (schemas.MODEL_CANDIDATES, schemas.SEGMENTATION_MODEL, schemas.PROMOTION_DECISION)
+    return [stores.tables.read(table) for table in trained], stores.provenance.champions
+
+
+def test_a_retrain_on_vertex_ends_as_one_on_this_machine(shop, vertex, gcs, tmp_path, monkeypatch):
+    monkeypatch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: QUICKLY)
+    here, there = (shutil.copytree(shop, tmp_path / name) for name in ("here", "there"))
+    cloud = f"""
+[gcp]
+project = "shop"
+location = "europe-west1"
+bucket = "shop-data"
+[gcp.training]
+image = "trainer:1"
+[gcp.endpoints]
+aiplatform = "{vertex.url}"
+storage = "{gcs.url}"
+"""
+    _, champions = tables_of(shop)
+    vertex.at_poll = lambda job: vertex.preempt() if job.state == State.JOB_STATE_RUNNING else None
+    failed = custseg(there, "retrain", config=QUICK + cloud)
+    assert failed.status == 1
+    assert "its machine was taken away" in failed.err
+    assert tables_of(there)[1] == champions
+    vertex.at_poll = lambda _: None
+    outcomes = [custseg(here, "retrain", config=QUICK), custseg(there, "retrain", config=QUICK + cloud)]
+    assert [outcome.status for outcome in outcomes] == [0, 0], [outcome.err for outcome in outcomes]
+    assert "k = 3" in outcomes[1].err
+    assert len(vertex.jobs) == 2
+    for mine, other in zip(tables_of(here)[0], tables_of(there)[0], strict=True):
+        assert_frame_equal(mine, other)
+    assert tables_of(here)[1] == tables_of(there)[1]
