@@ -28,6 +28,7 @@ Say = Callable[[str], None]
 
 LANDING = "landing"
 """Stands for the source of a home that has none but its landing folder."""
+BIGQUERY = "bq://"
 STAGE_MARKER = "stage.json"
 _DEMO_VERSION = 1
 """Raise it when the generator makes other lines for the same seed."""
@@ -233,7 +234,7 @@ def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, s
 
     Args:
         deliveries: where it goes.
-        source: path of a file or folder, or ``demo``.
+        source: path of a file or folder, ``bq://project.dataset.table``, or ``demo``.
         settings: how it is read.
         say: takes each line of progress.
 
@@ -242,6 +243,10 @@ def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, s
     """
     if source == DEMO:
         return [deliveries.accept_frame(DEMO, f"{_DEMO_VERSION} {DEFAULT_SEED}", generate_demo, preset="online_retail")]
+    if source.startswith(BIGQUERY):
+        from custseg_assets.gcp.bigquery_source import accept_table
+
+        return [accept_table(deliveries, source, settings, say)]
     return [deliveries.accept(path, settings.source, progress=say) for path in list_source_files(Path(source), say)]
 
 

@@ -10,6 +10,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -306,6 +307,36 @@ class GcpServingSettings(_Section):
     canary_percent: Annotated[int, Field(ge=1, le=99)] = 10
 
 
+class GcpStorageSettings(_Section):
+    """Where tables, releases and the landing zone are, when not in the home.
+
+    Attributes:
+        uri: ``gs://bucket/prefix``.
+        poll_seconds: how often the service looks for another release there.
+    """
+
+    uri: Annotated[str, Field(pattern=r"^gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[A-Za-z0-9._-]+)*$")] | None = None
+    poll_seconds: Annotated[float, Field(gt=0)] = 5.0
+
+
+class GcpBigQuerySettings(_Section):
+    """How BigQuery is read from and published to.
+
+    Attributes:
+        dataset: where tables are published; nothing is published without it.
+        maximum_gib_billed: the most that one query on a source may bill.
+        since: of a ``bq://`` source only lines from this day on are read.
+        time_zone: the shop's, for a source whose instants are timestamps.
+        looker_report: id of a Looker Studio report to open on the published views.
+    """
+
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,1024}$")] | None = None
+    maximum_gib_billed: Annotated[float, Field(gt=0)] = 100.0
+    since: date | None = None
+    time_zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]+$")] = "UTC"
+    looker_report: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None = None
+
+
 class GcpEndpointSettings(_Section):
     """Where Google's services answer, when not at their own addresses; asked without credentials then."""
 
@@ -328,6 +359,8 @@ class GcpSettings(_Section):
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]*$")] = "custseg"
     training: GcpTrainingSettings = GcpTrainingSettings()
     serving: GcpServingSettings = GcpServingSettings()
+    storage: GcpStorageSettings = GcpStorageSettings()
+    bigquery: GcpBigQuerySettings = GcpBigQuerySettings()
     endpoints: GcpEndpointSettings = GcpEndpointSettings()
 
     @model_validator(mode="after")

@@ -27,7 +27,15 @@ from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.formats import SOURCE_ROW
-from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, Stamp, digest_of, open_source, stamp_of
+from custseg_assets.stores.sources import (
+    SCRATCH_PREFIX,
+    Progress,
+    SourceFile,
+    Stamp,
+    digest_of,
+    open_source,
+    stamp_of,
+)
 from custseg_assets.stores.values import UNREADABLE
 
 _READER = 1
@@ -202,6 +210,24 @@ class DeliveryStore:
         with self._writable():
             columns = dict(zip(MAPPED_NAMES, MAPPED_NAMES, strict=True))
             return self._keep(delivery_id, name, make().lazy(), columns, preset)
+
+    def accept_lines(self, name: str, identity: str, read: Callable[[Path], SourceFile]) -> Delivery:
+        """Put lines from elsewhere than a file into the store, unless they are there already.
+
+        Args:
+            name: stands for a file's name.
+            identity: everything that decides what ``read`` returns.
+            read: reads the source; what it leaves in the folder it is given lasts until the lines are kept.
+
+        Raises:
+            BadInputError: the source cannot be used; the store is as before.
+        """
+        delivery_id = _id_of("lines", name, identity)
+        if known := self._known(delivery_id):
+            return known
+        with self._writable(), tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
+            source = read(Path(folder))
+            return self._keep(delivery_id, name, source.lines, source.mapping.columns, source.mapping.preset)
 
     def set_current(self, current: CurrentSource) -> None:
         """Make this what the pipeline reads.

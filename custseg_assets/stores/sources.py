@@ -114,7 +114,7 @@ def open_source(
 def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Path) -> SourceFile:
     sheet, table, mapping = _chosen(path, settings, scratch)
     where = _place(path, sheet)
-    progress(_recognised(where, mapping))
+    progress(describe_mapping(where, mapping))
     positions = {name: str(table.header.index(header)) for name, header in mapping.columns.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, where)
     lines = type_lines(table.settle(plain, scratch, where), mapping, settings, where)
@@ -162,7 +162,8 @@ def _chosen(path: Path, settings: SourceSettings, scratch: Path) -> tuple[str, f
     )
 
 
-def _recognised(where: str, mapping: ColumnMapping) -> str:
+def describe_mapping(where: str, mapping: ColumnMapping) -> str:
+    """Which column was taken for what, in one line."""
     known = f"an {mapping.preset} export" if mapping.preset else "own columns"
     read = ", ".join(name if name == header else f"{name} from {header!r}" for name, header in mapping.columns.items())
     ignored = f"; ignored {', '.join(map(repr, mapping.ignored))}" if mapping.ignored else ""

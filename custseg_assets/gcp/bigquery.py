@@ -1,0 +1,129 @@
+"""BigQuery's client as custseg uses it, and its errors in words that a user can act on."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from google.api_core import exceptions
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import bigquery
+from google.cloud.bigquery.retry import DEFAULT_RETRY
+from requests.exceptions import RequestException
+
+from custseg_assets.errors import BadInputError, CustsegError
+from custseg_assets.settings import GcpSettings
+
+SCHEME = "bq://"
+PATIENCE_SECONDS = 120.0
+"""How long a service that cannot be reached, or says it is busy, is asked again."""
+
+_NAME = re.compile(r"bq://(?P<project>[a-z0-9.:-]+)\.(?P<dataset>\w+)\.(?P<table>[\w-]+)", re.ASCII)
+
+
+class BigQueryError(CustsegError):
+    """BigQuery did not do what it was asked to; says why and what to do."""
+
+
+@dataclass(frozen=True)
+class TableName:
+    """A table's full name."""
+
+    project: str
+    dataset: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.project}.{self.dataset}.{self.table}"
+
+
+def table_name(source: str) -> TableName:
+    """The table that ``bq://project.dataset.table`` names.
+
+    Raises:
+        BadInputError: it names none.
+
+    >>> str(table_name("bq://shop-1.sales.orders"))
+    'shop-1.sales.orders'
+    """
+    found = _NAME.fullmatch(source)
+    if not found:
+        raise BadInputError(source, "bq://project.dataset.table", "Correct --source or [source] path.")
+    return TableName(**found.groupdict())
+
+
+class BigQuery:
+    """A connection to the configured project.
+
+    Args:
+        settings: with a project.
+        patience_seconds: how long requests are tried again that may work later.
+
+    Raises:
+        BadInputError: no project is configured.
+        BigQueryError: there are no credentials.
+    """
+
+    def __init__(self, settings: GcpSettings, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        if settings.project is None:
+            raise BadInputError("[gcp] project is not set", "the project to bill", "Set it in custseg.toml.")
+        self.settings, self.project = settings, settings.project
+        self.retry = DEFAULT_RETRY.with_timeout(patience_seconds)
+        endpoint = settings.endpoints.bigquery
+        with explained("connecting to BigQuery"):
+            self.client = bigquery.Client(
+                project=self.project,
+                credentials=AnonymousCredentials() if endpoint else None,  # type: ignore[no-untyped-call]
+                client_options={"api_endpoint": endpoint} if endpoint else None,
+            )
+
+
+@contextlib.contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Turn what the client raises into one line.
+
+    Args:
+        doing: what is being done, with the names in it.
+
+    Raises:
+        BigQueryError: the service refused, could not be reached, or there are no credentials.
+    """
+    try:
+        yield
+    except exceptions.GoogleAPICallError as error:
+        raise BigQueryError(f"{doing}: {_message(error)} {_todo(error)}") from None
+    except exceptions.RetryError as error:
+        raise BigQueryError(f"{doing}: {error.cause or error}. {_UNREACHABLE}") from None
+    except RequestException as error:
+        raise BigQueryError(f"{doing}: {error}. {_UNREACHABLE}") from None
+    except GoogleAuthError as error:
+        raise BigQueryError(f"{doing}: {error}. {_CREDENTIALS}") from None
+
+
+_UNREACHABLE = "BigQuery cannot be reached; nothing was changed, run it again later."
+_CREDENTIALS = "Log in with `gcloud auth application-default login`, or run it as a service account."
+_TODO = {
+    "accessDenied": "Grant the account the role that docs/gcp.md names for this.",
+    "notFound": "Correct the name, or make it; see docs/gcp.md.",
+    "quotaExceeded": "Wait until the quota is renewed, or ask for more of it; nothing was changed.",
+    "rateLimitExceeded": "Run it again later; nothing was changed.",
+    "bytesBilledLimitExceeded": "Raise [gcp.bigquery] maximum_gib_billed if that is what you want to pay for.",
+    "billingNotEnabled": "Link a billing account to the project.",
+}
+
+
+def reason_of(error: exceptions.GoogleAPICallError) -> str:
+    """BigQuery's word for why it refused, such as ``accessDenied``; empty where it gave none."""
+    return str(error.errors[0].get("reason", "")) if error.errors else ""
+
+
+def _message(error: exceptions.GoogleAPICallError) -> str:
+    text = str(error.errors[0].get("message", error.message) if error.errors else error.message)
+    return text if text.endswith((".", "!")) else f"{text}."
+
+
+def _todo(error: exceptions.GoogleAPICallError) -> str:
+    return _TODO.get(reason_of(error), "Nothing was changed.")

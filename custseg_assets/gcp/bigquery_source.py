@@ -1,0 +1,165 @@
+"""``bq://project.dataset.table`` as a source: its mapped columns, read by one query into the store of deliveries.
+
+The query names the mapped columns only, leaves lines before ``[gcp.bigquery] since`` where they are, and may bill no more
+than is configured; what it would read is said before it runs. A table that has not changed since is not read again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from google.cloud import bigquery
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.gcp.bigquery import BigQuery, TableName, explained, table_name
+from custseg_assets.settings import Settings
+from custseg_assets.stores.columns import ColumnMapping, map_columns
+from custseg_assets.stores.formats import SOURCE_ROW
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore
+from custseg_assets.stores.sources import Progress, SourceFile, describe_mapping
+from custseg_assets.stores.values import plain_columns, type_lines
+
+_READER = 1
+"""Version of the query and of how its rows are read; a change makes every table a new delivery."""
+
+GIB = 1 << 30
+PAGE_ROWS = 50_000
+_NUMBERS = ("quantity", "unit_price", "line_amount")
+_DECIMALS = ("NUMERIC", "BIGNUMERIC")
+_INSTANTS = ("DATE", "DATETIME", "TIMESTAMP")
+_PLAIN = ("STRING", "INTEGER", "INT64", "FLOAT", "FLOAT64", "BOOLEAN", "BOOL", *_DECIMALS, *_INSTANTS)
+
+
+def accept_table(
+    deliveries: DeliveryStore, source: str, settings: Settings, progress: Progress, connection: BigQuery | None = None
+) -> Delivery:
+    """Read a table into the store of deliveries, unless it is there as it stands.
+
+    Args:
+        deliveries: where it goes.
+        source: ``bq://project.dataset.table``.
+        settings: how it is read, and what it may cost.
+        progress: told what was recognised and what the query reads.
+        connection: one that is open already.
+
+    Raises:
+        BadInputError: the table has no such columns, or reading it would cost more than is allowed.
+        BigQueryError: it cannot be reached or read.
+    """
+    name = table_name(source)
+    with_project = settings.gcp if settings.gcp.project else settings.gcp.model_copy(update={"project": name.project})
+    bq = connection or BigQuery(with_project)
+    with explained(f"reading {name}"):
+        table = bq.client.get_table(str(name), retry=bq.retry)
+    mapping = map_columns([field.name for field in table.schema], settings.source, str(name))
+    sql = query_of(name, table.schema, mapping, settings)
+
+    def read(scratch: Path) -> SourceFile:
+        progress(describe_mapping(str(name), mapping))
+        _download(bq, sql, name, scratch / "rows.parquet", progress)
+        raw = pl.scan_parquet(scratch / "rows.parquet").with_row_index(SOURCE_ROW, offset=1)
+        plain = plain_columns(raw.collect_schema(), {column: column for column in mapping.columns}, str(name))
+        return SourceFile(str(name), mapping, "", type_lines(raw.select(plain), mapping, settings.source, str(name)))
+
+    reading = settings.source.model_dump_json(exclude={"path"})
+    return deliveries.accept_lines(str(name), f"{_READER} {sql} {reading} {_state_of(table)}", read)
+
+
+def _state_of(table: bigquery.Table) -> str:
+    """What changes when the table's rows do."""
+    if table.table_type != "TABLE":
+        # Nothing tells when the tables behind a view change; equal lines have equal digests, however often they are read.
+        return uuid.uuid4().hex
+    waiting = table.streaming_buffer.estimated_rows if table.streaming_buffer else 0
+    return f"{table.etag} {table.modified} {table.num_rows} {waiting}"
+
+
+def query_of(
+    name: TableName, schema: list[bigquery.SchemaField], mapping: ColumnMapping, settings: Settings
+) -> str:
+    """The query for the mapped columns, each under its mapped name.
+
+    Raises:
+        BadInputError: a column is of a type that holds no single value, or ``since`` needs a date that is not there.
+    """
+    types = {field.name: field.field_type if field.mode != "REPEATED" else "ARRAY" for field in schema}
+    bigquery_settings = settings.gcp.bigquery
+    for column, header in mapping.columns.items():
+        if types[header] not in _PLAIN:
+            raise BadInputError(
+                f"{name}: column {header!r} for {column} is {types[header]}",
+                "single values",
+                "Map another column, or make a view that has it as text.",
+            )
+    columns = [
+        f"{_expression(column, header, types[header], bigquery_settings.time_zone)} AS {column}"
+        for column, header in mapping.columns.items()
+    ]
+    since = ""
+    if bigquery_settings.since:
+        header = mapping.columns["invoiced_at"]
+        if types[header] not in _INSTANTS:
+            raise BadInputError(
+                f"[gcp.bigquery] since, but {name} has {header!r} as {types[header]}",
+                f"a column of type {', '.join(_INSTANTS)}",
+                "Leave since out, or make a view with the column as DATETIME.",
+            )
+        first = _expression("invoiced_at", header, types[header], bigquery_settings.time_zone)
+        since = f" WHERE {first} >= {'DATE' if types[header] == 'DATE' else 'DATETIME'} '{bigquery_settings.since}'"
+    return f"SELECT {', '.join(columns)} FROM `{name}`{since}"
+
+
+def _expression(column: str, header: str, kind: str, time_zone: str) -> str:
+    if kind in _DECIMALS:
+        return f"CAST(`{header}` AS {'FLOAT64' if column in _NUMBERS else 'STRING'})"
+    if kind == "TIMESTAMP" and column == "invoiced_at":
+        # A timestamp is UTC's; the day that matters is the shop's.
+        return f"DATETIME(`{header}`, '{time_zone}')"
+    return f"`{header}`"
+
+
+def _download(bq: BigQuery, sql: str, name: TableName, path: Path, progress: Progress) -> None:
+    """Run the query and write its rows, a page at a time."""
+    limit = int(bq.settings.bigquery.maximum_gib_billed * GIB)
+    with explained(f"reading {name}"):
+        estimate = bq.client.query(
+            sql, bigquery.QueryJobConfig(dry_run=True, use_query_cache=False), retry=bq.retry
+        ).total_bytes_processed
+        progress(f"{name}: the query reads {_size(estimate)}; {_size(limit)} may be billed")
+        if estimate > limit:
+            raise BadInputError(
+                f"reading {name} would bill {_size(estimate)}",
+                f"at most {_size(limit)}, as [gcp.bigquery] maximum_gib_billed says",
+                "Raise it, or read less with [gcp.bigquery] since.",
+            )
+        job = bq.client.query(
+            sql, bigquery.QueryJobConfig(maximum_bytes_billed=limit, labels={"app": "custseg"}), retry=bq.retry
+        )
+        rows = job.result(page_size=PAGE_ROWS, retry=bq.retry)
+        if not rows.total_rows:
+            raise BadInputError(f"{name} has no rows to read", "data rows", "Correct --source or [gcp.bigquery] since.")
+        batches = map(_plain_batch, rows.to_arrow_iterable())
+        first = next(batches)
+        with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+            for batch in itertools.chain([first], batches):
+                writer.write_batch(batch)
+
+
+def _plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch without the client's marks on instants, which Polars takes for a type of their own."""
+    schema = pa.schema([field.remove_metadata() for field in batch.schema])
+    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+
+def _size(n_bytes: int) -> str:
+    """Bytes in the unit BigQuery bills.
+
+    >>> _size(3 << 30), _size(5 << 20)
+    ('3.00 GiB', '5.0 MiB')
+    """
+    return f"{n_bytes / GIB:,.2f} GiB" if n_bytes >= GIB else f"{n_bytes / (1 << 20):,.1f} MiB"

@@ -1,0 +1,665 @@
+"""A fake of the BigQuery REST API, version 2, on loopback.
+
+It speaks what the real client asks for: tables, jobs (query, dry run, load by multipart and resumable upload), query
+results and table data with paging. SQL is parsed as BigQuery's by sqlglot and run by DuckDB. What the real service
+refuses it refuses, with its error bodies; a job whose data are refused changes nothing.
+"""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import itertools
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import duckdb
+import polars as pl
+import sqlglot
+from sqlglot import exp
+
+_STATUS = {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ALREADY_EXISTS"}
+_STATUS |= {412: "FAILED_PRECONDITION", 503: "UNAVAILABLE"}
+_NAME = re.compile(r"[A-Za-z0-9_]{1,1024}")
+_PARTITION = re.compile(r"(?P<table>[A-Za-z0-9_]+)(\$(?P<day>\d{8}))?")
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,1024}")
+_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_TYPES: Mapping[str, pl.DataType] = {
+    "STRING": pl.String(),
+    "INTEGER": pl.Int64(),
+    "FLOAT": pl.Float64(),
+    "BOOLEAN": pl.Boolean(),
+    "DATE": pl.Date(),
+    "DATETIME": pl.Datetime("us"),
+    "TIMESTAMP": pl.Datetime("us", "UTC"),
+    "NUMERIC": pl.Decimal(38, 9),
+}
+_ALIASES = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}
+_LEAST_BILLED = 10 << 20
+
+
+class Refused(Exception):
+    """What the service says no with: HTTP code, BigQuery's reason and its message."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message = code, reason, message
+
+    @property
+    def body(self) -> dict[str, Any]:
+        details = [{"message": self.message, "domain": "global", "reason": self.reason}]
+        status = _STATUS.get(self.code, "UNKNOWN")
+        return {"error": {"code": self.code, "message": self.message, "errors": details, "status": status}}
+
+
+@dataclass
+class _Table:
+    resource: dict[str, Any]
+    rows: pl.DataFrame
+
+    @property
+    def fields(self) -> list[dict[str, Any]]:
+        return self.resource["schema"]["fields"]
+
+
+@dataclass
+class _Job:
+    resource: dict[str, Any]
+    rows: pl.DataFrame | None = None
+    polls_left: int = 0
+
+
+@dataclass
+class _Upload:
+    resource: dict[str, Any]
+    content: bytearray = field(default_factory=bytearray)
+
+
+class FakeBigQuery:
+    """The service; ``with FakeBigQuery("shop") as fake`` starts and stops it.
+
+    Args:
+        project: the project whose data it holds; others cannot be reached.
+        location: of its datasets.
+
+    Attributes:
+        denied: ``method path-prefix`` pairs such as ``"bigquery.tables.get"`` that are refused with 403.
+        unavailable: how many requests are answered with 503 before they are answered properly.
+        reject_loads_of: tables whose next load is refused as a whole because of one bad row.
+        polls_until_done: how often a job says RUNNING first.
+        requests: method and path of every request.
+        billed: bytes billed of every query that ran.
+    """
+
+    def __init__(self, project: str, location: str = "EU") -> None:
+        self.project, self.location = project, location
+        self.datasets: dict[str, dict[str, _Table]] = {}
+        self.jobs: dict[str, _Job] = {}
+        self.denied: set[str] = set()
+        self.unavailable = 0
+        self.reject_loads_of: set[str] = set()
+        self.polls_until_done = 0
+        self.page_rows = 1_000
+        self.requests: list[str] = []
+        self.billed: list[int] = []
+        self._uploads: dict[str, _Upload] = {}
+        self._counter = itertools.count(1)
+        self._lock = threading.RLock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> FakeBigQuery:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    # What a test puts in and looks at.
+
+    def add_dataset(self, name: str) -> None:
+        self.datasets[name] = {}
+
+    def add_table(self, name: str, frame: pl.DataFrame, types: Mapping[str, str] | None = None, **more: Any) -> None:
+        """Put a table there as if it had been loaded: ``dataset.table``, its rows, BigQuery types that differ."""
+        dataset, table = name.split(".")
+        self.datasets.setdefault(dataset, {})
+        of = {dtype: kind for kind, dtype in _TYPES.items()}
+        kinds = {column: of[dtype] for column, dtype in frame.schema.items()} | dict(types or {})
+        fields = [{"name": column, "type": kind, "mode": "NULLABLE"} for column, kind in kinds.items()]
+        self._insert_table(dataset, {"tableReference": {"tableId": table}, "schema": {"fields": fields}, **more})
+        self._replace_rows(self.datasets[dataset][table], frame.cast({c: _TYPES[k] for c, k in kinds.items()}))
+
+    def rows(self, name: str) -> pl.DataFrame:
+        dataset, table = name.split(".")
+        return self.datasets[dataset][table].rows
+
+    def fields(self, name: str) -> dict[str, str]:
+        dataset, table = name.split(".")
+        return {column["name"]: column["type"] for column in self.datasets[dataset][table].fields}
+
+    def query(self, sql: str) -> pl.DataFrame:
+        """What a person who writes this query sees."""
+        return self._run_sql(sql)[0]
+
+    def n_loads(self) -> int:
+        return sum("load" in job.resource["configuration"] for job in self.jobs.values())
+
+    # The methods of the API. Each returns HTTP status and body.
+
+    def answer(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Any, dict[str, str]]:
+        with self._lock:
+            parts = urlsplit(url)
+            self.requests.append(f"{method} {unquote(parts.path)}")
+            if self.unavailable:
+                self.unavailable -= 1
+                refused = Refused(503, "backendError", "Error encountered during execution. Retrying may solve it.")
+                return refused.code, refused.body, {}
+            try:
+                return self._route(method, unquote(parts.path), parse_qs(parts.query), headers, body)
+            except Refused as refused:
+                return refused.code, refused.body, {}
+            except Exception as error:  # noqa: BLE001
+                # A mistake in here must not look like something that is worth trying again.
+                return 500, Refused(500, "fakeIsBroken", repr(error)).body, {}
+
+    def _route(
+        self, method: str, path: str, query: dict[str, list[str]], headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, Any, dict[str, str]]:
+        upload = re.fullmatch(r"/upload/bigquery/v2/projects/([^/]+)/jobs", path)
+        if upload:
+            self._own_project(upload[1])
+            return self._upload(method, query, headers, body)
+        found = re.fullmatch(r"/bigquery/v2/projects/([^/]+)/(.+)", path)
+        if not found:
+            raise Refused(404, "notFound", f"Not found: {path}")
+        self._own_project(found[1])
+        sent = json.loads(body) if body else {}
+        for pattern, by_method in self._routes().items():
+            matched = re.fullmatch(pattern, found[2])
+            if matched and method in by_method:
+                permission, answer = by_method[method]
+                self._allow(permission)
+                return 200, answer(*matched.groups(), sent, query, headers), {}
+        raise Refused(404, "notFound", f"Not found: {method} {path}")
+
+    def _routes(self) -> dict[str, dict[str, tuple[str, Callable[..., Any]]]]:
+        return {
+            r"datasets/([^/]+)": {"GET": ("bigquery.datasets.get", self._get_dataset)},
+            r"datasets/([^/]+)/tables": {
+                "GET": ("bigquery.tables.list", self._list_tables),
+                "POST": ("bigquery.tables.create", lambda dataset, sent, *_: self._insert_table(dataset, sent)),
+            },
+            r"datasets/([^/]+)/tables/([^/]+)": {
+                "GET": ("bigquery.tables.get", self._get_table),
+                "PATCH": ("bigquery.tables.update", self._patch_table),
+                "DELETE": ("bigquery.tables.delete", self._delete_table),
+            },
+            r"datasets/([^/]+)/tables/([^/]+)/data": {"GET": ("bigquery.tables.getData", self._list_data)},
+            r"jobs": {"POST": ("bigquery.jobs.create", lambda sent, *_: self._insert_job(sent, None))},
+            r"jobs/([^/]+)": {"GET": ("bigquery.jobs.get", self._get_job)},
+            r"queries/([^/]+)": {"GET": ("bigquery.jobs.get", self._get_results)},
+        }
+
+    def _own_project(self, project: str) -> None:
+        if project != self.project:
+            raise Refused(403, "accessDenied", f"Access Denied: Project {project}: User does not have permission.")
+
+    def _allow(self, permission: str) -> None:
+        if permission in self.denied:
+            message = f"Access Denied: Project {self.project}: Permission {permission} denied (or it may not exist)."
+            raise Refused(403, "accessDenied", message)
+
+    # Datasets and tables.
+
+    def _dataset(self, name: str) -> dict[str, _Table]:
+        if name not in self.datasets:
+            raise Refused(404, "notFound", f"Not found: Dataset {self.project}:{name}")
+        return self.datasets[name]
+
+    def _table(self, dataset: str, name: str) -> _Table:
+        tables = self._dataset(dataset)
+        if name not in tables:
+            message = f"Not found: Table {self.project}:{dataset}.{name} was not found in location {self.location}"
+            raise Refused(404, "notFound", message)
+        return tables[name]
+
+    def _get_dataset(self, name: str, *_: Any) -> Any:
+        self._dataset(name)
+        reference = {"projectId": self.project, "datasetId": name}
+        return {"kind": "bigquery#dataset", "datasetReference": reference, "location": self.location}
+
+    def _list_tables(self, dataset: str, _sent: Any, query: dict[str, list[str]], _headers: Any) -> Any:
+        names = sorted(self._dataset(dataset))
+        at, size = int(query.get("pageToken", ["0"])[0]), int(query.get("maxResults", ["50"])[0])
+        page = [self.datasets[dataset][name].resource for name in names[at : at + size]]
+        token = {"nextPageToken": str(at + size)} if at + size < len(names) else {}
+        return {"kind": "bigquery#tableList", "tables": page, "totalItems": len(names), **token}
+
+    def _insert_table(self, dataset: str, sent: dict[str, Any]) -> Any:
+        tables, name = self._dataset(dataset), sent["tableReference"]["tableId"]
+        if not _NAME.fullmatch(name):
+            raise Refused(400, "invalid", f'Invalid table ID "{name}".')
+        if name in tables:
+            raise Refused(409, "duplicate", f"Already Exists: Table {self.project}:{dataset}.{name}")
+        for key, value in sent.get("labels", {}).items():
+            if not _LABEL.fullmatch(key) or not re.fullmatch(r"[a-z0-9_-]{0,63}", value):
+                raise Refused(400, "invalid", f"Invalid label {key}={value}")
+        resource = {
+            "kind": "bigquery#table",
+            **sent,
+            "tableReference": {"projectId": self.project, "datasetId": dataset, "tableId": name},
+            "type": "VIEW" if "view" in sent else sent.get("type", "TABLE"),
+            "location": self.location,
+            "creationTime": str(1_700_000_000_000 + next(self._counter)),
+        }
+        if "view" in sent:
+            rows, fields = self._run_sql(sent["view"]["query"])[0], None
+            fields = _fields_of(rows)
+        else:
+            fields = [_canonical(one) for one in sent.get("schema", {}).get("fields", [])]
+            rows = pl.DataFrame(schema={one["name"]: _TYPES[one["type"]] for one in fields})
+        partitioning = sent.get("timePartitioning")
+        if partitioning and partitioning.get("field") not in {one["name"] for one in fields if one["type"] == "DATE"}:
+            raise Refused(400, "invalid", "The field specified for partitioning cannot be found in the schema")
+        tables[name] = _Table({**resource, "schema": {"fields": fields}}, rows)
+        self._touch(tables[name])
+        return tables[name].resource
+
+    def _touch(self, table: _Table) -> None:
+        number = next(self._counter)
+        table.resource |= {
+            "etag": f"etag{number}==",
+            "lastModifiedTime": str(1_700_000_000_000 + number),
+            "numRows": str(table.rows.height),
+            "numBytes": str(_n_bytes(table.rows)),
+        }
+
+    def _replace_rows(self, table: _Table, rows: pl.DataFrame) -> None:
+        table.rows = rows
+        self._touch(table)
+
+    def _get_table(self, dataset: str, name: str, *_: Any) -> Any:
+        return self._table(dataset, name).resource
+
+    def _patch_table(self, dataset: str, name: str, sent: Any, _query: Any, headers: Mapping[str, str]) -> Any:
+        table = self._table(dataset, name)
+        wanted = headers.get("If-Match")
+        if wanted and wanted != table.resource["etag"]:
+            raise Refused(412, "conditionNotMet", "Precondition Failed")
+        if "view" in sent:
+            self._run_sql(sent["view"]["query"])
+        table.resource |= sent
+        self._touch(table)
+        return table.resource
+
+    def _delete_table(self, dataset: str, name: str, *_: Any) -> Any:
+        base, day = _decorated(name)
+        table = self._table(dataset, base)
+        if day is None:
+            del self.datasets[dataset][base]
+        else:
+            key = _partition_field(table)
+            self._replace_rows(table, table.rows.filter(pl.col(key) != day))
+        return {}
+
+    def _list_data(self, dataset: str, name: str, _sent: Any, query: dict[str, list[str]], _headers: Any) -> Any:
+        table = self._table(dataset, name)
+        return {"kind": "bigquery#tableDataList", **self._page(table.rows, table.fields, query, 0)}
+
+    # Jobs.
+
+    def _insert_job(self, sent: dict[str, Any], content: bytes | None) -> Any:
+        configuration = sent["configuration"]
+        reference = sent.get("jobReference", {})
+        job_id = reference.get("jobId") or f"job_{next(self._counter)}"
+        if not _JOB_ID.fullmatch(job_id):
+            raise Refused(400, "invalid", f'Invalid job ID "{job_id}".')
+        if job_id in self.jobs:
+            raise Refused(409, "duplicate", f"Already Exists: Job {self.project}:{self.location}.{job_id}")
+        resource = {
+            "kind": "bigquery#job",
+            "id": f"{self.project}:{self.location}.{job_id}",
+            "jobReference": {"projectId": self.project, "jobId": job_id, "location": self.location},
+            "configuration": configuration,
+            "status": {"state": "DONE"},
+            "statistics": {"creationTime": "1700000000000"},
+        }
+        job = _Job(resource, polls_left=self.polls_until_done)
+        if configuration.get("dryRun"):
+            return self._dry_run(job)
+        self.jobs[job_id] = job
+        try:
+            self._execute(job, configuration, content)
+        except Refused as refused:
+            error = {"reason": refused.reason, "message": refused.message}
+            resource["status"] |= {"errorResult": error, "errors": [error]}
+        return self._shown(job)
+
+    def _shown(self, job: _Job) -> Any:
+        if job.polls_left:
+            job.polls_left -= 1
+            return {**job.resource, "status": {"state": "RUNNING"}}
+        return job.resource
+
+    def _dry_run(self, job: _Job) -> Any:
+        rows, n_bytes = self._run_sql(job.resource["configuration"]["query"]["query"])
+        statistics = {"totalBytesProcessed": str(n_bytes), "schema": {"fields": _fields_of(rows)}}
+        return {**job.resource, "statistics": {"totalBytesProcessed": str(n_bytes), "query": statistics}}
+
+    def _execute(self, job: _Job, configuration: dict[str, Any], content: bytes | None) -> None:
+        if "query" in configuration:
+            self._execute_query(job, configuration["query"])
+        elif "load" in configuration:
+            if content is None:
+                raise Refused(400, "invalid", "Load configuration must specify at least one source URI")
+            self._load(configuration["load"], content)
+        else:
+            raise Refused(400, "invalid", "Job configuration must contain exactly one job-specific configuration object")
+
+    def _execute_query(self, job: _Job, configuration: dict[str, Any]) -> None:
+        if configuration.get("useLegacySql", True):
+            raise Refused(400, "invalidQuery", "Legacy SQL is not understood here.")
+        rows, n_bytes = self._run_sql(configuration["query"])
+        billed = max(_LEAST_BILLED, n_bytes) if n_bytes else 0
+        limit = configuration.get("maximumBytesBilled")
+        if limit is not None and billed > int(limit):
+            message = f"Query exceeded limit for bytes billed: {limit}. {billed} or higher required."
+            raise Refused(400, "bytesBilledLimitExceeded", message)
+        self.billed.append(billed)
+        job.rows = rows
+        job.resource["statistics"]["query"] = {"totalBytesProcessed": str(n_bytes), "totalBytesBilled": str(billed)}
+
+    def _get_job(self, job_id: str, *_: Any) -> Any:
+        return self._shown(self._job(job_id))
+
+    def _job(self, job_id: str) -> _Job:
+        if job_id not in self.jobs:
+            raise Refused(404, "notFound", f"Not found: Job {self.project}:{self.location}.{job_id}")
+        return self.jobs[job_id]
+
+    def _get_results(self, job_id: str, _sent: Any, query: dict[str, list[str]], _headers: Any) -> Any:
+        job = self._job(job_id)
+        reference = {"kind": "bigquery#getQueryResultsResponse", "jobReference": job.resource["jobReference"]}
+        if job.polls_left:
+            job.polls_left -= 1
+            return {**reference, "jobComplete": False}
+        error = job.resource["status"].get("errorResult")
+        if error:
+            raise Refused(400, error["reason"], error["message"])
+        rows = job.rows if job.rows is not None else pl.DataFrame()
+        fields = _fields_of(rows)
+        page = self._page(rows, fields, query, self.page_rows)
+        return {**reference, "jobComplete": True, "schema": {"fields": fields}, **page}
+
+    def _page(
+        self, rows: pl.DataFrame, fields: list[dict[str, Any]], query: dict[str, list[str]], most: int
+    ) -> dict[str, Any]:
+        at = int(query.get("pageToken", query.get("startIndex", ["0"]))[0])
+        asked = int(query.get("maxResults", [str(rows.height)])[0])
+        size = min(asked, most) if most else asked
+        kinds = [one["type"] for one in fields]
+        page = [
+            {"f": [{"v": _wire(value, kind)} for value, kind in zip(row, kinds, strict=True)]}
+            for row in rows.slice(at, size).iter_rows()
+        ]
+        token = {"pageToken": str(at + size)} if size and at + size < rows.height else {}
+        return {"rows": page, "totalRows": str(rows.height), **token}
+
+    # Loading.
+
+    def _upload(
+        self, method: str, query: dict[str, list[str]], headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, Any, dict[str, str]]:
+        kind = query["uploadType"][0]
+        if kind == "multipart":
+            self._allow("bigquery.jobs.create")
+            resource, content = _multipart(headers["Content-Type"], body)
+            return 200, self._insert_job(resource, content), {}
+        if method == "POST":
+            self._allow("bigquery.jobs.create")
+            upload_id = f"upload{next(self._counter)}"
+            self._uploads[upload_id] = _Upload(json.loads(body))
+            where = f"{self.url}/upload/bigquery/v2/projects/{self.project}/jobs"
+            return 200, {}, {"Location": f"{where}?uploadType=resumable&upload_id={upload_id}"}
+        upload = self._uploads.get(query["upload_id"][0])
+        if upload is None:
+            raise Refused(404, "notFound", "No such upload.")
+        upload.content += body
+        total = headers["Content-Range"].rpartition("/")[2]
+        if total == "*" or len(upload.content) < int(total):
+            return 308, None, {"Range": f"bytes=0-{len(upload.content) - 1}"}
+        del self._uploads[query["upload_id"][0]]
+        return 200, self._insert_job(upload.resource, bytes(upload.content)), {}
+
+    def _load(self, load: dict[str, Any], content: bytes) -> None:
+        target = load["destinationTable"]
+        name, day = _decorated(target["tableId"])
+        self._allow("bigquery.tables.updateData")
+        table = self._table(target["datasetId"], name)
+        disposition = load.get("writeDisposition", "WRITE_APPEND")
+        options = load.get("schemaUpdateOptions", [])
+        if options and disposition == "WRITE_TRUNCATE" and day is None:
+            message = (
+                "Schema update options should only be specified with WRITE_APPEND disposition, or with WRITE_TRUNCATE "
+                "disposition on a table partition."
+            )
+            raise Refused(400, "invalid", message)
+        if load.get("sourceFormat") != "PARQUET":
+            raise Refused(400, "invalid", f"Unsupported source format {load.get('sourceFormat')}")
+        fields = self._merged_fields(table, load.get("schema", {}).get("fields", []), options, target)
+        rows = self._parsed(content, fields, name)
+        if day is not None:
+            key = _partition_field(table)
+            if rows.filter(pl.col(key).is_null() | (pl.col(key) != day)).height:
+                message = "Some rows belong to different partitions rather than destination partition"
+                raise Refused(400, "invalid", f"{message} {name}${day:%Y%m%d}")
+        table.resource["schema"] = {"fields": fields}
+        before = table.rows.with_columns(
+            pl.lit(None, _TYPES[one["type"]]).alias(one["name"]) for one in fields if one["name"] not in table.rows.columns
+        ).select(rows.columns)
+        if disposition == "WRITE_TRUNCATE":
+            before = before.clear() if day is None else before.filter(pl.col(_partition_field(table)) != day)
+        elif disposition == "WRITE_EMPTY" and before.height:
+            raise Refused(409, "duplicate", f"Already Exists: Table {self.project}:{target['datasetId']}.{name}")
+        self._replace_rows(table, pl.concat([before, rows]))
+
+    def _merged_fields(
+        self, table: _Table, sent: list[dict[str, Any]], options: list[str], target: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        known = {one["name"].lower(): one for one in table.fields}
+        added = []
+        where = f"{self.project}:{target['datasetId']}.{target['tableId']}"
+        for one in map(_canonical, sent):
+            before = known.get(one["name"].lower())
+            if before is None:
+                if "ALLOW_FIELD_ADDITION" not in options:
+                    message = f"Provided Schema does not match Table {where}. Cannot add fields (field: {one['name']})"
+                    raise Refused(400, "invalid", message)
+                if one.get("mode") == "REQUIRED":
+                    message = f"Provided Schema does not match Table {where}. Cannot add required fields"
+                    raise Refused(400, "invalid", f"{message} to an existing schema. (field: {one['name']})")
+                added.append(one)
+            elif before["type"] != one["type"]:
+                message = f"Provided Schema does not match Table {where}. Field {one['name']} has changed type from"
+                raise Refused(400, "invalid", f"{message} {before['type']} to {one['type']}")
+        return [*table.fields, *added]
+
+    def _parsed(self, content: bytes, fields: list[dict[str, Any]], name: str) -> pl.DataFrame:
+        try:
+            rows = pl.read_parquet(BytesIO(content))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise Refused(400, "invalid", f"Error while reading data, error message: {error}") from None
+        if name in self.reject_loads_of:
+            self.reject_loads_of.discard(name)
+            message = "Error while reading data, error message: Parquet column 'score' has value out of range at row 2"
+            raise Refused(400, "invalid", message)
+        unknown = set(rows.columns) - {one["name"] for one in fields}
+        if unknown:
+            raise Refused(400, "invalid", f"No such field: {sorted(unknown)[0]}")
+        for one in fields:
+            found = rows.schema.get(one["name"])
+            wanted = _TYPES[one["type"]]
+            if found is not None and found != wanted:
+                message = f"Parquet column '{one['name']}' has type {found} which does not match the target cpp_type"
+                raise Refused(400, "invalid", f"Error while reading data, error message: {message} {wanted}.")
+        absent = [pl.lit(None, _TYPES[one["type"]]).alias(one["name"]) for one in fields if one["name"] not in rows.columns]
+        return rows.with_columns(absent).select([one["name"] for one in fields])
+
+    # SQL.
+
+    def _run_sql(self, sql: str) -> tuple[pl.DataFrame, int]:
+        """Rows of a query, and how many bytes it reads: those of the columns it names."""
+        try:
+            parsed = sqlglot.parse_one(sql, read="bigquery")
+        except sqlglot.errors.ParseError as error:
+            raise Refused(400, "invalidQuery", f"Syntax error: {error}") from None
+        names = {column.name.lower() for column in parsed.find_all(exp.Column)}
+        has_star = parsed.find(exp.Star) is not None
+        n_bytes = 0
+        with duckdb.connect() as engine:
+            ctes = {cte.alias for cte in parsed.find_all(exp.CTE)}
+            for number, reference in enumerate(parsed.find_all(exp.Table)):
+                if reference.name in ctes and not reference.db:
+                    continue
+                rows, is_view = self._referenced(reference)
+                read = rows.columns if has_star else [name for name in rows.columns if name.lower() in names]
+                n_bytes += 0 if is_view else _n_bytes(rows.select(read))
+                engine.register(f"table_{number}", rows.to_arrow())
+                alias = reference.alias or reference.name
+                reference.replace(exp.alias_(exp.to_table(f"table_{number}"), alias, table=True))
+            try:
+                arrow = engine.sql(parsed.sql(dialect="duckdb")).to_arrow_table()
+            except duckdb.BinderException as error:
+                raise Refused(400, "invalidQuery", f"Unrecognized name: {error}") from None
+            except duckdb.Error as error:
+                raise Refused(400, "invalidQuery", str(error)) from None
+        rows = pl.from_arrow(arrow)
+        assert isinstance(rows, pl.DataFrame)
+        return _with_bigquery_types(rows), n_bytes
+
+    def _referenced(self, reference: exp.Table) -> tuple[pl.DataFrame, bool]:
+        if not reference.db:
+            message = f'Table "{reference.name}" must be qualified with a dataset (e.g. dataset.table).'
+            raise Refused(400, "invalid", message)
+        self._own_project(reference.catalog or self.project)
+        self._allow("bigquery.tables.getData")
+        table = self._table(reference.db, reference.name)
+        if "view" in table.resource:
+            return self._run_sql(table.resource["view"]["query"])[0], True
+        return table.rows, False
+
+
+def _canonical(one: Mapping[str, Any]) -> dict[str, Any]:
+    kind = _ALIASES.get(one["type"].upper(), one["type"].upper())
+    if kind not in _TYPES:
+        raise Refused(400, "invalid", f"Invalid value for type: {one['type']} is not a valid value")
+    return {"mode": "NULLABLE", **one, "type": kind}
+
+
+def _decorated(table_id: str) -> tuple[str, date | None]:
+    found = _PARTITION.fullmatch(table_id)
+    if not found:
+        raise Refused(400, "invalid", f'Invalid table ID "{table_id}".')
+    try:
+        return found["table"], found["day"] and datetime.strptime(found["day"], "%Y%m%d").date()  # noqa: DTZ007
+    except ValueError:
+        raise Refused(400, "invalid", f"Invalid time partition specified: {table_id}") from None
+
+
+def _partition_field(table: _Table) -> str:
+    partitioning = table.resource.get("timePartitioning")
+    if not partitioning:
+        raise Refused(400, "invalid", "Cannot read or write a partition of a table that is not partitioned")
+    return str(partitioning["field"])
+
+
+def _with_bigquery_types(rows: pl.DataFrame) -> pl.DataFrame:
+    wanted: dict[str, pl.DataType] = {}
+    for name, dtype in rows.schema.items():
+        if dtype.is_integer():
+            wanted[name] = pl.Int64()
+        elif dtype.is_float():
+            wanted[name] = pl.Float64()
+        elif dtype.is_decimal():
+            # DuckDB sums integers into 38 digits, BigQuery does not.
+            wanted[name] = pl.Int64() if getattr(dtype, "scale", 0) == 0 else pl.Decimal(38, 9)
+        elif isinstance(dtype, pl.Datetime):
+            wanted[name] = pl.Datetime("us", "UTC" if dtype.time_zone else None)
+    converted = rows.with_columns(
+        pl.col(name).dt.convert_time_zone("UTC") for name, dtype in wanted.items() if dtype == pl.Datetime("us", "UTC")
+    )
+    return converted.cast(wanted)
+
+
+def _fields_of(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    of = {dtype: kind for kind, dtype in _TYPES.items()}
+    return [{"name": name, "type": of[dtype], "mode": "NULLABLE"} for name, dtype in rows.schema.items()]
+
+
+def _n_bytes(rows: pl.DataFrame) -> int:
+    """Logical bytes as BigQuery counts them: 2 and the text's for a string, 1 for a boolean, 8 for other values."""
+    total = 0
+    for column in rows:
+        if column.dtype == pl.String:
+            total += 2 * column.count() + (column.str.len_bytes().sum() or 0)
+        else:
+            total += (1 if column.dtype == pl.Boolean else 8) * column.count()
+    return total
+
+
+def _wire(value: Any, kind: str) -> Any:
+    if value is None:
+        return None
+    if kind == "BOOLEAN":
+        return str(value).lower()
+    if kind == "TIMESTAMP":
+        return str(round(value.timestamp() * 1_000_000))
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], bytes]:
+    parser = email.parser.BytesParser(policy=email.policy.HTTP)
+    message = parser.parsebytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
+    first, _ = list(message.iter_parts())
+    boundary = b"--" + content_type.partition("boundary=")[2].strip('"').encode()
+    # The parser would take line ends off the content, which is binary.
+    content = body.split(boundary)[2].split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
+    return json.loads(first.get_content()), content
+
+
+def _handler_of(fake: FakeBigQuery) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            code, answer, headers = fake.answer(self.command, self.path, self.headers, body)  # type: ignore[arg-type]
+            content = b"" if answer is None else json.dumps(answer).encode()
+            self.send_response(code)
+            for name, value in {"Content-Type": "application/json", **headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
