@@ -47,7 +47,12 @@ def build_defs(
         # Single-run backfills are beta in Dagster 1.13.
         warnings.simplefilter("ignore", dg.BetaWarning)
         layout = layout_of(stores.provenance, configured)
-        jobs = {job.name: job for job in every_job()}
+        assets, jobs = every_asset(layout, configured), {job.name: job for job in every_job()}
+        if configured.gcp.project:
+            from custseg_assets.gcp.defs import gcp_assets, gcp_jobs
+
+            assets += gcp_assets(layout, configured)
+            jobs |= {job.name: job for job in gcp_jobs(configured)}
         freshness = latest_arrival(configured.snapshots.cadence)
         return dg.Definitions(
             assets=dg.map_asset_specs(
@@ -56,7 +61,7 @@ def build_defs(
                     if spec.key.to_user_string() in _EXPECTED_TO_ARRIVE
                     else spec
                 ),
-                every_asset(layout, configured),
+                assets,
             ),
             jobs=jobs.values(),
             sensors=every_sensor(stores, layout, jobs, world or World()),

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from custseg_assets.provenance import TRAINED, Provenance
-from custseg_assets.stores.tables import fingerprint
+from custseg_assets.stores.publications import Publications
+from custseg_assets.stores.tables import TableStore, fingerprint
 
 INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
 SEGMENTED = (
@@ -33,6 +34,8 @@ TABLES_OF_JOB: Mapping[str, Sequence[str]] = {
     "retrain": TRAINED,
 }
 """What each job makes, in the order in which a home needs them."""
+PUBLISHED = ("segment_assignments", "segment_profiles", "segment_migrations", "drift_report")
+"""What of a snapshot is published where other programs read it."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,25 @@ def state_of(stage: Stage, provenance: Provenance) -> str:
     within = [key for key in keys if stage.first_key <= key <= stage.last_key]
     expected = [provenance.expected(name, key) for name in TABLES_OF_JOB[stage.job] for key in within]
     return f"{fingerprint(str(stage), expected):x}"
+
+
+def next_publication(provenance: Provenance, tables: TableStore, publications: Publications) -> Stage | None:
+    """What to publish next; ``None`` where everything is as the tables have it.
+
+    Args:
+        provenance: of the home as it stands now.
+        tables: what there is to publish.
+        publications: what is published.
+    """
+    snapshots = [key for key in provenance.snapshot_keys if tables.fingerprint_of(PUBLISHED[0], key)]
+    known = {name: publications.of(name) for name in PUBLISHED}
+    due = [
+        key
+        for key in snapshots
+        if any(known[name].get(key) != tables.fingerprint_of(name, key) for name in PUBLISHED)
+    ]
+    gone = {key for of_table in known.values() for key in of_table} - set(snapshots)
+    return _first_range("publish", snapshots, due or snapshots[-1:] if due or gone else ())
 
 
 def _first_range(job: str, keys: Sequence[str], stale: Sequence[str]) -> Stage | None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from custseg_assets.errors import RunFailedError
 from custseg_assets.intake import STAGE_MARKER, Intake, Say
-from custseg_assets.planning import Stage, next_stage
+from custseg_assets.planning import Stage, next_publication, next_stage
 from custseg_assets.provenance import Provenance
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home, replace_text
 from custseg_assets.stores.prediction_log import waiting
+from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import TableStore
 
 if TYPE_CHECKING:
@@ -63,7 +64,15 @@ class Runner:
             if waiting(self.home.prediction_log):
                 self.execute(Stage("prediction_log"))
                 n_runs += 1
-            return n_runs
+            return n_runs + self._publish()
+
+    def _publish(self) -> int:
+        """Publish what is configured to be; without a marker, so that a destination that fails holds nothing up."""
+        publications, n_runs = Publications.in_bigquery(self.home, self.settings), 0
+        while publications and (stage := next_publication(self.provenance, self.tables, publications)):
+            self.engine.execute(stage)
+            n_runs += 1
+        return n_runs
 
     def take_in(self, through: date | None = None) -> str:
         """Read the source and what has landed, and make it the home's; see ``Intake.take_in``."""

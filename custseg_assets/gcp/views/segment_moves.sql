@@ -1,0 +1,11 @@
+-- How many customers moved from which segment to which, and why, by snapshot.
+SELECT
+  moves.period,
+  moves.from_segment_name,
+  moves.to_segment_name,
+  moves.cause,
+  COUNT(*) AS n_customers,
+  SUM(moves.revenue_change) AS revenue_change
+FROM `{dataset}.segment_migrations` AS moves
+INNER JOIN `{dataset}.published_snapshots` AS announced ON announced.period = moves.period
+GROUP BY moves.period, moves.from_segment_name, moves.to_segment_name, moves.cause

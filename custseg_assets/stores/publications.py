@@ -1,0 +1,64 @@
+"""What has been published elsewhere, so that only what changed is published again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from custseg_assets.settings import Settings
+from custseg_assets.stores.home import Home, replace_text
+
+
+class Publications:
+    """The record of one destination, in a file of the home.
+
+    It is a cache of what the destination holds: where the destination was made anew, or the file is lost, everything is
+    published again, which changes nothing there.
+
+    Args:
+        path: the file; made at the first note.
+        destination: what the tables were published to; a record of another one counts for nothing.
+    """
+
+    def __init__(self, path: Path, destination: str) -> None:
+        self.path, self.destination = path, destination
+
+    def of(self, table: str) -> dict[str, int]:
+        """Partition key → fingerprint of what was published of a table."""
+        found: dict[str, int] = self._read().get(table, {}).get("partitions", {})
+        return dict(found)
+
+    def created(self, table: str) -> str | None:
+        """When the destination made the table, as it said when something was last published to it."""
+        found: str | None = self._read().get(table, {}).get("created")
+        return found
+
+    def n_before(self, table: str) -> int:
+        """How often something has been published to a table."""
+        return int(self._read().get(table, {}).get("n_published", 0))
+
+    def note(self, table: str, key: str, fingerprint: int | None, created: str) -> None:
+        """Record that a partition is published, or with ``None`` that it was removed."""
+        record = self._read()
+        entry = record.get(table, {"partitions": {}, "n_published": 0})
+        partitions = entry["partitions"] if entry.get("created") == created else {}
+        kept = {other: known for other, known in partitions.items() if other != key}
+        kept |= {} if fingerprint is None else {key: fingerprint}
+        record[table] = {"created": created, "n_published": entry["n_published"] + 1, "partitions": kept}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(self.path, json.dumps({"destination": self.destination, "tables": record}, indent=1))
+
+    @staticmethod
+    def in_bigquery(home: Home, settings: Settings) -> Publications | None:
+        """The record of the configured BigQuery dataset; ``None`` where none is configured."""
+        gcp = settings.gcp
+        if gcp.project is None or gcp.bigquery.dataset is None:
+            return None
+        return Publications(home.root / "bigquery.json", f"{gcp.project}.{gcp.bigquery.dataset}")
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self.path.exists():
+            return {}
+        content = json.loads(self.path.read_text(encoding="utf-8"))
+        return dict(content["tables"]) if content["destination"] == self.destination else {}

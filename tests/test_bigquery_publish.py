@@ -1,0 +1,284 @@
+"""Publishing to BigQuery by the real client, on a fake that speaks BigQuery's protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import polars as pl
+import pytest
+
+pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not installed here")
+pytest.importorskip("sqlglot", reason="the fake of BigQuery needs sqlglot and duckdb")
+
+from custseg_assets.domain import schemas
+from custseg_assets.domain.schemas import Column, Table
+from custseg_assets.gcp.bigquery import BigQuery, BigQueryError
+from custseg_assets.gcp.bigquery_publish import Part, Publisher, looker_url, view_queries
+from custseg_assets.gcp.published import published_tables
+from custseg_assets.settings import GcpSettings
+from custseg_assets.stores.publications import Publications
+from tests.fakes.bigquery import FakeBigQuery
+from tests.shops import HEADERS, QUICK, custseg, shop_log, write_log
+
+SCORES = Table(
+    "drift_report",
+    "One row per score.",
+    (
+        Column("period", pl.String(), "Partition key."),
+        Column("subject", pl.String(), "What was measured."),
+        Column("score", pl.Float64(), "The score.", is_nullable=True),
+    ),
+)
+NAMES = Table("segment_profiles", "One row per segment.", (SCORES.columns[0], SCORES.columns[1]))
+
+
+@pytest.fixture
+def service() -> Iterator[FakeBigQuery]:
+    with FakeBigQuery("shop") as fake:
+        fake.add_dataset("segments")
+        yield fake
+
+
+class Shop:
+    """A publisher whose process can be started again."""
+
+    def __init__(self, fake: FakeBigQuery, folder: Path) -> None:
+        self.fake, self.folder = fake, folder
+
+    def publisher(self, patience_seconds: float = 0.5) -> Publisher:
+        gcp = GcpSettings.model_validate(
+            {"project": "shop", "bigquery": {"dataset": "segments"}, "endpoints": {"bigquery": self.fake.url}}
+        )
+        record = Publications(self.folder / "published.json", "shop.segments")
+        return Publisher(BigQuery(gcp, patience_seconds), record, lambda _: None)
+
+
+@pytest.fixture
+def shop(service: FakeBigQuery, tmp_path: Path) -> Shop:
+    return Shop(service, tmp_path)
+
+
+def part(key: str, *scores: float, fingerprint: int | None = 1, table: Table = SCORES) -> Part:
+    columns = {"period": [key] * len(scores), "subject": [f"s{n}" for n in range(len(scores))], "score": list(scores)}
+    rows = pl.DataFrame({name: columns.get(name, [None] * len(scores)) for name in table.schema}, schema=table.schema)
+    return Part(table, key, fingerprint, lambda: rows)
+
+
+def test_a_partition_is_loaded_with_its_types_and_the_snapshot_is_announced(shop: Shop) -> None:
+    assert shop.publisher().publish([part("2024-02-01", 0.5, 1.5)]) == 1
+    rows = shop.fake.rows("segments.drift_report")
+    assert rows.sort("subject").rows() == [(date(2024, 2, 1), "s0", 0.5), (date(2024, 2, 1), "s1", 1.5)]
+    assert shop.fake.fields("segments.drift_report") == {"period": "DATE", "subject": "STRING", "score": "FLOAT"}
+    assert shop.fake.rows("segments.published_snapshots")["period"].to_list() == [date(2024, 2, 1)]
+
+
+def test_publishing_again_asks_for_nothing_to_be_loaded(shop: Shop) -> None:
+    parts = [part("2024-02-01", 0.5), part("2024-03-01", 0.7)]
+    shop.publisher().publish(parts)
+    n_loads = shop.fake.n_loads()
+    assert shop.publisher().publish(parts) == 0
+    assert shop.fake.n_loads() == n_loads == 4
+
+
+def test_one_partition_is_replaced_and_the_others_stay(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.7)])
+    shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.8, 0.9, fingerprint=2)])
+    assert shop.fake.rows("segments.drift_report").sort("score")["score"].to_list() == [0.5, 0.8, 0.9]
+    assert shop.fake.rows("segments.published_snapshots").height == 2
+
+
+def test_what_was_published_before_the_last_time_is_published_again(shop: Shop) -> None:
+    # A, B, A: a job that loaded A exists, but what the table holds is B.
+    for fingerprint, score in ((1, 0.1), (2, 0.2), (1, 0.1)):
+        shop.publisher().publish([part("2024-02-01", score, fingerprint=fingerprint)])
+    assert shop.fake.rows("segments.drift_report")["score"].to_list() == [0.1]
+
+
+def test_a_partition_that_is_gone_goes_there_too(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.7)])
+    shop.publisher().publish([part("2024-02-01", fingerprint=None), part("2024-03-01", 0.7)])
+    assert shop.fake.rows("segments.drift_report")["score"].to_list() == [0.7]
+    assert shop.fake.rows("segments.published_snapshots")["period"].to_list() == [date(2024, 3, 1)]
+
+
+def test_an_empty_partition_is_published_as_one(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5)])
+    shop.publisher().publish([part("2024-02-01", fingerprint=2)])
+    assert shop.fake.rows("segments.drift_report").is_empty()
+    assert shop.fake.rows("segments.published_snapshots").height == 1
+
+
+def test_a_lost_record_finds_the_jobs_that_ran(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5)])
+    (shop.folder / "published.json").unlink()
+    n_loads = shop.fake.n_loads()
+    assert shop.publisher().publish([part("2024-02-01", 0.5)]) == 1
+    assert shop.fake.n_loads() == n_loads
+    assert shop.fake.rows("segments.drift_report").height == 1
+
+
+def test_a_table_made_anew_is_filled_anew(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5)])
+    shop.fake.datasets["segments"].clear()
+    assert shop.publisher().publish([part("2024-02-01", 0.5)]) == 1
+    assert shop.fake.rows("segments.drift_report").height == 1
+
+
+def test_a_large_table_is_uploaded_in_pieces(shop: Shop) -> None:
+    rows = pl.DataFrame({"period": ["2024-02-01"] * 900_000}).with_columns(
+        subject=pl.int_range(pl.len()).hash(1).cast(pl.String), score=pl.lit(1.0)
+    )
+    shop.publisher().publish([Part(SCORES, "2024-02-01", 1, lambda: rows)])
+    assert shop.fake.rows("segments.drift_report").height == 900_000
+    assert any(request.startswith("PUT /upload/") for request in shop.fake.requests)
+
+
+def test_a_load_that_is_refused_leaves_the_partition_and_announces_nothing(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5), part("2024-02-01", table=NAMES)])
+    before = shop.fake.rows("segments.published_snapshots")
+    shop.fake.reject_loads_of.add("drift_report")
+    changed = [part("2024-02-01", 0.9, fingerprint=2), part("2024-03-01", 0.9, fingerprint=2)]
+    with pytest.raises(BigQueryError, match="at row 2.*as it was and its snapshot is not announced; the errors are in"):
+        shop.publisher().publish(changed)
+    assert shop.fake.rows("segments.drift_report")["score"].to_list() == [0.5]
+    assert shop.fake.rows("segments.published_snapshots").equals(before)
+    # The cause is gone; the job that failed is in the way of nothing.
+    assert shop.publisher().publish(changed) == 2
+    assert shop.fake.rows("segments.drift_report")["score"].to_list() == [0.9, 0.9]
+
+
+def test_a_new_column_is_added_and_old_rows_have_none(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5)])
+    wider = replace(SCORES, columns=(*SCORES.columns, Column("is_alert", pl.Boolean(), "Whether it alerts.")))
+    shop.publisher().publish([part("2024-02-01", 0.5, table=wider), part("2024-03-01", 0.7, table=wider)])
+    assert shop.fake.fields("segments.drift_report")["is_alert"] == "BOOLEAN"
+    assert shop.fake.rows("segments.drift_report").sort("score")["score"].to_list() == [0.5, 0.7]
+
+
+def test_a_column_that_is_there_and_not_here_stays(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5)])
+    narrower = replace(SCORES, columns=SCORES.columns[:2])
+    shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 1, table=narrower)])
+    assert shop.fake.rows("segments.drift_report").sort("score", nulls_last=True)["score"].to_list() == [0.5, None]
+
+
+def test_a_column_of_another_type_is_refused_before_anything_is_loaded(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5)])
+    n_loads = shop.fake.n_loads()
+    other = replace(SCORES, columns=(*SCORES.columns[:2], Column("score", pl.String(), "In words.")))
+    in_words = replace(part("2024-03-01", 0.7), table=other)
+    with pytest.raises(BigQueryError, match="drift_report has score as FLOAT64; expected STRING.*nothing was changed"):
+        shop.publisher().publish([in_words])
+    assert shop.fake.n_loads() == n_loads
+
+
+def test_a_table_of_somebody_elses_is_left_alone(shop: Shop) -> None:
+    shop.fake.add_table("segments.drift_report", pl.DataFrame({"period": [date(2024, 2, 1)]}))
+    with pytest.raises(BigQueryError, match="is not partitioned by period"):
+        shop.publisher().publish([part("2024-02-01", 0.5)])
+
+
+@pytest.mark.parametrize("permission", ["bigquery.tables.create", "bigquery.jobs.create", "bigquery.tables.updateData"])
+def test_a_missing_permission_is_named_and_nothing_is_announced(shop: Shop, permission: str) -> None:
+    shop.fake.denied.add(permission)
+    with pytest.raises(BigQueryError, match=f"Permission {permission} denied"):
+        shop.publisher().publish([part("2024-02-01", 0.5)])
+    assert "published_snapshots" not in shop.fake.datasets["segments"]
+
+
+def test_a_dataset_that_is_not_there_is_named(shop: Shop) -> None:
+    del shop.fake.datasets["segments"]
+    with pytest.raises(BigQueryError, match="Not found: Dataset shop:segments"):
+        shop.publisher().publish([part("2024-02-01", 0.5)])
+
+
+def test_a_service_that_is_busy_is_asked_again(shop: Shop) -> None:
+    shop.fake.unavailable = 1
+    assert shop.publisher(patience_seconds=30).publish([part("2024-02-01", 0.5)]) == 1
+
+
+def test_the_views_run_on_the_published_tables_and_show_announced_snapshots_only(shop: Shop) -> None:
+    tables = published_tables()
+    publisher = shop.publisher()
+    made = publisher.make_views(tables)
+    assert len(made) >= 5
+    profile = {name: [None] for name in schemas.SEGMENT_PROFILES.schema}
+    for key, n_customers in (("2024-02-01", 10), ("2024-03-01", 20)):
+        rows = pl.DataFrame(
+            {**profile, "period": [key], "n_customers": [n_customers]}, schema=schemas.SEGMENT_PROFILES.schema
+        )
+        one = Part(schemas.SEGMENT_PROFILES, key, 1, rows.clone)
+        publisher.publish([one], announce=key == "2024-02-01")
+    assert shop.fake.query("SELECT n_customers FROM segments.current_segments").rows() == [(10,)]
+    publisher.publish([one])
+    assert shop.fake.query("SELECT n_customers FROM segments.current_segments").rows() == [(20,)]
+    assert shop.fake.query("SELECT period FROM segments.segments_over_time").height == 2
+    for name in made:
+        shop.fake.query(f"SELECT * FROM segments.{name}")
+
+
+def test_a_view_whose_query_changed_is_brought_up_to_date(shop: Shop) -> None:
+    tables = published_tables()
+    shop.publisher().make_views(tables)
+    view = shop.fake.datasets["segments"]["current_segments"].resource
+    wanted = view["view"]["query"]
+    view["view"] = {"query": "SELECT 1 AS one"}
+    shop.publisher().make_views(tables)
+    assert view["view"]["query"] == wanted
+
+
+def test_the_looker_link_names_every_view_for_a_template_and_one_source_without() -> None:
+    plain = parse_qs(urlsplit(looker_url("shop", "segments", None)).query)
+    assert plain["ds.ds0.tableId"] == ["segments_over_time"]
+    assert "c.reportId" not in plain
+    template = parse_qs(urlsplit(looker_url("shop", "segments", "abc-1")).query)
+    assert template["c.reportId"] == ["abc-1"]
+    for view in view_queries("shop.segments"):
+        assert template[f"ds.{view}.tableId"] == [view]
+        assert template[f"ds.{view}.projectId"] == ["shop"]
+
+
+def test_a_run_reads_its_source_from_bigquery_and_publishes_to_it(service: FakeBigQuery, tmp_path: Path) -> None:
+    log = shop_log(n_months=4)
+    service.add_table("sales.orders", log.select([name for name in log.columns if name in HEADERS]))
+    config = f"""
+{QUICK}
+[gcp]
+project = "shop"
+[gcp.bigquery]
+dataset = "segments"
+[gcp.endpoints]
+bigquery = "{service.url}"
+"""
+    home = tmp_path / "home"
+    outcome = custseg(home, "run", "--source", "bq://shop.sales.orders", config=config)
+    assert outcome.status == 0, outcome.err
+    rows = service.query("SELECT period, COUNT(*) AS n FROM segments.segment_assignments GROUP BY period ORDER BY 1")
+    assert rows["period"].to_list() == service.rows("segments.published_snapshots").sort("period")["period"].to_list()
+    assert rows.height >= 2
+    exported = tmp_path / "assignments.parquet"
+    custseg(home, "export", "segment_assignments", "--out", exported, config=config)
+    local = pl.read_parquet(exported).with_columns(pl.col("period").str.to_date())
+    published = service.rows("segments.segment_assignments").select(local.columns)
+    assert published.sort("period", "customer_id").equals(local.sort("period", "customer_id"))
+
+    n_loads = service.n_loads()
+    again = custseg(home, "run", "--source", "bq://shop.sales.orders", config=config)
+    assert (again.status, service.n_loads()) == (0, n_loads), again.err
+    assert "Nothing has changed" in again.out
+
+    # What cannot be published holds nothing else up, and is published when it can be.
+    service.add_table("sales.more", shop_log(n_months=5).select([name for name in log.columns if name in HEADERS]))
+    service.denied.add("bigquery.jobs.get")
+    wanted = tmp_path / "local.csv"
+    write_log(shop_log(n_months=5), wanted)
+    failed = custseg(home, "run", "--source", wanted, config=config)
+    assert failed.status == 1
+    assert "Permission bigquery.jobs.get denied" in failed.err
+    service.denied.clear()
+    assert custseg(home, "run", "--source", wanted, config=config).status == 0
+    assert service.rows("segments.published_snapshots").height == rows.height + 1
