@@ -1,0 +1,238 @@
+"""Releases, landed files and the prediction log on Cloud Storage, by the real client on a fake of its JSON API."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("google.cloud.storage", reason="the gcp extra is not installed here; `make test-gcp` runs this")
+
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+
+from custseg_assets.gcp.bucket import Bucket, BucketError
+from custseg_assets.stores import releases
+from custseg_assets.stores.releases import DamagedReleaseError
+from tests.fakes.gcs import FakeGcs
+from tests.serving.factory import make_other_content, make_release
+
+pytestmark = pytest.mark.gcp
+
+URI = "gs://shop-data/home"
+
+
+@pytest.fixture
+def gcs() -> Iterator[FakeGcs]:
+    with FakeGcs("shop-data", page_size=3) as fake:
+        yield fake
+
+
+def bucket_of(gcs: FakeGcs, uri: str = URI) -> Bucket:
+    client = storage.Client("shop", AnonymousCredentials(), client_options={"api_endpoint": gcs.url})
+    return Bucket(client, uri, patience_seconds=2)
+
+
+@pytest.fixture
+def bucket(gcs: FakeGcs) -> Bucket:
+    return bucket_of(gcs)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    return tmp_path / "pipeline"
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    return tmp_path / "service"
+
+
+def test_a_release_reaches_the_service_and_is_pointed_to(bucket: Bucket, here: Path, there: Path) -> None:
+    release_id = make_release(here)
+    bucket.push_release(here, release_id)
+    assert bucket.pull_release(there) == release_id
+    assert releases.current(there) == release_id
+    assert releases.open_release(there, release_id).standing("12347") is not None
+    assert bucket.pull_release(there) is None
+
+
+def test_pushing_again_copies_nothing(gcs: FakeGcs, bucket: Bucket, here: Path) -> None:
+    release_id = make_release(here)
+    bucket.push_release(here, release_id)
+    before = {name: blob.generation for name, blob in gcs.buckets["shop-data"].items()}
+    bucket.push_release(here, release_id)
+    assert {name: blob.generation for name, blob in gcs.buckets["shop-data"].items()} == before
+
+
+def test_the_manifest_is_written_after_every_other_file_and_current_after_it(
+    gcs: FakeGcs, bucket: Bucket, here: Path
+) -> None:
+    bucket.push_release(here, make_release(here))
+    blobs = gcs.buckets["shop-data"]
+    order = sorted(blobs, key=lambda name: blobs[name].generation)
+    assert [name.rpartition("/")[2] for name in order[-2:]] == ["manifest.json", "CURRENT"]
+
+
+def test_a_push_that_is_cut_off_is_finished_by_the_next(gcs: FakeGcs, bucket: Bucket, here: Path, there: Path) -> None:
+    release_id = make_release(here)
+    gcs.denied.add("storage.objects.create")
+    with pytest.raises(BucketError, match="storage.objects.create.*docs/gcp.md"):
+        bucket.push_release(here, release_id)
+    gcs.denied.clear()
+    # Half of it is there.
+    path = here / release_id / "model.json"
+    gcs.put("shop-data", f"home/releases/{release_id}/model.json", path.read_bytes())
+    assert bucket.pull_release(there) is None
+    bucket.push_release(here, release_id)
+    assert bucket.pull_release(there) == release_id
+
+
+def test_a_release_that_is_damaged_here_is_not_pushed(gcs: FakeGcs, bucket: Bucket, here: Path) -> None:
+    release_id = make_release(here)
+    (here / release_id / "model.json").write_text("{}")
+    with pytest.raises(DamagedReleaseError, match=r"model\.json is not as it was written"):
+        bucket.push_release(here, release_id)
+    assert gcs.names("shop-data") == []
+
+
+def test_a_file_that_is_there_with_other_content_is_not_replaced(gcs: FakeGcs, bucket: Bucket, here: Path) -> None:
+    release_id = make_release(here)
+    gcs.put("shop-data", f"home/releases/{release_id}/model.json", b"of somebody else")
+    with pytest.raises(DamagedReleaseError, match="is there with other content"):
+        bucket.push_release(here, release_id)
+    assert bucket.current() is None
+
+
+def test_current_that_somebody_changed_meanwhile_is_left_as_they_made_it(
+    gcs: FakeGcs, bucket: Bucket, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_release(here, make_other_content()), make_release(here)
+    bucket.push_release(here, first)
+    write_once = Bucket._write_once
+
+    def racing(self: Bucket, name: str, path: Path) -> None:
+        write_once(self, name, path)
+        gcs.put("shop-data", "home/releases/CURRENT", f"{first}\n".encode())
+
+    monkeypatch.setattr(Bucket, "_write_once", racing)
+    with pytest.raises(BucketError, match="CURRENT was changed by somebody else meanwhile"):
+        bucket.push_release(here, second)
+    assert bucket.current() == first
+
+
+@pytest.mark.parametrize("name", ["model.json", "customers.lmdb", "manifest.json"])
+def test_a_release_damaged_in_the_bucket_is_refused_and_the_one_before_stays(
+    gcs: FakeGcs, bucket: Bucket, here: Path, there: Path, name: str
+) -> None:
+    first, second = make_release(here, make_other_content()), make_release(here)
+    bucket.push_release(here, first)
+    bucket.pull_release(there)
+    bucket.push_release(here, second)
+    blob = gcs.buckets["shop-data"][f"home/releases/{second}/{name}"]
+    blob.content = blob.content[:-2] + b"  "
+    with pytest.raises(DamagedReleaseError):
+        bucket.pull_release(there)
+    assert releases.current(there) == first
+    assert releases.releases(there) == (first,)
+    assert [path for path in there.iterdir() if path.name.startswith(".")] == []
+
+
+def test_going_back_follows_current(gcs: FakeGcs, bucket: Bucket, here: Path, there: Path) -> None:
+    first, second = make_release(here, make_other_content()), make_release(here)
+    for release_id in (first, second):
+        bucket.push_release(here, release_id)
+        bucket.pull_release(there)
+    bucket.push_release(here, first)
+    n_requests = len(gcs.requests)
+    assert bucket.pull_release(there) == first
+    assert len(gcs.requests) - n_requests == 2, "a release that is here is not fetched again"
+
+
+def test_old_releases_go_and_the_served_one_stays(gcs: FakeGcs, bucket: Bucket, here: Path) -> None:
+    first, second = make_release(here, make_other_content()), make_release(here)
+    bucket.push_release(here, first)
+    bucket.push_release(here, second)
+    bucket.push_release(here, first)
+    assert bucket.prune_releases(keep=0) == (second,)
+    assert {name.split("/")[2] for name in gcs.names("shop-data", "home/releases/r-")} == {first}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (lambda gcs: gcs.denied.add("storage.objects.get"), "storage.objects.get.*docs/gcp.md"),
+        (lambda gcs: setattr(gcs, "n_unavailable", 1_000), "currently unavailable.*run it again"),
+        (lambda gcs: setattr(gcs, "n_cut", 1_000), "Nothing was lost"),
+    ],
+)
+def test_a_bucket_in_trouble_leaves_what_is_served(
+    gcs: FakeGcs, bucket: Bucket, here: Path, there: Path, trouble: Any, told: str
+) -> None:
+    release_id = make_release(here)
+    bucket.push_release(here, release_id)
+    bucket.pull_release(there)
+    trouble(gcs)
+    with pytest.raises(BucketError, match=told):
+        bucket.pull_release(there)
+    assert releases.current(there) == release_id
+
+
+def test_a_bucket_that_is_not_there_is_named(gcs: FakeGcs, here: Path) -> None:
+    with pytest.raises(BucketError, match=r"gs://no-such/home.*make the bucket"):
+        bucket_of(gcs, "gs://no-such/home").push_release(here, make_release(here))
+
+
+def test_a_busy_service_is_asked_again(gcs: FakeGcs, bucket: Bucket, here: Path, there: Path) -> None:
+    bucket.push_release(here, make_release(here))
+    gcs.n_unavailable = 1
+    assert bucket.pull_release(there) is not None
+
+
+def test_landed_files_come_here_once_and_a_copy_stays_there(gcs: FakeGcs, bucket: Bucket, tmp_path: Path) -> None:
+    landing = tmp_path / "landing"
+    for number in range(4):
+        gcs.put("shop-data", f"home/landing/shop-{number % 2}/{number}.csv", b"x")
+    assert len(bucket.fetch_landed(landing)) == 4
+    assert sorted(path.name for path in landing.rglob("*.csv")) == ["0.csv", "1.csv", "2.csv", "3.csv"]
+    assert gcs.names("shop-data", "home/landing/") == []
+    assert len(gcs.names("shop-data", "home/landing_fetched/")) == 4
+    assert bucket.fetch_landed(landing) == ()
+
+
+@pytest.mark.parametrize("name", ["../../evil.csv", ".hidden.csv", "taken/../../../evil.csv"])
+def test_a_name_that_leads_out_of_the_landing_folder_is_left_there(
+    gcs: FakeGcs, bucket: Bucket, tmp_path: Path, name: str
+) -> None:
+    gcs.put("shop-data", f"home/landing/{name}", b"x")
+    assert bucket.fetch_landed(tmp_path / "home" / "landing") == ()
+    assert list(tmp_path.rglob("*.csv")) == []
+
+
+def test_the_prediction_log_travels_and_unfinished_files_stay(gcs: FakeGcs, bucket: Bucket, tmp_path: Path) -> None:
+    service, pipeline = tmp_path / "service", tmp_path / "pipeline"
+    service.mkdir()
+    (service / "a.jsonl").write_text('{"a": 1}\n')
+    (service / "b.jsonl.open").write_text('{"b": 1}\n')
+    assert bucket.send_predictions(service) == ("a.jsonl",)
+    assert [path.name for path in service.iterdir()] == ["b.jsonl.open"]
+    assert bucket.fetch_predictions(pipeline) == ("a.jsonl",)
+    assert (pipeline / "a.jsonl").read_text() == '{"a": 1}\n'
+    assert gcs.names("shop-data", "home/prediction_log/") == []
+
+
+def test_predictions_that_cannot_be_sent_stay(gcs: FakeGcs, bucket: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    gcs.denied.add("storage.objects.create")
+    with pytest.raises(BucketError):
+        bucket.send_predictions(tmp_path)
+    assert (tmp_path / "a.jsonl").exists()
+    gcs.denied.clear()
+    # Sent, and the process killed before it removed the file.
+    shutil.copy(tmp_path / "a.jsonl", tmp_path / "kept")
+    bucket.send_predictions(tmp_path)
+    shutil.copy(tmp_path / "kept", tmp_path / "a.jsonl")
+    assert bucket.send_predictions(tmp_path) == ("a.jsonl",)
