@@ -17,6 +17,7 @@ from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
 from custseg_assets.domain.periods import Cadence, key_of, keys_between, period_start, snapshot_keys
 from custseg_assets.domain.schemas import tables
 from custseg_assets.errors import BadInputError
+from custseg_assets.remote import bucket_of
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
 from custseg_assets.stores.home import Home, replace_text
@@ -86,6 +87,7 @@ class Intake:
         Raises:
             BadInputError: the home is the demo's, or was made with other settings; nothing was changed.
         """
+        self._fetch_landed()
         current = self._deliveries.current() or CurrentSource()
         waiting = self.zone.waiting(time.time(), self._settings.landing.settle_seconds)
         if waiting.files and current.description == DEMO:
@@ -101,8 +103,15 @@ class Intake:
             self._adopt(taken, current)
         return taken
 
+    def _fetch_landed(self) -> None:
+        """Bring here what has landed in the bucket, where one is configured."""
+        bucket = bucket_of(self._settings)
+        if bucket and (names := bucket.fetch_landed(self.zone.folder)):
+            self._say(f"landing: {', '.join(names)} came from {bucket.uri}")
+
     def _waiting(self) -> Waiting:
         """What waits in the landing folder, with files that were dropped a moment ago."""
+        self._fetch_landed()
         seconds = self._settings.landing.settle_seconds
         waiting = self.zone.waiting(time.time(), seconds)
         if waiting.settling:

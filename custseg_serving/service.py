@@ -13,6 +13,7 @@ from custseg_assets.stores.releases import sha256_of
 from custseg_serving.access import AccessControl, RequestCounts
 from custseg_serving.answers import Answers, Found
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
+from custseg_serving.follower import Follower, connect
 from custseg_serving.predictions import Prediction, PredictionLog
 from custseg_serving.settings import ServingSettings
 from custseg_serving.swap import ActiveRelease
@@ -70,17 +71,20 @@ class Service:
         )
         self.predictions = PredictionLog(settings, self.metrics)
         self.access_log = AccessLog()
+        self.follower = Follower(settings, self.metrics, connect)
 
     def start(self) -> None:
         """Open the release and start the threads; after the fork, where there is one."""
         self.access_log.start()
         self.predictions.start()
+        self.follower.start()
         self.active.start()
 
     def stop(self) -> None:
         """Stop the threads; everything handed over is written."""
         self.active.stop()
         self.predictions.stop()
+        self.follower.stop()
         self.access_log.stop()
 
     def answers(self) -> Answers:

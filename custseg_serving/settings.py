@@ -31,6 +31,9 @@ class ServingSettings:
         max_queued_predictions: answers waiting to be written before new ones are dropped and counted.
         rotate_bytes: size at which a file of the prediction log is finished.
         rotate_seconds: age at which it is.
+        follow: ``gs://bucket/prefix`` whose releases are brought here, and where the prediction log goes.
+        follow_seconds: how often it is looked at.
+        keys_file: where the API keys are, when not in the home.
         vertex: set inside a Vertex AI prediction container.
         session_secret: signs the dashboard's cookies; a restart ends the sessions.
     """
@@ -47,6 +50,9 @@ class ServingSettings:
     max_queued_predictions: int = 50_000
     rotate_bytes: int = 64 << 20
     rotate_seconds: float = 60.0
+    follow: str | None = None
+    follow_seconds: float = 5.0
+    keys_file: Path | None = None
     vertex: VertexRoutes | None = None
     session_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
@@ -63,7 +69,7 @@ class ServingSettings:
     @property
     def keys(self) -> Path:
         """The file of API keys."""
-        return self.home / "keys.json"
+        return self.keys_file or self.home / "keys.json"
 
     @property
     def is_loopback(self) -> bool:

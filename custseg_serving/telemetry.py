@@ -44,6 +44,12 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
+        self._bucket_failing = Gauge(
+            "custseg_bucket_is_failing",
+            "1 while the bucket that is followed cannot be read or holds a damaged release.",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self._observers: dict[tuple[str, int], Histogram] = {}
 
     def observe(self, route: str, status: int, seconds: float) -> None:
@@ -76,6 +82,10 @@ class Metrics:
         self._refused.set(is_refused)
         if is_refused:
             self._refusals.inc()
+
+    def set_bucket_failing(self, *, is_failing: bool) -> None:
+        """Say whether the bucket that is followed can be."""
+        self._bucket_failing.set(is_failing)
 
     def collect(self) -> CollectorRegistry:
         """All workers' metrics where there are several, else this process'."""

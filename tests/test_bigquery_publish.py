@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import polars as pl
 import pytest
 
-pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not installed here")
+pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not installed here; `make test-gcp` runs this")
 pytest.importorskip("sqlglot", reason="the fake of BigQuery needs sqlglot and duckdb")
 
 from custseg_assets.domain import schemas
@@ -22,7 +22,10 @@ from custseg_assets.gcp.published import published_tables
 from custseg_assets.settings import GcpSettings
 from custseg_assets.stores.publications import Publications
 from tests.fakes.bigquery import FakeBigQuery
+from tests.fakes.gcs import FakeGcs
 from tests.shops import HEADERS, QUICK, custseg, shop_log, write_log
+
+pytestmark = pytest.mark.gcp
 
 SCORES = Table(
     "drift_report",
@@ -55,6 +58,12 @@ class Shop:
         )
         record = Publications(self.folder / "published.json", "shop.segments")
         return Publisher(BigQuery(gcp, patience_seconds), record, lambda _: None)
+
+
+@pytest.fixture
+def gcs() -> Iterator[FakeGcs]:
+    with FakeGcs("shop-data") as fake:
+        yield fake
 
 
 @pytest.fixture
@@ -242,8 +251,10 @@ def test_the_looker_link_names_every_view_for_a_template_and_one_source_without(
         assert template[f"ds.{view}.projectId"] == ["shop"]
 
 
-def test_a_run_reads_its_source_from_bigquery_and_publishes_to_it(service: FakeBigQuery, tmp_path: Path) -> None:
-    log = shop_log(n_months=4)
+def test_a_run_reads_from_bigquery_releases_to_a_bucket_and_publishes_to_bigquery(
+    service: FakeBigQuery, gcs: FakeGcs, tmp_path: Path
+) -> None:
+    log = shop_log(n_months=3)
     service.add_table("sales.orders", log.select([name for name in log.columns if name in HEADERS]))
     config = f"""
 {QUICK}
@@ -251,8 +262,11 @@ def test_a_run_reads_its_source_from_bigquery_and_publishes_to_it(service: FakeB
 project = "shop"
 [gcp.bigquery]
 dataset = "segments"
+[gcp.storage]
+uri = "gs://shop-data/home"
 [gcp.endpoints]
 bigquery = "{service.url}"
+storage = "{gcs.url}"
 """
     home = tmp_path / "home"
     outcome = custseg(home, "run", "--source", "bq://shop.sales.orders", config=config)
@@ -266,19 +280,21 @@ bigquery = "{service.url}"
     published = service.rows("segments.segment_assignments").select(local.columns)
     assert published.sort("period", "customer_id").equals(local.sort("period", "customer_id"))
 
+    released = gcs.buckets["shop-data"]["home/releases/CURRENT"].content.decode().strip()
+    assert released == (home / "releases" / "CURRENT").read_text().strip()
+
     n_loads = service.n_loads()
     again = custseg(home, "run", "--source", "bq://shop.sales.orders", config=config)
     assert (again.status, service.n_loads()) == (0, n_loads), again.err
     assert "Nothing has changed" in again.out
 
     # What cannot be published holds nothing else up, and is published when it can be.
-    service.add_table("sales.more", shop_log(n_months=5).select([name for name in log.columns if name in HEADERS]))
+    wanted = write_log(shop_log(n_months=4), tmp_path / "longer.csv")
     service.denied.add("bigquery.jobs.get")
-    wanted = tmp_path / "local.csv"
-    write_log(shop_log(n_months=5), wanted)
     failed = custseg(home, "run", "--source", wanted, config=config)
     assert failed.status == 1
     assert "Permission bigquery.jobs.get denied" in failed.err
+    assert gcs.buckets["shop-data"]["home/releases/CURRENT"].content.decode().strip() != released
     service.denied.clear()
     assert custseg(home, "run", "--source", wanted, config=config).status == 0
     assert service.rows("segments.published_snapshots").height == rows.height + 1

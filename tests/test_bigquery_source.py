@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not installed here")
+pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not installed here; `make test-gcp` runs this")
 pytest.importorskip("sqlglot", reason="the fake of BigQuery needs sqlglot and duckdb")
 
 from custseg_assets.errors import BadInputError
@@ -20,6 +20,8 @@ from custseg_assets.gcp.bigquery_source import accept_table
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore
 from tests.fakes.bigquery import FakeBigQuery
+
+pytestmark = pytest.mark.gcp
 
 ORDERS = pl.DataFrame(
     {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
 pytest.importorskip("google.cloud.storage", reason="the gcp extra is not installed here; `make test-gcp` runs this")
 
@@ -15,10 +18,15 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from custseg_assets.gcp.bucket import Bucket, BucketError
+from custseg_assets.intake import Intake
+from custseg_assets.settings import Settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.releases import DamagedReleaseError
+from custseg_serving.app import create_app
+from custseg_serving.settings import ServingSettings
 from tests.fakes.gcs import FakeGcs
 from tests.serving.factory import make_other_content, make_release
+from tests.shops import shop_log, write_log
 
 pytestmark = pytest.mark.gcp
 
@@ -236,3 +244,59 @@ def test_predictions_that_cannot_be_sent_stay(gcs: FakeGcs, bucket: Bucket, tmp_
     bucket.send_predictions(tmp_path)
     shutil.copy(tmp_path / "kept", tmp_path / "a.jsonl")
     assert bucket.send_predictions(tmp_path) == ("a.jsonl",)
+
+
+def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def is_failing(application: Flask) -> float:
+    """What the service's metrics say about the bucket."""
+    exposed = application.extensions["custseg"].metrics.exposition().decode()
+    found = re.search(r"^custseg_bucket_is_failing\S* (\S+)$", exposed, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def test_the_service_follows_the_bucket_and_keeps_its_release_when_that_fails(
+    gcs: FakeGcs, bucket: Bucket, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+    first = make_release(here)
+    bucket.push_release(here, first)
+    settings = ServingSettings(tmp_path / "cache", follow=URI, follow_seconds=0.05, poll_seconds=0.02, rotate_seconds=0.1)
+    application = create_app(settings)
+    client = application.test_client()
+    try:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        answer = client.get("/v1/customers/12347/segment").get_json()
+        assert answer["release_id"] == first
+
+        second = make_release(here, make_other_content())
+        bucket.push_release(here, second)
+        wait_until(lambda: client.get("/v1/customers/12347/segment").get_json()["release_id"] == second)
+
+        gcs.denied.add("storage.objects.get")
+        wait_until(lambda: is_failing(application) == 1)
+        assert client.get("/v1/customers/12347/segment").get_json()["release_id"] == second
+        gcs.denied.clear()
+        wait_until(lambda: is_failing(application) == 0)
+    finally:
+        application.extensions["custseg"].stop()
+    # What was asked until the end has been sent.
+    sent = b"".join(blob.content for name, blob in gcs.buckets["shop-data"].items() if "/prediction_log/" in name)
+    assert sent.count(b'"customer_id":"12347"') >= 3
+    assert list(settings.prediction_log.glob("*.jsonl*")) == []
+
+
+def test_what_lands_in_the_bucket_is_taken_in(gcs: FakeGcs, tmp_path: Path) -> None:
+    gcs.put("shop-data", "home/landing/shop.csv", write_log(shop_log(3), tmp_path / "log.csv").read_bytes())
+    gcp = {"project": "shop", "storage": {"uri": URI}, "endpoints": {"storage": gcs.url}}
+    settings = Settings.model_validate({"home": tmp_path / "home", "landing": {"settle_seconds": 0}, "gcp": gcp})
+    said: list[str] = []
+    assert Intake(settings, said.append).take_in() == "2024-03-01"
+    assert f"landing: shop.csv came from {URI}" in said
+    assert gcs.names("shop-data", "home/landing/") == []

@@ -197,7 +197,8 @@ class Bucket:
         with self._explained(PREDICTION_LOG):
             for path in paths:
                 self._write_once(f"{PREDICTION_LOG}/{path.name}", path)
-                path.unlink()
+                # Another worker may have sent it at the same time.
+                path.unlink(missing_ok=True)
         return tuple(path.name for path in paths)
 
     def fetch_predictions(self, folder: Path) -> tuple[str, ...]:
@@ -257,6 +258,21 @@ class Bucket:
         except (exceptions.RetryError, GoogleCloudError, RequestException, GoogleAuthError) as error:
             cause = getattr(error, "cause", None) or error
             raise BucketError(f"{where}: {' '.join(str(cause).split())[:300]}. Nothing was lost; run it again.") from None
+
+
+def bucket_from_environment(uri: str) -> Bucket:
+    """The folder with the environment's credentials, for a process without custseg's settings.
+
+    Raises:
+        BucketError: there are no credentials.
+    """
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud import storage
+
+    try:
+        return Bucket(storage.Client(), uri)
+    except (GoogleAuthError, OSError) as error:
+        raise BucketError(f"{uri}: {' '.join(str(error).split())[:300]} Run as a service account.") from None
 
 
 def _crc32c(path: Path) -> str:

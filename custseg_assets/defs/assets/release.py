@@ -19,6 +19,7 @@ from custseg_assets.domain.schemas import (
 )
 from custseg_assets.domain.training import metrics_of
 from custseg_assets.provenance import CODE_VERSIONS
+from custseg_assets.remote import bucket_of
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
 from custseg_assets.stores.releases import point_to, prune
 from custseg_assets.stores.revision import code_revision
@@ -56,6 +57,9 @@ def release_assets() -> list[dg.AssetsDefinition]:
         manifest = write_release(stores.home.releases, content)
         point_to(stores.home.releases, manifest.release_id)
         prune(stores.home.releases, keep=RELEASES_KEPT)
+        if bucket := bucket_of(stores.settings):
+            bucket.push_release(stores.home.releases, manifest.release_id)
+            bucket.prune_releases(keep=RELEASES_KEPT)
         context.log.info("release %s: %s customers", manifest.release_id, f"{manifest.n_customers:,}")
         return dg.MaterializeResult(
             metadata={
