@@ -1,4 +1,4 @@
-# One image for each job: `docker build --target pipeline|serving|trainer .`
+# One image for each job: `docker build --target pipeline|pipeline-gcp|serving|serving-gcp|trainer .`
 # Each holds its own lock and nothing else; none listens beyond its container unless a port is published.
 
 FROM python:3.11-slim-bookworm AS base
@@ -35,11 +35,33 @@ VOLUME /home/custseg/data
 ENTRYPOINT ["custseg"]
 CMD ["--help"]
 
+# The same with Google's libraries, for a home in Google Cloud; see docs/gcp.md.
+FROM base AS pipeline-gcp
+COPY requirements/gcp.txt /tmp/gcp.txt
+RUN pip install --require-hashes -r /tmp/gcp.txt
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
+USER custseg
+VOLUME /home/custseg/data
+ENTRYPOINT ["custseg"]
+CMD ["--help"]
+
 # The service reads the home's releases: mount the pipeline's volume read-only. It listens on every address of the
 # container, so what reaches it is what the published port lets through.
 FROM base AS serving
 COPY requirements/serving.txt /tmp/serving.txt
 RUN pip install --require-hashes -r /tmp/serving.txt
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
+USER custseg
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=3s --start-period=10s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+ENTRYPOINT ["custseg-serving"]
+CMD ["--host", "0.0.0.0", "--port", "8080"]
+
+# The same following the releases in the bucket that CUSTSEG_FOLLOW names.
+FROM base AS serving-gcp
+COPY requirements/serving-gcp.txt /tmp/serving-gcp.txt
+RUN pip install --require-hashes -r /tmp/serving-gcp.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
 USER custseg
 EXPOSE 8080

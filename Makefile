@@ -97,11 +97,12 @@ $(VENV)/dev.stamp: requirements/dev.txt
 
 EXTRAS_pipeline := pipeline
 EXTRAS_serving := serving
+EXTRAS_serving-gcp := serving,gcs
 EXTRAS_trainer := trainer
 EXTRAS_gcp := pipeline,gcp
 EXTRAS_spark := pipeline,serving,dev,spark
 EXTRAS_dev := pipeline,serving,dev
-LOCKS := pipeline serving trainer gcp spark dev
+LOCKS := pipeline serving serving-gcp trainer gcp spark dev
 
 compile = $(VENV)/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml

@@ -119,9 +119,7 @@ def next_publication(provenance: Provenance, tables: TableStore, publications: P
     snapshots = [key for key in provenance.snapshot_keys if tables.fingerprint_of(PUBLISHED[0], key)]
     known = {name: publications.of(name) for name in PUBLISHED}
     due = [
-        key
-        for key in snapshots
-        if any(known[name].get(key) != tables.fingerprint_of(name, key) for name in PUBLISHED)
+        key for key in snapshots if any(known[name].get(key) != tables.fingerprint_of(name, key) for name in PUBLISHED)
     ]
     gone = {key for of_table in known.values() for key in of_table} - set(snapshots)
     return _first_range("publish", snapshots, due or snapshots[-1:] if due or gone else ())

@@ -35,14 +35,17 @@ def settings_from(given: argparse.Namespace, variables: Mapping[str, str]) -> Se
 
     Args:
         given: the parsed command line.
-        variables: the environment; ``CUSTSEG_HOME``, ``CUSTSEG_FOLLOW``, ``CUSTSEG_KEYS``, and what Vertex AI sets in a prediction container.
+        variables: the environment; ``CUSTSEG_HOME``, ``CUSTSEG_FOLLOW``, ``CUSTSEG_KEYS``, and what Vertex AI sets in a
+            prediction container.
 
     Raises:
         BadInputError: the port of the environment is no port, or what to follow is no bucket.
     """
     followed = given.follow or variables.get("CUSTSEG_FOLLOW")
     if followed and not followed.startswith("gs://"):
-        raise BadInputError(f"--follow {followed}", "gs://bucket/prefix", "Name the bucket that the pipeline writes to.")
+        raise BadInputError(
+            f"--follow {followed}", "gs://bucket/prefix", "Name the bucket that the pipeline writes to."
+        )
     routes, port = None, variables.get("AIP_HTTP_PORT")
     if port is not None:
         if not port.isdecimal():
@@ -78,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=_whole(1, 64), default=4, metavar="N", help="each (default: %(default)s)")
     parser.add_argument(
-        "--follow", metavar="gs://BUCKET/PREFIX", help="bring releases from there (default: $CUSTSEG_FOLLOW, else the home's)"
+        "--follow",
+        metavar="gs://BUCKET/PREFIX",
+        help="bring releases from there (default: $CUSTSEG_FOLLOW, else the home's)",
     )
     parser.add_argument("--no-prediction-log", action="store_true", help="keep no record of what was answered")
     parser.add_argument("--verbose", action="store_true", help="log at debug level")

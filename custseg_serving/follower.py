@@ -1,7 +1,7 @@
 """Following releases in a bucket: one worker of a server keeps the home's releases as the bucket has them.
 
-What it brings has been verified, and is taken over by every worker as any other release of the home is. Finished files of
-the prediction log go the other way. A bucket that fails stops nobody: what is served stays.
+What it brings has been verified, and is taken over by every worker as any other release of the home is. Finished files
+of the prediction log go the other way. A bucket that fails stops nobody: what is served stays.
 """
 
 from __future__ import annotations

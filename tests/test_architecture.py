@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -66,6 +67,25 @@ def test_a_command_says_how_it_is_used_without_importing_what_is_slow(command: s
     assert brought_in([command], SLOW_TO_IMPORT) == {}
 
 
+GOOGLE = {"google.api_core", "google.cloud.aiplatform", "google.cloud.bigquery", "google.cloud.storage", "dagster_gcp"}
+
+
+def test_without_a_project_nothing_of_google_is_imported(tmp_path: Path) -> None:
+    """A laptop has the locks of pipeline and service, which tests/test_project_files.py keeps free of Google."""
+    modules = ["custseg_assets.runner", "custseg_assets.engine", "custseg_assets.definitions", "custseg_serving.app"]
+    environment = {"CUSTSEG_HOME": str(tmp_path / "home")}
+    assert brought_in(modules, GOOGLE | {"custseg_assets.gcp.defs", "custseg_assets.gcp.bucket"}, environment) == {}
+
+
+def test_with_a_project_the_graph_is_made_without_importing_google(tmp_path: Path) -> None:
+    config = tmp_path / "custseg.toml"
+    config.write_text('[gcp]\nproject = "shop"\n[gcp.bigquery]\ndataset = "segments"\n')
+    environment = {"CUSTSEG_HOME": str(tmp_path / "home"), "CUSTSEG_CONFIG": str(config)}
+    program = "from custseg_assets.definitions import build_defs; build_defs().resolve_job_def('publish')"
+    for statement in (program, "import custseg_assets.gcp.defs"):
+        assert modules_after(statement, GOOGLE, environment) == []
+
+
 def test_what_an_import_brings_in_is_seen() -> None:
     assert brought_in(["custseg_assets.domain.schemas"], {"polars"}) == {"custseg_assets.domain.schemas": ["polars"]}
 
@@ -97,7 +117,23 @@ def broken_contracts(folder: Path) -> list[str]:
     return broken
 
 
-def brought_in(modules: list[str], heavy: set[str]) -> dict[str, list[str]]:
+def modules_after(program: str, heavy: set[str], environment: dict[str, str]) -> list[str]:
+    """What of ``heavy`` a program imports, in a fresh interpreter."""
+    listed = f"{program}\nimport json, sys\nprint(json.dumps(sorted(set({sorted(heavy)!r}) & set(sys.modules))))"
+    completed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", listed],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stderr
+    found: list[str] = json.loads(completed.stdout.splitlines()[-1])
+    return found
+
+
+def brought_in(modules: list[str], heavy: set[str], environment: dict[str, str] | None = None) -> dict[str, list[str]]:
     """What of ``heavy`` the modules import, in a fresh interpreter, each by the first that does."""
     program = """
 import importlib, json, sys
@@ -113,6 +149,7 @@ print(json.dumps(found))
     completed = subprocess.run(
         [sys.executable, "-c", program, json.dumps(modules), json.dumps(sorted(heavy))],
         cwd=REPOSITORY,
+        env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,

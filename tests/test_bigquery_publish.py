@@ -151,7 +151,9 @@ def test_a_load_that_is_refused_leaves_the_partition_and_announces_nothing(shop:
     before = shop.fake.rows("segments.published_snapshots")
     shop.fake.reject_loads_of.add("drift_report")
     changed = [part("2024-02-01", 0.9, fingerprint=2), part("2024-03-01", 0.9, fingerprint=2)]
-    with pytest.raises(BigQueryError, match="at row 2.*as it was and its snapshot is not announced; the errors are in"):
+    with pytest.raises(
+        BigQueryError, match=r"at row 2.*as it was and its snapshot is not announced; the errors are in"
+    ):
         shop.publisher().publish(changed)
     assert shop.fake.rows("segments.drift_report")["score"].to_list() == [0.5]
     assert shop.fake.rows("segments.published_snapshots").equals(before)
@@ -180,7 +182,7 @@ def test_a_column_of_another_type_is_refused_before_anything_is_loaded(shop: Sho
     n_loads = shop.fake.n_loads()
     other = replace(SCORES, columns=(*SCORES.columns[:2], Column("score", pl.String(), "In words.")))
     in_words = replace(part("2024-03-01", 0.7), table=other)
-    with pytest.raises(BigQueryError, match="drift_report has score as FLOAT64; expected STRING.*nothing was changed"):
+    with pytest.raises(BigQueryError, match=r"drift_report has score as FLOAT64; expected STRING.*nothing was changed"):
         shop.publisher().publish([in_words])
     assert shop.fake.n_loads() == n_loads
 
@@ -227,7 +229,7 @@ def test_the_views_run_on_the_published_tables_and_show_announced_snapshots_only
     assert shop.fake.query("SELECT n_customers FROM segments.current_segments").rows() == [(20,)]
     assert shop.fake.query("SELECT period FROM segments.segments_over_time").height == 2
     for name in made:
-        shop.fake.query(f"SELECT * FROM segments.{name}")
+        shop.fake.query(f"SELECT * FROM segments.{name}")  # noqa: S608
 
 
 def test_a_view_whose_query_changed_is_brought_up_to_date(shop: Shop) -> None:

@@ -128,6 +128,26 @@ def test_timestamps_become_the_shops_own_clock(service: FakeBigQuery, store: Del
     assert read["invoiced_at"].to_list() == [datetime(2024, 7, 1, 0, 30)]
 
 
+@pytest.mark.parametrize(
+    ("values", "first_kept"),
+    [
+        ([date(2024, 1, 31), date(2024, 2, 1)], datetime(2024, 2, 1)),
+        # In Berlin it is the first of February from 23:00 on.
+        (
+            [datetime(2024, 1, 31, 22, 59, tzinfo=UTC), datetime(2024, 1, 31, 23, tzinfo=UTC)],
+            datetime(2024, 2, 1),
+        ),
+    ],
+)
+def test_since_means_the_shops_own_day(
+    service: FakeBigQuery, store: DeliveryStore, values: list[Any], first_kept: datetime
+) -> None:
+    rows = {"customer_id": ["7", "8"], "invoiced_at": values, "line_amount": [1.0, 2.0]}
+    service.add_table("sales.dated", pl.DataFrame(rows))
+    settings = settings_for(service, {}, since="2024-02-01", time_zone="Europe/Berlin")
+    assert lines(store, take(store, settings, "bq://shop.sales.dated"))["invoiced_at"].to_list() == [first_kept]
+
+
 def test_dates_decimals_and_whole_numbers_are_read(service: FakeBigQuery, store: DeliveryStore) -> None:
     frame = pl.DataFrame(
         {
@@ -146,7 +166,7 @@ def test_dates_decimals_and_whole_numbers_are_read(service: FakeBigQuery, store:
 
 
 def test_a_column_that_is_not_there_is_named_with_its_nearest(service: FakeBigQuery, store: DeliveryStore) -> None:
-    with pytest.raises(BadInputError, match="no column 'Saless'.*nearest being 'Sales'"):
+    with pytest.raises(BadInputError, match=r"no column 'Saless'.*nearest being 'Sales'"):
         take(store, settings_for(service, {**COLUMNS, "line_amount": "Saless"}))
     assert not store.root.exists()
 
@@ -180,12 +200,12 @@ def test_a_missing_permission_is_named(service: FakeBigQuery, store: DeliverySto
 def test_a_table_that_is_not_there_and_a_name_that_is_none(service: FakeBigQuery, store: DeliveryStore) -> None:
     with pytest.raises(BigQueryError, match=r"Not found: Table shop:sales\.order was not found"):
         take(store, settings_for(service), "bq://shop.sales.order")
-    with pytest.raises(BadInputError, match="expected bq://project.dataset.table"):
+    with pytest.raises(BadInputError, match=r"expected bq://project.dataset.table"):
         table_name("bq://sales.orders")
 
 
 def test_a_service_that_is_busy_is_asked_again_and_one_that_stays_so_is_an_error(
-    service: FakeBigQuery, store: DeliveryStore, monkeypatch: pytest.MonkeyPatch
+    service: FakeBigQuery, store: DeliveryStore
 ) -> None:
     service.unavailable = 1
     settings = settings_for(service)

@@ -88,7 +88,7 @@ def test_the_manifest_is_written_after_every_other_file_and_current_after_it(
 def test_a_push_that_is_cut_off_is_finished_by_the_next(gcs: FakeGcs, bucket: Bucket, here: Path, there: Path) -> None:
     release_id = make_release(here)
     gcs.denied.add("storage.objects.create")
-    with pytest.raises(BucketError, match="storage.objects.create.*docs/gcp.md"):
+    with pytest.raises(BucketError, match=r"storage.objects.create.*docs/gcp.md"):
         bucket.push_release(here, release_id)
     gcs.denied.clear()
     # Half of it is there.
@@ -267,7 +267,9 @@ def test_the_service_follows_the_bucket_and_keeps_its_release_when_that_fails(
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
     first = make_release(here)
     bucket.push_release(here, first)
-    settings = ServingSettings(tmp_path / "cache", follow=URI, follow_seconds=0.05, poll_seconds=0.02, rotate_seconds=0.1)
+    settings = ServingSettings(
+        tmp_path / "cache", follow=URI, follow_seconds=0.05, poll_seconds=0.02, rotate_seconds=0.1
+    )
     application = create_app(settings)
     client = application.test_client()
     try:

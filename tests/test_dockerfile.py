@@ -17,7 +17,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # What the entry point imports only when it gets to work.
 WORKS_WITH = {
     "pipeline": "custseg_assets.definitions",
+    "pipeline-gcp": "custseg_assets.gcp.published, custseg_assets.gcp.bucket, google.cloud.storage",
     "serving": "custseg_serving.app",
+    "serving-gcp": "custseg_serving.app, custseg_assets.gcp.bucket, google.cloud.storage",
     "trainer": "custseg_assets.trainer",
 }
 UNREACHABLE = ("error sending request", "dns error", "Failed to fetch", "Network connectivity is disabled")

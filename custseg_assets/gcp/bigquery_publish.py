@@ -1,8 +1,9 @@
 """Publishing tables to BigQuery: one load job replaces one partition, and doing it again changes nothing.
 
-A load job with ``WRITE_TRUNCATE`` on a partition's decorator replaces that partition as a whole or not at all. Its id is
-made from what it loads, so a retry after a crash or a cut connection finds the job instead of starting a second one. A
-snapshot is announced in ``published_snapshots`` after everything of it has been loaded; the views show announced ones only.
+A load job with ``WRITE_TRUNCATE`` on a partition's decorator replaces that partition as a whole or not at all. Its id
+is made from what it loads, so a retry after a crash or a cut connection finds the job instead of starting a second
+one. A snapshot is announced in ``published_snapshots`` after everything of it has been loaded; the views show announced
+ones only.
 """
 
 from __future__ import annotations
@@ -148,8 +149,8 @@ class Publisher:
             before = types.get(field.name, field.field_type)
             if before != field.field_type:
                 raise BigQueryError(
-                    f"{self._dataset}.{table.name} has {field.name} as {before}; expected {field.field_type}. Rename or "
-                    "delete that table, or name another [gcp.bigquery] dataset; nothing was changed."
+                    f"{self._dataset}.{table.name} has {field.name} as {before}; expected {field.field_type}. Rename "
+                    "or delete that table, or name another [gcp.bigquery] dataset; nothing was changed."
                 )
         if found.time_partitioning is None or found.time_partitioning.field != "period":
             raise BigQueryError(
@@ -196,8 +197,8 @@ class Publisher:
                 return
             if is_new:
                 raise BigQueryError(
-                    f"loading {target}: {job.error_result['message']} The partition is as it was and its snapshot is not "
-                    f"announced; the errors are in job {job_id}. Run it again when their cause is gone."
+                    f"loading {target}: {job.error_result['message']} The partition is as it was and its snapshot is "
+                    f"not announced; the errors are in job {job_id}. Run it again when their cause is gone."
                 )
         raise BigQueryError(f"loading {target} has failed {MAX_ATTEMPTS} times, last in job {job_id}; see its errors.")
 

@@ -1,7 +1,8 @@
 """``bq://project.dataset.table`` as a source: its mapped columns, read by one query into the store of deliveries.
 
-The query names the mapped columns only, leaves lines before ``[gcp.bigquery] since`` where they are, and may bill no more
-than is configured; what it would read is said before it runs. A table that has not changed since is not read again.
+The query names the mapped columns only, leaves lines before ``[gcp.bigquery] since`` where they are, and may bill no
+more than is configured; what it would read is said before it runs. A table that has not changed since is not read
+again.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from google.cloud import bigquery
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bigquery import BigQuery, TableName, explained, table_name
-from custseg_assets.settings import Settings
+from custseg_assets.settings import GcpBigQuerySettings, Settings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
-from custseg_assets.stores.formats import SOURCE_ROW
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore
+from custseg_assets.stores.formats import SOURCE_ROW
 from custseg_assets.stores.sources import Progress, SourceFile, describe_mapping
 from custseg_assets.stores.values import plain_columns, type_lines
 
@@ -73,15 +74,13 @@ def accept_table(
 def _state_of(table: bigquery.Table) -> str:
     """What changes when the table's rows do."""
     if table.table_type != "TABLE":
-        # Nothing tells when the tables behind a view change; equal lines have equal digests, however often they are read.
+        # Nothing tells when the tables behind a view change; equal lines have equal digests, however often they come.
         return uuid.uuid4().hex
     waiting = table.streaming_buffer.estimated_rows if table.streaming_buffer else 0
     return f"{table.etag} {table.modified} {table.num_rows} {waiting}"
 
 
-def query_of(
-    name: TableName, schema: list[bigquery.SchemaField], mapping: ColumnMapping, settings: Settings
-) -> str:
+def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: ColumnMapping, settings: Settings) -> str:
     """The query for the mapped columns, each under its mapped name.
 
     Raises:
@@ -109,9 +108,18 @@ def query_of(
                 f"a column of type {', '.join(_INSTANTS)}",
                 "Leave since out, or make a view with the column as DATETIME.",
             )
-        first = _expression("invoiced_at", header, types[header], bigquery_settings.time_zone)
-        since = f" WHERE {first} >= {'DATE' if types[header] == 'DATE' else 'DATETIME'} '{bigquery_settings.since}'"
-    return f"SELECT {', '.join(columns)} FROM `{name}`{since}"
+        # The bare column on the left: that is what BigQuery leaves partitions of a table out by.
+        since = f" WHERE `{header}` >= {_first_instant(types[header], bigquery_settings)}"
+    return f"SELECT {', '.join(columns)} FROM `{name}`{since}"  # noqa: S608  (names of a schema, checked settings)
+
+
+def _first_instant(kind: str, settings: GcpBigQuerySettings) -> str:
+    """Where ``since`` begins, as a value of the column's type."""
+    return (
+        f"TIMESTAMP('{settings.since}', '{settings.time_zone}')"
+        if kind == "TIMESTAMP"
+        else f"{kind} '{settings.since}'"
+    )
 
 
 def _expression(column: str, header: str, kind: str, time_zone: str) -> str:

@@ -1,8 +1,9 @@
 """The home's part on Cloud Storage: releases, files that land, and the service's prediction log.
 
-A release is written once under its id, its manifest last, and ``CURRENT`` is replaced only if it is still the one that was
-read. Pipeline and service both keep a verified copy on their own disk, which is what they read; so everything that holds
-for releases on a disk holds here. The service imports this and Google's storage client, and nothing else of Google's.
+A release is written once under its id, its manifest last, and ``CURRENT`` is replaced only if it is still the one that
+was read. Pipeline and service both keep a verified copy on their own disk, which is what they read; so everything that
+holds for releases on a disk holds here. The service imports this and Google's storage client, and nothing else of
+Google's.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class Bucket:
 
         Raises:
             DamagedReleaseError: the release here does not verify; nothing was copied.
-            BucketError: it could not be copied, or another writer changed ``CURRENT`` at the same time; the release that was
-                served before still is.
+            BucketError: it could not be copied, or another writer changed ``CURRENT`` at the same time; the release
+                that was served before still is.
         """
         manifest = releases.verify(root, release_id)
         with self._explained(f"{RELEASES}/{release_id}"):
@@ -257,7 +258,9 @@ class Bucket:
             raise BucketError(f"{where}: {error.message}. Correct [gcp.storage] uri, or make the bucket.") from None
         except (exceptions.RetryError, GoogleCloudError, RequestException, GoogleAuthError) as error:
             cause = getattr(error, "cause", None) or error
-            raise BucketError(f"{where}: {' '.join(str(cause).split())[:300]}. Nothing was lost; run it again.") from None
+            raise BucketError(
+                f"{where}: {' '.join(str(cause).split())[:300]}. Nothing was lost; run it again."
+            ) from None
 
 
 def bucket_from_environment(uri: str) -> Bucket:

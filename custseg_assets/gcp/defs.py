@@ -56,7 +56,9 @@ def _published_to_bigquery(layout: Layout) -> dg.AssetsDefinition:
                 "partitions_loaded": n_parts,
                 "days_of_the_prediction_log_loaded": n_days,
                 "views": ", ".join(f"{gcp.project}.{gcp.bigquery.dataset}.{view}" for view in views),
-                "report": dg.MetadataValue.url(looker_url(gcp.project, gcp.bigquery.dataset, gcp.bigquery.looker_report)),
+                "report": dg.MetadataValue.url(
+                    looker_url(gcp.project, gcp.bigquery.dataset, gcp.bigquery.looker_report)
+                ),
             }
         )
 

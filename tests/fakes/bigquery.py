@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import duckdb
@@ -46,7 +46,7 @@ _ALIASES = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}
 _LEAST_BILLED = 10 << 20
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  (it reads as what it is)
     """What the service says no with: HTTP code, BigQuery's reason and its message."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -120,7 +120,7 @@ class FakeBigQuery:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def __enter__(self) -> FakeBigQuery:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -369,7 +369,9 @@ class FakeBigQuery:
                 raise Refused(400, "invalid", "Load configuration must specify at least one source URI")
             self._load(configuration["load"], content)
         else:
-            raise Refused(400, "invalid", "Job configuration must contain exactly one job-specific configuration object")
+            raise Refused(
+                400, "invalid", "Job configuration must contain exactly one job-specific configuration object"
+            )
 
     def _execute_query(self, job: _Job, configuration: dict[str, Any]) -> None:
         if configuration.get("useLegacySql", True):
@@ -470,7 +472,9 @@ class FakeBigQuery:
                 raise Refused(400, "invalid", f"{message} {name}${day:%Y%m%d}")
         table.resource["schema"] = {"fields": fields}
         before = table.rows.with_columns(
-            pl.lit(None, _TYPES[one["type"]]).alias(one["name"]) for one in fields if one["name"] not in table.rows.columns
+            pl.lit(None, _TYPES[one["type"]]).alias(one["name"])
+            for one in fields
+            if one["name"] not in table.rows.columns
         ).select(rows.columns)
         if disposition == "WRITE_TRUNCATE":
             before = before.clear() if day is None else before.filter(pl.col(_partition_field(table)) != day)
@@ -510,14 +514,16 @@ class FakeBigQuery:
             raise Refused(400, "invalid", message)
         unknown = set(rows.columns) - {one["name"] for one in fields}
         if unknown:
-            raise Refused(400, "invalid", f"No such field: {sorted(unknown)[0]}")
+            raise Refused(400, "invalid", f"No such field: {min(unknown)}")
         for one in fields:
             found = rows.schema.get(one["name"])
             wanted = _TYPES[one["type"]]
             if found is not None and found != wanted:
                 message = f"Parquet column '{one['name']}' has type {found} which does not match the target cpp_type"
                 raise Refused(400, "invalid", f"Error while reading data, error message: {message} {wanted}.")
-        absent = [pl.lit(None, _TYPES[one["type"]]).alias(one["name"]) for one in fields if one["name"] not in rows.columns]
+        absent = [
+            pl.lit(None, _TYPES[one["type"]]).alias(one["name"]) for one in fields if one["name"] not in rows.columns
+        ]
         return rows.with_columns(absent).select([one["name"] for one in fields])
 
     # SQL.

@@ -1,0 +1,231 @@
+"""What deploys custseg to Google Cloud: the Terraform files, what they grant, and the workflow. No cloud is asked."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from custseg_assets.settings import load_settings
+
+hcl2 = pytest.importorskip("hcl2", reason="python-hcl2 is not installed here")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FOLDER = REPOSITORY / "deploy" / "terraform"
+
+GRANTED = {
+    # account: (role, what it is granted on)
+    "pipeline": {
+        ("roles/storage.objectUser", "google_storage_bucket.home"),
+        ("roles/storage.objectUser", "google_storage_bucket.jobs"),
+        ("roles/bigquery.dataEditor", "google_bigquery_dataset.segments"),
+        ("roles/bigquery.dataViewer", "each.value"),
+        ("roles/bigquery.jobUser", "project"),
+        ("roles/aiplatform.user", "project"),
+        ("roles/iam.serviceAccountUser", "google_service_account.trainer"),
+        ("roles/artifactregistry.reader", "google_artifact_registry_repository.images"),
+        ("roles/logging.logWriter", "project"),
+    },
+    "trainer": {
+        ("roles/storage.objectUser", "google_storage_bucket.jobs"),
+        ("roles/logging.logWriter", "project"),
+    },
+    "service": {
+        ("roles/storage.objectViewer", "google_storage_bucket.home if condition"),
+        ("roles/storage.objectCreator", "google_storage_bucket.home if condition"),
+        ("roles/secretmanager.secretAccessor", "google_secret_manager_secret.api_keys"),
+    },
+    "deployer": {
+        ("roles/artifactregistry.writer", "google_artifact_registry_repository.images"),
+        ("roles/run.developer", "google_cloud_run_v2_service.service"),
+        ("roles/iam.serviceAccountUser", "google_service_account.service"),
+        ("google_project_iam_custom_role.restarter", "google_compute_instance.pipeline"),
+    },
+    "github": {("roles/iam.workloadIdentityUser", "google_service_account.deployer")},
+    "each.value": {
+        ("roles/run.invoker", "google_cloud_run_v2_service.service"),
+        ("roles/iap.tunnelResourceAccessor", "google_compute_instance.pipeline"),
+        ("roles/compute.osLogin", "google_compute_instance.pipeline"),
+        ("roles/iam.serviceAccountUser", "google_service_account.pipeline"),
+    },
+}
+"""Everything that anybody is granted, and docs/gcp.md explains each; a role that is not listed here fails a test."""
+
+_TARGETS = (
+    "bucket",
+    "dataset_id",
+    "repository",
+    "secret_id",
+    "service_account_id",
+    "instance_name",
+    "instance",
+    "name",
+)
+
+
+def unquoted(value: Any) -> Any:
+    """A parsed file as plain values: the parser leaves quotes on text and marks on blocks."""
+    if isinstance(value, dict):
+        return {unquoted(key): unquoted(item) for key, item in value.items() if not str(key).startswith("__")}
+    if isinstance(value, list):
+        return [unquoted(item) for item in value]
+    return value.strip('"') if isinstance(value, str) else value
+
+
+def parsed() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(FOLDER.glob("*.tf")):
+        with path.open() as file:
+            yield path.name, unquoted(hcl2.load(file))
+
+
+def blocks(kind: str) -> list[dict[str, Any]]:
+    return [block for _, content in parsed() for block in content.get(kind, [])]
+
+
+def resources() -> dict[str, dict[str, Any]]:
+    return {
+        f"{kind}.{name}": body
+        for block in blocks("resource")
+        for kind, named in block.items()
+        for name, body in named.items()
+    }
+
+
+def grants() -> dict[str, set[tuple[str, str]]]:
+    """Who → role, and what it is granted on."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for address, body in resources().items():
+        kind = address.partition(".")[0]
+        if not kind.endswith(("_iam_member", "_iam_binding", "_iam_policy")):
+            continue
+        assert kind.endswith("_iam_member"), f"{address} would take away what others granted"
+        member = str(body["member"])
+        account = re.search(r"google_service_account\.(\w+)\.member", member)
+        who = account[1] if account else "github" if "principalSet" in member else "each.value"
+        found.setdefault(who, set()).add((reference(body["role"]), target_of(kind, body)))
+    return found
+
+
+def target_of(kind: str, body: dict[str, Any]) -> str:
+    if kind == "google_project_iam_member":
+        return "project"
+    given = next(str(body[name]) for name in _TARGETS if name in body)
+    return reference(given) + (" if condition" if "condition" in body else "")
+
+
+def reference(text: str) -> str:
+    """``google_x.name`` of an expression that refers to one; the text of any other."""
+    found = re.search(r"(google_\w+\.\w+)", text) or re.search(r"(each\.value)", text)
+    return found[1] if found else text
+
+
+def test_nobody_is_granted_more_than_is_listed() -> None:
+    assert grants() == GRANTED
+
+
+@pytest.mark.parametrize("word", ["roles/owner", "roles/editor", "Admin", "admin", "allUsers", "private_key"])
+def test_no_role_is_broad_and_no_key_is_made(word: str) -> None:
+    for name, content in parsed():
+        said = re.sub(r"'description': '[^']*'", "", str(content))
+        assert word not in said, name
+    assert not any(address.startswith("google_service_account_key") for address in resources())
+
+
+def test_a_broader_role_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    accounts = tmp_path / "accounts.tf"
+    accounts.write_text(accounts.read_text().replace("roles/storage.objectViewer", "roles/storage.objectUser"))
+    monkeypatch.setitem(globals(), "FOLDER", tmp_path)
+    assert grants() != GRANTED
+
+
+def test_every_reference_leads_somewhere() -> None:
+    known = set(resources()) | {f"var.{name}" for block in blocks("variable") for name in block}
+    known |= {f"local.{name}" for block in blocks("locals") for name in block}
+    for name, content in parsed():
+        found = set(re.findall(r"\b(google_\w+\.\w+|var\.\w+|local\.\w+)", str(content)))
+        assert found - known == set(), name
+
+
+def test_every_variable_is_used_and_described() -> None:
+    text = "".join(path.read_text() for path in FOLDER.glob("*.tf"))
+    for block in blocks("variable"):
+        for name, body in block.items():
+            assert f"var.{name}" in text
+            assert body["description"]
+
+
+def test_the_pipelines_settings_are_ones_that_custseg_takes(tmp_path: Path) -> None:
+    values = {
+        "project": "shop-1",
+        "region": "europe-west1",
+        "jobs": "shop-1-custseg-jobs",
+        "home_uri": "gs://shop-1-custseg-home/home",
+        "dataset": "customer_segments",
+        "trainer": "custseg-trainer@shop-1.iam.gserviceaccount.com",
+        "image": "europe-west1-docker.pkg.dev/shop-1/custseg/trainer:production",
+    }
+    template = (FOLDER / "custseg.toml").read_text()
+    assert set(re.findall(r"\$\{(\w+)\}", template)) == set(values)
+    path = tmp_path / "custseg.toml"
+    path.write_text(re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], template))
+    gcp = load_settings(path, home=tmp_path, environment={}).gcp
+    assert (gcp.storage.uri, gcp.bigquery.dataset) == (values["home_uri"], "customer_segments")
+
+
+def test_what_the_template_of_the_machine_needs_is_what_it_is_given() -> None:
+    template = (FOLDER / "cloud-init.yaml").read_text()
+    machine = resources()["google_compute_instance.pipeline"]["metadata"]
+    for name in re.findall(r"\$\{(?:indent\(6, )?(\w+)\)?\}", template):
+        assert f"{name} " in (FOLDER / "pipeline.tf").read_text(), name
+    assert "cloud-init.yaml" in str(machine)
+    files = yaml.safe_load(template.replace("${indent(6, settings)}", "x"))["write_files"]
+    assert [file["path"] for file in files] == ["/etc/custseg/custseg.toml", "/etc/systemd/system/custseg.service"]
+
+
+def test_the_workflow_has_no_key_and_pushes_every_image_that_is_run() -> None:
+    text = (REPOSITORY / ".github/workflows/deploy.yml").read_text()
+    workflow = yaml.safe_load(text)
+    job = workflow["jobs"]["deploy"]
+    assert job["permissions"] == {"contents": "read", "id-token": "write"}
+    assert "secrets." not in text
+    for step in job["steps"]:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step.get("uses", f"a/b@{'0' * 40}")), step
+    run = set(re.findall(r"\$\{local\.images\}/([\w-]+):", "".join(path.read_text() for path in FOLDER.glob("*.tf"))))
+    pushed = re.search(r"for target in ([\w -]+); do", text)
+    assert pushed
+    assert run == set(pushed[1].split())
+    targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (REPOSITORY / "Dockerfile").read_text(), flags=re.MULTILINE))
+    assert run <= targets
+
+
+def test_the_workflow_may_do_what_it_does() -> None:
+    """Each command of the workflow on Google Cloud, and the grant of the deployer that it needs."""
+    text = (REPOSITORY / ".github/workflows/deploy.yml").read_text()
+    needs = {
+        "docker push": ("roles/artifactregistry.writer", "google_artifact_registry_repository.images"),
+        "gcloud run services update custseg": ("roles/run.developer", "google_cloud_run_v2_service.service"),
+        "gcloud compute instances reset custseg-pipeline": (
+            "google_project_iam_custom_role.restarter",
+            "google_compute_instance.pipeline",
+        ),
+    }
+    for command, grant in needs.items():
+        assert command in text
+        assert grant in grants()["deployer"]
+
+
+def test_terraform_finds_the_files_well_formed() -> None:
+    terraform = shutil.which("terraform")
+    if terraform is None:
+        pytest.skip("terraform is not installed here")
+    checked = subprocess.run(
+        [terraform, "fmt", "-check", "-no-color", FOLDER], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr

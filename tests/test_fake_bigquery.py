@@ -1,0 +1,203 @@
+"""The fake of BigQuery refuses what the service refuses, asked by the real client; without that, tests prove little."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any
+
+import polars as pl
+import pytest
+
+pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not installed here; `make test-gcp` runs this")
+pytest.importorskip("sqlglot", reason="the fake of BigQuery needs sqlglot and duckdb")
+
+from google.api_core import exceptions
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+
+from tests.fakes.bigquery import FakeBigQuery
+
+pytestmark = pytest.mark.gcp
+
+ROWS = pl.DataFrame({"period": [date(2024, 2, 1)], "score": [0.5]})
+PARTITIONED = {"timePartitioning": {"type": "DAY", "field": "period"}}
+
+
+@pytest.fixture
+def service() -> Iterator[FakeBigQuery]:
+    with FakeBigQuery("shop") as fake:
+        fake.add_table("segments.scores", ROWS, **PARTITIONED)
+        fake.add_table("segments.plain", ROWS)
+        yield fake
+
+
+@pytest.fixture
+def client(service: FakeBigQuery) -> bigquery.Client:
+    return bigquery.Client("shop", AnonymousCredentials(), client_options={"api_endpoint": service.url})
+
+
+def load(client: bigquery.Client, target: str, rows: pl.DataFrame | bytes = ROWS, **config: Any) -> None:
+    content = io.BytesIO()
+    if isinstance(rows, bytes):
+        content.write(rows)
+    else:
+        rows.write_parquet(content)
+    settings = {"source_format": "PARQUET", "write_disposition": "WRITE_TRUNCATE", **config}
+    job_id = settings.pop("job_id", None)
+    client.load_table_from_file(
+        content, f"shop.segments.{target}", rewind=True, job_config=bigquery.LoadJobConfig(**settings), job_id=job_id
+    ).result(retry=None)
+
+
+def query(client: bigquery.Client, sql: str, **config: Any) -> list[Any]:
+    return list(client.query(sql, bigquery.QueryJobConfig(**config)).result(retry=None, job_retry=None))
+
+
+REFUSED: list[tuple[str, Callable[[bigquery.Client], Any], type[Exception], str]] = [
+    (
+        "a table of another project",
+        lambda client: client.get_table("other.segments.scores"),
+        exceptions.Forbidden,
+        "Access Denied: Project other",
+    ),
+    ("a dataset that is not there", lambda c: list(c.list_tables("shop.nowhere")), exceptions.NotFound, "Dataset"),
+    ("a table that is not there", lambda c: c.get_table("shop.segments.nothing"), exceptions.NotFound, "Table"),
+    (
+        "a table that is there",
+        lambda c: c.create_table(bigquery.Table("shop.segments.scores")),
+        exceptions.Conflict,
+        "Already Exists: Table",
+    ),
+    (
+        "a table with a bad name",
+        lambda c: c.create_table(bigquery.Table("shop.segments.a-b")),
+        exceptions.BadRequest,
+        "Invalid table ID",
+    ),
+    (
+        "a column of no type",
+        lambda c: c.create_table(bigquery.Table("shop.segments.new", [bigquery.SchemaField("a", "NUMBERS")])),
+        exceptions.BadRequest,
+        "is not a valid value",
+    ),
+    (
+        "a partition that is no day",
+        lambda c: load(c, "scores$20240230"),
+        exceptions.BadRequest,
+        "Invalid time partition",
+    ),
+    ("a partition of a plain table", lambda c: load(c, "plain$20240201"), exceptions.BadRequest, "not partitioned"),
+    (
+        "rows of another partition",
+        lambda c: load(c, "scores$20240301"),
+        exceptions.BadRequest,
+        "Some rows belong to different partitions",
+    ),
+    (
+        "a column the table does not have",
+        lambda c: load(c, "scores$20240201", ROWS.with_columns(more=1)),
+        exceptions.BadRequest,
+        "No such field: more",
+    ),
+    (
+        "a new column nobody allowed",
+        lambda c: load(c, "scores$20240201", schema=[bigquery.SchemaField("more", "INT64")]),
+        exceptions.BadRequest,
+        "Cannot add fields",
+    ),
+    (
+        "a new column that is required",
+        lambda c: load(
+            c,
+            "scores$20240201",
+            schema=[bigquery.SchemaField("more", "INT64", "REQUIRED")],
+            schema_update_options=["ALLOW_FIELD_ADDITION"],
+        ),
+        exceptions.BadRequest,
+        "Cannot add required fields",
+    ),
+    (
+        "a column of another type",
+        lambda c: load(c, "scores$20240201", schema=[bigquery.SchemaField("score", "STRING")]),
+        exceptions.BadRequest,
+        "has changed type from FLOAT to STRING",
+    ),
+    (
+        "new columns of a whole table that is truncated",
+        lambda c: load(c, "scores", schema_update_options=["ALLOW_FIELD_ADDITION"]),
+        exceptions.BadRequest,
+        "Schema update options should only be specified",
+    ),
+    (
+        "values of another type",
+        lambda c: load(c, "scores$20240201", ROWS.with_columns(score=pl.lit("high"))),
+        exceptions.BadRequest,
+        "does not match the target",
+    ),
+    (
+        "a file that is no Parquet",
+        lambda c: load(c, "scores$20240201", b"no parquet"),
+        exceptions.BadRequest,
+        "Error while reading data",
+    ),
+    ("a bad job id", lambda c: load(c, "scores$20240201", job_id="a job"), exceptions.BadRequest, "Invalid job ID"),
+    ("SQL that is none", lambda c: query(c, "SELEKT 1 FROM"), exceptions.BadRequest, "Syntax error"),
+    (
+        "a column that is not there",
+        lambda c: query(c, "SELECT rate FROM segments.scores"),
+        exceptions.BadRequest,
+        "Unrecognized name",
+    ),
+    ("a table without a dataset", lambda c: query(c, "SELECT 1 FROM scores"), exceptions.BadRequest, "qualified"),
+    (
+        "a query over its limit",
+        lambda c: query(c, "SELECT score FROM segments.scores", maximum_bytes_billed=1),
+        # The client knows no code for the service's reason.
+        exceptions.InternalServerError,
+        "10485760 or higher required",
+    ),
+    ("a job that is not there", lambda c: c.get_job("nothing"), exceptions.NotFound, "Not found: Job"),
+]
+
+
+@pytest.mark.parametrize(("ask", "error", "said"), [pytest.param(*rest, id=name) for name, *rest in REFUSED])
+def test_what_the_service_refuses_is_refused_and_changes_nothing(
+    service: FakeBigQuery,
+    client: bigquery.Client,
+    ask: Callable[[bigquery.Client], Any],
+    error: type[Exception],
+    said: str,
+) -> None:
+    with pytest.raises(error, match=said):
+        ask(client)
+    assert service.rows("segments.scores").equals(ROWS)
+    assert service.fields("segments.scores") == {"period": "DATE", "score": "FLOAT"}
+    assert set(service.datasets["segments"]) == {"scores", "plain"}
+
+
+def test_a_job_id_is_used_once(client: bigquery.Client) -> None:
+    load(client, "scores$20240201", job_id="once")
+    with pytest.raises(exceptions.Conflict, match="Already Exists: Job"):
+        load(client, "scores$20240201", job_id="once")
+
+
+def test_a_view_that_changed_meanwhile_is_not_replaced(client: bigquery.Client) -> None:
+    view = bigquery.Table("shop.segments.view")
+    view.view_query = "SELECT score FROM segments.scores"
+    mine = client.create_table(view)
+    other = client.get_table(view.reference)
+    other.description = "changed"
+    client.update_table(other, ["description"])
+    mine.description = "mine"
+    with pytest.raises(exceptions.PreconditionFailed):
+        client.update_table(mine, ["description"])
+
+
+def test_lists_and_rows_come_in_pages(service: FakeBigQuery, client: bigquery.Client) -> None:
+    service.add_table("segments.many", pl.DataFrame({"n": range(7)}))
+    assert [table.table_id for table in client.list_tables("segments", page_size=1)] == ["many", "plain", "scores"]
+    rows = client.list_rows("shop.segments.many", page_size=3)
+    assert [row["n"] for row in rows] == list(range(7))
+    assert sum("/many/data" in request for request in service.requests) == 3
