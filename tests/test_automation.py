@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -43,6 +44,15 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(filled: Path, tmp_path: Path) -> Path:
     return shutil.copytree(filled, tmp_path / "home")
+
+
+def test_every_definition_loads_as_dagsters_pages_load_them(tmp_path: Path) -> None:
+    """Names that a job and an asset's op share are found only here, when everything is loaded together."""
+    definitions = build_defs(settings=Settings(home=tmp_path / "home"))
+    with warnings.catch_warnings():
+        # Dagster warns of jobs whose assets have different partitions.
+        warnings.simplefilter("ignore")
+        definitions.get_repository_def().load_all_definitions()
 
 
 def settings_of(home: Path, more: str = "") -> Settings:

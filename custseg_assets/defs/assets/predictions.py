@@ -37,7 +37,8 @@ def prediction_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The assets of the group ``monitoring`` that come from the service."""
 
     @dg.multi_asset(
-        name="prediction_log",
+        # Not the name of the job that runs it: Dagster has one list for both.
+        name="recorded_predictions",
         specs=[
             spec_of(table, group="monitoring", deps=[], kinds={"polars", "deltalake"})
             for table in (PREDICTION_LOG, REJECTED_PREDICTIONS)
