@@ -29,7 +29,7 @@ from benchmarks.kill_test import killed_run
 
 N_TWICE, N_CORRECTED = 10, 5
 _TABLES = ("raw_transactions", "clean_transactions", "rejected_transactions", "customer_features")
-_SOURCE = ("source_file", "source_row")
+_NAMES_FILES = ("source_file", "source_row", "model_card")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _spoiled(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def differences(home: Path, truth: Path, tables: Sequence[str] = _TABLES) -> list[str]:
-    """Partitions that two homes do not have alike, but for the file and row that a line came from."""
+    """Partitions that two homes do not have alike, but for the files and rows that lines came from."""
     found = []
     for name in tables:
         left, right = (_partitions(one / "tables" / name) for one in (home, truth))
@@ -110,7 +110,7 @@ def differences(home: Path, truth: Path, tables: Sequence[str] = _TABLES) -> lis
 def _partitions(folder: Path) -> dict[str, pl.DataFrame]:
     if not DeltaTable.is_deltatable(str(folder)):
         return {}
-    parts = pl.read_delta(str(folder)).drop(_SOURCE, strict=False).partition_by("period", as_dict=True)
+    parts = pl.read_delta(str(folder)).drop(_NAMES_FILES, strict=False).partition_by("period", as_dict=True)
     return {str(key): part.sort(part.columns) for (key,), part in parts.items()}
 
 
