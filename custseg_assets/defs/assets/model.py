@@ -41,6 +41,10 @@ class Training(dg.Config):
     retrain: bool = Field(default=False, description="Train a challenger although a model is in force.")
 
 
+_FILES_NAMED = 5
+"""Up to how many files a model card names; a home that lives on its landing folder has one for each day."""
+
+
 def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
     """The assets of the group ``model``."""
     scaled_table = scaled_features_table(settings.model.features)
@@ -246,7 +250,8 @@ def _model_row(
     """The challenger as a row of ``segmentation_model``."""
     window = stores.provenance.window(model.trained_on)
     choice = training.choice_in_words(candidates)
-    files = ", ".join(delivery.name for delivery in stores.provenance.current)
+    names = [delivery.name for delivery in stores.provenance.current]
+    files = ", ".join(names) if len(names) <= _FILES_NAMED else f"{len(names):,} files, {names[0]} to {names[-1]},"
     fields = {
         "period": model.trained_on,
         "model_version": model.model_version,
