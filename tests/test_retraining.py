@@ -158,3 +158,8 @@ def test_the_settings_are_the_rules_and_impossible_ones_are_refused(tmp_path: An
     path.write_text("[retrain]\nmin_breaches = 4")
     with pytest.raises(BadInputError, match="min_breaches 4 must be at most of_last 3"):
         load_settings(path, environment={})
+
+
+def test_what_was_broken_when_it_came_stays_so_when_later_periods_are_no_better() -> None:
+    shares = {f"2011-{month:02}-01": 0.1 if month < 5 else 0.5 for month in range(1, 13)}
+    assert list(unsound_periods(shares, ["2011-04-01", "2011-05-01"])) == ["2011-05-01"]
