@@ -37,7 +37,9 @@ from custseg_assets.domain.model import (
     ScalingReference,
     Segment,
     SegmentationModel,
+    hold,
     model_from_json,
+    nearest,
     version_of,
 )
 from custseg_assets.domain.periods import window_of
@@ -125,7 +127,8 @@ def test_an_old_segment_that_no_new_one_took_most_of_is_retired_and_its_number_n
     second = followed(first, model(6, 2), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
     assert events(second)[2] == ("retired", ("S3",), ())
     assert second.lineage[2].words == (
-        "Steady (S3) is gone: 50% of its customers are now in Champions (S1), 50% in Loyal (S2)."
+        "Steady (S3) is no segment of its own any more: "
+        "50% of its customers are now in Champions (S1), 50% in Loyal (S2)."
     )
     assert (first.n_segment_ids, second.n_segment_ids) == (3, 3)
     third = followed(second, model(6, 2, 4), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
@@ -134,15 +137,14 @@ def test_an_old_segment_that_no_new_one_took_most_of_is_retired_and_its_number_n
 
 
 def test_ids_that_models_used_which_were_taken_back_are_not_used_again_either():
-    values = crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10)
-    rfm = np.column_stack([values, values, values])
-    successor = inherit(model(6, 2, 4), model(6, 2), values, rfm, n_segment_ids=7)
+    champion = replace(model(6, 2), n_segment_ids=7)
+    successor = followed(champion, model(6, 2, 4), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
     assert (ids(successor), successor.n_segment_ids) == (["S1", "S2", "S8"], 8)
 
 
 def test_a_segment_that_nobody_is_in_any_more_is_retired():
     successor = followed(model(9, 5, 1), model(9, 1), crowd(at_9=5, at_1=5))
-    assert successor.lineage[2].words == "Loyal (S2) is gone: nobody was in it any more."
+    assert successor.lineage[2].words == "Loyal (S2) is no segment of its own any more: nobody was in it any more."
 
 
 def test_a_split_segment_takes_no_part_in_a_merger():
@@ -171,17 +173,43 @@ def test_from_four_clusters_to_five_and_back_the_other_three_keep_their_ids():
 def test_the_numbers_of_the_clusters_change_nothing():
     values = crowd(at_9=20, at_7=20, at_4_6=12, at_3_2=10, at_1=20)
     champion, challenger = model(9, 7, 4, 1), model(9, 7, 4.6, 3.2, 1)
-    order = [3, 0, 4, 1, 2]
-    shuffled = replace(
-        challenger,
-        centroids=tuple(challenger.centroids[n] for n in order),
-        segments=tuple(challenger.segments[n] for n in order),
-    )
-    plain, mixed = followed(champion, challenger, values), followed(champion, shuffled, values)
+    plain = followed(champion, challenger, values)
+    mixed = followed(shuffled(champion, [2, 0, 3, 1]), shuffled(challenger, [3, 0, 4, 1, 2]), values)
     assert plain.lineage == mixed.lineage
     assert [mixed.segments[n].segment_id for n in mixed.score(values).cluster] == [
         plain.segments[n].segment_id for n in plain.score(values).cluster
     ]
+
+
+def shuffled(ordered: SegmentationModel, order: list[int]) -> SegmentationModel:
+    """The same model with its clusters in another order."""
+    return replace(
+        ordered,
+        centroids=tuple(ordered.centroids[n] for n in order),
+        segments=tuple(replace(ordered.segments[n], cluster=number) for number, n in enumerate(order)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("overlaps", "links"),
+    [
+        # The first went mostly into the first new one, which is the second's, and makes up all of the other two.
+        ([[55, 25, 20], [200, 0, 0]], [("split", (0,), (1, 2)), ("continued", (1,), (0,))]),
+        # The first went all into a new one that mixes three.
+        (
+            [[10, 0, 0], [8, 9, 0], [8, 0, 9]],
+            [("continued", (1,), (1,)), ("continued", (2,), (2,)), ("retired", (0,), ()), ("born", (), (0,))],
+        ),
+        # The first makes up all of a new one, but went four ways.
+        (
+            [[10, 8, 7, 7], [0, 30, 0, 0], [0, 0, 30, 0], [0, 0, 0, 30]],
+            [*(("continued", (n,), (n,)) for n in (1, 2, 3)), ("retired", (0,), ()), ("born", (), (0,))],
+        ),
+    ],
+)
+def test_what_comes_first_and_what_is_not_most_of_both(overlaps: list[list[int]], links: list[tuple[str, ...]]):
+    found = identity._links(np.array(overlaps), range(len(overlaps)), range(len(overlaps[0])))
+    assert [tuple(link) for link in found] == links
 
 
 @settings(max_examples=200, deadline=None)
@@ -283,6 +311,17 @@ def test_a_hold_outlives_the_next_model():
     third = replace(model(5.81, 1.8, key="2011-07-01"), predecessor=LATER.model_version)
     assert where(placed(at(near=3.9), third, held, LATER)) == {"near": ("S2", True)}
     assert where(placed(at(near=3.9), third, held.clear(), LATER)) == {"near": ("S1", False)}
+
+
+def test_whom_two_other_segments_are_nearer_to_is_not_held():
+    # At 6.1 the margin between 6 and 6.22 is small, but the earlier cluster at 2 is third.
+    fresh = nearest(np.array([[6.1]]), np.array([[2.0], [6.0], [6.22]]))
+    assert fresh.margin[0] == pytest.approx(0.02 / 0.12)
+    near = nearest(np.array([[6.1]]), np.array([[2.0], [6.0], [6.205]]))
+    assert near.margin[0] == pytest.approx(0.005 / 0.105)
+    assert not hold(near, np.array([0])).is_held[0]
+    assert hold(near, np.array([2])).is_held[0]
+    assert not hold(fresh, np.array([2])).is_held[0]
 
 
 def test_nobody_is_held_in_a_segment_that_is_gone():

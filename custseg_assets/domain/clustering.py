@@ -437,7 +437,6 @@ def train(
     reference: ScalingReference,
     trained_on: str,
     champion: SegmentationModel | None = None,
-    n_segment_ids: int = 0,
 ) -> SegmentationModel:
     """The model that the chosen candidate makes, with its segments named by who is in them.
 
@@ -447,7 +446,6 @@ def train(
         reference: the scaling the candidate was fitted on.
         trained_on: key of the snapshot.
         champion: the model in force, of the same features, whose segments go on in it; see ``identity``.
-        n_segment_ids: how many ids were used so far, where that is more than the champion knows.
 
     Raises:
         BadInputError: a segmentation feature has no value for a customer with orders.
@@ -463,7 +461,7 @@ def train(
         segments=name_segments(rfm, clusters, len(fixed)),
         model_version=version_of(trained_on, reference, fixed),
     )
-    return inherit(model, champion, values, rfm, n_segment_ids) if champion else model
+    return inherit(model, champion, values, rfm) if champion else model
 
 
 def assign(

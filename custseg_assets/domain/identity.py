@@ -66,17 +66,15 @@ def inherit(
     champion: SegmentationModel,
     values: Matrix,
     rfm: Matrix,
-    n_segment_ids: int = 0,
 ) -> SegmentationModel:
     """The challenger as the champion's successor: segments that go on keep id and name, others get what was never used.
 
     Args:
         challenger: with ids and names of its own.
-        champion: of the same features.
+        champion: of the same features; its ``n_segment_ids`` has to count those of models that followed it and were
+            taken back, too.
         values: raw feature rows of the customers that K-means sees on the challenger's training snapshot.
         rfm: their recency in days, orders and net spend, to name new segments by; shape (customers, 3).
-        n_segment_ids: how many ids were used so far, where that is more than the champion knows: models that were
-            in force after it and were taken back used some as well.
 
     Raises:
         ValueError: a cluster of the challenger has no customer.
@@ -85,8 +83,7 @@ def inherit(
     overlaps = count_overlaps(then, now, (champion.k, challenger.k))
     links = _links(overlaps, _by_number(champion.segments), _by_number(challenger.segments))
     kept = {link.new[0]: champion.segments[link.old[0]] for link in links if link.old and link.new}
-    n_used = max(champion.n_segment_ids, n_segment_ids)
-    segments = name_segments(rfm, now, challenger.k, kept, n_used)
+    segments = name_segments(rfm, now, challenger.k, kept, champion.n_segment_ids)
     return replace(
         challenger,
         segments=segments,
@@ -95,7 +92,7 @@ def inherit(
         ),
         predecessor=champion.model_version,
         lineage=tuple(_told(link, overlaps, champion.segments, segments) for link in links),
-        n_segment_ids=n_used + challenger.k - len(kept),
+        n_segment_ids=champion.n_segment_ids + challenger.k - len(kept),
     )
 
 
@@ -146,7 +143,7 @@ def _told(link: _Link, overlaps: Overlaps, earlier: Sequence[Segment], later: Se
         "split": lambda: f"{_said(old[0])} was split: {_went(overlaps[link.old[0]], later, link.new)}.",
         "merged": lambda: f"{' and '.join(map(_said, old))} are one segment now, {_said(new[0])}.",
         "born": lambda: f"{_said(new[0])} is new: {_came(overlaps[:, link.new[0]], earlier)}.",
-        "retired": lambda: f"{_said(old[0])} is gone: {_went(overlaps[link.old[0]], later)}.",
+        "retired": lambda: f"{_said(old[0])} is no segment of its own any more: {_went(overlaps[link.old[0]], later)}.",
     }[link.kind]()
     return LineageEvent(link.kind, tuple(one.segment_id for one in old), tuple(one.segment_id for one in new), words)
 
