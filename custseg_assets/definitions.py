@@ -51,7 +51,7 @@ def build_defs(
         if configured.gcp.project:
             from custseg_assets.gcp.defs import gcp_assets, gcp_jobs
 
-            assets += gcp_assets(layout, configured)
+            assets += gcp_assets(configured)
             jobs |= {job.name: job for job in gcp_jobs(configured)}
         freshness = latest_arrival(configured.snapshots.cadence)
         return dg.Definitions(

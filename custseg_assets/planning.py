@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from custseg_assets.domain.schemas import PREDICTION_LOG
 from custseg_assets.provenance import TRAINED, Provenance
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import TableStore, fingerprint
@@ -108,21 +109,23 @@ def state_of(stage: Stage, provenance: Provenance) -> str:
     return f"{fingerprint(str(stage), expected):x}"
 
 
-def next_publication(provenance: Provenance, tables: TableStore, publications: Publications) -> Stage | None:
-    """What to publish next; ``None`` where everything is as the tables have it.
+def due_publication(
+    provenance: Provenance, tables: TableStore, publications: Publications
+) -> Mapping[str, Sequence[object]]:
+    """What is published otherwise than the tables have it, by table; empty where nothing is to be done.
 
     Args:
         provenance: of the home as it stands now.
         tables: what there is to publish.
         publications: what is published.
     """
-    snapshots = [key for key in provenance.snapshot_keys if tables.fingerprint_of(PUBLISHED[0], key)]
-    known = {name: publications.of(name) for name in PUBLISHED}
-    due = [
-        key for key in snapshots if any(known[name].get(key) != tables.fingerprint_of(name, key) for name in PUBLISHED)
-    ]
-    gone = {key for of_table in known.values() for key in of_table} - set(snapshots)
-    return _first_range("publish", snapshots, due or snapshots[-1:] if due or gone else ())
+    due: dict[str, Sequence[object]] = {}
+    for name in PUBLISHED:
+        here = {key: tables.fingerprint_of(name, key) for key in provenance.snapshot_keys}
+        due[name] = sorted({key: state for key, state in here.items() if state}.items() ^ publications.of(name).items())
+    log = tables.version_of(PREDICTION_LOG.name)
+    due[PREDICTION_LOG.name] = [log] if log != publications.version_of(PREDICTION_LOG.name) else []
+    return {name: what for name, what in due.items() if what}
 
 
 def _first_range(job: str, keys: Sequence[str], stale: Sequence[str]) -> Stage | None:

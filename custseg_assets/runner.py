@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from custseg_assets.errors import RunFailedError
 from custseg_assets.intake import STAGE_MARKER, Intake, Say
-from custseg_assets.planning import Stage, next_publication, next_stage
+from custseg_assets.planning import Stage, due_publication, next_stage
 from custseg_assets.provenance import Provenance
+from custseg_assets.remote import bucket_of
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home, replace_text
@@ -61,6 +62,8 @@ class Runner:
         with self.home.locked():
             last_key = self.take_in(through)
             n_runs = len(self._execute_abandoned()) + len(self.follow(last_key, last_key))
+            if bucket := bucket_of(self.settings):
+                bucket.fetch_predictions(self.home.prediction_log)
             if waiting(self.home.prediction_log):
                 self.execute(Stage("prediction_log"))
                 n_runs += 1
@@ -68,11 +71,13 @@ class Runner:
 
     def _publish(self) -> int:
         """Publish what is configured to be; without a marker, so that a destination that fails holds nothing up."""
-        publications, n_runs = Publications.in_bigquery(self.home, self.settings), 0
-        while publications and (stage := next_publication(self.provenance, self.tables, publications)):
-            self.engine.execute(stage)
-            n_runs += 1
-        return n_runs
+        if self.settings.gcp.bigquery.dataset is None:
+            return 0
+        publications = Publications.in_bigquery(self.home, self.settings)
+        if not due_publication(self.provenance, self.tables, publications):
+            return 0
+        self.engine.execute(Stage("publish"))
+        return 1
 
     def take_in(self, through: date | None = None) -> str:
         """Read the source and what has landed, and make it the home's; see ``Intake.take_in``."""

@@ -15,12 +15,13 @@ pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not instal
 pytest.importorskip("sqlglot", reason="the fake of BigQuery needs sqlglot and duckdb")
 
 from custseg_assets.domain import schemas
-from custseg_assets.domain.schemas import Column, Table
+from custseg_assets.domain.schemas import PREDICTION_LOG, Column, Table
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError
 from custseg_assets.gcp.bigquery_publish import Part, Publisher, looker_url, view_queries
-from custseg_assets.gcp.published import published_tables
+from custseg_assets.gcp.published import prediction_parts, published_tables
 from custseg_assets.settings import GcpSettings
 from custseg_assets.stores.publications import Publications
+from custseg_assets.stores.tables import TableStore
 from tests.fakes.bigquery import FakeBigQuery
 from tests.fakes.gcs import FakeGcs
 from tests.shops import HEADERS, QUICK, custseg, shop_log, write_log
@@ -240,6 +241,31 @@ def test_a_view_whose_query_changed_is_brought_up_to_date(shop: Shop) -> None:
     view["view"] = {"query": "SELECT 1 AS one"}
     shop.publisher().make_views(tables)
     assert view["view"]["query"] == wanted
+
+
+def test_days_of_the_prediction_log_are_published_when_records_come_and_removed_when_they_go(
+    shop: Shop, tmp_path: Path
+) -> None:
+    store, record = TableStore(tmp_path / "tables"), Publications(tmp_path / "published.json", "shop.segments")
+
+    def log(day: str, *lines: int) -> pl.DataFrame:
+        given = {"period": [day] * len(lines), "source_file": "a.jsonl", "source_line": list(lines)}
+        absent = [pl.lit(None, dtype).alias(name) for name, dtype in PREDICTION_LOG.schema.items() if name not in given]
+        return pl.DataFrame(given).with_columns(absent).select(PREDICTION_LOG.schema.names())
+
+    def publish() -> int:
+        return shop.publisher().publish(prediction_parts(store, record), announce=False)
+
+    store.append(PREDICTION_LOG, pl.concat([log("2024-03-01", 1, 2), log("2024-03-02", 3)]))
+    assert publish() == 2
+    assert publish() == 0
+    store.append(PREDICTION_LOG, log("2024-03-02", 4))
+    assert publish() == 1
+    assert shop.fake.rows("segments.prediction_log")["source_line"].sort().to_list() == [1, 2, 3, 4]
+    store.remove_before(PREDICTION_LOG, "2024-03-02")
+    assert publish() == 1
+    assert shop.fake.rows("segments.prediction_log")["source_line"].sort().to_list() == [3, 4]
+    assert "published_snapshots" not in shop.fake.datasets["segments"]
 
 
 def test_the_looker_link_names_every_view_for_a_template_and_one_source_without() -> None:

@@ -17,9 +17,11 @@ from custseg_assets.defs.partitions import Layout, is_current
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.periods import Cadence
 from custseg_assets.domain.schemas import RETRAIN_DECISION
-from custseg_assets.planning import TABLES_OF_JOB, Stage, due_retrain, next_stage, state_of
+from custseg_assets.planning import TABLES_OF_JOB, Stage, due_publication, due_retrain, next_stage, state_of
+from custseg_assets.remote import bucket_of
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.prediction_log import waiting
+from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import fingerprint
 
 CODE_LOCATION = "custseg_assets.definitions"
@@ -79,6 +81,8 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world:
 
     @dg.sensor(job=jobs["take_in"], description="Takes in the files that wait in the landing zone.", **shared)
     def landing(context: dg.SensorEvaluationContext) -> Answer:
+        if bucket := bucket_of(stores.settings):
+            bucket.fetch_landed(stores.landing_zone.folder)
         landed = stores.landing_zone.waiting(time.time(), stores.settings.landing.settle_seconds)
         if not landed.files:
             return dg.SkipReason(f"no whole file waits in {stores.landing_zone.folder}")
@@ -108,6 +112,8 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world:
 
     @dg.sensor(job=jobs["prediction_log"], description="Takes in what the service has logged.", **shared)
     def prediction_log(context: dg.SensorEvaluationContext) -> Answer:
+        if bucket := bucket_of(stores.settings):
+            bucket.fetch_predictions(stores.home.prediction_log)
         files = waiting(stores.home.prediction_log)
         if not files:
             return dg.SkipReason(f"no finished file in {stores.home.prediction_log}")
@@ -117,7 +123,8 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world:
             instance, stores, "prediction_log", names, f"taking in {len(files)} files of predictions"
         )
 
-    return [landing, stale_partitions, retrain_on_drift, prediction_log, _alert_on_failure(stores, shared)]
+    sensors = [landing, stale_partitions, retrain_on_drift, prediction_log, _alert_on_failure(stores, shared)]
+    return [*sensors, _publishing(stores, jobs["publish"], world, shared)] if "publish" in jobs else sensors
 
 
 def every_schedule(
@@ -153,6 +160,21 @@ def latest_arrival(cadence: Cadence) -> dg.FreshnessPolicy:
     """How old the newest materialisation may become before Dagster says that something has stopped coming."""
     window = _LATEST[cadence]
     return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window - timedelta(days=1))
+
+
+def _publishing(stores: Stores, job: Job, world: World, shared: Mapping[str, Any]) -> dg.SensorDefinition:
+    @dg.sensor(job=job, description="Publishes what BigQuery has otherwise than the tables.", **shared)
+    def publishing(context: dg.SensorEvaluationContext) -> Answer:
+        record = Publications.in_bigquery(stores.home, stores.settings)
+        due = due_publication(stores.provenance, stores.tables, record)
+        if not due:
+            return dg.SkipReason(f"{record.destination} is up to date")
+        instance = world.instance_of(context)
+        return _once_at_a_time(instance, stores) or _asked(
+            instance, stores, "publish", f"{fingerprint(due):x}", f"publishing {', '.join(due)}"
+        )
+
+    return publishing
 
 
 def _once_at_a_time(instance: dg.DagsterInstance, stores: Stores) -> dg.SkipReason | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,35 @@ class Publications:
         partitions = entry["partitions"] if entry.get("created") == created else {}
         kept = {other: known for other, known in partitions.items() if other != key}
         kept |= {} if fingerprint is None else {key: fingerprint}
-        record[table] = {"created": created, "n_published": entry["n_published"] + 1, "partitions": kept}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(self.path, json.dumps({"destination": self.destination, "tables": record}, indent=1))
+        record[table] = {
+            **entry,
+            "created": created,
+            "n_published": entry["n_published"] + 1,
+            "partitions": kept,
+        }
+        self._write(record)
+
+    def version_of(self, table: str) -> int | None:
+        """Version at which a table without fingerprints was published as a whole."""
+        found: int | None = self._read().get(table, {}).get("version")
+        return found
+
+    def note_version(self, table: str, version: int | None) -> None:
+        """Record that a table is published as it stood at a version."""
+        record = self._read()
+        self._write(
+            {**record, table: {"partitions": {}, "n_published": 0, **record.get(table, {}), "version": version}}
+        )
 
     @staticmethod
-    def in_bigquery(home: Home, settings: Settings) -> Publications | None:
-        """The record of the configured BigQuery dataset; ``None`` where none is configured."""
+    def in_bigquery(home: Home, settings: Settings) -> Publications:
+        """The record of the BigQuery dataset, which is configured."""
         gcp = settings.gcp
-        if gcp.project is None or gcp.bigquery.dataset is None:
-            return None
         return Publications(home.root / "bigquery.json", f"{gcp.project}.{gcp.bigquery.dataset}")
+
+    def _write(self, record: Mapping[str, object]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(self.path, json.dumps({"destination": self.destination, "tables": record}, indent=1))
 
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self.path.exists():
