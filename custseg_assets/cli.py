@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         "run", parents=[shared], help="take the source in and make everything that is out of date"
     )
     run.add_argument(
-        "--source", metavar="PATH|demo", help="a csv, csv.gz, parquet, xlsx or zip file, a folder of them, or the demo"
+        "--source",
+        metavar="PATH|bq://…|demo",
+        help="a csv, csv.gz, parquet, xlsx or zip file, a folder of them, bq://project.dataset.table, or the demo",
     )
     run.add_argument("--through", metavar="YYYY-MM-DD", type=_day, help="stop at the period that holds this day")
     run.set_defaults(command=_run)

@@ -308,15 +308,13 @@ class GcpServingSettings(_Section):
 
 
 class GcpStorageSettings(_Section):
-    """Where tables, releases and the landing zone are, when not in the home.
+    """A bucket that releases go to and files come from, besides the home.
 
     Attributes:
-        uri: ``gs://bucket/prefix``.
-        poll_seconds: how often the service looks for another release there.
+        uri: ``gs://bucket/prefix``; releases, landing zone and the service's prediction log are below it.
     """
 
     uri: Annotated[str, Field(pattern=r"^gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[A-Za-z0-9._-]+)*$")] | None = None
-    poll_seconds: Annotated[float, Field(gt=0)] = 5.0
 
 
 class GcpBigQuerySettings(_Section):

@@ -46,6 +46,7 @@ _TYPES: Mapping[pl.DataType, str] = {
     pl.Date(): "DATE",
 }
 _SAME = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
+_NEVER = "0001-01-01"
 _CLUSTERED_BY = ("segment_id", "customer_id")
 
 
@@ -102,11 +103,12 @@ class Publisher:
             self.publish(snapshots, announce=False)
         return len(due)
 
-    def make_views(self, tables: Iterable[Table]) -> tuple[str, ...]:
+    def make_views(self, tables: Iterable[Table], newest: str | None) -> tuple[str, ...]:
         """Make the views for the dashboard, or bring their queries up to date.
 
         Args:
             tables: every table that is published, now or later; a view on others is not made.
+            newest: key of the newest snapshot that is announced.
 
         Returns:
             The views' names.
@@ -115,7 +117,7 @@ class Publisher:
         for table in (*tables, ANNOUNCEMENTS):
             self._prepared(table)
         names = []
-        for name, sql in view_queries(self._dataset).items():
+        for name, sql in view_queries(self._dataset, newest).items():
             if not {read for _, read in re.findall(r"`([\w.-]+)\.(\w+)`", sql)} <= known:
                 continue
             wanted = bigquery.Table(f"{self._dataset}.{name}")
@@ -262,12 +264,19 @@ def _with_new_columns(there: bigquery.Table, table: Table) -> list[bigquery.Sche
     return [*there.schema, *(_field(column) for column in table.columns if column.name not in known)]
 
 
-def view_queries(dataset: str) -> dict[str, str]:
-    """The views' names and queries, for a dataset ``project.dataset``."""
+def view_queries(dataset: str, newest: str | None = None) -> dict[str, str]:
+    """The views' names and queries.
+
+    Args:
+        dataset: ``project.dataset``.
+        newest: key of the newest snapshot that is announced; the views of the newest are empty without one.
+    """
     folder = importlib.resources.files("custseg_assets.gcp").joinpath("views")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return {
-        file.name.removesuffix(".sql"): re.sub(r"\{dataset\}", dataset, file.read_text(encoding="utf-8"))
+        file.name.removesuffix(".sql"): file.read_text(encoding="utf-8")
+        .replace("{dataset}", dataset)
+        .replace("{newest}", newest or _NEVER)
         for file in files
     }
 

@@ -39,7 +39,7 @@ def _published_to_bigquery() -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         """The snapshots' tables and the prediction log in BigQuery, with views and a link to a report on them."""
         from custseg_assets.gcp.bigquery import BigQuery
-        from custseg_assets.gcp.bigquery_publish import Publisher, looker_url
+        from custseg_assets.gcp.bigquery_publish import ANNOUNCEMENTS, Publisher, looker_url
         from custseg_assets.gcp.published import prediction_parts, published_tables, snapshot_parts
 
         record = Publications.in_bigquery(stores.home, stores.settings)
@@ -48,7 +48,7 @@ def _published_to_bigquery() -> dg.AssetsDefinition:
         n_parts = publisher.publish(snapshot_parts(stores.tables, record, stores.provenance.snapshot_keys))
         n_days = publisher.publish(prediction_parts(stores.tables, record), announce=False)
         record.note_version(PREDICTION_LOG.name, log_version)
-        views = publisher.make_views(published_tables())
+        views = publisher.make_views(published_tables(), max(record.of(ANNOUNCEMENTS.name), default=None))
         project, dataset = record.destination.split(".")
         return dg.MaterializeResult(
             metadata={

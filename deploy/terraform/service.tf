@@ -22,8 +22,8 @@ resource "google_cloud_run_v2_service" "service" {
 
       resources {
         limits = {
-          cpu    = "2"
-          memory = "2Gi"
+          cpu    = var.service_cpu
+          memory = var.service_memory
         }
         # The follower and the log's writer work between requests.
         cpu_idle = false

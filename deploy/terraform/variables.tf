@@ -24,6 +24,18 @@ variable "pipeline_machine_type" {
   default     = "e2-standard-2"
 }
 
+variable "service_cpu" {
+  description = "Processors of the service."
+  type        = string
+  default     = "1"
+}
+
+variable "service_memory" {
+  description = "Memory of the service, which also holds its copy of three releases; docs/gcp.md says how much."
+  type        = string
+  default     = "2Gi"
+}
+
 variable "home_disk_gb" {
   description = "Disk of the home, in GB."
   type        = number

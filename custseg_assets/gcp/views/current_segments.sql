@@ -1,4 +1,4 @@
 -- The same for the newest announced snapshot.
 SELECT profiles.*
 FROM `{dataset}.segment_profiles` AS profiles
-WHERE profiles.period = (SELECT MAX(announced.period) FROM `{dataset}.published_snapshots` AS announced)
+WHERE profiles.period = DATE '{newest}'

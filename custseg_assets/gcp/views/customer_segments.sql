@@ -1,4 +1,5 @@
 -- Every customer's segment at the newest announced snapshot, to join to other tables.
+-- The day stands in the query, not in a subquery, so that BigQuery reads one partition and not all of them.
 SELECT
   assignments.customer_id,
   assignments.segment_id,
@@ -8,4 +9,4 @@ SELECT
   assignments.model_version,
   assignments.period
 FROM `{dataset}.segment_assignments` AS assignments
-WHERE assignments.period = (SELECT MAX(announced.period) FROM `{dataset}.published_snapshots` AS announced)
+WHERE assignments.period = DATE '{newest}'
