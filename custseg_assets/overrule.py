@@ -13,6 +13,7 @@ import polars as pl
 
 from custseg_assets.domain.schemas import PROMOTION_DECISION
 from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.remote import bucket_of
 from custseg_assets.runner import Runner
 from custseg_assets.stores import releases
 from custseg_assets.stores.registry import ModelRegistry
@@ -59,6 +60,8 @@ def rollback(runner: Runner, word: Word) -> str:
         release = _release_of(runner, before)
         if release:
             releases.point_to(runner.home.releases, release)
+            if bucket := bucket_of(runner.settings):
+                bucket.push_release(runner.home.releases, release)
         _registry(runner).promote(before)
         last = runner.provenance.released_key()
         runner.follow(last, last)
