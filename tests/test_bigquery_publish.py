@@ -131,9 +131,12 @@ def test_a_lost_record_finds_the_jobs_that_ran(shop: Shop) -> None:
     assert shop.fake.rows("segments.drift_report").height == 1
 
 
-def test_a_table_made_anew_is_filled_anew(shop: Shop) -> None:
+@pytest.mark.parametrize("is_record_lost", [False, True])
+def test_a_table_made_anew_is_filled_anew(shop: Shop, *, is_record_lost: bool) -> None:
     shop.publisher().publish([part("2024-02-01", 0.5)])
     shop.fake.datasets["segments"].clear()
+    if is_record_lost:
+        (shop.folder / "published.json").unlink()
     assert shop.publisher().publish([part("2024-02-01", 0.5)]) == 1
     assert shop.fake.rows("segments.drift_report").height == 1
 
