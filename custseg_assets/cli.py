@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--keep", metavar="DIR", type=Path, help="play in this new home and leave it there")
     replay.set_defaults(command=_replay)
 
+    vertex = commands.add_parser(
+        "vertex", parents=[shared], help="serve the release on an endpoint of Vertex AI: a canary, all of it, and back"
+    )
+    vertex.add_argument("verb", choices=["status", "canary", "full", "back"])
+    vertex.set_defaults(command=_vertex)
+
     export = commands.add_parser("export", parents=[shared], help="write a table to a file")
     export.add_argument("table", metavar="TABLE")
     export.add_argument("--partition", metavar="KEY", help="one period or snapshot; all without it")
@@ -202,6 +208,18 @@ def _replay(arguments: argparse.Namespace) -> int:
 
     for line in replay(load_settings(arguments.config), arguments.first, arguments.last, arguments.keep):
         print(line, flush=True)
+    return 0
+
+
+def _vertex(arguments: argparse.Namespace) -> int:
+    from custseg_assets.settings import load_settings
+
+    settings = load_settings(arguments.config)
+    if settings.gcp.project is None:
+        raise BadInputError("no [gcp] project", "Google Cloud in the configuration", "See docs/gcp.md.")
+    from custseg_assets.gcp.vertex_models import serve_on_vertex
+
+    print(serve_on_vertex(settings, arguments.verb))
     return 0
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from google.cloud import aiplatform_v1 as api
 from google.protobuf import json_format
@@ -142,13 +143,15 @@ class FakeVertex(FakeService):
 
     def answer(self, request: Request) -> Answer:
         """See ``FakeService``."""
-        prefix = f"/v1/{self._parent}"
-        if not request.path.startswith(f"{prefix}/"):
-            raise Refused(
-                403, "PERMISSION_DENIED", f"Permission denied on resource {request.path.removeprefix('/v1/')}."
-            )
+        # Operations have two addresses, and Google's client over REST takes the one under /ui.
+        version, _, path = unquote(request.path).removeprefix("/").partition("/")
+        path = path.removeprefix(self._parent)
+        if version not in {"v1", "ui"} or (version == "ui" and not path.startswith("/operations/")):
+            raise Refused(404, "NOT_FOUND", f"The requested URL {request.path} was not found on this server.")
+        if not path.startswith("/"):
+            raise Refused(403, "PERMISSION_DENIED", f"Permission denied on resource {path}.")
         for method, pattern, handler in self._routes:
-            found = re.fullmatch(pattern, request.path.removeprefix(prefix))
+            found = re.fullmatch(pattern, path)
             if found and method == request.method:
                 return handler(request, *found.groups())
         raise Refused(404, "NOT_FOUND", f"The requested URL {request.path} was not found on this server.")
@@ -385,6 +388,7 @@ class FakeVertex(FakeService):
         )
         deployed.id, deployed.model_version_id = new_id, model.version_id
         deployed.model = f"{model.name}@{model.version_id}"
+        deployed.create_time = datetime.now(UTC)
         endpoint.deployed_models.append(deployed)
         endpoint.traffic_split = split or {**endpoint.traffic_split, new_id: 0 if endpoint.traffic_split else 100}
         return self._operate("DeployModelResponse", api.DeployModelResponse(deployed_model=deployed))

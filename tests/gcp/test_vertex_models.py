@@ -1,0 +1,247 @@
+"""A release becomes a model version, gets a share of an endpoint's traffic, then all of it, and can be taken back."""
+
+import pytest
+from google.api_core import exceptions
+from google.api_core.future.polling import DEFAULT_POLLING
+from google.cloud import aiplatform_v1 as api
+
+from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.gcp.clients import vertex_client
+from custseg_assets.gcp.vertex_models import VertexModels, _make_room
+from custseg_assets.settings import GcpServingSettings
+from custseg_assets.stores.releases import ReleaseManifest
+from tests.gcp.pieces import gcp_of
+from tests.shops import custseg
+
+pytestmark = pytest.mark.gcp
+
+PARENT = "projects/shop/locations/europe-west1"
+MODEL = f"{PARENT}/models/custseg-segmentation"
+AT_ONCE = DEFAULT_POLLING.with_delay(initial=0.01, maximum=0.01)
+
+
+def release(tmp_path, month):
+    """A release as far as Vertex AI is concerned: a folder of files and a manifest."""
+    manifest = ReleaseManifest(
+        format=1,
+        release_id=f"r-2024-0{month}-01-0000000{month}",
+        period=f"2024-0{month}-01",
+        as_of=f"2024-0{month + 1}-01",
+        window_start="2024-01-01",
+        model_version=f"m-2024-0{month}-01-0000000{month}",
+        trained_on=f"2024-0{month}-01",
+        features=("recency_days",),
+        n_customers=3,
+        n_later_customers=0,
+        metrics={"silhouette": 0.34, "bootstrap_ari": None},
+        git_revision=None,
+        data_versions={},
+        files={},
+    )
+    folder = tmp_path / manifest.release_id
+    folder.mkdir()
+    (folder / "manifest.json").write_text(manifest.to_json())
+    return folder, manifest
+
+
+@pytest.fixture
+def gcp(vertex, gcs):
+    return gcp_of(vertex.url, gcs.url, serving=GcpServingSettings(image="serving:1", endpoint="77"))
+
+
+@pytest.fixture
+def models(gcp):
+    with VertexModels(gcp, AT_ONCE) as models:
+        yield models
+
+
+@pytest.fixture
+def endpoint(vertex):
+    return vertex.add_endpoint("77")
+
+
+def shares(traffic):
+    """Version number → share."""
+    return {version.removeprefix(f"{MODEL}@"): share for version, share in traffic.items()}
+
+
+def test_a_release_is_a_version_with_the_serving_image_and_its_figures(models, vertex, gcs, tmp_path):
+    name = models.register(*release(tmp_path, 2))
+    assert name == f"{MODEL}@1"
+    [version] = vertex.models["custseg-segmentation"]
+    assert version.container_spec.image_uri == "serving:1"
+    assert (version.container_spec.health_route, version.container_spec.predict_route) == (
+        "/vertex/health",
+        "/vertex/predict",
+    )
+    assert version.artifact_uri == "gs://shop-data/custseg/models/r-2024-02-01-00000002"
+    assert gcs.names("shop-data", "custseg/models/r-") == ["custseg/models/r-2024-02-01-00000002/manifest.json"]
+    assert dict(version.labels) == {
+        "custseg-model": "m-2024-02-01-00000002",
+        "custseg-release": "r-2024-02-01-00000002",
+    }
+    [evaluation] = vertex.evaluations[name]
+    assert dict(evaluation.metrics) == {"silhouette": 0.34}
+    assert gcs.names("shop-data", "custseg/models/metrics") == ["custseg/models/metrics.yaml"]
+    assert '"silhouette": 0.34' in version.version_description
+
+
+def test_a_release_is_registered_once_and_the_next_is_the_next_version(models, vertex, tmp_path):
+    first, second = release(tmp_path, 2), release(tmp_path, 3)
+    assert [models.register(*one) for one in (first, second, first)] == [f"{MODEL}@1", f"{MODEL}@2", f"{MODEL}@1"]
+    assert len(vertex.models["custseg-segmentation"]) == 2
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(models, vertex, tmp_path):
+    one, two, three = (models.register(*release(tmp_path, month)) for month in (2, 3, 4))
+    assert shares(models.canary(one)) == {"1": 100}
+    assert shares(models.full(one)) == {"1": 100}
+    assert shares(models.canary(two)) == {"1": 90, "2": 10}
+    assert shares(models.canary(two)) == {"1": 90, "2": 10}
+    assert shares(models.full(two)) == {"1": 0, "2": 100}
+    assert "champion" in models._models.get_model(name=two).version_aliases
+    assert shares(models.canary(three)) == {"1": 0, "2": 90, "3": 10}
+    # A canary that does not sing: the traffic is as it was before.
+    assert shares(models.back()) == {"1": 0, "2": 100}
+    assert shares(models.canary(three)) == {"1": 0, "2": 90, "3": 10}
+    # The one before stays as the way back; what is older goes.
+    assert shares(models.full(three)) == {"2": 0, "3": 100}
+    assert shares(models.back()) == {"2": 100}
+    assert list(models._models.get_model(name=two).version_aliases) == ["champion"]
+    assert shares(models.traffic()) == {"2": 100}
+    assert not any(request.endswith("/endpoints") for request in vertex.requests)
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_without_another_version_there_is_no_way_back(models, tmp_path):
+    with pytest.raises(BadInputError, match="nothing deployed; expected another version"):
+        models.back()
+    models.canary(models.register(*release(tmp_path, 2)))
+    with pytest.raises(BadInputError, match=r"custseg-segmentation@1; expected another version"):
+        models.back()
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_all_traffic_is_for_what_is_deployed(models, tmp_path):
+    version = models.register(*release(tmp_path, 2))
+    with pytest.raises(BadInputError, match=r"is not deployed .*custseg vertex canary"):
+        models.full(version)
+
+
+def test_an_endpoint_that_is_not_there_is_not_made(models, vertex, tmp_path):
+    version = models.register(*release(tmp_path, 2))
+    with pytest.raises(RunFailedError, match=r"The Endpoint does not exist.*Check project, location"):
+        models.canary(version)
+    assert vertex.endpoints == {}
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_deployment_that_fails_leaves_the_traffic_alone(models, vertex, tmp_path):
+    one, two = (models.register(*release(tmp_path, month)) for month in (2, 3))
+    models.canary(one)
+    vertex.fail_operations = "Model server never became ready."
+    with pytest.raises(RunFailedError, match=r"never became ready.*custseg vertex status"):
+        models.canary(two)
+    assert shares(models.traffic()) == {"1": 100}
+    vertex.fail_operations, vertex.denied = "", {"aiplatform.endpoints.deploy"}
+    with pytest.raises(RunFailedError, match=r"not allowed .*roles/aiplatform\.user"):
+        models.canary(two)
+    assert shares(models.traffic()) == {"1": 100}
+
+
+@pytest.mark.parametrize(
+    ("traffic", "split"),
+    [
+        ({"a": 100}, {"0": 10, "a": 90}),
+        ({"a": 50, "b": 50}, {"0": 10, "a": 45, "b": 45}),
+        # 33·0.9 = 29.7 and 34·0.9 = 30.6 are cut to 29, 30, 29; the 2 left over go to the largest.
+        ({"a": 33, "b": 34, "c": 33}, {"0": 10, "a": 29, "b": 32, "c": 29}),
+        ({"a": 100, "b": 0}, {"0": 10, "a": 90, "b": 0}),
+    ],
+)
+def test_room_for_a_canary_is_made_by_share(traffic, split):
+    endpoint = api.Endpoint(deployed_models=[{"id": name} for name in traffic], traffic_split=traffic)
+    assert _make_room(endpoint, 10) == split
+    assert sum(split.values()) == 100
+
+
+def test_without_an_image_or_an_endpoint_nothing_is_served_there(vertex, gcs):
+    with pytest.raises(BadInputError, match=r"gcloud ai endpoints create"):
+        VertexModels(gcp_of(vertex.url, gcs.url))
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_the_command_says_how_the_traffic_is_split(vertex, gcs, tmp_path):
+    home = tmp_path / "home"
+    assert "no [gcp] project" in custseg(home, "vertex", "status", config="").err
+    config = f"""
+[gcp]
+project = "shop"
+location = "europe-west1"
+bucket = "shop-data"
+serving = {{image = "serving:1", endpoint = "77"}}
+endpoints = {{aiplatform = "{vertex.url}", storage = "{gcs.url}"}}
+"""
+    assert custseg(home, "vertex", "status", config=config).out == "nothing is deployed\n"
+    assert "has no release" in custseg(home, "vertex", "canary", config=config).err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"display_name": ""}, "display_name"),
+        ({"container_spec": {}}, "image_uri"),
+        ({"container_spec": {"image_uri": "x", "predict_route": "predict"}}, "must begin with '/'"),
+        ({"version_aliases": ["7"]}, "Invalid version alias"),
+        ({"labels": {"Release": "x"}}, "Label Release"),
+    ],
+)
+def test_the_fake_refuses_models_that_are_not_in_order(gcp, vertex, change, said):
+    model = {"display_name": "a model", "container_spec": {"image_uri": "serving:1"}, **change}
+    with vertex_client(api.ModelServiceClient, gcp) as client, pytest.raises(exceptions.BadRequest, match=said):
+        client.upload_model(parent=PARENT, model=model)
+    assert vertex.models == {}
+
+
+def test_the_fake_refuses_ids_machines_and_splits_that_cannot_be(gcp, vertex, endpoint):
+    model = {"display_name": "a model", "container_spec": {"image_uri": "serving:1"}}
+    with (
+        vertex_client(api.ModelServiceClient, gcp) as models,
+        vertex_client(api.EndpointServiceClient, gcp) as endpoints,
+    ):
+        with pytest.raises(exceptions.BadRequest, match="Invalid model id"):
+            models.upload_model({"parent": PARENT, "model": model, "model_id": "A model"})
+        models.upload_model({"parent": PARENT, "model": model, "model_id": "m"})
+        with pytest.raises(exceptions.Conflict, match="already exists"):
+            models.upload_model({"parent": PARENT, "model": model, "model_id": "m"})
+        with pytest.raises(exceptions.NotFound, match="Model does not exist"):
+            models.get_model(name=f"{PARENT}/models/m@2")
+        with pytest.raises(exceptions.BadRequest, match="Cloud Storage URI"):
+            models.import_model_evaluation(parent=f"{PARENT}/models/m@1", model_evaluation={})
+        deployed = {"model": f"{PARENT}/models/m@1"}
+        machine = {"machine_spec": {"machine_type": "n1-standard-2"}, "min_replica_count": 1}
+        for resources, split, said in (
+            ({}, {"0": 100}, "dedicated_resources"),
+            ({**machine, "min_replica_count": 0}, {"0": 100}, "min_replica_count"),
+            (machine, {"0": 90}, "must be 100"),
+            (machine, {"0": 90, "5": 10}, "not there"),
+        ):
+            with pytest.raises(exceptions.BadRequest, match=said):
+                endpoints.deploy_model(
+                    endpoint=endpoint.name,
+                    deployed_model={**deployed, "dedicated_resources": resources},
+                    traffic_split=split,
+                )
+        right = {**deployed, "dedicated_resources": machine}
+        for _ in range(2):
+            endpoints.deploy_model(
+                endpoint=endpoint.name,
+                deployed_model=right,
+                traffic_split={"0": 100, **{each.id: 0 for each in vertex.endpoints["77"].deployed_models}},
+            )
+        busy = vertex.endpoints["77"].deployed_models[-1].id
+        with pytest.raises(exceptions.BadRequest, match="non-zero traffic"):
+            endpoints.undeploy_model(endpoint=endpoint.name, deployed_model_id=busy)
+        with pytest.raises(exceptions.NotFound, match="not found"):
+            endpoints.undeploy_model(endpoint=endpoint.name, deployed_model_id="5")
