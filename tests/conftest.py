@@ -25,6 +25,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 telemetry.switch_off()
 
 
+def _has_google() -> bool:
+    """Whether Google's client libraries are installed; other packages bring a bare ``google`` too."""
+    try:
+        return find_spec("google.cloud.aiplatform_v1") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+# They import what only `make test-gcp` installs.
+collect_ignore_glob = [] if _has_google() else ["fakes/*.py", "gcp/*.py"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if find_spec("pyspark") is None:
         skip = pytest.mark.skip(reason="PySpark is not installed here; `make test-spark` runs this")

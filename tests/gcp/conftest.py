@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # `make test-gcp` has the environment for these.
-collect_ignore_glob = [] if find_spec("google") and find_spec("google.cloud.aiplatform_v1") else ["test_*.py"]
 
 
 @pytest.fixture
