@@ -25,6 +25,7 @@ from custseg_assets.expectations.suites import (
     EXAMPLE_KEYS,
     PERIOD_END,
     PERIOD_START,
+    STAYED_IN,
     ExpectationGroup,
     Rule,
     groups_for,
@@ -127,7 +128,7 @@ def validate(
     """
     groups = groups_for(table, settings, rules)
     every = {f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules)}
-    known = {*frame.columns, *(_BOUNDS if "period" in frame.columns else ())}
+    known = {*frame.columns, STAYED_IN, *(_BOUNDS if "period" in frame.columns else ())}
     about_rows = {key: rule for key, rule in every.items() if rule.columns and known.issuperset(rule.columns)}
     results: list[ExpectationValidationResult] = []
     if frame.height and about_rows:
@@ -162,8 +163,11 @@ def combined(parts: Sequence[GroupResult]) -> GroupResult:
 
 
 def _needed(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cadence) -> pl.DataFrame:
-    """The columns that rules read, with the bounds of each row's period where they are among them."""
+    """The columns that rules read, those they may use besides the table's own among them."""
     names = sorted({name for rule in rules.values() for name in rule.columns})
+    if STAYED_IN in names:
+        source = pl.col("from_segment_id")
+        frame = frame.with_columns(pl.when(source == pl.col("to_segment_id")).then(source).alias(STAYED_IN))
     if not set(names).isdisjoint(_BOUNDS):
         keys = frame["period"].drop_nulls().unique().to_list()
         starts = {key: datetime.combine(start_of(key), datetime.min.time()) for key in keys}

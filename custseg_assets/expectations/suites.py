@@ -25,6 +25,10 @@ PERIOD_START, PERIOD_END, EARLIEST = "period_start", "period_end", "earliest_pla
 first instant after it, and ``EARLIEST_DATE``. (Great Expectations compares an instant with a constant row by row in
 Python, which takes 20 times as long as comparing two columns.)"""
 
+STAYED_IN = "stayed_in"
+"""Another such column: the segment of a move that leads to where it came from, null in all others. (Great Expectations
+looks for values that differ within a row one row at a time in Python.)"""
+
 MAX_AMOUNT = 1e12
 """No line, sum or score is larger in any currency; what is, is infinite or a parsing error."""
 
@@ -196,14 +200,10 @@ def _unique(*names: str) -> Rule:
     return _rule(words, "ExpectCompoundColumnsToBeUnique", names, None, column_list=list(names))
 
 
-def _differ(*names: str) -> Rule:
-    return _rule(
-        f"{' and '.join(names)} differ",
-        "ExpectSelectColumnValuesToBeUniqueWithinRecord",
-        names,
-        None,
-        column_list=list(names),
-    )
+def _segments_differ() -> Rule:
+    words = "from_segment_id and to_segment_id differ"
+    names = (STAYED_IN, "from_segment_id", "to_segment_id")
+    return _rule(words, "ExpectColumnValuesToBeNull", names, None, column=STAYED_IN)
 
 
 def groups_for(table: str, settings: Settings, rules: CleaningRules | None = None) -> tuple[ExpectationGroup, ...]:
@@ -546,7 +546,7 @@ def _migrations() -> list[ExpectationGroup]:
             "segments_differ",
             [
                 *_present("from_segment_id", "to_segment_id", "from_segment_name", "to_segment_name"),
-                _differ("from_segment_id", "to_segment_id"),
+                _segments_differ(),
             ],
             "A move leads from one segment to another; staying would be counted as moving.",
         ),
