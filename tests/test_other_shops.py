@@ -98,10 +98,10 @@ def test_forty_customers_are_too_few_and_it_says_what_to_loosen(tmp_path: Path) 
 
 
 def test_own_data_after_the_demo_start_afresh(tmp_path: Path, monkeypatch: Any) -> None:
-    from custseg_assets import runner
+    from custseg_assets import intake
     from custseg_assets.domain.demo import generate_demo
 
-    monkeypatch.setattr(runner, "generate_demo", lambda: generate_demo(n_customers=40, n_months=4))
+    monkeypatch.setattr(intake, "generate_demo", lambda: generate_demo(n_customers=40, n_months=4))
     home = tmp_path / "home"
     assert custseg(home, "run", "--through", "2024-01-31", config=QUICK).status == 0
     source = write_log(shop_log(2), tmp_path / "log.csv")
