@@ -12,7 +12,8 @@ import tomllib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -459,17 +460,34 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _explained(path: Path, error: ValidationError) -> BadInputError:
     """The first thing wrong with a configuration, in one line, with what would have been accepted."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    first, *others = error.errors()
+    where, expected = first["loc"], [first["msg"]]
+    if _has_alternatives(where[:-1]):
+        # One error for each type that the value could have had, with the type's name at the end.
+        where = where[:-1]
+        expected += [other["msg"] for other in others if other["loc"][:-1] == where]
+    key = ".".join(str(part) for part in where)
     if first["type"] == "extra_forbidden":
         accepted = list(_section_at(first["loc"][:-1]))
         near = difflib.get_close_matches(str(first["loc"][-1]), accepted, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "Remove it."
-        return BadInputError(f"{path}: unknown key {where!r}", f"one of {', '.join(accepted)}", hint)
-    message = first["msg"].removeprefix("Value error, ")
+        return BadInputError(f"{path}: unknown key {key!r}", f"one of {', '.join(accepted)}", hint)
+    messages = [message.removeprefix("Value error, ") for message in expected]
     return BadInputError(
-        f"{path}: {where} = {first['input']!r}", message[0].lower() + message[1:], "Correct the value."
+        f"{path}: {key} = {first['input']!r}",
+        ", or ".join(message[0].lower() + message[1:] for message in messages),
+        "Correct the value.",
     )
+
+
+def _has_alternatives(location: tuple[int | str, ...]) -> bool:
+    """Whether what stands there in the configuration may be of several types."""
+    expected: Any = Settings
+    for part in location:
+        fields = getattr(expected, "model_fields", {})
+        expected = fields[part].annotation if part in fields else None
+    is_union = get_origin(expected) in (Union, UnionType)
+    return is_union and len(set(get_args(expected)) - {NoneType}) > 1
 
 
 def _section_at(location: tuple[int | str, ...]) -> list[str]:

@@ -51,6 +51,7 @@ def test_what_counts_as_drift_is_the_reports_own_unless_it_is_configured(tmp_pat
         ("[drift.min_effect]\npsy = 0.1", ["unknown key 'drift.min_effect.psy'", "Did you mean 'psi'?"]),
         ("[drift]\nmin_effect.psi = 0.3", ["min_effect.psi 0.3 must not be above large_effect.psi 0.2"]),
         ("[snapshots]\nlookback = 0", ["snapshots.lookback = 0"]),
+        ("[snapshots]\nlookback = 'six'", ["snapshots.lookback = 'six'", "valid integer", "or input should be 'all'"]),
         ("[snapshots]\ncadence = 'yearly'", ["'yearly'", "'daily', 'weekly' or 'monthly'"]),
         ("[source.columns]\nshop = 'Shop'", ["shop", "customer_id"]),
         ("[source\n", ["valid TOML"]),
