@@ -109,6 +109,11 @@ class Engine:
         if not result.success:
             raise RunFailedError(f"{words}: {progress.failure or 'failed'} (Dagster run {run_id})")
 
+    def has_run(self, job: str) -> bool:
+        """Whether a job has ever succeeded."""
+        succeeded = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS])
+        return bool(self.instance.get_runs(succeeded, limit=1))
+
     def record(self, asset: str, key: str, metadata: Mapping[str, str]) -> None:
         """Note in an asset's history that a person changed a partition."""
         event = dg.AssetMaterialization(asset, description="A person decided.", metadata=metadata, partition=key)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from custseg_assets.engine import Engine
 
 
+_ALWAYS_SHOWN = ("take_in", "prediction_log")
+"""Jobs that need not have anything to do; run once all the same, or their assets would look forgotten in the graph."""
+
+
 class Runner:
     """Brings one home up to date with its source.
 
@@ -64,10 +68,12 @@ class Runner:
             n_runs = len(self._execute_abandoned()) + len(self.follow(last_key, last_key))
             if bucket := bucket_of(self.settings):
                 bucket.fetch_predictions(self.home.prediction_log)
-            if waiting(self.home.prediction_log):
-                self.execute(Stage("prediction_log"))
-                n_runs += 1
-            return n_runs + self._publish()
+            jobs = ["prediction_log"] if waiting(self.home.prediction_log) else []
+            if n_runs:
+                jobs += [job for job in _ALWAYS_SHOWN if job not in jobs and not self.engine.has_run(job)]
+            for job in jobs:
+                self.execute(Stage(job))
+            return n_runs + len(jobs) + self._publish()
 
     def _publish(self) -> int:
         """Publish what is configured to be; without a marker, so that a destination that fails holds nothing up."""
