@@ -6,7 +6,7 @@ import calendar
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -119,13 +119,10 @@ def custseg(home: Path, *arguments: object, config: str | Path | None = None) ->
     out, err = io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
-        warnings.catch_warnings(),
+        quiet(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        # Importing MLflow, and resolving Dagster's jobs, warns of things that are theirs to change.
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", module="custseg_")
         patch.setenv("CUSTSEG_HOME", str(home))
         if config is not None:
             patch.setenv("CUSTSEG_CONFIG", str(_written(config, home)))
@@ -134,6 +131,15 @@ def custseg(home: Path, *arguments: object, config: str | Path | None = None) ->
         except SystemExit as end:
             status = int(end.code or 0)
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of importing MLflow and of resolving Dagster's jobs: what they tell is theirs to change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", module="custseg_")
+        yield
 
 
 def _written(config: str | Path, home: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.fakes.gcs import FakeGcs
-    from tests.fakes.vertex import FakeVertex
+    from tests.fakes.vertex import FakeVertex, Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -30,21 +30,32 @@ def gcs() -> Iterator[FakeGcs]:
 @pytest.fixture
 def vertex() -> Iterator[FakeVertex]:
     """Vertex AI in europe-west1, with Python and the trainer as images."""
-    from tests.fakes.vertex import FakeVertex, Image
+    from tests.fakes.vertex import FakeVertex
+
+    with FakeVertex("shop", "europe-west1", images()) as fake:
+        yield fake
+
+
+def images() -> dict[str, Image]:
+    """Python and the trainer, as images."""
+    from tests.fakes.vertex import Image
 
     built = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-    images = {
+    return {
         "python:1": Image([sys.executable, "-c"], built),
         "trainer:1": Image([sys.executable, "-m", "custseg_assets.trainer"], built),
     }
-    with FakeVertex("shop", "europe-west1", images) as fake:
-        yield fake
 
 
 @pytest.fixture
 def no_waiting_for_stragglers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dagster waits seconds for messages that may still come, here hundredths."""
+    hurry(monkeypatch)
+
+
+def hurry(patch: pytest.MonkeyPatch) -> None:
+    """Have Dagster not wait for stragglers, for as long as the patch lasts."""
     from dagster._core.pipes import utils
 
-    monkeypatch.setattr(utils, "DEFAULT_SLEEP_INTERVAL", 0.02)
-    monkeypatch.setattr(utils, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 0)
+    patch.setattr(utils, "DEFAULT_SLEEP_INTERVAL", 0.02)
+    patch.setattr(utils, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 0)

@@ -1,0 +1,259 @@
+"""From a file that lands in the bucket to the answer of the service, with nobody doing anything in between.
+
+Customers begin to order by the case. The sensors that run under ``custseg ui`` are asked, and what they ask for is run;
+everything of Google is its own client library and a fake on loopback. Played twice, the challenger trained on Vertex AI
+and on this machine, from the same home on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from custseg_assets.definitions import build_defs
+from custseg_assets.defs.automation import World
+from custseg_assets.defs.resources import stores_of
+from custseg_assets.domain import schemas
+from custseg_assets.engine import Engine
+from custseg_assets.settings import Settings, load_settings
+from custseg_assets.stores import releases
+from custseg_assets.stores.home import Home
+from tests.fakes.bigquery import FakeBigQuery
+from tests.fakes.gcs import FakeGcs
+from tests.fakes.vertex import FakeVertex, State
+from tests.gcp.conftest import hurry, images
+from tests.gcp.pieces import QUICK as QUICKLY
+from tests.serving.test_server import Running, serving
+from tests.serving.test_swap import wait_until
+from tests.shops import QUICK, Kind, custseg, quiet, shop_log, write_log
+
+pytestmark = pytest.mark.gcp
+
+USUAL = (Kind(300, 4, 1, 12), Kind(300, 1, 1, 4), Kind(400, 1 / 3, 1, 1))
+BY_THE_CASE = tuple(replace(kind, units=4 * kind.units) for kind in USUAL)
+KEY, DAY = "2024-05-01", date(2024, 5, 1)
+CLOSED = datetime(2024, 6, 1, 6)
+CUSTOMER = "A000"
+URI = "gs://shop-data/home"
+SENSORS = ("landing", "stale_partitions", "retrain_on_drift", "prediction_log", "publishing")
+TRAINED = (schemas.MODEL_CANDIDATES, schemas.SEGMENTATION_MODEL, schemas.PROMOTION_DECISION)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What became of it.
+
+    Attributes:
+        runs: the Dagster runs, in order, each with the sensor that asked for it.
+        tables: of the home, by name.
+        published: rows of the snapshot in BigQuery, by table.
+        answers: of the service about one customer, before the retrain and at the end.
+        released: manifest of what ``CURRENT`` in the bucket names.
+        jobs: on Vertex AI.
+        files: names of the objects that passed to the job and back.
+    """
+
+    runs: tuple[str, ...]
+    tables: dict[str, pl.DataFrame]
+    published: dict[str, pl.DataFrame]
+    answers: tuple[dict[str, Any], ...]
+    released: releases.ReleaseManifest
+    jobs: Sequence[Any]
+    files: Sequence[str]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with three snapshots, the last one a month after the change; nothing of Google's yet."""
+    folder = tmp_path_factory.mktemp("drift")
+    log = pl.concat([shop_log(3, kinds=USUAL), shop_log(1, date(2024, 4, 1), BY_THE_CASE)])
+    outcome = custseg(folder / "home", "run", "--source", write_log(log, folder / "log.csv"), config=QUICK)
+    assert outcome.status == 0, outcome.err
+    return folder / "home"
+
+
+@pytest.fixture(scope="module")
+def on_vertex(shop: Path) -> Played:
+    return play(shop, "vertex")
+
+
+@pytest.fixture(scope="module")
+def on_this_machine(shop: Path) -> Played:
+    return play(shop, "local")
+
+
+def play(shop: Path, runner: str) -> Played:
+    """May's file lands in the bucket, and the sensors do the rest."""
+    home = shutil.copytree(shop, shop.with_name(runner))
+    with (
+        FakeGcs("shop-data") as gcs,
+        FakeVertex("shop", "europe-west1", images()) as vertex,
+        FakeBigQuery("shop") as bigquery,
+        pytest.MonkeyPatch.context() as patch,
+        quiet(),
+    ):
+        bigquery.add_dataset("segments")
+        # How the service, a process of its own, finds the bucket: the variable that Google's client reads.
+        patch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        hurry(patch)
+        patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: QUICKLY)
+        may = write_log(shop_log(1, DAY, BY_THE_CASE), home.with_name("may.csv"))
+        gcs.put("shop-data", "home/landing/may.csv", may.read_bytes())
+        settings = settings_of(home, runner, vertex, gcs, bigquery)
+        asked = sensors_of(settings)
+        runs = []
+        for run in asked:
+            runs.append(run)
+            if run == f"snapshot {KEY} (stale_partitions)":
+                break
+        cache = home.with_name(f"{runner}-service")
+        cache.mkdir()
+        with serving(cache, "--follow", URI, "--workers", "1") as service:
+            before = answer_of(service)
+            runs += asked
+            stores = stores_of(settings)
+            released = releases.verify(Home(home).releases, str(releases.current(Home(home).releases)))
+            wait_until(lambda: answer_of(service)["release_id"] == released.release_id)
+            answers = (before, answer_of(service))
+        assert gcs.buckets["shop-data"]["home/releases/CURRENT"].content == f"{released.release_id}\n".encode()
+        tables = (*TRAINED, schemas.SEGMENT_ASSIGNMENTS, schemas.SEGMENT_PROFILES, schemas.RETRAIN_DECISION)
+        return Played(
+            runs=tuple(runs),
+            tables={table.name: stores.tables.read(table, [KEY]) for table in tables},
+            published={
+                name: bigquery.rows(f"segments.{name}").filter(pl.col("period") == DAY)
+                for name in ("segment_assignments", "segment_profiles", "drift_report", "published_snapshots")
+            },
+            answers=answers,
+            released=released,
+            jobs=vertex.jobs,
+            files=gcs.names("shop-data", "custseg/jobs/"),
+        )
+
+
+def settings_of(home: Path, runner: str, vertex: FakeVertex, gcs: FakeGcs, bigquery: FakeBigQuery) -> Settings:
+    """As a person writes them for a small shop: gate, drift and sensors as they come, and where Google answers."""
+    trainer = '[gcp.training]\nimage = "trainer:1"\n' if runner == "vertex" else ""
+    config = home.with_name(f"{runner}.toml")
+    config.write_text(
+        f"""{QUICK}
+[landing]
+settle_seconds = 0
+[gcp]
+project = "shop"
+location = "europe-west1"
+bucket = "shop-data"
+[gcp.storage]
+uri = "{URI}"
+[gcp.bigquery]
+dataset = "segments"
+{trainer}
+[gcp.endpoints]
+aiplatform = "{vertex.url}"
+storage = "{gcs.url}"
+bigquery = "{bigquery.url}"
+"""
+    )
+    return load_settings(config, home=home, environment={})
+
+
+def sensors_of(settings: Settings) -> Iterator[str]:
+    """What the daemon does: ask the sensors, and run what the first of them asks for, until none asks for anything."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        engine = Engine(settings, Home(settings.home), lambda _: None, instance)
+        while True:
+            # Loaded again after every run, as the daemon has it done where there are new periods.
+            definitions = build_defs(settings=settings, world=World(lambda: CLOSED, instance))
+            sensor, request = next(requests_of(definitions, instance), (None, None))
+            if request is None:
+                return
+            words = f"{request.job_name} {request.partition_key or ''}".strip()
+            engine.launch(definitions, request, words)
+            yield f"{words} ({sensor})"
+
+
+def requests_of(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Iterator[tuple[str, dg.RunRequest]]:
+    loaded = definitions.get_repository_def()
+    for sensor in SENSORS:
+        context = dg.build_sensor_context(instance=instance, repository_def=loaded)
+        for request in loaded.get_sensor_def(sensor).evaluate_tick(context).run_requests or ():
+            yield sensor, request
+
+
+def answer_of(service: Running) -> dict[str, Any]:
+    status, body = service.get(f"/v1/customers/{CUSTOMER}/segment")
+    assert status == 200, body
+    return json.loads(body)
+
+
+@pytest.fixture(params=["on_vertex", "on_this_machine"])
+def played(request: pytest.FixtureRequest) -> Played:
+    return request.getfixturevalue(request.param)
+
+
+def test_lasting_drift_leads_to_a_challenger_that_the_service_answers_with(played: Played) -> None:
+    assert played.runs == (
+        "take_in (landing)",
+        f"ingest {KEY} (stale_partitions)",
+        f"snapshot {KEY} (stale_partitions)",
+        f"retrain {KEY} (retrain_on_drift)",
+        f"segment {KEY} (stale_partitions)",
+        "publish (publishing)",
+    )
+    [retrain] = played.tables["retrain_decision"].rows(named=True)
+    assert retrain["decision"] == "RETRAIN"
+    assert "(2024-04-01, 2024-05-01); it takes 2 of 3" in retrain["reasons"]
+    [promotion] = played.tables["promotion_decision"].rows(named=True)
+    assert (promotion["decision"], promotion["decided_by"]) == ("PROMOTE", "gate")
+    assert "it foresees more: " in promotion["reasons"]
+    challenger, champion = promotion["model_version"], promotion["champion_before"]
+    assert challenger.startswith(f"m-{KEY}-")
+
+    before, after = played.answers
+    assert (before["model_version"], after["model_version"]) == (champion, challenger)
+    assert played.released.model_version == challenger
+    assert played.tables["segment_assignments"]["model_version"].unique().to_list() == [challenger]
+
+
+def test_bigquery_has_the_rows_of_the_new_model(played: Played) -> None:
+    mine = played.tables["segment_assignments"].with_columns(pl.col("period").str.to_date())
+    theirs = played.published["segment_assignments"].select(mine.columns)
+    assert_frame_equal(theirs.sort("customer_id"), mine.sort("customer_id"))
+    assert played.published["published_snapshots"].height == 1
+    assert played.published["drift_report"].height > 0
+
+
+def test_the_job_ran_on_vertex_and_its_messages_came_through_the_bucket(on_vertex: Played) -> None:
+    [job] = on_vertex.jobs
+    assert job.state == State.JOB_STATE_SUCCEEDED
+    assert job.labels["snapshot"] == KEY
+    [pool] = job.job_spec.worker_pool_specs
+    assert pool.container_spec.image_uri == "trainer:1"
+    place = f"custseg/jobs/{job.labels['dagster-key']}"
+    passed = [name.removeprefix(f"{place}/") for name in on_vertex.files]
+    assert {"in/features.parquet", "in/champion.json", "out/candidates.parquet", "out/model.json"} <= set(passed)
+    assert any("/messages/" in name for name in passed)
+
+
+def test_without_an_image_nothing_is_asked_of_vertex(on_this_machine: Played) -> None:
+    assert (on_this_machine.jobs, on_this_machine.files) == ([], [])
+
+
+def test_it_makes_no_difference_where_the_challenger_was_trained(on_vertex: Played, on_this_machine: Played) -> None:
+    for name, mine in on_this_machine.tables.items():
+        assert_frame_equal(on_vertex.tables[name], mine)
+    for name, mine in on_this_machine.published.items():
+        order = sorted(mine.columns)
+        assert_frame_equal(on_vertex.published[name].sort(order), mine.sort(order))
+    assert on_vertex.answers == on_this_machine.answers
+    assert on_vertex.released == on_this_machine.released
