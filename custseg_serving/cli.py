@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from custseg_assets.errors import BadInputError
+from custseg_assets.errors import BadInputError, CustsegError
 from custseg_assets.stores.releases import current
 from custseg_serving.keys import SCOPES, KeyFile
 from custseg_serving.settings import ServingSettings, VertexRoutes
@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInputError as error:
         print(f"custseg-serving: {error}", file=sys.stderr)
         return BAD_INPUT
+    except CustsegError as error:
+        print(f"custseg-serving: {error}", file=sys.stderr)
+        return 1
 
 
 def settings_from(given: argparse.Namespace, variables: Mapping[str, str]) -> ServingSettings:
@@ -46,13 +49,14 @@ def settings_from(given: argparse.Namespace, variables: Mapping[str, str]) -> Se
         raise BadInputError(
             f"--follow {followed}", "gs://bucket/prefix", "Name the bucket that the pipeline writes to."
         )
-    routes, port = None, variables.get("AIP_HTTP_PORT")
+    routes, port, artifact = None, variables.get("AIP_HTTP_PORT"), None
     if port is not None:
         if not port.isdecimal():
             raise BadInputError(f"AIP_HTTP_PORT={port!r}", "the number of a port", "Vertex AI sets it; unset it here.")
         routes = VertexRoutes(
             variables.get("AIP_HEALTH_ROUTE", "/vertex/health"), variables.get("AIP_PREDICT_ROUTE", "/vertex/predict")
         )
+        artifact = variables.get("AIP_STORAGE_URI") or None
     return ServingSettings(
         home=Path(given.home or variables.get("CUSTSEG_HOME") or ".custseg").absolute(),
         # The platform's container must be reachable from outside it; everywhere else loopback is the default.
@@ -62,8 +66,10 @@ def settings_from(given: argparse.Namespace, variables: Mapping[str, str]) -> Se
         threads=given.threads,
         follow=followed,
         keys_file=Path(variables["CUSTSEG_KEYS"]).absolute() if variables.get("CUSTSEG_KEYS") else None,
-        log_predictions=not given.no_prediction_log,
+        # Nobody takes it away from a container that serves a model's own files.
+        log_predictions=not (given.no_prediction_log or artifact),
         vertex=routes,
+        artifact=artifact,
     )
 
 
@@ -144,10 +150,13 @@ def _serve(settings: ServingSettings, given: argparse.Namespace) -> int:
             "keys, or an address that only this machine can reach",
             "Make one with `custseg-serving keys create NAME`, or leave --host out.",
         )
+    from custseg_serving.follower import connect
     from custseg_serving.logs import log_as_json
     from custseg_serving.server import Server
 
     log_as_json(is_verbose=given.verbose)
+    if settings.artifact:
+        connect(settings.artifact).fetch_artifact(settings.releases)
     Server(settings).serve()
     return 0
 

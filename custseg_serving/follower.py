@@ -28,6 +28,9 @@ RELEASES_KEPT = 2
 class FollowedBucket(Protocol):
     """What is asked of a bucket; ``custseg_assets.gcp.bucket.Bucket`` is one."""
 
+    def fetch_artifact(self, root: Path) -> str:
+        """Bring the release that lies in the folder itself."""
+
     def pull_release(self, root: Path) -> str | None:
         """Bring the release to serve."""
 

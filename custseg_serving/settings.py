@@ -35,6 +35,7 @@ class ServingSettings:
         follow_seconds: how often it is looked at.
         keys_file: where the API keys are, when not in the home.
         vertex: set inside a Vertex AI prediction container.
+        artifact: folder on Cloud Storage with the files of the one release that such a container serves.
         session_secret: signs the dashboard's cookies; a restart ends the sessions.
     """
 
@@ -54,6 +55,7 @@ class ServingSettings:
     follow_seconds: float = 5.0
     keys_file: Path | None = None
     vertex: VertexRoutes | None = None
+    artifact: str | None = None
     session_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @property

@@ -101,7 +101,7 @@ class Bucket:
         if wanted is None or wanted == releases.current(root):
             return None
         if wanted not in releases.releases(root):
-            self._fetch_release(root, wanted)
+            self._fetch(root, f"{RELEASES}/{wanted}/", wanted)
         releases.point_to(root, wanted)
         return wanted
 
@@ -124,18 +124,40 @@ class Bucket:
                     self._bucket.blob(name).delete(**self._calls)
         return tuple(gone)
 
-    def _fetch_release(self, root: Path, release_id: str) -> None:
+    def fetch_artifact(self, root: Path) -> str:
+        """Bring the release whose files lie in this very folder, as a model on Vertex AI has them, and point to it.
+
+        Args:
+            root: folder of the releases here.
+
+        Returns:
+            The release's id.
+
+        Raises:
+            DamagedReleaseError: what is there is not what was written.
+            BucketError: the bucket cannot be read.
+        """
+        release_id = self._fetch(root, "")
+        releases.point_to(root, release_id)
+        return release_id
+
+    def _fetch(self, root: Path, folder: str, release_id: str | None = None) -> str:
+        """A release from a folder there, verified and placed here; its id, from the manifest if not known."""
         holding = releases.writing_directory(root)
         try:
-            written = holding / release_id
-            written.mkdir()
-            with self._explained(f"{RELEASES}/{release_id}"):
-                self._download(f"{RELEASES}/{release_id}/{releases.MANIFEST}", written / releases.MANIFEST)
-                for name in releases.read_manifest(holding, release_id).files:
-                    self._download(f"{RELEASES}/{release_id}/{name}", written / name)
-            releases.place(root, written, releases.verify(holding, release_id))
+            fetched = holding / "fetched"
+            fetched.mkdir()
+            with self._explained(f"{folder}{releases.MANIFEST}"):
+                self._download(f"{folder}{releases.MANIFEST}", fetched / releases.MANIFEST)
+            known = release_id or releases.id_of(fetched)
+            written = fetched.rename(holding / known)
+            with self._explained(f"{folder}*"):
+                for name in releases.read_manifest(holding, known).files:
+                    self._download(f"{folder}{name}", written / name)
+            releases.place(root, written, releases.verify(holding, known))
         finally:
             shutil.rmtree(holding, ignore_errors=True)
+        return known
 
     def _read_current(self) -> tuple[str | None, int]:
         """What ``CURRENT`` says, and its generation: 0 where there is none, as preconditions have it."""

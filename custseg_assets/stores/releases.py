@@ -229,6 +229,21 @@ def read_manifest(root: Path, release_id: str) -> ReleaseManifest:
     return manifest
 
 
+def id_of(directory: Path) -> str:
+    """The id of the release that a directory of another name holds; nothing else of it is checked.
+
+    Raises:
+        DamagedReleaseError: its manifest cannot be read, or names no release.
+    """
+    try:
+        release_id = _read_json(directory / MANIFEST)["release_id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedReleaseError(f"{directory.name}: manifest cannot be read: {error}") from None
+    if not _RELEASE_ID.fullmatch(str(release_id)):
+        raise DamagedReleaseError(f"{release_id!r} is no release id; expected r-YYYY-MM-DD-xxxxxxxx")
+    return str(release_id)
+
+
 def verify(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_of) -> ReleaseManifest:
     """Check a release completely: format, every file's digest, and that its parts belong together.
 

@@ -1,5 +1,7 @@
 """A release becomes a model version, gets a share of an endpoint's traffic, then all of it, and can be taken back."""
 
+import re
+
 import pytest
 from google.api_core import exceptions
 from google.api_core.future.polling import DEFAULT_POLLING
@@ -9,8 +11,12 @@ from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.clients import vertex_client
 from custseg_assets.gcp.vertex_models import VertexModels, _make_room
 from custseg_assets.settings import GcpServingSettings
-from custseg_assets.stores.releases import ReleaseManifest
+from custseg_assets.stores.releases import ReleaseManifest, current, verify
+from custseg_serving.cli import main as serving_command
 from tests.gcp.pieces import gcp_of
+from tests.serving.factory import make_release
+from tests.serving.test_api import ROW
+from tests.serving.test_server import serving
 from tests.shops import custseg
 
 pytestmark = pytest.mark.gcp
@@ -90,6 +96,62 @@ def test_a_release_is_registered_once_and_the_next_is_the_next_version(models, v
     first, second = release(tmp_path, 2), release(tmp_path, 3)
     assert [models.register(*one) for one in (first, second, first)] == [f"{MODEL}@1", f"{MODEL}@2", f"{MODEL}@1"]
     assert len(vertex.models["custseg-segmentation"]) == 2
+
+
+@pytest.fixture
+def container(gcs, monkeypatch):
+    """A version's container as Vertex AI starts it, from what the version says of it."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+
+    def prepare(version):
+        monkeypatch.setenv("AIP_HTTP_PORT", str(version.container_spec.ports[0].container_port))
+        monkeypatch.setenv("AIP_HEALTH_ROUTE", version.container_spec.health_route)
+        monkeypatch.setenv("AIP_PREDICT_ROUTE", version.container_spec.predict_route)
+        monkeypatch.setenv("AIP_STORAGE_URI", version.artifact_uri)
+
+    return prepare
+
+
+def registered(models, vertex, root):
+    """A whole release, and its version."""
+    release_id = make_release(root)
+    models.register(root / release_id, verify(root, release_id))
+    [version] = vertex.models["custseg-segmentation"]
+    return release_id, version
+
+
+def test_the_container_of_a_version_serves_its_release(models, vertex, container, tmp_path):
+    release_id, version = registered(models, vertex, tmp_path / "releases")
+    container(version)
+    home = tmp_path / "container"
+    home.mkdir()
+    with serving(home, "--workers", "1") as server:
+        assert server.get(version.container_spec.health_route)[0] == 200
+        answer = server.post(version.container_spec.predict_route, {"instances": [ROW]})
+    assert current(home / "releases") == release_id
+    assert [prediction["segment_id"] for prediction in answer["predictions"]] == ["S2"]
+    assert not (home / "prediction_log").exists()
+
+
+def test_a_container_whose_files_are_not_the_release_ends_and_says_so(models, vertex, gcs, container, tmp_path, capsys):
+    _, version = registered(models, vertex, tmp_path / "releases")
+    container(version)
+    name = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/model.json"
+    for content, said in (
+        (b"{}", "model.json is not as it was written"),
+        (None, r"No such object: shop-data/custseg/models/.*/model.json"),
+    ):
+        gcs.buckets["shop-data"].pop(name)
+        if content:
+            gcs.put("shop-data", name, content)
+        assert serving_command(["--home", str(tmp_path / "container")]) == 1
+        assert re.search(said, capsys.readouterr().err)
+    manifest = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/manifest.json"
+    for content in (b"[]", b'{"release_id": "../../elsewhere"}'):
+        gcs.put("shop-data", manifest, content)
+        assert serving_command(["--home", str(tmp_path / "container")]) == 1
+    assert "is no release id" in capsys.readouterr().err
+    assert current(tmp_path / "container" / "releases") is None
 
 
 @pytest.mark.usefixtures("endpoint")

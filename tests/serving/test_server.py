@@ -42,6 +42,11 @@ class Running:
             response = connection.getresponse()
             return response.status, response.read()
 
+    def post(self, path: str, content: Any) -> Any:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request("POST", path, json.dumps(content), {"Content-Type": "application/json"})
+            return json.loads(connection.getresponse().read())
+
     def workers(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
