@@ -22,6 +22,7 @@ import dagster as dg
 import polars as pl
 
 from custseg_assets.domain.model import SegmentationModel
+from custseg_assets.domain.schemas import MODEL_CANDIDATES
 from custseg_assets.errors import RunFailedError
 from custseg_assets.settings import ModelSettings, Settings
 from custseg_assets.trainer import BAD_INPUT, CANDIDATES, CHAMPION, FEATURES, NO_MODEL, SETTINGS
@@ -153,5 +154,20 @@ def training_folder(
 
 
 def candidates_in(folder: Path) -> pl.DataFrame:
-    """What the trainer found, as rows of ``model_candidates``."""
-    return pl.read_parquet(folder / "out" / CANDIDATES)
+    """What the trainer found, as rows of ``model_candidates``.
+
+    Raises:
+        RunFailedError: it is not that.
+    """
+    try:
+        found = pl.read_parquet(folder / "out" / CANDIDATES)
+        wrong = set(found.schema.items()) ^ set(MODEL_CANDIDATES.schema.items())
+        said = f"columns that differ: {', '.join(sorted({name for name, _ in wrong}))}" if wrong else ""
+    except (OSError, pl.exceptions.PolarsError) as error:
+        said = " ".join(str(error).split())[:200]
+    if said:
+        raise RunFailedError(
+            f"the trainer left a {CANDIDATES} that is none: {said}. Check that it is the trainer of this version, then "
+            "start it again. The champion stays."
+        )
+    return found

@@ -54,13 +54,16 @@ class Stage:
         return f"{self.job} {span}"
 
 
-def next_stage(provenance: Provenance, last_period: str, last_snapshot: str) -> Stage | None:
+def next_stage(
+    provenance: Provenance, last_period: str, last_snapshot: str, *, is_released: bool = True
+) -> Stage | None:
     """The next thing to do; ``None`` where everything is up to date.
 
     Args:
         provenance: of the home as it stands now.
         last_period: key of the last period to take in.
         last_snapshot: key of the last snapshot to make.
+        is_released: whether the release of what was made last has been brought to where it is read.
     """
     periods = [key for key in provenance.period_keys if key <= last_period]
     snapshots = [key for key in provenance.snapshot_keys if key <= last_snapshot]
@@ -78,6 +81,7 @@ def next_stage(provenance: Provenance, last_period: str, last_snapshot: str) -> 
         or _first_range("scale", segmented, provenance.stale(("scaled_features",), segmented))
         or _first_range("hold", held, provenance.stale(TRAINED, held))
         or _first_range("segment", segmented, provenance.stale(SEGMENTED, segmented))
+        or (None if is_released else _first_each("segment", segmented[-1:]))
     )
 
 

@@ -140,7 +140,7 @@ class Runner:
             RunFailedError: a step or a blocking check failed; what was made before it stands.
         """
         done: list[Stage] = []
-        while stage := next_stage(self.provenance, last_period, last_snapshot):
+        while stage := next_stage(self.provenance, last_period, last_snapshot, is_released=self.home.is_released()):
             if stage in done:
                 raise RunFailedError(f"{stage} was made and is still out of date")
             self.execute(stage)

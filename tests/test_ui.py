@@ -47,6 +47,24 @@ class Pages:
         assert "errors" not in answer, answer
         return answer["data"]
 
+    def launch(self, job: str, partition: str, **config: Any) -> str:
+        """Start a job from the pages; the id of its run."""
+        run = {
+            "selector": {**REPOSITORY, "jobName": job},
+            "runConfigData": config,
+            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
+        }
+        launched = self.ask(
+            """mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) {
+            ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
+            run=run,
+        )
+        return str(launched["launchRun"]["run"]["runId"])
+
+    def status(self, run_id: str) -> str:
+        answer = self.ask("query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)
+        return str(answer["runOrError"]["status"])
+
     def _answer(self, method: str, path: str, body: str | None = None) -> Any:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
         with contextlib.closing(connection):
@@ -65,8 +83,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(home: Path) -> Iterator[Pages]:
-    port = _free_port()
-    config, log = home.with_name("home.toml"), home.with_name("ui.log")
+    with opened(home, home.with_name("home.toml")) as (pages, process):
+        yield pages
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+        wait(lambda: not _is_alive(process.pid))
+
+
+@contextlib.contextmanager
+def opened(home: Path, config: Path) -> Iterator[tuple[Pages, subprocess.Popen[bytes]]]:
+    """``custseg ui`` on a home, and its process; that and all that it started are killed at the end."""
+    port, log = _free_port(), home.with_name("ui.log")
     command = [sys.executable, "-m", "custseg_assets.cli", "ui", "--port", str(port), "--config", str(config)]
     with log.open("w") as written:
         process = subprocess.Popen(
@@ -79,12 +106,9 @@ def pages(home: Path) -> Iterator[Pages]:
         )
     try:
         pages = Pages(port)
-        _wait(lambda: pages.answers() or process.poll() is not None)
+        wait(lambda: pages.answers() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
-        yield pages
-        process.terminate()
-        process.wait(PATIENCE_SECONDS)
-        _wait(lambda: not _is_alive(process.pid))
+        yield pages, process
     finally:
         if _is_alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
@@ -129,16 +153,9 @@ def test_each_job_lists_the_runs_of_the_command(pages: Pages) -> None:
 
 def test_a_partition_made_from_the_pages_succeeds_and_nothing_is_marked_stale(pages: Pages) -> None:
     assert _stale(pages) == []
-    selector = {**REPOSITORY, "jobName": "features"}
-    tags = [{"key": "dagster/partition", "value": SNAPSHOTS[0]}]
-    launched = pages.ask(
-        """mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) {
-        ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
-        run={"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}},
-    )
-    run_id = launched["launchRun"]["run"]["runId"]
-    _wait(lambda: _status(pages, run_id) in ("SUCCESS", "FAILURE"))
-    assert _status(pages, run_id) == "SUCCESS"
+    run_id = pages.launch("features", SNAPSHOTS[0])
+    wait(lambda: pages.status(run_id) in ("SUCCESS", "FAILURE"))
+    assert pages.status(run_id) == "SUCCESS"
     assert _stale(pages) == []
 
 
@@ -217,11 +234,6 @@ def _stale(pages: Pages) -> list[str]:
     return [name for name, answer in found.items() if "STALE" in answer["assetNodeOrError"]["staleStatusByPartition"]]
 
 
-def _status(pages: Pages, run_id: str) -> str:
-    answer = pages.ask("query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)
-    return str(answer["runOrError"]["status"])
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -236,7 +248,7 @@ def _is_alive(group: int) -> bool:
     return True
 
 
-def _wait(is_done: Callable[[], bool]) -> None:
+def wait(is_done: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_done():
         assert time.monotonic() < deadline, f"not so after {PATIENCE_SECONDS} s"

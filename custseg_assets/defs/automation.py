@@ -194,7 +194,8 @@ def _next(instance: dg.DagsterInstance, stores: Stores, layout: Layout, now: dat
         return dg.SkipReason("the home has no data yet")
     patience = timedelta(hours=automation.grace_hours)
     closed = [key for key in provenance.snapshot_keys if provenance.window(key).as_of + patience <= now]
-    stage = next_stage(provenance, provenance.period_keys[-1], closed[-1] if closed else "")
+    last = closed[-1] if closed else ""
+    stage = next_stage(provenance, provenance.period_keys[-1], last, is_released=stores.home.is_released())
     if stage is None:
         return dg.SkipReason(f"everything is up to date, snapshots up to {closed[-1] if closed else 'none yet'}")
     if not is_current(layout, provenance):

@@ -33,6 +33,7 @@ class Home:
         self.mlflow = root / "mlflow"
         self.prediction_log = root / "prediction_log"
         self.alerts = root / "alerts.log"
+        self._unreleased = root / ".unreleased"
 
     def make(self) -> None:
         """Make the folder.
@@ -83,6 +84,17 @@ class Home:
                 if list(self.root.iterdir()) == [path]:
                     path.unlink()
                     self.root.rmdir()
+
+    @contextlib.contextmanager
+    def releasing(self) -> Iterator[None]:
+        """Remember, until the block has come to its end, that what was made is not released."""
+        self._unreleased.touch()
+        yield
+        self._unreleased.unlink()
+
+    def is_released(self) -> bool:
+        """Whether no release was begun and not brought to where it is read."""
+        return not self._unreleased.exists()
 
     def is_locked(self) -> bool:
         """Whether a run is using the home."""

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from custseg_assets.definitions import build_defs
-from custseg_assets.defs.automation import World
 from custseg_assets.defs.resources import stores_of
 from custseg_assets.domain import schemas
-from custseg_assets.engine import Engine
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
@@ -32,6 +28,7 @@ from tests.fakes.bigquery import FakeBigQuery
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.vertex import FakeVertex, State
 from tests.gcp.conftest import hurry, images
+from tests.gcp.daemon import runs_of
 from tests.gcp.pieces import QUICK as QUICKLY
 from tests.serving.test_server import Running, serving
 from tests.serving.test_swap import wait_until
@@ -45,7 +42,6 @@ KEY, DAY = "2024-05-01", date(2024, 5, 1)
 CLOSED = datetime(2024, 6, 1, 6)
 CUSTOMER = "A000"
 URI = "gs://shop-data/home"
-SENSORS = ("landing", "stale_partitions", "retrain_on_drift", "prediction_log", "publishing")
 TRAINED = (schemas.MODEL_CANDIDATES, schemas.SEGMENTATION_MODEL, schemas.PROMOTION_DECISION)
 
 
@@ -110,7 +106,7 @@ def play(shop: Path, runner: str) -> Played:
         may = write_log(shop_log(1, DAY, BY_THE_CASE), home.with_name("may.csv"))
         gcs.put("shop-data", "home/landing/may.csv", may.read_bytes())
         settings = settings_of(home, runner, vertex, gcs, bigquery)
-        asked = sensors_of(settings)
+        asked = runs_of(settings, CLOSED)
         runs = []
         for run in asked:
             runs.append(run)
@@ -165,29 +161,6 @@ bigquery = "{bigquery.url}"
 """
     )
     return load_settings(config, home=home, environment={})
-
-
-def sensors_of(settings: Settings) -> Iterator[str]:
-    """What the daemon does: ask the sensors, and run what the first of them asks for, until none asks for anything."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        engine = Engine(settings, Home(settings.home), lambda _: None, instance)
-        while True:
-            # Loaded again after every run, as the daemon has it done where there are new periods.
-            definitions = build_defs(settings=settings, world=World(lambda: CLOSED, instance))
-            sensor, request = next(requests_of(definitions, instance), (None, None))
-            if request is None:
-                return
-            words = f"{request.job_name} {request.partition_key or ''}".strip()
-            engine.launch(definitions, request, words)
-            yield f"{words} ({sensor})"
-
-
-def requests_of(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Iterator[tuple[str, dg.RunRequest]]:
-    loaded = definitions.get_repository_def()
-    for sensor in SENSORS:
-        context = dg.build_sensor_context(instance=instance, repository_def=loaded)
-        for request in loaded.get_sensor_def(sensor).evaluate_tick(context).run_requests or ():
-            yield sensor, request
 
 
 def answer_of(service: Running) -> dict[str, Any]:

@@ -1,26 +1,19 @@
 """A challenger trained on Vertex AI is the one that this machine would have trained; without one the champion stays."""
 
-import shutil
-
 import dagster as dg
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 
-from custseg_assets.defs.resources import stores_of
-from custseg_assets.domain import schemas
 from custseg_assets.domain.model import model_from_json
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.costs import check_cost, highest_cost
 from custseg_assets.gcp.folders import split
 from custseg_assets.gcp.training import VertexLauncher
 from custseg_assets.launching import LocalLauncher, launcher_of
-from custseg_assets.settings import GcpTrainingSettings, ModelSettings, Settings, load_settings
+from custseg_assets.settings import GcpTrainingSettings, ModelSettings, Settings
 from custseg_assets.trainer import CANDIDATES, FEATURES, MODEL, SETTINGS, train_snapshot
-from tests.fakes.vertex import State
 from tests.gcp.pieces import QUICK as QUICKLY
 from tests.gcp.pieces import gcp_of
-from tests.shops import QUICK, custseg, shop_log, write_log
 from tests.test_trainer import KEY, features_of
 
 pytestmark = [
@@ -105,60 +98,6 @@ def test_an_outcome_without_a_model_is_no_failure(gcp, tmp_path):
     assert not (folder / "out" / MODEL).exists()
 
 
-def refuse_uploads(_, gcs):
-    gcs.denied = {"storage.objects.create"}
-
-
-def lose_outputs(vertex, gcs):
-    def drop(_):
-        for name in gcs.names("shop-data"):
-            if "/out/" in name:
-                del gcs.buckets["shop-data"][name]
-
-    vertex.at_poll = drop
-
-
-def use_up_the_quota(vertex, _):
-    vertex.n_cpus = 0
-
-
-def forbid_jobs(vertex, _):
-    vertex.denied = {"aiplatform.customJobs.create"}
-
-
-def have_no_machine(vertex, _):
-    vertex.has_machines = False
-
-
-def take_machines_away(vertex, _):
-    vertex.at_poll = lambda job: vertex.preempt() if job.state == State.JOB_STATE_RUNNING else None
-
-
-def have_no_image(vertex, _):
-    vertex.images.clear()
-
-
-@pytest.mark.parametrize(
-    ("trouble", "said"),
-    [
-        (refuse_uploads, r"the bucket, gs://shop-data/.*: not allowed .*roles/storage\.objectUser"),
-        (lose_outputs, r"left no candidates\.parquet .* trainer:1 is the trainer of this version"),
-        (use_up_the_quota, r"quota is used up .*smaller machine"),
-        (forbid_jobs, r"not allowed .*roles/aiplatform\.user"),
-        (have_no_machine, r"got no n1-standard-4 .*was cancelled"),
-        (take_machines_away, r"its machine was taken away .*is_spot = false"),
-        (have_no_image, r"image could not be fetched .*artifactregistry\.reader"),
-    ],
-)
-def test_whatever_goes_wrong_the_champion_stays_and_it_says_what_to_do(gcp, vertex, gcs, folder, trouble, said):
-    trouble(vertex, gcs)
-    with pytest.raises(RunFailedError, match=said) as caught:
-        train(gcp, folder)
-    assert "The champion stays." in str(caught.value)
-    assert KEY in str(caught.value)
-    assert list((folder / "out").iterdir()) == []
-
-
 def test_a_bucket_out_of_reach_starts_nothing(vertex, folder):
     gcp = gcp_of(vertex.url, "http://127.0.0.1:9", training=GcpTrainingSettings(image="trainer:1"))
     with pytest.raises(RunFailedError, match=r"the bucket, .*no answer .*The champion stays"):
@@ -199,48 +138,3 @@ def test_vertex_trains_where_an_image_is_configured(gcp, tmp_path):
 
 def test_a_folder_in_the_cloud_is_a_bucket_and_a_prefix():
     assert split("gs://shop-data/jobs/1") == split("gs://shop-data/jobs/1/") == ("shop-data", "jobs/1/")
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    """A home with three snapshots and a model."""
-    folder = tmp_path_factory.mktemp("vertex")
-    outcome = custseg(folder / "home", "run", "--source", write_log(shop_log(4), folder / "log.csv"), config=QUICK)
-    assert outcome.status == 0, outcome.err
-    return folder / "home"
-
-
-def tables_of(home):
-    stores = stores_of(load_settings(home=home, environment={}))
-    trained = (schemas.MODEL_CANDIDATES, schemas.SEGMENTATION_MODEL, schemas.PROMOTION_DECISION)
-    return [stores.tables.read(table) for table in trained], stores.provenance.champions
-
-
-def test_a_retrain_on_vertex_ends_as_one_on_this_machine(shop, vertex, gcs, tmp_path, monkeypatch):
-    monkeypatch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: QUICKLY)
-    here, there = (shutil.copytree(shop, tmp_path / name) for name in ("here", "there"))
-    cloud = f"""
-[gcp]
-project = "shop"
-location = "europe-west1"
-bucket = "shop-data"
-[gcp.training]
-image = "trainer:1"
-[gcp.endpoints]
-aiplatform = "{vertex.url}"
-storage = "{gcs.url}"
-"""
-    _, champions = tables_of(shop)
-    vertex.at_poll = lambda job: vertex.preempt() if job.state == State.JOB_STATE_RUNNING else None
-    failed = custseg(there, "retrain", config=QUICK + cloud)
-    assert failed.status == 1
-    assert "its machine was taken away" in failed.err
-    assert tables_of(there)[1] == champions
-    vertex.at_poll = lambda _: None
-    outcomes = [custseg(here, "retrain", config=QUICK), custseg(there, "retrain", config=QUICK + cloud)]
-    assert [outcome.status for outcome in outcomes] == [0, 0], [outcome.err for outcome in outcomes]
-    assert "k = 3" in outcomes[1].err
-    assert len(vertex.jobs) == 2
-    for mine, other in zip(tables_of(here)[0], tables_of(there)[0], strict=True):
-        assert_frame_equal(mine, other)
-    assert tables_of(here)[1] == tables_of(there)[1]

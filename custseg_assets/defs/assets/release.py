@@ -53,13 +53,14 @@ def release_assets() -> list[dg.AssetsDefinition]:
     )
     def serving_release(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
         """The newest snapshot's segments with the model that gave them, written once and pointed to by ``CURRENT``."""
-        content = _content(stores, stores.provenance.released_key())
-        manifest = write_release(stores.home.releases, content)
-        point_to(stores.home.releases, manifest.release_id)
-        prune(stores.home.releases, keep=RELEASES_KEPT)
-        if bucket := bucket_of(stores.settings):
-            bucket.push_release(stores.home.releases, manifest.release_id)
-            bucket.prune_releases(keep=RELEASES_KEPT)
+        with stores.home.releasing():
+            content = _content(stores, stores.provenance.released_key())
+            manifest = write_release(stores.home.releases, content)
+            point_to(stores.home.releases, manifest.release_id)
+            prune(stores.home.releases, keep=RELEASES_KEPT)
+            if bucket := bucket_of(stores.settings):
+                bucket.push_release(stores.home.releases, manifest.release_id)
+                bucket.prune_releases(keep=RELEASES_KEPT)
         context.log.info("release %s: %s customers", manifest.release_id, f"{manifest.n_customers:,}")
         return dg.MaterializeResult(
             metadata={
