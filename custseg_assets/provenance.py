@@ -20,7 +20,9 @@ from custseg_assets.domain.cleaning import CleaningRules
 from custseg_assets.domain.model import ScalingReference, SegmentationModel, model_from_json
 from custseg_assets.domain.periods import Window, keys_between, snapshot_keys, window_of
 from custseg_assets.domain.presets import PRESETS
+from custseg_assets.domain.retraining import of_quarter
 from custseg_assets.errors import RunFailedError
+from custseg_assets.gcp.costs import training_cost
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore, period_content
 from custseg_assets.stores.tables import TableStore, fingerprint
@@ -193,6 +195,11 @@ class Provenance:
         """Those that were over when a snapshot came."""
         return tuple(trained for trained in self.trainings if trained < key)
 
+    def _is_affordable(self, key: str) -> bool:
+        """Whether money stands against no training; only where it does, a decision depends on prices and budgets."""
+        cost = training_cost(self._settings.gcp.training)
+        return cost is None or cost.allows(len(of_quarter(key, self.trainings_before(key))))
+
     def is_retrained(self, key: str) -> bool:
         """Whether a challenger was trained on a snapshot although a model was in force: that stays as it was decided.
 
@@ -329,6 +336,7 @@ class Provenance:
                 self.trainings_before(key),
                 in_force_before or champion,
                 settings.retrain.model_dump(mode="json"),
+                *(() if self._is_affordable(key) else ("no money",)),
             ],
         }.get(name, lambda: champion)()
 

@@ -268,6 +268,7 @@ class GcpTrainingSettings(_Section):
         is_spot: on machines that are cheaper and can be taken away.
         pending_timeout_minutes: how long a job may wait for a machine.
         max_cost: a job that could cost more is not started, USD.
+        max_cost_per_quarter: drift starts no job that, with those of 92 days before it, could cost more, USD.
         price_per_hour: of the whole machine, USD; a list price by default.
     """
 
@@ -281,6 +282,7 @@ class GcpTrainingSettings(_Section):
     timeout_minutes: Annotated[float, Field(gt=0, le=7 * 24 * 60)] = 60.0
     pending_timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
     max_cost: Annotated[float, Field(ge=0)] = 5.0
+    max_cost_per_quarter: Annotated[float, Field(ge=0)] = 10.0
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")

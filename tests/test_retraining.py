@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain.quality import reject_shares, unsound_periods
-from custseg_assets.domain.retraining import RetrainRules, RetrainVerdict, decide_retrain
+from custseg_assets.domain.retraining import RetrainRules, RetrainVerdict, TrainingCost, decide_retrain
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import RetrainSettings, load_settings
 
@@ -30,6 +30,7 @@ def decided(
     trained_on: str = MAY,
     trainings: Sequence[str] = (MAY,),
     unsound: Mapping[str, str] | None = None,
+    cost: TrainingCost | None = None,
     **rules: Any,
 ) -> RetrainVerdict:
     return decide_retrain(
@@ -39,6 +40,7 @@ def decided(
         trainings=trainings,
         unsound=unsound or {},
         rules=RetrainRules(**rules),
+        cost=cost,
     )
 
 
@@ -122,6 +124,29 @@ def test_the_budget_of_a_quarter_can_be_used_up() -> None:
     assert verdict.reasons == ("1 of 1 trainings of a quarter (92 days) are used: 2011-07-01",)
     assert decided(trainings=(MAY, JUNE, JULY), max_per_quarter=2).decision == "RETRAIN"
     assert decided(trainings=(), max_per_quarter=0).decision == "WAIT"
+
+
+@pytest.mark.parametrize(
+    ("per_training", "allowed", "decision"),
+    [(0.22, 1, "RETRAIN"), (0.22, 0.66, "RETRAIN"), (0.22, 0.65, "WAIT"), (0.22, 0, "WAIT"), (None, 10, "WAIT")],
+)
+def test_money_can_stand_against_a_training(per_training: float | None, allowed: float, decision: str) -> None:
+    """July and August lie within 92 days before September, May does not: with the next one that makes three."""
+    cost = TrainingCost(per_training, allowed)
+    verdict = decided(trainings=(MAY, JULY, AUGUST), cooldown_snapshots=1, max_per_quarter=3, cost=cost)
+    assert verdict.decision == decision
+    [said] = [reason for reason in verdict.reasons if "cost" in reason]
+    if per_training is None:
+        assert "is not known (say it with [gcp.training] price_per_hour)" in said
+    else:
+        assert said == (
+            f"trainings of the quarter count as 0.44 USD and another can cost 0.22; allowed are {allowed:.2f} "
+            "([gcp.training] max_cost_per_quarter)"
+        )
+
+
+def test_where_trainings_cost_nothing_money_is_not_mentioned() -> None:
+    assert not any("USD" in reason for reason in decided().reasons)
 
 
 def test_broken_data_are_put_right_first() -> None:

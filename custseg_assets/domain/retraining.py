@@ -41,6 +41,24 @@ class RetrainRules:
 
 
 @dataclass(frozen=True)
+class TrainingCost:
+    """What trainings cost where they are paid for, in USD.
+
+    Attributes:
+        per_training: what one can cost at most, and what each before counts as; missing where no price is known.
+        max_per_quarter: what those of 92 days, the next one included, may come to.
+    """
+
+    per_training: float | None
+    max_per_quarter: float
+
+    def allows(self, n_before: int) -> bool:
+        """Whether there is money for another training after so many; not knowing what it costs means no."""
+        # A thousandth of a cent is rounding, not money.
+        return self.per_training is not None and (n_before + 1) * self.per_training <= self.max_per_quarter + 1e-5
+
+
+@dataclass(frozen=True)
 class RetrainVerdict:
     """What was decided at a snapshot, and why.
 
@@ -67,6 +85,7 @@ def decide_retrain(
     trainings: Sequence[str],
     unsound: Mapping[str, str],
     rules: RetrainRules,
+    cost: TrainingCost | None = None,
 ) -> RetrainVerdict:
     """The decision at a snapshot; later snapshots and trainings have no part in it.
 
@@ -77,6 +96,7 @@ def decide_retrain(
         trainings: keys of the snapshots that anything was trained on.
         unsound: what is wrong with the data of the snapshot's window, by period; empty where nothing is.
         rules: what it takes.
+        cost: of a training; ``None`` where it costs nothing.
     """
     verdicts = _verdicts(reports, period)
     newest = verdicts[period]
@@ -87,6 +107,7 @@ def decide_retrain(
         _evidence(seen, breaches, newest, trained_on, rules),
         _rest([key for key in verdicts if earlier and key > earlier[-1]], earlier, rules),
         _budget(period, earlier, rules),
+        *((_money(period, earlier, cost),) if cost else ()),
         _data(unsound),
         (rules.is_on, "retraining is switched on" if rules.is_on else "retraining is switched off ([retrain] is_on)"),
     )
@@ -136,11 +157,26 @@ def _rest(since: Sequence[str], earlier: Sequence[str], rules: RetrainRules) -> 
     )
 
 
+def of_quarter(period: str, trainings: Sequence[str]) -> list[str]:
+    """The trainings before a snapshot that are no more than 92 days old when it comes."""
+    return [key for key in trainings if start_of(period) - QUARTER < start_of(key) < start_of(period)]
+
+
 def _budget(period: str, earlier: Sequence[str], rules: RetrainRules) -> Check:
-    recent = [key for key in earlier if start_of(key) > start_of(period) - QUARTER]
+    recent = of_quarter(period, earlier)
     return len(recent) < rules.max_per_quarter, (
         f"{len(recent)} of {rules.max_per_quarter} trainings of a quarter ({QUARTER.days} days) are used"
         + (f": {', '.join(recent)}" if recent else "")
+    )
+
+
+def _money(period: str, earlier: Sequence[str], cost: TrainingCost) -> Check:
+    n_before = len(of_quarter(period, earlier))
+    if cost.per_training is None:
+        return False, "what a training would cost is not known (say it with [gcp.training] price_per_hour)"
+    return cost.allows(n_before), (
+        f"trainings of the quarter count as {n_before * cost.per_training:.2f} USD and another can cost "
+        f"{cost.per_training:.2f}; allowed are {cost.max_per_quarter:.2f} ([gcp.training] max_cost_per_quarter)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from custseg_assets.domain.retraining import TrainingCost
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import GcpTrainingSettings
 
@@ -38,6 +39,16 @@ def highest_cost(training: GcpTrainingSettings) -> float:
         accelerators = _price(training.accelerator_type, _ACCELERATORS) if training.accelerator_type else 0.0
         per_hour = machine + training.accelerator_count * accelerators
     return per_hour * training.timeout_minutes / 60
+
+
+def training_cost(training: GcpTrainingSettings) -> TrainingCost | None:
+    """What the retrain decision reckons with; ``None`` where nothing is trained on Vertex AI."""
+    if training.image is None:
+        return None
+    try:
+        return TrainingCost(highest_cost(training), training.max_cost_per_quarter)
+    except BadInputError:
+        return TrainingCost(None, training.max_cost_per_quarter)
 
 
 def check_cost(training: GcpTrainingSettings) -> str:

@@ -19,7 +19,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from custseg_assets.defs.resources import stores_of
+from custseg_assets.defs.assets.monitoring import _decided
+from custseg_assets.defs.resources import Stores, stores_of
 from custseg_assets.domain import schemas
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
@@ -218,13 +219,38 @@ def test_the_job_ran_on_vertex_and_its_messages_came_through_the_bucket(on_verte
     assert any("/messages/" in name for name in passed)
 
 
+def test_what_the_job_may_cost_stands_in_the_decision_before_it(on_vertex: Played) -> None:
+    # 60 minutes at 0.218499; the model of February counts as much.
+    words = "trainings of the quarter count as 0.22 USD and another can cost 0.22; allowed are 10.00"
+    assert words in on_vertex.tables["retrain_decision"]["reasons"].item()
+
+
+def test_a_budget_that_is_used_up_is_decided_about_anew_and_one_that_is_not_changes_nothing(shop: Path) -> None:
+    def with_budget(budget: float) -> Stores:
+        config = shop.with_name("budget.toml")
+        training = f'[gcp.training]\nimage = "trainer:1"\nmax_cost_per_quarter = {budget}\n'
+        config.write_text(f'{QUICK}\n[gcp]\nproject = "shop"\nlocation = "europe-west1"\nbucket = "b-1"\n{training}')
+        return stores_of(load_settings(config, home=shop, environment={}))
+
+    keys = ["2024-02-01", "2024-03-01", "2024-04-01"]
+    assert with_budget(10).provenance.stale(("retrain_decision",), keys) == ()
+    # The model of February counts from March on.
+    assert with_budget(0.3).provenance.stale(("retrain_decision",), keys) == ("2024-03-01", "2024-04-01")
+    reports = with_budget(0.3).tables.read(schemas.DRIFT_REPORT)
+    decided = _decided(with_budget(0.3), "2024-04-01", reports)
+    assert "another can cost 0.22; allowed are 0.30 ([gcp.training] max_cost_per_quarter)" in decided["reasons"].item()
+
+
 def test_without_an_image_nothing_is_asked_of_vertex(on_this_machine: Played) -> None:
     assert (on_this_machine.jobs, on_this_machine.files) == ([], [])
 
 
 def test_it_makes_no_difference_where_the_challenger_was_trained(on_vertex: Played, on_this_machine: Played) -> None:
+    # Why to retrain says what it may cost, where it costs anything.
+    costs = {"retrain_decision": ["reasons"]}
     for name, mine in on_this_machine.tables.items():
-        assert_frame_equal(on_vertex.tables[name], mine)
+        unlike = costs.get(name, [])
+        assert_frame_equal(on_vertex.tables[name].drop(unlike), mine.drop(unlike))
     for name, mine in on_this_machine.published.items():
         order = sorted(mine.columns)
         assert_frame_equal(on_vertex.published[name].sort(order), mine.sort(order))
