@@ -26,7 +26,14 @@ from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import shift, start_of
 from custseg_assets.engine import Engine
 from custseg_assets.errors import BadInputError, RunFailedError
-from custseg_assets.settings import CleaningSettings, LandingSettings, Settings, SourceSettings
+from custseg_assets.settings import (
+    CleaningSettings,
+    GcpSettings,
+    LandingSettings,
+    Settings,
+    SourceSettings,
+    TrackingSettings,
+)
 
 _SENSORS = ("landing", "stale_partitions", "retrain_on_drift")
 _SCHEDULE = "close_period"
@@ -79,6 +86,9 @@ class Replay:
                 "cleaning": CleaningSettings(**vars(rules)),
                 # A file dropped here is whole.
                 "landing": LandingSettings(settle_seconds=0),
+                # What is played stays in the home it is played in: no bucket is emptied, nothing is published or paid.
+                "gcp": GcpSettings(),
+                "tracking": TrackingSettings(),
             }
         )
         self._stores = stores_of(self._settings)

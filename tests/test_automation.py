@@ -23,6 +23,7 @@ from custseg_assets.defs.resources import Stores, stores_of
 from custseg_assets.domain import schemas
 from custseg_assets.planning import due_retrain
 from custseg_assets.provenance import Provenance
+from custseg_assets.replay import Replay
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.alerts import AlertLog
@@ -299,6 +300,26 @@ def test_a_replay_makes_the_tables_that_a_run_makes(replayed: Any, filled: Path)
         assert_frame_equal(
             left.select(columns), right.select(columns), check_row_order=table.name != "clean_transactions"
         )
+
+
+def test_a_replay_reaches_no_cloud_and_no_tracking_server(filled: Path, tmp_path: Path) -> None:
+    more = """
+[tracking]
+uri = "http://127.0.0.1:9"
+[gcp]
+project = "shop"
+location = "europe-west1"
+bucket = "shop-data"
+[gcp.storage]
+uri = "gs://shop-data/home"
+[gcp.bigquery]
+dataset = "segments"
+[gcp.training]
+image = "trainer:1"
+"""
+    played = Replay(stores(filled, more), tmp_path / "home", is_kept=False)._settings
+    assert (played.gcp, played.tracking) == (Settings().gcp, Settings().tracking)
+    assert (played.model, played.retrain) == (settings_of(filled).model, settings_of(filled).retrain)
 
 
 def test_a_replay_of_what_is_not_there_is_refused(filled: Path) -> None:
