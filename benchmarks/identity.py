@@ -19,9 +19,8 @@ from threadpoolctl import threadpool_limits
 from custseg_assets.domain.clustering import Limits, assign, sweep, train, visible_to_kmeans
 from custseg_assets.domain.model import Matrix, SegmentationModel, measure_reference
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
-from custseg_assets.settings import ModelSettings
-from custseg_assets.stores.home import Home
-from custseg_assets.stores.tables import TableStore
+from custseg_assets.remote import tables_of
+from custseg_assets.settings import ModelSettings, load_settings
 
 NUMBERS, MATCHED, WARM, HELD = (
     "cluster numbers as they come",
@@ -119,7 +118,7 @@ def main() -> None:
     parser.add_argument("--refits", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    features = TableStore(Home(given.home).tables).read(CUSTOMER_FEATURES, [given.snapshot])
+    features = tables_of(load_settings(home=given.home)).read(CUSTOMER_FEATURES, [given.snapshot])
     if features.is_empty():
         raise SystemExit(f"home {given.home} has no snapshot {given.snapshot}; fill it with 'custseg run' first")
     moves = phantom_moves(features, given.k, given.refits, given.seed, print)

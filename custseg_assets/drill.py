@@ -10,10 +10,10 @@ from custseg_assets.domain.fire_drill import FireDrillResult, run_fire_drill
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.errors import BadInputError
 from custseg_assets.provenance import Provenance
+from custseg_assets.remote import tables_of
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home
-from custseg_assets.stores.tables import TableStore
 
 _STEPS = 10
 
@@ -34,7 +34,7 @@ def fire_drill(
         BadInputError: there is no such snapshot, or no model is in force at it.
     """
     home = Home(settings.home)
-    tables = TableStore(home.tables)
+    tables = tables_of(settings)
     provenance = Provenance(settings, DeliveryStore(home.deliveries), tables)
     drilled = [one for one in provenance.snapshot_keys if provenance.champion_at(one)]
     complete = [one for one in drilled if provenance.observed_until(one) == provenance.window(one).as_of]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.errors import BadInputError
+from custseg_assets.remote import tables_of
 from custseg_assets.settings import Settings
-from custseg_assets.stores.home import Home
 from custseg_assets.stores.tables import TableStore
 
 _SUFFIXES = (".parquet", ".csv")
@@ -29,7 +29,7 @@ def export_table(settings: Settings, name: str, key: str | None, out: Path) -> i
     Raises:
         BadInputError: there is no such table or partition, or the file cannot be written.
     """
-    store = TableStore(Home(settings.home).tables)
+    store = tables_of(settings)
     table = _table(settings, store, name)
     if out.suffix not in _SUFFIXES:
         raise BadInputError(

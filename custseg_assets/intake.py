@@ -5,25 +5,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
 from custseg_assets.domain.periods import Cadence, key_of, keys_between, period_start, snapshot_keys
 from custseg_assets.domain.schemas import tables
 from custseg_assets.errors import BadInputError
-from custseg_assets.remote import bucket_of
+from custseg_assets.remote import bucket_at, bucket_of, tables_of
 from custseg_assets.settings import DEMO, Settings
+from custseg_assets.shape import ON_DISK, PLACE, keep_shape, made_with, require_same_shape, shape_of
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
-from custseg_assets.stores.home import Home, replace_text
+from custseg_assets.stores.home import Home
 from custseg_assets.stores.landing_zone import LandingZone, TakenIn, Waiting, sort_out
 from custseg_assets.stores.sources import list_source_files
-from custseg_assets.stores.tables import TableStore
 
 Say = Callable[[str], None]
 
@@ -48,7 +46,6 @@ class Intake:
         self._settings, self._say = settings, say
         self._home = Home(settings.home)
         self._deliveries = DeliveryStore(self._home.deliveries)
-        self._tables = TableStore(self._home.tables)
         self.zone = landing_zone_of(settings, self._deliveries)
 
     def take_in(self, through: date | None = None) -> str:
@@ -69,8 +66,10 @@ class Intake:
             read = self.zone.read(waiting.files, self._settings.source)
             accepted = take_in_source(self._deliveries, source, self._settings, self._say) if source else []
             refreshed = before.with_source(accepted, source)
-            if not is_first:
-                self._require_same_shape()
+            if is_first:
+                self._require_place_of_its_own()
+            else:
+                require_same_shape(self._settings)
                 self._refuse_loss(source, before, refreshed)
             taken = sort_out(read, refreshed, now)
             self._require_something(taken, waiting)
@@ -97,7 +96,9 @@ class Intake:
                 "Do 'custseg run' once, which starts it afresh, or use another home with CUSTSEG_HOME.",
             )
         if current.deliveries:
-            self._require_same_shape()
+            require_same_shape(self._settings)
+        else:
+            self._require_place_of_its_own()
         taken = sort_out(self.zone.read(waiting.files, self._settings.source), current, time.time())
         if taken.arrivals:
             self._adopt(taken, current)
@@ -160,7 +161,7 @@ class Intake:
     def _adopt(self, taken: TakenIn, before: CurrentSource) -> None:
         self._tell(taken)
         self._forget_lost(before.deliveries, taken.current.deliveries)
-        replace_text(self._shape_file(), json.dumps(_shape_of(self._settings)))
+        keep_shape(self._settings)
         self.zone.adopt(taken)
 
     def _tell(self, taken: TakenIn) -> None:
@@ -185,11 +186,17 @@ class Intake:
     def _start_afresh(self) -> None:
         """Remove what was made of the demo; what was just taken in stays."""
         home = self._home
+        place = made_with(home).get(PLACE, ON_DISK)
+        if place != ON_DISK:
+            shutil.rmtree(home.notes, ignore_errors=True)
+            bucket_at(self._settings, place.rpartition("/")[0]).remove_tables()
         for folder in (home.tables, home.releases, home.data_docs, home.mlflow, home.dagster):
             if folder.exists():
                 # Renamed first: what is half removed must not be seen.
                 shutil.rmtree(folder.rename(folder.with_name(f".removing-{folder.name}")))
         (home.root / STAGE_MARKER).unlink(missing_ok=True)
+        # The last, because it says where the tables are that have to be removed.
+        home.shape.unlink(missing_ok=True)
 
     def _forget_lost(self, before: Sequence[Delivery], after: Sequence[Delivery]) -> None:
         """Empty the partitions of periods and snapshots that there are no more.
@@ -200,24 +207,23 @@ class Intake:
         snapshots, cadence = self._settings.snapshots, self._settings.snapshots.cadence
         periods = _keys_of(before, cadence), _keys_of(after, cadence)
         taken = tuple(snapshot_keys(keys, snapshots.lookback) if keys else () for keys in periods)
+        store = tables_of(self._settings)
         for table in tables(self._settings.model.features).values():
             was, will_be = periods if table.name in _BY_PERIOD else taken
-            self._tables.forget(table, sorted(set(was) - set(will_be)))
+            store.forget(table, sorted(set(was) - set(will_be)))
 
-    def _require_same_shape(self) -> None:
-        """What shapes every table of a home cannot change in it: old and new partitions would not be comparable."""
-        made = self._shape_file()
-        before = json.loads(made.read_text(encoding="utf-8")) if made.exists() else {}
-        for name, value in _shape_of(self._settings).items():
-            if name in before and before[name] != value:
-                raise BadInputError(
-                    f"{name} = {value!r}",
-                    f"{before[name]!r}, with which home {self._home.root} was made",
-                    "Use another home with CUSTSEG_HOME, or take the setting back.",
-                )
-
-    def _shape_file(self) -> Path:
-        return self._home.root / "shape.json"
+    def _require_place_of_its_own(self) -> None:
+        """A new home does not begin on the tables of another, which would be mixed with its own."""
+        place = shape_of(self._settings)[PLACE]
+        if place in (ON_DISK, made_with(self._home).get(PLACE)):
+            return
+        bucket = bucket_of(self._settings)
+        if bucket and bucket.has_tables():
+            raise BadInputError(
+                f"{place} holds tables, and home {self._home.root} has not made them",
+                "a place without tables for a new home",
+                "Give it another [gcp.storage] uri, use the home that made them, or remove them.",
+            )
 
     def _refuse_loss(self, source: str | None, before: CurrentSource, now: CurrentSource) -> None:
         """A source that lacks periods the home has is another shop's, or a part of this one's."""
@@ -257,14 +263,6 @@ def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, s
 
         return [accept_table(deliveries, source, settings, say)]
     return [deliveries.accept(path, settings.source, progress=say) for path in list_source_files(Path(source), say)]
-
-
-def _shape_of(settings: Settings) -> dict[str, Any]:
-    return {
-        "[snapshots] cadence": settings.snapshots.cadence,
-        "[snapshots] lookback": settings.snapshots.lookback,
-        "[model] features": list(settings.model.features),
-    }
 
 
 def _days_of(deliveries: Iterable[Delivery]) -> tuple[date, date]:

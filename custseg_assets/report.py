@@ -14,6 +14,7 @@ from custseg_assets.domain import schemas
 from custseg_assets.intake import LANDING, landing_zone_of
 from custseg_assets.planning import INGESTED, SEGMENTED
 from custseg_assets.provenance import Provenance
+from custseg_assets.remote import tables_of
 from custseg_assets.runner import Runner
 from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE, Settings
 from custseg_assets.stores.deliveries import DeliveryStore
@@ -61,8 +62,13 @@ def newest_decision(runner: Runner) -> str:
 
 def state_of(settings: Settings) -> dict[str, Any]:
     """Everything that is worth knowing about a home, as plain values."""
+    tables = tables_of(settings)
+    with tables.explained():
+        return _state_of(settings, tables)
+
+
+def _state_of(settings: Settings, tables: TableStore) -> dict[str, Any]:
     home = Home(settings.home)
-    tables = TableStore(home.tables)
     deliveries = DeliveryStore(home.deliveries)
     provenance = Provenance(settings, deliveries, tables)
     current = deliveries.current()

@@ -15,7 +15,7 @@ from custseg_assets.errors import RunFailedError
 from custseg_assets.intake import STAGE_MARKER, Intake, Say
 from custseg_assets.planning import Stage, due_publication, next_stage
 from custseg_assets.provenance import Provenance
-from custseg_assets.remote import bucket_of
+from custseg_assets.remote import bucket_of, tables_of
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home, replace_text
@@ -43,7 +43,11 @@ class Runner:
         self.settings, self.say = settings, say
         self.home = Home(settings.home)
         self.deliveries = DeliveryStore(self.home.deliveries)
-        self.tables = TableStore(self.home.tables)
+
+    @cached_property
+    def tables(self) -> TableStore:
+        """Of the home, which taking a source in may have moved to another place: it starts afresh after the demo."""
+        return tables_of(self.settings)
 
     @property
     def provenance(self) -> Provenance:

@@ -311,13 +311,21 @@ class GcpServingSettings(_Section):
 
 
 class GcpStorageSettings(_Section):
-    """A bucket that releases go to and files come from, besides the home.
+    """A bucket that releases go to and files come from, besides the home; its tables, where they are wanted there.
 
     Attributes:
         uri: ``gs://bucket/prefix``; releases, landing zone and the service's prediction log are below it.
+        tables: whether the pipeline's tables are below it, too, and not on the home's disk.
     """
 
     uri: Annotated[str, Field(pattern=r"^gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[A-Za-z0-9._-]+)*$")] | None = None
+    tables: bool = False
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> GcpStorageSettings:
+        if self.tables and self.uri is None:
+            raise ValueError("tables needs a uri in [gcp.storage], too")
+        return self
 
 
 class GcpBigQuerySettings(_Section):

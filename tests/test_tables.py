@@ -1,10 +1,12 @@
-"""The table store: whole partitions, in one commit, with what they were made from."""
+"""The table store: whole partitions, in one commit, with what they were made from; in a folder and in a bucket."""
 
 import polars as pl
 import pytest
 
 from custseg_assets.domain.schemas import Column, Table
 from custseg_assets.stores.tables import TableStore, fingerprint
+from tests.fakes.gcs import FakeGcs
+from tests.places import tables_on
 
 TABLE = Table("t", "for tests", (Column("period", pl.String(), "key"), Column("n", pl.Int64(), "value")), ("n",))
 
@@ -13,9 +15,19 @@ def rows(*pairs: tuple[str, int]) -> pl.DataFrame:
     return pl.DataFrame(list(pairs), schema=TABLE.schema, orient="row")
 
 
+@pytest.fixture(params=["folder", "bucket"])
+def open_store(request, tmp_path):
+    """Opens the tables of one home, as each of its processes does."""
+    if request.param == "folder":
+        yield lambda: TableStore(tmp_path / "tables")
+        return
+    with FakeGcs("shop-data") as gcs:
+        yield lambda: tables_on(gcs, tmp_path / "notes")
+
+
 @pytest.fixture
-def store(tmp_path):
-    return TableStore(tmp_path / "tables")
+def store(open_store):
+    return open_store()
 
 
 def test_a_table_that_was_never_written_is_empty(store):
@@ -52,9 +64,9 @@ def test_a_column_that_was_declared_later_is_null_until_its_partition_is_written
     assert store.read(wider).rows() == [("2011-01-01", 1, None), ("2011-02-01", 2, True)]
 
 
-def test_another_process_sees_the_commit(store):
+def test_another_process_sees_the_commit(store, open_store):
     store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
-    other = TableStore(store.root)
+    other = open_store()
     assert other.read(TABLE).height == 1
     other.write(TABLE, rows(("2011-01-01", 8)), {"2011-01-01": 2})
     assert store.read(TABLE)["n"].to_list() == [8]
@@ -76,6 +88,17 @@ def test_a_forgotten_partition_is_empty_and_has_no_fingerprint(store):
     store.forget(TABLE, ["2011-01-01", "1999-01-01"])
     assert store.keys(TABLE) == ["2011-02-01"]
     assert store.fingerprint_of("t", "2011-01-01") is None
+
+
+def test_rows_that_were_appended_are_tidied_into_one_file_and_removed_by_age(store, open_store):
+    for n in (1, 2, 3):
+        store.append(TABLE, rows(("2011-01-01", n), ("2011-02-01", n)))
+    assert store.sizes(TABLE) == {"2011-01-01": 3, "2011-02-01": 3}
+    store.tidy(TABLE, ["2011-01-01"])
+    assert store.remove_before(TABLE, "2011-02-01") == ["2011-01-01"]
+    other = open_store()
+    assert other.read(TABLE).rows() == store.read(TABLE).rows() == [("2011-02-01", n) for n in (1, 2, 3)]
+    assert store.version_of("t") == other.version_of("t")
 
 
 def test_fingerprints_differ_in_any_part():

@@ -11,6 +11,7 @@ import dagster as dg
 
 from custseg_assets.intake import landing_zone_of
 from custseg_assets.provenance import Provenance
+from custseg_assets.remote import tables_of
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home
@@ -46,7 +47,7 @@ def stores_of(settings: Settings) -> Stores:
     return Stores(
         settings=settings,
         home=home,
-        tables=TableStore(home.tables),
+        tables=tables_of(settings),
         deliveries=deliveries,
         landing_zone=landing_zone_of(settings, deliveries),
         registry=ModelRegistry(settings.tracking, home.mlflow),

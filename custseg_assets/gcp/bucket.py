@@ -1,4 +1,4 @@
-"""The home's part on Cloud Storage: releases, files that land, and the service's prediction log.
+"""The home's part on Cloud Storage: releases, files that land, the service's prediction log, and room for tables.
 
 A release is written once under its id, its manifest last, and ``CURRENT`` is replaced only if it is still the one that
 was read. Pipeline and service both keep a verified copy on their own disk, which is what they read; so everything that
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CALL_SECONDS = 60.0
 RELEASES, LANDING, FETCHED, PREDICTION_LOG = "releases", "landing", "landing_fetched", "prediction_log"
+TABLES = "tables"
 _MINE = ".fetching-"
 
 
@@ -240,6 +241,34 @@ class Bucket:
                 blob.delete(if_generation_match=blob.generation, **self._calls)
                 names.append(name)
         return tuple(names)
+
+    # Tables, which Delta's own client writes and reads.
+
+    def has_tables(self) -> bool:
+        """Whether there is anything where a home's tables go.
+
+        Raises:
+            BucketError: the bucket cannot be listed.
+        """
+        with self._explained(TABLES):
+            found = self._client.list_blobs(
+                self._bucket, prefix=f"{self._prefix}{TABLES}/", max_results=1, **self._calls
+            )
+            return any(True for _ in found)
+
+    def remove_tables(self) -> None:
+        """Remove all tables there.
+
+        A table loses its newest commit first and its rows last, so that one which is cut off leaves each table as it
+        once was, or none, and nobody a table that says it has rows which are gone.
+
+        Raises:
+            BucketError: the bucket cannot be listed or written.
+        """
+        with self._explained(TABLES):
+            names = sorted((blob.name for blob in self._listed(f"{TABLES}/")), reverse=True)
+            for name in sorted(names, key=lambda name: "/_delta_log/" not in name):
+                self._bucket.blob(name).delete(**self._calls)
 
     def _blob(self, name: str) -> Any:
         return self._bucket.blob(f"{self._prefix}{name}")

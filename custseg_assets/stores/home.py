@@ -25,6 +25,8 @@ class Home:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.tables = root / "tables"
+        self.notes = root / "bucket_tables"
+        self.shape = root / "shape.json"
         self.landing = root / "landing"
         self.deliveries = root / "deliveries"
         self.releases = root / "releases"

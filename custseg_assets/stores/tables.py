@@ -7,11 +7,13 @@ each partition was made from: after a crash, data and fingerprint are both there
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -45,6 +47,8 @@ class TableStore:
         self.root = root
         self._opened: dict[str, DeltaTable] = {}
 
+    # What differs where the tables are somewhere else.
+
     def _open(self, name: str) -> DeltaTable | None:
         """The table as it stands now; only commits made since the last look are read."""
         if opened := self._opened.get(name):
@@ -54,6 +58,26 @@ class TableStore:
         elif DeltaTable.is_deltatable(str(self.root / name)):
             self._opened[name] = DeltaTable(str(self.root / name))
         return self._opened.get(name)
+
+    def _create(self, name: str, frame: pl.DataFrame, **how: Any) -> None:
+        """The first commit of a table."""
+        write_deltalake(str(self.root / name), frame, **how)
+
+    def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
+        return pl.scan_delta(opened)
+
+    @contextlib.contextmanager
+    def _committing(self, _: str) -> Iterator[None]:
+        """Around everything that commits to a table."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        yield
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Around everything that reads rows: what goes wrong then is told in words that help."""
+        yield
+
+    # The same everywhere.
 
     def write(self, table: Table, frame: pl.DataFrame, fingerprints: Mapping[str, int]) -> None:
         """Replace partitions.
@@ -70,20 +94,23 @@ class TableStore:
         others = set(frame["period"].unique()) - set(fingerprints)
         if others:
             raise ValueError(f"{table.name}: rows of {sorted(others)}, expected only {sorted(fingerprints)}")
-        self.root.mkdir(parents=True, exist_ok=True)
-        opened = self._open(table.name)
-        write_deltalake(
-            opened or str(self.root / table.name),
-            frame.sort("period", maintain_order=True),
-            mode="overwrite",
-            schema_mode="merge" if opened else None,
-            partition_by=["period"],
-            predicate=_is_one_of(fingerprints) if opened else None,
-            description=table.description if opened is None else None,
-            commit_properties=CommitProperties(
-                app_transactions=[Transaction(key, version) for key, version in sorted(fingerprints.items())]
-            ),
-        )
+        with self._committing(table.name):
+            self._put(
+                table,
+                frame.sort("period", maintain_order=True),
+                mode="overwrite",
+                changing={"schema_mode": "merge", "predicate": _is_one_of(fingerprints)},
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(key, version) for key, version in sorted(fingerprints.items())]
+                ),
+            )
+
+    def _put(self, table: Table, frame: pl.DataFrame, changing: Mapping[str, Any], **how: Any) -> None:
+        """Commit rows; ``changing`` is for a table that is there already."""
+        if opened := self._open(table.name):
+            write_deltalake(opened, frame, partition_by=["period"], **changing, **how)
+        else:
+            self._create(table.name, frame, partition_by=["period"], description=table.description, **how)
 
     def append(self, table: Table, frame: pl.DataFrame) -> None:
         """Add rows next to those that are there, in one commit.
@@ -92,21 +119,16 @@ class TableStore:
             ValueError: the frame's columns or types are not the table's.
         """
         _require_columns(table, frame)
-        self.root.mkdir(parents=True, exist_ok=True)
-        opened = self._open(table.name)
-        write_deltalake(
-            opened or str(self.root / table.name),
-            frame,
-            mode="append",
-            partition_by=["period"],
-            description=table.description if opened is None else None,
-        )
+        with self._committing(table.name):
+            self._put(table, frame, mode="append", changing={})
 
     def remove_before(self, table: Table, key: str) -> list[str]:
         """Remove the partitions of a table that is appended to whose keys are smaller; returns those keys."""
         gone = [old for old in self.sizes(table) if old < key]
-        if gone and (opened := self._open(table.name)):
-            opened.delete(_is_one_of(gone))
+        if gone:
+            with self._committing(table.name):
+                if opened := self._open(table.name):
+                    opened.delete(_is_one_of(gone))
         return gone
 
     def tidy(self, table: Table, keys: Iterable[str]) -> None:
@@ -119,9 +141,10 @@ class TableStore:
             return
         n_files = Counter(self._files(opened)["period"])
         crowded = [key for key in keys if n_files[key] > 1]
-        if crowded:
-            opened.optimize.compact(partition_filters=[("period", "in", crowded)])
-        opened.vacuum(dry_run=False)
+        with self._committing(table.name):
+            if crowded:
+                opened.optimize.compact(partition_filters=[("period", "in", crowded)])
+            opened.vacuum(dry_run=False)
 
     def sizes(self, table: Table) -> dict[str, int]:
         """How many rows each partition has, oldest first; from Delta's log alone, no data are read."""
@@ -150,7 +173,7 @@ class TableStore:
         opened = self._open(table.name)
         if opened is None:
             return pl.LazyFrame(schema=table.schema)
-        rows = pl.scan_delta(opened)
+        rows = self._rows(opened)
         wanted = rows if keys is None else rows.filter(pl.col("period").is_in(list(keys)))
         there = {column.name for column in opened.schema().fields}
         return wanted.select(
@@ -160,15 +183,18 @@ class TableStore:
 
     def read(self, table: Table, keys: Iterable[str] | None = None) -> pl.DataFrame:
         """The same, in memory, in the table's one order."""
-        return self.scan(table, keys).collect().sort("period", *table.sort_by, maintain_order=True)
+        with self.explained():
+            return self.scan(table, keys).collect().sort("period", *table.sort_by, maintain_order=True)
 
     def keys(self, table: Table) -> list[str]:
         """The partitions that have rows, oldest first."""
-        return self.scan(table).select(pl.col("period").unique().sort()).collect()["period"].to_list()
+        with self.explained():
+            return self.scan(table).select(pl.col("period").unique().sort()).collect()["period"].to_list()
 
     def row_counts(self, table: Table) -> dict[str, int]:
         """How many rows each partition that has rows has, oldest first."""
-        counts = self.scan(table).group_by("period").agg(pl.len()).collect().sort("period")
+        with self.explained():
+            counts = self.scan(table).group_by("period").agg(pl.len()).collect().sort("period")
         return dict(counts.iter_rows())
 
     def fingerprint_of(self, name: str, key: str) -> int | None:

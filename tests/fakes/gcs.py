@@ -1,7 +1,8 @@
-"""A fake of Google Cloud Storage on loopback: the JSON API that Google's client speaks.
+"""A fake of Google Cloud Storage on loopback: the JSON API that Google's client speaks, on the objects of a test.
 
 Uploads (media, multipart, resumable), downloads with ranges, listing with pages and delimiters, generation and
-metageneration preconditions, checksums, delete, patch, copy, rewrite, compose. Buckets are made by the test.
+metageneration preconditions, checksums, delete, patch, copy, rewrite, compose. Buckets are made by the test. What
+``gcs_xml`` answers is the XML API.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import Any
 
 import google_crc32c
 
+from tests.fakes.gcs_xml import XmlApi, xml_error
 from tests.fakes.service import Answer, FakeService, Refused, Request, answer_json
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _CONDITIONS = re.compile(r"if(?P<source>Source)?(?P<kind>Generation|Metageneration)(?P<not>Not)?Match")
 _RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)")
 _CHUNK_RANGE = re.compile(r"bytes (?:(?P<first>\d+)-(?P<last>\d+)|\*)/(?P<total>\d+|\*)")
+_JSON_PATH = re.compile(r"/(upload/|download/)?storage/v1/b/")
 _CHUNK_UNIT = 256 << 10
 _LONGEST_NAME = 1024
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
@@ -33,7 +36,11 @@ _REASONS |= {416: "requestedRangeNotSatisfiable", 503: "backendError"}
 
 @dataclass
 class Blob:
-    """An object: one generation of it, since nothing here keeps versions."""
+    """An object: one generation of it, since nothing here keeps versions.
+
+    Attributes:
+        is_composite: made of parts; such objects have no MD5.
+    """
 
     content: bytes
     generation: int
@@ -41,6 +48,7 @@ class Blob:
     metadata: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
     metageneration: int = 1
+    is_composite: bool = False
 
     @property
     def md5(self) -> str:
@@ -88,6 +96,7 @@ class FakeGcs(FakeService):
         self._page_size = page_size
         self._uploads: dict[str, _Upload] = {}
         self._generation = 0
+        self._xml = XmlApi(self, page_size)
 
     # What a test puts in and looks at.
 
@@ -111,10 +120,12 @@ class FakeGcs(FakeService):
         for root in ("/download/storage/v1/b/", "/storage/v1/b/"):
             if path.startswith(root):
                 return self._object_request(request, _names(path.removeprefix(root)))
-        raise Refused(404, "notFound", "Not Found")
+        return self._xml.answer(request)
 
-    def error_body(self, refusal: Refused) -> Answer:
-        """In the words of the JSON API, which is older than Google's canonical errors."""
+    def error_body(self, refusal: Refused, request: Request) -> Answer:
+        """In the words of the API that was asked, which both are older than Google's canonical errors."""
+        if not _JSON_PATH.match(request.path):
+            return xml_error(refusal)
         reason = _REASONS.get(refusal.code, refusal.status)
         error = {"message": refusal.message, "domain": "global", "reason": reason}
         return answer_json(
@@ -143,6 +154,18 @@ class FakeGcs(FakeService):
         if blob is None:
             raise Refused(404, "notFound", f"No such object: {bucket}/{name}")
         return blob
+
+    def listed(
+        self, bucket: str, prefix: str, delimiter: str, start: str = "", end: str = "\U0010ffff"
+    ) -> dict[str, Blob | None]:
+        """What a client may list, in order: objects, and where a delimiter follows the prefix, what goes before it."""
+        self.require("storage.objects.list", f"projects/_/buckets/{bucket}")
+        found: dict[str, Blob | None] = {}
+        for name, blob in sorted(self.bucket_of(bucket).items()):
+            if name.startswith(prefix) and start <= name < end:
+                before, mark, _ = name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
+                found.setdefault(prefix + before + mark if mark else name, None if mark else blob)
+        return found
 
     def store(self, bucket: str, name: str, content: bytes, **more: Any) -> Blob:
         """Store an object as a client may: with a proper name, and replacing only with the permission to delete."""
@@ -201,14 +224,9 @@ class FakeGcs(FakeService):
         return blob
 
     def _list(self, request: Request, bucket: str) -> Answer:
-        self.require("storage.objects.list", f"projects/_/buckets/{bucket}")
         asked = request.query
-        prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter", "")
-        found: dict[str, Blob | None] = {}
-        for name, blob in sorted(self.bucket_of(bucket).items()):
-            if name.startswith(prefix) and asked.get("startOffset", "") <= name < asked.get("endOffset", "\U0010ffff"):
-                before, mark, _ = name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
-                found.setdefault(prefix + before + mark if mark else name, None if mark else blob)
+        start, end = asked.get("startOffset", ""), asked.get("endOffset", "\U0010ffff")
+        found = self.listed(bucket, asked.get("prefix", ""), asked.get("delimiter", ""), start, end)
         size = min(self._page_size, int(asked.get("maxResults", self._page_size)))
         after = base64.b64decode(asked.get("pageToken", "")).decode()
         page = [name for name in found if name > after]
@@ -241,7 +259,7 @@ class FakeGcs(FakeService):
         if not 1 <= len(asked["sourceObjects"]) <= 32:
             raise Refused(400, "invalid", "The number of source components must be between 1 and 32.")
         parts = [self.blob_of(bucket, source["name"]).content for source in asked["sourceObjects"]]
-        blob = self.store(bucket, name, b"".join(parts))
+        blob = self.store(bucket, name, b"".join(parts), is_composite=True)
         _describe(blob, asked.get("destination", {}))
         return answer_json(_resource(bucket, name, blob))
 
@@ -350,7 +368,7 @@ def _resource(bucket: str, name: str, blob: Blob) -> dict[str, Any]:
         "metageneration": str(blob.metageneration),
         "contentType": blob.content_type,
         "size": str(len(blob.content)),
-        "md5Hash": blob.md5,
+        **({} if blob.is_composite else {"md5Hash": blob.md5}),
         "crc32c": blob.crc32c,
         "etag": blob.etag,
         "storageClass": "STANDARD",
@@ -370,7 +388,7 @@ def download_headers(blob: Blob) -> dict[str, str]:
         "Accept-Ranges": "bytes",
         "x-goog-generation": str(blob.generation),
         "x-goog-metageneration": str(blob.metageneration),
-        "x-goog-hash": f"crc32c={blob.crc32c},md5={blob.md5}",
+        "x-goog-hash": f"crc32c={blob.crc32c}" + ("" if blob.is_composite else f",md5={blob.md5}"),
         "x-goog-stored-content-length": str(len(blob.content)),
         "x-goog-stored-content-encoding": "identity",
     }

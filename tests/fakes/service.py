@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -78,9 +78,11 @@ class FakeService:
         n_unavailable: how many requests are answered with 503 before one is answered properly.
         n_cut: how many requests get no answer: the connection is closed when they have been worked on.
         requests: method and path of every request.
+        on_request: called with every request before it is worked on; what it raises is the answer.
     """
 
     def __init__(self) -> None:
+        self.on_request: Callable[[Request], None] = lambda _: None
         self.denied: set[str] = set()
         self.n_unavailable = 0
         self.n_cut = 0
@@ -111,7 +113,7 @@ class FakeService:
         """
         raise NotImplementedError
 
-    def error_body(self, refusal: Refused) -> Answer:
+    def error_body(self, refusal: Refused, _: Request) -> Answer:
         """How the service words a refusal; that of Google's newer services unless overridden."""
         error = {"code": refusal.code, "message": refusal.message, "status": refusal.status}
         details = {"details": refusal.details} if refusal.details else {}
@@ -130,17 +132,22 @@ class FakeService:
 
     def respond(self, request: Request) -> Answer | None:
         """The answer with this service's troubles; ``None`` where the connection is to be cut."""
+        try:
+            # Without the lock: it may ask this service itself, or wait for somebody who does.
+            self.on_request(request)
+        except Refused as refusal:
+            return self.error_body(refusal, request)
         with self._lock:
             self.requests.append(f"{request.method} {request.path}")
             if self.n_unavailable:
                 self.n_unavailable -= 1
-                return self.error_body(Refused(503, "UNAVAILABLE", "The service is currently unavailable."))
+                return self.error_body(Refused(503, "UNAVAILABLE", "The service is currently unavailable."), request)
             try:
                 answer = self.answer(request)
             except Refused as refusal:
-                answer = self.error_body(refusal)
+                answer = self.error_body(refusal, request)
             except Exception:  # noqa: BLE001  (a mistake of the fake is to be read where the test fails)
-                answer = self.error_body(Refused(501, "INTERNAL", traceback.format_exc()))
+                answer = self.error_body(Refused(501, "INTERNAL", traceback.format_exc()), request)
             if self.n_cut:
                 self.n_cut -= 1
                 return None

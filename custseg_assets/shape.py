@@ -1,0 +1,57 @@
+"""What shapes every table of a home, and where its tables are: neither can change in a home that has some."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import Settings
+from custseg_assets.stores.home import Home, replace_text
+
+PLACE = "[gcp.storage] tables"
+ON_DISK = "the home's own folder"
+
+
+def shape_of(settings: Settings) -> dict[str, Any]:
+    """What a home gets its shape from, by the name of the setting."""
+    storage = settings.gcp.storage
+    return {
+        "[snapshots] cadence": settings.snapshots.cadence,
+        "[snapshots] lookback": settings.snapshots.lookback,
+        "[model] features": list(settings.model.features),
+        PLACE: f"{storage.uri}/tables" if storage.tables else ON_DISK,
+    }
+
+
+def made_with(home: Home) -> dict[str, Any]:
+    """The shape a home was made with; nothing where it was not made yet."""
+    made = json.loads(home.shape.read_text(encoding="utf-8")) if home.shape.exists() else {}
+    # Before there was a choice, tables were on the disk.
+    return {PLACE: ON_DISK, **made} if made or home.tables.exists() else {}
+
+
+def keep_shape(settings: Settings) -> None:
+    """Record the shape that a home is made with."""
+    replace_text(Home(settings.home).shape, json.dumps(shape_of(settings)))
+
+
+def require_same_shape(settings: Settings, *names: str) -> None:
+    """Old and new partitions would not be comparable, or would lie in two places.
+
+    Args:
+        settings: whose home it is.
+        names: of what to look at; everything without any.
+
+    Raises:
+        BadInputError: a setting is another than the home was made with.
+    """
+    home, wanted = Home(settings.home), shape_of(settings)
+    before = made_with(home)
+    for name in names or wanted:
+        if name in before and before[name] != wanted[name]:
+            raise BadInputError(
+                f"{name} = {wanted[name]!r}",
+                f"{before[name]!r}, with which home {home.root} was made",
+                "Use another home with CUSTSEG_HOME, or take the setting back.",
+            )
