@@ -3,10 +3,11 @@
 Delta's own client writes and reads them, so nothing of Google's is needed here. A commit is an object that is only
 written where there is none of its name, so two writers cannot both have one, and a table is never torn.
 
-To ask a bucket for news costs two requests; a run asks 1,500 times. Who else commits is held off by the home's lock,
-which is this machine's, so this machine can keep note of commits: of each table a small file with its version, or with
-a question mark while a commit is under way, or was when its process was killed. Only then, and where a note has
-changed, the bucket is asked.
+To ask a bucket for news, or for the fingerprint of a partition, costs requests, and a run asks 1,500 times. Other
+writers are held off by the home's lock, which is this machine's, so this machine can keep note of commits: of each
+table a small file with its version and its fingerprints, or with a question mark while a commit is under way, or was
+when its process was killed. The bucket is asked where there is a question mark or the note has changed. What is noted
+of another version of the table than the one that is there is not believed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,22 @@ _IN_DOUBT = "?"
 # Polars wants other words for it, and numbers.
 _PATIENCE = {"max_retries": "5", "retry_timeout": "60s"}
 _PATIENCE_OF_POLARS = {"max_retries": 5, "retry_timeout_ms": 60_000}
+# Every process that opens a table reads its log since the last checkpoint, and Delta's own interval is 100 commits.
+_SHORT_LOG = {"delta.checkpointInterval": "10"}
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
 class TablesError(CustsegError):
     """The bucket of the tables did not do what it was asked to; says why and what to do."""
+
+
+@dataclass
+class _Seen:
+    """A table at the last look: what was noted, the table or none, and what partitions were made from; 0 is nothing."""
+
+    note: str | None
+    opened: DeltaTable | None
+    fingerprints: dict[str, int]
 
 
 class TablesInBucket(TableStore):
@@ -49,42 +62,68 @@ class TablesInBucket(TableStore):
     def __init__(self, uri: str, endpoint: str | None, notes: Path) -> None:
         super().__init__(notes)
         self._uri, self._options = uri, {**_PATIENCE, **_without_credentials(endpoint)}
-        self._seen: dict[str, str | None] = {}
+        self._seen: dict[str, _Seen] = {}
+        self._writing: str | None = None
+
+    def fingerprint_of(self, name: str, key: str) -> int | None:
+        """See ``TableStore``; what is not known is read from all of the log since its last checkpoint."""
+        seen = self._look(name)
+        if seen.opened and key not in seen.fingerprints:
+            with self.explained():
+                seen.fingerprints[key] = seen.opened.transaction_version(key) or 0
+        return seen.fingerprints.get(key) or None
 
     def _open(self, name: str) -> DeltaTable | None:
-        note = self._note(name)
-        if name in self._seen and self._seen[name] == note != _IN_DOUBT:
-            return self._opened.get(name)
+        return self._look(name).opened
+
+    def _look(self, name: str) -> _Seen:
+        """The table as it stands now."""
+        seen, note = self._seen.get(name), self._note(name)
+        if seen and (name == self._writing or seen.note == note != _IN_DOUBT):
+            return seen
+        version = seen.opened.version() if seen and seen.opened else None
         with self.explained():
-            opened = self._opened.pop(name, None)
-            try:
-                if opened and note and (note == _IN_DOUBT or int(note) > opened.version()):
-                    opened.update_incremental()
-                else:
-                    opened = DeltaTable(f"{self._uri}/{name}", storage_options=self._options)
-            except TableNotFoundError:
-                opened = None
+            opened = self._newest(name, seen.opened if seen and note == _IN_DOUBT else None)
+        if opened and seen and opened is seen.opened and opened.version() == version:
+            known = seen.fingerprints
+        else:
+            known = _noted(note, opened)
+        self._seen[name] = _Seen(note, opened, known)
+        return self._seen[name]
+
+    def _newest(self, name: str, opened: DeltaTable | None) -> DeltaTable | None:
         if opened:
-            self._opened[name] = opened
-        self._seen[name] = note
-        return opened
+            opened.update_incremental()
+            return opened
+        try:
+            return DeltaTable(f"{self._uri}/{name}", storage_options=self._options)
+        except TableNotFoundError:
+            return None
 
     def _create(self, name: str, frame: pl.DataFrame, **how: Any) -> None:
-        write_deltalake(f"{self._uri}/{name}", frame, storage_options=self._options, **how)
+        write_deltalake(f"{self._uri}/{name}", frame, storage_options=self._options, configuration=_SHORT_LOG, **how)
 
     def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
         return pl.scan_delta(opened, storage_options=_PATIENCE_OF_POLARS)
 
     @contextlib.contextmanager
-    def _committing(self, name: str) -> Iterator[None]:
+    def _committing(self, name: str, fingerprints: Mapping[str, int]) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
         replace_text(self.root / name, _IN_DOUBT)
-        with self.explained():
-            yield
-        if opened := self._opened.get(name) or self._open(name):
-            note = str(opened.version())
-            replace_text(self.root / name, note)
-            self._seen[name] = note
+        before = self._look(name)
+        version = before.opened.version() if before.opened else -1
+        self._writing = name
+        try:
+            with self.explained():
+                yield
+                opened = before.opened or DeltaTable(f"{self._uri}/{name}", storage_options=self._options)
+        finally:
+            self._writing = None
+        # Where somebody else has committed as well, what was known may not hold any more.
+        known = {**(before.fingerprints if opened.version() == version + 1 else {}), **fingerprints}
+        note = json.dumps({"id": opened.metadata().id, "version": opened.version(), "fingerprints": known})
+        replace_text(self.root / name, note)
+        self._seen[name] = _Seen(note, opened, known)
 
     def _note(self, name: str) -> str | None:
         try:
@@ -108,6 +147,15 @@ class TablesInBucket(TableStore):
             ) from None
         except (OSError, DeltaError, pl.exceptions.PolarsError) as error:
             raise TablesError(in_words(_plain(error), self._uri)) from None
+
+
+def _noted(note: str | None, opened: DeltaTable | None) -> dict[str, int]:
+    """Fingerprints from a note of this very version of this very table."""
+    if opened is None or note is None or note == _IN_DOUBT:
+        return {}
+    found = json.loads(note)
+    is_of_this = (found["id"], found["version"]) == (opened.metadata().id, opened.version())
+    return found["fingerprints"] if is_of_this else {}
 
 
 def _without_credentials(endpoint: str | None) -> dict[str, str]:

@@ -67,8 +67,8 @@ class TableStore:
         return pl.scan_delta(opened)
 
     @contextlib.contextmanager
-    def _committing(self, _: str) -> Iterator[None]:
-        """Around everything that commits to a table."""
+    def _committing(self, _: str, __: Mapping[str, int]) -> Iterator[None]:
+        """Around everything that commits to a table, with the fingerprints that it records."""
         self.root.mkdir(parents=True, exist_ok=True)
         yield
 
@@ -94,7 +94,7 @@ class TableStore:
         others = set(frame["period"].unique()) - set(fingerprints)
         if others:
             raise ValueError(f"{table.name}: rows of {sorted(others)}, expected only {sorted(fingerprints)}")
-        with self._committing(table.name):
+        with self._committing(table.name, fingerprints):
             self._put(
                 table,
                 frame.sort("period", maintain_order=True),
@@ -119,14 +119,14 @@ class TableStore:
             ValueError: the frame's columns or types are not the table's.
         """
         _require_columns(table, frame)
-        with self._committing(table.name):
+        with self._committing(table.name, {}):
             self._put(table, frame, mode="append", changing={})
 
     def remove_before(self, table: Table, key: str) -> list[str]:
         """Remove the partitions of a table that is appended to whose keys are smaller; returns those keys."""
         gone = [old for old in self.sizes(table) if old < key]
         if gone:
-            with self._committing(table.name):
+            with self._committing(table.name, {}):
                 if opened := self._open(table.name):
                     opened.delete(_is_one_of(gone))
         return gone
@@ -141,7 +141,7 @@ class TableStore:
             return
         n_files = Counter(self._files(opened)["period"])
         crowded = [key for key in keys if n_files[key] > 1]
-        with self._committing(table.name):
+        with self._committing(table.name, {}):
             if crowded:
                 opened.optimize.compact(partition_filters=[("period", "in", crowded)])
             opened.vacuum(dry_run=False)
