@@ -18,6 +18,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.remote import bucket_at, bucket_of, tables_of
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.shape import ON_DISK, PLACE, keep_shape, made_with, require_same_shape, shape_of
+from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.landing_zone import LandingZone, TakenIn, Waiting, sort_out
@@ -188,8 +189,8 @@ class Intake:
         home = self._home
         place = made_with(home).get(PLACE, ON_DISK)
         if place != ON_DISK:
-            shutil.rmtree(home.notes, ignore_errors=True)
-            bucket_at(self._settings, place.rpartition("/")[0]).remove_tables()
+            with forgetting(home.notes):
+                bucket_at(self._settings, place.rpartition("/")[0]).remove_tables()
         for folder in (home.tables, home.releases, home.data_docs, home.mlflow, home.dagster):
             if folder.exists():
                 # Renamed first: what is half removed must not be seen.

@@ -4,6 +4,7 @@ Each is a shell around a question that ``planning``, the landing zone or a table
 time: while one is going on, or ``custseg run`` has the home, a sensor waits for its next tick.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from custseg_assets.domain.schemas import RETRAIN_DECISION
 from custseg_assets.planning import TABLES_OF_JOB, Stage, due_publication, due_retrain, next_stage, state_of
 from custseg_assets.remote import bucket_of
 from custseg_assets.stores.alerts import AlertLog
+from custseg_assets.stores.bucket_tables import in_words
 from custseg_assets.stores.prediction_log import waiting
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import fingerprint
@@ -271,4 +273,7 @@ def _alert_on_failure(stores: Stores, shared: Mapping[str, Any]) -> dg.SensorDef
 
 def cause_of(error: Any) -> str:
     """What went wrong, in one line, without what Dagster wraps around it."""
-    return " ".join((error.cause or error).message.split())
+    said = " ".join((error.cause or error).message.split())
+    # Rows are read where they are needed, not where the table is known.
+    found = re.search(r"object-store error.*\(path: (gs://[^)]+)\)", said)
+    return in_words(said, found[1]) if found else said

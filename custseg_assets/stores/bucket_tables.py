@@ -15,13 +15,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from custseg_assets.errors import CustsegError
@@ -81,47 +82,62 @@ class TablesInBucket(TableStore):
         seen, note = self._seen.get(name), self._note(name)
         if seen and (name == self._writing or seen.note == note != _IN_DOUBT):
             return seen
-        version = seen.opened.version() if seen and seen.opened else None
         with self.explained():
-            opened = self._newest(name, seen.opened if seen and note == _IN_DOUBT else None)
-        if opened and seen and opened is seen.opened and opened.version() == version:
-            known = seen.fingerprints
-        else:
-            known = _noted(note, opened)
+            # Anew, because what is only brought up to date does not notice that the table was removed.
+            opened = self._newest(name)
+        is_as_seen = seen is not None and _identity(seen.opened) == _identity(opened)
+        known = seen.fingerprints if seen and is_as_seen else _noted(note, opened)
         self._seen[name] = _Seen(note, opened, known)
         return self._seen[name]
 
-    def _newest(self, name: str, opened: DeltaTable | None) -> DeltaTable | None:
-        if opened:
-            opened.update_incremental()
-            return opened
+    def _newest(self, name: str) -> DeltaTable | None:
         try:
             return DeltaTable(f"{self._uri}/{name}", storage_options=self._options)
         except TableNotFoundError:
             return None
 
-    def _create(self, name: str, frame: pl.DataFrame, **how: Any) -> None:
-        write_deltalake(f"{self._uri}/{name}", frame, storage_options=self._options, configuration=_SHORT_LOG, **how)
+    def _create(
+        self, name: str, frame: pl.DataFrame, *, commit_properties: CommitProperties | None = None, **how: Any
+    ) -> None:
+        once = commit_properties or CommitProperties()
+        # Delta tries a first commit again as the second of a table that somebody else has made meanwhile: rows double.
+        once.max_commit_retries = 0
+        write_deltalake(
+            f"{self._uri}/{name}",
+            frame,
+            storage_options=self._options,
+            configuration=_SHORT_LOG,
+            commit_properties=once,
+            **how,
+        )
 
     def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
         return pl.scan_delta(opened, storage_options=_PATIENCE_OF_POLARS)
 
     @contextlib.contextmanager
     def _committing(self, name: str, fingerprints: Mapping[str, int]) -> Iterator[None]:
+        self._look(name)
         self.root.mkdir(parents=True, exist_ok=True)
         replace_text(self.root / name, _IN_DOUBT)
+        # Once more, because others on this machine are not the only ones who could have committed.
         before = self._look(name)
         version = before.opened.version() if before.opened else -1
         self._writing = name
         try:
             with self.explained():
                 yield
-                opened = before.opened or DeltaTable(f"{self._uri}/{name}", storage_options=self._options)
+                opened = before.opened or self._newest(name)
+        except BaseException:
+            # The commit may be there all the same.
+            del self._seen[name]
+            raise
         finally:
             self._writing = None
+        if opened is None:
+            return
         # Where somebody else has committed as well, what was known may not hold any more.
         known = {**(before.fingerprints if opened.version() == version + 1 else {}), **fingerprints}
-        note = json.dumps({"id": opened.metadata().id, "version": opened.version(), "fingerprints": known})
+        note = json.dumps({"table": _identity(opened), "fingerprints": known})
         replace_text(self.root / name, note)
         self._seen[name] = _Seen(note, opened, known)
 
@@ -154,8 +170,12 @@ def _noted(note: str | None, opened: DeltaTable | None) -> dict[str, int]:
     if opened is None or note is None or note == _IN_DOUBT:
         return {}
     found = json.loads(note)
-    is_of_this = (found["id"], found["version"]) == (opened.metadata().id, opened.version())
-    return found["fingerprints"] if is_of_this else {}
+    return found["fingerprints"] if found["table"] == _identity(opened) else {}
+
+
+def _identity(opened: DeltaTable | None) -> list[str | int]:
+    """Which table it is and in which version."""
+    return [opened.metadata().id, opened.version()] if opened else []
 
 
 def _without_credentials(endpoint: str | None) -> dict[str, str]:
@@ -164,6 +184,15 @@ def _without_credentials(endpoint: str | None) -> dict[str, str]:
     # Where only signatures are switched off the client still asks for a token to write; with such a key it does not.
     key = {"gcs_base_url": endpoint, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
     return {"google_service_account_key": json.dumps(key), "allow_http": "true"}
+
+
+@contextlib.contextmanager
+def forgetting(notes: Path) -> Iterator[None]:
+    """Around the removal of all tables: in doubt until they are gone, for every process that knows them."""
+    for note in notes.glob("*"):
+        replace_text(note, _IN_DOUBT)
+    yield
+    shutil.rmtree(notes, ignore_errors=True)
 
 
 def in_words(said: str, uri: str) -> str:
