@@ -177,6 +177,7 @@ def test_the_pipelines_settings_are_ones_that_custseg_takes(tmp_path: Path) -> N
     path.write_text(re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], template))
     gcp = load_settings(path, home=tmp_path, environment={}).gcp
     assert (gcp.storage.uri, gcp.bigquery.dataset) == (values["home_uri"], "customer_segments")
+    assert gcp.storage.tables
 
 
 def test_what_the_template_of_the_machine_needs_is_what_it_is_given() -> None:

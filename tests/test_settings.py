@@ -60,6 +60,7 @@ def test_what_counts_as_drift_is_the_reports_own_unless_it_is_configured(tmp_pat
         ("[gcp]\nbucket = 'shop-data'", ["need a project"]),
         ("[gcp]\nproject = 'shop'\n[gcp.training]\nimage = 'trainer:1'", ["location, bucket", "[gcp]"]),
         ("[gcp]\nproject = 'shop'\nlocation = 'Frankfurt'", ["'Frankfurt'"]),
+        ("[gcp.storage]\ntables = true", ["needs a uri"]),
         ("[gcp.training]\naccelerator_type = 'NVIDIA_TESLA_T4'", ["accelerator_count"]),
     ],
 )

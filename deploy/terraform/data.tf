@@ -1,4 +1,4 @@
-# The home: releases, what lands, and the service's prediction log.
+# The home: releases, tables, what lands, and the service's prediction log.
 resource "google_storage_bucket" "home" {
   name                        = "${var.project}-custseg-home"
   location                    = var.region
@@ -26,6 +26,16 @@ resource "google_storage_bucket" "home" {
     }
     action {
       type = "Delete"
+    }
+  }
+
+  # Large files of tables go up in parts; what a killed pipeline left of one would be paid for and never seen.
+  lifecycle_rule {
+    condition {
+      age = 7
+    }
+    action {
+      type = "AbortIncompleteMultipartUpload"
     }
   }
 
