@@ -55,6 +55,30 @@ def query(client: bigquery.Client, sql: str, **config: Any) -> list[Any]:
     return list(client.query(sql, bigquery.QueryJobConfig(**config)).result(retry=None, job_retry=None))
 
 
+def partitioned(by: str) -> bigquery.Table:
+    table = bigquery.Table("shop.segments.new", [bigquery.SchemaField("period", "DATE")])
+    table.time_partitioning = bigquery.TimePartitioning(field=by)
+    return table
+
+
+def labelled(labels: dict[str, str]) -> bigquery.Table:
+    table = bigquery.Table("shop.segments.new")
+    table.labels = labels
+    return table
+
+
+def results_of_a_failed_query(client: bigquery.Client) -> Any:
+    with pytest.raises(exceptions.BadRequest):
+        client.query("SELECT rate FROM segments.scores", job_id="failed", job_retry=None).result(retry=None)
+    return client._connection.api_request("GET", "/projects/shop/queries/failed")
+
+
+def resume(client: bigquery.Client) -> None:
+    url = f"{client._connection.API_BASE_URL}/upload/bigquery/v2/projects/shop/jobs?uploadType=resumable&upload_id=none"
+    answer = client._http.put(url, data=b"x", headers={"Content-Range": "bytes 0-0/1"})
+    raise exceptions.from_http_response(answer)
+
+
 REFUSED: list[tuple[str, Callable[[bigquery.Client], Any], type[Exception], str]] = [
     (
         "a table of another project",
@@ -158,6 +182,49 @@ REFUSED: list[tuple[str, Callable[[bigquery.Client], Any], type[Exception], str]
         exceptions.InternalServerError,
         "10485760 or higher required",
     ),
+    (
+        "a table whose partitioning column is none",
+        lambda c: c.create_table(partitioned("day")),
+        exceptions.BadRequest,
+        "cannot be found in the schema",
+    ),
+    (
+        "a label that is none",
+        lambda c: c.create_table(labelled({"Team": "a"})),
+        exceptions.BadRequest,
+        "Invalid label Team=a",
+    ),
+    ("what nobody asks for here", lambda c: list(c.list_routines("segments")), exceptions.NotFound, "routines"),
+    ("what is no API", lambda c: c._connection.api_request("GET", "/discovery"), exceptions.NotFound, "Not found"),
+    ("a table id that is cut off", lambda c: load(c, "scores$2024"), exceptions.BadRequest, "Invalid table ID"),
+    (
+        "a table with rows that is to be empty",
+        lambda c: load(c, "plain", write_disposition="WRITE_EMPTY"),
+        exceptions.Conflict,
+        "Already Exists: Table",
+    ),
+    ("a CSV", lambda c: load(c, "plain", source_format="CSV"), exceptions.BadRequest, "Unsupported source format CSV"),
+    (
+        "a load of nothing",
+        lambda c: c.load_table_from_uri([], "shop.segments.plain").result(retry=None),
+        exceptions.BadRequest,
+        "at least one source URI",
+    ),
+    (
+        "a job of a kind it does not know",
+        lambda c: c.copy_table("shop.segments.plain", "shop.segments.copy").result(retry=None),
+        exceptions.BadRequest,
+        "exactly one job-specific configuration",
+    ),
+    ("SQL of old", lambda c: query(c, "SELECT 1", use_legacy_sql=True), exceptions.BadRequest, "Legacy SQL"),
+    (
+        "values that cannot be cast",
+        lambda c: query(c, "SELECT CAST('x' AS INT64)"),
+        exceptions.BadRequest,
+        "onversion",
+    ),
+    ("results of a query that failed", results_of_a_failed_query, exceptions.BadRequest, "Unrecognized"),
+    ("an upload that was never begun", resume, exceptions.NotFound, "No such upload"),
     ("a job that is not there", lambda c: c.get_job("nothing"), exceptions.NotFound, "Not found: Job"),
 ]
 
@@ -174,6 +241,33 @@ def test_what_the_service_refuses_is_refused_and_changes_nothing(
         ask(client)
     assert service.rows("segments.scores").equals(ROWS)
     assert service.fields("segments.scores") == {"period": "DATE", "score": "FLOAT"}
+    assert set(service.datasets["segments"]) == {"scores", "plain"}
+
+
+@pytest.mark.parametrize(
+    ("permission", "attempt"),
+    [
+        ("bigquery.datasets.get", lambda c: c.get_dataset("segments")),
+        ("bigquery.tables.list", lambda c: list(c.list_tables("segments"))),
+        ("bigquery.tables.create", lambda c: c.create_table(bigquery.Table("shop.segments.new"))),
+        ("bigquery.tables.get", lambda c: c.get_table("segments.scores")),
+        ("bigquery.tables.update", lambda c: c.update_table(c.get_table("segments.scores"), ["description"])),
+        ("bigquery.tables.delete", lambda c: c.delete_table("segments.plain")),
+        ("bigquery.tables.getData", lambda c: list(c.list_rows("segments.scores"))),
+        ("bigquery.tables.getData", lambda c: query(c, "SELECT score FROM segments.scores")),
+        ("bigquery.tables.updateData", lambda c: load(c, "scores$20240201")),
+        ("bigquery.jobs.create", lambda c: load(c, "scores$20240201")),
+        ("bigquery.jobs.create", lambda c: query(c, "SELECT 1")),
+        ("bigquery.jobs.get", lambda c: c.get_job("nothing")),
+    ],
+)
+def test_what_the_caller_may_not_do_is_refused(
+    service: FakeBigQuery, client: bigquery.Client, permission: str, attempt: Callable[[bigquery.Client], Any]
+) -> None:
+    service.denied.add(permission)
+    with pytest.raises(exceptions.Forbidden, match=f"Permission {permission} denied"):
+        attempt(client)
+    assert service.rows("segments.scores").equals(ROWS)
     assert set(service.datasets["segments"]) == {"scores", "plain"}
 
 

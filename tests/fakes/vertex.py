@@ -83,6 +83,7 @@ class FakeVertex(FakeService):
         self.models: dict[str, list[api.Model]] = {}
         self.evaluations: dict[str, list[api.ModelEvaluation]] = {}
         self.fail_operations = ""
+        self._n_changes = 0
         self._parent = f"projects/{project}/locations/{location}"
         self._page_size = page_size
         self._jobs: dict[str, _Job] = {}
@@ -357,7 +358,13 @@ class FakeVertex(FakeService):
         """An endpoint that is there already."""
         name = f"{self._parent}/endpoints/{number}"
         self.endpoints[number] = endpoint = api.Endpoint(name=name, display_name=number, **more)
+        self.touch(endpoint)
         return endpoint
+
+    def touch(self, endpoint: api.Endpoint) -> None:
+        """Give an endpoint another tag, as every change of it does."""
+        self._n_changes += 1
+        endpoint.etag = f"etag-{self._n_changes}"
 
     def _endpoint(self, number: str) -> api.Endpoint:
         if number not in self.endpoints:
@@ -391,6 +398,7 @@ class FakeVertex(FakeService):
         deployed.create_time = datetime.now(UTC)
         endpoint.deployed_models.append(deployed)
         endpoint.traffic_split = split or {**endpoint.traffic_split, new_id: 0 if endpoint.traffic_split else 100}
+        self.touch(endpoint)
         return self._operate("DeployModelResponse", api.DeployModelResponse(deployed_model=deployed))
 
     def _undeploy(self, request: Request, number: str) -> Answer:
@@ -406,6 +414,7 @@ class FakeVertex(FakeService):
         if kept:
             _check_split(split, {each.id for each in kept}, is_given=True)
         endpoint.deployed_models, endpoint.traffic_split = kept, split
+        self.touch(endpoint)
         return self._operate("UndeployModelResponse", api.UndeployModelResponse())
 
     def _patch_endpoint(self, request: Request, number: str) -> Answer:
@@ -417,6 +426,7 @@ class FakeVertex(FakeService):
             raise Refused(409, "ABORTED", "The etag does not match.")
         _check_split(dict(asked.traffic_split), {each.id for each in endpoint.deployed_models}, is_given=True)
         endpoint.traffic_split = dict(asked.traffic_split)
+        self.touch(endpoint)
         return _message(endpoint)
 
     # What lists and long operations share.

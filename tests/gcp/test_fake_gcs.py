@@ -177,6 +177,58 @@ def test_what_the_caller_may_not_do_is_refused(gcs, bucket, permission, attempt)
     attempt(bucket)
 
 
+def test_no_more_than_32_objects_are_composed(bucket):
+    bucket.blob("one").upload_from_string("1")
+    with pytest.raises(exceptions.BadRequest, match="between 1 and 32"):
+        bucket.blob("all").compose([bucket.blob("one")] * 33)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "error"),
+    [
+        ("GET", "/b/shop-data/o/x/acl", exceptions.NotFound),
+        ("GET", "/projects/shop/hmacKeys", exceptions.NotFound),
+        ("POST", "/b/shop-data/o/x", exceptions.MethodNotAllowed),
+    ],
+)
+def test_what_the_fake_does_not_know_is_refused(client, method, path, error):
+    with pytest.raises(error, match=r"Not Found|Not Allowed"):
+        client._connection.api_request(method=method, path=path)
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "content", "headers", "said"),
+    [
+        ("POST", "uploadType=carrier-pigeon", b"", {}, "Invalid upload type"),
+        (
+            "POST",
+            "uploadType=multipart",
+            b"--x--",
+            {"Content_Type": "multipart/related; boundary=x"},
+            "exactly two parts",
+        ),
+        (
+            "POST",
+            "uploadType=multipart",
+            b"--x\r\n\r\n{\r\n--x\r\n\r\nhello\r\n--x--",
+            {"Content_Type": "multipart/related; boundary=x"},
+            "not JSON",
+        ),
+        ("PUT", "uploadType=resumable&upload_id=none", b"", {}, "session not found"),
+    ],
+)
+def test_an_upload_that_is_not_in_order_is_refused(gcs, method, query, content, headers, said):
+    answer = ask(method, f"{gcs.url}/upload/storage/v1/b/shop-data/o?{query}", content, **headers)
+    assert answer.status_code in {400, 404}
+    assert said in answer.json()["error"]["message"]
+    assert gcs.names("shop-data") == []
+
+
+def test_a_chunk_that_does_not_say_where_it_belongs_is_refused(gcs):
+    sent = ask("PUT", begun(gcs), b"abc", Content_Range="3 bytes")
+    assert (sent.status_code, sent.json()["error"]["message"]) == (400, "Failed to parse Content-Range header.")
+
+
 # The client leaves an answer of 503 unread, and its connection to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_client_gets_over_a_service_that_is_away_for_a_moment(gcs, bucket):

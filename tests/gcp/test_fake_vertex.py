@@ -110,6 +110,24 @@ def test_a_quota_is_for_what_runs_at_once(jobs, vertex):
     jobs.create_custom_job(parent=PARENT, custom_job=job_with())
 
 
+def test_a_job_runs_as_an_account_that_the_caller_may_act_as(jobs, vertex):
+    job = job_with(spec={"service_account": "trainer@shop.iam.gserviceaccount.com"})
+    vertex.denied = {"iam.serviceAccounts.actAs"}
+    with pytest.raises(exceptions.Forbidden, match="act as service_account: trainer@shop"):
+        jobs.create_custom_job(parent=PARENT, custom_job=job)
+    vertex.denied = set()
+    jobs.create_custom_job(parent=PARENT, custom_job=job)
+
+
+def test_what_the_fake_does_not_know_is_refused(jobs):
+    with pytest.raises(exceptions.NotFound, match="was not found on this server"):
+        jobs.get_hyperparameter_tuning_job(name=f"{PARENT}/hyperparameterTuningJobs/1")
+    with pytest.raises(exceptions.NotFound, match="Operation not found"):
+        jobs.get_operation({"name": f"{PARENT}/operations/7"})
+    with pytest.raises(exceptions.BadRequest, match="Invalid page token"):
+        list(jobs.list_custom_jobs({"parent": PARENT, "page_token": "the next"}))
+
+
 def test_a_list_is_filtered_and_comes_in_pages():
     with (
         FakeVertex("shop", "europe-west1", page_size=2) as small,

@@ -250,6 +250,65 @@ endpoints = {{aiplatform = "{vertex.url}", storage = "{gcs.url}"}}
 
 
 @pytest.mark.parametrize(
+    ("permission", "attempt"),
+    [
+        ("models.upload", lambda models, one: models.register(*one)),
+        ("models.get", lambda models, one: models.register(*one)),
+        ("models.list", lambda models, one: models.register(*one)),
+        ("modelEvaluations.import", lambda models, one: models.register(*one)),
+        ("endpoints.get", lambda models, _: models.traffic()),
+        ("endpoints.update", lambda models, _: models.back()),
+        ("endpoints.undeploy", lambda models, _: models.back()),
+        ("models.update", lambda models, _: models.back()),
+    ],
+)
+@pytest.mark.usefixtures("endpoint")
+def test_the_fake_refuses_what_the_caller_may_not_do(models, vertex, tmp_path, permission, attempt):
+    for month in (2, 3):
+        models.canary(models.register(*release(tmp_path, month)))
+    another = release(tmp_path, 4)
+    if permission == "models.get":
+        # It is asked for only where no version has the release.
+        vertex.models["custseg-segmentation"].clear()
+    vertex.denied = {f"aiplatform.{permission}"}
+    with pytest.raises(RunFailedError, match=f"aiplatform.{permission}"):
+        attempt(models, another)
+    assert sum(models_traffic(vertex).values()) == 100
+
+
+def models_traffic(vertex):
+    return dict(vertex.endpoints["77"].traffic_split)
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_split_that_somebody_changed_meanwhile_is_left_as_they_made_it(models, vertex, tmp_path, monkeypatch):
+    one, two = (models.register(*release(tmp_path, month)) for month in (2, 3))
+    models.canary(one)
+    models.canary(two)
+    get = models._get_endpoint
+
+    def raced():
+        seen = get()
+        vertex.touch(vertex.endpoints["77"])
+        return seen
+
+    monkeypatch.setattr(models, "_get_endpoint", raced)
+    with pytest.raises(RunFailedError, match="etag does not match"):
+        models.full(two)
+    assert sorted(models_traffic(vertex).values()) == [10, 90]
+
+
+def test_the_fake_changes_nothing_of_an_endpoint_but_its_split(gcp, endpoint):
+    with (
+        vertex_client(api.EndpointServiceClient, gcp) as endpoints,
+        pytest.raises(exceptions.BadRequest, match="updateMask"),
+    ):
+        endpoints.update_endpoint(
+            endpoint={"name": endpoint.name, "display_name": "new"}, update_mask={"paths": ["display_name"]}
+        )
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"display_name": ""}, "display_name"),
