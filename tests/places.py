@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from custseg_assets.settings import Settings
 from custseg_assets.stores.bucket_tables import TablesInBucket
 from tests.fakes.gcs import FakeGcs
 
 URI = "gs://shop-data/home"
-
-
-def bucket_settings(gcs: FakeGcs, home: Path, **more: object) -> Settings:
-    """Of a home whose tables are in a bucket."""
-    storage = {"storage": {"uri": URI, "tables": True}, "endpoints": {"storage": gcs.url}}
-    return Settings.model_validate({"home": home, "gcp": storage, **more})
 
 
 def tables_on(gcs: FakeGcs, notes: Path) -> TablesInBucket:

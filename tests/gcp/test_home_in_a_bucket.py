@@ -23,7 +23,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bucket import BucketError
 from custseg_assets.remote import bucket_of, tables_of
 from custseg_assets.replay import Replay
-from custseg_assets.settings import Settings, SourceSettings, load_settings
+from custseg_assets.settings import GcpSettings, Settings, SourceSettings, load_settings
 from custseg_assets.stores import bucket_tables
 from custseg_assets.stores.tables import TableStore
 from tests.fakes.gcs import FakeGcs
@@ -242,6 +242,25 @@ def test_own_data_after_the_demo_start_in_an_empty_bucket_even_if_that_was_cut_o
     assert gcs.names("shop-data") == ["home/releases/CURRENT"]
     assert tables_of(settings).version_of(table.name) is None
     assert tables_of(settings).fingerprint_of(table.name, "2024-01-01") is None
+
+
+def test_own_data_after_a_demo_on_disk_may_begin_in_a_bucket(
+    config: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "generate_demo", lambda: generate_demo(n_customers=40, n_months=4))
+    settings = settings_of(tmp_path / "home", config)
+    disk = settings.model_copy(update={"source": SourceSettings(path="demo"), "gcp": GcpSettings()})
+    intake.Intake(disk, lambda _: None).take_in()
+    table = tables(settings.model.features)["clean_transactions"]
+    tables_of(disk).write(table, pl.DataFrame(schema=table.schema), {"2024-01-01": 1})
+    with pytest.raises(BadInputError, match="Use another home"):
+        tables_of(settings)
+    with_own = settings.model_copy(update={"source": SourceSettings(path=str(source))})
+    intake.Intake(with_own, lambda _: None).take_in()
+    assert not (tmp_path / "home" / "tables").exists()
+    assert tables_of(settings).version_of(table.name) is None
+    with pytest.raises(BadInputError, match="'gs://shop-data/home/tables', with which home"):
+        tables_of(disk)
 
 
 def refuse_deleting_after(gcs: FakeGcs, n_deleted: int) -> None:
