@@ -20,6 +20,7 @@ from custseg_assets.defs.resources import stores_of
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.event_log import held_open, open_instance
 from custseg_assets.planning import Stage
+from custseg_assets.run_workers import close_abandoned
 from custseg_assets.runner import Runner
 from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE, Settings
 from custseg_assets.stores.home import Home
@@ -124,10 +125,7 @@ class Engine:
         unfinished = dg.RunsFilter(
             statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={COMMAND_TAG: "run"}
         )
-        abandoned = []
-        for run in self.instance.get_runs(unfinished):
-            self.instance.report_run_failed(run, "The process that ran it ended before it did.")
-            abandoned.append(run.run_id)
+        abandoned = close_abandoned(self.instance, self.instance.get_runs(unfinished))
         if abandoned:
             stores_of(self._settings).registry.close_abandoned(abandoned)
 
@@ -186,6 +184,7 @@ def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[s
         with runner.home.locked():
             runner.take_in()
     prepare_instance(runner.home)
+    _close_unstarted(runner.home)
     environment = {**os.environ, "DAGSTER_HOME": str(runner.home.dagster), HOME_VARIABLE: str(settings.home)}
     environment[UI_PORT_VARIABLE] = str(port)
     environment["PYTHONWARNINGS"] = _UNHEARD
@@ -195,6 +194,16 @@ def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[s
     dagster = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
     # Dagster takes this process over, so that whoever stops it stops Dagster, and nothing stays behind.
     os.execve(sys.executable, [*dagster, "--module-name", CODE_LOCATION], environment)  # noqa: S606
+
+
+def _close_unstarted(home: Home) -> None:
+    """Close the runs that a daemon was starting when it was killed; the next one would wait for them for minutes.
+
+    A process that is on its way all the same does nothing when it finds its run closed.
+    """
+    with open_instance(home.dagster) as instance:
+        starting = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]))
+        close_abandoned(instance, [run for run in starting if COMMAND_TAG not in run.tags])
 
 
 def _require_free(port: int) -> None:

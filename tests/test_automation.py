@@ -24,6 +24,7 @@ from custseg_assets.domain import schemas
 from custseg_assets.planning import due_retrain
 from custseg_assets.provenance import Provenance
 from custseg_assets.replay import Replay
+from custseg_assets.run_workers import close_abandoned
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.alerts import AlertLog
@@ -121,6 +122,21 @@ def test_what_failed_twice_on_the_same_data_waits_for_a_person(
     said = asked(copy, "stale_partitions", instance)
     assert said.startswith("ingest 2024-05-01 failed 2 times, last in run ")
     assert said.endswith("launch the job ingest by hand.")
+
+
+def test_what_was_killed_however_often_is_asked_for_again(
+    copy: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    taken_in(copy, write_log(shop_log(5), tmp_path / "longer.csv"))
+    first = asked(copy, "stale_partitions", instance)
+    keys = [first.run_key]
+    for _ in range(3):
+        run = instance.create_run_for_job(
+            failing_job(), status=dg.DagsterRunStatus.STARTED, tags={**first.tags, "dagster/run_key": keys[-1]}
+        )
+        close_abandoned(instance, [run])
+        keys.append(asked(copy, "stale_partitions", instance).run_key)
+    assert len({*keys}) == 4  # Dagster starts nothing twice under one key
 
 
 def test_a_home_in_use_is_left_alone(copy: Path, instance: dg.DagsterInstance) -> None:

@@ -20,6 +20,7 @@ from custseg_assets.domain.periods import Cadence
 from custseg_assets.domain.schemas import RETRAIN_DECISION
 from custseg_assets.planning import TABLES_OF_JOB, Stage, due_publication, due_retrain, next_stage, state_of
 from custseg_assets.remote import bucket_of
+from custseg_assets.run_workers import ABANDONED_TAG
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.bucket_tables import in_words
 from custseg_assets.stores.prediction_log import waiting
@@ -40,6 +41,7 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _CLOSING = {"daily": "{minute} {hour} * * *", "weekly": "{minute} {hour} * * 1", "monthly": "{minute} {hour} 1 * *"}
 _LATEST = {"daily": timedelta(days=2), "weekly": timedelta(days=9), "monthly": timedelta(days=35)}
 
@@ -232,9 +234,12 @@ def run_request(stage: Stage, tags: Mapping[str, str], run_key: str | None = Non
 
 
 def _asked(instance: dg.DagsterInstance, stores: Stores, job: str, state: str, words: str) -> Answer:
-    """A run, unless as many as may be have failed on the very same state of the home."""
+    """A run, unless as many as may be have failed on the very same state of the home.
+
+    One that ended because its process was killed says nothing about the data.
+    """
     tried = instance.get_runs(dg.RunsFilter(job_name=job, tags={STATE_TAG: state}))
-    failed = [run for run in tried if run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)]
+    failed = [run for run in tried if run.status in _FAILED and ABANDONED_TAG not in run.tags]
     if len(failed) >= stores.settings.automation.max_attempts:
         return dg.SkipReason(
             f"{words} failed {len(failed)} times, last in run {failed[0].run_id}, and nothing has changed since. "

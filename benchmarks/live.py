@@ -1,0 +1,164 @@
+"""The real ``custseg ui`` on a home: started as a person starts it, looked at from outside, stopped and killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from custseg_assets.defs.automation import wall_clock
+from custseg_assets.defs.resources import Stores, stores_of
+from custseg_assets.planning import Stage, next_stage
+from custseg_assets.settings import load_settings
+
+_SECONDS_BETWEEN_LOOKS = 0.3
+_SECONDS_TO_STOP = 60.0
+
+
+class LiveHome:
+    """A home, and ``custseg ui`` on it.
+
+    Args:
+        home: the folder.
+        config: its ``custseg.toml``.
+        command: the custseg command.
+    """
+
+    def __init__(self, home: Path, config: Path, command: str) -> None:
+        self.home, self.config = home, config
+        self._command = shlex.split(command)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.log = home.with_name(f"{home.name}.log")
+
+    @property
+    def url(self) -> str:
+        """Of the pages."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def stores(self) -> Stores:
+        """The home's own, as the command sees them."""
+        return stores_of(load_settings(self.config, home=self.home, environment={}))
+
+    def start(self) -> None:
+        """Start it, in a process group of its own; it comes up in its own time."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._command, "ui", "--port", str(self.port), "--config", str(self.config)],
+                env={**os.environ, "CUSTSEG_HOME": str(self.home)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def is_running(self) -> bool:
+        """Whether it is."""
+        return self._process is not None and self._process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether the pages do."""
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            return bool(urllib.request.urlopen(f"{self.url}/server_info", timeout=10).status == 200)  # noqa: S310
+        return False
+
+    def kill_daemon(self) -> bool:
+        """Kill the daemon alone with a signal that cannot be caught, and wait until what started it has given up.
+
+        Returns:
+            Whether there was one yet; the rest is killed too where there was not.
+        """
+        daemon = next((pid for pid, words in self._processes() if "dagster._daemon" in words), None)
+        if daemon is None or self._process is None:
+            self.kill()
+            return False
+        os.kill(daemon, signal.SIGKILL)
+        self._process.wait(_SECONDS_TO_STOP)
+        return True
+
+    def kill(self) -> None:
+        """Kill the pages, the daemon, and every run they started, with a signal that cannot be caught."""
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(_SECONDS_TO_STOP)
+
+    def stop(self) -> None:
+        """Stop it as Ctrl-C does, and whatever then is still there."""
+        if self._process:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_SECONDS_TO_STOP)
+            self.kill()
+
+    def wait(self, is_done: Callable[[], bool], seconds: float) -> bool:
+        """Wait until something is so.
+
+        Args:
+            is_done: whether it is.
+            seconds: for how long at most.
+
+        Returns:
+            Whether it came to be so.
+        """
+        give_up = time.monotonic() + seconds
+        while not is_done():
+            if time.monotonic() > give_up or (self._process and self._process.poll() is not None):
+                return False
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return True
+
+    def runs(self, *statuses: dg.DagsterRunStatus) -> list[dg.DagsterRun]:
+        """The home's runs in Dagster's records, oldest first; all of them without a status."""
+        folder = self.home / "dagster"
+        if not folder.exists():
+            return []
+        with dg.DagsterInstance.from_config(str(folder)) as instance:
+            return instance.get_runs(dg.RunsFilter(statuses=list(statuses)))[::-1]
+
+    def due(self) -> Stage | str | None:
+        """What there is left to do, ``None`` where everything is up to date and nothing is going on."""
+        if unfinished := self.runs(*UNFINISHED):
+            return f"{unfinished[0].job_name} {unfinished[0].status.value}"
+        stores = self.stores
+        if stores.landing_zone.waiting(time.time(), 0).files:
+            return "landing"
+        keys = stores.provenance.period_keys
+        closed = [key for key in stores.provenance.snapshot_keys if stores.provenance.window(key).as_of <= wall_clock()]
+        return next_stage(stores.provenance, keys[-1], closed[-1] if closed else "") if keys else "nothing taken in"
+
+    def _processes(self) -> Iterator[tuple[int, str]]:
+        """Process id and command line of everything in the group."""
+        if self._process is None:
+            return
+        listed = subprocess.run(["ps", "-A", "-o", "pgid=,pid=,args="], check=True, capture_output=True, text=True)  # noqa: S607
+        for line in listed.stdout.splitlines():
+            group, pid, words = line.split(maxsplit=2)
+            if int(group) == self._process.pid:
+                yield int(pid), words
+
+
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def free_port() -> int:
+    """One that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
