@@ -30,7 +30,7 @@ LANDING = "landing"
 """Stands for the source of a home that has none but its landing folder."""
 BIGQUERY = "bq://"
 STAGE_MARKER = "stage.json"
-_DEMO_VERSION = 1
+_DEMO_VERSION = 2
 """Raise it when the generator makes other lines for the same seed."""
 _BY_PERIOD = ("raw_transactions", "clean_transactions", "rejected_transactions")
 

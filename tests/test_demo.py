@@ -21,6 +21,7 @@ from custseg_assets.domain.features import (
 )
 from custseg_assets.domain.model import measure_reference
 from custseg_assets.domain.periods import snapshot_keys, window_of
+from custseg_assets.domain.quality import reject_share_outliers
 from custseg_assets.domain.schemas import RAW_TRANSACTIONS
 
 RULES = CleaningRules(1, ("Next Day Carriage", "High Resolution Image"), "C")
@@ -151,6 +152,26 @@ def test_leavers_order_nothing_from_the_change_on_and_others_do(shop):
     assert len(shop.truth.leavers) > 1_000
 
 
+def test_subscribers_come_in_the_month_of_the_change_and_order_every_week(shop):
+    subscribers = [customer for customer, kind in shop.truth.archetypes.items() if kind == "subscriber"]
+    orders = shop.clean.filter(pl.col("customer_id").is_in(subscribers), ~pl.col("is_cancellation"))
+    first = orders.group_by("customer_id").agg(pl.col("invoiced_at").min())["invoiced_at"]
+    assert first.min() >= datetime(2024, 11, 1)
+    in_december = (
+        orders.filter(pl.col("period") == "2024-12-01").group_by("customer_id").agg(pl.col("invoice_id").n_unique())
+    )
+    assert len(subscribers) == pytest.approx(400, abs=40)
+    assert 4 <= in_december["invoice_id"].mean() <= 6  # December is busy
+
+
+def test_the_change_does_not_look_like_broken_data(shop):
+    """Were it as busy over the counter as before, the share of rejected lines would jump, and nothing be trained."""
+    shares = shop.reasons.drop_nulls("period").group_by("period").agg(pl.col("reason").is_not_null().mean())
+    found = reject_share_outliers(dict(shares.iter_rows()))
+    assert found.is_judged
+    assert found.outliers == {}
+
+
 def test_prices_rise_by_a_quarter_at_the_change(shop):
     change = datetime.combine(shop.truth.change_months[0], datetime.min.time())
     orders = shop.clean.filter(~pl.col("is_cancellation")).with_columns(is_late=pl.col("invoiced_at") >= change)
@@ -158,8 +179,10 @@ def test_prices_rise_by_a_quarter_at_the_change(shop):
         pl.col("unit_price").n_unique(), price=pl.col("unit_price").min()
     )
     assert (prices["unit_price"] == 1).all()
-    early, late = (prices.filter(is_late=flag).sort("product_id")["price"] for flag in (False, True))
-    assert (late / early).median() == pytest.approx(1.25, abs=0.01)
+    early, late = (prices.filter(is_late=flag) for flag in (False, True))
+    both = early.join(late, on="product_id", suffix="_late")
+    assert len(both) > 290
+    assert (both["price_late"] / both["price"]).median() == pytest.approx(1.25, abs=0.01)
 
 
 def test_a_product_in_fashion_sells_more_to_its_taste_than_before_or_after(shop):
