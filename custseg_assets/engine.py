@@ -115,7 +115,7 @@ class Engine:
         succeeded = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS])
         return bool(self.instance.get_runs(succeeded, limit=1))
 
-    def record(self, asset: str, key: str, metadata: Mapping[str, str]) -> None:
+    def record(self, asset: str, key: str, metadata: Mapping[str, Any]) -> None:
         """Note in an asset's history that a person changed a partition."""
         event = dg.AssetMaterialization(asset, description="A person decided.", metadata=metadata, partition=key)
         self.instance.report_runless_asset_event(event)

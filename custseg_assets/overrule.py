@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from custseg_assets.defs.assets.origin import origin_of
+from custseg_assets.defs.resources import stores_of
 from custseg_assets.domain.schemas import PROMOTION_DECISION
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.remote import bucket_of
@@ -116,7 +118,10 @@ def _overrule(runner: Runner, key: str, decision: str, word: Word) -> None:
     if made_from is None:
         raise RunFailedError(f"promotion_decision of {key} is not up to date; run 'custseg run' first")
     runner.tables.write(PROMOTION_DECISION, pl.DataFrame([changed], schema=PROMOTION_DECISION.schema), {key: made_from})
-    runner.engine.record(PROMOTION_DECISION.name, key, {"decision": decision, "decided_by": word.by, "why": word.why})
+    said = {"decision": decision, "decided_by": word.by, "why": word.why}
+    origin = origin_of(stores_of(runner.settings), changed)
+    runner.engine.record(PROMOTION_DECISION.name, key, {**said, "origin": origin})
+    _registry(runner).note(row["model_version"], {**said, "replaces": origin["replaces"] or "none"})
 
 
 def _release_of(runner: Runner, model_version: str) -> str | None:

@@ -194,6 +194,11 @@ def test_a_person_puts_a_challenger_in_force_and_takes_it_back(copy: Path) -> No
         row = stores(copy).tables.read(schemas.PROMOTION_DECISION, ["2024-04-01"]).row(0, named=True)
         assert (row["decision"], row["decided_by"]) == ("PROMOTE", "Ada")
         assert json.loads(row["reasons"])[0] == "I want it"
+        assert decided_in_registry(copy) == {"decision": "PROMOTE", "decided_by": "Ada", "replaces": first}
+        origin = newest_metadata(copy, "promotion_decision")["origin"].value
+        assert (origin["model"], origin["decided_by"], origin["replaces"]) == (version, "Ada", first)
+        assert list(origin["data_versions"]["clean_transactions"]) == SNAPSHOTS[1:]
+        assert origin["settings"]["model"]["k_range"] == [3, 4]
     assert served(copy).model_version == version
     assert champion_in_registry(copy) == version
     back = custseg(copy, "rollback", "--by", "Ada", "--why", "worse after all", config=QUICK)
@@ -357,6 +362,22 @@ def champion_in_registry(home: Path) -> str:
     registry = stores(home).registry
     version = registry.client().get_model_version_by_alias(registry.registered_model, "champion")
     return str(version.tags["custseg.model_version"])
+
+
+def decided_in_registry(home: Path) -> dict[str, str]:
+    """What MLflow's run of the champion says was decided about it, by whom, and what it replaced."""
+    registry = stores(home).registry
+    version = registry.client().get_model_version_by_alias(registry.registered_model, "champion")
+    tags = registry.client().get_run(version.run_id).data.tags
+    return {name: tags[name] for name in ("decision", "decided_by", "replaces")}
+
+
+def newest_metadata(home: Path, asset: str) -> Any:
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return event.asset_materialization.metadata
 
 
 def taken_in(home: Path, source: Path) -> Provenance:

@@ -155,6 +155,20 @@ class ModelRegistry:
             raise LookupError(f"model {model_version} is not registered as {self.registered_model}")
         client.set_registered_model_alias(self.registered_model, CHAMPION, version)
 
+    def note(self, model_version: str, tags: Mapping[str, str]) -> None:
+        """Write on the run that trained a model what was decided about it later.
+
+        Args:
+            model_version: of a registered model.
+            tags: by name; earlier ones of that name are replaced.
+        """
+        client = self.client()
+        version = self._find(client, model_version)
+        if version is not None:
+            run_id = str(client.get_model_version(self.registered_model, version).run_id)
+            for name, value in tags.items():
+                client.set_tag(run_id, name, value)
+
     def close_abandoned(self, dagster_run_ids: list[str]) -> None:
         """Mark MLflow runs as killed whose Dagster run has died."""
         if self._database is not None and not self._database.exists():

@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
 from custseg_assets.defs.assets.judging import judged
+from custseg_assets.defs.assets.origin import origin_of
 from custseg_assets.defs.assets.publishing import bullets, picture, publish, spec_of, table_preview
-from custseg_assets.defs.assets.soundness import unsound_in_window
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores, TrainingRun
 from custseg_assets.domain import clustering, training
@@ -27,7 +26,6 @@ from custseg_assets.domain.schemas import (
     scaled_features_table,
 )
 from custseg_assets.errors import RunFailedError
-from custseg_assets.expectations.suites import groups_for
 from custseg_assets.launching import TrainingLauncher, candidates_in, training_folder
 from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import Settings
@@ -152,7 +150,7 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
                 stores.registry.promote(stores.tables.read(SEGMENTATION_MODEL, [key])["model_version"].item())
         rows = pl.concat([_decision_row(stores, *one) for one in decided])
         _, newest, comparison = decided[-1]
-        origin = _origin(stores, rows.row(-1, named=True))
+        origin = origin_of(stores, rows.row(-1, named=True))
         mlflow.end("FINISHED", decision=newest.decision, decided_by=GATE, replaces=origin["replaces"] or "none")
         shown = {
             "decision": newest.decision,
@@ -164,31 +162,6 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
         return publish(context, stores, PROMOTION_DECISION, [(context.partition_keys, rows)], metadata=shown)
 
     return [model_candidates, segmentation_model, promotion_decision]
-
-
-def _origin(stores: Stores, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a model comes from: rows, code, settings, checks, who decided about it, and what it replaces."""
-    key, settings = row["period"], stores.settings
-    read = ("clean_transactions", "customer_features", "scaled_features", "model_candidates")
-    keys = {"clean_transactions": stores.provenance.window(key).keys}
-    return {
-        "model": row["model_version"],
-        "decision": row["decision"],
-        "decided_by": row["decided_by"],
-        "replaces": row["champion_before"],
-        "files": [delivery.name for delivery in stores.provenance.current],
-        "data_versions": {
-            name: {one: f"{stores.tables.fingerprint_of(name, one) or 0:x}" for one in keys.get(name, (key,))}
-            for name in read
-        },
-        "code": code_revision(),
-        "settings": settings.model.model_dump(mode="json"),
-        # A blocking check that fails ends the run, so these held; the warnings are what the gate looks at itself.
-        "checks_held": {
-            name: [group.name for group in groups_for(name, settings) if group.is_blocking] for name in read[:3]
-        },
-        "warnings": dict(unsound_in_window(stores, key)),
-    }
 
 
 def _retrained(
