@@ -22,7 +22,7 @@ from custseg_assets.domain.periods import Window, keys_between, snapshot_keys, w
 from custseg_assets.domain.presets import PRESETS
 from custseg_assets.domain.retraining import of_quarter
 from custseg_assets.errors import RunFailedError
-from custseg_assets.gcp.costs import training_cost
+from custseg_assets.remote import training_cost
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore, period_content
 from custseg_assets.stores.tables import TableStore, fingerprint
@@ -197,7 +197,7 @@ class Provenance:
 
     def _is_affordable(self, key: str) -> bool:
         """Whether money stands against no training; only where it does, a decision depends on prices and budgets."""
-        cost = training_cost(self._settings.gcp.training)
+        cost = training_cost(self._settings)
         return cost is None or cost.allows(len(of_quarter(key, self.trainings_before(key))))
 
     def is_retrained(self, key: str) -> bool:

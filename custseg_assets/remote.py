@@ -1,4 +1,4 @@
-"""The home's parts that may be on Cloud Storage; Google's libraries are imported only where a bucket is configured."""
+"""What of a home may be elsewhere: its tables, its bucket, its trainer; ``gcp`` is imported only where configured."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from custseg_assets.stores.home import Home
 from custseg_assets.stores.tables import TableStore
 
 if TYPE_CHECKING:
+    from custseg_assets.domain.retraining import TrainingCost
     from custseg_assets.gcp.bucket import Bucket
 
 
@@ -55,3 +56,12 @@ def bucket_at(settings: Settings, uri: str) -> Bucket:
     from custseg_assets.gcp.clients import storage_client
 
     return Bucket(storage_client(settings.gcp), uri)
+
+
+def training_cost(settings: Settings) -> TrainingCost | None:
+    """What the retrain decision reckons with; ``None`` where nothing is trained on Vertex AI."""
+    if settings.gcp.training.image is None:
+        return None
+    from custseg_assets.gcp.costs import training_cost
+
+    return training_cost(settings.gcp.training)

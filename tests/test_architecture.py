@@ -74,7 +74,7 @@ def test_without_a_project_nothing_of_google_is_imported(tmp_path: Path) -> None
     """A laptop has the locks of pipeline and service, which tests/test_project_files.py keeps free of Google."""
     modules = ["custseg_assets.runner", "custseg_assets.engine", "custseg_assets.definitions", "custseg_serving.app"]
     environment = {"CUSTSEG_HOME": str(tmp_path / "home")}
-    assert brought_in(modules, GOOGLE | {"custseg_assets.gcp.defs", "custseg_assets.gcp.bucket"}, environment) == {}
+    assert brought_in(modules, GOOGLE | {"custseg_assets.gcp"}, environment) == {}
 
 
 def test_with_a_project_the_graph_is_made_without_importing_google(tmp_path: Path) -> None:

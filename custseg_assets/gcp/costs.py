@@ -41,10 +41,8 @@ def highest_cost(training: GcpTrainingSettings) -> float:
     return per_hour * training.timeout_minutes / 60
 
 
-def training_cost(training: GcpTrainingSettings) -> TrainingCost | None:
-    """What the retrain decision reckons with; ``None`` where nothing is trained on Vertex AI."""
-    if training.image is None:
-        return None
+def training_cost(training: GcpTrainingSettings) -> TrainingCost:
+    """What the retrain decision reckons with."""
     try:
         return TrainingCost(highest_cost(training), training.max_cost_per_quarter)
     except BadInputError:

@@ -38,8 +38,8 @@ from custseg_assets.domain.schemas import (
     scaled_features_table,
 )
 from custseg_assets.domain.training import matrix_of
-from custseg_assets.gcp.costs import training_cost
 from custseg_assets.pictures.monitoring import distribution_change, drift_over_time
+from custseg_assets.remote import training_cost
 from custseg_assets.settings import Settings
 
 MAX_CHANGES_SHOWN = 4
@@ -129,7 +129,7 @@ def _decided(stores: Stores, key: str, reports: pl.DataFrame) -> pl.DataFrame:
         trainings=provenance.trainings,
         unsound=unsound,
         rules=stores.settings.retrain.rules(),
-        cost=training_cost(stores.settings.gcp.training),
+        cost=training_cost(stores.settings),
     )
     fields = {
         **asdict(verdict),

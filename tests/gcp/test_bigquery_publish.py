@@ -11,9 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 import polars as pl
 import pytest
 
-pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not installed here; `make test-gcp` runs this")
-pytest.importorskip("sqlglot", reason="the fake of BigQuery needs sqlglot and duckdb")
-
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import PREDICTION_LOG, Column, Table
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError

@@ -9,10 +9,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-
-pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not installed here; `make test-gcp` runs this")
-pytest.importorskip("sqlglot", reason="the fake of BigQuery needs sqlglot and duckdb")
-
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery

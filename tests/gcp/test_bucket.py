@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 from flask import Flask
-
-pytest.importorskip("google.cloud.storage", reason="the gcp extra is not installed here; `make test-gcp` runs this")
-
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 

@@ -11,9 +11,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-pytest.importorskip("google.cloud.bigquery", reason="the gcp extra is not installed here; `make test-gcp` runs this")
-pytest.importorskip("sqlglot", reason="the fake of BigQuery needs sqlglot and duckdb")
-
 from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError, table_name
 from custseg_assets.gcp.bigquery_source import accept_table
