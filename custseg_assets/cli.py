@@ -146,8 +146,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _ui(arguments: argparse.Namespace) -> int:
     from custseg_assets import report
-    from custseg_assets.engine import serve_ui
     from custseg_assets.settings import load_settings
+    from custseg_assets.ui import serve_ui
 
     return serve_ui(load_settings(arguments.config), arguments.config, arguments.port, report.say)
 
