@@ -145,6 +145,15 @@ def test_a_broader_role_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert grants() != GRANTED
 
 
+def test_only_what_passed_to_jobs_and_back_is_deleted_with_time() -> None:
+    """The models' files lie in the same bucket, and a version that is deployed again needs them."""
+    from custseg_assets.settings import GcpSettings
+
+    [rule] = resources()["google_storage_bucket.jobs"]["lifecycle_rule"]
+    [condition] = rule["condition"]
+    assert condition["matches_prefix"] == [f"{GcpSettings().prefix}/jobs/"]
+
+
 def test_every_reference_leads_somewhere() -> None:
     known = set(resources()) | {f"var.{name}" for block in blocks("variable") for name in block}
     known |= {f"local.{name}" for block in blocks("locals") for name in block}

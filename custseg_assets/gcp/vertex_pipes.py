@@ -133,7 +133,8 @@ class PipesVertexAIClient(dg.PipesClient):
         bucket_client: client of Cloud Storage.
         project: whose jobs they are.
         location: region of the jobs.
-        bucket: that context and messages pass through; whom the job runs as needs to read and write in it, too.
+        bucket: that context and messages pass through; whom the job runs as needs to read and write in it, too, and
+            Dagster's own channels ask for ``storage.buckets.get`` besides.
         prefix: before the name of every object there.
         patience: how jobs are waited for.
         sleep: waits; for tests.
@@ -596,8 +597,8 @@ def explain_call(error: Exception, doing: str, job: VertexJob | None = None) -> 
     if isinstance(error, exceptions.Forbidden):
         account = f" and roles/iam.serviceAccountUser on {job.service_account}" if job and job.service_account else ""
         todo = (
-            f"Give the account that Dagster runs as roles/aiplatform.user{account}, and roles/storage.objectUser and "
-            "storage.buckets.get on the bucket."
+            f"Give the account that Dagster runs as roles/aiplatform.user{account}, and roles/storage.objectUser on "
+            "the bucket."
         )
         return VertexJobError(f"{doing}: not allowed ({said})", todo)
     if isinstance(error, exceptions.Unauthorized | GoogleAuthError) and not isinstance(error, TransportError):

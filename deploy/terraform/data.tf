@@ -49,9 +49,11 @@ resource "google_storage_bucket" "jobs" {
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
 
+  # Not the models' files: a version that is deployed again needs them.
   lifecycle_rule {
     condition {
-      age = 14
+      age            = 14
+      matches_prefix = ["custseg/jobs/"]
     }
     action {
       type = "Delete"
