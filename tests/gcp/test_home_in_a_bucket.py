@@ -214,7 +214,7 @@ def test_a_new_home_does_not_begin_on_the_tables_of_another(
     assert intake.Intake(settings, lambda _: None).take_in() == "2024-04-01"
 
 
-@pytest.mark.parametrize("n_deleted", [0, 3, None])
+@pytest.mark.parametrize("n_deleted", [0, 1, 3, None])
 def test_own_data_after_the_demo_start_in_an_empty_bucket_even_if_that_was_cut_off(
     gcs: FakeGcs, config: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_deleted: int | None
 ) -> None:
