@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 from deltalake import DeltaTable
 
@@ -37,6 +38,7 @@ N_TWICE, N_CORRECTED = 10, 5
 _TABLES = ("raw_transactions", "clean_transactions", "rejected_transactions", "customer_features")
 _NAMES_FILES = ("source_file", "source_row", "model_card")
 _SECONDS_FOR_A_BATCH = 1200.0
+_BEING_RUN = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
 _LIVE_CONFIG = """
 [landing]
 settle_seconds = 1
@@ -206,11 +208,11 @@ def _arrive_at_daemon(
 
 
 def _kill(live: LiveHome, rng: random.Random, *, is_alone: bool) -> str:
-    """Kill once some run is going on, and a moment later; a third of the times, whatever is going on."""
-    has_to_run = rng.random() < 2 / 3
-    begun = time.monotonic()
-    live.wait(lambda: not has_to_run or bool(live.runs(*UNFINISHED)), _SECONDS_FOR_A_BATCH)
-    time.sleep(rng.uniform(0, 5) if has_to_run else rng.uniform(1, 25))
+    """Kill a moment after some run has been started; a quarter of the times, whatever is going on."""
+    begun, has_to_run = time.monotonic(), rng.random() < 3 / 4
+    live.wait(live.answers, _SECONDS_FOR_A_BATCH)
+    live.wait(lambda: not has_to_run or bool(live.runs(*_BEING_RUN)) or live.due() is None, _SECONDS_FOR_A_BATCH)
+    time.sleep(rng.uniform(0, 8))
     going_on = [f"{run.job_name} {run.status.value}" for run in live.runs(*UNFINISHED)]
     was_alone = is_alone and live.kill_daemon()
     if not was_alone:

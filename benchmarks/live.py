@@ -18,7 +18,8 @@ import dagster as dg
 
 from custseg_assets.defs.automation import wall_clock
 from custseg_assets.defs.resources import Stores, stores_of
-from custseg_assets.planning import Stage, next_stage
+from custseg_assets.domain.schemas import RETRAIN_DECISION
+from custseg_assets.planning import Stage, due_retrain, next_stage
 from custseg_assets.settings import load_settings
 
 _SECONDS_BETWEEN_LOOKS = 0.3
@@ -133,9 +134,13 @@ class LiveHome:
         stores = self.stores
         if stores.landing_zone.waiting(time.time(), 0).files:
             return "landing"
-        keys = stores.provenance.period_keys
-        closed = [key for key in stores.provenance.snapshot_keys if stores.provenance.window(key).as_of <= wall_clock()]
-        return next_stage(stores.provenance, keys[-1], closed[-1] if closed else "") if keys else "nothing taken in"
+        provenance, decisions = stores.provenance, stores.tables.read(RETRAIN_DECISION)
+        if not provenance.period_keys:
+            return "nothing taken in"
+        closed = [key for key in provenance.snapshot_keys if provenance.window(key).as_of <= wall_clock()]
+        stage = next_stage(provenance, provenance.period_keys[-1], closed[-1] if closed else "")
+        retrain = due_retrain(provenance, decisions.row(-1, named=True)) if decisions.height else None
+        return stage or (retrain if isinstance(retrain, Stage) else None)
 
     def _processes(self) -> Iterator[tuple[int, str]]:
         """Process id and command line of everything in the group."""

@@ -21,7 +21,7 @@ ABANDONED_TAG = "custseg/abandoned"
 _SECONDS_WITHOUT_LOCK = 5.0
 """Longer than a run needs from its start to its first step, and from its last step to its end."""
 _SECONDS_BETWEEN_LOOKS = 0.2
-_GONE = "The process that ran it ended before it did."
+_GONE = "the process that ran it ended before it did"
 
 
 class HomeRunLauncher(DefaultRunLauncher):

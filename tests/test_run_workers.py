@@ -91,4 +91,4 @@ def test_a_closed_run_says_why_it_ended(instance: dg.DagsterInstance) -> None:
     assert close_abandoned(instance, [run]) == [run.run_id]
     [failure] = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
     assert failure.dagster_event is not None
-    assert failure.dagster_event.message == "The process that ran it ended before it did."
+    assert failure.dagster_event.message == "the process that ran it ended before it did"
