@@ -59,12 +59,12 @@ def rollback(runner: Runner, word: Word) -> str:
             )
         (_, before), (key, now) = champions[-2:]
         _overrule(runner, key, ROLLED_BACK, word)
+        _registry(runner).promote(before)
         release = _release_of(runner, before)
         if release:
             releases.point_to(runner.home.releases, release)
             if bucket := bucket_of(runner.settings):
                 bucket.push_release(runner.home.releases, release)
-        _registry(runner).promote(before)
         last = runner.provenance.released_key()
         runner.follow(last, last)
     served = f"release {release} was put back, then remade" if release else "no release of it was kept; one was made"

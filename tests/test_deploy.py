@@ -189,6 +189,17 @@ def test_the_pipelines_settings_are_ones_that_custseg_takes(tmp_path: Path) -> N
     assert gcp.storage.tables
 
 
+def test_the_settings_that_the_documentation_shows_are_ones_that_custseg_takes(tmp_path: Path) -> None:
+    shown = re.search(r"```toml\n(.*?)```", (REPOSITORY / "docs" / "gcp.md").read_text(), re.DOTALL)
+    assert shown
+    path = tmp_path / "custseg.toml"
+    path.write_text(shown[1].replace('"…"', '"abc"'))
+    gcp = load_settings(path, environment={}).gcp
+    assert gcp.training.image
+    assert gcp.serving.endpoint
+    assert gcp.bigquery.dataset
+
+
 def test_what_the_template_of_the_machine_needs_is_what_it_is_given() -> None:
     template = (FOLDER / "cloud-init.yaml").read_text()
     machine = resources()["google_compute_instance.pipeline"]["metadata"]
