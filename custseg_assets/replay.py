@@ -26,6 +26,7 @@ from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import shift, start_of
 from custseg_assets.engine import Engine
 from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.pictures.look import unseen
 from custseg_assets.settings import (
     CleaningSettings,
     GcpSettings,
@@ -73,7 +74,8 @@ class Replay:
     Args:
         stores: of the home whose data are played.
         home: folder of the home it is played in; new.
-        is_kept: whether the home stays, and Dagster's history has to be in it; in memory it costs half the time.
+        is_kept: whether the home stays, and Dagster's history, pictures and pages have to be in it; without them it
+            costs half the time.
     """
 
     def __init__(self, stores: Stores, home: Path, *, is_kept: bool) -> None:
@@ -116,15 +118,15 @@ class Replay:
                     f"snapshot {key}", f"one of {', '.join(source.snapshot_keys)}", "Name one with --from or --to."
                 )
         self._stores.home.make()
-        instance = None if self._is_kept else dg.DagsterInstance.ephemeral()
-        self._engine = Engine(self._settings, self._stores.home, lambda _: None, instance)
         periods = [key for key in source.period_keys if source.window(first).keys[0] <= key <= last]
-        for key in periods:
-            started = _cpu_seconds()
-            self._drop(key)
-            runs = [*self._sensors(), *(self._close(key) if key >= first else ())]
-            if key >= first:
-                yield replace(self._moment(key), runs=tuple(runs), cpu_seconds=_cpu_seconds() - started)
+        with contextlib.nullcontext() if self._is_kept else dg.DagsterInstance.ephemeral() as instance:
+            self._engine = Engine(self._settings, self._stores.home, lambda _: None, instance)
+            for key in periods:
+                started = _cpu_seconds()
+                self._drop(key)
+                runs = [*self._sensors(), *(self._close(key) if key >= first else ())]
+                if key >= first:
+                    yield replace(self._moment(key), runs=tuple(runs), cpu_seconds=_cpu_seconds() - started)
 
     def _drop(self, key: str) -> None:
         """Put a period's lines into the landing zone at its end."""
@@ -175,7 +177,9 @@ class Replay:
         kind, _, name = asked_by.partition(" ")
         tagged = request.with_replaced_attrs(tags={**request.tags, f"dagster/{kind}_name": name})
         words = f"{request.job_name} {request.partition_key or request.tags.get('custseg/periods', '')}".strip()
-        self._engine.launch(definitions, tagged, words)
+        # A home that is gone at the end, with its history in memory, has nobody who looks at it.
+        with contextlib.nullcontext() if self._is_kept else unseen():
+            self._engine.launch(definitions, tagged, words)
         return f"{words} ({asked_by})"
 
     def _loaded(self) -> dg.Definitions:

@@ -14,14 +14,17 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from polars.testing import assert_frame_equal
 from pydantic import SecretStr
 
+from benchmarks.kill_test import partitions
 from custseg_assets.definitions import build_defs
 from custseg_assets.defs.automation import World
 from custseg_assets.defs.resources import Stores, stores_of
 from custseg_assets.domain import schemas
-from custseg_assets.planning import due_retrain
+from custseg_assets.expectations import data_docs
+from custseg_assets.planning import TABLES_OF_JOB, due_retrain
 from custseg_assets.provenance import Provenance
 from custseg_assets.replay import Replay
 from custseg_assets.run_workers import close_abandoned
@@ -276,15 +279,15 @@ def test_a_failed_run_leaves_an_alert_that_says_where_to_look(copy: Path, instan
 
 
 @pytest.fixture(scope="module")
-def replayed(filled: Path) -> tuple[Outcome, Outcome, Path]:
-    """Two replays of the same home, the second one kept."""
-    kept = filled.with_name("kept")
-    first = custseg(filled, "replay", config=QUICK)
-    return first, custseg(filled, "replay", "--keep", kept, config=QUICK), kept
+def replayed(filled: Path) -> tuple[Outcome, Outcome, Path, Path]:
+    """Two replays of the same home, and the homes they were played in."""
+    kept, kept_again = filled.with_name("kept"), filled.with_name("kept_again")
+    first = custseg(filled, "replay", "--keep", kept, config=QUICK)
+    return first, custseg(filled, "replay", "--keep", kept_again, config=QUICK), kept, kept_again
 
 
 def test_every_run_of_a_replay_is_started_by_a_sensor_or_the_schedule(replayed: Any) -> None:
-    first, _, _ = replayed
+    first, *_ = replayed
     assert first.status == 0, first.err
     runs = {line[:10]: line[12:].split(", ") for line in first.out.splitlines() if " (sensor " in line}
     assert list(runs) == SNAPSHOTS
@@ -303,12 +306,35 @@ def test_every_run_of_a_replay_is_started_by_a_sensor_or_the_schedule(replayed: 
 
 
 def test_a_second_replay_is_the_same(replayed: Any) -> None:
-    first, second, _ = replayed
+    first, second, kept, kept_again = replayed
     assert without_seconds(first) == without_seconds(second)
+    tables = sorted(folder.name for folder in (kept / "tables").iterdir())
+    assert set(TABLES_OF_JOB["snapshot"]) <= set(tables)
+    for name in tables:
+        left, right = partitions(kept / "tables" / name), partitions(kept_again / "tables" / name)
+        assert list(left) == list(right), name
+        assert [key for key, rows in left.items() if not rows.equals(right[key])] == [], name
+
+
+def test_a_replay_that_is_not_kept_goes_the_same_way_without_drawing_what_nobody_sees(
+    replayed: Any, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, kept, _ = replayed
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was drawn")
+
+    monkeypatch.setattr(FigureCanvasAgg, "draw", refuse)
+    monkeypatch.setattr(data_docs, "write_page", refuse)
+    alone = custseg(filled, "replay", "--to", SNAPSHOTS[0], config=QUICK)
+    assert alone.status == 0, alone.err
+    assert without_seconds(alone)[:2] == without_seconds(first)[:2]
+    assert "data:image/png;base64,iVBOR" in newest_metadata(kept, "drift_report")["over_time"].value
+    assert (kept / "data_docs" / "index.html").exists()
 
 
 def test_a_replay_makes_the_tables_that_a_run_makes(replayed: Any, filled: Path) -> None:
-    _, _, kept = replayed
+    _, _, kept, _ = replayed
     played, ran = stores(kept), stores(filled)
     for table in (
         schemas.CUSTOMER_FEATURES,

@@ -1,0 +1,146 @@
+"""Drop the demo's months into a home under the real ``custseg ui``, and see it retrain and promote by itself.
+
+usage: python -m benchmarks.unattended --command .venv/bin/custseg [--customers N] [--picture timeline.png]
+
+The demo is written out as a shop would export it, a csv file for each month. The first months are there
+when ``custseg ui`` starts; each later one is dropped when nothing is left to do about those before. Nobody does
+anything else: every run is started by a sensor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+from playwright.sync_api import sync_playwright
+
+from benchmarks.live import LiveHome
+from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
+from custseg_assets.domain.presets import ONLINE_RETAIL
+from custseg_assets.domain.schemas import DRIFT_REPORT, PROMOTION_DECISION, RETRAIN_DECISION
+from custseg_assets.replay import as_delivered
+from custseg_assets.stores import releases
+
+CONFIG = """
+[source]
+preset = "online_retail"
+[landing]
+settle_seconds = 1
+[automation]
+interval_seconds = 5
+"""
+"""What a shop with such an export would write; the two intervals only so that nobody has to wait for half a minute."""
+_SECONDS_FOR_A_MONTH = 900.0
+_JOBS_SHOWN = ("take_in", "ingest", "snapshot", "retrain", "segment")
+
+
+def monthly_files(seed: int, n_customers: int) -> Mapping[str, pl.DataFrame]:
+    """A demo shop's log as the csv files it would export, by first day of the month.
+
+    Args:
+        seed: of the shop.
+        n_customers: customers with an id.
+    """
+    headers = {name: names[0] for name, names in ONLINE_RETAIL.columns.items()}
+    log = generate_demo(seed, n_customers)
+    # A line whose date cannot be read stands between two that can.
+    month = log["invoiced_at"].dt.strftime("%Y-%m-01").forward_fill()
+    parts = log.with_columns(month=month).partition_by("month", as_dict=True, include_key=False, maintain_order=True)
+    return {str(key): as_delivered(lines, [*headers]).rename(headers) for (key,), lines in parts.items()}
+
+
+def drop(lines: pl.DataFrame, landing: Path, key: str) -> None:
+    """Drop a month's file, under a name that is not taken in until it is whole."""
+    landing.mkdir(parents=True, exist_ok=True)
+    unfinished = landing / f"{key}.csv.part"
+    lines.write_csv(unfinished, datetime_format="%Y-%m-%d %H:%M:%S")
+    unfinished.rename(landing / f"{key}.csv")
+
+
+def started_by(run: dg.DagsterRun) -> str:
+    """Who asked for a run: a sensor, the schedule, or nobody that is known."""
+    kinds = {"dagster/sensor_name": "sensor", "dagster/schedule_name": "schedule"}
+    return next((f"{kind} {run.tags[tag]}" for tag, kind in kinds.items() if tag in run.tags), "unknown")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demonstration; 0 where a later model than the first is served at its end."""
+    arguments = _arguments(argv)
+    files = monthly_files(DEFAULT_SEED, arguments.customers)
+    with tempfile.TemporaryDirectory(prefix="unattended-") as folder:
+        home, config = Path(folder) / "home", Path(folder) / "custseg.toml"
+        config.write_text(CONFIG, encoding="utf-8")
+        live = LiveHome(home, config, arguments.command)
+        try:
+            for number, (key, lines) in enumerate(files.items(), 1):
+                drop(lines, home / "landing", key)
+                if number == arguments.first:
+                    live.start()
+                if number >= arguments.first:
+                    print(_month(live, key), flush=True)
+            for run in live.runs():
+                span = run.tags.get("custseg/periods") or run.tags.get("dagster/partition") or ""
+                print(f"  {run.status.value} {run.job_name} {span} ({started_by(run)})")
+            if arguments.picture:
+                picture_of_the_timeline(live.url, arguments.picture)
+        finally:
+            live.stop()
+        champions = live.stores.provenance.champions
+    return int(len(champions) < 2)
+
+
+def _month(live: LiveHome, key: str) -> str:
+    """Wait until everything is done about a month, and say what came of it."""
+    begun = time.monotonic()
+    # The landing sensor has to see the file first, so being up to date at once would be the month before's.
+    live.wait(lambda: key in live.stores.provenance.period_keys and live.due() is None, _SECONDS_FOR_A_MONTH)
+    stores = live.stores
+    rows = {table: stores.tables.read(table, [key]) for table in (DRIFT_REPORT, RETRAIN_DECISION, PROMOTION_DECISION)}
+    drift, retrain, gate = (str(rows[table][name][0]) if len(rows[table]) else "–" for table, name in _SHOWN)
+    served = releases.current(stores.home.releases)
+    model = releases.read_manifest(stores.home.releases, served).model_version if served else "none"
+    return f"{key}  {drift:<16} {retrain:<8} {gate:<8} serves {model}  {time.monotonic() - begun:.0f} s"
+
+
+_SHOWN = ((DRIFT_REPORT, "verdict"), (RETRAIN_DECISION, "decision"), (PROMOTION_DECISION, "decision"))
+
+
+def picture_of_the_timeline(url: str, path: Path) -> None:
+    """Take a picture of Dagster's timeline of the last hour.
+
+    Args:
+        url: of the pages.
+        path: of the picture.
+    """
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--headless", "--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1400, "height": 510}, color_scheme="light")
+        page.goto(f"{url}/overview/activity/timeline")
+        for job in _JOBS_SHOWN:
+            page.get_by_text(job, exact=True).first.wait_for(timeout=120_000)
+        page.get_by_text("1hr", exact=True).click()
+        page.get_by_text("Refreshing data").wait_for(state="hidden", timeout=120_000)
+        page.screenshot(path=path)
+        browser.close()
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Let the demo's months arrive under custseg ui, and watch.")
+    parser.add_argument("--command", required=True, help="the custseg command")
+    parser.add_argument("--customers", type=int, default=5_000)
+    parser.add_argument("--first", type=int, default=6, help="months that are there when custseg ui starts")
+    parser.add_argument("--picture", type=Path, help="where to put a picture of Dagster's timeline")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
