@@ -43,6 +43,13 @@ def test_writing_replaces_only_the_named_partitions(store):
     assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [11, 33]
 
 
+def test_what_another_process_wrote_is_seen_at_the_next_look(store, tmp_path):
+    store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 11, "2011-02-01": 22})
+    assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [11, 22]
+    TableStore(tmp_path / "tables").write(TABLE, rows(("2011-01-01", 3)), {"2011-01-01": 33})
+    assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [33, 22]
+
+
 def test_a_partition_without_rows_is_written_too(store):
     store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
     store.write(TABLE, rows(), {"2011-01-01": 2, "2011-02-01": 3})

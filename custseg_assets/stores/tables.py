@@ -46,6 +46,7 @@ class TableStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._opened: dict[str, DeltaTable] = {}
+        self._fingerprints: dict[str, tuple[int, dict[str, int | None]]] = {}
 
     # What differs where the tables are somewhere else.
 
@@ -200,7 +201,16 @@ class TableStore:
     def fingerprint_of(self, name: str, key: str) -> int | None:
         """What a partition was made from; ``None`` where it has not been written."""
         opened = self._open(name)
-        return (opened.transaction_version(key) or None) if opened else None
+        if opened is None:
+            return None
+        version, known = self._fingerprints.get(name, (-1, {}))
+        if version != opened.version():
+            # Asked for hundreds of times between two commits, and each time looked for among all of them.
+            known = {}
+            self._fingerprints[name] = opened.version(), known
+        if key not in known:
+            known[key] = opened.transaction_version(key) or None
+        return known[key]
 
     def version_of(self, name: str) -> int | None:
         """The table's Delta version, which counts its commits; ``None`` where there is no table."""
