@@ -104,7 +104,7 @@ class Provenance:
         Raises:
             RunFailedError: there is none.
         """
-        assigned = self._tables.keys(schemas.SEGMENT_ASSIGNMENTS)
+        assigned = list(self._tables.sizes(schemas.SEGMENT_ASSIGNMENTS))
         if not assigned:
             raise RunFailedError("there is nothing to release: no snapshot has been assigned to segments yet")
         return assigned[-1]
@@ -138,8 +138,8 @@ class Provenance:
     @cached_property
     def champions(self) -> tuple[tuple[str, str], ...]:
         """Snapshot key and model version of every promotion, oldest first."""
-        decisions = self._tables.scan(schemas.PROMOTION_DECISION).filter(pl.col("decision") == "PROMOTE")
-        return tuple(decisions.select("period", "model_version").sort("period").collect().iter_rows())
+        decisions = self._tables.whole(schemas.PROMOTION_DECISION).filter(pl.col("decision") == "PROMOTE")
+        return tuple(decisions.select("period", "model_version").iter_rows())
 
     def champion_at(self, key: str) -> tuple[str, str] | None:
         """Where the model in force at a snapshot was trained, and its version; ``None`` before the first promotion."""
@@ -150,8 +150,8 @@ class Provenance:
         champion = self.champion_at(key)
         if champion is None:
             return None
-        table = self._tables.read(schemas.SEGMENTATION_MODEL, [champion[0]])
-        return model_from_json(table["model_json"].item())
+        models = self._tables.whole(schemas.SEGMENTATION_MODEL).filter(pl.col("period") == champion[0])
+        return model_from_json(models["model_json"].item())
 
     def champion_before(self, key: str) -> tuple[str, str] | None:
         """The same, for the model that was in force when a snapshot came: none for the first model's own snapshot."""
@@ -173,7 +173,7 @@ class Provenance:
         """
         if self.champion_before(key) is None:
             return None
-        models = self._tables.read(schemas.SEGMENTATION_MODEL)["model_json"]
+        models = self._tables.whole(schemas.SEGMENTATION_MODEL)["model_json"]
         return replace(self.model_before(key), n_segment_ids=max(model_from_json(one).n_segment_ids for one in models))
 
     @cached_property
@@ -183,8 +183,8 @@ class Provenance:
         A decision without a challenger is a REJECT, no k was eligible, or the record that nothing was trained.
         """
         is_trained = pl.col("model_version").is_not_null() | (pl.col("decision") == "REJECT")
-        decisions = self._tables.scan(schemas.PROMOTION_DECISION).filter(is_trained).sort("period")
-        return dict(decisions.select("period", "champion_before").collect().iter_rows())
+        decisions = self._tables.whole(schemas.PROMOTION_DECISION).filter(is_trained)
+        return dict(decisions.select("period", "champion_before").iter_rows())
 
     @property
     def trainings(self) -> tuple[str, ...]:

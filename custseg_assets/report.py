@@ -102,7 +102,7 @@ def _state_of(settings: Settings, tables: TableStore) -> dict[str, Any]:
 
 
 def _height(tables: TableStore, table: schemas.Table) -> int:
-    return int(tables.scan(table).select(pl.len()).collect().item())
+    return sum(tables.sizes(table).values())
 
 
 def _counts(rows: pl.LazyFrame, column: str) -> dict[str, int]:

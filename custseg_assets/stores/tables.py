@@ -46,6 +46,7 @@ class TableStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._opened: dict[str, DeltaTable] = {}
+        self._whole: dict[str, tuple[tuple[DeltaTable | None, int | None], pl.DataFrame]] = {}
         self._fingerprints: dict[str, tuple[int, dict[str, int | None]]] = {}
 
     # What differs where the tables are somewhere else.
@@ -148,12 +149,12 @@ class TableStore:
             opened.vacuum(dry_run=False)
 
     def sizes(self, table: Table) -> dict[str, int]:
-        """How many rows each partition has, oldest first; from Delta's log alone, no data are read."""
+        """How many rows each partition that has rows has, oldest first; from Delta's log alone, no data are read."""
         opened = self._open(table.name)
         if opened is None:
             return {}
         counted = self._files(opened).group_by("period").agg(pl.col("num_records").sum()).sort("period")
-        return dict(counted.iter_rows())
+        return {key: n_rows for key, n_rows in counted.iter_rows() if n_rows}
 
     @staticmethod
     def _files(opened: DeltaTable) -> pl.DataFrame:
@@ -187,16 +188,13 @@ class TableStore:
         with self.explained():
             return self.scan(table, keys).collect().sort("period", *table.sort_by, maintain_order=True)
 
-    def keys(self, table: Table) -> list[str]:
-        """The partitions that have rows, oldest first."""
-        with self.explained():
-            return self.scan(table).select(pl.col("period").unique().sort()).collect()["period"].to_list()
-
-    def row_counts(self, table: Table) -> dict[str, int]:
-        """How many rows each partition that has rows has, oldest first."""
-        with self.explained():
-            counts = self.scan(table).group_by("period").agg(pl.len()).collect().sort("period")
-        return dict(counts.iter_rows())
+    def whole(self, table: Table) -> pl.DataFrame:
+        """All rows of a small table in its one order, read again only when the table has changed."""
+        opened = self._open(table.name)
+        state = (opened, opened.version() if opened else None)
+        if table.name not in self._whole or self._whole[table.name][0] != state:
+            self._whole[table.name] = state, self.read(table)
+        return self._whole[table.name][1]
 
     def fingerprint_of(self, name: str, key: str) -> int | None:
         """What a partition was made from; ``None`` where it has not been written."""

@@ -11,7 +11,7 @@ from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, REJECTED_TRANSACTI
 
 def reject_shares_of(stores: Stores) -> dict[str, float]:
     """Rejected lines / raw lines of every period taken in so far."""
-    return reject_shares(stores.tables.row_counts(REJECTED_TRANSACTIONS), stores.tables.row_counts(CLEAN_TRANSACTIONS))
+    return reject_shares(stores.tables.sizes(REJECTED_TRANSACTIONS), stores.tables.sizes(CLEAN_TRANSACTIONS))
 
 
 def unsound_in_window(stores: Stores, key: str) -> Mapping[str, str]:
