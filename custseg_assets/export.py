@@ -35,7 +35,7 @@ def export_table(settings: Settings, name: str, key: str | None, out: Path) -> i
         raise BadInputError(
             f"--out {out}", f"a name that ends in {' or '.join(_SUFFIXES)}", "Choose one of the formats."
         )
-    keys = store.keys(table)
+    keys = list(store.sizes(table))
     if key is not None and key not in keys and store.fingerprint_of(name, key) is None:
         raise BadInputError(
             f"partition {key} of {name}", f"one of {', '.join(keys)}", "Name one of those, or leave it out for all."
