@@ -26,7 +26,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _CONDITIONS = re.compile(r"if(?P<source>Source)?(?P<kind>Generation|Metageneration)(?P<not>Not)?Match")
 _RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)")
 _CHUNK_RANGE = re.compile(r"bytes (?:(?P<first>\d+)-(?P<last>\d+)|\*)/(?P<total>\d+|\*)")
-_JSON_PATH = re.compile(r"/(upload/|download/)?storage/v1/b/")
+_JSON_PATH = re.compile(r"/(upload/|download/)?storage/v1/")
 _CHUNK_UNIT = 256 << 10
 _LONGEST_NAME = 1024
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
@@ -120,6 +120,8 @@ class FakeGcs(FakeService):
         for root in ("/download/storage/v1/b/", "/storage/v1/b/"):
             if path.startswith(root):
                 return self._object_request(request, _names(path.removeprefix(root)))
+        if _JSON_PATH.match(path):
+            raise Refused(404, "notFound", "Not Found")
         return self._xml.answer(request)
 
     def error_body(self, refusal: Refused, request: Request) -> Answer:

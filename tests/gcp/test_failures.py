@@ -21,6 +21,7 @@ from custseg_assets.gcp.bucket import Bucket
 from custseg_assets.gcp.clients import storage_client
 from custseg_assets.settings import load_settings
 from custseg_assets.stores import releases
+from custseg_assets.stores.home import Home
 from tests.fakes.bigquery import FakeBigQuery
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.vertex import FakeVertex, Image, State
@@ -268,6 +269,8 @@ def test_a_daemon_that_is_killed_leaves_a_job_that_the_next_run_follows(cloud: C
         pages.launch("retrain", KEY, ops={"model_candidates": {"config": {"retrain": True}}})
         wait(lambda: [job.state for job in cloud.vertex.jobs] == [State.JOB_STATE_RUNNING])
         os.killpg(process.pid, signal.SIGKILL)
+    # The others of the group go in their own time.
+    wait(lambda: not Home(cloud.home).is_locked())
     assert cloud.in_force() == before
     outcome = cloud.retrain()
     assert outcome.status == 0, outcome.err
