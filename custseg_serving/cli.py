@@ -150,13 +150,10 @@ def _serve(settings: ServingSettings, given: argparse.Namespace) -> int:
             "keys, or an address that only this machine can reach",
             "Make one with `custseg-serving keys create NAME`, or leave --host out.",
         )
-    from custseg_serving.follower import connect
     from custseg_serving.logs import log_as_json
     from custseg_serving.server import Server
 
     log_as_json(is_verbose=given.verbose)
-    if settings.artifact:
-        connect(settings.artifact).fetch_artifact(settings.releases)
     Server(settings).serve()
     return 0
 

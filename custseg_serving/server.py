@@ -63,14 +63,22 @@ class Server(BaseApplication):  # type: ignore[misc]
         )
 
     def serve(self) -> None:
-        """Serve until told to stop; then every request that has begun is answered."""
+        """Serve until told to stop; then every request that has begun is answered.
+
+        Raises:
+            CustsegError: the release that the container is to serve cannot be had.
+        """
         self._folder = Path(tempfile.mkdtemp(prefix="custseg-serving-"))
+        # Before prometheus_client is imported anywhere, for that is when it looks.
         os.environ[METRICS_FOLDER] = str(self._folder)
         # Imported here and not in load, so that the workers share its memory and start at once.
         import custseg_serving.app  # noqa: F401
+        from custseg_serving.follower import connect
 
         master = os.getpid()
         try:
+            if self.settings.artifact:
+                connect(self.settings.artifact).fetch_artifact(self.settings.releases)
             self.run()
         finally:
             if os.getpid() == master:
