@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -49,6 +49,9 @@ SECURITY_HEADERS = (
         ),
     ),
 )
+_NOT_CACHED = ("Cache-Control", "no-store")
+_OWN_HEADERS = (("Content-Type", JSON), *SECURITY_HEADERS, _NOT_CACHED)
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 class Gateway:
@@ -69,36 +72,44 @@ class Gateway:
         offered = environ.get("HTTP_X_REQUEST_ID", "")
         request_id = offered if _GOOD_REQUEST_ID.fullmatch(offered) else f"{self._prefix}-{next(self._numbers):x}"
         environ[REQUEST_ID], environ[STARTED] = request_id, started
+        view = self._own_view(environ)
+        if view is None:
+            body, status = self._from_flask(environ, start_response)
+        else:
+            body, status = self._answered(view, environ, start_response)
+        self._record(environ, status, time.perf_counter() - started)
+        return body
+
+    def _record(self, environ: Environ, status: int, seconds: float) -> None:
+        method, route = environ["REQUEST_METHOD"], environ.get(ROUTE, "unmatched")
+        self._service.metrics.observe(route, status, seconds)
+        self._service.access_log.put(
+            Access(
+                at=time.time(),
+                request_id=environ[REQUEST_ID],
+                method=method if method in _KNOWN_METHODS else "OTHER",
+                route=route,
+                status=status,
+                seconds=seconds,
+                key_id=environ.get(KEY_ID),
+            )
+        )
+
+    def _from_flask(self, environ: Environ, start_response: StartResponse) -> tuple[Iterable[bytes], int]:
         status_of_answer = 500
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             nonlocal status_of_answer
             status_of_answer = int(status[:3])
             has_cache_rule = any(name == "Cache-Control" for name, _ in headers)
-            caching = () if has_cache_rule else (("Cache-Control", "no-store"),)
-            headers = [*headers, *SECURITY_HEADERS, *caching, ("X-Request-ID", request_id)]
+            caching = () if has_cache_rule else (_NOT_CACHED,)
+            headers = [*headers, *SECURITY_HEADERS, *caching, ("X-Request-ID", environ[REQUEST_ID])]
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
-        answer = self._own_answer(environ)
-        body = self._flask(environ, start) if answer is None else self._answered(answer, environ, start)
-        seconds = time.perf_counter() - started
-        method = environ["REQUEST_METHOD"]
-        route = environ.get(ROUTE, "unmatched")
-        self._service.metrics.observe(route, status_of_answer, seconds)
-        self._service.access_log.put(
-            Access(
-                at=time.time(),
-                request_id=request_id,
-                method=method if method in _KNOWN_METHODS else "OTHER",
-                route=route,
-                status=status_of_answer,
-                seconds=seconds,
-                key_id=environ.get(KEY_ID),
-            )
-        )
-        return body
+        body = self._flask(environ, start)
+        return body, status_of_answer
 
-    def _own_answer(self, environ: Environ) -> Callable[[Environ], bytes] | None:
+    def _own_view(self, environ: Environ) -> Callable[[Environ], bytes] | None:
         """What answers a request here; ``None`` where Flask does."""
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
         if method == "GET" and path.startswith(_PREFIX) and path.endswith(_SUFFIX) and len(path) > _SHORTEST_LOOKUP:
@@ -115,19 +126,21 @@ class Gateway:
         is_json = environ.get("CONTENT_TYPE", "").lower() == JSON
         return is_json and length.isdecimal() and int(length) <= self._service.settings.max_body_bytes
 
-    def _answered(self, answer: Callable[[Environ], bytes], environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        more: dict[str, str] = {}
+    def _answered(
+        self, view: Callable[[Environ], bytes], environ: Environ, start_response: StartResponse
+    ) -> tuple[Iterable[bytes], int]:
+        more: Mapping[str, str] = {}
         try:
-            body, status = answer(environ), 200
+            body, status = view(environ), 200
         except ApiError as error:
             body, status, more = error.body(), error.status, error.headers
         except Exception:
             # Flask turns a fault of its views into the one shape of error; nothing outside does that for this layer.
             log.exception("request %s failed", environ[REQUEST_ID])
             body, status = internal_error().body(), 500
-        headers = [("Content-Type", JSON), ("Content-Length", str(len(body))), *more.items()]
-        start(f"{status} {HTTPStatus(status).phrase}", headers)
-        return [body]
+        of_answer = (("Content-Length", str(len(body))), ("X-Request-ID", environ[REQUEST_ID]))
+        start_response(_STATUS_LINES[status], [*_OWN_HEADERS, *of_answer, *more.items()])
+        return (body,), status
 
     def _look_up(self, environ: Environ) -> bytes:
         # WSGI hands over the path's bytes as Latin-1; bytes that are no UTF-8 are no customer's id.

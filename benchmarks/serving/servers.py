@@ -34,8 +34,19 @@ class Running:
         """Memory of each worker that is its own, in MiB; pages of the release are the system's, and can be dropped."""
         return [_private_kib(pid) / 1024 for pid in self._workers()]
 
+    def connections_of_workers(self) -> list[int]:
+        """How many connections each worker holds, the socket it listens on not counted."""
+        return [sum(_is_socket(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()) - 1 for pid in self._workers()]
+
     def _workers(self) -> list[str]:
         return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+
+
+def _is_socket(descriptor: Path) -> bool:
+    try:
+        return str(descriptor.readlink()).startswith("socket:")
+    except FileNotFoundError:
+        return False  # closed meanwhile
 
 
 def _private_kib(pid: str) -> int:
