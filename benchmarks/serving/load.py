@@ -4,9 +4,9 @@ usage: python benchmarks/serving/load.py [--customers N] [--seconds S] [--rounds
 
 Needs wrk. Bare route and service take turns, so that a noisy machine is noisy for both; ratios are of the medians.
 
-Workers race for new connections, of either server alike, and now and then one of two gets all or nearly all of the 16:
-the other core then has nothing to do and the rate falls to a third. That says nothing about an answer's cost, so a
-round in which a worker got fewer than a quarter is broken off and taken again.
+Workers race for new connections, of either server alike. Now and then one of two gets all 16, the other core has
+nothing to do, and the rate falls to a third; less uneven shares cost less. That says nothing about an answer's cost, so
+a round in which a worker got fewer than a quarter is broken off and taken again.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def measure(server: Running, port: int, script: str, seconds: int, variables: di
         time.sleep(SECONDS_TO_CONNECT)
         if min(server.connections_of_workers()) >= FEWEST_CONNECTIONS:
             said = running.communicate()[0]
+            if running.returncode:
+                raise subprocess.CalledProcessError(running.returncode, command)
             return _reading(said, server.cpu_seconds_of_workers() - before)
         running.terminate()
         running.communicate()

@@ -94,7 +94,7 @@ def explained(doing: str) -> Iterator[None]:
     try:
         yield
     except exceptions.GoogleAPICallError as error:
-        raise BigQueryError(f"{doing}: {_message(error)} {_todo(error)}") from None
+        raise BigQueryError(f"{doing}: {_message(error)} {_advice(error)}") from None
     except exceptions.RetryError as error:
         raise BigQueryError(f"{doing}: {error.cause or error}. {_UNREACHABLE}") from None
     except RequestException as error:
@@ -105,7 +105,7 @@ def explained(doing: str) -> Iterator[None]:
 
 _UNREACHABLE = "BigQuery cannot be reached; nothing was changed, run it again later."
 _CREDENTIALS = "Log in with `gcloud auth application-default login`, or run it as a service account."
-_TODO = {
+_ADVICE = {
     "accessDenied": "Grant the account the role that docs/gcp.md names for this.",
     "notFound": "Correct the name, or make it; see docs/gcp.md.",
     "quotaExceeded": "Wait until the quota is renewed, or ask for more of it; nothing was changed.",
@@ -125,5 +125,5 @@ def _message(error: exceptions.GoogleAPICallError) -> str:
     return text if text.endswith((".", "!")) else f"{text}."
 
 
-def _todo(error: exceptions.GoogleAPICallError) -> str:
-    return _TODO.get(reason_of(error), "Nothing was changed.")
+def _advice(error: exceptions.GoogleAPICallError) -> str:
+    return _ADVICE.get(reason_of(error), "Nothing was changed.")
