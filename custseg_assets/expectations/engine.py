@@ -7,11 +7,13 @@ NumPy arrays, text as categories, which it handles many times faster than text i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, zip_longest
 from pathlib import Path
+from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -35,6 +37,7 @@ from custseg_assets.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.validator.validation_graph import ExpectationValidationGraph
 
 MAX_EXAMPLES = 5
 MAX_VALUES_SHOWN = 3
@@ -130,16 +133,15 @@ def validate(
     every = {f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules)}
     known = {*frame.columns, STAYED_IN, *(_BOUNDS if "period" in frame.columns else ())}
     about_rows = {key: rule for key, rule in every.items() if rule.columns and known.issuperset(rule.columns)}
-    results: list[ExpectationValidationResult] = []
+    results: dict[str, ExpectationValidationResult] = {}
     if frame.height and about_rows:
-        results += _run(_needed(frame, about_rows, settings.snapshots.cadence), table, about_rows)
-    results += _run(frame.clear(), table, {key: rule for key, rule in every.items() if not rule.columns})
-    by_key = {_key_of(result): result for result in results}
-    checked = tuple(_group_result(group, frame, known, by_key) for group in groups)
+        results |= _run(_needed(frame, about_rows, settings.snapshots.cadence), table, about_rows)
+    results |= _run(frame.clear(), table, {key: rule for key, rule in every.items() if not rule.columns})
+    checked = tuple(_group_result(group, frame, known, results) for group in groups)
     if data_docs_dir is not None:
         from custseg_assets.expectations.data_docs import write_page
 
-        write_page(data_docs_dir, table, frame, results)
+        write_page(data_docs_dir, table, frame, list(results.values()))
     return checked
 
 
@@ -184,36 +186,78 @@ def _by_period(instants: Mapping[str, datetime]) -> pl.Expr:
     return pl.col("period").replace_strict(instants, default=None, return_dtype=pl.Datetime("us"))
 
 
-def _run(frame: pl.DataFrame, table: str, rules: Mapping[str, Rule]) -> list[ExpectationValidationResult]:
+def _run(frame: pl.DataFrame, table: str, rules: Mapping[str, Rule]) -> dict[str, ExpectationValidationResult]:
     """Validate; the broken rows are asked for where there are some, as asking for them costs as much as the verdict."""
-    telemetry.switch_off()
-    from great_expectations.validator.validator import Validator
-
-    # A validator on its own: a data context writes its whole configuration anew for every frame it is shown.
-    validator = Validator(_execution_engine()(batch_data_dict={table: _to_pandas(frame)}))
-    validator.metrics_calculator.show_progress_bars = False
-
-    def validated(keys: Sequence[str], **form: Any) -> dict[str, ExpectationValidationResult]:
-        made = [_class_of(rules[key].expectation)(**rules[key].kwargs, meta={"rule": key}) for key in keys]
-        wanted = {"result_format": "BASIC", "partial_unexpected_count": MAX_EXAMPLES, **form}
-        results = validator.graph_validate([one.configuration for one in made], {"result_format": wanted})
-        return {_key_of(result): result for result in results}
-
-    results = validated(list(rules))
-    broken = [key for key in rules if results[key].result.get("unexpected_count")]
+    engine = _execution_engine()(batch_data_dict={table: _to_pandas(frame)})
+    results = _suite_of(tuple(rules.items()), with_rows=False).validate(engine)
+    broken = tuple((key, rule) for key, rule in rules.items() if results[key].result.get("unexpected_count"))
     # The frame of the broken rows carries their positions; the values alone would not say which rows they are in.
-    return list((results | (validated(broken, include_unexpected_rows=True) if broken else {})).values())
+    return results | _suite_of(broken, with_rows=True).validate(engine) if broken else results
 
 
-def _key_of(result: ExpectationValidationResult) -> str:
-    return str(result.expectation_config and result.expectation_config.meta["rule"])
+@dataclass(frozen=True)
+class _Suite:
+    """Rules as Great Expectations computes them, on one frame after the other.
+
+    Its own validator works out anew for every frame which metrics a rule needs, and which metrics those need, which
+    takes longer than computing them.
+    """
+
+    expectations: Mapping[str, Any]
+    graphs: Mapping[str, ExpectationValidationGraph]
+    form: Mapping[str, Any]
+
+    def validate(self, engine: Any) -> dict[str, ExpectationValidationResult]:
+        """One result per rule; of a rule that could not be looked at, why."""
+        from great_expectations.validator.validation_graph import ValidationGraph
+
+        edges = [edge for graph in self.graphs.values() for edge in graph.graph.edges]
+        metrics, aborted = ValidationGraph(engine, edges).resolve(deepcopy(self.form), show_progress_bars=False)
+        return {key: self._result(key, metrics, aborted, engine) for key in self.expectations}
+
+    def _result(self, key: str, metrics: Any, aborted: Any, engine: Any) -> ExpectationValidationResult:
+        from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+        from great_expectations.validator.exception_info import ExceptionInfo
+
+        expectation = self.expectations[key]
+        failed = self.graphs[key].get_exception_info(aborted)
+        if not failed:
+            try:
+                return expectation.metrics_validate(metrics, deepcopy(self.form), execution_engine=engine)
+            except Exception as error:  # of whatever kind: a rule that cannot be looked at does not hold
+                failed = ExceptionInfo(format_exc(), str(error))
+        return ExpectationValidationResult(
+            success=False, exception_info=failed, expectation_config=expectation.configuration
+        )
+
+
+@lru_cache(maxsize=64)
+def _suite_of(rules: tuple[tuple[str, Rule], ...], *, with_rows: bool) -> _Suite:
+    """The rules by their keys, and whether their results are to hold the rows that break them."""
+    telemetry.switch_off()
+    from great_expectations.validator.metrics_calculator import MetricsCalculator
+    from great_expectations.validator.validation_graph import ExpectationValidationGraph
+
+    wanted = {"result_format": "BASIC", "partial_unexpected_count": MAX_EXAMPLES, "include_unexpected_rows": with_rows}
+    form = {"result_format": wanted}
+    engine = _execution_engine()()
+    calculator = MetricsCalculator(engine)
+    expectations = {key: _class_of(rule.expectation)(**rule.kwargs, meta={"rule": key}) for key, rule in rules}
+    graphs = {}
+    for key, expectation in expectations.items():
+        needed = expectation.get_validation_dependencies(engine, deepcopy(form)).get_metric_configurations()
+        graphs[key] = ExpectationValidationGraph(
+            expectation.configuration, calculator.build_metric_dependency_graph(needed, form)
+        )
+    return _Suite(expectations, graphs, form)
 
 
 @cache
 def _class_of(name: str) -> Any:
-    """An expectation like Great Expectations' of that name, but working out its configuration once.
+    """An expectation like Great Expectations' of that name, but working out its configuration and its metrics once.
 
-    That one does so 70 times in a validation, which takes longer than looking at the rows of a snapshot.
+    That one works out its configuration 70 times in a validation, which takes longer than looking at the rows of a
+    snapshot.
     """
     import great_expectations.expectations as gxe
     from great_expectations.compatibility.pydantic import PrivateAttr
@@ -225,7 +269,19 @@ def _class_of(name: str) -> Any:
             self._configuration = original.configuration.fget(self)
         return self._configuration
 
-    added = {"configuration": property(configuration), "_configuration": PrivateAttr(None), "__module__": __name__}
+    def get_validation_dependencies(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # The same every time: an expectation belongs to one suite, which has one form of results.
+        if self._dependencies is None:
+            self._dependencies = original.get_validation_dependencies(self, *args, **kwargs)
+        return self._dependencies
+
+    added = {
+        "configuration": property(configuration),
+        "get_validation_dependencies": get_validation_dependencies,
+        "_configuration": PrivateAttr(None),
+        "_dependencies": PrivateAttr(None),
+        "__module__": __name__,
+    }
     return type(original)(f"Fixed{name}", (original,), added)
 
 

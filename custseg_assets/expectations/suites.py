@@ -7,7 +7,7 @@ holds, as it stands beside "passed" most of the time, and then what goes wrong w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -62,7 +62,7 @@ class Rule:
 
     words: str
     expectation: str
-    kwargs: Mapping[str, Any]
+    kwargs: Mapping[str, Any] = field(hash=False)
     columns: tuple[str, ...]
 
 

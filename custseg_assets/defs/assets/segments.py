@@ -159,7 +159,8 @@ class _PeriodsInMemory:
 
     def of(self, keys: tuple[str, ...]) -> pl.DataFrame:
         kept = {key: self._periods[key] for key in keys if key in self._periods}
-        columns = ["customer_id", "product_id", "description", "invoiced_at", "is_cancellation"]
+        ids = pl.col("customer_id", "product_id").cast(pl.Categorical)
+        columns = [ids, "description", "invoiced_at", "is_cancellation"]
         for key in keys:
             if key not in kept:
                 kept[key] = self._stores.tables.scan(CLEAN_TRANSACTIONS, [key]).select(columns).collect()
