@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 from custseg_assets.domain.drift_reference import (
     DriftReference,
@@ -93,7 +94,9 @@ def calibrate(reference: DriftReference, n_customers: int, *, settings: DriftSet
     """
     errors = np.random.default_rng(seed).standard_normal((settings.n_draws, len(reference.means) + 1))
     scale = np.sqrt(1 / reference.n_customers + 1 / n_customers)
-    noise = errors[:, :-1] @ reference.spread().T * scale
+    with threadpool_limits(1):
+        # On several, BLAS spins longer than it computes.
+        noise = errors[:, :-1] @ reference.spread().T * scale
     smoothed = (reference.n_refunded + 0.5) / (reference.n_customers + reference.n_refunded + 1)
     refunded = reference.share_refunded + errors[:, -1] * np.sqrt(smoothed * (1 - smoothed)) * scale
     # Roots, since a PSI is a sum of squares: without them its long tail would take all the false alarms.

@@ -13,6 +13,7 @@ from custseg_assets.defs.checks import Examination
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import Table
+from custseg_assets.pictures.look import is_seen
 from custseg_assets.provenance import CODE_VERSIONS
 from custseg_assets.stores.tables import fingerprint
 
@@ -153,15 +154,17 @@ def publish(
 
 def facts(stores: Stores, table: Table) -> dict[str, Any]:
     """What is shown of every table as it stands: rows, version, and which columns its columns are computed from."""
-    features = stores.settings.model.features
-    lineage = column_lineage(table, features)
-    words = {"column_lineage": lineage_in_words(table, features)} if lineage.deps_by_column else {}
     return {
         "dagster/row_count": sum(stores.tables.sizes(table).values()),
-        "dagster/column_lineage": lineage,
-        **words,
         "delta_version": stores.tables.version_of(table.name),
+        **(_lineage_of(table, stores.settings.model.features) if is_seen() else {}),
     }
+
+
+def _lineage_of(table: Table, features: tuple[str, ...]) -> dict[str, Any]:
+    lineage = column_lineage(table, features)
+    words = {"column_lineage": lineage_in_words(table, features)} if lineage.deps_by_column else {}
+    return {"dagster/column_lineage": lineage, **words}
 
 
 def _data_version(
