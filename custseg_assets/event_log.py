@@ -1,7 +1,7 @@
-"""Dagster's event log of a home, held open while a job runs.
+"""Dagster's event log, held open while a job runs: of a home, or of a history that is not kept.
 
-Dagster's own SQLite log opens a database, and compiles its statement anew, for each of the hundreds of events of a run;
-that took as long as the work the events tell of.
+Dagster's own SQLite logs open a database, and the one of a home compiles its statement anew, for each of the hundreds
+of events of a run; that took as long as the work the events tell of.
 """
 
 from __future__ import annotations
@@ -13,8 +13,15 @@ from typing import Any
 
 import dagster as dg
 import yaml
+from dagster._core.instance import InstanceType
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher.sync_in_memory_run_launcher import SyncInMemoryRunLauncher
+from dagster._core.run_coordinator import DefaultRunCoordinator
+from dagster._core.storage.event_log.in_memory import InMemoryEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._core.storage.root import TemporaryLocalArtifactStorage
+from dagster._core.storage.runs import InMemoryRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine
@@ -82,6 +89,28 @@ def _content_of(engine: Engine) -> bytes:
     with engine.connect() as connection:
         content: bytes = connection.connection.driver_connection.serialize()  # type: ignore[union-attr]
         return content
+
+
+class HeldInMemoryEventLog(InMemoryEventLogStorage):
+    """Dagster's log in memory, on the one connection that keeps its database alive anyway."""
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with self._db_lock, self._held_conn.begin():
+            yield self._held_conn
+
+
+def passing_instance() -> dg.DagsterInstance:
+    """A Dagster instance whose history is gone when it is closed, as ``DagsterInstance.ephemeral`` makes it."""
+    return dg.DagsterInstance(
+        instance_type=InstanceType.EPHEMERAL,
+        local_artifact_storage=TemporaryLocalArtifactStorage(),
+        run_storage=InMemoryRunStorage(),
+        event_storage=HeldInMemoryEventLog(),
+        compute_log_manager=NoOpComputeLogManager(),
+        run_coordinator=DefaultRunCoordinator(),
+        run_launcher=SyncInMemoryRunLauncher(),
+    )
 
 
 def open_instance(folder: Path) -> dg.DagsterInstance:

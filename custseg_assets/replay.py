@@ -7,6 +7,7 @@ been, and then what the daemon does is done here: the sensors and the schedule a
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import tempfile
@@ -26,6 +27,7 @@ from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import shift, start_of
 from custseg_assets.engine import Engine
 from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.event_log import passing_instance
 from custseg_assets.pictures.look import unseen
 from custseg_assets.settings import (
     CleaningSettings,
@@ -119,7 +121,7 @@ class Replay:
                 )
         self._stores.home.make()
         periods = [key for key in source.period_keys if source.window(first).keys[0] <= key <= last]
-        with contextlib.nullcontext() if self._is_kept else dg.DagsterInstance.ephemeral() as instance:
+        with contextlib.nullcontext() if self._is_kept else passing_instance() as instance:
             self._engine = Engine(self._settings, self._stores.home, lambda _: None, instance)
             for key in periods:
                 started = _cpu_seconds()
@@ -127,6 +129,10 @@ class Replay:
                 runs = [*self._sensors(), *(self._close(key) if key >= first else ())]
                 if key >= first:
                     yield replace(self._moment(key), runs=tuple(runs), cpu_seconds=_cpu_seconds() - started)
+                if key == first:
+                    # All modules are imported now; looking through them for garbage takes as long as a run.
+                    gc.collect()
+                    gc.freeze()
 
     def _drop(self, key: str) -> None:
         """Put a period's lines into the landing zone at its end."""

@@ -25,6 +25,7 @@ from custseg_assets.expectations.suites import (
     EARLIEST,
     EARLIEST_DATE,
     EXAMPLE_KEYS,
+    N_DIGITS,
     PERIOD_END,
     PERIOD_START,
     STAYED_IN,
@@ -131,7 +132,7 @@ def validate(
     """
     groups = groups_for(table, settings, rules)
     every = {f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules)}
-    known = {*frame.columns, STAYED_IN, *(_BOUNDS if "period" in frame.columns else ())}
+    known = {*frame.columns, STAYED_IN, N_DIGITS, *(_BOUNDS if "period" in frame.columns else ())}
     about_rows = {key: rule for key, rule in every.items() if rule.columns and known.issuperset(rule.columns)}
     results: dict[str, ExpectationValidationResult] = {}
     if frame.height and about_rows:
@@ -170,6 +171,8 @@ def _needed(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cadence) ->
     if STAYED_IN in names:
         source = pl.col("from_segment_id")
         frame = frame.with_columns(pl.when(source == pl.col("to_segment_id")).then(source).alias(STAYED_IN))
+    if N_DIGITS in names:
+        frame = frame.with_columns(pl.col("product_id").str.count_matches(r"\d").alias(N_DIGITS))
     if not set(names).isdisjoint(_BOUNDS):
         keys = frame["period"].drop_nulls().unique().to_list()
         starts = {key: datetime.combine(start_of(key), datetime.min.time()) for key in keys}
@@ -308,6 +311,9 @@ def _execution_engine() -> Any:
 def _to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
     """Numbers as NumPy, text as categories; not-a-number as infinity, for pandas would take it for a missing value."""
     import pandas as pd
+
+    if frame.is_empty():
+        return pd.DataFrame(columns=frame.columns)
 
     def converted(column: pl.Series) -> Any:
         if column.dtype == pl.String:

@@ -29,6 +29,9 @@ STAYED_IN = "stayed_in"
 """Another such column: the segment of a move that leads to where it came from, null in all others. (Great Expectations
 looks for values that differ within a row one row at a time in Python.)"""
 
+N_DIGITS = "n_digits"
+"""Another: how many digits the row's product id has. (Great Expectations matches text one row at a time in Python.)"""
+
 MAX_AMOUNT = 1e12
 """No line, sum or score is larger in any currency; what is, is infinite or a parsing error."""
 
@@ -313,11 +316,11 @@ def _clean(rules: CleaningRules) -> list[ExpectationGroup]:
         services.append(
             _rule(
                 f"product_id has more than {rules.service_code_max_digits} digits",
-                "ExpectColumnValuesToMatchRegex",
-                ["product_id"],
+                "ExpectColumnValuesToBeBetween",
+                [N_DIGITS, "product_id"],
                 None,
-                column="product_id",
-                regex=rf"\D*(?:\d\D*){{{rules.service_code_max_digits + 1}}}",
+                column=N_DIGITS,
+                min_value=rules.service_code_max_digits + 1,
             )
         )
     if rules.service_descriptions:
