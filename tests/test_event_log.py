@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from sqlalchemy import text
 
-from custseg_assets.event_log import HeldEventLog, held_open, open_instance
+from custseg_assets.event_log import HeldEventLog, held_open, open_instance, passing_instance
 
 
 @dg.asset(check_specs=[dg.AssetCheckSpec("even", asset="number")])
@@ -57,6 +59,34 @@ def test_what_is_written_while_the_log_is_held_is_there_for_others_at_once_and_f
         assert record.asset_materialization.metadata["value"].value == 4
         assert type(other.event_log_storage) is SqliteEventLogStorage
         assert len(instance.all_logs(record.run_id)) == len(other.all_logs(record.run_id))
+
+
+def test_a_passing_history_holds_the_events_that_dagsters_own_holds() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        expected = events_of(instance)
+    with passing_instance() as instance:
+        assert events_of(instance) == expected
+        assert events_of(instance) == expected
+        record = instance.get_latest_materialization_event(dg.AssetKey("number"))
+        assert record is not None
+        assert record.asset_materialization is not None
+        assert record.asset_materialization.metadata["value"].value == 4
+        assert instance.get_runs_count() == 2
+
+
+def test_a_transaction_that_fails_leaves_nothing_in_a_passing_history() -> None:
+    def write_half(log: Any) -> None:
+        with log.index_connection() as connection:
+            connection.execute(text("INSERT INTO asset_keys (asset_key) VALUES ('half')"))
+            raise RuntimeError
+
+    with passing_instance() as instance:
+        log: Any = instance.event_log_storage
+        with pytest.raises(RuntimeError):
+            write_half(log)
+        with log.index_connection() as connection:
+            assert not connection.execute(text("SELECT count(*) FROM asset_keys")).scalar_one()
+        assert events_of(instance)
 
 
 def test_nothing_stays_open_after_the_block(tmp_path: Path) -> None:

@@ -257,6 +257,18 @@ def test_sound_rows_meet_every_expectation(table: str) -> None:
         assert not result.examples
 
 
+def test_what_one_frame_came_to_says_nothing_about_the_next() -> None:
+    table = "clean_transactions"
+    bad = sound(table).with_columns(unit_price=pl.when(pl.col("customer_id") == "b").then(0.0).otherwise("unit_price"))
+    worse = bad.with_columns(unit_price=pl.lit(-1.0))
+    for frame, n_unexpected in ((bad, 1), (sound(table), 0), (worse, 5), (bad, 1)):
+        result = check(frame, table)["amounts_finite"]
+        assert (result.success, result.n_unexpected) == (not n_unexpected, n_unexpected)
+        assert [row["customer_id"] for row in result.examples] == frame.filter(pl.col("unit_price") <= 0)[
+            "customer_id"
+        ].to_list()
+
+
 @pytest.mark.parametrize(("table", "group", "row", "values"), SPOILED)
 def test_one_wrong_value_fails_its_group_and_shows_its_row(
     table: str, group: str, row: int, values: dict[str, Any]
@@ -354,11 +366,28 @@ def test_a_shop_without_product_rules_or_products_has_no_service_lines() -> None
     assert check(frame, "clean_transactions")["no_service_lines"].success
 
 
-def test_a_column_of_the_wrong_type_is_a_failed_check_not_a_crash() -> None:
-    frame = sound("scaled_features").with_columns(recency_days=pl.lit("soon"))
-    result = check(frame, "scaled_features")["on_reference_scale"]
+@pytest.mark.parametrize(
+    ("table", "column", "value", "group", "found"),
+    [
+        ("scaled_features", "recency_days", "soon", "on_reference_scale", "not checked: "),
+        (
+            "scaled_features",
+            "recency_days",
+            datetime(2011, 7, 1),
+            "on_reference_scale",
+            "not checked: '>=' not supported",
+        ),
+        ("clean_transactions", "product_id", 85123, "no_service_lines", "not checked: product_id holds no text"),
+        ("clean_transactions", "period", 201106, "dates_in_period", "not checked: period holds no text"),
+        ("segment_migrations", "to_segment_id", 2.0, "segments_differ", "not checked: to_segment_id holds no text"),
+    ],
+)
+def test_a_column_of_the_wrong_type_is_a_failed_check_not_a_crash(
+    table: str, column: str, value: object, group: str, found: str
+) -> None:
+    result = check(sound(table).with_columns(pl.lit(value).alias(column)), table)[group]
     assert not result.success
-    assert result.rules[0].observed.startswith("not checked: ")
+    assert any(rule.observed.startswith(found) for rule in result.rules), result.markdown()
 
 
 def test_parts_of_a_table_combine_into_one_result() -> None:

@@ -170,6 +170,16 @@ def test_neither_the_order_of_rows_nor_the_size_of_a_slice_matters(
     assert once.equals(recommend(purchases.reverse().lazy(), assignments.reverse(), **arguments))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_ids_may_be_categories_in_whatever_order_they_came(method: Method) -> None:
+    # Equal scores are ordered by product id, so the order of the categories would show.
+    sales = [(who, f"{i * j % 17}", f"2011-0{1 + i * j % 6}-11") for i, who in enumerate("gfedcba") for j in range(9)]
+    purchases, assignments = bought(*sales), placed(S1="abcd", S2="efgh")
+    arguments: dict[str, Any] = {"as_of": AS_OF, "n_items": 3, "method": method, "half_life_days": 30}
+    coded = purchases.with_columns(pl.col("customer_id", "product_id").cast(pl.Categorical))
+    assert recommend(coded, assignments, **arguments).equals(recommend(purchases, assignments, **arguments))
+
+
 CUT = AS_OF - timedelta(days=30)
 
 

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 MAX_EXAMPLES = 5
 MAX_VALUES_SHOWN = 3
 _BOUNDS = (EARLIEST, PERIOD_START, PERIOD_END)
+_MADE_FROM = {
+    **dict.fromkeys(_BOUNDS, ("period",)),
+    N_DIGITS: ("product_id",),
+    STAYED_IN: ("from_segment_id", "to_segment_id"),
+}
+"""Columns that rules may read besides the table's own, with the columns of text that they are made from."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +138,12 @@ def validate(
     """
     groups = groups_for(table, settings, rules)
     every = {f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules)}
-    known = {*frame.columns, STAYED_IN, N_DIGITS, *(_BOUNDS if "period" in frame.columns else ())}
-    about_rows = {key: rule for key, rule in every.items() if rule.columns and known.issuperset(rule.columns)}
+    about_rows = {key: rule for key, rule in every.items() if rule.columns and not _hindrance(rule, frame)}
     results: dict[str, ExpectationValidationResult] = {}
     if frame.height and about_rows:
         results |= _run(_needed(frame, about_rows, settings.snapshots.cadence), table, about_rows)
     results |= _run(frame.clear(), table, {key: rule for key, rule in every.items() if not rule.columns})
-    checked = tuple(_group_result(group, frame, known, results) for group in groups)
+    checked = tuple(_group_result(group, frame, results) for group in groups)
     if data_docs_dir is not None:
         from custseg_assets.expectations.data_docs import write_page
 
@@ -163,6 +168,16 @@ def combined(parts: Sequence[GroupResult]) -> GroupResult:
     )
     examples = tuple(chain.from_iterable(part.examples for part in parts))[:MAX_EXAMPLES]
     return GroupResult(parts[0].group, sum(part.n_rows for part in parts), rules, examples)
+
+
+def _hindrance(rule: Rule, frame: pl.DataFrame) -> str:
+    """Why a rule cannot be looked at in a frame; empty where it can."""
+    missing = {source for name in rule.columns for source in _MADE_FROM.get(name, (name,))}.difference(frame.columns)
+    if missing:
+        return f"not checked: there is no column {', '.join(sorted(missing))}"
+    sources = {source for name in rule.columns for source in _MADE_FROM.get(name, ())}
+    not_text = sorted(source for source in sources if frame.schema[source] != pl.String)
+    return f"not checked: {', '.join(not_text)} holds no text" if not_text else ""
 
 
 def _needed(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cadence) -> pl.DataFrame:
@@ -227,7 +242,7 @@ class _Suite:
         if not failed:
             try:
                 return expectation.metrics_validate(metrics, deepcopy(self.form), execution_engine=engine)
-            except Exception as error:  # of whatever kind: a rule that cannot be looked at does not hold
+            except Exception as error:  # noqa: BLE001  (why it could not be looked at is its result)
                 failed = ExceptionInfo(format_exc(), str(error))
         return ExpectationValidationResult(
             success=False, exception_info=failed, expectation_config=expectation.configuration
@@ -324,12 +339,12 @@ def _to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
 
 
 def _group_result(
-    group: ExpectationGroup, frame: pl.DataFrame, known: set[str], by_key: Mapping[str, ExpectationValidationResult]
+    group: ExpectationGroup, frame: pl.DataFrame, by_key: Mapping[str, ExpectationValidationResult]
 ) -> GroupResult:
     results, broken, positions = [], [], []
     for number, rule in enumerate(group.rules):
         result = by_key.get(f"{group.name} {number}")
-        results.append(_rule_result(rule, result, sorted(set(rule.columns) - known)))
+        results.append(_rule_result(rule, result, _hindrance(rule, frame)))
         if result is not None and not result.success:
             broken += [name for name in rule.columns if name in frame.columns]
             positions.append(_positions(result))
@@ -339,10 +354,9 @@ def _group_result(
     return GroupResult(group, frame.height, tuple(results), tuple(examples.to_dicts()))
 
 
-def _rule_result(rule: Rule, result: ExpectationValidationResult | None, missing: list[str]) -> RuleResult:
+def _rule_result(rule: Rule, result: ExpectationValidationResult | None, hindrance: str) -> RuleResult:
     if result is None:
-        found = f"not checked: there is no column {', '.join(missing)}" if missing else ""
-        return RuleResult(rule.words, not missing, 0, found)
+        return RuleResult(rule.words, not hindrance, 0, hindrance)
     n_unexpected = int(result.result.get("unexpected_count") or 0)
     return RuleResult(rule.words, bool(result.success), n_unexpected, "; ".join(_observations(result)))
 
