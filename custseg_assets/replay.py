@@ -130,7 +130,7 @@ class Replay:
                 if key >= first:
                     yield replace(self._moment(key), runs=tuple(runs), cpu_seconds=_cpu_seconds() - started)
                 if key == first:
-                    # All modules are imported now; looking through them for garbage takes as long as a run.
+                    # What is loaded by now stays; looking through it for garbage costs a tenth of a snapshot each time.
                     gc.collect()
                     gc.freeze()
 

@@ -260,7 +260,7 @@ def _suite_of(rules: tuple[tuple[str, Rule], ...], *, with_rows: bool) -> _Suite
     form = {"result_format": wanted}
     engine = _execution_engine()()
     calculator = MetricsCalculator(engine)
-    expectations = {key: _class_of(rule.expectation)(**rule.kwargs, meta={"rule": key}) for key, rule in rules}
+    expectations = {key: _class_of(rule.expectation)(**rule.kwargs) for key, rule in rules}
     graphs = {}
     for key, expectation in expectations.items():
         needed = expectation.get_validation_dependencies(engine, deepcopy(form)).get_metric_configurations()

@@ -153,7 +153,10 @@ def publish(
 
 
 def facts(stores: Stores, table: Table) -> dict[str, Any]:
-    """What is shown of every table as it stands: rows, version, and which columns its columns are computed from."""
+    """What is shown of every table as it stands: rows, version, and which columns its columns are computed from.
+
+    The last is left out where nobody will look.
+    """
     return {
         "dagster/row_count": sum(stores.tables.sizes(table).values()),
         "delta_version": stores.tables.version_of(table.name),
