@@ -21,7 +21,7 @@ from custseg_assets.defs.automation import (  # noqa: E402
 )
 from custseg_assets.defs.jobs import every_job  # noqa: E402
 from custseg_assets.defs.partitions import layout_of  # noqa: E402
-from custseg_assets.defs.resources import locked_stores, mlflow_run, stores_of  # noqa: E402
+from custseg_assets.defs.resources import Stores, locked_stores, mlflow_run, stores_of  # noqa: E402
 from custseg_assets.launching import launcher_of  # noqa: E402
 from custseg_assets.settings import Settings, load_settings  # noqa: E402
 
@@ -31,6 +31,7 @@ _EXPECTED_TO_ARRIVE = ("raw_transactions", "serving_release")
 def build_defs(
     *,
     settings: Settings | None = None,
+    stores: Stores | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
     world: World | None = None,
 ) -> dg.Definitions:
@@ -38,11 +39,12 @@ def build_defs(
 
     Args:
         settings: from the environment and ``custseg.toml`` by default.
+        stores: of these settings' home, where they are open already.
         resource_overrides: resources to use instead of the configured ones, by name.
         world: the time and the instance that sensors and the schedule see; those of the tick by default.
     """
     configured = settings or load_settings()
-    stores = stores_of(configured)
+    stores = stores or stores_of(configured)
     with warnings.catch_warnings():
         # Single-run backfills are beta in Dagster 1.13.
         warnings.simplefilter("ignore", dg.BetaWarning)

@@ -194,7 +194,7 @@ class Replay:
         if self._definitions is None or not is_current(self._layout, provenance):
             self._layout = layout_of(provenance, self._settings)
             world = World(lambda: self._now, self._engine.instance)
-            self._definitions = build_defs(settings=self._settings, world=world)
+            self._definitions = build_defs(settings=self._settings, stores=self._stores, world=world)
         return self._definitions
 
     def _moment(self, key: str) -> Moment:

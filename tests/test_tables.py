@@ -50,6 +50,34 @@ def test_what_another_process_wrote_is_seen_at_the_next_look(store, open_store):
     assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [33, 22]
 
 
+def test_fingerprints_are_true_whoever_wrote_last(store, open_store):
+    other = open_store()
+    expected = {}
+    for number, (writer, key) in enumerate(
+        [
+            (store, "a"),
+            (store, "b"),
+            (store, "a"),
+            (other, "b"),
+            (store, "a"),
+            (other, "a"),
+            (other, "b"),
+            (store, "c"),
+        ],
+        start=1,
+    ):
+        writer.write(TABLE, rows((key, number)), {key: number})
+        expected[key] = number
+        if number != 6:  # two commits of the other go by between two looks
+            assert {key: store.fingerprint_of("t", key) for key in "abc"} == {
+                "a": None,
+                "b": None,
+                "c": None,
+            } | expected
+    store.forget(TABLE, ["a"])
+    assert [store.fingerprint_of("t", key) for key in "abc"] == [None, 7, 8]
+
+
 def test_a_partition_without_rows_is_written_too(store):
     store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
     store.write(TABLE, rows(), {"2011-01-01": 2, "2011-02-01": 3})

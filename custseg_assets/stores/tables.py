@@ -96,6 +96,7 @@ class TableStore:
         others = set(frame["period"].unique()) - set(fingerprints)
         if others:
             raise ValueError(f"{table.name}: rows of {sorted(others)}, expected only {sorted(fingerprints)}")
+        version, known = self._fingerprints.get(table.name, (-1, {}))
         with self._committing(table.name, fingerprints):
             self._put(
                 table,
@@ -103,9 +104,12 @@ class TableStore:
                 mode="overwrite",
                 changing={"schema_mode": "merge", "predicate": _is_one_of(fingerprints)},
                 commit_properties=CommitProperties(
-                    app_transactions=[Transaction(key, version) for key, version in sorted(fingerprints.items())]
+                    app_transactions=[Transaction(key, made_from) for key, made_from in sorted(fingerprints.items())]
                 ),
             )
+        # If another process committed meanwhile, the table's version is a later one, and this is not looked at.
+        recorded = {key: made_from or None for key, made_from in fingerprints.items()}
+        self._fingerprints[table.name] = version + 1, known | recorded
 
     def _put(self, table: Table, frame: pl.DataFrame, changing: Mapping[str, Any], **how: Any) -> None:
         """Commit rows; ``changing`` is for a table that is there already."""

@@ -118,5 +118,6 @@ def _native(lines: cleaning.Lines) -> pl.DataFrame:
 def _counts(stores: Stores) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rejected lines by period and reason, and kept lines by period."""
     rejected = stores.tables.scan(REJECTED_TRANSACTIONS).group_by("period", "reason").agg(pl.len().alias("n_rows"))
-    kept = stores.tables.scan(CLEAN_TRANSACTIONS).group_by("period").agg(pl.len().alias("n_rows"))
-    return rejected.collect().sort("period", "reason"), kept.collect().sort("period")
+    kept = list(stores.tables.sizes(CLEAN_TRANSACTIONS).items())
+    sizes = pl.DataFrame(kept, schema={"period": pl.String, "n_rows": pl.UInt32}, orient="row")
+    return rejected.collect().sort("period", "reason"), sizes
