@@ -68,7 +68,7 @@ def test_fingerprints_are_true_whoever_wrote_last(store, open_store):
     ):
         writer.write(TABLE, rows((key, number)), {key: number})
         expected[key] = number
-        if number != 6:  # two commits of the other go by between two looks
+        if number not in (5, 7):  # the other commits right before, and right after, without a look between
             assert {key: store.fingerprint_of("t", key) for key in "abc"} == {
                 "a": None,
                 "b": None,
