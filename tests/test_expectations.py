@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from custseg_assets.defs.checks import asset_check_result
 from custseg_assets.domain import cleaning
 from custseg_assets.domain.schemas import tables
 from custseg_assets.expectations.engine import GroupResult, combined, validate
@@ -388,6 +390,17 @@ def test_a_column_of_the_wrong_type_is_a_failed_check_not_a_crash(
     result = check(sound(table).with_columns(pl.lit(value).alias(column)), table)[group]
     assert not result.success
     assert any(rule.observed.startswith(found) for rule in result.rules), result.markdown()
+
+
+@pytest.mark.parametrize(("table", "group", "row", "values"), SPOILED)
+def test_every_failed_check_can_be_stored_with_its_examples(
+    table: str, group: str, row: int, values: dict[str, Any]
+) -> None:
+    # Instants, infinity and not-a-number among them.
+    result = asset_check_result(combined([check(spoil(sound(table), row, values), table)[group]]))
+    assert not result.passed
+    examples = result.metadata["examples"].value
+    assert json.loads(json.dumps(examples, allow_nan=False)) == examples
 
 
 def test_parts_of_a_table_combine_into_one_result() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -86,10 +88,11 @@ class Examination:
 
     def results(self) -> list[dg.AssetCheckResult]:
         """What Dagster is told, over all batches."""
-        return [_asset_check_result(combined(batches)) for batches in zip(*self._results, strict=True)]
+        return [asset_check_result(combined(batches)) for batches in zip(*self._results, strict=True)]
 
 
-def _asset_check_result(result: GroupResult) -> dg.AssetCheckResult:
+def asset_check_result(result: GroupResult) -> dg.AssetCheckResult:
+    """What Dagster is told of a group of rules: verdict, counts, and example rows in a form it can store."""
     broken = "; ".join(rule.words for rule in result.rules if not rule.success)
     summary = f"not so in {result.n_unexpected:,} of {result.n_rows:,} rows: {broken}" if broken else "holds"
     return dg.AssetCheckResult(
@@ -101,7 +104,17 @@ def _asset_check_result(result: GroupResult) -> dg.AssetCheckResult:
             "summary": summary,
             "n_rows": result.n_rows,
             "n_unexpected": result.n_unexpected,
-            **({"examples": dg.MetadataValue.json([dict(row) for row in result.examples])} if result.examples else {}),
+            **({"examples": _as_json(result.examples)} if result.examples else {}),
             "rules": dg.MetadataValue.md(result.markdown()),
         },
     )
+
+
+def _as_json(rows: Sequence[Mapping[str, Any]]) -> dg.JsonMetadataValue:
+    """Rows as they can be stored: instants, and numbers that are none, as text."""
+    return dg.MetadataValue.json([{name: _plain(value) for name, value in row.items()} for row in rows])
+
+
+def _plain(value: Any) -> Any:
+    is_storable = value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_storable else str(value)
