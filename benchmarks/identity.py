@@ -16,10 +16,10 @@ import polars as pl
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from custseg_assets.domain.clustering import Limits, assign, sweep, train, visible_to_kmeans
-from custseg_assets.domain.model import Matrix, SegmentationModel, measure_reference
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
-from custseg_assets.remote import tables_of
+from custseg_assets.domain.segments.clustering import Limits, assign, sweep, train, visible_to_kmeans
+from custseg_assets.domain.segments.model import Matrix, SegmentationModel, measure_reference
+from custseg_assets.home.open import tables_of
 from custseg_assets.settings import ModelSettings, load_settings
 
 NUMBERS, MATCHED, WARM, HELD = (

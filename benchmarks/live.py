@@ -19,7 +19,7 @@ import dagster as dg
 from custseg_assets.defs.automation import wall_clock
 from custseg_assets.defs.resources import Stores, stores_of
 from custseg_assets.domain.schemas import RETRAIN_DECISION
-from custseg_assets.planning import Stage, due_retrain, next_stage
+from custseg_assets.home.plan import Stage, due_retrain, next_stage
 from custseg_assets.settings import load_settings
 
 _SECONDS_BETWEEN_LOOKS = 0.3

@@ -22,10 +22,10 @@ import polars as pl
 from playwright.sync_api import sync_playwright
 
 from benchmarks.live import LiveHome
+from custseg_assets.commands.replay import as_delivered
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
-from custseg_assets.domain.presets import ONLINE_RETAIL
 from custseg_assets.domain.schemas import DRIFT_REPORT, PROMOTION_DECISION, RETRAIN_DECISION
-from custseg_assets.replay import as_delivered
+from custseg_assets.domain.transactions.presets import ONLINE_RETAIL
 from custseg_assets.stores import releases
 
 CONFIG = """

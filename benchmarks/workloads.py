@@ -18,12 +18,12 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import key_batches
-from custseg_assets.domain import cleaning, features
+from custseg_assets.defs.materialise import key_batches
 from custseg_assets.domain.schemas import MAPPED_NAMES
+from custseg_assets.domain.transactions import cleaning, features
 from custseg_assets.errors import CustsegError
-from custseg_assets.intake import take_in_source
-from custseg_assets.provenance import Provenance
+from custseg_assets.home.fingerprints import Provenance
+from custseg_assets.home.intake import take_in_source
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.tables import TableStore

@@ -10,11 +10,11 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from custseg_assets import telemetry
+from custseg_assets import no_telemetry as telemetry
 from custseg_assets.errors import BadInputError, CustsegError
 
 if TYPE_CHECKING:
-    from custseg_assets.overrule import Word
+    from custseg_assets.commands.decide import Word
 
 _FULL_COLLECTION = 100
 """How many collections of the middle generation come before one of all objects; Python has 10."""
@@ -134,8 +134,8 @@ def _day(text: str) -> date:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from custseg_assets import report
-    from custseg_assets.runner import Runner
+    from custseg_assets.commands import status as report
+    from custseg_assets.commands.run import Runner
     from custseg_assets.settings import load_settings
 
     runner = Runner(load_settings(arguments.config, source=arguments.source), report.say)
@@ -145,15 +145,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _ui(arguments: argparse.Namespace) -> int:
-    from custseg_assets import report
+    from custseg_assets.commands import status as report
+    from custseg_assets.commands.ui import serve_ui
     from custseg_assets.settings import load_settings
-    from custseg_assets.ui import serve_ui
 
     return serve_ui(load_settings(arguments.config), arguments.config, arguments.port, report.say)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from custseg_assets import report
+    from custseg_assets.commands import status as report
     from custseg_assets.settings import load_settings
 
     print(report.status(load_settings(arguments.config), as_json=arguments.json))
@@ -161,8 +161,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _fire_drill(arguments: argparse.Namespace) -> int:
-    from custseg_assets import report
-    from custseg_assets.drill import fire_drill
+    from custseg_assets.commands import status as report
+    from custseg_assets.commands.fire_drill import fire_drill
     from custseg_assets.settings import load_settings
 
     settings = load_settings(arguments.config)
@@ -171,8 +171,8 @@ def _fire_drill(arguments: argparse.Namespace) -> int:
 
 
 def _retrain(arguments: argparse.Namespace) -> int:
-    from custseg_assets import report
-    from custseg_assets.runner import Runner
+    from custseg_assets.commands import status as report
+    from custseg_assets.commands.run import Runner
     from custseg_assets.settings import load_settings
 
     runner = Runner(load_settings(arguments.config), report.say)
@@ -182,8 +182,9 @@ def _retrain(arguments: argparse.Namespace) -> int:
 
 
 def _promote(arguments: argparse.Namespace) -> int:
-    from custseg_assets import overrule, report
-    from custseg_assets.runner import Runner
+    from custseg_assets.commands import decide as overrule
+    from custseg_assets.commands import status as report
+    from custseg_assets.commands.run import Runner
     from custseg_assets.settings import load_settings
 
     runner = Runner(load_settings(arguments.config), report.say)
@@ -192,8 +193,9 @@ def _promote(arguments: argparse.Namespace) -> int:
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from custseg_assets import overrule, report
-    from custseg_assets.runner import Runner
+    from custseg_assets.commands import decide as overrule
+    from custseg_assets.commands import status as report
+    from custseg_assets.commands.run import Runner
     from custseg_assets.settings import load_settings
 
     print(overrule.rollback(Runner(load_settings(arguments.config), report.say), _word(arguments)))
@@ -203,13 +205,13 @@ def _rollback(arguments: argparse.Namespace) -> int:
 def _word(arguments: argparse.Namespace) -> Word:
     import getpass
 
-    from custseg_assets.overrule import Word
+    from custseg_assets.commands.decide import Word
 
     return Word(arguments.by or getpass.getuser(), arguments.why)
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from custseg_assets.replay import replay
+    from custseg_assets.commands.replay import replay
     from custseg_assets.settings import load_settings
 
     for line in replay(load_settings(arguments.config), arguments.first, arguments.last, arguments.keep):
@@ -230,7 +232,7 @@ def _vertex(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from custseg_assets.export import export_table
+    from custseg_assets.commands.export import export_table
     from custseg_assets.settings import load_settings
 
     n_rows = export_table(load_settings(arguments.config), arguments.table, arguments.partition, arguments.out)

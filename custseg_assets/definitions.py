@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from custseg_assets import telemetry
+from custseg_assets import no_telemetry as telemetry
 
 telemetry.switch_off()
 
@@ -22,8 +22,8 @@ from custseg_assets.defs.automation import (  # noqa: E402
 from custseg_assets.defs.jobs import every_job  # noqa: E402
 from custseg_assets.defs.partitions import layout_of  # noqa: E402
 from custseg_assets.defs.resources import Stores, locked_stores, mlflow_run, stores_of  # noqa: E402
-from custseg_assets.launching import launcher_of  # noqa: E402
 from custseg_assets.settings import Settings, load_settings  # noqa: E402
+from custseg_assets.training.local import launcher_of  # noqa: E402
 
 _EXPECTED_TO_ARRIVE = ("raw_transactions", "serving_release")
 
@@ -51,7 +51,7 @@ def build_defs(
         layout = layout_of(stores.provenance, configured)
         assets, jobs = every_asset(layout, configured), {job.name: job for job in every_job()}
         if configured.gcp.project:
-            from custseg_assets.gcp.defs import gcp_assets, gcp_jobs
+            from custseg_assets.defs.assets.bigquery import gcp_assets, gcp_jobs
 
             assets += gcp_assets(configured)
             jobs |= {job.name: job for job in gcp_jobs(configured)}

@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from custseg_assets.domain import drift_report
+from custseg_assets.domain.drift import report as drift_report
 from custseg_assets.domain.periods import Cadence, Lookback
-from custseg_assets.domain.promotion import PromotionLimits
-from custseg_assets.domain.retraining import RetrainRules
+from custseg_assets.domain.promotion.promotion import PromotionLimits
+from custseg_assets.domain.promotion.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, SCALABLE_FEATURES
 from custseg_assets.errors import BadInputError
 

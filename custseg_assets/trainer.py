@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from custseg_assets.domain import clustering, training
-from custseg_assets.domain.model import SegmentationModel, model_from_json
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
+from custseg_assets.domain.segments import clustering, training
+from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from custseg_assets.domain.explain import RULE_FEATURES, Explainer, Reason, is_seen_by_kmeans, segments_of
-from custseg_assets.domain.model import MARGIN_RULE, NOWHERE, REFUNDED, RFM, hold
+from custseg_assets.domain.segments.explain import RULE_FEATURES, Explainer, Reason, is_seen_by_kmeans, segments_of
+from custseg_assets.domain.segments.model import MARGIN_RULE, NOWHERE, REFUNDED, RFM, hold
 from custseg_assets.stores.releases import Release
 from custseg_serving.errors import to_json
 

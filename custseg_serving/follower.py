@@ -16,8 +16,8 @@ from typing import Protocol
 
 from custseg_assets.errors import CustsegError
 from custseg_assets.stores.releases import prune
+from custseg_serving.metrics import Metrics
 from custseg_serving.settings import ServingSettings
-from custseg_serving.telemetry import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from custseg_serving.access import KEY_ID
 from custseg_serving.api import JSON, REQUEST_ID, STARTED, rows_of, validated
 from custseg_serving.errors import ApiError, internal_error
 from custseg_serving.keys import Scope
+from custseg_serving.metrics import Access
 from custseg_serving.schemas import ScoreRequest
 from custseg_serving.service import Asked, Service
-from custseg_serving.telemetry import Access
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from custseg_assets.domain.explain import RULE_FEATURES
+from custseg_assets.domain.segments.explain import RULE_FEATURES
 from custseg_serving.api import OPERATIONS, Operation
 from custseg_serving.schemas import ErrorAnswer
 

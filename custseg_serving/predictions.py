@@ -21,8 +21,8 @@ from typing import NamedTuple
 from custseg_serving.drain import Drain
 from custseg_serving.errors import to_json
 from custseg_serving.logs import instant
+from custseg_serving.metrics import Metrics
 from custseg_serving.settings import ServingSettings
-from custseg_serving.telemetry import Metrics
 
 log = logging.getLogger(__name__)
 

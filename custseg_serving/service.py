@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from custseg_assets.domain.explain import RULE_FEATURES, is_seen_by_kmeans
+from custseg_assets.domain.segments.explain import RULE_FEATURES, is_seen_by_kmeans
 from custseg_assets.stores.releases import sha256_of
 from custseg_serving.access import AccessControl, RequestCounts
 from custseg_serving.answers import Answers, Found
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
 from custseg_serving.follower import Follower, connect
+from custseg_serving.metrics import AccessLog, Metrics
 from custseg_serving.predictions import Prediction, PredictionLog
 from custseg_serving.settings import ServingSettings
 from custseg_serving.swap import ActiveRelease
-from custseg_serving.telemetry import AccessLog, Metrics
 
 Outcome = tuple[str, str | None, bytes]
 _NO_ANSWER = b"null"

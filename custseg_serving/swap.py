@@ -20,7 +20,7 @@ from custseg_assets.stores.releases import (
     verify,
 )
 from custseg_serving.answers import Answers
-from custseg_serving.telemetry import Metrics
+from custseg_serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

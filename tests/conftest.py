@@ -16,11 +16,10 @@ import narwhals as nw
 import polars as pl
 import pytest
 
-from custseg_assets import telemetry
-from custseg_assets.domain.cleaning import CleaningRules, classify, clean_lines, rejected_lines
+from custseg_assets import no_telemetry as telemetry
 from custseg_assets.domain.schemas import RAW_TRANSACTIONS
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines, rejected_lines
+from tests.support.files import REPOSITORY
 
 telemetry.switch_off()
 
@@ -34,7 +33,7 @@ def _has_google() -> bool:
 
 
 # They import what only `make test-gcp` installs.
-collect_ignore_glob = [] if _has_google() else ["fakes/*.py", "gcp/*.py"]
+collect_ignore_glob = [] if _has_google() else ["support/fakes/*.py", "support/gcp_*.py", "gcp/*.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

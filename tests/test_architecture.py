@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.support.files import REPOSITORY
+
 PACKAGES = ("custseg_assets", "custseg_serving")
 FRAMEWORKS = {"dagster", "dagster_mlflow", "flask", "google", "great_expectations", "mlflow", "pyspark"}
 PIPELINE_ONLY = {
@@ -72,7 +73,12 @@ GOOGLE = {"google.api_core", "google.cloud.aiplatform", "google.cloud.bigquery",
 
 def test_without_a_project_nothing_of_google_is_imported(tmp_path: Path) -> None:
     """A laptop has the locks of pipeline and service, which tests/test_project_files.py keeps free of Google."""
-    modules = ["custseg_assets.runner", "custseg_assets.engine", "custseg_assets.definitions", "custseg_serving.app"]
+    modules = [
+        "custseg_assets.commands.run",
+        "custseg_assets.instance.execute",
+        "custseg_assets.definitions",
+        "custseg_serving.app",
+    ]
     environment = {"CUSTSEG_HOME": str(tmp_path / "home")}
     assert brought_in(modules, GOOGLE | {"custseg_assets.gcp"}, environment) == {}
 
@@ -82,7 +88,7 @@ def test_with_a_project_the_graph_is_made_without_importing_google(tmp_path: Pat
     config.write_text('[gcp]\nproject = "shop"\n[gcp.bigquery]\ndataset = "segments"\n')
     environment = {"CUSTSEG_HOME": str(tmp_path / "home"), "CUSTSEG_CONFIG": str(config)}
     program = "from custseg_assets.definitions import build_defs; build_defs().resolve_job_def('publish')"
-    for statement in (program, "import custseg_assets.gcp.defs"):
+    for statement in (program, "import custseg_assets.defs.assets.bigquery"):
         assert modules_after(statement, GOOGLE, environment) == []
 
 

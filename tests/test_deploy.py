@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from custseg_assets.settings import load_settings
+from tests.support.files import REPOSITORY
 
 hcl2 = pytest.importorskip("hcl2", reason="python-hcl2 is not installed here")
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = REPOSITORY / "deploy" / "terraform"
 
 GRANTED = {

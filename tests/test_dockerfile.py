@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.support.files import REPOSITORY
+
 # What the entry point imports only when it gets to work.
 WORKS_WITH = {
     "pipeline": "custseg_assets.definitions",

@@ -12,7 +12,8 @@ import dagster as dg
 import pytest
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.support.files import REPOSITORY
+
 LOCKS = sorted(path for path in (REPOSITORY / "requirements").glob("*.txt") if path.stem != "constraints")
 
 

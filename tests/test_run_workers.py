@@ -10,11 +10,11 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 
 from custseg_assets import run_workers
-from custseg_assets.engine import prepare_instance
-from custseg_assets.event_log import open_instance
+from custseg_assets.commands.ui import _close_unstarted
+from custseg_assets.instance.event_log import open_instance
+from custseg_assets.instance.execute import prepare_instance
 from custseg_assets.run_workers import ABANDONED_TAG, HomeRunLauncher, close_abandoned
 from custseg_assets.stores.home import Home
-from custseg_assets.ui import _close_unstarted
 
 
 @dg.job(name="ingest")

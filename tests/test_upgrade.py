@@ -17,9 +17,10 @@ from custseg_assets.definitions import build_defs
 from custseg_assets.settings import load_settings
 from custseg_serving.app import create_app
 from custseg_serving.settings import ServingSettings
-from tests.shops import Outcome, custseg, quiet
+from tests.support.files import DATA
+from tests.support.shops import Outcome, custseg, quiet
 
-FILLED = Path(__file__).parent / "data" / "home-0.1.tar.xz"
+FILLED = DATA / "home-0.1.tar.xz"
 RELEASE, CHAMPION, CHALLENGER = "r-2024-05-01-26c492b3", "m-2024-02-01-802ca29b", "m-2024-05-01-9a78a408"
 
 

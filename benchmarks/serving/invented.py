@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 
 from custseg_assets.domain import schemas
-from custseg_assets.domain.clustering import assign
-from custseg_assets.domain.model import ScalingReference, Segment, SegmentationModel, version_of
 from custseg_assets.domain.periods import window_of
-from custseg_assets.domain.profiles import profile_segments
+from custseg_assets.domain.segments.clustering import assign
+from custseg_assets.domain.segments.model import ScalingReference, Segment, SegmentationModel, version_of
+from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
 from custseg_assets.stores.releases import ReleaseManifest, point_to
 

@@ -18,8 +18,8 @@ from custseg_assets.defs.partitions import Layout, is_current
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.periods import Cadence
 from custseg_assets.domain.schemas import RETRAIN_DECISION
-from custseg_assets.planning import TABLES_OF_JOB, Stage, due_publication, due_retrain, next_stage, state_of
-from custseg_assets.remote import bucket_of
+from custseg_assets.home.open import bucket_of
+from custseg_assets.home.plan import TABLES_OF_JOB, Stage, due_publication, due_retrain, next_stage, state_of
 from custseg_assets.run_workers import ABANDONED_TAG
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.bucket_tables import in_words

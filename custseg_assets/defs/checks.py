@@ -11,10 +11,10 @@ import dagster as dg
 import polars as pl
 
 from custseg_assets.defs.resources import Stores
-from custseg_assets.domain.quality import RejectShares
 from custseg_assets.domain.schemas import REJECTED_TRANSACTIONS, Table
-from custseg_assets.expectations.engine import GroupResult, combined, validate
+from custseg_assets.domain.transactions.quality import RejectShares
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
+from custseg_assets.expectations.validation import GroupResult, combined, validate
 from custseg_assets.pictures.look import is_seen
 from custseg_assets.settings import Settings
 

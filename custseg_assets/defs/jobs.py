@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
 
-from custseg_assets.planning import SEGMENTED, TABLES_OF_JOB
+from custseg_assets.home.plan import SEGMENTED, TABLES_OF_JOB
 
 _STAGES: Mapping[str, str] = {
     "ingest": "Take periods of the log in and clean them.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from custseg_assets.domain.periods import Cadence, shift, start_of
-from custseg_assets.provenance import Provenance
+from custseg_assets.home.fingerprints import Provenance
 from custseg_assets.settings import Settings
 
 _CRON = {"daily": "0 0 * * *", "weekly": "0 0 * * 1", "monthly": "0 0 1 * *"}

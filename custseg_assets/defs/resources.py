@@ -9,9 +9,9 @@ from typing import Any
 
 import dagster as dg
 
-from custseg_assets.intake import landing_zone_of
-from custseg_assets.provenance import Provenance
-from custseg_assets.remote import tables_of
+from custseg_assets.home.fingerprints import Provenance
+from custseg_assets.home.intake import landing_zone_of
+from custseg_assets.home.open import tables_of
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.home import Home

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from custseg_assets.domain.model import SegmentationModel
+from custseg_assets.domain.segments.model import SegmentationModel
 
 _CARD = """\
 # Segmentation model {version}

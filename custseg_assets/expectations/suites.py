@@ -12,10 +12,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 
-from custseg_assets.domain.cleaning import REASONS, CleaningRules
-from custseg_assets.domain.migrations import CAUSES
-from custseg_assets.domain.model import LAPSED, MARGIN_RULE, REFUNDED
 from custseg_assets.domain.schemas import tables
+from custseg_assets.domain.segments.migrations import CAUSES
+from custseg_assets.domain.segments.model import LAPSED, MARGIN_RULE, REFUNDED
+from custseg_assets.domain.transactions.cleaning import REASONS, CleaningRules
 from custseg_assets.settings import Settings
 
 Severity = Literal["error", "warning"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from custseg_assets.domain.retraining import TrainingCost
+from custseg_assets.domain.promotion.retraining import TrainingCost
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import GcpTrainingSettings
 

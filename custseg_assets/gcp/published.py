@@ -8,7 +8,7 @@ import polars as pl
 
 from custseg_assets.domain.schemas import PREDICTION_LOG, Table, tables
 from custseg_assets.gcp.bigquery_publish import Part
-from custseg_assets.planning import PUBLISHED
+from custseg_assets.home.plan import PUBLISHED
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import TableStore, fingerprint
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from custseg_assets.errors import RunFailedError
 from custseg_assets.gcp.costs import check_cost
-from custseg_assets.launching import Said, metadata_of
 from custseg_assets.settings import GcpSettings
 from custseg_assets.trainer import CANDIDATES
+from custseg_assets.training.local import Said, metadata_of
 
 if TYPE_CHECKING:
     import dagster as dg

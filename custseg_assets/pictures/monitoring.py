@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from custseg_assets.domain.drift_report import Change
+    from custseg_assets.domain.drift.report import Change
 
 MAX_DRIFT_PANELS = 12
 _DRIFT_COLUMNS = 4

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from custseg_assets.domain.presets import PRESETS, Preset
 from custseg_assets.domain.schemas import MAPPED_NAMES
+from custseg_assets.domain.transactions.presets import PRESETS, Preset
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from custseg_assets.domain.model import SegmentationModel, model_from_json
+from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.settings import TrackingSettings
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any
 import lmdb
 import polars as pl
 
-from custseg_assets.domain.migrations import CAUSES
-from custseg_assets.domain.model import RFM, SegmentationModel
 from custseg_assets.domain.periods import Window
-from custseg_assets.domain.standing import moves, standing
+from custseg_assets.domain.segments.migrations import CAUSES
+from custseg_assets.domain.segments.model import RFM, SegmentationModel
+from custseg_assets.domain.segments.standing import moves, standing
 from custseg_assets.stores import releases
 from custseg_assets.stores.releases import FileEntry, ReleaseManifest, canonical_json, customer_key, is_digest
 

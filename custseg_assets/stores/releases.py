@@ -22,7 +22,7 @@ import lmdb
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from custseg_assets.domain.model import SegmentationModel, model_from_json
+from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError, CustsegError
 
 RELEASE_FORMAT = 1

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.fakes.gcs import FakeGcs
-    from tests.fakes.vertex import FakeVertex, Image
+from tests.support.files import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from tests.support.fakes.gcs import FakeGcs
+    from tests.support.fakes.vertex import FakeVertex, Image
 
 # `make test-gcp` has the environment for these.
 
@@ -21,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def gcs() -> Iterator[FakeGcs]:
     """Cloud Storage with one bucket."""
-    from tests.fakes.gcs import FakeGcs
+    from tests.support.fakes.gcs import FakeGcs
 
     with FakeGcs("shop-data") as fake:
         yield fake
@@ -30,7 +29,7 @@ def gcs() -> Iterator[FakeGcs]:
 @pytest.fixture
 def vertex() -> Iterator[FakeVertex]:
     """Vertex AI in europe-west1, with Python and the trainer as images."""
-    from tests.fakes.vertex import FakeVertex
+    from tests.support.fakes.vertex import FakeVertex
 
     with FakeVertex("shop", "europe-west1", images()) as fake:
         yield fake
@@ -38,7 +37,7 @@ def vertex() -> Iterator[FakeVertex]:
 
 def images() -> dict[str, Image]:
     """Python and the trainer, as images."""
-    from tests.fakes.vertex import Image
+    from tests.support.fakes.vertex import Image
 
     built = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
     return {

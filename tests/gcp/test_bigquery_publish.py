@@ -19,9 +19,9 @@ from custseg_assets.gcp.published import prediction_parts, published_tables
 from custseg_assets.settings import GcpSettings
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import TableStore
-from tests.fakes.bigquery import FakeBigQuery
-from tests.fakes.gcs import FakeGcs
-from tests.shops import HEADERS, QUICK, custseg, shop_log, write_log
+from tests.support.fakes.bigquery import FakeBigQuery
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.shops import HEADERS, QUICK, custseg, shop_log, write_log
 
 pytestmark = pytest.mark.gcp
 

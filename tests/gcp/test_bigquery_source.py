@@ -16,7 +16,7 @@ from custseg_assets.gcp.bigquery import BigQuery, BigQueryError, table_name
 from custseg_assets.gcp.bigquery_source import accept_table
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore
-from tests.fakes.bigquery import FakeBigQuery
+from tests.support.fakes.bigquery import FakeBigQuery
 
 pytestmark = pytest.mark.gcp
 

@@ -15,15 +15,15 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from custseg_assets.gcp.bucket import Bucket, BucketError
-from custseg_assets.intake import Intake
+from custseg_assets.home.intake import Intake
 from custseg_assets.settings import Settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.releases import DamagedReleaseError
 from custseg_serving.app import create_app
 from custseg_serving.settings import ServingSettings
-from tests.fakes.gcs import FakeGcs
-from tests.serving.factory import make_other_content, make_release
-from tests.shops import shop_log, write_log
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.releases import make_other_content, make_release
+from tests.support.shops import shop_log, write_log
 
 pytestmark = pytest.mark.gcp
 

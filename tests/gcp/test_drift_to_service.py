@@ -25,15 +25,15 @@ from custseg_assets.domain import schemas
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
-from tests.fakes.bigquery import FakeBigQuery
-from tests.fakes.gcs import FakeGcs
-from tests.fakes.vertex import FakeVertex, State
 from tests.gcp.conftest import hurry, images
-from tests.gcp.daemon import runs_of
-from tests.gcp.pieces import QUICK as QUICKLY
 from tests.serving.test_server import Running, serving
 from tests.serving.test_swap import wait_until
-from tests.shops import QUICK, Kind, custseg, quiet, shop_log, write_log
+from tests.support.fakes.bigquery import FakeBigQuery
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.vertex import FakeVertex, State
+from tests.support.gcp_daemon import runs_of
+from tests.support.gcp_pieces import QUICK as QUICKLY
+from tests.support.shops import QUICK, Kind, custseg, quiet, shop_log, write_log
 
 pytestmark = pytest.mark.gcp
 

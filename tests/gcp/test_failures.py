@@ -22,13 +22,13 @@ from custseg_assets.gcp.clients import storage_client
 from custseg_assets.settings import load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
-from tests.fakes.bigquery import FakeBigQuery
-from tests.fakes.gcs import FakeGcs
-from tests.fakes.vertex import FakeVertex, Image, State
-from tests.gcp.daemon import runs_of
-from tests.gcp.pieces import QUICK as QUICKLY
-from tests.shops import QUICK, custseg, quiet, shop_log, write_log
-from tests.test_ui import opened, wait
+from tests.commands.test_ui import opened, wait
+from tests.support.fakes.bigquery import FakeBigQuery
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.vertex import FakeVertex, Image, State
+from tests.support.gcp_daemon import runs_of
+from tests.support.gcp_pieces import QUICK as QUICKLY
+from tests.support.shops import QUICK, custseg, quiet, shop_log, write_log
 
 pytestmark = [pytest.mark.gcp, pytest.mark.usefixtures("no_waiting_for_stragglers")]
 

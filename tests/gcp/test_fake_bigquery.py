@@ -13,7 +13,7 @@ from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-from tests.fakes.bigquery import FakeBigQuery
+from tests.support.fakes.bigquery import FakeBigQuery
 
 pytestmark = pytest.mark.gcp
 

@@ -10,7 +10,7 @@ from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from tests.fakes.gcs import FakeGcs
+from tests.support.fakes.gcs import FakeGcs
 
 pytestmark = pytest.mark.gcp
 

@@ -6,8 +6,8 @@ from google.api_core import exceptions
 from google.cloud import aiplatform_v1 as api
 
 from custseg_assets.gcp.clients import vertex_client
-from tests.fakes.vertex import FakeVertex, State
-from tests.gcp.pieces import gcp_of
+from tests.support.fakes.vertex import FakeVertex, State
+from tests.support.gcp_pieces import gcp_of
 
 pytestmark = pytest.mark.gcp
 

@@ -15,25 +15,25 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from custseg_assets import intake
+from custseg_assets.commands.replay import Replay
 from custseg_assets.defs.resources import stores_of
 from custseg_assets.domain.demo import generate_demo
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bucket import BucketError
-from custseg_assets.remote import bucket_of, tables_of
-from custseg_assets.replay import Replay
+from custseg_assets.home import intake
+from custseg_assets.home.open import bucket_of, tables_of
 from custseg_assets.settings import GcpSettings, Settings, SourceSettings, load_settings
 from custseg_assets.stores import bucket_tables
 from custseg_assets.stores.tables import TableStore
-from tests.fakes.gcs import FakeGcs
-from tests.fakes.service import Request
-from tests.places import URI
-from tests.shops import QUICK, custseg, shop_log, write_log
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.service import Request
+from tests.support.files import REPOSITORY
+from tests.support.places import URI
+from tests.support.shops import QUICK, custseg, shop_log, write_log
 
 pytestmark = pytest.mark.gcp
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # Names that MLflow and the clock give.
 ITS_OWN = {"model_version", "mlflow_run_id", "trained_at", "decided_at", "champion_before"}
 

@@ -12,9 +12,9 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from google.cloud import aiplatform_v1 as api
 
 from custseg_assets.gcp.vertex_pipes import VertexJobError, explain_end
-from tests.fakes.vertex import State
-from tests.gcp.conftest import REPOSITORY
-from tests.gcp.pieces import job_of, materialize, pipes_client, talk
+from tests.support.fakes.vertex import State
+from tests.support.files import REPOSITORY
+from tests.support.gcp_pieces import job_of, materialize, pipes_client, talk
 
 pytestmark = [
     pytest.mark.gcp,
@@ -263,7 +263,7 @@ def test_a_job_that_cannot_be_cancelled_is_named_to_be_cancelled_by_hand(vertex,
 @contextlib.contextmanager
 def piece_in_a_process(vertex, gcs, code):
     """The piece, run by a process of its own whose job is running when the block starts."""
-    command = [sys.executable, "-m", "tests.gcp.pieces", vertex.url, gcs.url, "piece-1", code]
+    command = [sys.executable, "-m", "tests.support.gcp_pieces", vertex.url, gcs.url, "piece-1", code]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(
         command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, **quiet

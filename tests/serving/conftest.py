@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from custseg_serving.app import create_app
 from custseg_serving.settings import ServingSettings
-from serving.factory import make_release
+from tests.support.releases import make_release
 
 StartApp = Callable[..., Flask]
 

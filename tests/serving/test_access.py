@@ -18,8 +18,8 @@ from custseg_serving.access import AccessControl, RequestCounts
 from custseg_serving.errors import ApiError
 from custseg_serving.keys import KeyFile, matching_key
 from custseg_serving.settings import ServingSettings, is_loopback
-from serving.conftest import StartApp
-from serving.test_api import ROW, is_error
+from tests.serving.conftest import StartApp
+from tests.serving.test_api import ROW, is_error
 
 LOOKUP = "/v1/customers/12347/segment"
 

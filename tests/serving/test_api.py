@@ -16,14 +16,14 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from custseg_assets.domain.explain import Explainer, segments_of
-from custseg_assets.domain.model import LineageEvent
 from custseg_assets.domain.schemas import SCALABLE_FEATURES
+from custseg_assets.domain.segments.explain import Explainer, segments_of
+from custseg_assets.domain.segments.model import LineageEvent
 from custseg_assets.stores.releases import current, open_release
 from custseg_serving import schemas
 from custseg_serving.answers import Answers
-from serving.conftest import StartApp
-from serving.factory import CUSTOMERS, LAPSED_CUSTOMER, make_content, make_model, make_release
+from tests.serving.conftest import StartApp
+from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER, make_content, make_model, make_release
 
 ROW = {"recency_days": 62, "frequency_orders": 3, "monetary_net": 512.3}
 
@@ -324,7 +324,7 @@ def test_vertex_asks_for_instances_and_gets_predictions(start_app: StartApp) -> 
 
 
 def test_every_feature_a_model_may_use_can_be_scored_and_said() -> None:
-    from custseg_assets.domain.explain import FEATURES
+    from custseg_assets.domain.segments.explain import FEATURES
 
     assert set(SCALABLE_FEATURES) <= set(schemas.FeatureRow.model_fields) - {"customer_id"} == set(FEATURES)
 

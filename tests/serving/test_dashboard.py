@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from custseg_serving.keys import KeyFile
-from serving.factory import make_content, make_release
-from serving.test_server import Running, serving
+from tests.serving.test_server import Running, serving
+from tests.support.releases import make_content, make_release
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

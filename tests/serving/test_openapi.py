@@ -14,7 +14,7 @@ from custseg_serving.api import OPERATIONS
 from custseg_serving.app import create_app
 from custseg_serving.keys import SCOPES, KeyFile
 from custseg_serving.settings import ServingSettings
-from serving.factory import make_release
+from tests.support.releases import make_release
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 

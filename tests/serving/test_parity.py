@@ -10,14 +10,14 @@ import pytest
 from flask.testing import FlaskClient
 
 from custseg_assets.domain import schemas
-from custseg_assets.domain.clustering import Limits, assign, choose_k, sweep, train, visible_to_kmeans
-from custseg_assets.domain.model import SegmentationModel, measure_reference
 from custseg_assets.domain.periods import window_of
-from custseg_assets.domain.profiles import profile_segments
+from custseg_assets.domain.segments.clustering import Limits, assign, choose_k, sweep, train, visible_to_kmeans
+from custseg_assets.domain.segments.model import SegmentationModel, measure_reference
+from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.stores.release_writer import ReleaseContent
-from serving.conftest import StartApp
-from serving.factory import FEATURES, make_content, make_release
-from serving.test_api import ROW, is_error
+from tests.serving.conftest import StartApp
+from tests.serving.test_api import ROW, is_error
+from tests.support.releases import FEATURES, make_content, make_release
 
 PERIOD = "2011-11-01"
 LIMITS = Limits(min_bootstrap_ari=0.5, min_jaccard=0.3, min_share=0.02, min_customers=50)

@@ -16,10 +16,10 @@ from custseg_assets.stores.prediction_log import read_batches, waiting
 from custseg_serving import predictions
 from custseg_serving.drain import Drain
 from custseg_serving.predictions import finish_abandoned
-from serving.conftest import StartApp
-from serving.factory import CUSTOMERS, LAPSED_CUSTOMER
-from serving.test_api import ROW
-from serving.test_swap import metric, ready, wait_until
+from tests.serving.conftest import StartApp
+from tests.serving.test_api import ROW
+from tests.serving.test_swap import metric, ready, wait_until
+from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

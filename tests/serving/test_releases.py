@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from custseg_assets.domain.standing import standing
+from custseg_assets.domain.segments.standing import standing
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores import release_writer
 from custseg_assets.stores.release_writer import write_release
@@ -26,7 +26,8 @@ from custseg_assets.stores.releases import (
     releases,
     verify,
 )
-from serving.factory import CUSTOMERS, LAPSED_CUSTOMER, make_content, make_other_content, make_release
+from tests.support.files import REPOSITORY
+from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER, make_content, make_other_content, make_release
 
 
 def test_a_customer_is_found_with_everything_the_snapshot_says(tmp_path: Path) -> None:
@@ -218,12 +219,12 @@ def test_a_segment_with_customers_and_no_profile_is_refused(tmp_path: Path) -> N
 
 def test_a_killed_writer_leaves_nothing_that_looks_like_a_release(tmp_path: Path) -> None:
     program = (
-        "import sys, dataclasses; from pathlib import Path; from serving.factory import *\n"
+        "import sys, dataclasses; from pathlib import Path; from tests.support.releases import *\n"
         "print('ready', flush=True)\n"
         "for number in range(1000):\n"
         "    make_release(Path(sys.argv[1]), dataclasses.replace(make_content(), model_card=str(number)))\n"
     )
-    folders = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+    folders = [str(REPOSITORY)]
     for moment in range(5):
         writer = subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path)],

@@ -21,11 +21,11 @@ import pytest
 
 from custseg_assets.stores.release_writer import write_release
 from custseg_assets.stores.releases import CURRENT, point_to
-from serving.factory import make_other_content, make_release
-from serving.test_predictions import records
-from serving.test_swap import wait_until
+from tests.serving.test_predictions import records
+from tests.serving.test_swap import wait_until
+from tests.support.files import REPOSITORY
+from tests.support.releases import make_other_content, make_release
 
-REPOSITORY = Path(__file__).parents[2]
 LOOKUP = "/v1/customers/12347/segment"
 
 

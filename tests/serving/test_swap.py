@@ -18,8 +18,8 @@ from custseg_serving import digests
 from custseg_serving.app import create_app
 from custseg_serving.service import Shared
 from custseg_serving.settings import ServingSettings
-from serving.conftest import StartApp
-from serving.factory import make_content, make_other_content, make_release
+from tests.serving.conftest import StartApp
+from tests.support.releases import make_content, make_other_content, make_release
 
 LOOKUP = "/v1/customers/12347/segment"
 

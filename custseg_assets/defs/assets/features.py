@@ -7,13 +7,13 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import in_batches, key_batches, publish, spec_of
 from custseg_assets.defs.checks import check_specs
+from custseg_assets.defs.materialise import in_batches, key_batches, publish, spec_of
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
-from custseg_assets.domain import features as rfm
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, scaled_features_table
-from custseg_assets.domain.training import scale_snapshot
+from custseg_assets.domain.segments.training import scale_snapshot
+from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.settings import Settings
 
 

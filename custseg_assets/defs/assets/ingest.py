@@ -6,15 +6,15 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import OWNERS, Batch, key_batches, picture, publish, spec_of, table_preview
-from custseg_assets.defs.assets.soundness import reject_shares_of
 from custseg_assets.defs.checks import check_specs, reject_share_result, reject_share_spec
+from custseg_assets.defs.materialise import OWNERS, Batch, key_batches, picture, publish, spec_of, table_preview
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
-from custseg_assets.domain import cleaning
-from custseg_assets.domain.quality import reject_share_outliers
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
-from custseg_assets.intake import Intake
+from custseg_assets.domain.transactions import cleaning
+from custseg_assets.domain.transactions.quality import reject_share_outliers
+from custseg_assets.home.intake import Intake
+from custseg_assets.home.soundness import reject_shares_of
 from custseg_assets.pictures.monitoring import rejections
 from custseg_assets.settings import Settings
 from custseg_assets.stores.landing_zone import TakenIn

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import in_batches, picture, publish, spec_of, table_preview
 from custseg_assets.defs.checks import check_specs
+from custseg_assets.defs.materialise import in_batches, picture, publish, spec_of, table_preview
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
-from custseg_assets.domain.clustering import assign
-from custseg_assets.domain.migrations import flows, migrations, summarise
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
+from custseg_assets.domain.segments.clustering import assign
+from custseg_assets.domain.segments.migrations import flows, migrations, summarise
 from custseg_assets.pictures.segments import migration_matrix
 from custseg_assets.settings import Settings
 

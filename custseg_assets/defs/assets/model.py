@@ -7,16 +7,12 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from custseg_assets.defs.assets.judging import judged
-from custseg_assets.defs.assets.origin import origin_of
-from custseg_assets.defs.assets.publishing import bullets, picture, publish, spec_of, table_preview
+from custseg_assets.defs.materialise import bullets, picture, publish, spec_of, table_preview
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores, TrainingRun
-from custseg_assets.domain import clustering, training
-from custseg_assets.domain.comparison import Comparison
-from custseg_assets.domain.model import SegmentationModel
 from custseg_assets.domain.model_card import model_card
-from custseg_assets.domain.promotion import GATE, PromotionVerdict
+from custseg_assets.domain.promotion.comparison import Comparison
+from custseg_assets.domain.promotion.promotion import GATE, PromotionVerdict
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     MODEL_CANDIDATES,
@@ -25,12 +21,16 @@ from custseg_assets.domain.schemas import (
     Table,
     scaled_features_table,
 )
+from custseg_assets.domain.segments import clustering, training
+from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.errors import RunFailedError
-from custseg_assets.launching import TrainingLauncher, candidates_in, training_folder
+from custseg_assets.home.decision_record import origin_of
+from custseg_assets.home.evidence import judged
 from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import Settings
 from custseg_assets.stores.revision import code_revision
 from custseg_assets.trainer import sweep_snapshot, train_snapshot
+from custseg_assets.training.local import TrainingLauncher, candidates_in, training_folder
 
 
 class Training(dg.Config):

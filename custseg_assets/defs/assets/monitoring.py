@@ -8,7 +8,8 @@ from dataclasses import asdict
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import (
+from custseg_assets.defs.checks import check_specs
+from custseg_assets.defs.materialise import (
     bullets,
     in_batches,
     in_words,
@@ -17,19 +18,17 @@ from custseg_assets.defs.assets.publishing import (
     spec_of,
     table_preview,
 )
-from custseg_assets.defs.assets.soundness import unsound_in_window
-from custseg_assets.defs.checks import check_specs
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
-from custseg_assets.domain.drift import (
+from custseg_assets.domain.drift.report import Change
+from custseg_assets.domain.drift.scores import (
     DriftReference,
     DriftReport,
     measure_drift,
     reference_from_json,
     unobserved_share,
 )
-from custseg_assets.domain.drift_report import Change
-from custseg_assets.domain.retraining import decide_retrain
+from custseg_assets.domain.promotion.retraining import decide_retrain
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     DRIFT_REPORT,
@@ -37,9 +36,10 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     scaled_features_table,
 )
-from custseg_assets.domain.training import matrix_of
+from custseg_assets.domain.segments.training import matrix_of
+from custseg_assets.home.open import training_cost
+from custseg_assets.home.soundness import unsound_in_window
 from custseg_assets.pictures.monitoring import distribution_change, drift_over_time
-from custseg_assets.remote import training_cost
 from custseg_assets.settings import Settings
 
 MAX_CHANGES_SHOWN = 4

@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import facts, in_words, picture, spec_of, table_preview
 from custseg_assets.defs.checks import Examination, check_specs
+from custseg_assets.defs.materialise import facts, in_words, picture, spec_of, table_preview
 from custseg_assets.defs.resources import Stores
-from custseg_assets.domain import asked
-from custseg_assets.domain.drift import DriftReference, reference_from_json
+from custseg_assets.domain.drift import requests as asked
+from custseg_assets.domain.drift.scores import DriftReference, reference_from_json
 from custseg_assets.domain.schemas import (
     PREDICTION_DRIFT,
     PREDICTION_LOG,
@@ -21,8 +21,8 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     Table,
 )
+from custseg_assets.home.fingerprints import CODE_VERSIONS
 from custseg_assets.pictures.monitoring import drift_over_time, latency_over_time
-from custseg_assets.provenance import CODE_VERSIONS
 from custseg_assets.settings import Settings
 from custseg_assets.stores.prediction_log import read_batches, take_in, waiting
 from custseg_assets.stores.tables import fingerprint

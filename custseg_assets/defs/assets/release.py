@@ -4,7 +4,7 @@ import json
 
 import dagster as dg
 
-from custseg_assets.defs.assets.publishing import OWNERS
+from custseg_assets.defs.materialise import OWNERS
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
@@ -17,9 +17,9 @@ from custseg_assets.domain.schemas import (
     SEGMENT_PROFILES,
     SEGMENTATION_MODEL,
 )
-from custseg_assets.domain.training import metrics_of
-from custseg_assets.provenance import CODE_VERSIONS
-from custseg_assets.remote import bucket_of
+from custseg_assets.domain.segments.training import metrics_of
+from custseg_assets.home.fingerprints import CODE_VERSIONS
+from custseg_assets.home.open import bucket_of
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
 from custseg_assets.stores.releases import point_to, prune
 from custseg_assets.stores.revision import code_revision

@@ -6,14 +6,11 @@ from datetime import datetime
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.assets.publishing import in_batches, picture, publish, spec_of, table_preview
 from custseg_assets.defs.checks import check_specs
+from custseg_assets.defs.materialise import in_batches, picture, publish, spec_of, table_preview
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain import recommendations
-from custseg_assets.domain.clustering import assign
-from custseg_assets.domain.model import SegmentationModel
-from custseg_assets.domain.profiles import profile_segments
 from custseg_assets.domain.schemas import (
     CLEAN_TRANSACTIONS,
     CUSTOMER_FEATURES,
@@ -21,6 +18,9 @@ from custseg_assets.domain.schemas import (
     SEGMENT_ASSIGNMENTS,
     SEGMENT_PROFILES,
 )
+from custseg_assets.domain.segments.clustering import assign
+from custseg_assets.domain.segments.model import SegmentationModel
+from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
 from custseg_assets.settings import Settings
 

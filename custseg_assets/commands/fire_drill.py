@@ -1,0 +1,92 @@
+"""``custseg fire-drill``: what the drift report sees, and what it misses, on this shop's own customers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from custseg_assets.domain.drift.fire_drill import FireDrillResult, run_fire_drill
+from custseg_assets.domain.schemas import CUSTOMER_FEATURES
+from custseg_assets.domain.segments.clustering import visible_to_kmeans
+from custseg_assets.errors import BadInputError
+from custseg_assets.home.fingerprints import Provenance
+from custseg_assets.home.open import tables_of
+from custseg_assets.settings import Settings
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.home import Home
+
+_STEPS = 10
+
+
+def fire_drill(
+    settings: Settings, key: str | None, n_customers: int | None, repetitions: int, say: Callable[[str], None]
+) -> str:
+    """Drill a snapshot with the model in force, and say how often each change was seen.
+
+    Args:
+        settings: whose home it is.
+        key: the snapshot; the newest complete one without it.
+        n_customers: drawn for every report; as many as the snapshot has without it.
+        repetitions: of every change.
+        say: takes each line of progress.
+
+    Raises:
+        BadInputError: there is no such snapshot, or no model is in force at it.
+    """
+    home = Home(settings.home)
+    tables = tables_of(settings)
+    provenance = Provenance(settings, DeliveryStore(home.deliveries), tables)
+    drilled = [one for one in provenance.snapshot_keys if provenance.champion_at(one)]
+    complete = [one for one in drilled if provenance.observed_until(one) == provenance.window(one).as_of]
+    chosen = key or (complete or drilled or [None])[-1]
+    if chosen is None or chosen not in drilled:
+        raise BadInputError(
+            f"snapshot {chosen} of home {home.root}",
+            f"one with a model in force: {', '.join(drilled) or 'none yet'}",
+            "Do 'custseg run' first, or name one of those with --partition.",
+        )
+    window, model = provenance.window(chosen), provenance.model_in_force(chosen)
+    customers = tables.read(CUSTOMER_FEATURES, [chosen])
+    customers = customers.filter(visible_to_kmeans(customers, model.features))
+    shown: set[int] = set()
+
+    def progress(done: int, to_do: int) -> None:
+        step = done * _STEPS // to_do
+        if step not in shown:
+            shown.add(step)
+            say(f"{done:,} of {to_do:,} repetitions")
+
+    result = run_fire_drill(
+        customers,
+        model,
+        n_customers=n_customers or customers.height,
+        repetitions=repetitions,
+        seed=settings.model.seed,
+        period_days=(window.as_of - datetime.fromisoformat(chosen)) / timedelta(days=1),
+        window_days=(window.as_of - window.start) / timedelta(days=1),
+        settings=settings.drift.of_report(),
+        progress=progress,
+    )
+    return _report(result, chosen)
+
+
+def _report(result: FireDrillResult, key: str) -> str:
+    lines = [
+        f"fire drill on snapshot {key}: {result.n_customers:,} customers in each report",
+        f"  {'change':<44}{'alarms':>8}   95 % interval    should be",
+    ]
+    for row in result.table().iter_rows(named=True):
+        interval = f"{row['alarm_rate_low']:.1%} to {row['alarm_rate_high']:.1%}"
+        lines.append(f"  {row['scenario']:<44}{row['alarm_rate']:>8.1%}   {interval:<17}{_wanted(row)}")
+    sight = (
+        "not even the lapse of all active customers"
+        if result.smallest_lapse is None
+        else (f"a lapse of {result.smallest_lapse:.0%} of the active customers")
+    )
+    return "\n".join([*lines, f"seen 9 times in 10 at this size: {sight}"])
+
+
+def _wanted(row: dict[str, object]) -> str:
+    if row["limit"] is None:
+        return "(open)"
+    return f"{'at most' if row['expected'] == 'quiet' else 'at least'} {row['limit']:.0%}"

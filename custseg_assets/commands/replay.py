@@ -1,0 +1,305 @@
+"""``custseg replay``: history played through the sensors, the schedule and the jobs that run under ``custseg ui``.
+
+Each period's lines are dropped into the landing zone of a home of its own, the clock is set to when that would have
+been, and then what the daemon does is done here: the sensors and the schedule are asked, and what they ask for is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from custseg_assets.definitions import build_defs
+from custseg_assets.defs.automation import World
+from custseg_assets.defs.partitions import is_current, layout_of
+from custseg_assets.defs.resources import Stores, stores_of
+from custseg_assets.domain import schemas
+from custseg_assets.domain.periods import shift, start_of
+from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.instance.event_log import passing_instance
+from custseg_assets.instance.execute import Engine
+from custseg_assets.pictures.look import unseen
+from custseg_assets.settings import (
+    CleaningSettings,
+    GcpSettings,
+    LandingSettings,
+    Settings,
+    SourceSettings,
+    TrackingSettings,
+)
+
+_SENSORS = ("landing", "stale_partitions", "retrain_on_drift")
+_SCHEDULE = "close_period"
+_MAX_RUNS = 50
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What one snapshot brought.
+
+    Attributes:
+        snapshot: its key.
+        verdict: of the drift report.
+        decision: whether a retrain was due.
+        promotion: what was decided about the challenger; of the first model, or of a retrain.
+        model: the model in force after it.
+        n_moves: customers that changed segment since the snapshot before.
+        n_phantom: those of them that only a change of model moved.
+        runs: the Dagster runs it took, in order, with who asked for them.
+        cpu_seconds: of this process and the trainers it started.
+    """
+
+    snapshot: str
+    verdict: str
+    decision: str
+    promotion: str
+    model: str
+    n_moves: int
+    n_phantom: int
+    runs: tuple[str, ...]
+    cpu_seconds: float
+
+
+class Replay:
+    """Plays a log from one snapshot to another.
+
+    Args:
+        stores: of the home whose data are played.
+        home: folder of the home it is played in; new.
+        is_kept: whether the home stays, and Dagster's history, pictures and pages have to be in it; without them it
+            costs half the time.
+    """
+
+    def __init__(self, stores: Stores, home: Path, *, is_kept: bool) -> None:
+        self._from, self._is_kept = stores, is_kept
+        rules = stores.provenance.cleaning_rules
+        self._settings = stores.settings.model_copy(
+            update={
+                "home": home,
+                "source": SourceSettings(),
+                "cleaning": CleaningSettings(**vars(rules)),
+                # A file dropped here is whole.
+                "landing": LandingSettings(settle_seconds=0),
+                # What is played stays in the home it is played in: no bucket is emptied, nothing is published or paid.
+                "gcp": GcpSettings(),
+                "tracking": TrackingSettings(),
+            }
+        )
+        self._stores = stores_of(self._settings)
+        mapped = {name for delivery in stores.provenance.current for name in delivery.columns}
+        self._columns = [name for name in schemas.MAPPED_NAMES if name in mapped]
+        self._now = datetime.fromisoformat(stores.provenance.period_keys[0])
+        self._asked: set[str] = set()
+        self._definitions: dg.Definitions | None = None
+
+    def play(self, first: str, last: str) -> Iterator[Moment]:
+        """Every snapshot of a range, one after the other; the first one trains the first model.
+
+        Args:
+            first: key of the first snapshot.
+            last: key of the last.
+
+        Raises:
+            BadInputError: the home has no such snapshots.
+            RunFailedError: a run failed; the home stays as it was then.
+        """
+        source = self._from.provenance
+        for key in (first, last):
+            if key not in source.snapshot_keys:
+                raise BadInputError(
+                    f"snapshot {key}", f"one of {', '.join(source.snapshot_keys)}", "Name one with --from or --to."
+                )
+        self._stores.home.make()
+        periods = [key for key in source.period_keys if source.window(first).keys[0] <= key <= last]
+        with contextlib.nullcontext() if self._is_kept else passing_instance() as instance:
+            self._engine = Engine(self._settings, self._stores.home, lambda _: None, instance)
+            for key in periods:
+                started = _cpu_seconds()
+                self._drop(key)
+                runs = [*self._sensors(), *(self._close(key) if key >= first else ())]
+                if key >= first:
+                    yield replace(self._moment(key), runs=tuple(runs), cpu_seconds=_cpu_seconds() - started)
+                if key == first:
+                    # What is loaded by now stays; looking through it for garbage costs a tenth of a snapshot each time.
+                    gc.collect()
+                    gc.freeze()
+
+    def _drop(self, key: str) -> None:
+        """Put a period's lines into the landing zone at its end."""
+        cadence = self._settings.snapshots.cadence
+        end = datetime.combine(shift(start_of(key), 1, cadence), datetime.min.time())
+        self._now = end
+        lines = self._from.deliveries.scan_periods(self._from.provenance.current, [key], cadence).collect()
+        path = self._stores.landing_zone.folder / f"{key}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}")
+        as_delivered(lines, self._columns).write_parquet(unfinished)
+        unfinished.rename(path)
+
+    def _close(self, key: str) -> Iterator[str]:
+        """The schedule's tick at the end of a period, and what the sensors make of it."""
+        after = timedelta(hours=self._settings.automation.grace_hours)
+        self._now = max(self._now, self._stores.provenance.window(key).as_of + after)
+        definitions = self._loaded()
+        context = dg.build_schedule_context(
+            scheduled_execution_time=self._now.replace(tzinfo=UTC),
+            repository_def=definitions.get_repository_def(),
+        )
+        ticked = definitions.get_repository_def().get_schedule_def(_SCHEDULE).evaluate_tick(context)
+        for request in ticked.run_requests or ():
+            yield self._run(definitions, request, f"schedule {_SCHEDULE}")
+        yield from self._sensors()
+
+    def _sensors(self) -> Iterator[str]:
+        """Ask the sensors, and run what they ask for, until all of them have nothing more to ask."""
+        for _ in range(_MAX_RUNS):
+            ran = next(self._one_run(), None)
+            if ran is None:
+                return
+            yield ran
+        raise RunFailedError(f"the sensors were not done after {_MAX_RUNS} runs")
+
+    def _one_run(self) -> Iterator[str]:
+        for name in _SENSORS:
+            definitions = self._loaded()
+            loaded = definitions.get_repository_def()
+            context = dg.build_sensor_context(instance=self._engine.instance, repository_def=loaded)
+            for request in loaded.get_sensor_def(name).evaluate_tick(context).run_requests or ():
+                if request.run_key not in self._asked:
+                    self._asked.add(str(request.run_key))
+                    yield self._run(definitions, request, f"sensor {name}")
+
+    def _run(self, definitions: dg.Definitions, request: dg.RunRequest, asked_by: str) -> str:
+        kind, _, name = asked_by.partition(" ")
+        tagged = request.with_replaced_attrs(tags={**request.tags, f"dagster/{kind}_name": name})
+        words = f"{request.job_name} {request.partition_key or request.tags.get('custseg/periods', '')}".strip()
+        # A home that is gone at the end, with its history in memory, has nobody who looks at it.
+        with contextlib.nullcontext() if self._is_kept else unseen():
+            self._engine.launch(definitions, tagged, words)
+        return f"{words} ({asked_by})"
+
+    def _loaded(self) -> dg.Definitions:
+        """The definitions, loaded again when there are new periods, as a code location is."""
+        provenance = self._stores.provenance
+        if self._definitions is None or not is_current(self._layout, provenance):
+            self._layout = layout_of(provenance, self._settings)
+            world = World(lambda: self._now, self._engine.instance)
+            self._definitions = build_defs(settings=self._settings, stores=self._stores, world=world)
+        return self._definitions
+
+    def _moment(self, key: str) -> Moment:
+        tables, provenance = self._stores.tables, self._stores.provenance
+        drift = tables.read(schemas.DRIFT_REPORT, [key])
+        retrain = tables.read(schemas.RETRAIN_DECISION, [key])
+        promoted = tables.read(schemas.PROMOTION_DECISION, [key])
+        moves = tables.read(schemas.SEGMENT_MIGRATIONS, [key])
+        champion = provenance.champion_at(key)
+        is_trained = key in provenance.trainings
+        return Moment(
+            snapshot=key,
+            verdict=drift["verdict"][0] if drift.height else "–",
+            decision=retrain["decision"][0] if retrain.height else "–",
+            promotion=promoted["decision"][0] if is_trained and promoted.height else "–",
+            model=champion[1] if champion else "none",
+            n_moves=moves.height,
+            n_phantom=moves.filter(pl.col("cause") == "model change").height,
+            runs=(),
+            cpu_seconds=0.0,
+        )
+
+
+def replay(settings: Settings, first: str | None, last: str | None, keep: Path | None) -> Iterator[str]:
+    """The timeline of a replay, line by line.
+
+    Args:
+        settings: of the home whose data are played.
+        first: key of the first snapshot.
+        last: key of the last.
+        keep: a new home to play in and leave; a temporary one without it.
+
+    Raises:
+        BadInputError: the home has no such snapshots, or ``keep`` is there already.
+        RunFailedError: a run failed.
+    """
+    stores = stores_of(settings)
+    keys = stores.provenance.snapshot_keys
+    if not keys:
+        raise BadInputError(
+            f"home {settings.home}, which has no snapshot",
+            "a home with data for at least one full window",
+            "Run 'custseg run' first.",
+        )
+    if keep and keep.exists():
+        raise BadInputError(f"--keep {keep}, which is there already", "a folder that is not there", "Name another.")
+    with contextlib.ExitStack() as stack:
+        home = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="custseg-replay-"))) / "home"
+        moments = []
+        yield _HEADINGS
+        for moment in Replay(stores, home.absolute(), is_kept=keep is not None).play(
+            first or keys[0], last or keys[-1]
+        ):
+            moments.append(moment)
+            yield _line(moment)
+        yield ""
+        yield from (f"{moment.snapshot}: {', '.join(moment.runs)}" for moment in moments)
+
+
+_WIDTHS = (12, 17, 9, 10, 24, 7, 9, 6)
+_HEADINGS = "".join(
+    f"{word:<{width}}"
+    for word, width in zip(
+        ("snapshot", "verdict", "retrain", "gate", "model in force", "moves", "phantom", "CPU s"), _WIDTHS, strict=True
+    )
+).rstrip()
+
+
+def _line(moment: Moment) -> str:
+    cells = (
+        moment.snapshot,
+        moment.verdict,
+        moment.decision,
+        moment.promotion,
+        moment.model,
+        f"{moment.n_moves:,}",
+        f"{moment.n_phantom:,}",
+        f"{moment.cpu_seconds:.1f}",
+    )
+    return "".join(f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
+
+
+def as_delivered(lines: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Lines of ``raw_transactions`` as a file that reads back to the same, values that could not be read included.
+
+    A column with such values is text, as it must have been in the file they came from.
+
+    Args:
+        lines: of one period.
+        names: the columns that the shop's files have.
+    """
+    unread = [json.loads(text) for text in lines["unreadable_values"].drop_nulls()]
+    raw = pl.col("unreadable_values").str.json_path_match
+    return lines.select(
+        pl.coalesce(raw(f"$.{name}"), pl.col(name).cast(pl.String)).alias(name)
+        if _is_in(name, unread)
+        else pl.col(name)
+        for name in names
+    )
+
+
+def _is_in(name: str, unread: list[dict[str, str]]) -> bool:
+    return any(name in values for values in unread)
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

@@ -1,0 +1,197 @@
+"""What people read: progress, the closing table of a run, and ``custseg status``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from custseg_assets.commands.run import Runner
+from custseg_assets.domain import schemas
+from custseg_assets.home.fingerprints import Provenance
+from custseg_assets.home.intake import LANDING, landing_zone_of
+from custseg_assets.home.open import tables_of
+from custseg_assets.home.plan import INGESTED, SEGMENTED
+from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE, Settings
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.home import Home
+from custseg_assets.stores.tables import TableStore
+
+
+def say(line: str) -> None:
+    """One line of progress, at once."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def closing_table(runner: Runner, n_runs: int) -> str:
+    """What a run left behind: rows, rejects, segments, drift, and where to look next."""
+    state = state_of(runner.settings)
+    headline = "Nothing has changed: every table is up to date." if n_runs == 0 else "Done."
+    return "\n".join(["", headline, *_rows_lines(state), *_segment_lines(state), *_next_lines(state)])
+
+
+def status(settings: Settings, *, as_json: bool) -> str:
+    """The home in a few lines, or as JSON."""
+    state = state_of(settings)
+    if as_json:
+        return json.dumps(state, indent=2, default=str)
+    if state["source"] is None:
+        return "\n".join([f"home {state['home']} is empty; 'custseg run' fills it", *_landing_lines(state)])
+    stale = state["stale"]
+    lines = [*_rows_lines(state), *_landing_lines(state), *_segment_lines(state)]
+    lines.append(
+        "stale       "
+        + ("nothing" if not stale else "; ".join(f"{name}: {', '.join(keys)}" for name, keys in stale.items()))
+    )
+    return "\n".join(lines)
+
+
+def newest_decision(runner: Runner) -> str:
+    """What was decided about the newest challenger, and why."""
+    row = runner.tables.read(schemas.PROMOTION_DECISION).row(-1, named=True)
+    reasons = json.loads(row["reasons"])
+    return "\n".join(
+        [f"{row['decision']} {row['model_version'] or 'no model'}", *(f"  {reason}" for reason in reasons)]
+    )
+
+
+def state_of(settings: Settings) -> dict[str, Any]:
+    """Everything that is worth knowing about a home, as plain values."""
+    tables = tables_of(settings)
+    with tables.explained():
+        return _state_of(settings, tables)
+
+
+def _state_of(settings: Settings, tables: TableStore) -> dict[str, Any]:
+    home = Home(settings.home)
+    deliveries = DeliveryStore(home.deliveries)
+    provenance = Provenance(settings, deliveries, tables)
+    current = deliveries.current()
+    zone = landing_zone_of(settings, deliveries)
+    waiting = zone.waiting(time.time(), settings.landing.settle_seconds)
+    snapshots = [key for key in provenance.snapshot_keys if tables.fingerprint_of("segment_assignments", key)]
+    last = snapshots[-1] if snapshots else None
+    champion = provenance.champion_at(last) if last else None
+    return {
+        "home": str(settings.home),
+        "source": (current.description or LANDING) if current else None,
+        "landing": {
+            "n_taken_in": len(current.landed) if current else 0,
+            "waiting": [*(file.name for file in waiting.files), *waiting.settling, *waiting.unfinished],
+            "unreadable": list(zone.aside()),
+        },
+        "periods": [provenance.period_keys[0], provenance.period_keys[-1]] if provenance.period_keys else None,
+        "rows": {
+            "raw": _height(tables, schemas.RAW_TRANSACTIONS),
+            "clean": _height(tables, schemas.CLEAN_TRANSACTIONS),
+            "rejected": _counts(tables.scan(schemas.REJECTED_TRANSACTIONS), "reason"),
+        },
+        "champion": {"trained_on": champion[0], "model_version": champion[1]} if champion else None,
+        "no_model_because": None if champion else _why_no_model(tables),
+        "last_snapshot": last,
+        "segments": _segments(tables, last),
+        "drift": _drift(tables, last),
+        "release": _release(home.releases),
+        "stale": _stale(provenance),
+    }
+
+
+def _height(tables: TableStore, table: schemas.Table) -> int:
+    return sum(tables.sizes(table).values())
+
+
+def _counts(rows: pl.LazyFrame, column: str) -> dict[str, int]:
+    counted = rows.group_by(column).len().sort("len", column, descending=[True, False]).collect()
+    return dict(counted.iter_rows())
+
+
+def _why_no_model(tables: TableStore) -> list[str]:
+    decisions = tables.read(schemas.PROMOTION_DECISION)
+    return json.loads(decisions["reasons"][-1]) if decisions.height else []
+
+
+def _segments(tables: TableStore, key: str | None) -> list[dict[str, Any]]:
+    if key is None:
+        return []
+    columns = ["segment_id", "segment_name", "n_customers", "share_customers", "share_revenue"]
+    return tables.read(schemas.SEGMENT_PROFILES, [key]).select(columns).to_dicts()
+
+
+def _drift(tables: TableStore, key: str | None) -> dict[str, Any] | None:
+    report = tables.read(schemas.DRIFT_REPORT, [key]) if key else None
+    if report is None or report.is_empty():
+        return None
+    return {"period": key, "verdict": report["verdict"][0], "reasons": json.loads(report["reasons"][0])}
+
+
+def _release(folder: Path) -> str | None:
+    pointer = folder / "CURRENT"
+    return pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
+
+
+def _stale(provenance: Provenance) -> dict[str, list[str]]:
+    snapshots = provenance.snapshot_keys
+    segmented = [key for key in snapshots if provenance.champion_at(key)]
+    keys_of = dict.fromkeys(INGESTED, provenance.period_keys)
+    keys_of |= {"customer_features": snapshots}
+    keys_of |= dict.fromkeys(("scaled_features", *SEGMENTED), tuple(segmented))
+    stale = {name: list(provenance.stale([name], keys)) for name, keys in keys_of.items()}
+    return {name: keys for name, keys in stale.items() if keys}
+
+
+def _rows_lines(state: dict[str, Any]) -> list[str]:
+    rows, rejected = state["rows"], state["rows"]["rejected"]
+    return [
+        f"source      {state['source']}, periods {' to '.join(state['periods'])}",
+        f"rows in     {rows['raw']:>10,}",
+        f"rejected    {sum(rejected.values()):>10,}",
+        *(f"  {reason:<20} {count:>10,}" for reason, count in rejected.items()),
+        f"kept        {rows['clean']:>10,}",
+    ]
+
+
+def _landing_lines(state: dict[str, Any]) -> list[str]:
+    landing = state["landing"]
+    parts = [f"{landing['n_taken_in']:,} files taken in"] if landing["n_taken_in"] else []
+    parts += [f"{words}: {', '.join(landing[words])}" for words in ("waiting", "unreadable") if landing[words]]
+    return [f"landing     {'; '.join(parts)}"] if parts else []
+
+
+def _segment_lines(state: dict[str, Any]) -> list[str]:
+    if state["champion"] is None:
+        return ["segments    none, because:", *(f"  {reason}" for reason in state["no_model_because"])]
+    total = sum(segment["n_customers"] for segment in state["segments"])
+    lines = [
+        f"model       {state['champion']['model_version']}",
+        f"snapshot    {state['last_snapshot']}, {total:,} customers",
+        f"  {'segment':<28}{'customers':>10}{'share':>8}{'revenue':>9}",
+    ]
+    for segment in state["segments"]:
+        label = f"{segment['segment_id']} {segment['segment_name']}"
+        lines.append(
+            f"  {label:<28}{segment['n_customers']:>10,}{segment['share_customers']:>8.1%}"
+            f"{segment['share_revenue'] or 0:>9.1%}"
+        )
+    drift = state["drift"]
+    if drift:
+        lines += [f"drift       {drift['verdict']}", *(f"  {reason}" for reason in drift["reasons"])]
+    return [*lines, f"release     {state['release'] or 'none'}"]
+
+
+def _next_lines(state: dict[str, Any]) -> list[str]:
+    home = Path(state["home"])
+    invoked = Path(sys.argv[0])
+    command = str(invoked) if invoked.name == "custseg" else "custseg"
+    prefix = "" if home == Path.cwd() / DEFAULT_HOME else f"{HOME_VARIABLE}={home} "
+    table = "segment_assignments" if state["champion"] else "customer_features"
+    return [
+        "look next",
+        f"  {prefix}{command} ui",
+        f"  {prefix}{command} export {table} --out {table}.csv",
+        f"  {home / 'data_docs' / 'index.html'}",
+    ]

@@ -1,0 +1,299 @@
+"""A fire drill for the drift report: known changes in copies of a shop's own customers, and how often each is seen.
+
+Each repetition draws a reference and a current sample of the same customers, so that both samples' errors are in it;
+then it changes the current one. An alarm is a verdict of watch or breach. Only chance and the smallest effects worth
+knowing are drilled: a snapshot has no history.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from custseg_assets.domain.drift.lapse import stop_ordering
+from custseg_assets.domain.drift.reference import fit_reference
+from custseg_assets.domain.drift.scores import DEFAULT_SETTINGS, DriftReport, DriftSettings, calibrate, measure_drift
+from custseg_assets.domain.intervals import wilson_interval
+from custseg_assets.domain.segments.model import Matrix, SegmentationModel
+from custseg_assets.errors import BadInputError
+
+Change = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
+Expected = Literal["quiet", "alarm", "open"]
+
+_NEEDED = ("recency_days", "frequency_orders", "monetary_net")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One change.
+
+    Attributes:
+        name: what a person calls it.
+        expected: whether the report should stay quiet about it or not; open where that is for the drill to tell.
+        limit: largest alarm rate of a quiet scenario, smallest of one that must alarm; 0 where it is open.
+        change: makes it, from customers and a random generator.
+    """
+
+    name: str
+    expected: Expected
+    limit: float
+    change: Change
+
+    def is_met_by(self, rate: float) -> bool:
+        """Whether an alarm rate is as it should be."""
+        return rate <= self.limit if self.expected == "quiet" else rate >= self.limit
+
+
+def scenarios(period_days: float, window_days: float) -> tuple[Scenario, ...]:
+    """Every change of the drill, the harmless ones first.
+
+    Args:
+        period_days: length of a period.
+        window_days: length of the observation window.
+    """
+    lapse = partial(_lapse, share=0.1, period_days=period_days, window_days=window_days)
+    missing = partial(_last_period_missing, period_days=period_days, window_days=window_days)
+    return (
+        Scenario("nothing", "quiet", 0.02, lambda customers, _: customers),
+        Scenario("price +2 %", "quiet", 0.1, partial(_price, factor=1.02)),
+        Scenario("one whale ×100", "quiet", 0.02, _whale),
+        Scenario("price +10 %", "open", 0.0, partial(_price, factor=1.1)),
+        Scenario("price ×2", "alarm", 0.95, partial(_price, factor=2.0)),
+        Scenario("10 % of active customers lapse", "alarm", 0.95, lapse),
+        Scenario("frequency and monetary decoupled", "alarm", 0.95, _decoupled),
+        Scenario("half of the customers in a new country", "open", 0.0, _new_country),
+        Scenario("last period's data missing", "open", 0.0, missing),
+    )
+
+
+def _price(customers: pl.DataFrame, _: np.random.Generator, factor: float) -> pl.DataFrame:
+    money = [name for name in ("monetary_net", "monetary_gross", "avg_order_value") if name in customers.columns]
+    return customers.with_columns(pl.col(money) * factor)
+
+
+def _whale(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
+    whale = int(random.integers(customers.height))
+    money = [name for name in ("monetary_net", "monetary_gross", "avg_order_value") if name in customers.columns]
+    is_whale = pl.int_range(pl.len()) == whale
+    return customers.with_columns(
+        pl.when(is_whale).then(pl.col(name) * 100).otherwise(name).alias(name) for name in money
+    )
+
+
+def _lapse(
+    customers: pl.DataFrame, random: np.random.Generator, share: float, period_days: float, window_days: float
+) -> pl.DataFrame:
+    """Exactly this share of the customers active in the last period stops, as ``stop_ordering`` says."""
+    active = np.flatnonzero(customers["recency_days"].to_numpy() < period_days)
+    stopped = np.zeros(customers.height, dtype=np.bool_)
+    stopped[random.choice(active, round(share * len(active)), replace=False)] = True
+    marked = customers.with_columns(has_stopped=pl.Series(stopped))
+    return stop_ordering(marked, pl.col("has_stopped"), period_days, window_days)
+
+
+def _decoupled(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
+    """Everybody gets somebody else's spend: every feature keeps its distribution, the link between them goes."""
+    return customers.with_columns(pl.Series("monetary_net", random.permutation(customers["monetary_net"].to_numpy())))
+
+
+def _new_country(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
+    moved = pl.Series(random.permutation(customers.height) < customers.height // 2)
+    country = pl.col("main_country") if "main_country" in customers.columns else pl.lit(None, pl.String)
+    return customers.with_columns(main_country=pl.when(moved).then(pl.lit("a new country")).otherwise(country))
+
+
+def _last_period_missing(
+    customers: pl.DataFrame, _: np.random.Generator, period_days: float, window_days: float
+) -> pl.DataFrame:
+    """Who ordered once, in the last period, is not seen; the others look as if they had stopped before it."""
+    is_active = pl.col("recency_days") < period_days
+    known = customers.filter(~(is_active & (pl.col("frequency_orders") == 1)))
+    return stop_ordering(known, is_active, period_days, window_days)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the reports said about one scenario.
+
+    Attributes:
+        scenario: what was changed.
+        expected: quiet, alarm or open.
+        limit: for the alarm rate.
+        n_repetitions: reports made.
+        n_alarms: of them watch or breach.
+        n_breaches: of them breach.
+        n_unjudged: of them not enough data.
+        seen_by: the score that alerted most often, with its rate; empty where none did.
+        is_met: whether the alarm rate is as it should be.
+    """
+
+    scenario: str
+    expected: Expected
+    limit: float
+    n_repetitions: int
+    n_alarms: int
+    n_breaches: int
+    n_unjudged: int
+    seen_by: str
+    is_met: bool
+
+
+@dataclass(frozen=True)
+class FireDrillResult:
+    """How often which change is seen at a number of customers.
+
+    Attributes:
+        n_customers: in the reference and in every current sample.
+        outcomes: in the order of ``scenarios``.
+        smallest_lapse: share of active customers whose lapse these reports catch 9 times in 10, the median over the
+            repetitions; missing where half of them would not catch any.
+    """
+
+    n_customers: int
+    outcomes: tuple[Outcome, ...]
+    smallest_lapse: float | None
+
+    @property
+    def is_met(self) -> bool:
+        """Whether every scenario is as it should be."""
+        return all(outcome.is_met for outcome in self.outcomes)
+
+    def table(self) -> pl.DataFrame:
+        """One row per scenario: counts, and the alarm rate with its 95 % Wilson interval."""
+        rows = []
+        for outcome in self.outcomes:
+            low, high = wilson_interval(outcome.n_alarms, outcome.n_repetitions)
+            rows.append(
+                {
+                    "scenario": outcome.scenario,
+                    "expected": outcome.expected,
+                    "limit": outcome.limit if outcome.expected != "open" else None,
+                    "alarm_rate": outcome.n_alarms / outcome.n_repetitions,
+                    "alarm_rate_low": low,
+                    "alarm_rate_high": high,
+                    "breach_rate": outcome.n_breaches / outcome.n_repetitions,
+                    "unjudged_rate": outcome.n_unjudged / outcome.n_repetitions,
+                    "seen_by": outcome.seen_by,
+                    "is_met": outcome.is_met,
+                    "n_repetitions": outcome.n_repetitions,
+                }
+            )
+        return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"limit": pl.Float64})
+
+
+def run_fire_drill(
+    customers: pl.DataFrame,
+    model: SegmentationModel,
+    *,
+    n_customers: int,
+    repetitions: int,
+    seed: int,
+    period_days: float,
+    window_days: float,
+    settings: DriftSettings = DEFAULT_SETTINGS,
+    progress: Callable[[int, int], None] | None = None,
+) -> FireDrillResult:
+    """How often the drift report sees each change, on these customers.
+
+    Args:
+        customers: ``customer_features`` of one snapshot, only the rows that K-means sees.
+        model: the model in force.
+        n_customers: drawn, with replacement, for each reference and each current sample.
+        repetitions: of every scenario.
+        seed: of everything drawn.
+        period_days: length of the snapshot's last period.
+        window_days: length of its observation window.
+        settings: what counts as drift.
+        progress: told the repetitions done and the repetitions to do.
+
+    Raises:
+        BadInputError: nothing to draw from, or a feature that the changes need is missing.
+    """
+    ordered = _drillable(customers, model, n_customers, repetitions)
+    drills = scenarios(period_days, window_days)
+    reports: list[list[DriftReport]] = [[] for _ in drills]
+    for done, source in enumerate(np.random.SeedSequence(seed).spawn(repetitions), start=1):
+        random = np.random.default_rng(source)
+        reference = fit_reference(
+            model,
+            _matrix(model, _drawn(ordered, n_customers, random)),
+            period=model.trained_on,
+            period_days=period_days,
+            window_days=window_days,
+        )
+        calibrated = calibrate(reference, n_customers, settings=settings, seed=int(random.integers(2**32)))
+        for drill, found in zip(drills, reports, strict=True):
+            changed = drill.change(_drawn(ordered, n_customers, random), random)
+            found.append(
+                measure_drift(
+                    reference,
+                    _matrix(model, changed),
+                    period=model.trained_on,
+                    seed=seed,
+                    settings=settings,
+                    calibration=calibrated if changed.height == n_customers else None,
+                )
+            )
+        if progress:
+            progress(done, repetitions)
+    return FireDrillResult(
+        n_customers=n_customers,
+        outcomes=tuple(_outcome(drill, found) for drill, found in zip(drills, reports, strict=True)),
+        smallest_lapse=_median_lapse(reports[0]),
+    )
+
+
+def _drillable(customers: pl.DataFrame, model: SegmentationModel, n_customers: int, repetitions: int) -> pl.DataFrame:
+    """The columns that the drill needs, in the one order of the customers."""
+    needed = sorted({*_NEEDED, *model.features})
+    missing = [name for name in needed if name not in customers.columns]
+    if missing:
+        raise BadInputError(
+            f"customer features without {', '.join(missing)}", f"{', '.join(needed)}", "Drill on customer_features."
+        )
+    if not customers.height or n_customers < 1 or repetitions < 1:
+        raise BadInputError(
+            f"{customers.height} customers to draw {n_customers} from, {repetitions} times",
+            "at least one of each",
+            "Choose a snapshot with orders and positive numbers.",
+        )
+    kept = [*needed, *(name for name in ("main_country",) if name in customers.columns)]
+    ordered = customers.sort("customer_id") if "customer_id" in customers.columns else customers
+    return ordered.select(kept).with_columns(pl.col(needed).cast(pl.Float64))
+
+
+def _drawn(customers: pl.DataFrame, n_customers: int, random: np.random.Generator) -> pl.DataFrame:
+    return customers[random.integers(customers.height, size=n_customers)]
+
+
+def _matrix(model: SegmentationModel, customers: pl.DataFrame) -> Matrix:
+    return model.reference.scale(customers.select(model.features).to_numpy())
+
+
+def _outcome(drill: Scenario, reports: Sequence[DriftReport]) -> Outcome:
+    n_alarms = sum(bool(report.alerts) for report in reports)
+    alerts = Counter(f"{score.score_name} {score.subject}" for report in reports for score in report.alerts)
+    often = min(alerts.items(), key=lambda item: (-item[1], item[0]), default=None)
+    return Outcome(
+        scenario=drill.name,
+        expected=drill.expected,
+        limit=drill.limit,
+        n_repetitions=len(reports),
+        n_alarms=n_alarms,
+        n_breaches=sum(report.verdict == "breach" for report in reports),
+        n_unjudged=sum(report.verdict == "not enough data" for report in reports),
+        seen_by=f"{often[0]} ({often[1] / len(reports):.1%})" if often else "",
+        is_met=drill.is_met_by(n_alarms / len(reports)),
+    )
+
+
+def _median_lapse(reports: Sequence[DriftReport]) -> float | None:
+    lapses = [np.inf if report.smallest_lapse is None else report.smallest_lapse for report in reports]
+    middle = float(np.quantile(lapses, 0.5, method="inverted_cdf"))
+    return middle if np.isfinite(middle) else None

@@ -1,0 +1,339 @@
+"""What the customers looked like when the model in force was trained: the value that drift is measured against.
+
+Everything kept is a mean over customers: shares of bins and clusters, and moments of the scaled features. Means add
+up under mixtures and have a known sampling error, so one covariance matrix is all that calibration needs, however
+many customers there are. The scores themselves are in ``drift.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from custseg_assets.domain.drift.lapse import stop_ordering
+from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, nearest
+from custseg_assets.errors import BadInputError
+
+REFERENCE_FORMAT = 1
+DISTANCE = "centroid_distance"
+
+_GRID = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
+_PSI_CUTS = (0.2, 0.4, 0.6, 0.8)
+_CHUNK = 100_000
+_DIGITS = 9
+
+
+@dataclass(frozen=True)
+class Binning:
+    """Bins of one column on the model's scale; bin b holds what lies in ``(edges[b-1], edges[b]]``.
+
+    Attributes:
+        name: the feature, or ``centroid_distance``.
+        edges: ascending; the first is below everything the reference holds, the last is its largest value.
+        centres: the reference's mean in each bin, a standard deviation beyond the extremes for the two outer ones.
+        groups: the coarse bin, used for PSI, that each bin belongs to.
+        median: of the reference.
+    """
+
+    name: str
+    edges: tuple[float, ...]
+    centres: tuple[float, ...]
+    groups: tuple[int, ...]
+    median: float
+
+    def codes(self, values: Matrix) -> NDArray[np.int64]:
+        """Number of the bin each value falls into."""
+        return np.searchsorted(np.array(self.edges), values, side="left").astype(np.int64)
+
+
+def fit_binning(name: str, values: Matrix) -> Binning:
+    """Quantile bins of one column, and what stands in them.
+
+    The edges are values that occur, so a value shared by many customers (one order) stands at an edge and is never
+    cut in two.
+
+    Args:
+        name: the column's.
+        values: shape (customers,), at least one.
+    """
+    quantiles = np.quantile(values, _GRID, method="inverted_cdf")
+    lowest, highest = values.min(), values.max()
+    edges = np.unique(np.concatenate([[np.nextafter(lowest, -np.inf)], quantiles, [highest]]))
+    codes = np.searchsorted(edges, values, side="left")
+    counts = np.bincount(codes, minlength=len(edges) + 1)
+    centres = np.bincount(codes, weights=values, minlength=len(edges) + 1) / np.maximum(counts, 1)
+    centres[0], centres[-1] = lowest - 1, highest + 1
+    cuts = np.unique(np.quantile(values, _PSI_CUTS, method="inverted_cdf"))
+    groups = np.searchsorted(cuts, np.append(edges, np.inf), side="left")
+    return Binning(
+        name,
+        tuple(edges.tolist()),
+        tuple(centres.tolist()),
+        tuple(groups.tolist()),
+        float(np.quantile(values, 0.5, method="inverted_cdf")),
+    )
+
+
+@dataclass(frozen=True)
+class DriftReference:
+    """A population as drift measures it; travels with the model and the release.
+
+    Attributes:
+        period: key of the snapshot it was fitted on.
+        model_version: the model it belongs to.
+        scaling: puts the model's scale back into business units.
+        centroids: of the model.
+        segment_names: one per cluster.
+        binnings: one per feature, in the model's order, then one for the distance to the own centroid.
+        means: shares of each binning's bins, shares of the clusters, then means and second moments of the features.
+        covariance: of one customer's contribution to ``means``; lower triangle, row by row.
+        means_all_lapsed: the same as ``means`` per customer of before, had every active customer lapsed; empty where
+            recency is no feature. See ``lapse.stop_ordering``.
+        n_customers: customers that K-means saw.
+        n_refunded: customers of the rule segment Refunded.
+        period_days, window_days: length of a period and of the observation window.
+    """
+
+    period: str
+    model_version: str
+    scaling: ScalingReference
+    centroids: tuple[tuple[float, ...], ...]
+    segment_names: tuple[str, ...]
+    binnings: tuple[Binning, ...]
+    means: tuple[float, ...]
+    covariance: tuple[float, ...]
+    means_all_lapsed: tuple[float, ...]
+    n_customers: int
+    n_refunded: int
+    period_days: float
+    window_days: float
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the segmentation features, in the matrix' order."""
+        return self.scaling.features
+
+    @property
+    def k(self) -> int:
+        """Number of clusters."""
+        return len(self.centroids)
+
+    def bins(self, column: int) -> slice:
+        """Where in ``means`` the shares of a binning's bins stand."""
+        sizes = [len(binning.edges) + 1 for binning in self.binnings]
+        return slice(sum(sizes[:column]), sum(sizes[: column + 1]))
+
+    @property
+    def clusters(self) -> slice:
+        """Where in ``means`` the shares of the clusters stand."""
+        start = self.bins(len(self.binnings)).start
+        return slice(start, start + self.k)
+
+    @property
+    def share_refunded(self) -> float:
+        """Share of the customers seen in the window who are Refunded."""
+        return share_refunded(self.n_customers, self.n_refunded)
+
+    def correlations(self, means: Matrix) -> Matrix:
+        """Pearson's correlations of the features, for every row of ``means``; 0 where a feature does not vary.
+
+        Args:
+            means: shape (rows, means).
+
+        Returns:
+            Shape (rows, pairs of different features), in the order of ``itertools.combinations``.
+        """
+        size = len(self.features)
+        moments = means[:, self.clusters.stop :]
+        first, second = np.triu_indices(size)
+        covariance = np.zeros((len(means), size, size))
+        covariance[:, first, second] = moments[:, size:] - moments[:, first] * moments[:, second]
+        variance = np.einsum("rii->ri", covariance)
+        one, other = np.triu_indices(size, 1)
+        both = np.sqrt(np.maximum(variance[:, one] * variance[:, other], 0.0))
+        return np.asarray(np.divide(covariance[:, one, other], both, out=np.zeros_like(both), where=both > 1e-9))
+
+    def to_json(self) -> str:
+        """The whole reference as one line of canonical JSON."""
+        return json.dumps({"format": REFERENCE_FORMAT, **asdict(self)}, sort_keys=True, ensure_ascii=False)
+
+    def spread(self) -> Matrix:
+        """Lower triangular factor of the covariance: ``normals @ spread.T`` varies as one customer does."""
+        size = len(self.means)
+        lower = np.zeros((size, size))
+        lower[np.tril_indices(size)] = self.covariance
+        full = lower + np.tril(lower, -1).T
+        # Shares that add up to one make it singular; the ridge is far below any sampling error.
+        return np.asarray(np.linalg.cholesky(full + 1e-7 * np.eye(size)), dtype=np.float64)
+
+
+def share_refunded(n_customers: int, n_refunded: int) -> float:
+    """Share Refunded among the customers seen in the window, those in the matrix and those Refunded."""
+    return n_refunded / max(n_customers + n_refunded, 1)
+
+
+def reference_from_json(text: str) -> DriftReference:
+    """The reference that ``to_json`` wrote.
+
+    Raises:
+        ValueError: the text is no reference of a format this version reads.
+    """
+    fields: Any = json.loads(text)
+    if not isinstance(fields, dict) or fields.get("format") != REFERENCE_FORMAT:
+        found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
+        raise ValueError(f"drift reference format {found!r}; this version reads format {REFERENCE_FORMAT}")
+    plain = {name: _as_tuples(value) for name, value in fields.items() if name not in ("format", "scaling", "binnings")}
+    return DriftReference(
+        scaling=ScalingReference(**_record(fields["scaling"])),
+        binnings=tuple(Binning(**_record(binning)) for binning in fields["binnings"]),
+        **plain,
+    )
+
+
+def _record(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _as_tuples(value) for name, value in fields.items()}
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def fit_reference(
+    model: SegmentationModel,
+    matrix: Matrix,
+    *,
+    period: str,
+    period_days: float,
+    window_days: float,
+    n_refunded: int = 0,
+) -> DriftReference:
+    """What drift will be measured against, from the snapshot that the model was trained on.
+
+    Every customer counts for the nearest cluster, also where a margin rule kept the previous segment: drift asks
+    about the customers, not about the rule.
+
+    Args:
+        model: the model in force.
+        matrix: shape (customers, features), on the model's scale; customers that K-means sees.
+        period: key of the snapshot.
+        period_days: length of its last period.
+        window_days: length of its observation window.
+        n_refunded: customers of the rule segment Refunded, who are not in the matrix.
+
+    Raises:
+        BadInputError: there are no customers, or the matrix does not fit the model.
+    """
+    check_matrix(matrix, model.features)
+    if not len(matrix):
+        raise BadInputError("a drift reference of 0 customers", "at least one", "Train on a snapshot with orders.")
+    centroids = np.array(model.centroids)
+    scores = nearest(matrix, centroids)
+    binnings = tuple(
+        fit_binning(name, values)
+        for name, values in zip((*model.features, DISTANCE), (*matrix.T, scores.distance), strict=True)
+    )
+    means, covariance = _means_and_covariance(binnings, centroids, matrix)
+    return DriftReference(
+        period=period,
+        model_version=model.model_version,
+        scaling=model.reference,
+        centroids=model.centroids,
+        segment_names=tuple(segment.name for segment in model.segments),
+        binnings=binnings,
+        means=tuple(means.tolist()),
+        covariance=tuple(float(f"{value:.{_DIGITS}g}") for value in covariance[np.tril_indices(len(means))]),
+        means_all_lapsed=_means_all_lapsed(binnings, centroids, matrix, model.reference, period_days, window_days),
+        n_customers=len(matrix),
+        n_refunded=n_refunded,
+        period_days=period_days,
+        window_days=window_days,
+    )
+
+
+def check_matrix(matrix: Matrix, features: tuple[str, ...]) -> None:
+    """Refuse a matrix that is not (customers, features) of finite values.
+
+    Raises:
+        BadInputError: it is not.
+    """
+    if matrix.ndim != 2 or matrix.shape[1] != len(features):
+        raise BadInputError(
+            f"a matrix of shape {matrix.shape}",
+            f"one column for each of {', '.join(features)}",
+            "Scale with this model.",
+        )
+    if not np.isfinite(matrix).all():
+        raise BadInputError("missing or infinite scaled features", "finite numbers", "Check customer_features first.")
+
+
+def means_of(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix) -> Matrix:
+    """The vector ``DriftReference.means`` is made of, for any customers.
+
+    Args:
+        binnings: of the reference.
+        centroids: shape (k, features).
+        matrix: shape (customers, features), at least one row.
+    """
+    scores = nearest(matrix, centroids)
+    columns = (*matrix.T, scores.distance)
+    counts = [
+        np.bincount(binning.codes(column), minlength=len(binning.edges) + 1)
+        for binning, column in zip(binnings, columns, strict=True)
+    ]
+    counts.append(np.bincount(scores.cluster, minlength=len(centroids)))
+    return np.concatenate([np.concatenate(counts) / len(matrix), _moments(matrix).mean(axis=0)])
+
+
+def _moments(matrix: Matrix) -> Matrix:
+    first, second = np.triu_indices(matrix.shape[1])
+    return np.hstack([matrix, matrix[:, first] * matrix[:, second]])
+
+
+def _means_and_covariance(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix) -> tuple[Matrix, Matrix]:
+    """Mean and covariance of the customers' contributions; chunked, so memory does not grow with customers."""
+    means = means_of(binnings, centroids, matrix)
+    products = np.zeros((len(means), len(means)))
+    for indicators, moments in _contributions(binnings, centroids, matrix):
+        n_indicators = indicators.shape[1]
+        # Sums of zeros and ones are exact in any order; the moments' are not, and einsum never splits over threads.
+        products[:n_indicators, :n_indicators] += indicators.T @ indicators
+        products[n_indicators:, :n_indicators] += np.einsum("ni,nj->ij", moments, indicators)
+        products[n_indicators:, n_indicators:] += np.einsum("ni,nj->ij", moments, moments)
+    lower = np.tril(products) / len(matrix) - np.tril(np.outer(means, means))
+    return means, lower
+
+
+def _contributions(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix) -> Iterator[tuple[Matrix, Matrix]]:
+    """Per chunk: which bin and cluster each customer is in, as zeros and ones, and the customer's moments."""
+    for start in range(0, len(matrix), _CHUNK):
+        rows = matrix[start : start + _CHUNK]
+        scores = nearest(rows, centroids)
+        codes = [binning.codes(column) for binning, column in zip(binnings, (*rows.T, scores.distance), strict=True)]
+        sizes = [len(binning.edges) + 1 for binning in binnings]
+        blocks = [np.eye(size)[code] for size, code in zip(sizes, codes, strict=True)]
+        yield np.hstack([*blocks, np.eye(len(centroids))[scores.cluster]]), _moments(rows)
+
+
+def _means_all_lapsed(
+    binnings: tuple[Binning, ...],
+    centroids: Matrix,
+    matrix: Matrix,
+    scaling: ScalingReference,
+    period_days: float,
+    window_days: float,
+) -> tuple[float, ...]:
+    if "recency_days" not in scaling.features:
+        return ()
+    raw = np.expm1(matrix * np.array(scaling.std) + np.array(scaling.mean))
+    customers = pl.DataFrame(raw, schema=list(scaling.features), orient="row")
+    left = stop_ordering(customers, pl.col("recency_days") < period_days, period_days, window_days)
+    if not left.height:
+        return tuple(np.zeros(len(means_of(binnings, centroids, matrix[:1]))).tolist())
+    means = means_of(binnings, centroids, scaling.scale(left.to_numpy()))
+    return tuple((means * left.height / customers.height).tolist())

@@ -1,0 +1,295 @@
+"""Did the customers change since the model in force was trained, by more than chance and by more than matters?
+
+A score alerts when it reaches its threshold, the largest of three: what chance does at these sample sizes, the
+smallest effect worth knowing, and, once there are enough snapshots, what this shop does anyway. ``docs/drift.md``
+has the reasons and the measurements; ``drift_reference.py`` says what is remembered of the training snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+from threadpoolctl import threadpool_limits
+
+from custseg_assets.domain.drift.reference import (
+    DriftReference,
+    check_matrix,
+    fit_reference,
+    means_of,
+    reference_from_json,
+    share_refunded,
+)
+from custseg_assets.domain.drift.report import (
+    REFUNDED,
+    DriftReport,
+    DriftScore,
+    DriftSettings,
+    Effects,
+    Kind,
+    Seen,
+    correlation_subjects,
+    judge,
+    not_judged,
+)
+from custseg_assets.domain.periods import Window, start_of
+from custseg_assets.domain.segments.model import Matrix
+
+__all__ = [
+    "Calibration", "DriftReference", "DriftReport", "DriftScore", "DriftSettings", "Effects",
+    "calibrate", "fit_reference", "measure_drift", "reference_from_json", "unobserved_share",
+]  # fmt: skip
+
+MIN_CUSTOMERS = 30
+DEFAULT_SETTINGS = DriftSettings()
+_POWER = 0.9
+_POWER_DRAWS = 200
+_LAPSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 50, 60, 70, 80, 90, 100)
+_A_YEAR, _SAME_SEASON = timedelta(days=365), timedelta(days=31)
+_DIGITS = 6
+
+
+def unobserved_share(window: Window, observed_until: datetime) -> float:
+    """How much of a snapshot's last period the data do not reach, a share; 0 where they reach its end.
+
+    >>> from custseg_assets.domain.periods import window_of
+    >>> unobserved_share(window_of("2011-04-01", "2011-01-01", 3, "monthly"), datetime(2011, 4, 16))
+    0.5
+    """
+    start = datetime.combine(start_of(window.key), datetime.min.time())
+    missing = (window.as_of - observed_until) / (window.as_of - start)
+    return min(max(missing, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What chance does to the scores between two samples of the same customers, of the sizes at hand.
+
+    Attributes:
+        thresholds: per score; at least one of them is reached at the chosen false-alarm rate.
+        noise: resampling errors of the reference's means, shape (draws, means).
+    """
+
+    thresholds: Matrix
+    noise: Matrix
+
+
+def calibrate(reference: DriftReference, n_customers: int, *, settings: DriftSettings, seed: int) -> Calibration:
+    """Joint thresholds for all scores of a report on ``n_customers``.
+
+    The means of the current customers differ from the reference's by the sampling errors of both, which for means
+    are normal with a known covariance; drawing them costs the same for a thousand customers and for a million. Each
+    score is measured from its own median in units of the way to its own 99 % point, and all thresholds stand where the
+    largest of a draw's scores comes to at the false-alarm rate: dependence between the scores is counted, not bounded
+    as Bonferroni's correction does.
+
+    Args:
+        reference: what drift is measured against.
+        n_customers: at least 1.
+        settings: gives the false-alarm rate and the number of draws.
+        seed: of the draws.
+    """
+    errors = np.random.default_rng(seed).standard_normal((settings.n_draws, len(reference.means) + 1))
+    scale = np.sqrt(1 / reference.n_customers + 1 / n_customers)
+    with threadpool_limits(1):
+        # On several, BLAS spins longer than it computes.
+        noise = errors[:, :-1] @ reference.spread().T * scale
+    smoothed = (reference.n_refunded + 0.5) / (reference.n_customers + reference.n_refunded + 1)
+    refunded = reference.share_refunded + errors[:, -1] * np.sqrt(smoothed * (1 - smoothed)) * scale
+    # Roots, since a PSI is a sum of squares: without them its long tail would take all the false alarms.
+    is_psi = np.array([kind == "psi" for kind, _ in score_names(reference)])
+    scores = _scores(reference, np.array(reference.means) + noise, refunded, n_customers)
+    scores[:, is_psi] = np.sqrt(scores[:, is_psi])
+    middle, extreme = np.quantile(scores, (0.5, 0.99), axis=0)
+    unit = np.where(extreme > middle, extreme - middle, 1.0)
+    critical = np.quantile(((scores - middle) / unit).max(axis=1), 1 - settings.false_alarm_rate)
+    thresholds = middle + critical * unit
+    thresholds[is_psi] **= 2
+    return Calibration(_rounded(thresholds), noise)
+
+
+def measure_drift(
+    reference: DriftReference,
+    matrix: Matrix,
+    *,
+    period: str,
+    seed: int,
+    settings: DriftSettings = DEFAULT_SETTINGS,
+    n_refunded: int = 0,
+    history: pl.DataFrame | None = None,
+    unobserved_share: float = 0.0,
+    calibration: Calibration | None = None,
+) -> DriftReport:
+    """How far the customers of a snapshot are from those the model in force was trained on.
+
+    Args:
+        reference: what ``fit_reference`` made of the training snapshot.
+        matrix: shape (customers, features), on the model's scale; customers that K-means sees.
+        period: key of the snapshot.
+        seed: of the calibration.
+        settings: what counts as drift.
+        n_refunded: customers of the rule segment Refunded. Lapsed ones are not asked for: they only ever add up.
+        history: ``drift_report`` rows of other snapshots; those of ``period`` and later ones are not looked at.
+        unobserved_share: of the snapshot's last period; see the function of that name.
+        calibration: what ``calibrate`` returned for this reference and number of customers, where it is at hand.
+
+    Raises:
+        BadInputError: the matrix does not fit the reference, or has missing values.
+    """
+    check_matrix(matrix, reference.features)
+    names = score_names(reference)
+    if unobserved_share > settings.max_unobserved_share:
+        return not_judged(
+            reference, period, len(matrix), names,
+            f"the data end {unobserved_share:.0%} before the end of the period: an incomplete period is a question of "
+            "missing data, not of drift",
+        )  # fmt: skip
+    if min(len(matrix), reference.n_customers) < MIN_CUSTOMERS:
+        return not_judged(
+            reference, period, len(matrix), names,
+            f"{len(matrix)} customers now and {reference.n_customers} in the reference; at least {MIN_CUSTOMERS} "
+            "are needed to compare anything",
+        )  # fmt: skip
+    chance = calibration or calibrate(reference, len(matrix), settings=settings, seed=seed)
+    means = means_of(reference.binnings, np.array(reference.centroids), matrix)
+    refunded = share_refunded(len(matrix), n_refunded)
+    measured = _rounded(_scores(reference, means[None], np.array([refunded]), len(matrix))[0])
+    own, n_history = _own_movement(names, history, period, settings)
+    minimum = np.array([settings.min_effect.of(kind) for kind, _ in names])
+    thresholds = np.maximum(np.maximum(chance.thresholds, minimum), own)
+    lapses, smallest_lapse = _power(reference, chance, thresholds, len(matrix))
+    scores = tuple(
+        DriftScore(
+            score_name=kind,
+            subject=subject,
+            score=float(measured[at]),
+            threshold=float(thresholds[at]),
+            chance_threshold=float(chance.thresholds[at]),
+            min_effect=float(minimum[at]),
+            own_threshold=float(own[at]) if np.isfinite(own[at]) else None,
+            large_effect=settings.large_effect.of(kind),
+            is_alert=bool(measured[at] >= thresholds[at]),
+            smallest_lapse=lapses[at],
+        )
+        for at, (kind, subject) in enumerate(names)
+    )
+    return judge(
+        reference,
+        Seen(matrix, means, refunded),
+        scores,
+        period=period,
+        smallest_lapse=smallest_lapse,
+        n_history=n_history,
+        settings=settings,
+    )
+
+
+def score_names(reference: DriftReference) -> tuple[tuple[Kind, str], ...]:
+    """Kind and subject of every score, in the order they are computed in."""
+    columns = [binning.name for binning in reference.binnings]
+    return (
+        *(("psi", name) for name in columns),
+        *(("wasserstein", name) for name in columns),
+        *(("share_shift", name) for name in reference.segment_names),
+        *(("correlation_shift", subject) for subject in correlation_subjects(reference.features)),
+        ("share_shift", REFUNDED),
+    )
+
+
+def _rounded(values: Matrix) -> Matrix:
+    """To six significant digits: sums of floats may differ in the last bits with the number of threads."""
+    return np.array([float(f"{value:.{_DIGITS}g}") for value in values])
+
+
+def _scores(reference: DriftReference, means: Matrix, refunded: Matrix, n_customers: int) -> Matrix:
+    """Every score of every row of ``means``, shape (rows, scores), in the order of ``score_names``.
+
+    * psi: Σ (q − p) ln(q / p) over the coarse bins, half a customer added to each so that an empty one counts.
+    * wasserstein: Σ |F − G| between neighbouring bins' centres, in the reference's standard deviations.
+    * share_shift: |q − p| of a segment.
+    * correlation_shift: |r − r'| of Pearson's correlation on the model's scale.
+    """
+    before = np.array(reference.means)
+    psis, wassersteins = [], []
+    for column, binning in enumerate(reference.binnings):
+        bins = reference.bins(column)
+        psis.append(_psi(binning.groups, before[bins], reference.n_customers, means[:, bins], n_customers))
+        gaps = np.abs(np.cumsum(means[:, bins] - before[bins], axis=1))[:, :-1]
+        wassersteins.append((gaps * np.diff(binning.centres)).sum(axis=1))
+    shifts = np.abs(means[:, reference.clusters] - before[reference.clusters])
+    correlated = np.abs(reference.correlations(means) - reference.correlations(before[None]))
+    return np.column_stack([*psis, *wassersteins, shifts, correlated, np.abs(refunded - reference.share_refunded)])
+
+
+def _psi(groups: Sequence[int], before: Matrix, n_before: int, now: Matrix, n_now: int) -> Matrix:
+    first = np.flatnonzero(np.diff(groups, prepend=-1))
+    p = (np.add.reduceat(before, first) * n_before + 0.5) / (n_before + 0.5 * len(first))
+    q = (np.maximum(np.add.reduceat(now, first, axis=1), 0.0) * n_now + 0.5) / (n_now + 0.5 * len(first))
+    return np.asarray(((q - p) * np.log(q / p)).sum(axis=1))
+
+
+def _power(
+    reference: DriftReference, chance: Calibration, thresholds: Matrix, n_customers: int
+) -> tuple[list[float | None], float | None]:
+    """The smallest share of active customers whose lapse is caught 9 times in 10: by each score, and by any."""
+    if not reference.means_all_lapsed:
+        return [None] * len(thresholds), None
+    before, lapsed = np.array(reference.means), np.array(reference.means_all_lapsed)
+    left = float(lapsed[reference.clusters].sum())
+    shares = np.array(_LAPSES) / 100
+    remaining = (1 - shares) + shares * left
+    possible = remaining > 1e-9
+    expected = (np.outer(1 - shares, before) + np.outer(shares, lapsed))[possible] / remaining[possible, None]
+    noise = chance.noise[:_POWER_DRAWS]
+    means = (expected[:, None] + noise[None]).reshape(-1, len(before))
+    refunded = np.full(len(means), reference.share_refunded)
+    is_caught = _scores(reference, means, refunded, n_customers) >= thresholds
+    by_lapse = is_caught.reshape(len(expected), len(noise), -1)
+    seen = shares[possible]
+    each = [_first(seen, caught) for caught in by_lapse.mean(axis=1).T]
+    return each, _first(seen, by_lapse.any(axis=2).mean(axis=1))
+
+
+def _first(shares: Matrix, caught: Matrix) -> float | None:
+    enough = np.flatnonzero(caught >= _POWER)
+    return float(shares[enough[0]]) if len(enough) else None
+
+
+def _own_movement(
+    names: Sequence[tuple[Kind, str]], history: pl.DataFrame | None, period: str, settings: DriftSettings
+) -> tuple[Matrix, int]:
+    """What each score does in this shop without a breach, −∞ where that is not known, and from how many snapshots.
+
+    From ``min_history`` snapshots on: the largest score so far or, if higher, the upper prediction limit of the next
+    one, mean + t · s · √(1 + 1/m). Whatever stood in the same season a year ago, a month either way, counts at once,
+    also when it was a breach then: it came back. A model's own training snapshot counts nowhere: held against itself it
+    does not move.
+    """
+    own = np.full(len(names), -np.inf)
+    if history is None:
+        return own, 0
+    is_against_itself = pl.col("period") == pl.col("reference_period")
+    earlier = history.filter((pl.col("period") < period) & pl.col("score").is_not_null() & ~is_against_itself)
+    normal = earlier.filter(pl.col("verdict") != "breach")
+    year_ago = start_of(period) - _A_YEAR
+    first, last = ((year_ago + by).isoformat() for by in (-_SAME_SEASON, _SAME_SEASON))
+    season = earlier.filter((pl.col("period") >= pl.lit(first)) & (pl.col("period") <= pl.lit(last)))
+    n_history = normal["period"].n_unique()
+    for at, (kind, subject) in enumerate(names):
+        about = (pl.col("score_name") == kind) & (pl.col("subject") == subject)
+        own[at] = season.filter(about)["score"].to_numpy().max(initial=-np.inf)
+        scores = normal.filter(about).sort("period")["score"].to_numpy()
+        if n_history >= settings.min_history and len(scores) >= settings.min_history:
+            own[at] = max(own[at], _upper_limit(scores, settings.false_alarm_rate))
+    return _rounded(own), n_history
+
+
+def _upper_limit(scores: Matrix, rate: float) -> float:
+    from scipy.stats import t
+
+    n = len(scores)
+    limit = scores.mean() + t.ppf(1 - rate, n - 1) * scores.std(ddof=1) * np.sqrt(1 + 1 / n)
+    return float(max(scores.max(), limit))

@@ -1,0 +1,1 @@
+"""Decisions about models: when to retrain, and whether a challenger takes over."""

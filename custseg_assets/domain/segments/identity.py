@@ -1,0 +1,185 @@
+"""Which segments of a new model are those of the model before: ids and names that stay, and events that tell the rest.
+
+Segments are compared by their customers: everybody whom K-means sees on the training snapshot is placed by both
+models. *Most of* a segment is more than half of its customers. Each segment of either model takes part in exactly one
+event, the first of these that fits:
+
+1. *split*: an old segment makes up most of two or more new ones. The largest of them keeps id and name.
+2. *merged*: most of two or more old segments went into one new one, which keeps id and name of the largest.
+3. *continued*: most of the old segment is in the new one, and makes up most of it. Id and name stay.
+4. *retired*, *born*: what is left of the old and of the new segments. A new id, and the name that the naming rule gives
+   among those that are free.
+
+More than half both ways fits an old segment at most once and a new one at most once, so no assignment problem has to
+be solved. The numbers that a model gives its clusters play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from custseg_assets.domain.segments.model import (
+    LineageEvent,
+    LineageKind,
+    Matrix,
+    Segment,
+    SegmentationModel,
+    version_of,
+)
+from custseg_assets.domain.segments.naming import name_segments
+
+Labels = NDArray[np.integer]
+Overlaps = NDArray[np.int64]
+
+MOST = 0.5
+"""More than this share of a segment is most of it."""
+WORTH_TELLING = 0.1
+"""From this share on a segment is named among those that customers came from or went to."""
+
+
+class _Link(NamedTuple):
+    """Clusters of the earlier and of the later model that are in one event; the first of each hand the id on."""
+
+    kind: LineageKind
+    old: tuple[int, ...]
+    new: tuple[int, ...]
+
+
+def count_overlaps(labels: Labels, others: Labels, shape: tuple[int, int]) -> Overlaps:
+    """How many customers each pair of clusters shares.
+
+    Args:
+        labels: cluster number of each customer.
+        others: the same in the other clustering.
+        shape: numbers of clusters of both.
+    """
+    return np.bincount(labels * shape[1] + others, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def inherit(
+    challenger: SegmentationModel,
+    champion: SegmentationModel,
+    values: Matrix,
+    rfm: Matrix,
+) -> SegmentationModel:
+    """The challenger as the champion's successor: segments that go on keep id and name, others get what was never used.
+
+    Args:
+        challenger: with ids and names of its own.
+        champion: of the same features; its ``n_segment_ids`` has to count those of models that followed it and were
+            taken back, too.
+        values: raw feature rows of the customers that K-means sees on the challenger's training snapshot.
+        rfm: their recency in days, orders and net spend, to name new segments by; shape (customers, 3).
+
+    Raises:
+        ValueError: a cluster of the challenger has no customer.
+    """
+    then, now = champion.score(values).cluster, challenger.score(values).cluster
+    overlaps = count_overlaps(then, now, (champion.k, challenger.k))
+    links = _links(overlaps, _by_number(champion.segments), _by_number(challenger.segments))
+    kept = {link.new[0]: champion.segments[link.old[0]] for link in links if link.old and link.new}
+    segments = name_segments(rfm, now, challenger.k, kept, champion.n_segment_ids)
+    return replace(
+        challenger,
+        segments=segments,
+        model_version=version_of(
+            challenger.trained_on, challenger.reference, challenger.centroids, champion.model_version
+        ),
+        predecessor=champion.model_version,
+        lineage=tuple(_told(link, overlaps, champion.segments, segments) for link in links),
+        n_segment_ids=champion.n_segment_ids + challenger.k - len(kept),
+    )
+
+
+def _by_number(segments: Sequence[Segment]) -> list[int]:
+    """The clusters in the order of their segments' ids, which the numbers of the clusters do not change."""
+    return sorted(range(len(segments)), key=lambda cluster: int(segments[cluster].segment_id[1:]))
+
+
+def _links(overlaps: Overlaps, olds: Sequence[int], news: Sequence[int]) -> list[_Link]:
+    """Every cluster of either model in one link.
+
+    Args:
+        overlaps: customers of each pair, shape (old clusters, new clusters).
+        olds: the old clusters in the order that ties are decided by.
+        news: the same of the new ones.
+    """
+    goes_mostly = overlaps > MOST * overlaps.sum(axis=1, keepdims=True)
+    comes_mostly = overlaps > MOST * overlaps.sum(axis=0)
+    links: list[_Link] = []
+
+    def free(clusters: Sequence[int], side: int) -> list[int]:
+        taken = {cluster for link in links for cluster in link[side]}
+        return [cluster for cluster in clusters if cluster not in taken]
+
+    for old in olds:
+        parts = sorted((new for new in news if comes_mostly[old, new]), key=lambda new: -overlaps[old, new])
+        if len(parts) > 1:
+            links.append(_Link("split", (old,), tuple(parts)))
+    for new in free(news, 2):
+        parts = sorted((old for old in free(olds, 1) if goes_mostly[old, new]), key=lambda old: -overlaps[old, new])
+        if len(parts) > 1:
+            links.append(_Link("merged", tuple(parts), (new,)))
+    pairs = [(old, new) for old in free(olds, 1) for new in free(news, 2)]
+    links += [
+        _Link("continued", (old,), (new,)) for old, new in pairs if goes_mostly[old, new] & comes_mostly[old, new]
+    ]
+    links += [_Link("retired", (old,), ()) for old in free(olds, 1)]
+    return links + [_Link("born", (), (new,)) for new in free(news, 2)]
+
+
+def _told(link: _Link, overlaps: Overlaps, earlier: Sequence[Segment], later: Sequence[Segment]) -> LineageEvent:
+    """A link as an event, in the segments' ids and in words."""
+    old, new = [earlier[cluster] for cluster in link.old], [later[cluster] for cluster in link.new]
+    words = {
+        "continued": lambda: (
+            f"{_said(old[0])} goes on: {_stayed(link, overlaps):.0%} of its customers are still in it."
+        ),
+        "split": lambda: f"{_said(old[0])} was split: {_went(overlaps[link.old[0]], later, link.new)}.",
+        "merged": lambda: f"{' and '.join(map(_said, old))} are one segment now, {_said(new[0])}.",
+        "born": lambda: f"{_said(new[0])} is new: {_came(overlaps[:, link.new[0]], earlier)}.",
+        "retired": lambda: f"{_said(old[0])} is no segment of its own any more: {_went(overlaps[link.old[0]], later)}.",
+    }[link.kind]()
+    return LineageEvent(link.kind, tuple(one.segment_id for one in old), tuple(one.segment_id for one in new), words)
+
+
+def _stayed(link: _Link, overlaps: Overlaps) -> float:
+    """Share of an old segment's customers who are in the first of the new ones."""
+    return float(overlaps[link.old[0], link.new[0]] / overlaps[link.old[0]].sum())
+
+
+def _went(counts: NDArray[np.int64], segments: Sequence[Segment], clusters: Sequence[int] | None = None) -> str:
+    """Where an old segment's customers are now, in words."""
+    if not counts.sum():
+        return "nobody was in it any more"
+    (share, segment), *others = _shares(counts, segments, clusters)
+    more = "".join(f", {share:.0%} in {_said(segment)}" for share, segment in others)
+    return f"{share:.0%} of its customers are now in {_said(segment)}{more}"
+
+
+def _came(counts: NDArray[np.int64], segments: Sequence[Segment]) -> str:
+    """Where a new segment's customers were, in words."""
+    (share, segment), *others = _shares(counts, segments)
+    more = "".join(f", {share:.0%} from {_said(segment)}" for share, segment in others)
+    return f"{share:.0%} of its customers come from {_said(segment)}{more}"
+
+
+def _shares(
+    counts: NDArray[np.int64], segments: Sequence[Segment], clusters: Sequence[int] | None = None
+) -> list[tuple[float, Segment]]:
+    """Shares of a segment's customers, largest first; of some segments, or of those with one customer in ten and more.
+
+    The largest share is always there.
+    """
+    shares = [(float(count / counts.sum()), segment) for count, segment in zip(counts, segments, strict=True)]
+    ranked = sorted(shares if clusters is None else [shares[one] for one in clusters], key=lambda pair: -pair[0])
+    return [pair for pair in ranked if clusters is not None or pair[0] >= WORTH_TELLING] or ranked[:1]
+
+
+def _said(segment: Segment) -> str:
+    return f"{segment.name} ({segment.segment_id})"

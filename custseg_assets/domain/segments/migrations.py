@@ -1,0 +1,156 @@
+"""Who moved between two consecutive snapshots, why, and with how much revenue.
+
+A move has one cause, so the causes add up to all moves:
+
+* ``model change``: the model in force at the earlier snapshot would still have the customer in the earlier segment.
+  The customer did nothing; it is a phantom move.
+* ``border``: the customer moved, but lies so near to a border that it may as well move back: within the margin that
+  holds customers when the model changes.
+* ``behaviour``: the customer moved, and stands clear of any border; into and out of rule segments always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from custseg_assets.domain.schemas import SEGMENT_MIGRATIONS
+from custseg_assets.domain.segments.model import MARGIN_RULE
+from custseg_assets.domain.segments.standing import transitions
+
+BEHAVIOUR, BORDER, MODEL_CHANGE = "behaviour", "border", "model change"
+CAUSES = (BEHAVIOUR, BORDER, MODEL_CHANGE)
+
+_MEASURES = ("recency_days", "frequency_orders", "monetary_net")
+
+
+def migrations(
+    before: pl.DataFrame,
+    now: pl.DataFrame,
+    stay: pl.DataFrame,
+    features_before: pl.DataFrame,
+    features_now: pl.DataFrame,
+) -> pl.DataFrame:
+    """The customers of both snapshots whose segment changed, sorted by customer.
+
+    Args:
+        before: ``segment_assignments`` of the earlier snapshot.
+        now: of the later one.
+        stay: ``customer_id`` and ``segment_id`` that the model in force at the earlier snapshot gives, with its own
+            holds, for the features of the later one.
+        features_before: ``customer_features`` of the earlier snapshot.
+        features_now: of the later one.
+
+    Returns:
+        The columns of ``segment_migrations`` without ``period``.
+    """
+    moved = transitions(before, now).filter(pl.col("from_segment_id") != pl.col("to_segment_id"))
+    then = before.select(
+        "customer_id",
+        from_segment_name="segment_name",
+        was_rule_segment="is_rule_segment",
+        earlier_model_version="model_version",
+    )
+    current = now.select("customer_id", "is_rule_segment", "margin", "model_version", to_segment_name="segment_name")
+    joined = (
+        moved.join(then, on="customer_id", how="left")
+        .join(current, on="customer_id", how="left")
+        .join(stay.select("customer_id", stay_segment_id="segment_id"), on="customer_id", how="left")
+        .join(_measured(features_before, "before"), on="customer_id", how="left")
+        .join(_measured(features_now, "now"), on="customer_id", how="left")
+    )
+    spent, spent_before = (pl.col(f"monetary_net_{when}").fill_null(0.0) for when in ("now", "before"))
+    return (
+        joined.with_columns(_cause(), revenue_net=spent, revenue_change=spent - spent_before)
+        .select(SEGMENT_MIGRATIONS.schema.names()[1:])
+        .sort("customer_id")
+    )
+
+
+def _measured(customer_features: pl.DataFrame, when: str) -> pl.DataFrame:
+    return customer_features.select("customer_id", pl.col(_MEASURES).name.suffix(f"_{when}"))
+
+
+def _cause() -> pl.Expr:
+    by_rule = pl.col("was_rule_segment") | pl.col("is_rule_segment")
+    return (
+        pl.when(pl.col("stay_segment_id") == pl.col("from_segment_id"))
+        .then(pl.lit(MODEL_CHANGE))
+        .when(~by_rule & (pl.col("margin") < MARGIN_RULE))
+        .then(pl.lit(BORDER))
+        .otherwise(pl.lit(BEHAVIOUR))
+        .alias("cause")
+    )
+
+
+def flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -> pl.DataFrame:
+    """Customers and their net spend by where they came from and where they are, those who stayed included.
+
+    Args:
+        before: ``segment_assignments`` of the earlier snapshot.
+        now: of the later one.
+        features_now: ``customer_features`` of the later one.
+
+    Returns:
+        ``from_segment`` (null: not known before), ``to_segment``, ``n_customers`` and ``revenue_net``, in currency.
+        Segments are called by their id and name: the name they have now, or had last.
+    """
+    label = pl.format("{} {}", "segment_id", "segment_name").alias("label")
+    named = pl.concat([frame.select("segment_id", label) for frame in (now, before)])
+    labels = dict(named.unique("segment_id", keep="first", maintain_order=True).iter_rows())
+    spent = features_now.select("customer_id", "monetary_net")
+    return (
+        transitions(before, now)
+        .join(spent, on="customer_id", how="left")
+        .group_by(
+            from_segment=pl.col("from_segment_id").replace(labels), to_segment=pl.col("to_segment_id").replace(labels)
+        )
+        .agg(n_customers=pl.len().cast(pl.Int64), revenue_net=pl.col("monetary_net").sum())
+        .sort("from_segment", "to_segment")
+    )
+
+
+@dataclass(frozen=True)
+class MoveSummary:
+    """The moves of one snapshot at a glance; money is in currency.
+
+    Attributes:
+        by_cause: ``cause``, ``n_customers``, ``revenue_net`` and ``revenue_change``; every cause, then all moves.
+        by_flow: the same per cause and ``flow``, the pair of segments, the largest first.
+        n_phantom: moves that only the model made.
+        sentence: the numbers in words, phantom moves apart.
+    """
+
+    by_cause: pl.DataFrame
+    by_flow: pl.DataFrame
+    n_phantom: int
+    sentence: str
+
+
+def summarise(moves: pl.DataFrame, n_known: int) -> MoveSummary:
+    """How many moved, for which cause, and from where to where.
+
+    Args:
+        moves: ``segment_migrations`` of one snapshot.
+        n_known: customers of both snapshots.
+    """
+    sums = pl.len().cast(pl.Int64).alias("n_customers"), pl.col("revenue_net", "revenue_change").sum()
+    causes = pl.DataFrame({"cause": CAUSES}).join(
+        moves.group_by("cause").agg(*sums), on="cause", how="left", maintain_order="left"
+    )
+    of_all = moves.select(pl.lit("all moves").alias("cause"), *sums)
+    by_cause = pl.concat([causes.with_columns(pl.exclude("cause").fill_null(0)), of_all])
+    flow = pl.format("{} {} → {} {}", "from_segment_id", "from_segment_name", "to_segment_id", "to_segment_name")
+    by_flow = moves.group_by("cause", flow=flow).agg(*sums)
+    counts = dict(by_cause.select("cause", "n_customers").iter_rows())
+    return MoveSummary(
+        by_cause=by_cause,
+        by_flow=by_flow.sort("n_customers", "flow", "cause", descending=(True, False, False)),
+        n_phantom=counts[MODEL_CHANGE],
+        sentence=(
+            f"{counts[BEHAVIOUR] + counts[BORDER]:,} of {n_known:,} customers moved, {counts[BEHAVIOUR]:,} by their "
+            f"behaviour and {counts[BORDER]:,} at a border; another {counts[MODEL_CHANGE]:,} have another segment only "
+            "because the model changed"
+        ),
+    )

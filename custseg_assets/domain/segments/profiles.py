@@ -1,0 +1,188 @@
+"""What segments are like, in business units and in words that a marketer uses.
+
+One row per segment of the model, rule segments included, also where nobody is in it: a segment that ran empty is
+news, not a missing row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import polars as pl
+
+from custseg_assets.domain.schemas import SEGMENT_PROFILES
+from custseg_assets.domain.segments.model import LAPSED, REFUNDED, SegmentationModel
+
+MICRO = 1_000_000
+MAX_DISTINGUISHING = 4
+MIN_EFFECT = 0.14
+"""From here on an effect counts as medium (Vargha and Delaney 2000: A of 0.64 or more)."""
+MIN_TIMES = 1.5
+"""Below it "1.2 times as much" is harder to grasp than "more"."""
+
+
+class _Words(NamedTuple):
+    """How it is said that a segment has more or less of a feature, and what its values are."""
+
+    kind: Literal["days", "count", "money", "share"]
+    more: str
+    less: str
+    times: str = ""
+
+
+_WORDS: Mapping[str, _Words] = {
+    "recency_days": _Words("days", "ordered longer ago", "ordered more recently"),
+    "frequency_orders": _Words("count", "orders more often", "orders less often", "orders {} times as often"),
+    "monetary_net": _Words("money", "spends more", "spends less", "spends {} times as much"),
+    "avg_order_value": _Words(
+        "money", "spends more per order", "spends less per order", "spends {} times as much per order"
+    ),
+    "n_products": _Words(
+        "count", "buys more products", "buys fewer products", "buys {} times as many different products"
+    ),
+    "tenure_days": _Words("days", "was first seen ordering longer ago", "was first seen ordering more recently"),
+    "days_between_orders": _Words("days", "leaves more time between orders", "leaves less time between orders"),
+    "cancellation_rate": _Words("share", "cancels more", "cancels less"),
+}
+PROFILED = tuple(_WORDS)
+"""The features a profile has a median of."""
+
+
+def profile_segments(
+    assignments: pl.DataFrame, customer_features: pl.DataFrame, model: SegmentationModel
+) -> pl.DataFrame:
+    """How large each segment is, what is typical of it, and what sets it apart.
+
+    Medians are those of the customers in the observation window, and the whole that segments are compared with is
+    everybody in it. A feature stands out by its effect: the chance that a customer of the segment has more of it than
+    one of the whole, ties counting half, less a half (Vargha and Delaney 2000, *A Critique and Improvement of the CL
+    Common Language Effect Size Statistics*). It assumes no distribution, and one whale does not move it.
+
+    Args:
+        assignments: ``segment_assignments`` of the snapshot.
+        customer_features: of the same snapshot.
+        model: the model that assigned.
+
+    Returns:
+        The columns of ``segment_profiles`` without ``period``, by segment id: ``S1``, ``S2`` …, then the rule segments.
+    """
+    members = assignments.select("customer_id", "segment_id").join(
+        customer_features.select(
+            "customer_id",
+            *(pl.col(name).cast(pl.Float64) for name in PROFILED),
+            *(_place(name) for name in PROFILED),
+            # Whole millionths add up to the same sum in any order.
+            net_micro=(pl.col("monetary_net") * MICRO).round().cast(pl.Int64),
+        ),
+        on="customer_id",
+        how="left",
+    )
+    measured = members.group_by("segment_id").agg(
+        pl.len().cast(pl.Int64).alias("n_customers"),
+        pl.col("net_micro").sum(),
+        *(pl.col(name).median().alias(f"median_{name}") for name in PROFILED),
+        *(_effect(name, customer_features[name].count()) for name in PROFILED),
+    )
+    sized = (
+        _segments(model)
+        .join(measured, on="segment_id", how="left", maintain_order="left")
+        .with_columns(pl.col("n_customers", "net_micro").fill_null(0))
+        .with_columns(
+            share_customers=pl.col("n_customers") / max(len(assignments), 1),
+            revenue_net=pl.col("net_micro") / MICRO,
+            share_revenue=pl.when(pl.col("net_micro").sum() > 0).then(pl.col("net_micro") / pl.col("net_micro").sum()),
+            model_version=pl.lit(model.model_version),
+        )
+    )
+    whole = customer_features.select(pl.col(name).cast(pl.Float64).median() for name in PROFILED).row(0, named=True)
+    rows = sized.to_dicts()
+    worded = sized.with_columns(
+        pl.Series("distinguishing", [json.dumps(_distinguishing(row, whole)) for row in rows], pl.String),
+        pl.Series("description", [_description(row) for row in rows], pl.String),
+    )
+    return worded.select(pl.col(column.name).cast(column.dtype) for column in SEGMENT_PROFILES.columns[1:])
+
+
+def _segments(model: SegmentationModel) -> pl.DataFrame:
+    ordered = sorted(model.segments, key=lambda segment: (len(segment.segment_id), segment.segment_id))
+    return pl.DataFrame(
+        {
+            "segment_id": segment.segment_id,
+            "segment_name": segment.name,
+            "is_rule_segment": segment.cluster is None,
+            "naming_rule": segment.naming_rule,
+            "advice": segment.advice,
+        }
+        for segment in (*ordered, REFUNDED, LAPSED)
+    )
+
+
+def _place(name: str) -> pl.Expr:
+    """Twice the number of customers with less of a feature, those with as much counting half: a whole number."""
+    return (pl.col(name).rank("average") * 2 - 1).cast(pl.Int64).alias(f"place_{name}")
+
+
+def _effect(name: str, n_all: int) -> pl.Expr:
+    place = pl.col(f"place_{name}")
+    return (place.sum() / place.count() / (2 * n_all) - 0.5).alias(f"effect_{name}")
+
+
+def _distinguishing(row: Mapping[str, Any], whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What sets a segment apart, strongest first, without features that the shop or the segment lacks."""
+    known = [name for name in PROFILED if row[f"median_{name}"] is not None]
+    strongest = sorted(known, key=lambda name: -abs(row[f"effect_{name}"]))
+    found = []
+    for name in strongest:
+        median, of_all = row[f"median_{name}"], whole[name]
+        if abs(row[f"effect_{name}"]) < MIN_EFFECT or _written(name, median) == _written(name, of_all):
+            continue
+        ratio = median / of_all if of_all > 0 else None
+        text = _compared(name, median, of_all, ratio)
+        found.append({"feature": name, "median": median, "median_of_all": of_all, "ratio": ratio, "text": text})
+    return found[:MAX_DISTINGUISHING]
+
+
+def _compared(name: str, median: float, of_all: float, ratio: float | None) -> str:
+    words = _WORDS[name]
+    if words.times and ratio and ratio >= MIN_TIMES:
+        said = words.times.format(_counted(round(ratio, 1)))
+    else:
+        said = words.more if median > of_all else words.less
+    own = _counted(median, "day") if words.kind == "days" else _written(name, median)
+    return f"{said} ({own} against {_written(name, of_all)})"
+
+
+def _written(name: str, value: float) -> str:
+    kind = _WORDS[name].kind
+    if kind == "share":
+        return f"{value * 100:.0f} %"
+    return f"{value:,.0f}" if kind == "money" else _counted(value)
+
+
+def _counted(value: float, unit: str = "") -> str:
+    """A number as people write it, with its unit.
+
+    >>> _counted(1, "day"), _counted(30.5, "day"), _counted(1234.0)
+    ('1 day', '30.5 days', '1,234')
+    """
+    number = f"{value:,.1f}".removesuffix(".0")
+    return f"{number} {unit}{'' if number == '1' else 's'}" if unit else number
+
+
+def _description(row: Mapping[str, Any]) -> str:
+    n_customers, share_revenue = row["n_customers"], row["share_revenue"]
+    if not n_customers:
+        return "Nobody is in this segment at this snapshot."
+    who = f"{_counted(n_customers, 'customer')} ({row['share_customers'] * 100:.0f} % of all)"
+    if row["segment_id"] == LAPSED.segment_id:
+        return f"{who} who are known from before and have nothing in the window."
+    if row["segment_id"] == REFUNDED.segment_id:
+        return f"{who} whose orders came to nothing after cancellations, or who only cancelled."
+    together = "" if share_revenue is None else f"; together they bring {share_revenue * 100:.0f} % of net spend"
+    return (
+        f"{who} who typically placed {_counted(row['median_frequency_orders'], 'order')}, the last "
+        f"{_counted(row['median_recency_days'], 'day')} ago, and spent "
+        f"{_written('monetary_net', row['median_monetary_net'])}{together}."
+    )

@@ -1,0 +1,92 @@
+"""From a snapshot's features to a challenger: the tables that training passes from step to step, and the model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, time, timedelta
+
+import polars as pl
+
+from custseg_assets.domain.drift.reference import DriftReference, fit_reference
+from custseg_assets.domain.periods import Window, start_of
+from custseg_assets.domain.schemas import MODEL_CANDIDATES, scaled_features_table
+from custseg_assets.domain.segments.clustering import Candidate, KChoice, visible_to_kmeans
+from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, measure_reference
+
+
+def scale_snapshot(
+    features: pl.DataFrame, names: tuple[str, ...], reference: ScalingReference | None
+) -> tuple[pl.DataFrame, ScalingReference]:
+    """The matrix K-means sees, with the columns of ``scaled_features``, and the reference it was scaled with.
+
+    Args:
+        features: ``customer_features`` of one snapshot.
+        names: the segmentation features, in the model's order.
+        reference: of the model in force; without one the snapshot's own becomes the reference.
+    """
+    seen = features.filter(visible_to_kmeans(features, names)).sort("customer_id")
+    values = seen.select(names).cast(pl.Float64).to_numpy()
+    used = reference or measure_reference(values, names)
+    scaled = pl.DataFrame(used.scale(values), schema=dict.fromkeys(names, pl.Float64), orient="row")
+    table = seen.select("period", "customer_id").hstack(scaled)
+    return table.cast(scaled_features_table(names).schema), used
+
+
+def matrix_of(scaled: pl.DataFrame, names: Sequence[str]) -> Matrix:
+    """A ``scaled_features`` snapshot as an array, shape (customers, features)."""
+    return scaled.select(names).to_numpy()
+
+
+def candidate_table(key: str, candidates: Sequence[Candidate], choice: KChoice) -> pl.DataFrame:
+    """What the sweep found, with the columns of ``model_candidates``."""
+    found = pl.DataFrame(
+        [{**asdict(one), "centroids": one.centroids and json.dumps(one.centroids)} for one in candidates],
+        schema_overrides=dict(MODEL_CANDIDATES.schema),
+        infer_schema_length=None,
+    )
+    chosen = pl.lit(choice.k, pl.Int64)
+    return found.with_columns(
+        pl.lit(key).alias("period"),
+        (pl.col("k") == chosen).fill_null(value=False).alias("is_chosen"),
+        pl.lit(json.dumps(choice.reasons, ensure_ascii=False)).alias("choice"),
+    ).select(MODEL_CANDIDATES.schema.names())
+
+
+def chosen_centroids(candidates: pl.DataFrame) -> list[list[float]] | None:
+    """Centroids of the k that was chosen, on the model's scale; ``None`` where none was."""
+    chosen = candidates.filter("is_chosen")
+    return json.loads(chosen["centroids"].item()) if chosen.height else None
+
+
+def choice_in_words(candidates: pl.DataFrame) -> tuple[str, ...]:
+    """Why the chosen k was chosen, or why none was, from a snapshot's ``model_candidates``."""
+    return tuple(json.loads(candidates["choice"][0]))
+
+
+def metrics_of(candidates: pl.DataFrame) -> dict[str, float | None]:
+    """The figures of the k that was chosen, by name."""
+    names = [name for name, dtype in candidates.schema.items() if dtype == pl.Float64 or name == "smallest_cluster"]
+    chosen = candidates.filter("is_chosen").select(names)
+    return chosen.row(0, named=True) if chosen.height else {}
+
+
+def drift_reference_of(model: SegmentationModel, features: pl.DataFrame, window: Window) -> DriftReference:
+    """What drift will be measured against: the snapshot the model was trained on.
+
+    Args:
+        model: the model.
+        features: ``customer_features`` of that snapshot.
+        window: its observation window.
+    """
+    scaled, _ = scale_snapshot(features, model.features, model.reference)
+    last_period = window.as_of - datetime.combine(start_of(window.key), time())
+    return fit_reference(
+        model,
+        matrix_of(scaled, model.features),
+        period=window.key,
+        period_days=last_period / timedelta(days=1),
+        window_days=(window.as_of - window.start) / timedelta(days=1),
+        n_refunded=features.height - scaled.height,
+    )

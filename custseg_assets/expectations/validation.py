@@ -1,0 +1,394 @@
+"""Checks a frame against its table's suite, in one Great Expectations validation, and says which rows broke what.
+
+Great Expectations filters and fingerprints whole frames, so it is given only the columns that rules read: numbers as
+NumPy arrays, text as categories, which it handles many times faster than text itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, lru_cache
+from itertools import chain, zip_longest
+from pathlib import Path
+from traceback import format_exc
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from custseg_assets import no_telemetry as telemetry
+from custseg_assets.domain.periods import Cadence, as_of, start_of
+from custseg_assets.domain.transactions.cleaning import CleaningRules
+from custseg_assets.expectations.suites import (
+    EARLIEST,
+    EARLIEST_DATE,
+    EXAMPLE_KEYS,
+    N_DIGITS,
+    PERIOD_END,
+    PERIOD_START,
+    STAYED_IN,
+    ExpectationGroup,
+    Rule,
+    groups_for,
+)
+from custseg_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.validator.validation_graph import ExpectationValidationGraph
+
+MAX_EXAMPLES = 5
+MAX_VALUES_SHOWN = 3
+_BOUNDS = (EARLIEST, PERIOD_START, PERIOD_END)
+_MADE_FROM = {
+    **dict.fromkeys(_BOUNDS, ("period",)),
+    N_DIGITS: ("product_id",),
+    STAYED_IN: ("from_segment_id", "to_segment_id"),
+}
+"""Columns that rules may read besides the table's own, with the columns of text that they are made from."""
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What came of one rule.
+
+    Attributes:
+        words: what the rule says.
+        success: whether it holds.
+        n_unexpected: rows that break it; 0 for a rule about the whole table.
+        observed: what was found, in words.
+    """
+
+    words: str
+    success: bool
+    n_unexpected: int
+    observed: str
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What came of one group of rules.
+
+    Attributes:
+        group: what was checked.
+        n_rows: rows that were looked at.
+        rules: one result per rule.
+        examples: some of the rows that broke it, with the columns that tell which and those that the broken rules read.
+    """
+
+    group: ExpectationGroup
+    n_rows: int
+    rules: tuple[RuleResult, ...]
+    examples: tuple[Mapping[str, Any], ...]
+
+    @property
+    def success(self) -> bool:
+        """Whether every rule holds."""
+        return all(rule.success for rule in self.rules)
+
+    @property
+    def n_unexpected(self) -> int:
+        """Rows that break the rule that most rows break: so many at least are wrong."""
+        return max((rule.n_unexpected for rule in self.rules), default=0)
+
+    @property
+    def unexpected_share(self) -> float:
+        """Their share of all rows."""
+        return self.n_unexpected / self.n_rows if self.n_rows else 0.0
+
+    def markdown(self) -> str:
+        """The rules, what was found, and the example rows, as Markdown."""
+        lines = [f"{self.group.description}\n" if not self.success else f"Holds for {self.n_rows:,} rows.\n"]
+        if not self.rules:
+            return "Nothing is configured that could be broken.\n"
+        lines += ["| | expected | rows that are not so | found |", "|---|---|---:|---|"]
+        lines += [
+            f"| {'✓' if rule.success else '✗'} | {_cell(rule.words)} | {rule.n_unexpected:,} | {_cell(rule.observed)} |"
+            for rule in self.rules
+        ]
+        if self.examples:
+            names = list(self.examples[0])
+            lines += ["", "For example:", "", f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+            lines += [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in self.examples]
+        return "\n".join(lines) + "\n"
+
+
+def validate(
+    frame: pl.DataFrame,
+    table: str,
+    settings: Settings,
+    *,
+    rules: CleaningRules | None = None,
+    data_docs_dir: Path | None = None,
+) -> tuple[GroupResult, ...]:
+    """Check every row of some partitions of a table.
+
+    Args:
+        frame: with the table's columns, of one or more partitions.
+        table: a name in ``EXAMPLE_KEYS``.
+        settings: what the table was made with.
+        rules: the shop's cleaning rules in force; the configured ones without it.
+        data_docs_dir: where to write a page about the validation; none is written without it.
+
+    Returns:
+        One result per group of ``groups_for``, in its order.
+    """
+    groups = groups_for(table, settings, rules)
+    every = {f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules)}
+    about_rows = {key: rule for key, rule in every.items() if rule.columns and not _hindrance(rule, frame)}
+    results: dict[str, ExpectationValidationResult] = {}
+    if frame.height and about_rows:
+        results |= _run(_needed(frame, about_rows, settings.snapshots.cadence), table, about_rows)
+    results |= _run(frame.clear(), table, {key: rule for key, rule in every.items() if not rule.columns})
+    checked = tuple(_group_result(group, frame, results) for group in groups)
+    if data_docs_dir is not None:
+        from custseg_assets.expectations.data_docs import write_page
+
+        write_page(data_docs_dir, table, frame, list(results.values()))
+    return checked
+
+
+def combined(parts: Sequence[GroupResult]) -> GroupResult:
+    """One result of the same group checked on several parts of a table.
+
+    Args:
+        parts: at least one.
+    """
+    rules = tuple(
+        RuleResult(
+            words=same[0].words,
+            success=all(rule.success for rule in same),
+            n_unexpected=sum(rule.n_unexpected for rule in same),
+            observed="; ".join(dict.fromkeys(rule.observed for rule in same if rule.observed)),
+        )
+        for same in zip(*(part.rules for part in parts), strict=True)
+    )
+    examples = tuple(chain.from_iterable(part.examples for part in parts))[:MAX_EXAMPLES]
+    return GroupResult(parts[0].group, sum(part.n_rows for part in parts), rules, examples)
+
+
+def _hindrance(rule: Rule, frame: pl.DataFrame) -> str:
+    """Why a rule cannot be looked at in a frame; empty where it can."""
+    missing = {source for name in rule.columns for source in _MADE_FROM.get(name, (name,))}.difference(frame.columns)
+    if missing:
+        return f"not checked: there is no column {', '.join(sorted(missing))}"
+    sources = {source for name in rule.columns for source in _MADE_FROM.get(name, ())}
+    not_text = sorted(source for source in sources if frame.schema[source] != pl.String)
+    return f"not checked: {', '.join(not_text)} holds no text" if not_text else ""
+
+
+def _needed(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cadence) -> pl.DataFrame:
+    """The columns that rules read, those they may use besides the table's own among them."""
+    names = sorted({name for rule in rules.values() for name in rule.columns})
+    if STAYED_IN in names:
+        source = pl.col("from_segment_id")
+        frame = frame.with_columns(pl.when(source == pl.col("to_segment_id")).then(source).alias(STAYED_IN))
+    if N_DIGITS in names:
+        frame = frame.with_columns(pl.col("product_id").str.count_matches(r"\d").alias(N_DIGITS))
+    if not set(names).isdisjoint(_BOUNDS):
+        keys = frame["period"].drop_nulls().unique().to_list()
+        starts = {key: datetime.combine(start_of(key), datetime.min.time()) for key in keys}
+        ends = {key: as_of(key, cadence) for key in keys}
+        frame = frame.with_columns(
+            pl.lit(EARLIEST_DATE, pl.Datetime("us")).alias(EARLIEST),
+            _by_period(starts).alias(PERIOD_START),
+            _by_period(ends).alias(PERIOD_END),
+        )
+    return frame.select(names)
+
+
+def _by_period(instants: Mapping[str, datetime]) -> pl.Expr:
+    return pl.col("period").replace_strict(instants, default=None, return_dtype=pl.Datetime("us"))
+
+
+def _run(frame: pl.DataFrame, table: str, rules: Mapping[str, Rule]) -> dict[str, ExpectationValidationResult]:
+    """Validate; the broken rows are asked for where there are some, as asking for them costs as much as the verdict."""
+    engine = _execution_engine()(batch_data_dict={table: _to_pandas(frame)})
+    results = _suite_of(tuple(rules.items()), with_rows=False).validate(engine)
+    broken = tuple((key, rule) for key, rule in rules.items() if results[key].result.get("unexpected_count"))
+    # The frame of the broken rows carries their positions; the values alone would not say which rows they are in.
+    return results | _suite_of(broken, with_rows=True).validate(engine) if broken else results
+
+
+@dataclass(frozen=True)
+class _Suite:
+    """Rules as Great Expectations computes them, on one frame after the other.
+
+    Its own validator works out anew for every frame which metrics a rule needs, and which metrics those need, which
+    takes longer than computing them.
+    """
+
+    expectations: Mapping[str, Any]
+    graphs: Mapping[str, ExpectationValidationGraph]
+    form: Mapping[str, Any]
+
+    def validate(self, engine: Any) -> dict[str, ExpectationValidationResult]:
+        """One result per rule; of a rule that could not be looked at, why."""
+        from great_expectations.validator.validation_graph import ValidationGraph
+
+        edges = [edge for graph in self.graphs.values() for edge in graph.graph.edges]
+        metrics, aborted = ValidationGraph(engine, edges).resolve(deepcopy(self.form), show_progress_bars=False)
+        return {key: self._result(key, metrics, aborted, engine) for key in self.expectations}
+
+    def _result(self, key: str, metrics: Any, aborted: Any, engine: Any) -> ExpectationValidationResult:
+        from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+        from great_expectations.validator.exception_info import ExceptionInfo
+
+        expectation = self.expectations[key]
+        failed = self.graphs[key].get_exception_info(aborted)
+        if not failed:
+            try:
+                return expectation.metrics_validate(metrics, deepcopy(self.form), execution_engine=engine)
+            except Exception as error:  # noqa: BLE001  (why it could not be looked at is its result)
+                failed = ExceptionInfo(format_exc(), str(error))
+        return ExpectationValidationResult(
+            success=False, exception_info=failed, expectation_config=expectation.configuration
+        )
+
+
+@lru_cache(maxsize=64)
+def _suite_of(rules: tuple[tuple[str, Rule], ...], *, with_rows: bool) -> _Suite:
+    """The rules by their keys, and whether their results are to hold the rows that break them."""
+    telemetry.switch_off()
+    from great_expectations.validator.metrics_calculator import MetricsCalculator
+    from great_expectations.validator.validation_graph import ExpectationValidationGraph
+
+    wanted = {"result_format": "BASIC", "partial_unexpected_count": MAX_EXAMPLES, "include_unexpected_rows": with_rows}
+    form = {"result_format": wanted}
+    engine = _execution_engine()()
+    calculator = MetricsCalculator(engine)
+    expectations = {key: _class_of(rule.expectation)(**rule.kwargs) for key, rule in rules}
+    graphs = {}
+    for key, expectation in expectations.items():
+        needed = expectation.get_validation_dependencies(engine, deepcopy(form)).get_metric_configurations()
+        graphs[key] = ExpectationValidationGraph(
+            expectation.configuration, calculator.build_metric_dependency_graph(needed, form)
+        )
+    return _Suite(expectations, graphs, form)
+
+
+@cache
+def _class_of(name: str) -> Any:
+    """An expectation like Great Expectations' of that name, but working out its configuration and its metrics once.
+
+    That one works out its configuration 70 times in a validation, which takes longer than looking at the rows of a
+    snapshot.
+    """
+    import great_expectations.expectations as gxe
+    from great_expectations.compatibility.pydantic import PrivateAttr
+
+    original = getattr(gxe, name)
+
+    def configuration(self: Any) -> Any:
+        if self._configuration is None:
+            self._configuration = original.configuration.fget(self)
+        return self._configuration
+
+    def get_validation_dependencies(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # The same every time: an expectation belongs to one suite, which has one form of results.
+        if self._dependencies is None:
+            self._dependencies = original.get_validation_dependencies(self, *args, **kwargs)
+        return self._dependencies
+
+    added = {
+        "configuration": property(configuration),
+        "get_validation_dependencies": get_validation_dependencies,
+        "_configuration": PrivateAttr(None),
+        "_dependencies": PrivateAttr(None),
+        "__module__": __name__,
+    }
+    return type(original)(f"Fixed{name}", (original,), added)
+
+
+@cache
+def _execution_engine() -> Any:
+    """Great Expectations' engine for pandas, but selecting the rows of a condition once.
+
+    That one has pandas parse and run the query again for every metric of every rule, at 5 ms each.
+    """
+    from great_expectations.execution_engine import PandasExecutionEngine
+
+    class SelectingOnce(PandasExecutionEngine):
+        def _apply_row_condition_filter(self, data: Any, row_condition: Any, domain_kwargs: Any) -> Any:
+            # The frame is kept with its rows, so that no other can get its id.
+            kept = self.__dict__.setdefault("_selected", {})
+            key = id(data), repr(row_condition)
+            if key not in kept:
+                kept[key] = data, super()._apply_row_condition_filter(data, row_condition, domain_kwargs)
+            return kept[key][1]
+
+    return SelectingOnce
+
+
+def _to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
+    """Numbers as NumPy, text as categories; not-a-number as infinity, for pandas would take it for a missing value."""
+    import pandas as pd
+
+    if frame.is_empty():
+        return pd.DataFrame(columns=frame.columns)
+
+    def converted(column: pl.Series) -> Any:
+        if column.dtype == pl.String:
+            return column.to_arrow().dictionary_encode().to_pandas()
+        return (column.fill_nan(float("inf")) if column.dtype.is_float() else column).to_numpy()
+
+    return pd.DataFrame({column.name: converted(column) for column in frame})
+
+
+def _group_result(
+    group: ExpectationGroup, frame: pl.DataFrame, by_key: Mapping[str, ExpectationValidationResult]
+) -> GroupResult:
+    results, broken, positions = [], [], []
+    for number, rule in enumerate(group.rules):
+        result = by_key.get(f"{group.name} {number}")
+        results.append(_rule_result(rule, result, _hindrance(rule, frame)))
+        if result is not None and not result.success:
+            broken += [name for name in rule.columns if name in frame.columns]
+            positions.append(_positions(result))
+    in_turn = dict.fromkeys(position for turn in zip_longest(*positions) for position in turn if position is not None)
+    keys = [name for name in EXAMPLE_KEYS[group.table] if name in frame.columns]
+    examples = frame[sorted(list(in_turn)[:MAX_EXAMPLES])].select(*dict.fromkeys([*keys, *broken]))
+    return GroupResult(group, frame.height, tuple(results), tuple(examples.to_dicts()))
+
+
+def _rule_result(rule: Rule, result: ExpectationValidationResult | None, hindrance: str) -> RuleResult:
+    if result is None:
+        return RuleResult(rule.words, not hindrance, 0, hindrance)
+    n_unexpected = int(result.result.get("unexpected_count") or 0)
+    return RuleResult(rule.words, bool(result.success), n_unexpected, "; ".join(_observations(result)))
+
+
+def _observations(result: ExpectationValidationResult) -> Iterator[str]:
+    """What Great Expectations saw, in words: why it could not look, the table-wide value, or some wrong values."""
+    raised = result.exception_info or {}
+    for info in raised.values() if "raised_exception" not in raised else [raised]:
+        if info["raised_exception"]:
+            yield f"not checked: {info['exception_message']}"
+    if result.success:
+        return
+    for words, names in (result.result.get("details", {}).get("mismatched") or {}).items():
+        yield f"{words} {', '.join(names)}"
+    values = result.result.get("partial_unexpected_list")
+    if values:
+        yield ", ".join(dict.fromkeys(_shown(value) for value in values[:MAX_VALUES_SHOWN]))
+    elif isinstance(result.result.get("observed_value"), int | float):
+        yield f"{result.result['observed_value']:g}"
+
+
+def _shown(value: Any) -> str:
+    """A wrong value, or several that are wrong together."""
+    together = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else (value,)
+    return " / ".join(str(part) for part in together)
+
+
+def _positions(result: ExpectationValidationResult) -> list[int]:
+    rows = result.result.get("unexpected_rows")
+    return [] if rows is None else [int(position) for position in rows.index]
+
+
+def _cell(value: object) -> str:
+    """A value as the text of a Markdown table's cell."""
+    return "–" if value is None else str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,77 @@
+"""What the promotion gate is shown of a home: the two models, and the customers to compare them on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import narwhals as nw
+import polars as pl
+
+from custseg_assets.defs.resources import Stores
+from custseg_assets.domain.drift.scores import unobserved_share
+from custseg_assets.domain.promotion.comparison import N_EVIDENCE, Comparison, Evidence, compare_models
+from custseg_assets.domain.promotion.promotion import PromotionVerdict, Trial, judge_challenger, judge_first
+from custseg_assets.domain.promotion.validity import next_period
+from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, MODEL_CANDIDATES, SEGMENTATION_MODEL
+from custseg_assets.domain.segments import training
+from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
+from custseg_assets.home.soundness import unsound_in_window
+from custseg_assets.trainer import limits_of
+
+
+def judged(stores: Stores, key: str) -> tuple[PromotionVerdict, Comparison | None]:
+    """What the gate decides about a snapshot, and the figures where it compared two models."""
+    champion = stores.provenance.champion_before(key)
+    candidates, trained = (stores.tables.read(table, [key]) for table in (MODEL_CANDIDATES, SEGMENTATION_MODEL))
+    if champion and candidates.is_empty():
+        reason = f"No challenger was trained on this snapshot; {champion[1]} stays in force."
+        return PromotionVerdict("HOLD", (reason,)), None
+    if champion is None or trained.is_empty():
+        challenger = trained["model_version"].item() if len(trained) else None
+        return judge_first(challenger, training.choice_in_words(candidates)), None
+    comparison = _compared(stores, model_from_json(trained["model_json"].item()), candidates)
+    settings = stores.settings
+    trial = Trial(comparison, limits_of(settings.model), unsound_in_window(stores, key), settings.promotion.limits())
+    return judge_challenger(trial), comparison
+
+
+def _compared(stores: Stores, challenger: SegmentationModel, candidates: pl.DataFrame) -> Comparison:
+    key = challenger.trained_on
+    champion = stores.provenance.model_before(key)
+    before = max(other for other in stores.provenance.snapshot_keys if other < key)
+    return compare_models(
+        champion,
+        challenger,
+        now=stores.tables.read(CUSTOMER_FEATURES, [key]),
+        before=stores.tables.read(CUSTOMER_FEATURES, [before]),
+        trained=stores.tables.read(CUSTOMER_FEATURES, [champion.trained_on]),
+        candidates=candidates,
+        evidence=evidence_at(stores, key),
+        seed=stores.settings.model.seed,
+    )
+
+
+def evidence_at(stores: Stores, key: str) -> Iterator[Evidence]:
+    """The newest snapshots whose next period is known at ``key``, one in memory at a time."""
+    provenance, tables = stores.provenance, stores.tables
+    following = dict(pairwise(provenance.period_keys))
+    known = [
+        snapshot
+        for snapshot in provenance.snapshot_keys
+        if snapshot < key and _is_complete(stores, following[snapshot])
+    ]
+    for snapshot in known[-N_EVIDENCE:]:
+        customers = tables.scan(CLEAN_TRANSACTIONS, provenance.periods_until(snapshot)).select("customer_id").unique()
+        lines = tables.scan(CLEAN_TRANSACTIONS, [following[snapshot]]).collect()
+        yield Evidence(
+            period=snapshot,
+            features=tables.read(CUSTOMER_FEATURES, [snapshot]),
+            known=customers.collect()["customer_id"],
+            done=next_period(nw.from_native(lines.lazy())).collect().to_native(),
+        )
+
+
+def _is_complete(stores: Stores, key: str) -> bool:
+    missing = unobserved_share(stores.provenance.window(key), stores.provenance.observed_until(key))
+    return missing <= stores.settings.drift.max_unobserved_share

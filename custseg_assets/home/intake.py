@@ -1,0 +1,277 @@
+"""What the home reads: its source and what landed, taken in together.
+
+``custseg run`` and the asset ``landed_files`` take in here, so that both keep to the same rules.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from pathlib import Path
+
+from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
+from custseg_assets.domain.periods import Cadence, key_of, keys_between, period_start, snapshot_keys
+from custseg_assets.domain.schemas import tables
+from custseg_assets.errors import BadInputError
+from custseg_assets.home.fixed_settings import ON_DISK, PLACE, keep_shape, made_with, require_same_shape, shape_of
+from custseg_assets.home.open import bucket_at, bucket_of, tables_of
+from custseg_assets.settings import DEMO, Settings
+from custseg_assets.stores.bucket_tables import forgetting
+from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
+from custseg_assets.stores.home import Home
+from custseg_assets.stores.landing_zone import LandingZone, TakenIn, Waiting, sort_out
+from custseg_assets.stores.sources import list_source_files
+
+Say = Callable[[str], None]
+
+LANDING = "landing"
+"""Stands for the source of a home that has none but its landing folder."""
+BIGQUERY = "bq://"
+STAGE_MARKER = "stage.json"
+_DEMO_VERSION = 2
+"""Raise it when the generator makes other lines for the same seed."""
+_BY_PERIOD = ("raw_transactions", "clean_transactions", "rejected_transactions")
+
+
+class Intake:
+    """Takes files into one home; only for who holds the home's lock.
+
+    Args:
+        settings: how files are read, and what shapes the home.
+        say: takes each line of progress.
+    """
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self._settings, self._say = settings, say
+        self._home = Home(settings.home)
+        self._deliveries = DeliveryStore(self._home.deliveries)
+        self.zone = landing_zone_of(settings, self._deliveries)
+
+    def take_in(self, through: date | None = None) -> str:
+        """Read the source, unless its content is known already, and what has landed, and make it the home's.
+
+        Returns:
+            Key of the last period to make.
+
+        Raises:
+            BadInputError: the source, the home or ``through`` cannot be used; nothing was changed.
+        """
+        waiting, now = self._waiting(), time.time()
+        current = self._deliveries.current()
+        source = self._source(current, waiting)
+        is_first = current is None or current.description == DEMO != source
+        before = CurrentSource() if current is None or is_first else current
+        with self._deliveries.unchanged_if_refused():
+            read = self.zone.read(waiting.files, self._settings.source)
+            accepted = take_in_source(self._deliveries, source, self._settings, self._say) if source else []
+            refreshed = before.with_source(accepted, source)
+            if is_first:
+                self._require_place_of_its_own()
+            else:
+                require_same_shape(self._settings)
+                self._refuse_loss(source, before, refreshed)
+            taken = sort_out(read, refreshed, now)
+            self._require_something(taken, waiting)
+            last_key = self._last_key(taken.current.deliveries, through)
+        if current and is_first:
+            self._say("the home held the demo; it starts afresh for your data")
+            self._start_afresh()
+        self._adopt(taken, before)
+        return last_key
+
+    def take_in_landed(self) -> TakenIn:
+        """Take in what has landed, and leave the source as it was last read.
+
+        Raises:
+            BadInputError: the home is the demo's, or was made with other settings; nothing was changed.
+        """
+        self._fetch_landed()
+        current = self._deliveries.current() or CurrentSource()
+        waiting = self.zone.waiting(time.time(), self._settings.landing.settle_seconds)
+        if waiting.files and current.description == DEMO:
+            raise BadInputError(
+                f"home {self._home.root} holds the demo and {waiting.files[0].name} landed in it",
+                "a home for your own data",
+                "Do 'custseg run' once, which starts it afresh, or use another home with CUSTSEG_HOME.",
+            )
+        if current.deliveries:
+            require_same_shape(self._settings)
+        else:
+            self._require_place_of_its_own()
+        taken = sort_out(self.zone.read(waiting.files, self._settings.source), current, time.time())
+        if taken.arrivals:
+            self._adopt(taken, current)
+        return taken
+
+    def _fetch_landed(self) -> None:
+        """Bring here what has landed in the bucket, where one is configured."""
+        bucket = bucket_of(self._settings)
+        if bucket and (names := bucket.fetch_landed(self.zone.folder)):
+            self._say(f"landing: {', '.join(names)} came from {bucket.uri}")
+
+    def _waiting(self) -> Waiting:
+        """What waits in the landing folder, with files that were dropped a moment ago."""
+        self._fetch_landed()
+        seconds = self._settings.landing.settle_seconds
+        waiting = self.zone.waiting(time.time(), seconds)
+        if waiting.settling:
+            self._say(f"landing: waiting {seconds:g} s for {', '.join(waiting.settling)} to be whole")
+            time.sleep(seconds)
+            waiting = self.zone.waiting(time.time(), seconds)
+        for name in (*waiting.settling, *waiting.unfinished):
+            self._say(f"landing: {name} is still being written, and left for the next run")
+        return waiting
+
+    def _source(self, current: CurrentSource | None, waiting: Waiting) -> str | None:
+        """The source to read; ``None`` where the home lives on its landing folder."""
+        has_own = waiting != Waiting()
+        source = self._settings.source.path
+        if source == DEMO and (has_own or (current and current.landed)):
+            raise BadInputError(
+                f"source {DEMO} for a home whose landing folder {self.zone.folder} has files",
+                "a home without files of your own",
+                "Leave --source out, or use another home with CUSTSEG_HOME.",
+            )
+        if source and Path(source).resolve() == self.zone.folder.resolve():
+            raise BadInputError(
+                f"source {source} is the landing folder",
+                "another folder",
+                "Leave --source out: what lands is taken in.",
+            )
+        if source is None and current and not (has_own and current.description == DEMO):
+            source = current.description
+        elif source is None and not has_own:
+            source = DEMO
+        return source
+
+    def _require_something(self, taken: TakenIn, waiting: Waiting) -> None:
+        """A home that has no source, and nothing that landed can be used: the files are moved aside all the same."""
+        if taken.current.deliveries:
+            return
+        self._tell(taken)
+        self.zone.adopt(taken)
+        found = [f"{name}: {reason}" for name, reason in taken.unreadable.items()]
+        raise BadInputError(
+            f"nothing in {self.zone.folder} could be taken in: {(*found, *waiting.settling, *waiting.unfinished)[0]}",
+            "at least one whole file that can be read",
+            "Put one there, or name a source with --source.",
+        )
+
+    def _adopt(self, taken: TakenIn, before: CurrentSource) -> None:
+        self._tell(taken)
+        self._forget_lost(before.deliveries, taken.current.deliveries)
+        keep_shape(self._settings)
+        self.zone.adopt(taken)
+
+    def _tell(self, taken: TakenIn) -> None:
+        if taken.arrivals:
+            self._say(f"landing: {taken}")
+        for arrival in taken.arrivals:
+            if arrival.outcome != "new":
+                self._say(f"  {arrival.file.name} {arrival.outcome}: {arrival.note}")
+
+    def _last_key(self, deliveries: Sequence[Delivery], through: date | None) -> str:
+        first, last = _days_of(deliveries)
+        cadence = self._settings.snapshots.cadence
+        key = key_of(period_start(through or last, cadence))
+        if key not in keys_between(first, last, cadence):
+            raise BadInputError(
+                f"--through {through}",
+                f"a day the data cover, {first} to {last}",
+                "Name one of those, or leave it out.",
+            )
+        return key
+
+    def _start_afresh(self) -> None:
+        """Remove what was made of the demo; what was just taken in stays."""
+        home = self._home
+        place = made_with(home).get(PLACE, ON_DISK)
+        if place != ON_DISK:
+            with forgetting(home.notes):
+                bucket_at(self._settings, place.rpartition("/")[0]).remove_tables()
+        for folder in (home.tables, home.releases, home.data_docs, home.mlflow, home.dagster):
+            if folder.exists():
+                # Renamed first: what is half removed must not be seen.
+                shutil.rmtree(folder.rename(folder.with_name(f".removing-{folder.name}")))
+        (home.root / STAGE_MARKER).unlink(missing_ok=True)
+        # The last, because it says where the tables are that have to be removed.
+        home.shape.unlink(missing_ok=True)
+
+    def _forget_lost(self, before: Sequence[Delivery], after: Sequence[Delivery]) -> None:
+        """Empty the partitions of periods and snapshots that there are no more.
+
+        A corrected file can take a period away at either end, and a log that grows to a whole window takes its first,
+        short snapshot away. Done before the change is made, so that a process killed in between does it again.
+        """
+        snapshots, cadence = self._settings.snapshots, self._settings.snapshots.cadence
+        periods = _keys_of(before, cadence), _keys_of(after, cadence)
+        taken = tuple(snapshot_keys(keys, snapshots.lookback) if keys else () for keys in periods)
+        store = tables_of(self._settings)
+        for table in tables(self._settings.model.features).values():
+            was, will_be = periods if table.name in _BY_PERIOD else taken
+            store.forget(table, sorted(set(was) - set(will_be)))
+
+    def _require_place_of_its_own(self) -> None:
+        """A new home does not begin on the tables of another, which would be mixed with its own."""
+        place = shape_of(self._settings)[PLACE]
+        if place in (ON_DISK, made_with(self._home).get(PLACE)):
+            return
+        bucket = bucket_of(self._settings)
+        if bucket and bucket.has_tables():
+            raise BadInputError(
+                f"{place} holds tables, and home {self._home.root} has not made them",
+                "a place without tables for a new home",
+                "Give it another [gcp.storage] uri, use the home that made them, or remove them.",
+            )
+
+    def _refuse_loss(self, source: str | None, before: CurrentSource, now: CurrentSource) -> None:
+        """A source that lacks periods the home has is another shop's, or a part of this one's."""
+        cadence = self._settings.snapshots.cadence
+        lost = sorted(set(_keys_of(before.deliveries, cadence)) - set(_keys_of(now.deliveries, cadence)))
+        if lost:
+            first, last = _days_of(now.deliveries)
+            raise BadInputError(
+                f"source {source} covers {first} to {last}, but home {self._home.root} holds "
+                f"{len(lost)} periods outside that, from {lost[0]}",
+                "a source with every period the home has",
+                "Put all files into one folder and give that, or use another home with CUSTSEG_HOME.",
+            )
+
+
+def landing_zone_of(settings: Settings, deliveries: DeliveryStore) -> LandingZone:
+    """The configured landing folder."""
+    return LandingZone(settings.landing.folder or Home(settings.home).landing, deliveries)
+
+
+def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, say: Say) -> list[Delivery]:
+    """Read a source into the store of deliveries.
+
+    Args:
+        deliveries: where it goes.
+        source: path of a file or folder, ``bq://project.dataset.table``, or ``demo``.
+        settings: how it is read.
+        say: takes each line of progress.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    if source == DEMO:
+        return [deliveries.accept_frame(DEMO, f"{_DEMO_VERSION} {DEFAULT_SEED}", generate_demo, preset="online_retail")]
+    if source.startswith(BIGQUERY):
+        from custseg_assets.gcp.bigquery_source import accept_table
+
+        return [accept_table(deliveries, source, settings, say)]
+    return [deliveries.accept(path, settings.source, progress=say) for path in list_source_files(Path(source), say)]
+
+
+def _days_of(deliveries: Iterable[Delivery]) -> tuple[date, date]:
+    """The first and the last day that deliveries cover."""
+    days = [day for one in deliveries for day in (one.first_date, one.last_date)]
+    return min(days), max(days)
+
+
+def _keys_of(deliveries: Sequence[Delivery], cadence: Cadence) -> tuple[str, ...]:
+    """Every period that deliveries reach over."""
+    return keys_between(*_days_of(deliveries), cadence) if deliveries else ()

@@ -1,0 +1,160 @@
+"""Dagster in this process: the instance that lives in a home, and the jobs that run on it."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from custseg_assets.definitions import build_defs
+from custseg_assets.defs.automation import CODE_LOCATION, RANGE_END, cause_of, run_request
+from custseg_assets.defs.resources import stores_of
+from custseg_assets.errors import RunFailedError
+from custseg_assets.home.plan import Stage
+from custseg_assets.instance.event_log import held_open, open_instance
+from custseg_assets.run_workers import close_abandoned
+from custseg_assets.settings import Settings
+from custseg_assets.stores.home import Home
+
+COMMAND_TAG = "custseg/command"
+# Dagster lists a run with a job of a code location only where this says so; its own launcher sets the same.
+_LISTED = {".dagster/repository": f"__repository__@{CODE_LOCATION}"}
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def prepare_instance(home: Home) -> None:
+    """Make the home's Dagster instance, all of it or nothing, with the configuration the project ships."""
+    if home.dagster.exists():
+        return
+    unfinished = home.root / f".dagster-{os.getpid()}"
+    unfinished.mkdir(parents=True)
+    shipped = importlib.resources.files("custseg_assets").joinpath("dagster.yaml").read_bytes()
+    (unfinished / "dagster.yaml").write_bytes(shipped)
+    with dg.DagsterInstance.from_config(str(unfinished)) as instance:
+        instance.get_runs(limit=1)
+        instance.all_asset_keys()
+    unfinished.rename(home.dagster)
+
+
+class Engine:
+    """Runs the graph's jobs on the home's instance, in this process.
+
+    Args:
+        settings: of the definitions.
+        home: whose instance it is.
+        say: takes each line of progress.
+        instance: instead of the home's own.
+    """
+
+    def __init__(
+        self, settings: Settings, home: Home, say: Callable[[str], None], instance: dg.DagsterInstance | None = None
+    ) -> None:
+        self._settings, self._say = settings, say
+        if instance is None:
+            prepare_instance(home)
+        self.instance = instance or open_instance(home.dagster)
+        self._close_abandoned()
+
+    def execute(self, stage: Stage) -> None:
+        """One job over a range of partitions; only for who holds the home's lock.
+
+        The definitions are made anew for each, because the stages before it decide what partitions there are.
+
+        Raises:
+            RunFailedError: a step or a blocking check failed.
+        """
+        self._say(f"{stage}")
+        # The command holds the home's lock already, so its runs use the stores as they are.
+        stores = {"stores": stores_of(self._settings)}
+        definitions = build_defs(settings=self._settings, resource_overrides=stores)
+        asked = run_request(stage, {COMMAND_TAG: "run"})
+        self.launch(definitions, asked, f"{stage}")
+
+    def launch(self, definitions: dg.Definitions, asked: dg.RunRequest, words: str) -> None:
+        """A run that was asked for, as the daemon would launch it, but here and now.
+
+        Args:
+            definitions: with its job.
+            asked: by whoever.
+            words: what it is, for an error.
+
+        Raises:
+            RunFailedError: a step or a blocking check failed.
+        """
+        job = definitions.resolve_job_def(asked.job_name or "")
+        run_id = str(uuid.uuid4())
+        progress = _Progress(self._say)
+        self.instance.add_event_listener(run_id, progress)
+        key = asked.partition_key or asked.tags.get(RANGE_END)
+        configured = job.get_run_config_for_partition_key(key) if key else {}
+        with held_open(self.instance):
+            result = job.execute_in_process(
+                instance=self.instance,
+                run_id=run_id,
+                raise_on_error=False,
+                run_config={**configured, **_QUIET},
+                partition_key=asked.partition_key,
+                tags={**_LISTED, **asked.tags},
+            )
+        if not result.success:
+            raise RunFailedError(f"{words}: {progress.failure or 'failed'} (Dagster run {run_id})")
+
+    def has_run(self, job: str) -> bool:
+        """Whether a job has ever succeeded."""
+        succeeded = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS])
+        return bool(self.instance.get_runs(succeeded, limit=1))
+
+    def record(self, asset: str, key: str, metadata: Mapping[str, Any]) -> None:
+        """Note in an asset's history that a person changed a partition."""
+        event = dg.AssetMaterialization(asset, description="A person decided.", metadata=metadata, partition=key)
+        self.instance.report_runless_asset_event(event)
+
+    def _close_abandoned(self) -> None:
+        """Mark runs as failed that an earlier command started and did not live to end."""
+        unfinished = dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={COMMAND_TAG: "run"}
+        )
+        abandoned = close_abandoned(self.instance, self.instance.get_runs(unfinished))
+        if abandoned:
+            stores_of(self._settings).registry.close_abandoned(abandoned)
+
+
+class _Progress:
+    """Turns the events of a run into lines, and remembers why it failed."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._started: dict[str, float] = {}
+        self.failure: str | None = None
+
+    def __call__(self, entry: Any) -> None:
+        event = entry.dagster_event
+        if event is None:
+            if entry.level >= 20:
+                self._say(f"    {entry.user_message}")
+        elif event.event_type_value == "STEP_START":
+            self._started[event.step_key] = time.monotonic()
+        elif event.event_type_value == "STEP_SUCCESS":
+            seconds = time.monotonic() - self._started.get(event.step_key, time.monotonic())
+            self._say(f"  {event.step_key:<26} {seconds:6.1f} s")
+        elif event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed:
+            self._report_check(event.asset_check_evaluation_data)
+        elif event.event_type_value == "STEP_FAILURE":
+            self.failure = self.failure or f"step {event.step_key} failed: {cause_of(event.step_failure_data.error)}"
+        elif event.event_type_value == "PIPELINE_FAILURE" and event.job_failure_data.error:
+            self.failure = self.failure or cause_of(event.job_failure_data.error)
+
+    def _report_check(self, check: Any) -> None:
+        label = f"check {check.asset_key.to_user_string()}.{check.check_name}"
+        said, examples = check.metadata.get("summary"), check.metadata.get("examples")
+        line = f"{label} failed: {said.value if said else check.description or ''}"
+        if examples and examples.value:
+            line += "; for example " + ", ".join(f"{name} {value}" for name, value in examples.value[0].items())
+        self._say(f"    ! {line}")
+        if check.blocking:
+            self.failure = self.failure or line

@@ -1,0 +1,129 @@
+"""A file lands under the real ``custseg ui``, and by itself a better model is trained, promoted, released and shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from benchmarks.live import LiveHome
+from benchmarks.unattended import CONFIG, drop, monthly_files, started_by
+from custseg_assets.domain import schemas
+from custseg_assets.stores import releases
+from tests.support.browser import open_page
+from tests.support.shops import custseg
+
+SEED, N_CUSTOMERS = 2, 2_000
+NEWEST = "2025-01-01"
+PATIENCE_SECONDS = 600
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveHome]:
+    """The demo shop in the month after its change, and its next month's file dropped while ``custseg ui`` runs."""
+    folder = tmp_path_factory.mktemp("unattended")
+    home, config = folder / "home", folder / "custseg.toml"
+    config.write_text(CONFIG, encoding="utf-8")
+    files = dict(monthly_files(SEED, N_CUSTOMERS))
+    newest = files.pop(NEWEST)
+    for key, lines in files.items():
+        drop(lines, home / "landing", key)
+    outcome = custseg(home, "run", config=config)
+    assert outcome.status == 0, outcome.err
+    live = LiveHome(home, config, f"{sys.executable} -m custseg_assets.cli")
+    assert served(live).model_version.startswith("m-2024-06-01-")
+    try:
+        live.start()
+        assert live.wait(live.answers, PATIENCE_SECONDS), live.log.read_text()
+        drop(newest, home / "landing", NEWEST)
+        assert live.wait(lambda: served(live).model_version.startswith(f"m-{NEWEST}-"), PATIENCE_SECONDS), said(live)
+        assert live.wait(lambda: live.due() is None, PATIENCE_SECONDS), said(live)
+        yield live
+    finally:
+        live.stop()
+
+
+def test_each_step_from_the_file_to_the_release_is_a_run_that_a_sensor_started(live: LiveHome) -> None:
+    chain = [(run.job_name, started_by(run), run.status) for run in live.runs() if started_by(run) != "unknown"]
+    assert chain == [
+        ("take_in", "sensor landing", dg.DagsterRunStatus.SUCCESS),
+        ("ingest", "sensor stale_partitions", dg.DagsterRunStatus.SUCCESS),
+        ("snapshot", "sensor stale_partitions", dg.DagsterRunStatus.SUCCESS),
+        ("retrain", "sensor retrain_on_drift", dg.DagsterRunStatus.SUCCESS),
+        ("segment", "sensor stale_partitions", dg.DagsterRunStatus.SUCCESS),
+    ]
+
+
+def test_lasting_drift_led_to_a_challenger_that_the_gate_promoted(live: LiveHome) -> None:
+    tables = live.stores.tables
+    drift = tables.read(schemas.DRIFT_REPORT)
+    assert drift.filter(period=NEWEST)["verdict"].unique().to_list() == ["breach"]
+    decisions = dict(tables.read(schemas.RETRAIN_DECISION).select("period", "decision").iter_rows())
+    assert [key for key, decision in decisions.items() if decision == "RETRAIN"] == [NEWEST]
+    row = tables.read(schemas.PROMOTION_DECISION, [NEWEST]).row(0, named=True)
+    assert (row["decision"], row["decided_by"]) == ("PROMOTE", "gate")
+    assert row["champion_before"].startswith("m-2024-06-01-")
+    assert served(live).model_version == row["model_version"]
+    assert served(live).period == NEWEST
+
+
+def test_the_promoted_model_says_where_it_comes_from_and_what_it_replaced(live: LiveHome) -> None:
+    first, promoted = (version for _, version in live.stores.provenance.champions)
+    tables, settings = live.stores.tables, live.stores.settings
+    origin = origin_of(live)
+    assert {name: origin[name] for name in ("model", "decision", "decided_by", "replaces")} == {
+        "model": promoted,
+        "decision": "PROMOTE",
+        "decided_by": "gate",
+        "replaces": first,
+    }
+    window = ["2024-08-01", "2024-09-01", "2024-10-01", "2024-11-01", "2024-12-01", NEWEST]
+    assert list(origin["data_versions"]["clean_transactions"]) == window
+    assert f"{NEWEST}.csv" in origin["files"]
+    made_from = f"{tables.fingerprint_of('customer_features', NEWEST):x}"
+    assert origin["data_versions"]["customer_features"] == {NEWEST: made_from}
+    assert origin["code"] == served(live).git_revision
+    assert origin["settings"]["model"] == settings.model.model_dump(mode="json")
+    assert origin["settings"]["promotion"] == settings.promotion.model_dump(mode="json")
+    assert origin["checks_held"]["customer_features"]
+    assert origin["warnings"] == {}
+    registry = live.stores.registry
+    version = registry.client().get_model_version_by_alias(registry.registered_model, "champion")
+    run = registry.client().get_run(version.run_id)
+    assert version.tags["custseg.model_version"] == promoted
+    assert run.info.status == "FINISHED"
+    told = {name: run.data.tags[name] for name in ("decision", "decided_by", "replaces")}
+    assert told == {"decision": "PROMOTE", "decided_by": "gate", "replaces": first}
+    assert run.data.params["data.customer_features"] == made_from
+    assert run.data.params["trained_on"] == NEWEST
+
+
+def test_dagsters_timeline_shows_the_runs(live: LiveHome) -> None:
+    with open_page() as (page, errors):
+        page.goto(f"{live.url}/overview/activity/timeline")
+        for job in ("take_in", "ingest", "snapshot", "retrain", "segment"):
+            page.get_by_text(job, exact=True).first.wait_for(timeout=PATIENCE_SECONDS * 1000)
+        assert errors == []
+
+
+def served(live: LiveHome) -> releases.ReleaseManifest:
+    root = live.home / "releases"
+    return releases.read_manifest(root, str(releases.current(root)))
+
+
+def origin_of(live: LiveHome) -> Any:
+    """The metadata of the newest promotion decision, as the asset's page shows it."""
+    with dg.DagsterInstance.from_config(str(live.home / "dagster")) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("promotion_decision"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return event.asset_materialization.metadata["origin"].value
+
+
+def said(live: LiveHome) -> str:
+    """What is left to do, and the end of what ``custseg ui`` wrote."""
+    return json.dumps({"due": str(live.due()), "log": live.log.read_text()[-3000:]}, indent=1)

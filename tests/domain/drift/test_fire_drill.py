@@ -1,0 +1,184 @@
+"""The fire drill: each change does what it says, and the drill tells a report that sees from one that does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from custseg_assets.domain.drift.fire_drill import run_fire_drill, scenarios
+from custseg_assets.domain.drift.scores import DriftSettings, Effects
+from custseg_assets.domain.intervals import wilson_interval
+from custseg_assets.domain.segments.model import Segment, SegmentationModel, measure_reference
+from custseg_assets.errors import BadInputError
+
+FEATURES = ("recency_days", "frequency_orders", "monetary_net")
+DRILLS = {drill.name: drill for drill in scenarios(period_days=30, window_days=183)}
+
+
+def shop(n=2000):
+    random = np.random.default_rng(1)
+    recency = np.minimum(random.exponential(60, n), 181).round()
+    frequency = 1 + random.poisson(3 * np.exp(-recency / 60))
+    return pl.DataFrame(
+        {
+            "customer_id": [f"{at:05d}" for at in range(n)],
+            "recency_days": recency.astype(int),
+            "frequency_orders": frequency,
+            "monetary_net": frequency * random.lognormal(5, 0.8, n),
+            "main_country": ["United Kingdom"] * n,
+        }
+    )
+
+
+def model_of(customers, centroids=((-1.0, 0.8, 0.8), (0.0, -0.6, 0.0), (0.9, -0.5, -0.6))):
+    values = customers.select(FEATURES).cast(pl.Float64).to_numpy()
+    segments = tuple(Segment(f"S{at}", f"Segment {at}", "", "", at) for at in range(len(centroids)))
+    return SegmentationModel("2011-11-01", measure_reference(values, FEATURES), centroids, segments, "m-test")
+
+
+def drilled(customers, n_customers=20_000, repetitions=3, **options):
+    return run_fire_drill(
+        customers,
+        model_of(customers),
+        n_customers=n_customers,
+        repetitions=repetitions,
+        seed=5,
+        period_days=30,
+        window_days=183,
+        **options,
+    )
+
+
+def changed(name, customers):
+    return DRILLS[name].change(customers, np.random.default_rng(3))
+
+
+FIVE = pl.DataFrame(
+    {
+        "recency_days": [2.0, 20.0, 29.0, 30.0, 120.0],
+        "frequency_orders": [1.0, 2.0, 12.0, 3.0, 1.0],
+        "monetary_net": [10.0, 40.0, 600.0, 90.0, 25.0],
+        "main_country": ["France", "Norway", "Norway", "Spain", "Spain"],
+    }
+)
+
+
+def test_nothing_changes_nothing_and_prices_change_only_money():
+    assert changed("nothing", FIVE).equals(FIVE)
+    doubled = changed("price ×2", FIVE)
+    assert doubled["monetary_net"].to_list() == [20, 80, 1200, 180, 50]
+    assert doubled.drop("monetary_net").equals(FIVE.drop("monetary_net"))
+
+
+def test_one_whale_is_one_customer_a_hundred_times_as_large():
+    ratio = (changed("one whale ×100", FIVE)["monetary_net"] / FIVE["monetary_net"]).sort().to_list()
+    assert ratio == [1, 1, 1, 1, 100]
+
+
+def test_one_in_ten_of_the_active_customers_lapses():
+    many = pl.concat([FIVE] * 100)  # 300 ordered within 30 days
+    lapsed = changed("10 % of active customers lapse", many)
+    moved = lapsed["recency_days"].to_numpy() - many["recency_days"].to_numpy()
+    assert np.unique(moved, return_counts=True)[1].tolist() == [470, 30]
+    assert set(many["recency_days"].to_numpy()[moved == 30]) <= {2.0, 20.0, 29.0}
+
+
+def test_decoupling_keeps_every_distribution_and_breaks_the_link():
+    customers = shop()
+    apart = changed("frequency and monetary decoupled", customers)
+    assert apart["monetary_net"].sort().equals(customers["monetary_net"].sort())
+    assert apart["frequency_orders"].equals(customers["frequency_orders"])
+    assert abs(np.corrcoef(apart["frequency_orders"], np.log(apart["monetary_net"]))[0, 1]) < 0.1
+
+
+def test_half_of_the_customers_move_to_the_new_country_and_else_stay_as_they_were():
+    moved = changed("half of the customers in a new country", shop())
+    assert moved["main_country"].value_counts(sort=True)["count"].to_list() == [1000, 1000]
+    assert moved.select(FEATURES).equals(shop().select(FEATURES))
+
+
+def test_a_missing_period_hides_those_who_only_ordered_in_it():
+    left = changed("last period's data missing", FIVE)
+    assert left["recency_days"].to_list() == [50, 59, 30, 120]
+    assert left["frequency_orders"].to_list() == [1, 10, 3, 1]
+
+
+def test_wilsons_interval_is_what_a_hand_gets_and_stays_within_0_and_1():
+    # 8 of 10: centre (0.8 + 1.9207/10) / 1.38415 = 0.71674; half width 0.22641
+    assert wilson_interval(8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-4)
+    assert wilson_interval(0, 200) == pytest.approx((0.0, 0.018845), abs=1e-5)
+    assert wilson_interval(200, 200) == pytest.approx((0.981155, 1.0), abs=1e-5)
+
+
+def test_at_20_000_customers_what_must_be_seen_is_seen_and_what_must_stay_quiet_does():
+    result = drilled(shop())
+    rates = dict(result.table().select("scenario", "alarm_rate").iter_rows())
+    assert [rates[name] for name in ("nothing", "price +2 %", "one whale ×100")] == [0, 0, 0]
+    for seen in ("price ×2", "10 % of active customers lapse", "frequency and monetary decoupled"):
+        assert rates[seen] == 1
+    assert rates["half of the customers in a new country"] == 0
+    assert result.is_met
+    assert result.smallest_lapse <= 0.1
+
+
+def test_a_blind_report_fails_the_drill():
+    blind = DriftSettings(min_effect=Effects(9, 9, 9, 9), large_effect=Effects(9, 9, 9, 9))
+    result = drilled(shop(), n_customers=500, repetitions=2, settings=blind)
+    assert not result.is_met
+    assert result.smallest_lapse is None
+    assert set(result.table()["seen_by"]) == {""}
+
+
+def test_a_nervous_report_fails_the_drill():
+    nervous = DriftSettings(false_alarm_rate=0.999, min_effect=Effects(0, 0, 0, 0))
+    failed = {outcome.scenario for outcome in drilled(shop(), 500, 2, settings=nervous).outcomes if not outcome.is_met}
+    assert failed >= {"nothing", "price +2 %", "one whale ×100"}
+
+
+def test_few_customers_see_only_a_large_lapse_and_the_result_says_so():
+    assert drilled(shop(), n_customers=1000, repetitions=2).smallest_lapse > 0.15
+
+
+def test_the_same_seed_drills_the_same_whatever_the_order_of_customers_and_progress_is_told():
+    told = []
+    one = drilled(shop(), 500, 2, progress=lambda done, all_: told.append((done, all_)))
+    assert one == drilled(shop().reverse(), 500, 2)
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_what_cannot_be_drilled_is_refused():
+    with pytest.raises(BadInputError, match="without frequency_orders"):
+        run_fire_drill(
+            shop().drop("frequency_orders"), model_of(shop()),
+            n_customers=10, repetitions=1, seed=1, period_days=30, window_days=183,
+        )  # fmt: skip
+    with pytest.raises(BadInputError, match="0 customers to draw 500 from"):
+        run_fire_drill(
+            shop().head(0), model_of(shop()),
+            n_customers=500, repetitions=1, seed=1, period_days=30, window_days=183,
+        )  # fmt: skip
+
+
+def test_a_limit_is_kept_from_the_right_side():
+    quiet, loud, either = DRILLS["nothing"], DRILLS["price ×2"], DRILLS["price +10 %"]
+    assert (quiet.is_met_by(0.02), quiet.is_met_by(0.03)) == (True, False)
+    assert (loud.is_met_by(0.95), loud.is_met_by(0.94)) == (True, False)
+    assert either.is_met_by(0.0)
+    assert either.is_met_by(1.0)
+    assert replace(quiet, limit=0.5).is_met_by(0.3)
+
+
+def test_the_real_shop_passes_the_drill(shared):
+    customers = pl.read_parquet(shared / "goldens" / "customer_features_2011-12-01_6m.parquet")
+    ordering = customers.filter((pl.col("frequency_orders") > 0) & (pl.col("monetary_net") > 0))
+    centroids = ((-1.38, 0.06, -0.1), (0.14, 0.41, 0.5), (-0.98, 1.74, 1.46), (0.62, -0.76, -0.77))
+    result = run_fire_drill(
+        ordering, model_of(ordering, centroids),
+        n_customers=20_000, repetitions=4, seed=11, period_days=30, window_days=183,
+    )  # fmt: skip
+    rates = dict(result.table().select("scenario", "alarm_rate").iter_rows())
+    assert rates["nothing"] == 0
+    assert rates["10 % of active customers lapse"] == 1
+    assert rates["price ×2"] == 1
+    assert rates["frequency and monetary decoupled"] == 1

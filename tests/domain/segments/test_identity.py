@@ -1,0 +1,369 @@
+"""Segments across models: what goes on, splits, merges, comes and goes, and whom a new model alone does not move.
+
+Every shop here has one feature. Customers and centroids stand on a line at the places that are written: a value is
+``expm1(place)``, which the model takes back.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from polars.testing import assert_frame_equal
+
+from benchmarks import identity as benchmark
+from custseg_assets.domain.demo import generate_demo
+from custseg_assets.domain.periods import window_of
+from custseg_assets.domain.segments import identity
+from custseg_assets.domain.segments.clustering import assign
+from custseg_assets.domain.segments.identity import inherit
+from custseg_assets.domain.segments.model import (
+    LineageEvent,
+    Matrix,
+    ScalingReference,
+    Segment,
+    SegmentationModel,
+    hold,
+    model_from_json,
+    nearest,
+    version_of,
+)
+from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines
+from custseg_assets.domain.transactions.features import (
+    bought_products,
+    customer_features,
+    customer_totals,
+    order_parts,
+    spend_by_period,
+)
+from tests.conftest import RealTables
+
+LINE = ScalingReference(("monetary_net",), (0.0,), (1.0,), 1)
+NAMES = ("Champions", "Loyal", "Steady", "New", "Lost")
+
+
+def model(*places: float, key: str = "2011-05-01") -> SegmentationModel:
+    """Centroids at these places, named in this order."""
+    centroids = tuple((place,) for place in places)
+    segments = tuple(Segment(f"S{n + 1}", NAMES[n], f"rule {n}", f"advice {n}", n) for n in range(len(places)))
+    return SegmentationModel(key, LINE, centroids, segments, version_of(key, LINE, centroids))
+
+
+def crowd(**places: int) -> Matrix:
+    """Values of so many customers at each place; ``at_1_5=3`` is three at 1.5."""
+    where = [float(name.removeprefix("at_").replace("_", ".")) for name in places]
+    return np.expm1(np.repeat(where, list(places.values())))[:, None]
+
+
+def followed(champion: SegmentationModel, challenger: SegmentationModel, values: Matrix) -> SegmentationModel:
+    rfm = np.column_stack([np.full(len(values), 10.0), np.ones(len(values)), values[:, 0]])
+    return inherit(challenger, champion, values, rfm)
+
+
+def events(successor: SegmentationModel) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    return [(event.kind, event.before, event.after) for event in successor.lineage]
+
+
+def ids(successor: SegmentationModel) -> list[str]:
+    return [segment.segment_id for segment in successor.segments]
+
+
+def test_segments_with_most_of_their_customers_in_common_go_on_with_id_name_and_advice():
+    champion = model(8, 2)
+    # Of the 10 customers around 8, 9 stay; the one at 5.5 is nearer to 4 than to 8 now.
+    successor = followed(champion, model(4, 8), crowd(at_8=9, at_5_5=1, at_2=5))
+    assert ids(successor) == ["S2", "S1"]
+    assert [segment.name for segment in successor.segments] == ["Loyal", "Champions"]
+    assert successor.segments[1] == replace(champion.segments[0], cluster=1)
+    assert successor.predecessor == champion.model_version
+    assert successor.lineage[0] == LineageEvent(
+        "continued", ("S1",), ("S1",), "Champions (S1) goes on: 90% of its customers are still in it."
+    )
+    assert events(successor)[1] == ("continued", ("S2",), ("S2",))
+
+
+def test_a_segment_that_makes_up_most_of_two_new_ones_was_split_and_the_larger_keeps_the_id():
+    # The 16 customers of S2 are the 10 at 1 and the 6 at 3.
+    successor = followed(model(9, 2), model(9, 3, 1), crowd(at_9=20, at_1=10, at_3=6))
+    assert ids(successor) == ["S1", "S3", "S2"]
+    assert events(successor) == [("split", ("S2",), ("S2", "S3")), ("continued", ("S1",), ("S1",))]
+    new = successor.segments[1].name
+    assert new not in ("Champions", "Loyal")
+    assert successor.lineage[0].words == (
+        f"Loyal (S2) was split: 62% of its customers are now in Loyal (S2), 38% in {new} (S3)."
+    )
+
+
+def test_segments_that_went_mostly_into_one_are_merged_under_the_id_of_the_largest():
+    successor = followed(model(9, 3, 1), model(2, 9), crowd(at_9=20, at_1=10, at_3=6))
+    assert ids(successor) == ["S3", "S1"]
+    assert events(successor) == [("merged", ("S3", "S2"), ("S3",)), ("continued", ("S1",), ("S1",))]
+    assert successor.lineage[0].words == "Steady (S3) and Loyal (S2) are one segment now, Steady (S3)."
+
+
+def test_a_new_segment_without_most_of_its_customers_from_one_is_born():
+    # Ten customers from either side of the old border at 4: half is not most.
+    successor = followed(model(6, 2), model(6, 2, 4), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
+    assert ids(successor) == ["S1", "S2", "S3"]
+    assert events(successor) == [
+        ("continued", ("S1",), ("S1",)),
+        ("continued", ("S2",), ("S2",)),
+        ("born", (), ("S3",)),
+    ]
+    assert successor.lineage[2].words == (
+        f"{successor.segments[2].name} (S3) is new: 50% of its customers come from Champions (S1), 50% from Loyal (S2)."
+    )
+
+
+def test_an_old_segment_that_no_new_one_took_most_of_is_retired_and_its_number_never_used_again():
+    first = model(6, 2, 4)
+    second = followed(first, model(6, 2), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
+    assert events(second)[2] == ("retired", ("S3",), ())
+    assert second.lineage[2].words == (
+        "Steady (S3) is no segment of its own any more: "
+        "50% of its customers are now in Champions (S1), 50% in Loyal (S2)."
+    )
+    assert (first.n_segment_ids, second.n_segment_ids) == (3, 3)
+    third = followed(second, model(6, 2, 4), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
+    assert ids(third) == ["S1", "S2", "S4"]
+    assert third.n_segment_ids == 4
+
+
+def test_ids_that_models_used_which_were_taken_back_are_not_used_again_either():
+    champion = replace(model(6, 2), n_segment_ids=7)
+    successor = followed(champion, model(6, 2, 4), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
+    assert (ids(successor), successor.n_segment_ids) == (["S1", "S2", "S8"], 8)
+
+
+def test_a_segment_that_nobody_is_in_any_more_is_retired():
+    successor = followed(model(9, 5, 1), model(9, 1), crowd(at_9=5, at_1=5))
+    assert successor.lineage[2].words == "Loyal (S2) is no segment of its own any more: nobody was in it any more."
+
+
+def test_a_split_segment_takes_no_part_in_a_merger():
+    # S1, at 2, is the 12 at 1 and the 10 at 3; S2, at 5, is the 8 at 4, and all of them are nearer to 3 now.
+    successor = followed(model(2, 5, 9), model(1, 3.4, 9), crowd(at_1=12, at_3=10, at_4=8, at_9=9))
+    assert events(successor) == [
+        ("split", ("S1",), ("S1", "S4")),
+        ("continued", ("S3",), ("S3",)),
+        ("retired", ("S2",), ()),
+    ]
+
+
+def test_from_four_clusters_to_five_and_back_the_other_three_keep_their_ids():
+    values = crowd(at_9=20, at_7=20, at_4_6=12, at_3_2=10, at_1=20)
+    four = model(9, 7, 4, 1)
+    five = followed(four, model(9, 7, 4.6, 3.2, 1), values)
+    assert ids(five) == ["S1", "S2", "S3", "S5", "S4"]
+    assert [kind for kind, *_ in events(five)] == ["split", "continued", "continued", "continued"]
+    again = followed(five, model(9, 7, 4, 1), values)
+    assert ids(again) == ["S1", "S2", "S3", "S4"]
+    assert [kind for kind, *_ in events(again)] == ["merged", "continued", "continued", "continued"]
+    assert again.segments == tuple(replace(one, cluster=n) for n, one in enumerate(four.segments))
+    assert again.n_segment_ids == 5
+
+
+def test_the_numbers_of_the_clusters_change_nothing():
+    values = crowd(at_9=20, at_7=20, at_4_6=12, at_3_2=10, at_1=20)
+    champion, challenger = model(9, 7, 4, 1), model(9, 7, 4.6, 3.2, 1)
+    plain = followed(champion, challenger, values)
+    mixed = followed(shuffled(champion, [2, 0, 3, 1]), shuffled(challenger, [3, 0, 4, 1, 2]), values)
+    assert plain.lineage == mixed.lineage
+    assert [mixed.segments[n].segment_id for n in mixed.score(values).cluster] == [
+        plain.segments[n].segment_id for n in plain.score(values).cluster
+    ]
+
+
+def shuffled(ordered: SegmentationModel, order: list[int]) -> SegmentationModel:
+    """The same model with its clusters in another order."""
+    return replace(
+        ordered,
+        centroids=tuple(ordered.centroids[n] for n in order),
+        segments=tuple(replace(ordered.segments[n], cluster=number) for number, n in enumerate(order)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("overlaps", "links"),
+    [
+        # The first went mostly into the first new one, which is the second's, and makes up all of the other two.
+        ([[55, 25, 20], [200, 0, 0]], [("split", (0,), (1, 2)), ("continued", (1,), (0,))]),
+        # The first went all into a new one that mixes three.
+        (
+            [[10, 0, 0], [8, 9, 0], [8, 0, 9]],
+            [("continued", (1,), (1,)), ("continued", (2,), (2,)), ("retired", (0,), ()), ("born", (), (0,))],
+        ),
+        # The first makes up all of a new one, but went four ways.
+        (
+            [[10, 8, 7, 7], [0, 30, 0, 0], [0, 0, 30, 0], [0, 0, 0, 30]],
+            [*(("continued", (n,), (n,)) for n in (1, 2, 3)), ("retired", (0,), ()), ("born", (), (0,))],
+        ),
+    ],
+)
+def test_what_comes_first_and_what_is_not_most_of_both(overlaps: list[list[int]], links: list[tuple[str, ...]]):
+    found = identity._links(np.array(overlaps), range(len(overlaps)), range(len(overlaps[0])))
+    assert [tuple(link) for link in found] == links
+
+
+@settings(max_examples=200, deadline=None)
+@given(hnp.arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 9)))
+def test_every_segment_of_either_model_is_in_exactly_one_event(overlaps: np.ndarray):
+    links = identity._links(overlaps, range(len(overlaps)), range(overlaps.shape[1]))
+    assert sorted(old for link in links for old in link.old) == list(range(len(overlaps)))
+    assert sorted(new for link in links for new in link.new) == list(range(overlaps.shape[1]))
+
+
+def test_a_model_with_a_predecessor_is_read_back_as_it_was_and_has_a_name_of_its_own():
+    successor = followed(model(9, 2), model(9, 3, 1), crowd(at_9=20, at_1=10, at_3=6))
+    assert model_from_json(successor.to_json()) == successor
+    assert successor.model_version != model(9, 3, 1).model_version
+
+
+def test_a_model_written_before_there_were_predecessors_is_read():
+    fields = json.loads(model(9, 2).to_json())
+    old = {name: value for name, value in fields.items() if name not in ("predecessor", "lineage", "n_segment_ids")}
+    assert old.keys() == {"format", "trained_on", "reference", "centroids", "segments", "model_version"}
+    assert model_from_json(json.dumps(old)) == model(9, 2)
+    assert model_from_json(json.dumps(old)).n_segment_ids == 2
+
+
+# The margin rule. The earlier model has its border at 4, the later one at 3.8: at 3.9 a customer is 2.1 from 1.8 and
+# 1.9 from 5.8, a margin of 0.2 / 2.1 = 0.095; at 3.95 it is 0.3 / 2.15 = 0.140.
+EARLIER = model(6, 2)
+LATER = replace(model(5.8, 1.8, key="2011-06-01"), predecessor=EARLIER.model_version)
+
+
+def at(**places: float) -> pl.DataFrame:
+    """Features of customers by name; at 0 is who has nothing left of the orders."""
+    return pl.DataFrame(
+        {
+            "customer_id": list(places),
+            "frequency_orders": [1] * len(places),
+            "monetary_net": np.expm1(list(places.values())),
+        }
+    )
+
+
+def placed(
+    customers: pl.DataFrame,
+    now: SegmentationModel,
+    before: pl.DataFrame | None = None,
+    then: SegmentationModel | None = None,
+) -> pl.DataFrame:
+    return assign(customers, customers["customer_id"], now, before, then)
+
+
+def where(assigned: pl.DataFrame) -> dict[str, tuple[str, bool]]:
+    rows = assigned.select("customer_id", "segment_id", "is_held").iter_rows()
+    return {name: (segment, is_held) for name, segment, is_held in rows}
+
+
+def test_a_new_model_alone_moves_only_whom_it_places_well_inside_another_segment():
+    customers = at(near=3.9, inside=3.95, far=1.0, refunded=0)
+    before = placed(customers, EARLIER)
+    assert where(before)["near"] == where(before)["inside"] == ("S2", False)
+    now = placed(customers, LATER, before, EARLIER)
+    assert where(now) == {
+        "near": ("S2", True),
+        "inside": ("S1", False),
+        "far": ("S2", False),
+        "refunded": ("R1", False),
+    }
+    held = now.filter(customer_id="near").row(0, named=True)
+    assert (held["cluster"], held["segment_name"], held["runner_up_segment_id"]) == (1, "Loyal", "S1")
+    assert held["distance"] == pytest.approx(2.1)
+    assert held["margin"] == pytest.approx(-0.2 / 2.1)
+    assert now.filter(customer_id="inside")["margin"][0] == pytest.approx(0.3 / 2.15)
+
+
+def test_a_held_customer_stays_while_nothing_changes_and_is_let_go_further_in():
+    held = placed(at(near=3.9), LATER, placed(at(near=3.9), EARLIER), EARLIER)
+    still = placed(at(near=3.9), LATER, held, LATER)
+    assert_frame_equal(still, held)
+    moved = placed(at(near=4.2), LATER, still, LATER)
+    assert where(moved) == {"near": ("S1", False)}
+    back = placed(at(near=3.9), LATER, moved, LATER)
+    assert where(back) == {"near": ("S1", False)}
+
+
+def test_a_held_customer_who_comes_back_over_the_border_is_an_ordinary_one_again():
+    held = placed(at(near=3.9), LATER, placed(at(near=3.9), EARLIER), EARLIER)
+    home = placed(at(near=3.7), LATER, held, LATER)
+    assert where(home) == {"near": ("S2", False)}
+    assert where(placed(at(near=3.9), LATER, home, LATER)) == {"near": ("S1", False)}
+
+
+def test_the_earlier_segment_is_what_the_earlier_model_says_of_the_customer_as_it_is_now():
+    # In the earlier snapshot at 6, well in S1; now at 3.9, which both models ask about: the earlier says S2.
+    before = placed(at(near=6), EARLIER)
+    assert where(placed(at(near=3.9), LATER, before, EARLIER)) == {"near": ("S2", True)}
+
+
+def test_a_hold_outlives_the_next_model():
+    held = placed(at(near=3.9), LATER, placed(at(near=3.9), EARLIER), EARLIER)
+    third = replace(model(5.81, 1.8, key="2011-07-01"), predecessor=LATER.model_version)
+    assert where(placed(at(near=3.9), third, held, LATER)) == {"near": ("S2", True)}
+    assert where(placed(at(near=3.9), third, held.clear(), LATER)) == {"near": ("S1", False)}
+
+
+def test_whom_two_other_segments_are_nearer_to_is_not_held():
+    # At 6.1 the margin between 6 and 6.22 is small, but the earlier cluster at 2 is third.
+    fresh = nearest(np.array([[6.1]]), np.array([[2.0], [6.0], [6.22]]))
+    assert fresh.margin[0] == pytest.approx(0.02 / 0.12)
+    near = nearest(np.array([[6.1]]), np.array([[2.0], [6.0], [6.205]]))
+    assert near.margin[0] == pytest.approx(0.005 / 0.105)
+    assert not hold(near, np.array([0])).is_held[0]
+    assert hold(near, np.array([2])).is_held[0]
+    assert not hold(fresh, np.array([2])).is_held[0]
+
+
+def test_nobody_is_held_in_a_segment_that_is_gone():
+    gone = replace(LATER, segments=(LATER.segments[0], replace(LATER.segments[1], segment_id="S3")))
+    assert where(placed(at(near=3.9), gone, placed(at(near=3.9), EARLIER), EARLIER)) == {"near": ("S1", False)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.floats(0.5, 8), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_with_one_model_throughout_nobody_is_ever_held(history: list[list[float]]):
+    before = None
+    for places in history:
+        customers = at(**dict(zip("abc", places, strict=True)))
+        now = placed(customers, LATER, before, LATER)
+        assert_frame_equal(now, placed(customers, LATER))
+        before = now
+
+
+def first_snapshot(clean: pl.DataFrame, key: str) -> pl.DataFrame:
+    """``customer_features`` of six months."""
+    lines, window = nw.from_native(clean.lazy()), window_of(key, clean["period"].min(), 6, "monthly")
+    parts = order_parts(lines)
+    totals = customer_totals(parts, bought_products(lines), window).collect("polars").to_native()
+    return customer_features(totals, spend_by_period(parts, window).collect("polars").to_native(), window)
+
+
+def assert_hardly_anybody_moves(features: pl.DataFrame) -> None:
+    moves = benchmark.phantom_moves(features, k=4, n_refits=4)
+    assert moves[benchmark.HELD].mean() <= 0.01
+    assert moves[benchmark.HELD].max() <= 0.03
+    assert moves[benchmark.NUMBERS].mean() > 0.2
+    assert moves[benchmark.HELD].mean() < moves[benchmark.WARM].mean() < moves[benchmark.MATCHED].mean()
+
+
+def test_refits_on_unchanged_customers_of_the_demo_move_hardly_anybody():
+    lines = generate_demo().with_columns(
+        pl.col("invoiced_at").dt.strftime("%Y-%m-01").alias("period"), pl.lit("demo").alias("source_file")
+    )
+    rules = CleaningRules(1, (), "C")
+    clean = clean_lines(classify(nw.from_native(lines.lazy()), rules), rules).collect("polars").to_native()
+    assert_hardly_anybody_moves(first_snapshot(clean, "2024-06-01"))
+
+
+def test_refits_on_unchanged_customers_of_the_real_shop_move_hardly_anybody(real_tables: RealTables):
+    assert_hardly_anybody_moves(first_snapshot(real_tables.clean, "2011-06-01"))

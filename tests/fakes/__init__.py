@@ -1,1 +1,0 @@
-"""Fakes of Google Cloud's services on loopback: the documented protocol, kept in memory."""

@@ -1,0 +1,116 @@
+"""The log that is held open while a job runs is Dagster's log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from sqlalchemy import text
+
+from custseg_assets.instance.event_log import HeldEventLog, held_open, open_instance, passing_instance
+
+
+@dg.asset(check_specs=[dg.AssetCheckSpec("even", asset="number")])
+def number() -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"value": 4}, check_results=[dg.AssetCheckResult(passed=True)])
+
+
+def configured(folder: Path, text: str = "telemetry: {enabled: false}\n") -> Path:
+    folder.mkdir()
+    (folder / "dagster.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def events_of(instance: dg.DagsterInstance) -> list[str | None]:
+    """Types of the events of one run of the asset's job, in order."""
+    result = dg.materialize([number], instance=instance)
+    return [entry.dagster_event_type and entry.dagster_event_type.value for entry in instance.all_logs(result.run_id)]
+
+
+def test_a_held_log_holds_the_events_that_dagsters_own_holds(tmp_path: Path) -> None:
+    held, own = (configured(tmp_path / name) for name in ("held", "own"))
+    with dg.DagsterInstance.from_config(str(own)) as instance:
+        expected = events_of(instance)
+    with open_instance(held) as instance, held_open(instance):
+        assert events_of(instance) == expected
+
+
+def test_later_runs_in_databases_copied_from_the_first_are_as_complete(tmp_path: Path) -> None:
+    with open_instance(configured(tmp_path / "home")) as instance:
+        with held_open(instance):
+            first = events_of(instance)
+        with held_open(instance):
+            assert events_of(instance) == first
+            assert events_of(instance) == first
+        assert instance.get_runs_count() == 3
+
+
+def test_what_is_written_while_the_log_is_held_is_there_for_others_at_once_and_for_good(tmp_path: Path) -> None:
+    home = configured(tmp_path / "home")
+    with open_instance(home) as instance, dg.DagsterInstance.from_config(str(home)) as other:
+        with held_open(instance):
+            events_of(instance)
+            record = other.get_latest_materialization_event(dg.AssetKey("number"))
+        assert record is not None
+        assert record.asset_materialization is not None
+        assert record.asset_materialization.metadata["value"].value == 4
+        assert type(other.event_log_storage) is SqliteEventLogStorage
+        assert len(instance.all_logs(record.run_id)) == len(other.all_logs(record.run_id))
+
+
+def test_a_passing_history_holds_the_events_that_dagsters_own_holds() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        expected = events_of(instance)
+    with passing_instance() as instance:
+        assert events_of(instance) == expected
+        assert events_of(instance) == expected
+        record = instance.get_latest_materialization_event(dg.AssetKey("number"))
+        assert record is not None
+        assert record.asset_materialization is not None
+        assert record.asset_materialization.metadata["value"].value == 4
+        assert instance.get_runs_count() == 2
+
+
+def test_a_transaction_that_fails_leaves_nothing_in_a_passing_history() -> None:
+    def write_half(log: Any) -> None:
+        with log.index_connection() as connection:
+            connection.execute(text("INSERT INTO asset_keys (asset_key) VALUES ('half')"))
+            raise RuntimeError
+
+    with passing_instance() as instance:
+        log: Any = instance.event_log_storage
+        with pytest.raises(RuntimeError):
+            write_half(log)
+        with log.index_connection() as connection:
+            assert not connection.execute(text("SELECT count(*) FROM asset_keys")).scalar_one()
+        assert events_of(instance)
+
+
+def test_nothing_stays_open_after_the_block(tmp_path: Path) -> None:
+    home = configured(tmp_path / "home")
+    with open_instance(home) as instance:
+        with held_open(instance):
+            events_of(instance)
+            assert list(home.rglob("index.db-wal"))
+        # SQLite folds the write-ahead log in when the last connection closes.
+        assert not list(home.rglob("*.db-wal"))
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "storage: {sqlite: {base_dir: BASE}}",
+        (
+            "event_log_storage: {module: dagster._core.storage.event_log, class: ConsolidatedSqliteEventLogStorage, "
+            "config: {base_dir: BASE}}"
+        ),
+    ],
+)
+def test_a_log_that_the_configuration_chooses_is_left_as_it_is(tmp_path: Path, chosen: str) -> None:
+    home = configured(tmp_path / "home", chosen.replace("BASE", str(tmp_path / "base")) + "\n")
+    with open_instance(home) as instance, held_open(instance):
+        assert not isinstance(instance.event_log_storage, HeldEventLog)
+        assert events_of(instance)

@@ -1,0 +1,377 @@
+"""The pictures: what is drawn where, and that no situation of the data breaks one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+
+from custseg_assets.domain.drift.report import Change, Distribution
+from custseg_assets.domain.schemas import DRIFT_REPORT, MODEL_CANDIDATES, SEGMENT_PROFILES
+from custseg_assets.pictures import monitoring, segments
+from custseg_assets.pictures.look import segment_colour, segment_order
+
+PNG = b"\x89PNG\r\n\x1a\n"
+TRAFFIC = pl.DataFrame(
+    {
+        "period": ["2011-06-01", "2011-06-02", "2011-06-02", "2011-06-02", "2011-06-02"],
+        "kind": ["lookup", "lookup", "lookup", "score", "dropped"],
+        "model_version": ["m-1", "m-1", "m-2", "m-2", None],
+        "n_requests": [100, 60, 40, 7, 0],
+        "latency_p50_ms": [1.0, 1.1, 1.3, 2.0, None],
+        "latency_p95_ms": [2.0, 2.1, 1.9, 3.0, None],
+        "latency_p99_ms": [9.0, 8.0, 12.5, 20.0, None],
+    }
+)
+LIMITS = {"bootstrap_ari": 0.8, "worst_jaccard": 0.6, "smallest_share": 0.02}
+
+CANDIDATES = pl.DataFrame(
+    {
+        "k": [5, 3, 4],
+        "silhouette": [0.31, 0.34, 0.33],
+        "davies_bouldin": [0.98, 1.05, 1.01],
+        "bootstrap_ari": [0.71, 0.97, 0.94],
+        "worst_jaccard": [0.18, 0.93, 0.83],
+        "smallest_share": [0.008, 0.2, 0.15],
+        "is_eligible": [False, True, True],
+        "is_chosen": [False, False, True],
+        "reason": ["worst Jaccard 0.18 is below 0.6", "eligible", "the largest k that keeps every limit"],
+    }
+)
+
+FEATURES = pl.DataFrame(
+    {
+        "customer_id": ["a", "b", "c", "d", "e"],
+        "recency_days": [0, 10, 40, 80, None],
+        "frequency_orders": [12, 6, 2, 1, 0],
+        "monetary_net": [4000.0, 1500.0, 300.0, 90.0, -12.5],
+        "avg_order_value": [333.3, 250.0, 150.0, 90.0, None],
+        "n_products": [90, 40, 12, 3, None],
+        "tenure_days": [170, 150, 90, 80, None],
+        "days_between_orders": [15.0, 28.0, 50.0, None, None],
+        "cancellation_rate": [0.1, 0.0, 0.0, 0.0, 1.0],
+    }
+)
+ASSIGNMENTS = pl.DataFrame(
+    {
+        "customer_id": ["a", "b", "c", "d", "e"],
+        "segment_id": ["S1", "S1", "S2", "S2", "R1"],
+        "segment_name": ["Champions", "Champions", "Hibernating", "Hibernating", "Refunded"],
+    }
+)
+MEDIANS = [name for name in SEGMENT_PROFILES.schema if name.startswith("median_")]
+PROFILES = (
+    ASSIGNMENTS.join(FEATURES, on="customer_id")
+    .group_by("segment_id", "segment_name")
+    .agg(
+        pl.len().cast(pl.Int64).alias("n_customers"),
+        pl.col("monetary_net").sum().alias("revenue_net"),
+        *(pl.col(name.removeprefix("median_")).median().alias(name) for name in MEDIANS),
+    )
+    .with_columns(
+        share_customers=pl.col("n_customers") / 5, share_revenue=pl.col("revenue_net") / pl.col("revenue_net").sum()
+    )
+    .sort("segment_id")
+)
+
+REPORTS = pl.DataFrame(
+    {
+        "period": ["2011-06-01", "2011-07-01", "2011-06-01", "2011-07-01", "2011-07-01"],
+        "score_name": ["psi", "psi", "segment_share", "segment_share", "correlation"],
+        "subject": ["recency_days", "recency_days", "S1", "S1", "recency_days × monetary_net"],
+        "score": [0.02, 0.13, 0.01, 0.02, None],
+        "threshold": [0.1, 0.12, 0.05, 0.05, None],
+        "is_alert": [False, True, False, False, False],
+    }
+)
+REJECTED = pl.DataFrame(
+    {
+        "period": ["2011-01-01", "2011-01-01", "2011-02-01"],
+        "reason": ["missing_customer", "duplicate", "missing_customer"],
+        "n_rows": [200, 50, 900],
+    }
+)
+KEPT = pl.DataFrame({"period": ["2011-01-01", "2011-02-01"], "n_rows": [1250, 100]})
+MOVES = pl.DataFrame(
+    {
+        "from_segment": ["S1 Champions", "S1 Champions", "S2 Hibernating", None],
+        "to_segment": ["S1 Champions", "S2 Hibernating", None, "S2 Hibernating"],
+        "n_customers": [30, 10, 20, 5],
+        "revenue_net": [9000.0, 800.0, 0.0, 100.0],
+    }
+)
+
+
+def many_segments(n_segments: int) -> pl.DataFrame:
+    """Profiles of ``n_segments`` segments, all like the first."""
+    return pl.concat(
+        PROFILES.filter(pl.col("segment_id") == "S1").with_columns(
+            segment_id=pl.lit(f"S{position}"), segment_name=pl.lit(f"Cannot lose them {position}")
+        )
+        for position in range(1, n_segments + 1)
+    )
+
+
+def moves_between(n_segments: int) -> pl.DataFrame:
+    """A customer from every segment to every other."""
+    names = [f"S{position} Needs attention" for position in range(n_segments)]
+    pairs = [(origin, target) for origin in names for target in names]
+    return pl.DataFrame({"from_segment": [a for a, _ in pairs], "to_segment": [b for _, b in pairs]}).with_columns(
+        n_customers=pl.lit(1), revenue_net=pl.lit(1.0)
+    )
+
+
+def change_of(n_parts: int) -> Change:
+    """A feature of which every bin but the last lost a little to it."""
+    before = [1 / n_parts] * n_parts
+    now = [0.9 / n_parts] * (n_parts - 1)
+    parts = tuple(f"up to {10 * part}" for part in range(1, n_parts + 1))
+    distribution = Distribution("recency_days", parts, tuple(before), (*now, 1 - sum(now)))
+    return Change("recency_days: median 20 → 24", "psi 0.13, alerts from 0.12", distribution)
+
+
+def blank(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """The frame with nothing known in ``columns``."""
+    return frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in columns)
+
+
+NORMAL: dict[str, Callable[[], bytes]] = {
+    "k_selection": lambda: segments.k_selection(CANDIDATES, LIMITS),
+    "profile_heatmap": lambda: segments.profile_heatmap(PROFILES, FEATURES),
+    "revenue_by_segment": lambda: segments.revenue_by_segment(PROFILES),
+    "cluster_scatter": lambda: segments.cluster_scatter(FEATURES, ASSIGNMENTS, seed=1),
+    "migration_matrix": lambda: segments.migration_matrix(MOVES),
+    "drift_over_time": lambda: monitoring.drift_over_time(REPORTS),
+    "distribution_change": lambda: monitoring.distribution_change(change_of(4)),
+    "latency_over_time": lambda: monitoring.latency_over_time(TRAFFIC),
+    "rejections": lambda: monitoring.rejections(REJECTED, KEPT, ["2011-02-01"]),
+}
+NONE_ELIGIBLE = blank(CANDIDATES, "silhouette", "worst_jaccard").with_columns(
+    is_eligible=pl.lit(False), is_chosen=pl.lit(False)
+)
+UNUSUAL: dict[str, Callable[[], bytes]] = {
+    "no candidate": lambda: segments.k_selection(CANDIDATES.clear(), LIMITS),
+    "no rows of the declared table": lambda: segments.k_selection(MODEL_CANDIDATES.schema.to_frame(), LIMITS),
+    "one candidate, no limits": lambda: segments.k_selection(CANDIDATES.filter(pl.col("k") == 4), {}),
+    "nothing eligible, nothing measured": lambda: segments.k_selection(NONE_ELIGIBLE, LIMITS),
+    "no segment": lambda: segments.profile_heatmap(PROFILES.clear(), FEATURES.clear()),
+    "one segment": lambda: segments.profile_heatmap(many_segments(1), FEATURES),
+    "thirty segments": lambda: segments.profile_heatmap(many_segments(30), FEATURES),
+    "profiles without products and revenue": lambda: segments.profile_heatmap(
+        blank(PROFILES, "median_n_products", "share_revenue"), FEATURES
+    ),
+    "profiles without any median": lambda: segments.profile_heatmap(blank(PROFILES, *MEDIANS), FEATURES),
+    "a name with markup in another script": lambda: segments.profile_heatmap(
+        PROFILES.with_columns(segment_name=pl.lit("$x_1 顧客 " * 20)), FEATURES
+    ),
+    "no revenue to compare": lambda: segments.revenue_by_segment(PROFILES.clear()),
+    "revenue unknown": lambda: segments.revenue_by_segment(blank(PROFILES, "share_revenue")),
+    "revenue of thirty": lambda: segments.revenue_by_segment(many_segments(30)),
+    "a loss": lambda: segments.revenue_by_segment(PROFILES.with_columns(share_revenue=pl.lit(-0.4))),
+    "no customer with an order": lambda: segments.cluster_scatter(FEATURES.tail(1), ASSIGNMENTS, seed=1),
+    "one customer": lambda: segments.cluster_scatter(FEATURES.head(1), ASSIGNMENTS, seed=1),
+    "no moves": lambda: segments.migration_matrix(MOVES.clear()),
+    "only newcomers": lambda: segments.migration_matrix(MOVES.tail(1)),
+    "moves among thirty": lambda: segments.migration_matrix(moves_between(30)),
+    "no report": lambda: monitoring.drift_over_time(DRIFT_REPORT.schema.to_frame()),
+    "one snapshot": lambda: monitoring.drift_over_time(REPORTS.filter(pl.col("period") == "2011-06-01")),
+    "no thresholds": lambda: monitoring.drift_over_time(blank(REPORTS, "threshold")),
+    "nothing measured lately": lambda: monitoring.drift_over_time(
+        REPORTS.with_columns(score=pl.when(pl.col("period") < "2011-07-01").then("score"))
+    ),
+    "one part": lambda: monitoring.distribution_change(change_of(1)),
+    "forty parts": lambda: monitoring.distribution_change(change_of(40)),
+    "correlations below zero": lambda: monitoring.distribution_change(
+        Change("correlation a × b: 0.50 → -0.20", "", Distribution("correlation", ("a × b",), (0.5,), (-0.2,), False))
+    ),
+    "nothing asked": lambda: monitoring.latency_over_time(TRAFFIC.clear()),
+    "one day": lambda: monitoring.latency_over_time(TRAFFIC.head(1)),
+    "only losses": lambda: monitoring.latency_over_time(TRAFFIC.filter(pl.col("kind") == "dropped")),
+    "no rows": lambda: monitoring.rejections(REJECTED.clear(), KEPT.clear()),
+    "no row rejected": lambda: monitoring.rejections(REJECTED.clear(), KEPT),
+    "everything rejected for an unknown reason": lambda: monitoring.rejections(
+        REJECTED.with_columns(reason=pl.lit("eaten_by_the_dog")), KEPT.clear()
+    ),
+}
+
+
+@pytest.mark.parametrize("draw", UNUSUAL.values(), ids=list(UNUSUAL))
+def test_every_situation_gives_a_small_png(draw: Callable[[], bytes]) -> None:
+    picture = draw()
+    assert picture.startswith(PNG)
+    assert len(picture) < 60_000
+
+
+@pytest.mark.parametrize("draw", NORMAL.values(), ids=list(NORMAL))
+def test_a_picture_is_small_enough_to_embed_and_its_bytes_are_the_same_each_time(
+    draw: Callable[[], bytes],
+) -> None:
+    picture = draw()
+    assert picture.startswith(PNG)
+    assert len(picture) < 60_000
+    assert draw() == picture
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    for draw, frame in (
+        (lambda rows: segments.k_selection(rows, LIMITS), CANDIDATES),
+        (lambda rows: segments.profile_heatmap(rows, FEATURES), PROFILES),
+        (lambda rows: segments.cluster_scatter(FEATURES, rows, seed=1), ASSIGNMENTS),
+        (segments.revenue_by_segment, PROFILES),
+        (segments.migration_matrix, MOVES),
+        (monitoring.drift_over_time, REPORTS),
+        (lambda rows: monitoring.rejections(rows, KEPT), REJECTED),
+    ):
+        assert draw(frame) == draw(frame.reverse())
+
+
+def test_a_users_matplotlibrc_changes_nothing() -> None:
+    import matplotlib as mpl
+
+    before = segments.revenue_by_segment(PROFILES)
+    with mpl.rc_context({"font.size": 30, "font.weight": "bold"}):
+        assert segments.revenue_by_segment(PROFILES) == before
+        assert mpl.rcParams["font.size"] == 30
+
+
+def test_limits_are_drawn_where_they_are() -> None:
+    panels = segments.k_selection_figure(CANDIDATES, LIMITS).axes
+    drawn = {
+        axes.get_title(loc="left"): [line.get_ydata()[0] for line in axes.lines if line.get_gid() == "limit"]
+        for axes in panels
+    }
+    assert drawn == {
+        "silhouette": [],
+        "Davies-Bouldin": [],
+        "bootstrap ARI": [0.8],
+        "worst Jaccard": [0.6],
+        "smallest cluster": [0.02],
+    }
+    for axes in panels:
+        low, high = axes.get_ylim()
+        assert all(low < line.get_ydata()[0] < high for line in axes.lines if line.get_gid() == "limit")
+
+
+def test_only_the_k_that_miss_a_limit_are_hollow() -> None:
+    silhouette = segments.k_selection_figure(CANDIDATES, LIMITS).axes[0]
+    hollow, full = silhouette.lines[1], silhouette.lines[2]
+    assert (list(hollow.get_xdata()), list(full.get_xdata())) == ([5], [3, 4])
+
+
+def test_the_title_says_which_k_and_that_none_was_chosen() -> None:
+    chosen = segments.k_selection_figure(CANDIDATES, LIMITS)
+    assert chosen.texts[0].get_text() == "k = 4 chosen: 2 of the 3 tried keep every limit"
+    none = segments.k_selection_figure(NONE_ELIGIBLE, LIMITS)
+    assert none.texts[0].get_text() == "No k chosen: 0 of the 3 tried keep every limit"
+
+
+def test_the_threshold_of_each_snapshot_is_drawn_across_its_place_and_alerts_are_marked() -> None:
+    figure = monitoring.drift_over_time_figure(REPORTS)
+    recency = figure.axes[0]
+    [threshold] = [line for line in recency.lines if line.get_gid() == "threshold"]
+    assert list(zip(threshold.get_xdata(), threshold.get_ydata(), strict=True)) == [
+        (-0.5, 0.1), (0.5, 0.1), (0.5, 0.12), (1.5, 0.12),
+    ]  # fmt: skip
+    assert list(recency.lines[1].get_ydata()) == [0.13]
+    assert list(figure.axes[1].lines[1].get_ydata()) == []
+    assert figure.texts[0].get_text() == "1 of 2 drift scores alert at 2011-07, psi of recency_days first"
+
+
+def test_scores_nearest_to_their_threshold_are_kept_when_there_are_too_many() -> None:
+    n_scores = monitoring.MAX_DRIFT_PANELS + 3
+    reports = pl.DataFrame({"score": [position / n_scores for position in range(n_scores)]}).with_columns(
+        period=pl.lit("2011-06-01"),
+        score_name=pl.lit("segment_share"),
+        subject=pl.format("S{}", pl.int_range(n_scores)),
+        threshold=pl.lit(1.0),
+        is_alert=pl.lit(False),
+    )
+    figure = monitoring.drift_over_time_figure(reports)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"S{n_scores - 1 - place}" for place in range(12)]
+
+
+def test_a_day_with_two_models_shows_the_slower_one() -> None:
+    lookups = monitoring.latency_over_time_figure(TRAFFIC).axes[0]
+    assert lookups.get_title(loc="left") == "lookup: 200 requests"
+    assert {line.get_gid(): list(line.get_ydata()) for line in lookups.lines} == {
+        "99 %": [9.0, 12.5], "95 %": [2.0, 2.1], "50 %": [1.0, 1.3],
+    }  # fmt: skip
+
+
+def test_cells_show_medians_and_are_coloured_by_their_ratio_to_all() -> None:
+    # Median spend of all five is 300; the Champions' is 2,750, more than 8 times as much, the Hibernating's 195.
+    table = segments.profile_heatmap_figure(PROFILES, FEATURES).axes[0]
+    shown = {text.get_text() for text in table.texts}
+    assert {"2,750", "195", "300", "S1 Champions", "R1 Refunded"} <= shown
+    refunded, champions, hibernating = table.images[0].get_array()[[2, 0, 1], 2]
+    assert champions[0] > champions[2]
+    assert hibernating[2] > hibernating[0]
+    assert refunded[2] > refunded[0]
+
+
+def test_a_scatter_draws_a_bounded_sample_but_counts_everybody() -> None:
+    n_customers = 10_000
+    features = pl.DataFrame({"customer_id": pl.int_range(n_customers, eager=True).cast(pl.String)}).with_columns(
+        recency_days=pl.int_range(n_customers) % 180, monetary_net=pl.int_range(n_customers) + 1.0
+    )
+    assignments = features.select("customer_id", segment_id=pl.lit("S1"), segment_name=pl.lit("Loyal"))
+    axes = segments.cluster_scatter_figure(features, assignments, seed=1).axes[0]
+    assert len(axes.collections[0].get_offsets()) == segments.MAX_POINTS
+    assert "10,000" in {text.get_text() for text in axes.texts}
+
+
+def test_a_move_is_a_share_of_the_row_it_came_from() -> None:
+    # 30 of 40 Champions stayed, and the 20 Hibernating left: 30 of 60 known customers stayed.
+    figure = segments.migration_matrix_figure(MOVES)
+    assert figure.texts[0].get_text().startswith("50 % stayed; most moved from S2 Hibernating to (gone): 20")
+    assert {"30\n75 %", "10\n25 %", "20\n100 %", "5\n100 %"} == {text.get_text() for text in figure.axes[0].texts}
+
+
+def test_bars_of_rejected_rows_are_shares_of_their_period() -> None:
+    # January: 250 of 1,500 rows; February: 900 of 1,000.
+    figure = monitoring.rejections_figure(REJECTED, KEPT, ["2011-02-01"])
+    tops = {round(bar.get_x() + bar.get_width() / 2): bar.get_y() + bar.get_height() for bar in figure.axes[0].patches}
+    assert tops == pytest.approx({0: 1 / 6, 1: 0.9})
+    assert "900\n▲" in {text.get_text() for text in figure.axes[0].texts}
+    assert figure.texts[0].get_text() == "46 % of rows rejected; 2011-02 far outside the others"
+
+
+def test_reference_and_current_stand_beside_each_other_part_by_part() -> None:
+    # Four bins of a quarter each; three of them fall to 22.5 %, so the last has 32.5 %.
+    figure = monitoring.distribution_change_figure(change_of(4))
+    axes = figure.axes[0]
+    reference, current = ([bar.get_width() for bar in bars] for bars in axes.containers)
+    assert reference == pytest.approx([0.25] * 4)
+    assert current == pytest.approx([0.225, 0.225, 0.225, 0.325])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["up to 10", "up to 20", "up to 30", "up to 40"]
+    assert axes.texts[-1].get_text() == "25 % → 32 %"
+    assert figure.texts[0].get_text() == "recency_days: median 20 → 24"
+    assert "psi 0.13, alerts from 0.12" in figure.texts[1].get_text()
+
+
+def test_of_many_parts_those_that_changed_most_are_drawn_in_their_order() -> None:
+    figure = monitoring.distribution_change_figure(change_of(40))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == [*(f"up to {10 * part}" for part in range(1, 24)), "up to 400"]
+    assert "The 24 of 40 that changed most." in figure.texts[1].get_text()
+
+
+def test_a_segment_keeps_its_colour_and_every_two_of_thirty_differ() -> None:
+    colours = [segment_colour(f"S{position}") for position in range(1, 31)]
+    assert colours[0] == "#0072b2"
+    assert len({*colours, segment_colour("R1"), segment_colour("R2")}) == 32
+
+
+def test_segments_are_ordered_by_number_with_rules_last() -> None:
+    assert sorted(["R2", "S10", "R1", "S2"], key=segment_order) == ["S2", "S10", "R1", "R2"]
+
+
+def test_importing_the_pictures_does_not_import_matplotlib() -> None:
+    code = "import sys, custseg_assets.pictures.segments, custseg_assets.pictures.monitoring as m; "
+    code += "assert 'matplotlib' not in sys.modules; m.drift_over_time; "
+    code += "from custseg_assets.pictures.look import render, nothing_to_show; render(nothing_to_show, 'a', 'b'); "
+    code += "assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

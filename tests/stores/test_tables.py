@@ -1,0 +1,141 @@
+"""The table store: whole partitions, in one commit, with what they were made from; in a folder and in a bucket."""
+
+import polars as pl
+import pytest
+
+from custseg_assets.domain.schemas import Column, Table
+from custseg_assets.stores.tables import TableStore, fingerprint
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.places import tables_on
+
+TABLE = Table("t", "for tests", (Column("period", pl.String(), "key"), Column("n", pl.Int64(), "value")), ("n",))
+
+
+def rows(*pairs: tuple[str, int]) -> pl.DataFrame:
+    return pl.DataFrame(list(pairs), schema=TABLE.schema, orient="row")
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def open_store(request, tmp_path):
+    """Opens the tables of one home, as each of its processes does."""
+    if request.param == "folder":
+        yield lambda: TableStore(tmp_path / "tables")
+        return
+    with FakeGcs("shop-data") as gcs:
+        yield lambda: tables_on(gcs, tmp_path / "notes")
+
+
+@pytest.fixture
+def store(open_store):
+    return open_store()
+
+
+def test_a_table_that_was_never_written_is_empty(store):
+    assert store.read(TABLE).schema == TABLE.schema
+    assert store.fingerprint_of("t", "2011-01-01") is None
+    assert store.version_of("t") is None
+
+
+def test_writing_replaces_only_the_named_partitions(store):
+    store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 11, "2011-02-01": 22})
+    store.write(TABLE, rows(("2011-02-01", 5), ("2011-02-01", 4)), {"2011-02-01": 33})
+    assert store.read(TABLE).rows() == [("2011-01-01", 1), ("2011-02-01", 4), ("2011-02-01", 5)]
+    assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [11, 33]
+
+
+def test_what_another_process_wrote_is_seen_at_the_next_look(store, open_store):
+    store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 11, "2011-02-01": 22})
+    assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [11, 22]
+    open_store().write(TABLE, rows(("2011-01-01", 3)), {"2011-01-01": 33})
+    assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [33, 22]
+
+
+def test_fingerprints_are_true_whoever_wrote_last(store, open_store):
+    other = open_store()
+    expected = {}
+    for number, (writer, key) in enumerate(
+        [
+            (store, "a"),
+            (store, "b"),
+            (store, "a"),
+            (other, "b"),
+            (store, "a"),
+            (other, "a"),
+            (other, "b"),
+            (store, "c"),
+        ],
+        start=1,
+    ):
+        writer.write(TABLE, rows((key, number)), {key: number})
+        expected[key] = number
+        if number not in (5, 7):  # the other commits right before, and right after, without a look between
+            assert {key: store.fingerprint_of("t", key) for key in "abc"} == {
+                "a": None,
+                "b": None,
+                "c": None,
+            } | expected
+    store.forget(TABLE, ["a"])
+    assert [store.fingerprint_of("t", key) for key in "abc"] == [None, 7, 8]
+
+
+def test_a_partition_without_rows_is_written_too(store):
+    store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
+    store.write(TABLE, rows(), {"2011-01-01": 2, "2011-02-01": 3})
+    assert store.read(TABLE).is_empty()
+    assert store.fingerprint_of("t", "2011-02-01") == 3
+
+
+def test_the_first_write_may_be_empty(store):
+    store.write(TABLE, rows(), {"2011-01-01": 2})
+    assert store.read(TABLE).schema == TABLE.schema
+    assert store.fingerprint_of("t", "2011-01-01") == 2
+
+
+def test_a_column_that_was_declared_later_is_null_until_its_partition_is_written_again(store):
+    store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 1, "2011-02-01": 1})
+    wider = Table("t", "for tests", (*TABLE.columns, Column("is_new", pl.Boolean(), "added")), ("n",))
+    assert store.read(wider).rows() == [("2011-01-01", 1, None), ("2011-02-01", 2, None)]
+    store.write(wider, rows(("2011-02-01", 2)).with_columns(is_new=True), {"2011-02-01": 2})
+    assert store.read(wider).rows() == [("2011-01-01", 1, None), ("2011-02-01", 2, True)]
+
+
+def test_another_process_sees_the_commit(store, open_store):
+    store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
+    other = open_store()
+    assert other.read(TABLE).height == store.whole(TABLE).height == 1
+    assert store.whole(TABLE) is store.whole(TABLE)
+    other.write(TABLE, rows(("2011-01-01", 8)), {"2011-01-01": 2})
+    assert store.read(TABLE)["n"].to_list() == store.whole(TABLE)["n"].to_list() == [8]
+    assert store.version_of("t") == other.version_of("t") == 1
+
+
+def test_rows_of_another_partition_are_refused(store):
+    with pytest.raises(ValueError, match="2011-02-01"):
+        store.write(TABLE, rows(("2011-02-01", 1)), {"2011-01-01": 1})
+
+
+def test_other_columns_are_refused(store):
+    with pytest.raises(ValueError, match="expected"):
+        store.write(TABLE, pl.DataFrame({"period": ["2011-01-01"]}), {"2011-01-01": 1})
+
+
+def test_a_forgotten_partition_is_empty_and_has_no_fingerprint(store):
+    store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 1, "2011-02-01": 2})
+    store.forget(TABLE, ["2011-01-01", "1999-01-01"])
+    assert list(store.sizes(TABLE)) == ["2011-02-01"]
+    assert store.fingerprint_of("t", "2011-01-01") is None
+
+
+def test_rows_that_were_appended_are_tidied_into_one_file_and_removed_by_age(store, open_store):
+    for n in (1, 2, 3):
+        store.append(TABLE, rows(("2011-01-01", n), ("2011-02-01", n)))
+    assert store.sizes(TABLE) == {"2011-01-01": 3, "2011-02-01": 3}
+    store.tidy(TABLE, ["2011-01-01"])
+    assert store.remove_before(TABLE, "2011-02-01") == ["2011-01-01"]
+    other = open_store()
+    assert other.read(TABLE).rows() == store.read(TABLE).rows() == [("2011-02-01", n) for n in (1, 2, 3)]
+    assert store.version_of("t") == other.version_of("t")
+
+
+def test_fingerprints_differ_in_any_part():
+    assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("b", 1), fingerprint("a", [1])}) == 4

@@ -1,0 +1,50 @@
+"""What Dagster's daemon does on a home, done here and now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import dagster as dg
+
+from custseg_assets.definitions import build_defs
+from custseg_assets.defs.automation import World
+from custseg_assets.instance.execute import Engine
+from custseg_assets.settings import Settings
+from custseg_assets.stores.home import Home
+
+_SENSORS = ("landing", "stale_partitions", "retrain_on_drift", "prediction_log", "publishing")
+
+
+def runs_of(settings: Settings, now: datetime) -> Iterator[str]:
+    """Ask the sensors, and run what the first of them asks for, until none asks for anything.
+
+    Args:
+        settings: of the home.
+        now: what the clock says.
+
+    Returns:
+        Each run that succeeded, with the sensor that asked for it.
+
+    Raises:
+        RunFailedError: a run failed.
+    """
+    with dg.DagsterInstance.ephemeral() as instance:
+        engine = Engine(settings, Home(settings.home), lambda _: None, instance)
+        while True:
+            # Loaded again after every run, as the daemon has it done where there are new periods.
+            definitions = build_defs(settings=settings, world=World(lambda: now, instance))
+            sensor, request = next(_requests(definitions, instance), (None, None))
+            if request is None:
+                return
+            words = f"{request.job_name} {request.partition_key or ''}".strip()
+            engine.launch(definitions, request, words)
+            yield f"{words} ({sensor})"
+
+
+def _requests(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Iterator[tuple[str, dg.RunRequest]]:
+    loaded = definitions.get_repository_def()
+    for sensor in filter(loaded.has_sensor_def, _SENSORS):
+        context = dg.build_sensor_context(instance=instance, repository_def=loaded)
+        for request in loaded.get_sensor_def(sensor).evaluate_tick(context).run_requests or ():
+            yield sensor, request

@@ -1,0 +1,93 @@
+"""A piece of work on Vertex AI as a Dagster asset, run in this process or, to be killed there, in one of its own.
+
+``python -m tests.support.gcp_pieces VERTEX_URL GCS_URL KEY CODE``
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+from google.cloud.aiplatform_v1 import JobServiceClient
+
+from custseg_assets.gcp.clients import storage_client, vertex_client
+from custseg_assets.gcp.vertex_pipes import Patience, PipesVertexAIClient, VertexJob
+from custseg_assets.settings import GcpEndpointSettings, GcpSettings
+
+QUICK = Patience(first_wait=0.02, longest_wait=0.1, message_interval=-1, silence=2, pending=2)
+
+TALK = """
+import sys, time
+from dagster_pipes import PipesGCSContextLoader, PipesGCSMessageWriter, open_dagster_pipes
+from google.cloud import storage
+
+client = storage.Client()
+channels = {
+    "context_loader": PipesGCSContextLoader(client),
+    "message_writer": PipesGCSMessageWriter(client, interval=-1),
+}
+with open_dagster_pipes(**channels) as pipes:
+    pipes.log.info("half way through %s" % pipes.asset_key)
+    pipes.report_asset_materialization(metadata={"n_customers": 3}, data_version="7")
+    SOMETHING
+"""
+
+
+def talk(something: str = "pass") -> str:
+    """A program that reports through Pipes, and does something before it ends."""
+    return TALK.replace("SOMETHING", something)
+
+
+def gcp_of(vertex: str, gcs: str, **more: Any) -> GcpSettings:
+    """Settings that lead to the fakes."""
+    endpoints = GcpEndpointSettings(aiplatform=vertex, storage=gcs)
+    return GcpSettings(project="shop", location="europe-west1", bucket="shop-data", endpoints=endpoints, **more)
+
+
+@contextlib.contextmanager
+def pipes_client(
+    vertex: str, gcs: str, sleep: Callable[[float], None] = time.sleep, **patience: float
+) -> Iterator[PipesVertexAIClient]:
+    """The client, impatient."""
+    gcp = gcp_of(vertex, gcs)
+    with contextlib.closing(storage_client(gcp)) as bucket, vertex_client(JobServiceClient, gcp) as jobs:
+        yield PipesVertexAIClient(
+            jobs,
+            bucket,
+            project="shop",
+            location="europe-west1",
+            bucket="shop-data",
+            prefix="work/",
+            patience=replace(QUICK, **patience),
+            sleep=sleep,
+        )
+
+
+def job_of(code: str, gcs: str, **more: Any) -> VertexJob:
+    """A job that runs Python code."""
+    spec = {"display_name": "a piece", "image": "python:1", "environment": {"STORAGE_EMULATOR_HOST": gcs}}
+    return VertexJob(args=(code,), **{**spec, **more})
+
+
+def materialize(
+    client: PipesVertexAIClient, job: VertexJob, key: str = "piece-1", *, checks: Sequence[str] = (), **more: Any
+) -> Any:
+    """Run a job as what makes the asset ``piece``."""
+
+    @dg.asset(check_specs=[dg.AssetCheckSpec(name, asset="piece") for name in checks])
+    def piece(context: dg.AssetExecutionContext):
+        return client.run(context=context, job=job, key=key, **more).get_materialize_result()
+
+    return dg.materialize([piece])
+
+
+def main(vertex: str, gcs: str, key: str, code: str) -> None:
+    with pipes_client(vertex, gcs) as client:
+        materialize(client, job_of(code, gcs), key)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
