@@ -23,7 +23,8 @@ from custseg_assets.defs.jobs import every_job  # noqa: E402
 from custseg_assets.defs.partitions import layout_of  # noqa: E402
 from custseg_assets.defs.resources import Stores, locked_stores, mlflow_run, stores_of  # noqa: E402
 from custseg_assets.settings import Settings, load_settings  # noqa: E402
-from custseg_assets.training.local import launcher_of  # noqa: E402
+from custseg_assets.training.exchange import TrainingLauncher  # noqa: E402
+from custseg_assets.training.local import LocalLauncher  # noqa: E402
 
 _EXPECTED_TO_ARRIVE = ("raw_transactions", "serving_release")
 
@@ -76,6 +77,15 @@ def build_defs(
             },
             executor=dg.in_process_executor,
         )
+
+
+def launcher_of(settings: Settings) -> TrainingLauncher:
+    """Who trains: Vertex AI where an image is configured for it, a process on this machine otherwise."""
+    if settings.gcp.training.image:
+        from custseg_assets.gcp.training import VertexLauncher
+
+        return VertexLauncher(settings.gcp)
+    return LocalLauncher(60 * settings.training.timeout_minutes)
 
 
 @dg.definitions

@@ -22,6 +22,7 @@ from custseg_assets.domain.periods import Cadence, Lookback
 from custseg_assets.domain.promotion.promotion import PromotionLimits
 from custseg_assets.domain.promotion.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, SCALABLE_FEATURES
+from custseg_assets.domain.segments.clustering import Limits
 from custseg_assets.errors import BadInputError
 
 HOME_VARIABLE = "CUSTSEG_HOME"
@@ -125,6 +126,15 @@ class ModelSettings(_Section):
         if not 2 <= low <= high <= 30:
             raise ValueError(f"k_range {[low, high]} must be [lowest, highest] with 2 <= lowest <= highest <= 30")
         return self
+
+    def limits(self) -> Limits:
+        """What makes a k eligible."""
+        return Limits(
+            min_bootstrap_ari=self.min_bootstrap_ari,
+            min_jaccard=self.min_jaccard,
+            min_share=self.min_segment_share,
+            min_customers=self.min_segment_customers,
+        )
 
 
 class TrainingSettings(_Section):

@@ -16,85 +16,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
-from custseg_assets.domain.segments import clustering, training
+from custseg_assets.domain.segments import training
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings
-
-FEATURES, SETTINGS, CHAMPION = "features.parquet", "settings.json", "champion.json"
-CANDIDATES, MODEL = "candidates.parquet", "model.json"
-BAD_INPUT, NO_MODEL = 2, 3
+from custseg_assets.training.exchange import BAD_INPUT, CANDIDATES, CHAMPION, FEATURES, MODEL, NO_MODEL, SETTINGS
+from custseg_assets.training.steps import sweep_snapshot, train_snapshot
 
 Say = Callable[[str], None]
 Report = Callable[[Mapping[str, object]], None]
-
-
-def limits_of(settings: ModelSettings) -> clustering.Limits:
-    """What makes a k eligible, as configured."""
-    return clustering.Limits(
-        min_bootstrap_ari=settings.min_bootstrap_ari,
-        min_jaccard=settings.min_jaccard,
-        min_share=settings.min_segment_share,
-        min_customers=settings.min_segment_customers,
-    )
-
-
-def sweep_snapshot(
-    scaled: pl.DataFrame,
-    key: str,
-    settings: ModelSettings,
-    progress: Callable[[str], None],
-    champion: SegmentationModel | None = None,
-) -> tuple[pl.DataFrame, clustering.KChoice]:
-    """Try every k on a snapshot: the rows of ``model_candidates``, and what was chosen.
-
-    Args:
-        scaled: ``scaled_features`` of the snapshot.
-        key: of the snapshot.
-        settings: range of k, limits, seed.
-        progress: told one line per k.
-        champion: the model in force, from whose centroids as many clusters start.
-    """
-    limits = limits_of(settings)
-    candidates = clustering.sweep(
-        training.matrix_of(scaled, settings.features),
-        settings.k_range,
-        limits,
-        n_bootstraps=settings.n_bootstraps,
-        n_initialisations=settings.n_initialisations,
-        seed=settings.seed,
-        start=np.array(champion.centroids) if champion else None,
-        progress=progress,
-    )
-    choice = clustering.choose_k(candidates, limits)
-    return training.candidate_table(key, candidates, choice), choice
-
-
-def train_snapshot(
-    features: pl.DataFrame,
-    candidates: pl.DataFrame,
-    key: str,
-    settings: ModelSettings,
-    champion: SegmentationModel | None = None,
-) -> SegmentationModel | None:
-    """The challenger of a snapshot; ``None`` where no k was chosen.
-
-    Args:
-        features: ``customer_features`` of the snapshot.
-        candidates: ``model_candidates`` of it.
-        key: of the snapshot.
-        settings: the segmentation features.
-        champion: the model in force, on whose scale the candidates were fitted and whose segments go on.
-    """
-    centroids = training.chosen_centroids(candidates)
-    if centroids is None:
-        return None
-    _, used = training.scale_snapshot(features, settings.features, champion and champion.reference)
-    return clustering.train(features, centroids, used, key, champion)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from custseg_assets.errors import RunFailedError
 from custseg_assets.gcp.costs import check_cost
 from custseg_assets.settings import GcpSettings
-from custseg_assets.trainer import CANDIDATES
-from custseg_assets.training.local import Said, metadata_of
+from custseg_assets.training.exchange import CANDIDATES, TrainerReport, metadata_of
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -25,7 +24,7 @@ _STORAGE_SECONDS = 120.0
 
 
 class VertexLauncher:
-    """Starts the trainer as a Vertex AI custom job; see ``launching.TrainingLauncher``.
+    """Starts the trainer as a Vertex AI custom job; see ``training.exchange.TrainingLauncher``.
 
     What a job is given decides its name, so asking for the same again, after a crash of this process for example,
     follows the job that runs or takes what it left.
@@ -38,8 +37,8 @@ class VertexLauncher:
     def __init__(self, gcp: GcpSettings, patience: Patience | None = None) -> None:
         self._gcp, self._patience = gcp, patience
 
-    def train(self, context: dg.AssetExecutionContext, *, snapshot: str, folder: Path) -> Said:
-        """See ``launching.TrainingLauncher``.
+    def train(self, context: dg.AssetExecutionContext, *, snapshot: str, folder: Path) -> TrainerReport:
+        """See ``training.exchange.TrainingLauncher``.
 
         Raises:
             RunFailedError: the job could not be started, or brought no candidates.

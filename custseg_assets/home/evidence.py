@@ -17,7 +17,6 @@ from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES,
 from custseg_assets.domain.segments import training
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.home.soundness import unsound_in_window
-from custseg_assets.trainer import limits_of
 
 
 def judged(stores: Stores, key: str) -> tuple[PromotionVerdict, Comparison | None]:
@@ -32,7 +31,7 @@ def judged(stores: Stores, key: str) -> tuple[PromotionVerdict, Comparison | Non
         return judge_first(challenger, training.choice_in_words(candidates)), None
     comparison = _compared(stores, model_from_json(trained["model_json"].item()), candidates)
     settings = stores.settings
-    trial = Trial(comparison, limits_of(settings.model), unsound_in_window(stores, key), settings.promotion.limits())
+    trial = Trial(comparison, settings.model.limits(), unsound_in_window(stores, key), settings.promotion.limits())
     return judge_challenger(trial), comparison
 
 

@@ -4,14 +4,16 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from custseg_assets.definitions import launcher_of
 from custseg_assets.domain.segments.model import model_from_json
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.costs import check_cost, highest_cost
 from custseg_assets.gcp.folders import split
 from custseg_assets.gcp.training import VertexLauncher
 from custseg_assets.settings import GcpTrainingSettings, ModelSettings, Settings
-from custseg_assets.trainer import CANDIDATES, FEATURES, MODEL, SETTINGS, train_snapshot
-from custseg_assets.training.local import LocalLauncher, launcher_of
+from custseg_assets.training.exchange import CANDIDATES, FEATURES, MODEL, SETTINGS
+from custseg_assets.training.local import LocalLauncher
+from custseg_assets.training.steps import train_snapshot
 from tests.support.gcp_pieces import QUICK as QUICKLY
 from tests.support.gcp_pieces import gcp_of
 from tests.training.test_trainer import KEY, features_of

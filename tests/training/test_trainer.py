@@ -10,7 +10,8 @@ import polars as pl
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.segments.model import model_from_json
 from custseg_assets.settings import ModelSettings
-from custseg_assets.trainer import FEATURES, SETTINGS, train_snapshot
+from custseg_assets.training.exchange import FEATURES, SETTINGS
+from custseg_assets.training.steps import train_snapshot
 
 KEY = "2011-05-01"
 

@@ -29,8 +29,8 @@ from custseg_assets.home.evidence import judged
 from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import Settings
 from custseg_assets.stores.revision import code_revision
-from custseg_assets.trainer import sweep_snapshot, train_snapshot
-from custseg_assets.training.local import TrainingLauncher, candidates_in, training_folder
+from custseg_assets.training.exchange import TrainingLauncher, candidates_in, training_folder
+from custseg_assets.training.steps import sweep_snapshot, train_snapshot
 
 
 class Training(dg.Config):

@@ -29,10 +29,10 @@ from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings, PromotionSettings
-from custseg_assets.trainer import limits_of, sweep_snapshot, train_snapshot
+from custseg_assets.training.steps import sweep_snapshot, train_snapshot
 from tests.conftest import RealTables
 
-ELIGIBILITY = limits_of(ModelSettings())
+ELIGIBILITY = ModelSettings().limits()
 LEVEL = tuple(PairedValidity(outcome, 0.7, 0.7, 0.0, -0.004, 0.004) for outcome in ("return", "spend"))
 EQUAL = Comparison(
     period="2011-10-01",
@@ -289,7 +289,7 @@ def with_amounts(amount: pl.Expr, *periods: str) -> pl.DataFrame:
 
 
 def verdict_on(comparison: Comparison) -> PromotionVerdict:
-    return judge_challenger(Trial(comparison, limits_of(SETTINGS)))
+    return judge_challenger(Trial(comparison, SETTINGS.limits()))
 
 
 AMOUNT = pl.col("line_amount")

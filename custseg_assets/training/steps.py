@@ -1,0 +1,69 @@
+"""The steps of a training: try every k on a snapshot, then make the challenger of the one that was chosen.
+
+The assets take them in one process, a trainer in one of its own. What the figures mean belongs in ``domain.segments``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from custseg_assets.domain.segments import clustering, training
+from custseg_assets.domain.segments.model import SegmentationModel
+from custseg_assets.settings import ModelSettings
+
+
+def sweep_snapshot(
+    scaled: pl.DataFrame,
+    key: str,
+    settings: ModelSettings,
+    progress: Callable[[str], None],
+    champion: SegmentationModel | None = None,
+) -> tuple[pl.DataFrame, clustering.KChoice]:
+    """Try every k on a snapshot: the rows of ``model_candidates``, and what was chosen.
+
+    Args:
+        scaled: ``scaled_features`` of the snapshot.
+        key: of the snapshot.
+        settings: range of k, limits, seed.
+        progress: told one line per k.
+        champion: the model in force, from whose centroids as many clusters start.
+    """
+    limits = settings.limits()
+    candidates = clustering.sweep(
+        training.matrix_of(scaled, settings.features),
+        settings.k_range,
+        limits,
+        n_bootstraps=settings.n_bootstraps,
+        n_initialisations=settings.n_initialisations,
+        seed=settings.seed,
+        start=np.array(champion.centroids) if champion else None,
+        progress=progress,
+    )
+    choice = clustering.choose_k(candidates, limits)
+    return training.candidate_table(key, candidates, choice), choice
+
+
+def train_snapshot(
+    features: pl.DataFrame,
+    candidates: pl.DataFrame,
+    key: str,
+    settings: ModelSettings,
+    champion: SegmentationModel | None = None,
+) -> SegmentationModel | None:
+    """The challenger of a snapshot; ``None`` where no k was chosen.
+
+    Args:
+        features: ``customer_features`` of the snapshot.
+        candidates: ``model_candidates`` of it.
+        key: of the snapshot.
+        settings: the segmentation features.
+        champion: the model in force, on whose scale the candidates were fitted and whose segments go on.
+    """
+    centroids = training.chosen_centroids(candidates)
+    if centroids is None:
+        return None
+    _, used = training.scale_snapshot(features, settings.features, champion and champion.reference)
+    return clustering.train(features, centroids, used, key, champion)
