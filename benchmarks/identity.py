@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.segments.clustering import Limits, assign, sweep, train, visible_to_kmeans
 from custseg_assets.domain.segments.model import Matrix, SegmentationModel, measure_reference
-from custseg_assets.home.open import tables_of
+from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import ModelSettings, load_settings
 
 NUMBERS, MATCHED, WARM, HELD = (
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--refits", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    features = tables_of(load_settings(home=given.home)).read(CUSTOMER_FEATURES, [given.snapshot])
+    features = OpenHome(load_settings(home=given.home)).tables.read(CUSTOMER_FEATURES, [given.snapshot])
     if features.is_empty():
         raise SystemExit(f"home {given.home} has no snapshot {given.snapshot}; fill it with 'custseg run' first")
     moves = phantom_moves(features, given.k, given.refits, given.seed, print)

@@ -17,8 +17,8 @@ from pathlib import Path
 import dagster as dg
 
 from custseg_assets.defs.automation import wall_clock
-from custseg_assets.defs.resources import Stores, stores_of
 from custseg_assets.domain.schemas import RETRAIN_DECISION
+from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import Stage, due_retrain, next_stage
 from custseg_assets.settings import load_settings
 
@@ -48,9 +48,9 @@ class LiveHome:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def stores(self) -> Stores:
+    def opened(self) -> OpenHome:
         """The home's own, as the command sees them."""
-        return stores_of(load_settings(self.config, home=self.home, environment={}))
+        return OpenHome(load_settings(self.config, home=self.home, environment={}))
 
     def start(self) -> None:
         """Start it, in a process group of its own; it comes up in its own time."""
@@ -131,15 +131,15 @@ class LiveHome:
         """What there is left to do, ``None`` where everything is up to date and nothing is going on."""
         if unfinished := self.runs(*UNFINISHED):
             return f"{unfinished[0].job_name} {unfinished[0].status.value}"
-        stores = self.stores
-        if stores.landing_zone.waiting(time.time(), 0).files:
+        home = self.opened
+        if home.landing_zone.waiting(time.time(), 0).files:
             return "landing"
-        provenance, decisions = stores.provenance, stores.tables.read(RETRAIN_DECISION)
-        if not provenance.period_keys:
+        calendar, decisions = home.calendar, home.tables.read(RETRAIN_DECISION)
+        if not calendar.period_keys:
             return "nothing taken in"
-        closed = [key for key in provenance.snapshot_keys if provenance.window(key).as_of <= wall_clock()]
-        stage = next_stage(provenance, provenance.period_keys[-1], closed[-1] if closed else "")
-        retrain = due_retrain(provenance, decisions.row(-1, named=True)) if decisions.height else None
+        closed = [key for key in calendar.snapshot_keys if calendar.window(key).as_of <= wall_clock()]
+        stage = next_stage(home, calendar.period_keys[-1], closed[-1] if closed else "")
+        retrain = due_retrain(home, decisions.row(-1, named=True)) if decisions.height else None
         return stage or (retrain if isinstance(retrain, Stage) else None)
 
     def _processes(self) -> Iterator[tuple[int, str]]:

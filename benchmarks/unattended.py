@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 picture_of_the_timeline(live.url, arguments.picture)
         finally:
             live.stop()
-        champions = live.stores.provenance.champions
+        champions = live.opened.champions.promotions
     return int(len(champions) < 2)
 
 
@@ -100,8 +100,8 @@ def _month(live: LiveHome, key: str) -> str:
     """Wait until everything is done about a month, and say what came of it."""
     begun = time.monotonic()
     # The landing sensor has to see the file first, so being up to date at once would be the month before's.
-    live.wait(lambda: key in live.stores.provenance.period_keys and live.due() is None, _SECONDS_FOR_A_MONTH)
-    stores = live.stores
+    live.wait(lambda: key in live.opened.calendar.period_keys and live.due() is None, _SECONDS_FOR_A_MONTH)
+    stores = live.opened
     rows = {table: stores.tables.read(table, [key]) for table in (DRIFT_REPORT, RETRAIN_DECISION, PROMOTION_DECISION)}
     drift, retrain, gate = (str(rows[table][name][0]) if len(rows[table]) else "–" for table, name in _SHOWN)
     served = releases.current(stores.home.releases)

@@ -22,11 +22,11 @@ from custseg_assets.defs.materialise import key_batches
 from custseg_assets.domain.schemas import MAPPED_NAMES
 from custseg_assets.domain.transactions import cleaning, features
 from custseg_assets.errors import CustsegError
-from custseg_assets.home.fingerprints import Provenance
+from custseg_assets.home.calendar import Calendar
 from custseg_assets.home.intake import take_in_source
+from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
-from custseg_assets.stores.tables import TableStore
 
 TAKING_IN, READING, CLEANING, ORDERS = "taking in", "reading back", "cleaning", "orders and products"
 LAST_SNAPSHOT, OTHER_SNAPSHOTS = "features, last snapshot", "features, other snapshots"
@@ -95,37 +95,38 @@ def steps(source: str, preset: str, folder: str) -> dict[str, Any]:
     Returns:
         The number of lines, of batches and of customers in the last snapshot, and CPU seconds by step.
     """
-    settings = Settings.model_validate({"source": {"preset": preset or None}})
-    clock, store = Clock(), DeliveryStore(Path(folder) / "deliveries")
+    settings = Settings.model_validate({"home": folder, "source": {"preset": preset or None}})
+    clock, home = Clock(), OpenHome(settings)
+    store = home.deliveries
     with clock.step(TAKING_IN):
         deliveries = take_in_source(store, source, settings, _say)
         store.set_current(CurrentSource(tuple(deliveries), description=source))
-    provenance = Provenance(settings, store, TableStore(Path(folder) / "tables"))
+    calendar, rules = home.calendar, home.cleaning_rules
     orders, products = [], []
-    for keys in key_batches(provenance.rows_of(provenance.period_keys)):
+    for keys in key_batches(calendar.rows_of(calendar.period_keys)):
         with clock.step(READING):
             lines = store.scan_periods(deliveries, keys, settings.snapshots.cadence).collect()
         with clock.step(CLEANING):
-            classified = cleaning.classify(nw.from_native(lines.lazy()), provenance.cleaning_rules).collect().lazy()
+            classified = cleaning.classify(nw.from_native(lines.lazy()), rules).collect().lazy()
             cleaning.rejected_lines(classified).collect()
-            clean = cleaning.clean_lines(classified, provenance.cleaning_rules).collect().lazy()
+            clean = cleaning.clean_lines(classified, rules).collect().lazy()
         with clock.step(ORDERS):
             orders.append(features.order_parts(clean).collect().to_native())
             products.append(features.bought_products(clean).collect().to_native())
         _say(f"  {keys[0]} … {keys[-1]}: {lines.height:,} lines")
         del lines, classified, clean
-    n_customers = _measure_snapshots(clock, provenance, pl.concat(orders), pl.concat(products))
+    n_customers = _measure_snapshots(clock, calendar, pl.concat(orders), pl.concat(products))
     n_rows = sum(delivery.n_rows for delivery in deliveries)
     return {"n_rows": n_rows, "n_batches": len(orders), "n_customers": n_customers, "cpu_s": clock.cpu_s}
 
 
-def _measure_snapshots(clock: Clock, provenance: Provenance, orders: pl.DataFrame, products: pl.DataFrame) -> int:
+def _measure_snapshots(clock: Clock, calendar: Calendar, orders: pl.DataFrame, products: pl.DataFrame) -> int:
     """Features of every snapshot; returns the number of customers in the last."""
     parts, bought = nw.from_native(orders.lazy()), nw.from_native(products.lazy())
     n_customers = 0
-    for key in provenance.snapshot_keys:
-        with clock.step(LAST_SNAPSHOT if key == provenance.snapshot_keys[-1] else OTHER_SNAPSHOTS):
-            window = provenance.window(key)
+    for key in calendar.snapshot_keys:
+        with clock.step(LAST_SNAPSHOT if key == calendar.snapshot_keys[-1] else OTHER_SNAPSHOTS):
+            window = calendar.window(key)
             totals = features.customer_totals(parts, bought, window).collect().to_native()
             spend = features.spend_by_period(parts, window).collect().to_native()
             n_customers = features.customer_features(totals, spend, window).height

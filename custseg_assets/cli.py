@@ -14,7 +14,8 @@ from custseg_assets import no_telemetry as telemetry
 from custseg_assets.errors import BadInputError, CustsegError
 
 if TYPE_CHECKING:
-    from custseg_assets.commands.decide import Word
+    from custseg_assets.commands.decide import Decider
+    from custseg_assets.home.open import OpenHome
 
 _FULL_COLLECTION = 100
 """How many collections of the middle generation come before one of all objects; Python has 10."""
@@ -133,88 +134,86 @@ def _day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2011-11-30") from None
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands import status as report
-    from custseg_assets.commands.run import Runner
+def _open(arguments: argparse.Namespace, source: str | None = None) -> OpenHome:
+    """The home that the environment names, with the configuration that was given."""
+    from custseg_assets.home.open import OpenHome
     from custseg_assets.settings import load_settings
 
-    runner = Runner(load_settings(arguments.config, source=arguments.source), report.say)
-    n_runs = runner.run(arguments.through)
-    print(report.closing_table(runner, n_runs))
+    return OpenHome(load_settings(arguments.config, source=source))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.run import Runner
+    from custseg_assets.commands.status import closing_table, say
+
+    home = _open(arguments, arguments.source)
+    n_runs = Runner(home, say).run(arguments.through)
+    print(closing_table(home, n_runs))
     return 0
 
 
 def _ui(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands import status as report
+    from custseg_assets.commands.status import say
     from custseg_assets.commands.ui import serve_ui
-    from custseg_assets.settings import load_settings
 
-    return serve_ui(load_settings(arguments.config), arguments.config, arguments.port, report.say)
+    return serve_ui(_open(arguments), arguments.config, arguments.port, say)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands import status as report
-    from custseg_assets.settings import load_settings
+    from custseg_assets.commands.status import status
 
-    print(report.status(load_settings(arguments.config), as_json=arguments.json))
+    print(status(_open(arguments), as_json=arguments.json))
     return 0
 
 
 def _fire_drill(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands import status as report
     from custseg_assets.commands.fire_drill import fire_drill
-    from custseg_assets.settings import load_settings
+    from custseg_assets.commands.status import say
 
-    settings = load_settings(arguments.config)
-    print(fire_drill(settings, arguments.partition, arguments.customers, arguments.repetitions, report.say))
+    print(fire_drill(_open(arguments), arguments.partition, arguments.customers, arguments.repetitions, say))
     return 0
 
 
 def _retrain(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands import status as report
     from custseg_assets.commands.run import Runner
-    from custseg_assets.settings import load_settings
+    from custseg_assets.commands.status import newest_decision, say
 
-    runner = Runner(load_settings(arguments.config), report.say)
-    runner.retrain()
-    print(report.newest_decision(runner))
+    home = _open(arguments)
+    Runner(home, say).retrain()
+    print(newest_decision(home))
     return 0
 
 
 def _promote(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands import decide as overrule
-    from custseg_assets.commands import status as report
+    from custseg_assets.commands.decide import promote
     from custseg_assets.commands.run import Runner
-    from custseg_assets.settings import load_settings
+    from custseg_assets.commands.status import say
 
-    runner = Runner(load_settings(arguments.config), report.say)
-    print(overrule.promote(runner, arguments.model_version, _word(arguments)))
+    print(promote(Runner(_open(arguments), say), arguments.model_version, _decider(arguments)))
     return 0
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands import decide as overrule
-    from custseg_assets.commands import status as report
+    from custseg_assets.commands.decide import rollback
     from custseg_assets.commands.run import Runner
-    from custseg_assets.settings import load_settings
+    from custseg_assets.commands.status import say
 
-    print(overrule.rollback(Runner(load_settings(arguments.config), report.say), _word(arguments)))
+    print(rollback(Runner(_open(arguments), say), _decider(arguments)))
     return 0
 
 
-def _word(arguments: argparse.Namespace) -> Word:
+def _decider(arguments: argparse.Namespace) -> Decider:
     import getpass
 
-    from custseg_assets.commands.decide import Word
+    from custseg_assets.commands.decide import Decider
 
-    return Word(arguments.by or getpass.getuser(), arguments.why)
+    return Decider(arguments.by or getpass.getuser(), arguments.why)
 
 
 def _replay(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.replay import replay
-    from custseg_assets.settings import load_settings
 
-    for line in replay(load_settings(arguments.config), arguments.first, arguments.last, arguments.keep):
+    for line in replay(_open(arguments), arguments.first, arguments.last, arguments.keep):
         print(line, flush=True)
     return 0
 
@@ -233,9 +232,8 @@ def _vertex(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.export import export_table
-    from custseg_assets.settings import load_settings
 
-    n_rows = export_table(load_settings(arguments.config), arguments.table, arguments.partition, arguments.out)
+    n_rows = export_table(_open(arguments), arguments.table, arguments.partition, arguments.out)
     print(f"{arguments.out}: {n_rows:,} rows of {arguments.table}")
     return 0
 

@@ -13,15 +13,11 @@ telemetry.switch_off()
 import dagster as dg  # noqa: E402  (Dagster reads its telemetry switch when it is imported)
 
 from custseg_assets.defs.assets import every_asset  # noqa: E402
-from custseg_assets.defs.automation import (  # noqa: E402
-    World,
-    every_schedule,
-    every_sensor,
-    latest_arrival,
-)
+from custseg_assets.defs.automation import TickSource, every_schedule, every_sensor, latest_arrival  # noqa: E402
 from custseg_assets.defs.jobs import every_job  # noqa: E402
 from custseg_assets.defs.partitions import layout_of  # noqa: E402
-from custseg_assets.defs.resources import Stores, locked_stores, mlflow_run, stores_of  # noqa: E402
+from custseg_assets.defs.resources import locked_home, mlflow_run  # noqa: E402
+from custseg_assets.home.open import OpenHome  # noqa: E402
 from custseg_assets.settings import Settings, load_settings  # noqa: E402
 from custseg_assets.training.exchange import TrainingLauncher  # noqa: E402
 from custseg_assets.training.local import LocalLauncher  # noqa: E402
@@ -32,24 +28,24 @@ _EXPECTED_TO_ARRIVE = ("raw_transactions", "serving_release")
 def build_defs(
     *,
     settings: Settings | None = None,
-    stores: Stores | None = None,
+    home: OpenHome | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
-    world: World | None = None,
+    ticks: TickSource | None = None,
 ) -> dg.Definitions:
     """Fresh definitions for the data a home holds.
 
     Args:
         settings: from the environment and ``custseg.toml`` by default.
-        stores: of these settings' home, where they are open already.
+        home: of these settings, where it is open already.
         resource_overrides: resources to use instead of the configured ones, by name.
-        world: the time and the instance that sensors and the schedule see; those of the tick by default.
+        ticks: where sensors and the schedule take the time and the instance from; their own tick by default.
     """
     configured = settings or load_settings()
-    stores = stores or stores_of(configured)
+    home, ticks = home or OpenHome(configured), ticks or TickSource()
     with warnings.catch_warnings():
         # Single-run backfills are beta in Dagster 1.13.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        layout = layout_of(stores.provenance, configured)
+        layout = layout_of(home.calendar, configured.snapshots)
         assets, jobs = every_asset(layout, configured), {job.name: job for job in every_job()}
         if configured.gcp.project:
             from custseg_assets.defs.assets.bigquery import gcp_assets, gcp_jobs
@@ -67,11 +63,11 @@ def build_defs(
                 assets,
             ),
             jobs=jobs.values(),
-            sensors=every_sensor(stores, layout, jobs, world or World()),
-            schedules=every_schedule(stores, layout, jobs, world or World()),
+            sensors=every_sensor(home, layout, jobs, ticks),
+            schedules=every_schedule(home, layout, jobs, ticks),
             resources={
-                "stores": locked_stores(stores),
-                "mlflow": mlflow_run(stores.registry),
+                "home": locked_home(home),
+                "mlflow": mlflow_run(home.registry),
                 "trainer": launcher_of(configured),
                 **(resource_overrides or {}),
             },

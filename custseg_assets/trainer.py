@@ -15,6 +15,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -27,7 +28,7 @@ from custseg_assets.training.exchange import BAD_INPUT, CANDIDATES, CHAMPION, FE
 from custseg_assets.training.steps import sweep_snapshot, train_snapshot
 
 Say = Callable[[str], None]
-Report = Callable[[Mapping[str, object]], None]
+Report = Callable[[Mapping[str, Any]], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--in", dest="given", required=True, metavar="DIR")
     parser.add_argument("--out", required=True, metavar="DIR")
     arguments = parser.parse_args(argv)
-    with _reported() as (progress, report):
+    with _open_channels() as (progress, report):
         try:
-            with _folders(arguments.given, arguments.out) as (given, out):
+            with _open_folders(arguments.given, arguments.out) as (given, out):
                 status = _train(given, out, progress, report)
         except BadInputError as error:
             progress(f"trainer: {error}")
@@ -53,7 +54,7 @@ def _is_remote(folder: str) -> bool:
     return folder.startswith("gs://")
 
 
-def _folders(given: str, out: str) -> contextlib.AbstractContextManager[tuple[Path, Path]]:
+def _open_folders(given: str, out: str) -> contextlib.AbstractContextManager[tuple[Path, Path]]:
     """The folders on this disk; copies of those in the cloud."""
     if _is_remote(given) != _is_remote(out):
         raise BadInputError(f"--in {given} with --out {out}", "both on disk or both gs://", "Name two of a kind.")
@@ -65,9 +66,9 @@ def _folders(given: str, out: str) -> contextlib.AbstractContextManager[tuple[Pa
 
 
 def _train(given: Path, out: Path, progress: Say, report: Report) -> int:
-    features, settings, champion = _inputs(given)
+    features, settings, champion = _read_inputs(given)
     key = features["period"][0]
-    scaled, _ = training.scale_snapshot(features, settings.features, champion and champion.reference)
+    scaled, _ = training.scale_snapshot(features, settings.features, champion.reference if champion else None)
     candidates, choice = sweep_snapshot(scaled, key, settings, progress, champion)
     model = train_snapshot(features, candidates, key, settings, champion)
     out.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def _train(given: Path, out: Path, progress: Say, report: Report) -> int:
 
 
 @contextlib.contextmanager
-def _reported() -> Iterator[tuple[Say, Report]]:
+def _open_channels() -> Iterator[tuple[Say, Report]]:
     """Where lines of progress and figures go: into the Dagster run that started this process, or to standard error."""
     from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
@@ -98,7 +99,7 @@ def _reported() -> Iterator[tuple[Say, Report]]:
         yield lambda line: print(line, file=sys.stderr, flush=True), lambda _: None  # noqa: T201
 
 
-def _inputs(given: Path) -> tuple[pl.DataFrame, ModelSettings, SegmentationModel | None]:
+def _read_inputs(given: Path) -> tuple[pl.DataFrame, ModelSettings, SegmentationModel | None]:
     try:
         features = pl.read_parquet(given / FEATURES)
         settings = ModelSettings.model_validate_json((given / SETTINGS).read_bytes())

@@ -1,4 +1,4 @@
-"""A person's word over the gate's: put the champion before back in force, or put a challenger in force.
+"""``custseg promote`` and ``custseg rollback``: a person overrules the gate's decision about a model.
 
 What a person decides is written over the row that the gate wrote, with who and why, and everything that hangs on it
 follows: the registry's alias, the release that is served, and then the tables.
@@ -12,19 +12,17 @@ from dataclasses import dataclass
 import polars as pl
 
 from custseg_assets.commands.run import Runner
-from custseg_assets.defs.resources import stores_of
 from custseg_assets.domain.schemas import PROMOTION_DECISION
 from custseg_assets.errors import BadInputError, RunFailedError
-from custseg_assets.home.decision_record import origin_of
-from custseg_assets.home.open import bucket_of
+from custseg_assets.home.decision_record import describe_decision
+from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.stores import releases
-from custseg_assets.stores.registry import ModelRegistry
 
 ROLLED_BACK = "ROLLBACK"
 
 
 @dataclass(frozen=True)
-class Word:
+class Decider:
     """Who decided, and why.
 
     Attributes:
@@ -36,12 +34,12 @@ class Word:
     why: str
 
 
-def rollback(runner: Runner, word: Word) -> str:
+def rollback(runner: Runner, decider: Decider) -> str:
     """Put the champion before the present one back in force, with its release at once and every table after it.
 
     Args:
         runner: of the home.
-        word: who wants it and why.
+        decider: who wants it and why.
 
     Returns:
         What was done, in a sentence.
@@ -49,8 +47,8 @@ def rollback(runner: Runner, word: Word) -> str:
     Raises:
         BadInputError: there is no champion before.
     """
-    with runner.home.locked():
-        champions = runner.provenance.champions
+    with runner.home.locked() as home:
+        champions = home.champions.promotions
         if len(champions) < 2:
             raise BadInputError(
                 f"{len(champions)} champions so far",
@@ -58,26 +56,25 @@ def rollback(runner: Runner, word: Word) -> str:
                 "There is nothing to go back to; 'custseg status' shows what is in force.",
             )
         (_, before), (key, now) = champions[-2:]
-        _overrule(runner, key, ROLLED_BACK, word)
-        _registry(runner).promote(before)
-        release = _release_of(runner, before)
+        _overrule(runner, home, key, ROLLED_BACK, decider)
+        home.registry.promote(before)
+        release = _newest_release(home, before)
         if release:
-            releases.point_to(runner.home.releases, release)
-            if bucket := bucket_of(runner.settings):
-                bucket.push_release(runner.home.releases, release)
-        last = runner.provenance.released_key()
-        runner.follow(last, last)
+            releases.point_to(home.paths.releases, release)
+            if bucket := home.open_bucket():
+                bucket.push_release(home.paths.releases, release)
+        runner.follow(home, home.newest_snapshot())
     served = f"release {release} was put back, then remade" if release else "no release of it was kept; one was made"
     return f"{before} is in force again instead of {now}; {served}"
 
 
-def promote(runner: Runner, model_version: str, word: Word) -> str:
+def promote(runner: Runner, model_version: str, decider: Decider) -> str:
     """Put a challenger in force that the gate held or rejected.
 
     Args:
         runner: of the home.
         model_version: of the challenger.
-        word: who wants it and why.
+        decider: who wants it and why.
 
     Returns:
         What was done, in a sentence.
@@ -85,10 +82,10 @@ def promote(runner: Runner, model_version: str, word: Word) -> str:
     Raises:
         BadInputError: there is no such challenger, or a later model is in force.
     """
-    with runner.home.locked():
-        decisions = runner.tables.read(PROMOTION_DECISION).filter(pl.col("model_version").is_not_null())
+    with runner.home.locked() as home:
+        decisions = home.tables.read(PROMOTION_DECISION).filter(pl.col("model_version").is_not_null())
         waiting = dict(decisions.filter(pl.col("decision") != "PROMOTE").select("model_version", "period").iter_rows())
-        champions = runner.provenance.champions
+        champions = home.champions.promotions
         newest = champions[-1][0] if champions else ""
         accepted = sorted(version for version, key in waiting.items() if key > newest)
         if model_version not in accepted:
@@ -97,40 +94,35 @@ def promote(runner: Runner, model_version: str, word: Word) -> str:
                 f"a challenger later than the champion: {', '.join(accepted) or 'there is none'}",
                 "Name one of those; 'custseg rollback' goes back to the champion before.",
             )
-        _overrule(runner, waiting[model_version], "PROMOTE", word)
-        _registry(runner).promote(model_version)
-        last = runner.provenance.released_key()
-        runner.follow(last, last)
+        _overrule(runner, home, waiting[model_version], "PROMOTE", decider)
+        home.registry.promote(model_version)
+        runner.follow(home, home.newest_snapshot())
     return f"{model_version} is in force" + (f" instead of {champions[-1][1]}" if champions else "")
 
 
-def _overrule(runner: Runner, key: str, decision: str, word: Word) -> None:
+def _overrule(runner: Runner, home: LockedHome, key: str, decision: str, decider: Decider) -> None:
     """Write a person's decision over the gate's; the gate's reasons stay behind it."""
-    row = runner.tables.read(PROMOTION_DECISION, [key]).row(0, named=True)
-    reasons = [word.why, f"Before that, {row['decided_by']} decided {row['decision']}:", *json.loads(row["reasons"])]
+    row = home.tables.read(PROMOTION_DECISION, [key]).row(0, named=True)
+    reasons = [decider.why, f"Before that, {row['decided_by']} decided {row['decision']}:", *json.loads(row["reasons"])]
     changed = {
         **row,
         "decision": decision,
         "reasons": json.dumps(reasons, ensure_ascii=False),
-        "decided_by": word.by,
+        "decided_by": decider.by,
     }
-    made_from = runner.tables.fingerprint_of(PROMOTION_DECISION.name, key)
+    made_from = home.tables.fingerprint_of(PROMOTION_DECISION.name, key)
     if made_from is None:
         raise RunFailedError(f"promotion_decision of {key} is not up to date; run 'custseg run' first")
-    runner.tables.write(PROMOTION_DECISION, pl.DataFrame([changed], schema=PROMOTION_DECISION.schema), {key: made_from})
-    said = {"decision": decision, "decided_by": word.by, "why": word.why}
-    origin = origin_of(stores_of(runner.settings), changed)
-    runner.engine.record(PROMOTION_DECISION.name, key, {**said, "origin": origin})
-    _registry(runner).note(row["model_version"], {**said, "replaces": origin["replaces"] or "none"})
+    home.tables.write(PROMOTION_DECISION, pl.DataFrame([changed], schema=PROMOTION_DECISION.schema), {key: made_from})
+    shown = {"decision": decision, "decided_by": decider.by, "why": decider.why}
+    record = describe_decision(home, changed)
+    runner.jobs.record(PROMOTION_DECISION.name, key, {**shown, "origin": record})
+    home.registry.note(row["model_version"], {**shown, "replaces": record["replaces"] or "none"})
 
 
-def _release_of(runner: Runner, model_version: str) -> str | None:
+def _newest_release(home: OpenHome, model_version: str) -> str | None:
     """The newest release of a model that was kept."""
-    root = runner.home.releases
+    root = home.paths.releases
     manifests = [releases.read_manifest(root, one) for one in releases.releases(root)]
     made = [manifest for manifest in manifests if manifest.model_version == model_version]
     return max(made, key=lambda manifest: manifest.period).release_id if made else None
-
-
-def _registry(runner: Runner) -> ModelRegistry:
-    return ModelRegistry(runner.settings.tracking, runner.home.mlflow)

@@ -7,18 +7,16 @@ from pathlib import Path
 
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.errors import BadInputError
-from custseg_assets.home.open import tables_of
-from custseg_assets.settings import Settings
-from custseg_assets.stores.tables import TableStore
+from custseg_assets.home.open import OpenHome
 
 _SUFFIXES = (".parquet", ".csv")
 
 
-def export_table(settings: Settings, name: str, key: str | None, out: Path) -> int:
+def export_table(home: OpenHome, name: str, key: str | None, out: Path) -> int:
     """Write a table, or one partition of it, to a file; the file is whole or not there.
 
     Args:
-        settings: whose home it is.
+        home: with the table.
         name: the table.
         key: a partition; all without it.
         out: where to; its suffix says the format.
@@ -29,8 +27,7 @@ def export_table(settings: Settings, name: str, key: str | None, out: Path) -> i
     Raises:
         BadInputError: there is no such table or partition, or the file cannot be written.
     """
-    store = tables_of(settings)
-    table = _table(settings, store, name)
+    store, table = home.tables, _find_table(home, name)
     if out.suffix not in _SUFFIXES:
         raise BadInputError(
             f"--out {out}", f"a name that ends in {' or '.join(_SUFFIXES)}", "Choose one of the formats."
@@ -57,13 +54,13 @@ def export_table(settings: Settings, name: str, key: str | None, out: Path) -> i
     return frame.height
 
 
-def _table(settings: Settings, store: TableStore, name: str) -> Table:
-    every = tables(settings.model.features)
+def _find_table(home: OpenHome, name: str) -> Table:
+    every = tables(home.settings.model.features)
     if name not in every:
         raise BadInputError(f"table {name!r}", f"one of {', '.join(every)}", "Name one of those.")
-    if store.version_of(name) is None:
+    if home.tables.version_of(name) is None:
         raise BadInputError(
-            f"table {name} has not been made in home {settings.home}",
+            f"table {name} has not been made in home {home.paths.root}",
             "a home that a run has filled",
             "Do 'custseg run' first, or set CUSTSEG_HOME to the home you mean.",
         )

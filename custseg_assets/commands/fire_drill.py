@@ -9,22 +9,18 @@ from custseg_assets.domain.drift.fire_drill import FireDrillResult, run_fire_dri
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.segments.clustering import visible_to_kmeans
 from custseg_assets.errors import BadInputError
-from custseg_assets.home.fingerprints import Provenance
-from custseg_assets.home.open import tables_of
-from custseg_assets.settings import Settings
-from custseg_assets.stores.deliveries import DeliveryStore
-from custseg_assets.stores.home import Home
+from custseg_assets.home.open import OpenHome
 
 _STEPS = 10
 
 
 def fire_drill(
-    settings: Settings, key: str | None, n_customers: int | None, repetitions: int, say: Callable[[str], None]
+    home: OpenHome, key: str | None, n_customers: int | None, repetitions: int, say: Callable[[str], None]
 ) -> str:
     """Drill a snapshot with the model in force, and say how often each change was seen.
 
     Args:
-        settings: whose home it is.
+        home: with the snapshot.
         key: the snapshot; the newest complete one without it.
         n_customers: drawn for every report; as many as the snapshot has without it.
         repetitions: of every change.
@@ -33,20 +29,18 @@ def fire_drill(
     Raises:
         BadInputError: there is no such snapshot, or no model is in force at it.
     """
-    home = Home(settings.home)
-    tables = tables_of(settings)
-    provenance = Provenance(settings, DeliveryStore(home.deliveries), tables)
-    drilled = [one for one in provenance.snapshot_keys if provenance.champion_at(one)]
-    complete = [one for one in drilled if provenance.observed_until(one) == provenance.window(one).as_of]
-    chosen = key or (complete or drilled or [None])[-1]
-    if chosen is None or chosen not in drilled:
+    settings, calendar = home.settings, home.calendar
+    segmented = home.champions.segmented(calendar.snapshot_keys)
+    complete = [one for one in segmented if calendar.is_complete(one)]
+    chosen = key or next(reversed(complete or segmented), None)
+    if chosen is None or chosen not in segmented:
         raise BadInputError(
-            f"snapshot {chosen} of home {home.root}",
-            f"one with a model in force: {', '.join(drilled) or 'none yet'}",
+            f"snapshot {chosen} of home {home.paths.root}",
+            f"one with a model in force: {', '.join(segmented) or 'none yet'}",
             "Do 'custseg run' first, or name one of those with --partition.",
         )
-    window, model = provenance.window(chosen), provenance.model_in_force(chosen)
-    customers = tables.read(CUSTOMER_FEATURES, [chosen])
+    window, model = calendar.window(chosen), home.champions.model_at(chosen)
+    customers = home.tables.read(CUSTOMER_FEATURES, [chosen])
     customers = customers.filter(visible_to_kmeans(customers, model.features))
     shown: set[int] = set()
 

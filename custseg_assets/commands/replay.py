@@ -20,23 +20,15 @@ import dagster as dg
 import polars as pl
 
 from custseg_assets.definitions import build_defs
-from custseg_assets.defs.automation import World
-from custseg_assets.defs.partitions import is_current, layout_of
-from custseg_assets.defs.resources import Stores, stores_of
+from custseg_assets.defs.automation import TickSource
+from custseg_assets.defs.partitions import Layout, layout_of
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import shift, start_of
 from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.home.open import OpenHome
 from custseg_assets.instance.event_log import passing_instance
-from custseg_assets.instance.execute import Engine
-from custseg_assets.pictures.look import unseen
-from custseg_assets.settings import (
-    CleaningSettings,
-    GcpSettings,
-    LandingSettings,
-    Settings,
-    SourceSettings,
-    TrackingSettings,
-)
+from custseg_assets.instance.execute import JobRunner
+from custseg_assets.settings import CleaningSettings, GcpSettings, LandingSettings, SourceSettings, TrackingSettings
 
 _SENSORS = ("landing", "stale_partitions", "retrain_on_drift")
 _SCHEDULE = "close_period"
@@ -44,7 +36,7 @@ _MAX_RUNS = 50
 
 
 @dataclass(frozen=True)
-class Moment:
+class SnapshotOutcome:
     """What one snapshot brought.
 
     Attributes:
@@ -74,20 +66,19 @@ class Replay:
     """Plays a log from one snapshot to another.
 
     Args:
-        stores: of the home whose data are played.
-        home: folder of the home it is played in; new.
+        source: the home whose data are played.
+        folder: of the home it is played in; new.
         is_kept: whether the home stays, and Dagster's history, pictures and pages have to be in it; without them it
             costs half the time.
     """
 
-    def __init__(self, stores: Stores, home: Path, *, is_kept: bool) -> None:
-        self._from, self._is_kept = stores, is_kept
-        rules = stores.provenance.cleaning_rules
-        self._settings = stores.settings.model_copy(
+    def __init__(self, source: OpenHome, folder: Path, *, is_kept: bool) -> None:
+        self._source, self._is_kept = source, is_kept
+        settings = source.settings.model_copy(
             update={
-                "home": home,
+                "home": folder,
                 "source": SourceSettings(),
-                "cleaning": CleaningSettings(**vars(rules)),
+                "cleaning": CleaningSettings(**vars(source.cleaning_rules)),
                 # A file dropped here is whole.
                 "landing": LandingSettings(settle_seconds=0),
                 # What is played stays in the home it is played in: no bucket is emptied, nothing is published or paid.
@@ -95,14 +86,15 @@ class Replay:
                 "tracking": TrackingSettings(),
             }
         )
-        self._stores = stores_of(self._settings)
-        mapped = {name for delivery in stores.provenance.current for name in delivery.columns}
+        # A home that is gone at the end, with its history in memory, has nobody who looks at it.
+        self.home = OpenHome(settings, has_viewers=is_kept)
+        mapped = {name for delivery in source.calendar.deliveries for name in delivery.columns}
         self._columns = [name for name in schemas.MAPPED_NAMES if name in mapped]
-        self._now = datetime.fromisoformat(stores.provenance.period_keys[0])
-        self._asked: set[str] = set()
-        self._definitions: dg.Definitions | None = None
+        self._now = datetime.fromisoformat(source.calendar.period_keys[0])
+        self._requested: set[str] = set()
+        self._layout: Layout | None = None
 
-    def play(self, first: str, last: str) -> Iterator[Moment]:
+    def play(self, first: str, last: str) -> Iterator[SnapshotOutcome]:
         """Every snapshot of a range, one after the other; the first one trains the first model.
 
         Args:
@@ -113,22 +105,22 @@ class Replay:
             BadInputError: the home has no such snapshots.
             RunFailedError: a run failed; the home stays as it was then.
         """
-        source = self._from.provenance
+        calendar = self._source.calendar
         for key in (first, last):
-            if key not in source.snapshot_keys:
+            if key not in calendar.snapshot_keys:
                 raise BadInputError(
-                    f"snapshot {key}", f"one of {', '.join(source.snapshot_keys)}", "Name one with --from or --to."
+                    f"snapshot {key}", f"one of {', '.join(calendar.snapshot_keys)}", "Name one with --from or --to."
                 )
-        self._stores.home.make()
-        periods = [key for key in source.period_keys if source.window(first).keys[0] <= key <= last]
+        self.home.paths.make()
+        periods = [key for key in calendar.period_keys if calendar.window(first).keys[0] <= key <= last]
         with contextlib.nullcontext() if self._is_kept else passing_instance() as instance:
-            self._engine = Engine(self._settings, self._stores.home, lambda _: None, instance)
+            self._jobs = JobRunner(self.home, lambda _: None, instance)
             for key in periods:
                 started = _cpu_seconds()
                 self._drop(key)
                 runs = [*self._sensors(), *(self._close(key) if key >= first else ())]
                 if key >= first:
-                    yield replace(self._moment(key), runs=tuple(runs), cpu_seconds=_cpu_seconds() - started)
+                    yield replace(self._outcome(key), runs=tuple(runs), cpu_seconds=_cpu_seconds() - started)
                 if key == first:
                     # What is loaded by now stays; looking through it for garbage costs a tenth of a snapshot each time.
                     gc.collect()
@@ -136,11 +128,12 @@ class Replay:
 
     def _drop(self, key: str) -> None:
         """Put a period's lines into the landing zone at its end."""
-        cadence = self._settings.snapshots.cadence
+        cadence = self.home.settings.snapshots.cadence
         end = datetime.combine(shift(start_of(key), 1, cadence), datetime.min.time())
         self._now = end
-        lines = self._from.deliveries.scan_periods(self._from.provenance.current, [key], cadence).collect()
-        path = self._stores.landing_zone.folder / f"{key}.parquet"
+        deliveries = self._source.calendar.deliveries
+        lines = self._source.deliveries.scan_periods(deliveries, [key], cadence).collect()
+        path = self.home.landing_zone.folder / f"{key}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}")
         as_delivered(lines, self._columns).write_parquet(unfinished)
@@ -148,8 +141,8 @@ class Replay:
 
     def _close(self, key: str) -> Iterator[str]:
         """The schedule's tick at the end of a period, and what the sensors make of it."""
-        after = timedelta(hours=self._settings.automation.grace_hours)
-        self._now = max(self._now, self._stores.provenance.window(key).as_of + after)
+        after = timedelta(hours=self.home.settings.automation.grace_hours)
+        self._now = max(self._now, self.home.calendar.window(key).as_of + after)
         definitions = self._loaded()
         context = dg.build_schedule_context(
             scheduled_execution_time=self._now.replace(tzinfo=UTC),
@@ -173,39 +166,37 @@ class Replay:
         for name in _SENSORS:
             definitions = self._loaded()
             loaded = definitions.get_repository_def()
-            context = dg.build_sensor_context(instance=self._engine.instance, repository_def=loaded)
+            context = dg.build_sensor_context(instance=self._jobs.instance, repository_def=loaded)
             for request in loaded.get_sensor_def(name).evaluate_tick(context).run_requests or ():
-                if request.run_key not in self._asked:
-                    self._asked.add(str(request.run_key))
+                if request.run_key not in self._requested:
+                    self._requested.add(str(request.run_key))
                     yield self._run(definitions, request, f"sensor {name}")
 
     def _run(self, definitions: dg.Definitions, request: dg.RunRequest, asked_by: str) -> str:
         kind, _, name = asked_by.partition(" ")
         tagged = request.with_replaced_attrs(tags={**request.tags, f"dagster/{kind}_name": name})
         words = f"{request.job_name} {request.partition_key or request.tags.get('custseg/periods', '')}".strip()
-        # A home that is gone at the end, with its history in memory, has nobody who looks at it.
-        with contextlib.nullcontext() if self._is_kept else unseen():
-            self._engine.launch(definitions, tagged, words)
+        self._jobs.launch(definitions, tagged, words)
         return f"{words} ({asked_by})"
 
     def _loaded(self) -> dg.Definitions:
         """The definitions, loaded again when there are new periods, as a code location is."""
-        provenance = self._stores.provenance
-        if self._definitions is None or not is_current(self._layout, provenance):
-            self._layout = layout_of(provenance, self._settings)
-            world = World(lambda: self._now, self._engine.instance)
-            self._definitions = build_defs(settings=self._settings, stores=self._stores, world=world)
+        calendar, settings = self.home.calendar, self.home.settings
+        if self._layout is None or not self._layout.is_current(calendar):
+            self._layout = layout_of(calendar, settings.snapshots)
+            ticks = TickSource(lambda: self._now, self._jobs.instance)
+            self._definitions = build_defs(settings=settings, home=self.home, ticks=ticks)
         return self._definitions
 
-    def _moment(self, key: str) -> Moment:
-        tables, provenance = self._stores.tables, self._stores.provenance
+    def _outcome(self, key: str) -> SnapshotOutcome:
+        tables, champions = self.home.tables, self.home.champions
         drift = tables.read(schemas.DRIFT_REPORT, [key])
         retrain = tables.read(schemas.RETRAIN_DECISION, [key])
         promoted = tables.read(schemas.PROMOTION_DECISION, [key])
         moves = tables.read(schemas.SEGMENT_MIGRATIONS, [key])
-        champion = provenance.champion_at(key)
-        is_trained = key in provenance.trainings
-        return Moment(
+        champion = champions.champion_at(key)
+        is_trained = key in champions.trainings
+        return SnapshotOutcome(
             snapshot=key,
             verdict=drift["verdict"][0] if drift.height else "–",
             decision=retrain["decision"][0] if retrain.height else "–",
@@ -218,11 +209,11 @@ class Replay:
         )
 
 
-def replay(settings: Settings, first: str | None, last: str | None, keep: Path | None) -> Iterator[str]:
+def replay(source: OpenHome, first: str | None, last: str | None, keep: Path | None) -> Iterator[str]:
     """The timeline of a replay, line by line.
 
     Args:
-        settings: of the home whose data are played.
+        source: the home whose data are played.
         first: key of the first snapshot.
         last: key of the last.
         keep: a new home to play in and leave; a temporary one without it.
@@ -231,11 +222,10 @@ def replay(settings: Settings, first: str | None, last: str | None, keep: Path |
         BadInputError: the home has no such snapshots, or ``keep`` is there already.
         RunFailedError: a run failed.
     """
-    stores = stores_of(settings)
-    keys = stores.provenance.snapshot_keys
+    keys = source.calendar.snapshot_keys
     if not keys:
         raise BadInputError(
-            f"home {settings.home}, which has no snapshot",
+            f"home {source.paths.root}, which has no snapshot",
             "a home with data for at least one full window",
             "Run 'custseg run' first.",
         )
@@ -243,15 +233,15 @@ def replay(settings: Settings, first: str | None, last: str | None, keep: Path |
         raise BadInputError(f"--keep {keep}, which is there already", "a folder that is not there", "Name another.")
     with contextlib.ExitStack() as stack:
         home = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="custseg-replay-"))) / "home"
-        moments = []
+        outcomes = []
         yield _HEADINGS
-        for moment in Replay(stores, home.absolute(), is_kept=keep is not None).play(
+        for outcome in Replay(source, home.absolute(), is_kept=keep is not None).play(
             first or keys[0], last or keys[-1]
         ):
-            moments.append(moment)
-            yield _line(moment)
+            outcomes.append(outcome)
+            yield _line(outcome)
         yield ""
-        yield from (f"{moment.snapshot}: {', '.join(moment.runs)}" for moment in moments)
+        yield from (f"{outcome.snapshot}: {', '.join(outcome.runs)}" for outcome in outcomes)
 
 
 _WIDTHS = (12, 17, 9, 10, 24, 7, 9, 6)
@@ -263,16 +253,16 @@ _HEADINGS = "".join(
 ).rstrip()
 
 
-def _line(moment: Moment) -> str:
+def _line(outcome: SnapshotOutcome) -> str:
     cells = (
-        moment.snapshot,
-        moment.verdict,
-        moment.decision,
-        moment.promotion,
-        moment.model,
-        f"{moment.n_moves:,}",
-        f"{moment.n_phantom:,}",
-        f"{moment.cpu_seconds:.1f}",
+        outcome.snapshot,
+        outcome.verdict,
+        outcome.decision,
+        outcome.promotion,
+        outcome.model,
+        f"{outcome.n_moves:,}",
+        f"{outcome.n_phantom:,}",
+        f"{outcome.cpu_seconds:.1f}",
     )
     return "".join(f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
 

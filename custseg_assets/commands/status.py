@@ -1,4 +1,4 @@
-"""What people read: progress, the closing table of a run, and ``custseg status``."""
+"""``custseg status``, the closing table of a run, and lines of progress."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from typing import Any
 
 import polars as pl
 
-from custseg_assets.commands.run import Runner
 from custseg_assets.domain import schemas
-from custseg_assets.home.fingerprints import Provenance
-from custseg_assets.home.intake import LANDING, landing_zone_of
-from custseg_assets.home.open import tables_of
+from custseg_assets.home.intake import LANDING
+from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import INGESTED, SEGMENTED
-from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE, Settings
-from custseg_assets.stores.deliveries import DeliveryStore
-from custseg_assets.stores.home import Home
-from custseg_assets.stores.tables import TableStore
+from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE
+from custseg_assets.stores.tables import TableReader
 
 
 def say(line: str) -> None:
@@ -28,16 +24,16 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def closing_table(runner: Runner, n_runs: int) -> str:
+def closing_table(home: OpenHome, n_runs: int) -> str:
     """What a run left behind: rows, rejects, segments, drift, and where to look next."""
-    state = state_of(runner.settings)
+    state = describe_home(home)
     headline = "Nothing has changed: every table is up to date." if n_runs == 0 else "Done."
     return "\n".join(["", headline, *_rows_lines(state), *_segment_lines(state), *_next_lines(state)])
 
 
-def status(settings: Settings, *, as_json: bool) -> str:
+def status(home: OpenHome, *, as_json: bool) -> str:
     """The home in a few lines, or as JSON."""
-    state = state_of(settings)
+    state = describe_home(home)
     if as_json:
         return json.dumps(state, indent=2, default=str)
     if state["source"] is None:
@@ -51,41 +47,37 @@ def status(settings: Settings, *, as_json: bool) -> str:
     return "\n".join(lines)
 
 
-def newest_decision(runner: Runner) -> str:
+def newest_decision(home: OpenHome) -> str:
     """What was decided about the newest challenger, and why."""
-    row = runner.tables.read(schemas.PROMOTION_DECISION).row(-1, named=True)
+    row = home.tables.read(schemas.PROMOTION_DECISION).row(-1, named=True)
     reasons = json.loads(row["reasons"])
     return "\n".join(
         [f"{row['decision']} {row['model_version'] or 'no model'}", *(f"  {reason}" for reason in reasons)]
     )
 
 
-def state_of(settings: Settings) -> dict[str, Any]:
+def describe_home(home: OpenHome) -> dict[str, Any]:
     """Everything that is worth knowing about a home, as plain values."""
-    tables = tables_of(settings)
-    with tables.explained():
-        return _state_of(settings, tables)
+    with home.tables.explained():
+        return _describe(home)
 
 
-def _state_of(settings: Settings, tables: TableStore) -> dict[str, Any]:
-    home = Home(settings.home)
-    deliveries = DeliveryStore(home.deliveries)
-    provenance = Provenance(settings, deliveries, tables)
-    current = deliveries.current()
-    zone = landing_zone_of(settings, deliveries)
-    waiting = zone.waiting(time.time(), settings.landing.settle_seconds)
-    snapshots = [key for key in provenance.snapshot_keys if tables.fingerprint_of("segment_assignments", key)]
+def _describe(home: OpenHome) -> dict[str, Any]:
+    tables, calendar = home.tables, home.calendar
+    current, zone = home.deliveries.current(), home.landing_zone
+    waiting = zone.waiting(time.time(), home.settings.landing.settle_seconds)
+    snapshots = [key for key in calendar.snapshot_keys if tables.fingerprint_of("segment_assignments", key)]
     last = snapshots[-1] if snapshots else None
-    champion = provenance.champion_at(last) if last else None
+    champion = home.champions.champion_at(last) if last else None
     return {
-        "home": str(settings.home),
+        "home": str(home.paths.root),
         "source": (current.description or LANDING) if current else None,
         "landing": {
             "n_taken_in": len(current.landed) if current else 0,
             "waiting": [*(file.name for file in waiting.files), *waiting.settling, *waiting.unfinished],
             "unreadable": list(zone.aside()),
         },
-        "periods": [provenance.period_keys[0], provenance.period_keys[-1]] if provenance.period_keys else None,
+        "periods": [calendar.period_keys[0], calendar.period_keys[-1]] if calendar.period_keys else None,
         "rows": {
             "raw": _height(tables, schemas.RAW_TRANSACTIONS),
             "clean": _height(tables, schemas.CLEAN_TRANSACTIONS),
@@ -96,12 +88,12 @@ def _state_of(settings: Settings, tables: TableStore) -> dict[str, Any]:
         "last_snapshot": last,
         "segments": _segments(tables, last),
         "drift": _drift(tables, last),
-        "release": _release(home.releases),
-        "stale": _stale(provenance),
+        "release": _release(home.paths.releases),
+        "stale": _stale(home),
     }
 
 
-def _height(tables: TableStore, table: schemas.Table) -> int:
+def _height(tables: TableReader, table: schemas.Table) -> int:
     return sum(tables.sizes(table).values())
 
 
@@ -110,19 +102,19 @@ def _counts(rows: pl.LazyFrame, column: str) -> dict[str, int]:
     return dict(counted.iter_rows())
 
 
-def _why_no_model(tables: TableStore) -> list[str]:
+def _why_no_model(tables: TableReader) -> list[str]:
     decisions = tables.read(schemas.PROMOTION_DECISION)
     return json.loads(decisions["reasons"][-1]) if decisions.height else []
 
 
-def _segments(tables: TableStore, key: str | None) -> list[dict[str, Any]]:
+def _segments(tables: TableReader, key: str | None) -> list[dict[str, Any]]:
     if key is None:
         return []
     columns = ["segment_id", "segment_name", "n_customers", "share_customers", "share_revenue"]
     return tables.read(schemas.SEGMENT_PROFILES, [key]).select(columns).to_dicts()
 
 
-def _drift(tables: TableStore, key: str | None) -> dict[str, Any] | None:
+def _drift(tables: TableReader, key: str | None) -> dict[str, Any] | None:
     report = tables.read(schemas.DRIFT_REPORT, [key]) if key else None
     if report is None or report.is_empty():
         return None
@@ -134,13 +126,12 @@ def _release(folder: Path) -> str | None:
     return pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
 
 
-def _stale(provenance: Provenance) -> dict[str, list[str]]:
-    snapshots = provenance.snapshot_keys
-    segmented = [key for key in snapshots if provenance.champion_at(key)]
-    keys_of = dict.fromkeys(INGESTED, provenance.period_keys)
+def _stale(home: OpenHome) -> dict[str, list[str]]:
+    snapshots = home.calendar.snapshot_keys
+    keys_of = dict.fromkeys(INGESTED, home.calendar.period_keys)
     keys_of |= {"customer_features": snapshots}
-    keys_of |= dict.fromkeys(("scaled_features", *SEGMENTED), tuple(segmented))
-    stale = {name: list(provenance.stale([name], keys)) for name, keys in keys_of.items()}
+    keys_of |= dict.fromkeys(("scaled_features", *SEGMENTED), home.champions.segmented(snapshots))
+    stale = {name: list(home.fingerprints.stale([name], keys)) for name, keys in keys_of.items()}
     return {name: keys for name, keys in stale.items() if keys}
 
 

@@ -11,24 +11,25 @@ from typing import NoReturn
 
 import dagster as dg
 
-from custseg_assets.commands.run import Runner
 from custseg_assets.defs.automation import CODE_LOCATION
 from custseg_assets.errors import BadInputError
+from custseg_assets.home.intake import Intake
+from custseg_assets.home.open import OpenHome
 from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.execute import COMMAND_TAG, prepare_instance
 from custseg_assets.run_workers import close_abandoned
-from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE, Settings
+from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE
 from custseg_assets.stores.home import Home
 
 # True, but nothing that who reads the pages can do anything about.
 _UNHEARD = "ignore:Function `dev_command` is superseded,ignore:Asset job train materializes assets with varying"
 
 
-def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[str], None]) -> NoReturn:
+def serve_ui(home: OpenHome, config: str | None, port: int, say: Callable[[str], None]) -> NoReturn:
     """Dagster's web interface and daemon on a home, on loopback, until it is stopped.
 
     Args:
-        settings: whose home it is.
+        home: to show.
         config: the configuration file, for the processes that Dagster starts.
         port: to listen on.
         say: takes each line of progress.
@@ -37,18 +38,18 @@ def serve_ui(settings: Settings, config: str | None, port: int, say: Callable[[s
         BadInputError: the port is taken, or the home has no data and the source cannot be used.
     """
     _require_free(port)
-    runner = Runner(settings, say)
-    if runner.deliveries.current() is None:
-        with runner.home.locked():
-            runner.take_in()
-    prepare_instance(runner.home)
-    _close_unstarted(runner.home)
-    environment = {**os.environ, "DAGSTER_HOME": str(runner.home.dagster), HOME_VARIABLE: str(settings.home)}
+    paths = home.paths
+    if home.deliveries.current() is None:
+        with home.locked() as locked:
+            Intake(locked, say).take_in()
+    prepare_instance(paths)
+    _close_unstarted(paths)
+    environment = {**os.environ, "DAGSTER_HOME": str(paths.dagster), HOME_VARIABLE: str(paths.root)}
     environment[UI_PORT_VARIABLE] = str(port)
     environment["PYTHONWARNINGS"] = _UNHEARD
     if config:
         environment[CONFIG_VARIABLE] = str(Path(config).absolute())
-    say(f"Dagster on http://127.0.0.1:{port}, home {settings.home}; stop it with Ctrl-C")
+    say(f"Dagster on http://127.0.0.1:{port}, home {paths.root}; stop it with Ctrl-C")
     dagster = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
     # Dagster takes this process over, so that whoever stops it stops Dagster, and nothing stays behind.
     os.execve(sys.executable, [*dagster, "--module-name", CODE_LOCATION], environment)  # noqa: S606

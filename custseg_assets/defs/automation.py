@@ -1,6 +1,6 @@
 """What starts runs when nobody does: sensors, the schedule that closes periods, and the alert when a run fails.
 
-Each is a shell around a question that ``planning``, the landing zone or a table answers. Runs are asked for one at a
+Each is a shell around a question that ``home.plan``, the landing zone or a table answers. One run is requested at a
 time: while one is going on, or ``custseg run`` has the home, a sensor waits for its next tick.
 """
 
@@ -14,12 +14,11 @@ from typing import Any
 import dagster as dg
 
 from custseg_assets.defs.jobs import Job
-from custseg_assets.defs.partitions import Layout, is_current
-from custseg_assets.defs.resources import Stores
+from custseg_assets.defs.partitions import Layout
 from custseg_assets.domain.periods import Cadence
 from custseg_assets.domain.schemas import RETRAIN_DECISION
-from custseg_assets.home.open import bucket_of
-from custseg_assets.home.plan import TABLES_OF_JOB, Stage, due_publication, due_retrain, next_stage, state_of
+from custseg_assets.home.open import OpenHome
+from custseg_assets.home.plan import TABLES_OF_JOB, Stage, digest_inputs, due_publication, due_retrain, next_stage
 from custseg_assets.run_workers import ABANDONED_TAG
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.bucket_tables import in_words
@@ -52,8 +51,8 @@ def wall_clock() -> datetime:
 
 
 @dataclass(frozen=True)
-class World:
-    """What sensors and the schedule see besides the home.
+class TickSource:
+    """Where the ticks of sensors and of the schedule take the time and the instance from.
 
     Attributes:
         clock: says what time it is, in UTC without a zone.
@@ -68,16 +67,18 @@ class World:
         return self.instance or context.instance
 
 
-def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world: World) -> list[dg.SensorDefinition]:
+def every_sensor(
+    home: OpenHome, layout: Layout, jobs: Mapping[str, Job], ticks: TickSource
+) -> list[dg.SensorDefinition]:
     """The sensors, in the order in which they come into play.
 
     Args:
-        stores: of the home, without its lock.
+        home: that they watch.
         layout: the partitions these definitions were loaded with.
         jobs: by name.
-        world: the time, and Dagster's instance.
+        ticks: the time, and Dagster's instance.
     """
-    automation = stores.settings.automation
+    automation = home.settings.automation
     shared: dict[str, Any] = {
         "minimum_interval_seconds": automation.interval_seconds,
         "default_status": dg.DefaultSensorStatus.RUNNING if automation.enabled else dg.DefaultSensorStatus.STOPPED,
@@ -85,14 +86,14 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world:
 
     @dg.sensor(job=jobs["take_in"], description="Takes in the files that wait in the landing zone.", **shared)
     def landing(context: dg.SensorEvaluationContext) -> Answer:
-        if bucket := bucket_of(stores.settings):
-            bucket.fetch_landed(stores.landing_zone.folder)
-        landed = stores.landing_zone.waiting(time.time(), stores.settings.landing.settle_seconds)
+        if bucket := home.open_bucket():
+            bucket.fetch_landed(home.landing_zone.folder)
+        landed = home.landing_zone.waiting(time.time(), home.settings.landing.settle_seconds)
         if not landed.files:
-            return dg.SkipReason(f"no whole file waits in {stores.landing_zone.folder}")
-        instance = world.instance_of(context)
-        return _once_at_a_time(instance, stores) or _asked(
-            instance, stores, "take_in", landed.digest, f"taking in {len(landed.files)} files"
+            return dg.SkipReason(f"no whole file waits in {home.landing_zone.folder}")
+        instance = ticks.instance_of(context)
+        return _reason_to_wait(instance, home) or _request_run(
+            instance, home, "take_in", landed.digest, f"taking in {len(landed.files)} files"
         )
 
     @dg.sensor(
@@ -101,8 +102,8 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world:
         **shared,
     )
     def stale_partitions(context: dg.SensorEvaluationContext) -> Answer:
-        return _once_at_a_time(world.instance_of(context), stores) or _next(
-            world.instance_of(context), stores, layout, world.clock()
+        return _reason_to_wait(ticks.instance_of(context), home) or _request_next(
+            ticks.instance_of(context), home, layout, ticks.clock()
         )
 
     @dg.sensor(
@@ -111,31 +112,31 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world:
         **shared,
     )
     def retrain_on_drift(context: dg.SensorEvaluationContext) -> Answer:
-        instance = world.instance_of(context)
-        return _once_at_a_time(instance, stores) or _retrain(instance, stores)
+        instance = ticks.instance_of(context)
+        return _reason_to_wait(instance, home) or _request_retrain(instance, home)
 
     @dg.sensor(job=jobs["prediction_log"], description="Takes in what the service has logged.", **shared)
     def prediction_log(context: dg.SensorEvaluationContext) -> Answer:
-        if bucket := bucket_of(stores.settings):
-            bucket.fetch_predictions(stores.home.prediction_log)
-        files = waiting(stores.home.prediction_log)
+        if bucket := home.open_bucket():
+            bucket.fetch_predictions(home.paths.prediction_log)
+        files = waiting(home.paths.prediction_log)
         if not files:
-            return dg.SkipReason(f"no finished file in {stores.home.prediction_log}")
-        instance = world.instance_of(context)
+            return dg.SkipReason(f"no finished file in {home.paths.prediction_log}")
+        instance = ticks.instance_of(context)
         names = f"{fingerprint([file.name for file in files]):x}"
-        return _once_at_a_time(instance, stores) or _asked(
-            instance, stores, "prediction_log", names, f"taking in {len(files)} files of predictions"
+        return _reason_to_wait(instance, home) or _request_run(
+            instance, home, "prediction_log", names, f"taking in {len(files)} files of predictions"
         )
 
-    sensors = [landing, stale_partitions, retrain_on_drift, prediction_log, _alert_on_failure(stores, shared)]
-    return [*sensors, _publishing(stores, jobs["publish"], world, shared)] if "publish" in jobs else sensors
+    sensors = [landing, stale_partitions, retrain_on_drift, prediction_log, _alert_on_failure(home, shared)]
+    return [*sensors, _publishing(home, jobs["publish"], ticks, shared)] if "publish" in jobs else sensors
 
 
 def every_schedule(
-    stores: Stores, layout: Layout, jobs: Mapping[str, Job], world: World
+    home: OpenHome, layout: Layout, jobs: Mapping[str, Job], ticks: TickSource
 ) -> list[dg.ScheduleDefinition]:
     """The schedule that closes each period."""
-    settings = stores.settings
+    settings = home.settings
     after, cadence = settings.automation.grace_hours, settings.snapshots.cadence
 
     @dg.schedule(
@@ -149,13 +150,13 @@ def every_schedule(
     )
     def close_period(context: dg.ScheduleEvaluationContext) -> Answer:
         now = context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
-        busy = _once_at_a_time(world.instance_of(context), stores)
-        if busy:
-            return busy
-        asked = _next(world.instance_of(context), stores, layout, now)
-        if isinstance(asked, dg.RunRequest) and asked.job_name != "snapshot":
-            return dg.SkipReason(f"{asked.job_name} comes first; the sensor stale_partitions starts it")
-        return asked
+        wait = _reason_to_wait(ticks.instance_of(context), home)
+        if wait:
+            return wait
+        request = _request_next(ticks.instance_of(context), home, layout, now)
+        if isinstance(request, dg.RunRequest) and request.job_name != "snapshot":
+            return dg.SkipReason(f"{request.job_name} comes first; the sensor stale_partitions starts it")
+        return request
 
     return [close_period]
 
@@ -166,59 +167,58 @@ def latest_arrival(cadence: Cadence) -> dg.FreshnessPolicy:
     return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window - timedelta(days=1))
 
 
-def _publishing(stores: Stores, job: Job, world: World, shared: Mapping[str, Any]) -> dg.SensorDefinition:
+def _publishing(home: OpenHome, job: Job, ticks: TickSource, shared: Mapping[str, Any]) -> dg.SensorDefinition:
     @dg.sensor(job=job, description="Publishes what BigQuery has otherwise than the tables.", **shared)
     def publishing(context: dg.SensorEvaluationContext) -> Answer:
-        record = Publications.in_bigquery(stores.home, stores.settings)
-        due = due_publication(stores.provenance, stores.tables, record)
+        record = Publications.in_bigquery(home.paths, home.settings)
+        due = due_publication(home, record)
         if not due:
             return dg.SkipReason(f"{record.destination} is up to date")
-        instance = world.instance_of(context)
-        return _once_at_a_time(instance, stores) or _asked(
-            instance, stores, "publish", f"{fingerprint(due):x}", f"publishing {', '.join(due)}"
+        instance = ticks.instance_of(context)
+        return _reason_to_wait(instance, home) or _request_run(
+            instance, home, "publish", f"{fingerprint(due):x}", f"publishing {', '.join(due)}"
         )
 
     return publishing
 
 
-def _once_at_a_time(instance: dg.DagsterInstance, stores: Stores) -> dg.SkipReason | None:
+def _reason_to_wait(instance: dg.DagsterInstance, home: OpenHome) -> dg.SkipReason | None:
     """Why nothing can be started now, if so."""
     unfinished = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), limit=1)
     if unfinished:
         return dg.SkipReason(f"run {unfinished[0].run_id} of {unfinished[0].job_name} is not over yet")
-    if stores.home.is_locked():
-        return dg.SkipReason(f"another process is using home {stores.home.root}")
+    if home.paths.is_locked():
+        return dg.SkipReason(f"another process is using home {home.paths.root}")
     return None
 
 
-def _next(instance: dg.DagsterInstance, stores: Stores, layout: Layout, now: datetime) -> Answer:
+def _request_next(instance: dg.DagsterInstance, home: OpenHome, layout: Layout, now: datetime) -> Answer:
     """The next stage, with the snapshots of periods that were over some time ago."""
-    provenance, automation = stores.provenance, stores.settings.automation
-    if not provenance.period_keys:
+    calendar = home.calendar
+    if not calendar.period_keys:
         return dg.SkipReason("the home has no data yet")
-    patience = timedelta(hours=automation.grace_hours)
-    closed = [key for key in provenance.snapshot_keys if provenance.window(key).as_of + patience <= now]
-    last = closed[-1] if closed else ""
-    stage = next_stage(provenance, provenance.period_keys[-1], last, is_released=stores.home.is_released())
+    patience = timedelta(hours=home.settings.automation.grace_hours)
+    closed = [key for key in calendar.snapshot_keys if calendar.window(key).as_of + patience <= now]
+    stage = next_stage(home, calendar.period_keys[-1], closed[-1] if closed else "")
     if stage is None:
         return dg.SkipReason(f"everything is up to date, snapshots up to {closed[-1] if closed else 'none yet'}")
-    if not is_current(layout, provenance):
-        return _reloaded(stores)
-    return _asked_stage(instance, stores, stage)
+    if not layout.is_current(calendar):
+        return _reload(home)
+    return _request_stage(instance, home, stage)
 
 
-def _retrain(instance: dg.DagsterInstance, stores: Stores) -> Answer:
+def _request_retrain(instance: dg.DagsterInstance, home: OpenHome) -> Answer:
     """The retrain that the newest decision asks for, when nothing is left to be done before."""
-    if stores.landing_zone.waiting(time.time(), stores.settings.landing.settle_seconds).files:
+    if home.landing_zone.waiting(time.time(), home.settings.landing.settle_seconds).files:
         return dg.SkipReason("files wait in the landing zone; they are taken in before anything is trained")
-    decisions = stores.tables.read(RETRAIN_DECISION)
-    due = due_retrain(stores.provenance, decisions.row(-1, named=True) if decisions.height else None)
-    return dg.SkipReason(due) if isinstance(due, str) else _asked_stage(instance, stores, due)
+    decisions = home.tables.read(RETRAIN_DECISION)
+    due = due_retrain(home, decisions.row(-1, named=True) if decisions.height else None)
+    return dg.SkipReason(due) if isinstance(due, str) else _request_stage(instance, home, due)
 
 
-def _asked_stage(instance: dg.DagsterInstance, stores: Stores, stage: Stage) -> Answer:
-    asked = _asked(instance, stores, stage.job, state_of(stage, stores.provenance), str(stage))
-    return asked if isinstance(asked, dg.SkipReason) else run_request(stage, asked.tags, asked.run_key)
+def _request_stage(instance: dg.DagsterInstance, home: OpenHome, stage: Stage) -> Answer:
+    request = _request_run(instance, home, stage.job, digest_inputs(stage, home), str(stage))
+    return request if isinstance(request, dg.SkipReason) else run_request(stage, request.tags, request.run_key)
 
 
 def run_request(stage: Stage, tags: Mapping[str, str], run_key: str | None = None) -> dg.RunRequest:
@@ -233,14 +233,14 @@ def run_request(stage: Stage, tags: Mapping[str, str], run_key: str | None = Non
     return dg.RunRequest(run_key=run_key, job_name=stage.job, tags={**tags, **span})
 
 
-def _asked(instance: dg.DagsterInstance, stores: Stores, job: str, state: str, words: str) -> Answer:
+def _request_run(instance: dg.DagsterInstance, home: OpenHome, job: str, state: str, words: str) -> Answer:
     """A run, unless as many as may be have failed on the very same state of the home.
 
     One that ended because its process was killed says nothing about the data.
     """
     tried = instance.get_runs(dg.RunsFilter(job_name=job, tags={STATE_TAG: state}))
     failed = [run for run in tried if run.status in _FAILED and ABANDONED_TAG not in run.tags]
-    if len(failed) >= stores.settings.automation.max_attempts:
+    if len(failed) >= home.settings.automation.max_attempts:
         return dg.SkipReason(
             f"{words} failed {len(failed)} times, last in run {failed[0].run_id}, and nothing has changed since. "
             f"Mend what it names, then launch the job {job} by hand."
@@ -248,9 +248,9 @@ def _asked(instance: dg.DagsterInstance, stores: Stores, job: str, state: str, w
     return dg.RunRequest(run_key=f"{job} {state} {len(tried)}", job_name=job, tags={STATE_TAG: state})
 
 
-def _reloaded(stores: Stores) -> dg.SkipReason:
+def _reload(home: OpenHome) -> dg.SkipReason:
     """Have the pages and the daemon load the code location again: its partitions are fixed when it is loaded."""
-    port = stores.settings.ui_port
+    port = home.settings.ui_port
     if port is None:
         return dg.SkipReason(f"there are new periods: reload the code location {CODE_LOCATION} to see them")
     from dagster_graphql import DagsterGraphQLClient
@@ -259,16 +259,16 @@ def _reloaded(stores: Stores) -> dg.SkipReason:
     return dg.SkipReason("there are new periods: the code location was loaded again")
 
 
-def _alert_on_failure(stores: Stores, shared: Mapping[str, Any]) -> dg.SensorDefinition:
+def _alert_on_failure(home: OpenHome, shared: Mapping[str, Any]) -> dg.SensorDefinition:
     @dg.run_failure_sensor(description="Writes an alert when a run fails, and posts it where configured.", **shared)
     def alert_on_failure(context: dg.RunFailureSensorContext) -> None:
-        run, port = context.dagster_run, stores.settings.ui_port
+        run, port = context.dagster_run, home.settings.ui_port
         periods = run.tags.get(PERIODS_TAG) or run.tags.get("dagster/partition") or ""
         failures = [(event.step_key, event.step_failure_data.error) for event in context.get_step_failure_events()]
         steps = [f"{step}: {cause_of(error)}" for step, error in failures if error]
         where = f" See http://127.0.0.1:{port}/runs/{run.run_id}" if port else ""
         what = "; ".join(steps) or context.failure_event.message
-        alerts = AlertLog(stores.home.alerts, stores.settings.alert_webhook)
+        alerts = AlertLog(home.paths.alerts, home.settings.alert_webhook)
         context.log.info(
             alerts.add(wall_clock(), f"run {run.run_id} of {run.job_name} {periods} failed: {what}.{where}")
         )

@@ -10,12 +10,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.schemas import REJECTED_TRANSACTIONS, Table
-from custseg_assets.domain.transactions.quality import RejectShares
+from custseg_assets.domain.transactions.quality import reject_share_outliers
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
 from custseg_assets.expectations.validation import GroupResult, combined, validate
-from custseg_assets.pictures.look import is_seen
+from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings
 
 REJECT_SHARE = "reject_share_as_usual"
@@ -23,7 +22,9 @@ _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSever
 
 
 def check_specs(table: Table, settings: Settings) -> list[dg.AssetCheckSpec]:
-    """The checks of a table's asset."""
+    """The checks of a table's asset; none where the table has no suite."""
+    if table.name not in EXAMPLE_KEYS:
+        return []
     return [
         dg.AssetCheckSpec(group.name, asset=table.name, description=group.description, blocking=group.is_blocking)
         for group in groups_for(table.name, settings)
@@ -39,13 +40,13 @@ def reject_share_spec() -> dg.AssetCheckSpec:
     )
 
 
-def reject_share_result(found: RejectShares, shares: Mapping[str, float]) -> dg.AssetCheckResult:
+def reject_share_result(shares: Mapping[str, float]) -> dg.AssetCheckResult:
     """The warning about periods with an unusual share of rejected lines.
 
     Args:
-        found: what was made of the shares.
         shares: rejected share of every period so far.
     """
+    found = reject_share_outliers(shares)
     return dg.AssetCheckResult(
         asset_key=REJECTED_TRANSACTIONS.name,
         check_name=REJECT_SHARE,
@@ -60,28 +61,28 @@ def reject_share_result(found: RejectShares, shares: Mapping[str, float]) -> dg.
 
 
 @dataclass
-class Examination:
+class SuiteRun:
     """A table's suite, run on one batch of partitions after the other.
 
     Attributes:
-        table: what is examined.
-        stores: for the settings and the rules in force.
+        table: what is checked.
+        home: for the settings and the rules in force.
     """
 
     table: Table
-    stores: Stores
+    home: OpenHome
     _results: list[Sequence[GroupResult]] = field(default_factory=list)
 
-    def examine(self, frame: pl.DataFrame) -> bool:
-        """Check some partitions; whether what follows must not be made from them."""
+    def check(self, frame: pl.DataFrame) -> bool:
+        """Check some partitions; whether nothing may be made from them."""
         if self.table.name not in EXAMPLE_KEYS:
             return False
         results = validate(
             frame,
             self.table.name,
-            self.stores.settings,
-            rules=self.stores.provenance.cleaning_rules,
-            data_docs_dir=self.stores.home.data_docs if is_seen() else None,
+            self.home.settings,
+            rules=self.home.cleaning_rules,
+            data_docs_dir=self.home.paths.data_docs if self.home.has_viewers else None,
         )
         self._results.append(results)
         return any(not result.success and result.group.is_blocking for result in results)

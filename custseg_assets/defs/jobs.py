@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from custseg_assets.home.plan import SEGMENTED, TABLES_OF_JOB
+
+Job = UnresolvedAssetJobDefinition
 
 _STAGES: Mapping[str, str] = {
     "ingest": "Take periods of the log in and clean them.",

@@ -1,20 +1,23 @@
-"""What every asset does alike: describe its table, check it, write it, and tell Dagster about it."""
+"""What every asset does alike: declare its table, check it, write it, and tell Dagster about it.
+
+What a single asset makes belongs in ``assets``; how values look on Dagster's pages, in ``metadata``.
+"""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.checks import Examination
-from custseg_assets.defs.resources import Stores
-from custseg_assets.domain import schemas
-from custseg_assets.domain.schemas import Table
-from custseg_assets.home.fingerprints import CODE_VERSIONS
-from custseg_assets.pictures.look import is_seen
+from custseg_assets.defs.checks import SuiteRun, check_specs
+from custseg_assets.defs.metadata import facts
+from custseg_assets.defs.partitions import Layout
+from custseg_assets.domain.schemas import Table, tables
+from custseg_assets.home.open import LockedHome
+from custseg_assets.settings import Settings
 from custseg_assets.stores.tables import fingerprint
 
 OWNERS = ["team:customer-analytics"]
@@ -22,11 +25,56 @@ MAX_ROWS_AT_ONCE = 2_000_000
 """How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
 
 Batch = tuple[Sequence[str], pl.DataFrame]
+if TYPE_CHECKING:
+    Materialization = dg.MaterializeResult[Any]
+else:
+    # Dagster looks for its own class in the annotation, without parameters.
+    Materialization = dg.MaterializeResult
+AssetFactory = Callable[[Layout, Settings], dg.AssetsDefinition]
 _TABLE_TYPES = {pl.String(): "text", pl.Float64(): "float", pl.Int64(): "integer", pl.Boolean(): "boolean"}
 
 
-def spec_of(table: Table, *, group: str, deps: Sequence[dg.AssetDep], kinds: set[str]) -> dg.AssetSpec:
-    """How an asset presents itself: description, owner, kinds, code version and columns."""
+def table_asset(
+    *names: str,
+    group: str,
+    kinds: set[str],
+    partitions: Literal["periods", "snapshots"] | None = None,
+    step: str | None = None,
+    more_checks: Sequence[dg.AssetCheckSpec] = (),
+) -> Callable[[Callable[..., Any]], AssetFactory]:
+    """Make of a function the asset of a table, or of several tables, for the partitions of a home.
+
+    Args:
+        names: of the tables that the function writes.
+        group: of the asset.
+        kinds: what it is made with, for Dagster's pages.
+        partitions: the table's; none for one that follows the clock instead of the shop's log.
+        step: name of the step, where it is not the first table's.
+        more_checks: besides those of the tables' suites.
+    """
+
+    def decorate(function: Callable[..., Any]) -> AssetFactory:
+        def build(layout: Layout, settings: Settings) -> dg.AssetsDefinition:
+            made = [tables(settings.model.features)[name] for name in names]
+            return dg.multi_asset(
+                name=step or names[0],
+                specs=[spec_of(table, layout, group=group, kinds=kinds) for table in made],
+                check_specs=[*(spec for table in made for spec in check_specs(table, settings)), *more_checks],
+                partitions_def=getattr(layout, partitions) if partitions else None,
+                backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+            )(function)
+
+        return build
+
+    return decorate
+
+
+period_asset = partial(table_asset, partitions="periods")
+snapshot_asset = partial(table_asset, partitions="snapshots")
+
+
+def spec_of(table: Table, layout: Layout, *, group: str, kinds: set[str]) -> dg.AssetSpec:
+    """How an asset presents itself: description, owner, kinds, code version, what it reads, and columns."""
     columns = [
         dg.TableColumn(
             column.name,
@@ -42,71 +90,21 @@ def spec_of(table: Table, *, group: str, deps: Sequence[dg.AssetDep], kinds: set
         group_name=group,
         owners=OWNERS,
         kinds=kinds,
-        code_version=CODE_VERSIONS[table.name],
-        deps=deps,
+        code_version=table.code_version,
+        deps=layout.dependencies(table.reads),
         metadata={"dagster/column_schema": dg.TableSchema(columns=columns)},
     )
 
 
-def column_lineage(table: Table, features: tuple[str, ...]) -> dg.TableColumnLineage:
-    """Which columns each column is computed from; ``table.*`` stands for all of that table's."""
-    every = schemas.tables(features)
-    return dg.TableColumnLineage(
-        {
-            column.name: [dg.TableColumnDep(dg.AssetKey(name), field) for name, field in _sources(column, every)]
-            for column in table.columns
-            if column.lineage
-        }
-    )
-
-
-def lineage_in_words(table: Table, features: tuple[str, ...]) -> dg.MarkdownMetadataValue:
-    """The same to read, with where each column comes from in the end.
-
-    Dagster stores column lineage everywhere, but its open-source pages do not draw it.
-    """
-    every = schemas.tables(features)
-    lines = ["| column | computed from | and so, in the end, from |", "| --- | --- | --- |"]
-    for column in table.columns:
-        if column.lineage:
-            sources = dict.fromkeys(_sources(column, every))
-            origins = dict.fromkeys(origin for source in sources for origin in _origins(*source, every))
-            lines.append(f"| {column.name} | {_by_table(sources)} | {_by_table(origins)} |")
-    return dg.MetadataValue.md("\n".join(lines))
-
-
-def _sources(column: schemas.Column, every: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
-    """Table and column of what a column is computed from."""
-    for source in column.lineage:
-        name, _, field = source.partition(".")
-        fields = [other.name for other in every[name].columns[1:]] if field == "*" else [field]
-        yield from ((name, field) for field in fields)
-
-
-def _origins(name: str, field: str, every: Mapping[str, Table]) -> Iterator[tuple[str, str]]:
-    """The columns a column goes back to that are not computed from others."""
-    column = every[name][field]
-    if not column.lineage:
-        yield name, field
-    for source in _sources(column, every):
-        yield from _origins(*source, every)
-
-
-def _by_table(columns: Iterable[tuple[str, str]]) -> str:
-    fields: dict[str, list[str]] = {}
-    for name, field in columns:
-        fields.setdefault(name, []).append(field)
-    return "; ".join(f"{name}: {', '.join(names)}" for name, names in fields.items())
-
-
-def publish(
+def materialise(
     context: dg.AssetExecutionContext,
-    stores: Stores,
+    home: LockedHome,
     table: Table,
     batches: Iterable[Batch],
     *,
     metadata: Mapping[str, Any] | None = None,
-) -> dg.MaterializeResult[Any]:
+    show: Callable[[], Mapping[str, Any]] = dict,
+) -> Materialization:
     """Check a table's new partitions, write them, and report both.
 
     Rows that fail a blocking check are written too, for people to look at, but not as up to date: nothing is computed
@@ -114,27 +112,28 @@ def publish(
 
     Args:
         context: of the step.
-        stores: where to write.
+        home: where to write.
         table: what is written.
         batches: partition keys with all their rows, one batch at a time in memory.
         metadata: more to show with the materialisation.
+        show: makes what else people look at, pictures above all, from the table as it then stands; not called where
+            nobody will look.
     """
-    provenance, counts = stores.provenance, dict[str, int]()
-    before = {key: stores.tables.fingerprint_of(table.name, key) for key in context.partition_keys}
+    counts = dict[str, int]()
+    before = {key: home.tables.fingerprint_of(table.name, key) for key in context.partition_keys}
     versions: dict[str, int] = {}
 
     def made_from(name: str, key: str) -> int | None:
         # A table may read its own earlier partitions, which are in this very batch and not in the table yet.
         is_here = name == table.name and key in versions
-        return versions[key] if is_here else stores.tables.fingerprint_of(name, key)
+        return versions[key] if is_here else home.tables.fingerprint_of(name, key)
 
-    examination = Examination(table, stores)
+    suite, fingerprints = SuiteRun(table, home), home.fingerprints
     for keys, frame in batches:
-        is_blocked = examination.examine(frame)
+        is_blocked = suite.check(frame)
         for key in sorted(keys):
-            versions[key] = 0 if is_blocked else provenance.made_from(table.name, key, made_from)
-        fingerprints = {key: versions[key] for key in keys}
-        stores.tables.write(table, frame, fingerprints)
+            versions[key] = 0 if is_blocked else fingerprints.made_from(table.name, key, made_from)
+        home.tables.write(table, frame, {key: versions[key] for key in keys})
         sizes = dict(frame.group_by("period").len().iter_rows())
         counts.update({key: sizes.get(key, 0) for key in keys})
         context.log.info("%s: %s rows in %s partitions", table.name, f"{frame.height:,}", len(keys))
@@ -146,28 +145,10 @@ def publish(
         )
     return dg.MaterializeResult(
         asset_key=table.name,
-        metadata={**facts(stores, table), **(metadata or {})},
+        metadata={**facts(home, table), **(metadata or {}), **(show() if home.has_viewers else {})},
         data_version=_data_version(context, table.name, before, versions),
-        check_results=examination.results(),
+        check_results=suite.results(),
     )
-
-
-def facts(stores: Stores, table: Table) -> dict[str, Any]:
-    """What is shown of every table as it stands: rows, version, and which columns its columns are computed from.
-
-    The last is left out where nobody will look.
-    """
-    return {
-        "dagster/row_count": sum(stores.tables.sizes(table).values()),
-        "delta_version": stores.tables.version_of(table.name),
-        **(_lineage_of(table, stores.settings.model.features) if is_seen() else {}),
-    }
-
-
-def _lineage_of(table: Table, features: tuple[str, ...]) -> dict[str, Any]:
-    lineage = column_lineage(table, features)
-    words = {"column_lineage": lineage_in_words(table, features)} if lineage.deps_by_column else {}
-    return {"dagster/column_lineage": lineage, **words}
 
 
 def _data_version(
@@ -213,34 +194,3 @@ def key_batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
         n_rows += size
     if keys:
         yield keys
-
-
-def picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
-    """A PNG as metadata that the UI shows as a picture."""
-    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
-
-
-def bullets(sentences: Sequence[str]) -> dg.MarkdownMetadataValue:
-    """Sentences as a list."""
-    return dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences))
-
-
-def table_preview(frame: pl.DataFrame, n_rows: int = 12) -> dg.MarkdownMetadataValue:
-    """The first rows of a small table as Markdown."""
-    shown = frame.head(n_rows)
-    lines = [" | ".join(shown.columns), " | ".join("---" for _ in shown.columns)]
-    lines += [" | ".join(_cell(value) for value in row) for row in shown.iter_rows()]
-    return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))
-
-
-def in_words(sentences: pl.Expr) -> pl.Expr:
-    """A column of JSON lists of sentences as text."""
-    return sentences.str.json_decode(pl.List(pl.String)).list.join("; ")
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
 from custseg_assets.domain.periods import Cadence, shift, start_of
-from custseg_assets.home.fingerprints import Provenance
-from custseg_assets.settings import Settings
+from custseg_assets.domain.schemas import Partitions, Read
+from custseg_assets.home.calendar import Calendar
+from custseg_assets.settings import SnapshotSettings
 
 _CRON = {"daily": "0 0 * * *", "weekly": "0 0 * * 1", "monthly": "0 0 1 * *"}
 _NO_DATA_YET = "2000-01-01"
@@ -23,39 +24,48 @@ class Layout:
     Attributes:
         periods: one partition per period of the source.
         snapshots: one per period with a full observation window.
-        window: maps a snapshot to the periods it observes.
-        until: maps a snapshot to every period, or every snapshot, up to its own.
-        previous: maps a snapshot to itself and the one before.
-        before: maps a snapshot to the one before alone, for a table that reads its own earlier partitions.
+        n_window: how many periods a snapshot observes.
     """
 
     periods: dg.TimeWindowPartitionsDefinition
     snapshots: dg.TimeWindowPartitionsDefinition
-    window: dg.TimeWindowPartitionMapping
-    until: dg.TimeWindowPartitionMapping
-    previous: dg.TimeWindowPartitionMapping
-    before: dg.TimeWindowPartitionMapping
+    n_window: int
+
+    def dependencies(self, reads: Iterable[Read]) -> list[dg.AssetDep]:
+        """What is read, as Dagster draws it."""
+        return [
+            dg.AssetDep(read.table, partition_mapping=self._mapping(read.partitions))
+            for read in reads
+            if not read.is_circular
+        ]
+
+    def is_current(self, calendar: Calendar) -> bool:
+        """Whether the periods and snapshots are still those that the layout was made for."""
+        pairs = ((self.periods, calendar.period_keys), (self.snapshots, calendar.snapshot_keys))
+        return all(tuple(partitions.get_partition_keys()) == keys for partitions, keys in pairs)
+
+    def _mapping(self, partitions: Partitions) -> dg.PartitionMapping | None:
+        """How a partition leads to those it reads; ``None`` to its own key, or to a table's every partition."""
+        if partitions == "newest":
+            return dg.LastPartitionMapping()
+        until_first = max(len(self.periods.get_partition_keys()) - 1, 0)
+        spans = {
+            "window": (self.n_window - 1, 0),
+            "until": (until_first, 0),
+            "before": (1, 1),
+            "before and same": (1, 0),
+        }
+        return _reaching_back(*spans[partitions]) if partitions in spans else None
 
 
-def layout_of(provenance: Provenance, settings: Settings) -> Layout:
+def layout_of(calendar: Calendar, settings: SnapshotSettings) -> Layout:
     """The partitions that follow from the data a home has; none before the first source was taken in."""
-    cadence, lookback = settings.snapshots.cadence, settings.snapshots.lookback
-    n_periods = len(provenance.period_keys)
-    reach = n_periods if lookback == "all" else lookback
+    n_periods = len(calendar.period_keys)
     return Layout(
-        periods=_partitions(provenance.period_keys, cadence),
-        snapshots=_partitions(provenance.snapshot_keys, cadence),
-        window=_reaching_back(reach - 1),
-        until=_reaching_back(max(n_periods - 1, 0)),
-        previous=_reaching_back(1),
-        before=_reaching_back(1, until=1),
+        periods=_partitions(calendar.period_keys, settings.cadence),
+        snapshots=_partitions(calendar.snapshot_keys, settings.cadence),
+        n_window=n_periods if settings.lookback == "all" else settings.lookback,
     )
-
-
-def is_current(layout: Layout, provenance: Provenance) -> bool:
-    """Whether the periods and snapshots are still those that a layout was made for."""
-    pairs = ((layout.periods, provenance.period_keys), (layout.snapshots, provenance.snapshot_keys))
-    return all(tuple(partitions.get_partition_keys()) == tuple(keys) for partitions, keys in pairs)
 
 
 def _partitions(keys: Sequence[str], cadence: Cadence) -> dg.TimeWindowPartitionsDefinition:
@@ -64,10 +74,11 @@ def _partitions(keys: Sequence[str], cadence: Cadence) -> dg.TimeWindowPartition
     return dg.TimeWindowPartitionsDefinition(start=start, end=end, cron_schedule=_CRON[cadence], fmt="%Y-%m-%d")
 
 
-def _reaching_back(n_periods: int, until: int = 0) -> dg.TimeWindowPartitionMapping:
+def _reaching_back(first: int, last: int) -> dg.TimeWindowPartitionMapping:
+    """From so many partitions before the own one to so many before it."""
     with warnings.catch_warnings():
         # Windows that reach before the first period are beta in Dagster 1.13.
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.TimeWindowPartitionMapping(
-            start_offset=-n_periods, end_offset=-until, allow_nonexistent_upstream_partitions=True
+            start_offset=-first, end_offset=-last, allow_nonexistent_upstream_partitions=True
         )

@@ -1,66 +1,27 @@
-"""What assets are handed: the stores of one home, and MLflow's run context."""
+"""What assets are handed: the locked home, and MLflow's run context."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
-from custseg_assets.home.fingerprints import Provenance
-from custseg_assets.home.intake import landing_zone_of
-from custseg_assets.home.open import tables_of
-from custseg_assets.settings import Settings
-from custseg_assets.stores.deliveries import DeliveryStore
-from custseg_assets.stores.home import Home
-from custseg_assets.stores.landing_zone import LandingZone
+from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.stores.registry import ModelRegistry
-from custseg_assets.stores.tables import TableStore
 
 _PATIENCE_SECONDS = 600.0
 """How long a run waits for ``custseg run`` to leave the home; that takes minutes at most."""
 
 
-@dataclass(frozen=True)
-class Stores:
-    """Everything an asset reads from and writes to."""
-
-    settings: Settings
-    home: Home
-    tables: TableStore
-    deliveries: DeliveryStore
-    landing_zone: LandingZone
-    registry: ModelRegistry
-
-    @property
-    def provenance(self) -> Provenance:
-        """What partitions are made from, as the home stands now."""
-        return Provenance(self.settings, self.deliveries, self.tables)
-
-
-def stores_of(settings: Settings) -> Stores:
-    """The stores of the configured home; nothing is opened yet."""
-    home = Home(settings.home)
-    deliveries = DeliveryStore(home.deliveries)
-    return Stores(
-        settings=settings,
-        home=home,
-        tables=tables_of(settings),
-        deliveries=deliveries,
-        landing_zone=landing_zone_of(settings, deliveries),
-        registry=ModelRegistry(settings.tracking, home.mlflow),
-    )
-
-
-def locked_stores(stores: Stores) -> dg.ResourceDefinition:
-    """The stores of a home for one Dagster run, which has the home to itself: ``custseg run`` may be using it first."""
+def locked_home(home: OpenHome) -> dg.ResourceDefinition:
+    """A home for one Dagster run, which has it to itself: ``custseg run`` may be using it first."""
 
     @dg.resource(description="Tables, deliveries, releases and models of the home.")
-    def resource(_: dg.InitResourceContext) -> Iterator[Stores]:
-        with stores.home.locked(_PATIENCE_SECONDS):
-            yield stores
+    def resource(_: dg.InitResourceContext) -> Iterator[LockedHome]:
+        with home.locked(_PATIENCE_SECONDS) as locked:
+            yield locked
 
     return resource
 
@@ -111,7 +72,8 @@ def mlflow_run(registry: ModelRegistry) -> dg.ResourceDefinition:
                 warnings.simplefilter("ignore", dg.BetaWarning)
                 from dagster_mlflow import mlflow_tracking
 
-                return next(mlflow_tracking.resource_fn(context))
+                context_of_run: Any = mlflow_tracking.resource_fn
+                return next(context_of_run(context))
 
         run = TrainingRun(start)
         yield run

@@ -1,13 +1,48 @@
-"""Every table's columns, declared once: name, type, unit and meaning.
+"""Every table, declared once: its columns with type, unit and meaning, and what it reads.
 
-Dagster's column schema, the export, the docs and the column lineage read them from here.
+Dagster's column schema, its dependencies and column lineage, the fingerprints, the export and the docs come from here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import polars as pl
+
+Partitions = Literal["same", "window", "until", "before", "before and same", "trained", "newest", "all"]
+"""Which partitions of another table a partition of this one is made from.
+
+same: of its own key. window: the periods that its snapshot observes. until: every one up to its own. before: the
+snapshot before it that has segments. trained: of its own key, where a model is trained on it. newest, all: of a table
+without partitions.
+"""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a table is made from.
+
+    Attributes:
+        table: name of the table that is read; a table may read its own earlier partitions.
+        partitions: which of its partitions.
+        hashed: which of them count in the fingerprint; ``None`` where settings or another table stand for them.
+        is_circular: whether Dagster cannot draw it as a dependency, because it would lead back to the reader: the model
+            in force is made from earlier partitions of what it is applied to.
+    """
+
+    table: str
+    partitions: Partitions = "same"
+    hashed: Partitions | None = "same"
+    is_circular: bool = False
+
+
+def _unhashed(table: str, partitions: Partitions = "same", *, is_circular: bool = False) -> Read:
+    return Read(table, partitions, None, is_circular)
+
+
+def _hashed(table: str, partitions: Partitions = "same") -> Read:
+    return Read(table, partitions, partitions)
 
 
 @dataclass(frozen=True)
@@ -19,7 +54,8 @@ class Column:
         dtype: its Polars type.
         description: what a value means, with its unit.
         is_nullable: whether a value may be missing.
-        lineage: ``table.column`` of everything it is computed from.
+        lineage: ``table.column`` of everything it is computed from; ``table.*`` is all of that table's, and
+            ``table.<features>`` the configured segmentation features.
     """
 
     name: str
@@ -38,12 +74,16 @@ class Table:
         description: what one row is.
         columns: in the order they are stored in.
         sort_by: the columns that put its rows in their one order.
+        reads: everything it is made from, in the order in which fingerprints hash it.
+        code_version: raised when the meaning changes: its partitions, and all that is made from them, are made again.
     """
 
     name: str
     description: str
     columns: tuple[Column, ...]
     sort_by: tuple[str, ...] = field(default=())
+    reads: tuple[Read, ...] = field(default=())
+    code_version: str = "1"
 
     @property
     def schema(self) -> pl.Schema:
@@ -80,6 +120,10 @@ MAPPED = (
 
 MAPPED_NAMES = tuple(column.name for column in MAPPED)
 
+_MODEL_IN_FORCE = tuple(_unhashed(name, "until") for name in ("segmentation_model", "promotion_decision"))
+"""Settings of the reader's fingerprint name the model, so the rows that it is in are not hashed."""
+_EARLIER_MODELS = tuple(replace(read, is_circular=True) for read in _MODEL_IN_FORCE)
+
 RAW_TRANSACTIONS = Table(
     "raw_transactions",
     "One row per line of the source, typed, nothing dropped.",
@@ -91,6 +135,7 @@ RAW_TRANSACTIONS = Table(
         Column("source_row", WHOLE, "Data row in that file, from 1."),
     ),
     ("source_file", "source_row"),
+    reads=(_unhashed("landed_files", "all"),),
 )
 
 
@@ -131,6 +176,7 @@ CLEAN_TRANSACTIONS = Table(
             lineage=_from("raw_transactions", "invoice_id", "quantity", "line_amount", "unit_price"),
         ),
     ),
+    reads=(_hashed("raw_transactions"),),
 )
 
 REJECTED_TRANSACTIONS = Table(
@@ -141,6 +187,7 @@ REJECTED_TRANSACTIONS = Table(
         Column("reason", TEXT, "Why the line was rejected.", lineage=_from("raw_transactions", *MAPPED_NAMES)),
         *(_passed_on(column, "raw_transactions", column.is_nullable) for column in RAW_TRANSACTIONS.columns[1:]),
     ),
+    reads=(_hashed("raw_transactions"),),
 )
 
 _CLEAN = "clean_transactions"
@@ -204,9 +251,12 @@ CUSTOMER_FEATURES = Table(
         ),
     ),
     ("customer_id",),
+    reads=(_hashed("clean_transactions", "window"),),
 )
 
 _F = "customer_features"
+_USED = f"{_F}.<features>"
+"""The segmentation features, whichever are configured."""
 
 SEGMENT_ASSIGNMENTS = Table(
     "segment_assignments",
@@ -219,7 +269,7 @@ SEGMENT_ASSIGNMENTS = Table(
             TEXT,
             "Stable id of the business group.",
             lineage=(
-                "scaled_features.*",
+                _USED,
                 "segmentation_model.model_json",
                 f"{_F}.monetary_net",
                 f"{_F}.frequency_orders",
@@ -233,7 +283,7 @@ SEGMENT_ASSIGNMENTS = Table(
             REAL,
             "Distance to the own segment's centroid, in standard deviations.",
             True,
-            ("scaled_features.*", "segmentation_model.model_json"),
+            (_USED, "segmentation_model.model_json"),
         ),
         Column(
             "runner_up_segment_id",
@@ -248,17 +298,24 @@ SEGMENT_ASSIGNMENTS = Table(
             "(second nearest − nearest) / second nearest distance: 0 at the border, 1 at a centroid; "
             "negative where is_held.",
             True,
-            ("scaled_features.*", "segmentation_model.model_json"),
+            (_USED, "segmentation_model.model_json"),
         ),
         Column(
             "is_held",
             FLAG,
             "Whether the margin rule keeps the customer in the earlier model's segment, with another a little nearer.",
-            lineage=("scaled_features.*", "segmentation_model.model_json"),
+            lineage=(_USED, "segmentation_model.model_json"),
         ),
         Column("model_version", TEXT, "Model that was in force.", lineage=("segmentation_model.model_version",)),
     ),
     ("customer_id",),
+    reads=(
+        _hashed("segment_assignments", "before"),
+        _hashed("customer_features"),
+        _hashed("clean_transactions", "until"),
+        *_MODEL_IN_FORCE,
+    ),
+    code_version="2",
 )
 
 _A = "segment_assignments"
@@ -313,6 +370,7 @@ SEGMENT_PROFILES = Table(
         Column("model_version", TEXT, "Model that was in force.", lineage=_from(_A, "model_version")),
     ),
     ("segment_id",),
+    reads=(_hashed("segment_assignments"), _unhashed("customer_features"), *_MODEL_IN_FORCE),
 )
 
 _MOVED = ("recency_days", "frequency_orders", "monetary_net")
@@ -359,6 +417,11 @@ SEGMENT_MIGRATIONS = Table(
         Column("model_version", TEXT, "Model that was in force at this one.", lineage=_from(_A, "model_version")),
     ),
     ("customer_id",),
+    reads=(
+        _hashed("segment_assignments", "before and same"),
+        _hashed("customer_features", "before and same"),
+        *_MODEL_IN_FORCE,
+    ),
 )
 
 PRODUCT_RECOMMENDATIONS = Table(
@@ -381,6 +444,11 @@ PRODUCT_RECOMMENDATIONS = Table(
         Column("method", TEXT, "The method that won the evaluation."),
     ),
     ("customer_id", "rank"),
+    reads=(
+        _hashed("segment_assignments", "before and same"),
+        _hashed("clean_transactions", "window"),
+        _unhashed("promotion_decision", "until"),
+    ),
 )
 
 MODEL_CANDIDATES = Table(
@@ -414,6 +482,12 @@ MODEL_CANDIDATES = Table(
         ),
     ),
     ("k",),
+    reads=(
+        _unhashed("scaled_features"),
+        Read("customer_features", "same", hashed="trained"),
+        *_EARLIER_MODELS,
+        _unhashed("segment_assignments", "until", is_circular=True),
+    ),
 )
 
 SEGMENTATION_MODEL = Table(
@@ -428,10 +502,20 @@ SEGMENTATION_MODEL = Table(
             "model_json",
             TEXT,
             "The whole model: features, reference, centroids, segments.",
-            lineage=("scaled_features.*",),
+            lineage=("model_candidates.centroids", _USED),
         ),
-        Column("drift_reference", TEXT, "JSON of what drift is measured against.", lineage=("scaled_features.*",)),
+        Column(
+            "drift_reference",
+            TEXT,
+            "JSON of what drift is measured against.",
+            lineage=("model_candidates.centroids", _USED),
+        ),
         Column("model_card", TEXT, "Markdown: what it is, from what, how good, how chosen."),
+    ),
+    reads=(
+        _hashed("model_candidates"),
+        _unhashed("customer_features"),
+        *_EARLIER_MODELS,
     ),
 )
 
@@ -463,6 +547,12 @@ PROMOTION_DECISION = Table(
                 *_from(_CLEAN, *_MONEY, "customer_id"),
             ),
         ),
+    ),
+    reads=(
+        Read("segmentation_model", "until", hashed="same"),
+        _unhashed("model_candidates"),
+        *(_unhashed(name, "until") for name in ("customer_features", "clean_transactions", "rejected_transactions")),
+        _unhashed("promotion_decision", "before", is_circular=True),
     ),
 )
 
@@ -499,6 +589,12 @@ DRIFT_REPORT = Table(
         Column("n_customers", WHOLE, "Customers measured."),
     ),
     ("score_name", "subject"),
+    reads=(
+        _hashed("drift_report", "before"),
+        _hashed("scaled_features"),
+        _hashed("customer_features"),
+        *_MODEL_IN_FORCE,
+    ),
 )
 
 RETRAIN_DECISION = Table(
@@ -525,6 +621,13 @@ RETRAIN_DECISION = Table(
             "Whether every period of the window rejects a usual share of its lines.",
             lineage=("rejected_transactions.reason",),
         ),
+    ),
+    reads=(
+        # A report is made from the one before it, so the newest stands for them all.
+        Read("drift_report", "until", hashed="same"),
+        _hashed("rejected_transactions", "until"),
+        _unhashed("clean_transactions", "until"),
+        *_MODEL_IN_FORCE,
     ),
 )
 
@@ -555,6 +658,8 @@ PREDICTION_LOG = Table(
         Column("n_dropped", WHOLE, "Records lost; null unless kind is dropped.", True),
     ),
     ("source_file", "source_line"),
+    # Lines that are there already are not taken in again.
+    reads=(_unhashed("prediction_log", "all", is_circular=True),),
 )
 
 REJECTED_PREDICTIONS = Table(
@@ -568,6 +673,8 @@ REJECTED_PREDICTIONS = Table(
         Column("content", TEXT, "The line; bytes that are no UTF-8 as backslash escapes."),
     ),
     ("source_file", "source_line"),
+    # Lines that are there already are not taken in again.
+    reads=(_unhashed("rejected_predictions", "all", is_circular=True),),
 )
 
 _P = "prediction_log"
@@ -603,6 +710,7 @@ PREDICTION_TRAFFIC = Table(
         ),
     ),
     ("kind", "model_version"),
+    reads=(_unhashed("prediction_log", "all"),),
 )
 
 _ASKED = _from(_P, "customer_id", "recency_days", "frequency_orders", "monetary_net", "other_features", "segment_id")
@@ -622,6 +730,11 @@ PREDICTION_DRIFT = Table(
         ),
     ),
     ("model_version", "score_name", "subject"),
+    reads=(
+        _unhashed("prediction_log", "all"),
+        _unhashed("segmentation_model", "all"),
+        _unhashed("prediction_drift", "all", is_circular=True),
+    ),
 )
 
 
@@ -643,8 +756,25 @@ def scaled_features_table(features: tuple[str, ...]) -> Table:
             ),
         ),
         ("customer_id",),
+        reads=(_hashed("customer_features"), *_EARLIER_MODELS),
     )
 
+
+RELEASE_READS = (
+    *(
+        _unhashed(name, "newest")
+        for name in (
+            "segment_assignments",
+            "segment_profiles",
+            "segment_migrations",
+            "product_recommendations",
+            "drift_report",
+            "customer_features",
+        )
+    ),
+    *(_unhashed(name, "all") for name in ("promotion_decision", "segmentation_model", "model_candidates")),
+)
+"""What a release is made from; it is no table."""
 
 SCALABLE_FEATURES = tuple(
     column.name
@@ -685,3 +815,18 @@ def tables(features: tuple[str, ...]) -> dict[str, Table]:
         PREDICTION_DRIFT,
     )
     return {table.name: table for table in every}
+
+
+def column_sources(column: Column, features: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Table and column of everything a column is computed from, each once.
+
+    Args:
+        column: of any table.
+        features: names of the segmentation features.
+    """
+    every, sources = tables(features), list[tuple[str, str]]()
+    for source in column.lineage:
+        name, _, field_name = source.partition(".")
+        all_of = {"*": [other.name for other in every[name].columns[1:]], "<features>": features}
+        sources += ((name, one) for one in all_of.get(field_name, [field_name]))
+    return list(dict.fromkeys(sources))

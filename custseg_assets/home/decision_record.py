@@ -1,34 +1,34 @@
-"""What the metadata of a decision says of its model: rows, code, settings, checks, who decided, what it replaces."""
+"""What is recorded with a decision about a model: rows, code, settings, checks, who decided, and what it replaces."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from custseg_assets.defs.resources import Stores
 from custseg_assets.expectations.suites import groups_for
-from custseg_assets.home.soundness import unsound_in_window
+from custseg_assets.home.evidence import unsound_in_window
+from custseg_assets.home.open import OpenHome
 from custseg_assets.stores.revision import code_revision
 
 
-def origin_of(stores: Stores, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a model comes from.
+def describe_decision(home: OpenHome, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the model of a decision comes from, as the home stands when that is decided.
 
     Args:
-        stores: of the home, as it stands when that is decided.
+        home: whose model it is.
         row: of ``promotion_decision``, about it.
     """
-    key, settings = row["period"], stores.settings
+    key, settings = row["period"], home.settings
     read = ("clean_transactions", "customer_features", "scaled_features", "model_candidates")
-    keys = {"clean_transactions": stores.provenance.window(key).keys}
+    keys = {"clean_transactions": home.calendar.window(key).keys}
     return {
         "model": row["model_version"],
         "decision": row["decision"],
         "decided_by": row["decided_by"],
         "replaces": row["champion_before"],
-        "files": [delivery.name for delivery in stores.provenance.current],
+        "files": [delivery.name for delivery in home.calendar.deliveries],
         "data_versions": {
-            name: {one: f"{stores.tables.fingerprint_of(name, one) or 0:x}" for one in keys.get(name, (key,))}
+            name: {one: f"{home.tables.fingerprint_of(name, one) or 0:x}" for one in keys.get(name, (key,))}
             for name in read
         },
         "code": code_revision(),
@@ -37,5 +37,5 @@ def origin_of(stores: Stores, row: Mapping[str, Any]) -> dict[str, Any]:
         "checks_held": {
             name: [group.name for group in groups_for(name, settings) if group.is_blocking] for name in read[:3]
         },
-        "warnings": dict(unsound_in_window(stores, key)),
+        "warnings": dict(unsound_in_window(home, key)),
     }

@@ -1,67 +1,76 @@
-"""What the promotion gate is shown of a home: the two models, and the customers to compare them on."""
+"""What the decisions about models are shown of a home: the two models, the customers to compare them on, bad data.
+
+How they decide belongs in ``domain.promotion``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.drift.scores import unobserved_share
 from custseg_assets.domain.promotion.comparison import N_EVIDENCE, Comparison, Evidence, compare_models
 from custseg_assets.domain.promotion.promotion import PromotionVerdict, Trial, judge_challenger, judge_first
 from custseg_assets.domain.promotion.validity import next_period
-from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, MODEL_CANDIDATES, SEGMENTATION_MODEL
+from custseg_assets.domain.schemas import (
+    CLEAN_TRANSACTIONS,
+    CUSTOMER_FEATURES,
+    MODEL_CANDIDATES,
+    REJECTED_TRANSACTIONS,
+    SEGMENTATION_MODEL,
+)
 from custseg_assets.domain.segments import training
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
-from custseg_assets.home.soundness import unsound_in_window
+from custseg_assets.domain.transactions.quality import reject_shares, unsound_periods
+from custseg_assets.home.open import OpenHome
 
 
-def judged(stores: Stores, key: str) -> tuple[PromotionVerdict, Comparison | None]:
+def decide_promotion(home: OpenHome, key: str) -> tuple[PromotionVerdict, Comparison | None]:
     """What the gate decides about a snapshot, and the figures where it compared two models."""
-    champion = stores.provenance.champion_before(key)
-    candidates, trained = (stores.tables.read(table, [key]) for table in (MODEL_CANDIDATES, SEGMENTATION_MODEL))
+    champion = home.champions.champion_before(key)
+    candidates, trained = (home.tables.read(table, [key]) for table in (MODEL_CANDIDATES, SEGMENTATION_MODEL))
     if champion and candidates.is_empty():
         reason = f"No challenger was trained on this snapshot; {champion[1]} stays in force."
         return PromotionVerdict("HOLD", (reason,)), None
     if champion is None or trained.is_empty():
         challenger = trained["model_version"].item() if len(trained) else None
         return judge_first(challenger, training.choice_in_words(candidates)), None
-    comparison = _compared(stores, model_from_json(trained["model_json"].item()), candidates)
-    settings = stores.settings
-    trial = Trial(comparison, settings.model.limits(), unsound_in_window(stores, key), settings.promotion.limits())
+    comparison = _compare(home, model_from_json(trained["model_json"].item()), candidates)
+    settings = home.settings
+    trial = Trial(comparison, settings.model.limits(), unsound_in_window(home, key), settings.promotion.limits())
     return judge_challenger(trial), comparison
 
 
-def _compared(stores: Stores, challenger: SegmentationModel, candidates: pl.DataFrame) -> Comparison:
+def _compare(home: OpenHome, challenger: SegmentationModel, candidates: pl.DataFrame) -> Comparison:
     key = challenger.trained_on
-    champion = stores.provenance.model_before(key)
-    before = max(other for other in stores.provenance.snapshot_keys if other < key)
+    champion = home.champions.model_before(key)
+    before = max(other for other in home.calendar.snapshot_keys if other < key)
     return compare_models(
         champion,
         challenger,
-        now=stores.tables.read(CUSTOMER_FEATURES, [key]),
-        before=stores.tables.read(CUSTOMER_FEATURES, [before]),
-        trained=stores.tables.read(CUSTOMER_FEATURES, [champion.trained_on]),
+        now=home.tables.read(CUSTOMER_FEATURES, [key]),
+        before=home.tables.read(CUSTOMER_FEATURES, [before]),
+        trained=home.tables.read(CUSTOMER_FEATURES, [champion.trained_on]),
         candidates=candidates,
-        evidence=evidence_at(stores, key),
-        seed=stores.settings.model.seed,
+        evidence=gather_evidence(home, key),
+        seed=home.settings.model.seed,
     )
 
 
-def evidence_at(stores: Stores, key: str) -> Iterator[Evidence]:
+def gather_evidence(home: OpenHome, key: str) -> Iterator[Evidence]:
     """The newest snapshots whose next period is known at ``key``, one in memory at a time."""
-    provenance, tables = stores.provenance, stores.tables
-    following = dict(pairwise(provenance.period_keys))
+    calendar, tables = home.calendar, home.tables
+    following = dict(pairwise(calendar.period_keys))
     known = [
         snapshot
-        for snapshot in provenance.snapshot_keys
-        if snapshot < key and _is_complete(stores, following[snapshot])
+        for snapshot in calendar.snapshot_keys
+        if snapshot < key and _is_complete_enough(home, following[snapshot])
     ]
     for snapshot in known[-N_EVIDENCE:]:
-        customers = tables.scan(CLEAN_TRANSACTIONS, provenance.periods_until(snapshot)).select("customer_id").unique()
+        customers = tables.scan(CLEAN_TRANSACTIONS, calendar.periods_until(snapshot)).select("customer_id").unique()
         lines = tables.scan(CLEAN_TRANSACTIONS, [following[snapshot]]).collect()
         yield Evidence(
             period=snapshot,
@@ -71,6 +80,20 @@ def evidence_at(stores: Stores, key: str) -> Iterator[Evidence]:
         )
 
 
-def _is_complete(stores: Stores, key: str) -> bool:
-    missing = unobserved_share(stores.provenance.window(key), stores.provenance.observed_until(key))
-    return missing <= stores.settings.drift.max_unobserved_share
+def _is_complete_enough(home: OpenHome, key: str) -> bool:
+    missing = unobserved_share(home.calendar.window(key), home.calendar.observed_until(key))
+    return missing <= home.settings.drift.max_unobserved_share
+
+
+def reject_shares_of(home: OpenHome) -> dict[str, float]:
+    """Rejected lines / raw lines of every period taken in so far."""
+    return reject_shares(home.tables.sizes(REJECTED_TRANSACTIONS), home.tables.sizes(CLEAN_TRANSACTIONS))
+
+
+def unsound_in_window(home: OpenHome, key: str) -> Mapping[str, str]:
+    """What speaks against training on a snapshot's window, by period; see ``unsound_periods``.
+
+    A blocking check that fails ends the run before anything is decided, so what is left to look at is the share of
+    rejected lines, which only warns.
+    """
+    return unsound_periods(reject_shares_of(home), home.calendar.window(key).keys)

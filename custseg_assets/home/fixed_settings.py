@@ -1,4 +1,4 @@
-"""What shapes every table of a home, and where its tables are: neither can change in a home that has some."""
+"""The settings that a home keeps for ever: what shapes every table of it, and where its tables are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PLACE = "[gcp.storage] tables"
 ON_DISK = "the home's own folder"
 
 
-def shape_of(settings: Settings) -> dict[str, Any]:
-    """What a home gets its shape from, by the name of the setting."""
+def settings_to_fix(settings: Settings) -> dict[str, Any]:
+    """What a new home will keep, by the name of the setting."""
     storage = settings.gcp.storage
     return {
         "[snapshots] cadence": settings.snapshots.cadence,
@@ -24,20 +24,20 @@ def shape_of(settings: Settings) -> dict[str, Any]:
     }
 
 
-def made_with(home: Home) -> dict[str, Any]:
-    """The shape a home was made with; nothing where it was not made yet."""
+def read_fixed_settings(home: Home) -> dict[str, Any]:
+    """What a home was made with; nothing where it was not made yet."""
     made = json.loads(home.shape.read_text(encoding="utf-8")) if home.shape.exists() else {}
     # Before there was a choice, tables were on the disk.
     return {PLACE: ON_DISK, **made} if made or home.tables.exists() else {}
 
 
-def keep_shape(settings: Settings) -> None:
-    """Record the shape that a home is made with."""
-    replace_text(Home(settings.home).shape, json.dumps(shape_of(settings)))
+def fix_settings(settings: Settings) -> None:
+    """Record what a home is made with."""
+    replace_text(Home(settings.home).shape, json.dumps(settings_to_fix(settings)))
 
 
-def require_same_shape(settings: Settings, *names: str) -> None:
-    """Old and new partitions would not be comparable, or would lie in two places.
+def require_same_settings(settings: Settings, *names: str) -> None:
+    """Refuse settings that would make new partitions incomparable with old ones, or put them in another place.
 
     Args:
         settings: whose home it is.
@@ -46,8 +46,8 @@ def require_same_shape(settings: Settings, *names: str) -> None:
     Raises:
         BadInputError: a setting is another than the home was made with.
     """
-    home, wanted = Home(settings.home), shape_of(settings)
-    before = made_with(home)
+    home, wanted = Home(settings.home), settings_to_fix(settings)
+    before = read_fixed_settings(home)
     for name in names or wanted:
         if name in before and before[name] != wanted[name]:
             raise BadInputError(

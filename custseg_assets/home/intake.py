@@ -15,13 +15,19 @@ from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
 from custseg_assets.domain.periods import Cadence, key_of, keys_between, period_start, snapshot_keys
 from custseg_assets.domain.schemas import tables
 from custseg_assets.errors import BadInputError
-from custseg_assets.home.fixed_settings import ON_DISK, PLACE, keep_shape, made_with, require_same_shape, shape_of
-from custseg_assets.home.open import bucket_at, bucket_of, tables_of
+from custseg_assets.home.fixed_settings import (
+    ON_DISK,
+    PLACE,
+    fix_settings,
+    read_fixed_settings,
+    require_same_settings,
+    settings_to_fix,
+)
+from custseg_assets.home.open import LockedHome, open_bucket
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
-from custseg_assets.stores.home import Home
-from custseg_assets.stores.landing_zone import LandingZone, TakenIn, Waiting, sort_out
+from custseg_assets.stores.landing_zone import TakenIn, Waiting, sort_out
 from custseg_assets.stores.sources import list_source_files
 
 Say = Callable[[str], None]
@@ -36,18 +42,17 @@ _BY_PERIOD = ("raw_transactions", "clean_transactions", "rejected_transactions")
 
 
 class Intake:
-    """Takes files into one home; only for who holds the home's lock.
+    """Takes files into one home.
 
     Args:
-        settings: how files are read, and what shapes the home.
+        home: that they are taken into.
         say: takes each line of progress.
     """
 
-    def __init__(self, settings: Settings, say: Say) -> None:
-        self._settings, self._say = settings, say
-        self._home = Home(settings.home)
-        self._deliveries = DeliveryStore(self._home.deliveries)
-        self.zone = landing_zone_of(settings, self._deliveries)
+    def __init__(self, home: LockedHome, say: Say) -> None:
+        self._home, self._say = home, say
+        self._settings, self._paths = home.settings, home.paths
+        self._deliveries, self._zone = home.deliveries, home.landing_zone
 
     def take_in(self, through: date | None = None) -> str:
         """Read the source, unless its content is known already, and what has landed, and make it the home's.
@@ -64,13 +69,13 @@ class Intake:
         is_first = current is None or current.description == DEMO != source
         before = CurrentSource() if current is None or is_first else current
         with self._deliveries.unchanged_if_refused():
-            read = self.zone.read(waiting.files, self._settings.source)
+            read = self._zone.read(waiting.files, self._settings.source)
             accepted = take_in_source(self._deliveries, source, self._settings, self._say) if source else []
             refreshed = before.with_source(accepted, source)
             if is_first:
                 self._require_place_of_its_own()
             else:
-                require_same_shape(self._settings)
+                require_same_settings(self._settings)
                 self._refuse_loss(source, before, refreshed)
             taken = sort_out(read, refreshed, now)
             self._require_something(taken, waiting)
@@ -89,37 +94,37 @@ class Intake:
         """
         self._fetch_landed()
         current = self._deliveries.current() or CurrentSource()
-        waiting = self.zone.waiting(time.time(), self._settings.landing.settle_seconds)
+        waiting = self._zone.waiting(time.time(), self._settings.landing.settle_seconds)
         if waiting.files and current.description == DEMO:
             raise BadInputError(
-                f"home {self._home.root} holds the demo and {waiting.files[0].name} landed in it",
+                f"home {self._paths.root} holds the demo and {waiting.files[0].name} landed in it",
                 "a home for your own data",
                 "Do 'custseg run' once, which starts it afresh, or use another home with CUSTSEG_HOME.",
             )
         if current.deliveries:
-            require_same_shape(self._settings)
+            require_same_settings(self._settings)
         else:
             self._require_place_of_its_own()
-        taken = sort_out(self.zone.read(waiting.files, self._settings.source), current, time.time())
+        taken = sort_out(self._zone.read(waiting.files, self._settings.source), current, time.time())
         if taken.arrivals:
             self._adopt(taken, current)
         return taken
 
     def _fetch_landed(self) -> None:
         """Bring here what has landed in the bucket, where one is configured."""
-        bucket = bucket_of(self._settings)
-        if bucket and (names := bucket.fetch_landed(self.zone.folder)):
+        bucket = self._home.open_bucket()
+        if bucket and (names := bucket.fetch_landed(self._zone.folder)):
             self._say(f"landing: {', '.join(names)} came from {bucket.uri}")
 
     def _waiting(self) -> Waiting:
         """What waits in the landing folder, with files that were dropped a moment ago."""
         self._fetch_landed()
         seconds = self._settings.landing.settle_seconds
-        waiting = self.zone.waiting(time.time(), seconds)
+        waiting = self._zone.waiting(time.time(), seconds)
         if waiting.settling:
             self._say(f"landing: waiting {seconds:g} s for {', '.join(waiting.settling)} to be whole")
             time.sleep(seconds)
-            waiting = self.zone.waiting(time.time(), seconds)
+            waiting = self._zone.waiting(time.time(), seconds)
         for name in (*waiting.settling, *waiting.unfinished):
             self._say(f"landing: {name} is still being written, and left for the next run")
         return waiting
@@ -130,11 +135,11 @@ class Intake:
         source = self._settings.source.path
         if source == DEMO and (has_own or (current and current.landed)):
             raise BadInputError(
-                f"source {DEMO} for a home whose landing folder {self.zone.folder} has files",
+                f"source {DEMO} for a home whose landing folder {self._zone.folder} has files",
                 "a home without files of your own",
                 "Leave --source out, or use another home with CUSTSEG_HOME.",
             )
-        if source and Path(source).resolve() == self.zone.folder.resolve():
+        if source and Path(source).resolve() == self._zone.folder.resolve():
             raise BadInputError(
                 f"source {source} is the landing folder",
                 "another folder",
@@ -151,10 +156,10 @@ class Intake:
         if taken.current.deliveries:
             return
         self._tell(taken)
-        self.zone.adopt(taken)
+        self._zone.adopt(taken)
         found = [f"{name}: {reason}" for name, reason in taken.unreadable.items()]
         raise BadInputError(
-            f"nothing in {self.zone.folder} could be taken in: {(*found, *waiting.settling, *waiting.unfinished)[0]}",
+            f"nothing in {self._zone.folder} could be taken in: {(*found, *waiting.settling, *waiting.unfinished)[0]}",
             "at least one whole file that can be read",
             "Put one there, or name a source with --source.",
         )
@@ -162,8 +167,8 @@ class Intake:
     def _adopt(self, taken: TakenIn, before: CurrentSource) -> None:
         self._tell(taken)
         self._forget_lost(before.deliveries, taken.current.deliveries)
-        keep_shape(self._settings)
-        self.zone.adopt(taken)
+        fix_settings(self._settings)
+        self._zone.adopt(taken)
 
     def _tell(self, taken: TakenIn) -> None:
         if taken.arrivals:
@@ -186,18 +191,19 @@ class Intake:
 
     def _start_afresh(self) -> None:
         """Remove what was made of the demo; what was just taken in stays."""
-        home = self._home
-        place = made_with(home).get(PLACE, ON_DISK)
+        paths = self._paths
+        place = read_fixed_settings(paths).get(PLACE, ON_DISK)
         if place != ON_DISK:
-            with forgetting(home.notes):
-                bucket_at(self._settings, place.rpartition("/")[0]).remove_tables()
-        for folder in (home.tables, home.releases, home.data_docs, home.mlflow, home.dagster):
+            with forgetting(paths.notes):
+                open_bucket(self._settings, place.rpartition("/")[0]).remove_tables()
+        for folder in (paths.tables, paths.releases, paths.data_docs, paths.mlflow, paths.dagster):
             if folder.exists():
                 # Renamed first: what is half removed must not be seen.
                 shutil.rmtree(folder.rename(folder.with_name(f".removing-{folder.name}")))
-        (home.root / STAGE_MARKER).unlink(missing_ok=True)
+        (paths.root / STAGE_MARKER).unlink(missing_ok=True)
         # The last, because it says where the tables are that have to be removed.
-        home.shape.unlink(missing_ok=True)
+        paths.shape.unlink(missing_ok=True)
+        self._home.forget_tables()
 
     def _forget_lost(self, before: Sequence[Delivery], after: Sequence[Delivery]) -> None:
         """Empty the partitions of periods and snapshots that there are no more.
@@ -208,20 +214,19 @@ class Intake:
         snapshots, cadence = self._settings.snapshots, self._settings.snapshots.cadence
         periods = _keys_of(before, cadence), _keys_of(after, cadence)
         taken = tuple(snapshot_keys(keys, snapshots.lookback) if keys else () for keys in periods)
-        store = tables_of(self._settings)
         for table in tables(self._settings.model.features).values():
             was, will_be = periods if table.name in _BY_PERIOD else taken
-            store.forget(table, sorted(set(was) - set(will_be)))
+            self._home.tables.forget(table, sorted(set(was) - set(will_be)))
 
     def _require_place_of_its_own(self) -> None:
         """A new home does not begin on the tables of another, which would be mixed with its own."""
-        place = shape_of(self._settings)[PLACE]
-        if place in (ON_DISK, made_with(self._home).get(PLACE)):
+        place = settings_to_fix(self._settings)[PLACE]
+        if place in (ON_DISK, read_fixed_settings(self._paths).get(PLACE)):
             return
-        bucket = bucket_of(self._settings)
+        bucket = self._home.open_bucket()
         if bucket and bucket.has_tables():
             raise BadInputError(
-                f"{place} holds tables, and home {self._home.root} has not made them",
+                f"{place} holds tables, and home {self._paths.root} has not made them",
                 "a place without tables for a new home",
                 "Give it another [gcp.storage] uri, use the home that made them, or remove them.",
             )
@@ -233,16 +238,11 @@ class Intake:
         if lost:
             first, last = _days_of(now.deliveries)
             raise BadInputError(
-                f"source {source} covers {first} to {last}, but home {self._home.root} holds "
+                f"source {source} covers {first} to {last}, but home {self._paths.root} holds "
                 f"{len(lost)} periods outside that, from {lost[0]}",
                 "a source with every period the home has",
                 "Put all files into one folder and give that, or use another home with CUSTSEG_HOME.",
             )
-
-
-def landing_zone_of(settings: Settings, deliveries: DeliveryStore) -> LandingZone:
-    """The configured landing folder."""
-    return LandingZone(settings.landing.folder or Home(settings.home).landing, deliveries)
 
 
 def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, say: Say) -> list[Delivery]:

@@ -1,32 +1,203 @@
-"""What of a home may be elsewhere: its tables, its bucket, its trainer; ``gcp`` is imported only where configured."""
+"""A home, opened: its folder, its stores, and what they say together. Put together here and nowhere else.
+
+Whoever only looks has an ``OpenHome``. Whoever writes has a ``LockedHome``, which only ``OpenHome.locked`` makes, so
+functions that write ask for one. How rows and files are stored belongs in ``stores``.
+
+What is kept between two looks, and until when:
+
+==================  =================================================================================
+tables              the home starts afresh for other data, which may move them to another place
+calendar, rules     another set of deliveries is made the home's source
+champions           the next commit to ``promotion_decision`` or ``segmentation_model``
+fingerprints        any of the two, or the next commit to ``model_candidates``
+==================  =================================================================================
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_shape, shape_of
+from custseg_assets.domain import schemas
+from custseg_assets.domain.transactions.cleaning import CleaningRules
+from custseg_assets.domain.transactions.presets import PRESETS
+from custseg_assets.errors import RunFailedError
+from custseg_assets.home.calendar import Calendar
+from custseg_assets.home.champions import Champions
+from custseg_assets.home.fingerprints import TRAINED, Fingerprints
+from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
 from custseg_assets.settings import Settings
-from custseg_assets.stores.home import Home
-from custseg_assets.stores.tables import TableStore
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.home import Home, HomeLock
+from custseg_assets.stores.landing_zone import LandingZone
+from custseg_assets.stores.registry import ModelRegistry
+from custseg_assets.stores.tables import TableReader, TableStore
 
 if TYPE_CHECKING:
     from custseg_assets.domain.promotion.retraining import TrainingCost
     from custseg_assets.gcp.bucket import Bucket
 
+T = TypeVar("T")
 
-def tables_of(settings: Settings) -> TableStore:
-    """The home's tables, wherever they are; everybody asks here, so that no two look in different places.
 
-    Raises:
-        BadInputError: the home's tables are in another place than the configured one.
+class OpenHome:
+    """Everything that can be read of one home; nothing is opened before it is asked for.
+
+    Args:
+        settings: whose home it is.
+        has_viewers: whether anybody will look at pictures, pages and column lineage; without, none are made.
     """
-    require_same_shape(settings, PLACE)
-    home, place = Home(settings.home), shape_of(settings)[PLACE]
+
+    def __init__(self, settings: Settings, *, has_viewers: bool = True) -> None:
+        self.settings, self.has_viewers = settings, has_viewers
+        self.paths = Home(settings.home)
+        self.deliveries = DeliveryStore(self.paths.deliveries)
+        self.landing_zone = LandingZone(settings.landing.folder or self.paths.landing, self.deliveries)
+        self.registry = ModelRegistry(settings.tracking, self.paths.mlflow)
+        self._kept: dict[str, tuple[object, Any]] = {}
+
+    @property
+    def tables(self) -> TableReader:
+        """The pipeline's tables, wherever they are.
+
+        Raises:
+            BadInputError: they are in another place than the configured one.
+        """
+        return self._store()
+
+    @property
+    def calendar(self) -> Calendar:
+        """Periods and snapshots."""
+        return self._keep("calendar", self.deliveries.current_state(), self._make_calendar)
+
+    @property
+    def cleaning_rules(self) -> CleaningRules:
+        """The shop's rules: what is configured, else what the preset of the source says."""
+        return self._keep("rules", self.calendar, self._make_rules)
+
+    @property
+    def champions(self) -> Champions:
+        """Which model is in force when."""
+        return self._keep("champions", self._versions(TRAINED[1:]), lambda: Champions(self.tables))
+
+    @property
+    def fingerprints(self) -> Fingerprints:
+        """What partitions are made from, and which are out of date."""
+        return self._keep("fingerprints", (self.calendar, self._versions(TRAINED)), self._make_fingerprints)
+
+    @property
+    def training_cost(self) -> TrainingCost | None:
+        """What a decision to retrain reckons with; ``None`` where nothing is trained on Vertex AI."""
+        if self.settings.gcp.training.image is None:
+            return None
+        from custseg_assets.gcp.costs import training_cost
+
+        return training_cost(self.settings.gcp.training)
+
+    def snapshots_before(self, key: str) -> tuple[str, ...]:
+        """The snapshots before one that have a model in force, oldest first."""
+        return self.champions.segmented(other for other in self.calendar.snapshot_keys if other < key)
+
+    def newest_snapshot(self) -> str:
+        """Key of the newest snapshot with segments, the one that is released.
+
+        Raises:
+            RunFailedError: there is none.
+        """
+        segmented = list(self.tables.sizes(schemas.SEGMENT_ASSIGNMENTS))
+        if not segmented:
+            raise RunFailedError("there is nothing to release: no snapshot has been assigned to segments yet")
+        return segmented[-1]
+
+    def open_bucket(self) -> Bucket | None:
+        """The configured bucket; ``None`` without one.
+
+        Raises:
+            BadInputError: there are no credentials.
+        """
+        uri = self.settings.gcp.storage.uri
+        return open_bucket(self.settings, uri) if uri else None
+
+    @contextlib.contextmanager
+    def locked(self, patience_seconds: float = 0.0) -> Iterator[LockedHome]:
+        """Keep every other run out of the home, and allow to write to it, until the end of the block.
+
+        Args:
+            patience_seconds: how long to wait for another run to end.
+
+        Raises:
+            BadInputError: another run is using the home, or its folder cannot be made.
+        """
+        with self.paths.locked(patience_seconds) as lock:
+            yield LockedHome(self, lock)
+
+    def _store(self) -> TableStore:
+        return self._keep("tables", None, lambda: _open_tables(self.settings))
+
+    def _keep(self, name: str, state: object, make: Callable[[], T]) -> T:
+        """What was made last, unless the state it was made from has changed."""
+        if name not in self._kept or self._kept[name][0] != state:
+            self._kept[name] = state, make()
+        kept: T = self._kept[name][1]
+        return kept
+
+    def _versions(self, names: tuple[str, ...]) -> tuple[int | None, ...]:
+        return tuple(self.tables.version_of(name) for name in names)
+
+    def _make_calendar(self) -> Calendar:
+        source = self.deliveries.current()
+        return Calendar(self.settings.snapshots, source.deliveries if source else ())
+
+    def _make_rules(self) -> CleaningRules:
+        named = {delivery.preset for delivery in self.calendar.deliveries if delivery.preset}
+        preset = PRESETS[min(named)] if named else None
+        of_preset = {field.name: getattr(preset, field.name) for field in fields(CleaningRules)} if preset else {}
+        return CleaningRules(**{**of_preset, **self.settings.cleaning.model_dump(exclude_none=True)})
+
+    def _make_fingerprints(self) -> Fingerprints:
+        return Fingerprints(
+            self.settings, self.calendar, self.champions, self.cleaning_rules, self.tables, self.training_cost
+        )
+
+
+class LockedHome(OpenHome):
+    """A home that no other run can use: what writes to it asks for this.
+
+    Args:
+        opened: the same home, whose stores and whatever is kept of them are shared.
+        lock: of the home, held.
+    """
+
+    def __init__(self, opened: OpenHome, lock: HomeLock) -> None:
+        vars(self).update(vars(opened))
+        self._lock = lock
+
+    @property
+    def tables(self) -> TableStore:
+        """The pipeline's tables, to be written.
+
+        Raises:
+            RuntimeError: the block that held the lock is over.
+        """
+        if not self._lock.is_held:
+            raise RuntimeError(f"home {self.paths.root} is not locked any more")
+        return self._store()
+
+    def forget_tables(self) -> None:
+        """Open the tables anew when they are next asked for: they were removed, and may come back somewhere else."""
+        self._kept.pop("tables", None)
+
+
+def _open_tables(settings: Settings) -> TableStore:
+    require_same_settings(settings, PLACE)
+    paths, place = Home(settings.home), settings_to_fix(settings)[PLACE]
     if place == ON_DISK:
-        return TableStore(home.tables)
-    return _tables_in_bucket(place, settings.gcp.endpoints.storage, home.notes)
+        return TableStore(paths.tables)
+    return _tables_in_bucket(place, settings.gcp.endpoints.storage, paths.notes)
 
 
 @lru_cache
@@ -37,17 +208,8 @@ def _tables_in_bucket(uri: str, endpoint: str | None, notes: Path) -> TableStore
     return TablesInBucket(uri, endpoint, notes)
 
 
-def bucket_of(settings: Settings) -> Bucket | None:
-    """The configured bucket; ``None`` without one.
-
-    Raises:
-        BadInputError: there are no credentials.
-    """
-    return bucket_at(settings, settings.gcp.storage.uri) if settings.gcp.storage.uri else None
-
-
-def bucket_at(settings: Settings, uri: str) -> Bucket:
-    """A bucket with the configured credentials.
+def open_bucket(settings: Settings, uri: str) -> Bucket:
+    """A bucket with the configured credentials; Google's libraries are imported only where one is configured.
 
     Raises:
         BadInputError: there are no credentials.
@@ -56,12 +218,3 @@ def bucket_at(settings: Settings, uri: str) -> Bucket:
     from custseg_assets.gcp.clients import storage_client
 
     return Bucket(storage_client(settings.gcp), uri)
-
-
-def training_cost(settings: Settings) -> TrainingCost | None:
-    """What the retrain decision reckons with; ``None`` where nothing is trained on Vertex AI."""
-    if settings.gcp.training.image is None:
-        return None
-    from custseg_assets.gcp.costs import training_cost
-
-    return training_cost(settings.gcp.training)

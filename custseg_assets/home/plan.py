@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from custseg_assets.domain.schemas import PREDICTION_LOG
-from custseg_assets.home.fingerprints import TRAINED, Provenance
+from custseg_assets.home.fingerprints import TRAINED
+from custseg_assets.home.open import OpenHome
 from custseg_assets.stores.publications import Publications
-from custseg_assets.stores.tables import TableStore, fingerprint
+from custseg_assets.stores.tables import fingerprint
 
 INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
 SEGMENTED = (
@@ -54,80 +55,75 @@ class Stage:
         return f"{self.job} {span}"
 
 
-def next_stage(
-    provenance: Provenance, last_period: str, last_snapshot: str, *, is_released: bool = True
-) -> Stage | None:
+def next_stage(home: OpenHome, last_period: str, last_snapshot: str) -> Stage | None:
     """The next thing to do; ``None`` where everything is up to date.
 
     Args:
-        provenance: of the home as it stands now.
+        home: as it stands now.
         last_period: key of the last period to take in.
         last_snapshot: key of the last snapshot to make.
-        is_released: whether the release of what was made last has been brought to where it is read.
     """
-    periods = [key for key in provenance.period_keys if key <= last_period]
-    snapshots = [key for key in provenance.snapshot_keys if key <= last_snapshot]
-    held = [key for key in snapshots if provenance.is_held(key)]
-    features = provenance.stale(("customer_features",), snapshots)
+    champions, stale = home.champions, home.fingerprints.stale
+    periods = [key for key in home.calendar.period_keys if key <= last_period]
+    snapshots = [key for key in home.calendar.snapshot_keys if key <= last_snapshot]
+    untrained = [key for key in snapshots if champions.is_untrained(key)]
+    features = stale(("customer_features",), snapshots)
     # A snapshot that nothing is trained on needs one run from its features to its release.
-    is_routine = bool(features) and set(features) <= set(held)
-    first = [key for key in snapshots if provenance.champion_before(key) is None]
-    segmented = [key for key in snapshots if provenance.champion_at(key)]
+    is_routine = bool(features) and set(features) <= set(untrained)
+    first = [key for key in snapshots if champions.champion_before(key) is None]
+    segmented = champions.segmented(snapshots)
     return (
-        _first_range("ingest", periods, provenance.stale(INGESTED, periods))
-        or (_first_range("snapshot", held, provenance.stale(TABLES_OF_JOB["snapshot"], held)) if is_routine else None)
+        _first_range("ingest", periods, stale(INGESTED, periods))
+        or (_first_range("snapshot", untrained, stale(TABLES_OF_JOB["snapshot"], untrained)) if is_routine else None)
         or _first_range("features", snapshots, features)
-        or _first_each("train", provenance.stale(TRAINED, first))
-        or _first_range("scale", segmented, provenance.stale(("scaled_features",), segmented))
-        or _first_range("hold", held, provenance.stale(TRAINED, held))
-        or _first_range("segment", segmented, provenance.stale(SEGMENTED, segmented))
-        or (None if is_released else _first_each("segment", segmented[-1:]))
+        or _first_partition("train", stale(TRAINED, first))
+        or _first_range("scale", segmented, stale(("scaled_features",), segmented))
+        or _first_range("hold", untrained, stale(TRAINED, untrained))
+        or _first_range("segment", segmented, stale(SEGMENTED, segmented))
+        or (None if home.paths.is_released() else _first_partition("segment", segmented[-1:]))
     )
 
 
-def due_retrain(provenance: Provenance, newest: Mapping[str, str] | None) -> Stage | str:
+def due_retrain(home: OpenHome, newest: Mapping[str, str] | None) -> Stage | str:
     """The retrain that is due, or why there is none.
 
     Args:
-        provenance: of the home as it stands now.
+        home: as it stands now.
         newest: the newest row of ``retrain_decision``, where there is one.
     """
     if newest is None:
         return "no drift report has been decided about yet"
-    key, released = newest["period"], provenance.released_key()
+    key, released = newest["period"], home.newest_snapshot()
     reasons = [
         (newest["decision"] != "RETRAIN", f"{key}: {newest['decision']}, {'; '.join(json.loads(newest['reasons']))}"),
         (key != released, f"{key} asks for a retrain, but {released} is the newest snapshot"),
-        (key in provenance.trainings, f"a challenger was trained on {key} and decided about already"),
+        (key in home.champions.trainings, f"a challenger was trained on {key} and decided about already"),
     ]
-    before = next_stage(provenance, provenance.period_keys[-1], key)
+    before = next_stage(home, home.calendar.period_keys[-1], key)
     reasons.append((before is not None, f"{before} comes first"))
     return next((words for is_so, words in reasons if is_so), Stage("retrain", key, key))
 
 
-def state_of(stage: Stage, provenance: Provenance) -> str:
+def digest_inputs(stage: Stage, home: OpenHome) -> str:
     """A digest of what a stage would be made from: the same again means that nothing has changed since."""
-    keys = provenance.period_keys if stage.job == "ingest" else provenance.snapshot_keys
-    within = [key for key in keys if stage.first_key <= key <= stage.last_key]
-    expected = [provenance.expected(name, key) for name in TABLES_OF_JOB[stage.job] for key in within]
+    keys = home.calendar.period_keys if stage.job == "ingest" else home.calendar.snapshot_keys
+    within = [key for key in keys if (stage.first_key or "") <= key <= (stage.last_key or "")]
+    expected = [home.fingerprints.expected(name, key) for name in TABLES_OF_JOB[stage.job] for key in within]
     return f"{fingerprint(str(stage), expected):x}"
 
 
-def due_publication(
-    provenance: Provenance, tables: TableStore, publications: Publications
-) -> Mapping[str, Sequence[object]]:
+def due_publication(home: OpenHome, publications: Publications) -> Mapping[str, Sequence[object]]:
     """What is published otherwise than the tables have it, by table; empty where nothing is to be done.
 
     Args:
-        provenance: of the home as it stands now.
-        tables: what there is to publish.
+        home: as it stands now.
         publications: what is published.
     """
     due: dict[str, Sequence[object]] = {}
     for name in PUBLISHED:
-        here = {key: tables.fingerprint_of(name, key) for key in provenance.snapshot_keys}
+        here = {key: home.tables.fingerprint_of(name, key) for key in home.calendar.snapshot_keys}
         due[name] = sorted({key: state for key, state in here.items() if state}.items() ^ publications.of(name).items())
-    log = tables.version_of(PREDICTION_LOG.name)
+    log = home.tables.version_of(PREDICTION_LOG.name)
     due[PREDICTION_LOG.name] = [log] if log != publications.version_of(PREDICTION_LOG.name) else []
     return {name: what for name, what in due.items() if what}
 
@@ -142,5 +138,5 @@ def _first_range(job: str, keys: Sequence[str], stale: Sequence[str]) -> Stage |
     return Stage(job, keys[start], keys[end])
 
 
-def _first_each(job: str, stale: Sequence[str]) -> Stage | None:
+def _first_partition(job: str, stale: Sequence[str]) -> Stage | None:
     return Stage(job, stale[0], stale[0]) if stale else None

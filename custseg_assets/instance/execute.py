@@ -13,12 +13,11 @@ import dagster as dg
 
 from custseg_assets.definitions import build_defs
 from custseg_assets.defs.automation import CODE_LOCATION, RANGE_END, cause_of, run_request
-from custseg_assets.defs.resources import stores_of
 from custseg_assets.errors import RunFailedError
+from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import Stage
 from custseg_assets.instance.event_log import held_open, open_instance
 from custseg_assets.run_workers import close_abandoned
-from custseg_assets.settings import Settings
 from custseg_assets.stores.home import Home
 
 COMMAND_TAG = "custseg/command"
@@ -41,56 +40,55 @@ def prepare_instance(home: Home) -> None:
     unfinished.rename(home.dagster)
 
 
-class Engine:
+class JobRunner:
     """Runs the graph's jobs on the home's instance, in this process.
 
     Args:
-        settings: of the definitions.
         home: whose instance it is.
         say: takes each line of progress.
         instance: instead of the home's own.
     """
 
-    def __init__(
-        self, settings: Settings, home: Home, say: Callable[[str], None], instance: dg.DagsterInstance | None = None
-    ) -> None:
-        self._settings, self._say = settings, say
+    def __init__(self, home: OpenHome, say: Callable[[str], None], instance: dg.DagsterInstance | None = None) -> None:
+        self._home, self._say = home, say
         if instance is None:
-            prepare_instance(home)
-        self.instance = instance or open_instance(home.dagster)
+            prepare_instance(home.paths)
+        self.instance = instance or open_instance(home.paths.dagster)
         self._close_abandoned()
 
-    def execute(self, stage: Stage) -> None:
-        """One job over a range of partitions; only for who holds the home's lock.
+    def execute(self, stage: Stage, home: LockedHome) -> None:
+        """Run one job over a range of partitions.
 
         The definitions are made anew for each, because the stages before it decide what partitions there are.
+
+        Args:
+            stage: which job, and which partitions.
+            home: that its assets read and write.
 
         Raises:
             RunFailedError: a step or a blocking check failed.
         """
         self._say(f"{stage}")
-        # The command holds the home's lock already, so its runs use the stores as they are.
-        stores = {"stores": stores_of(self._settings)}
-        definitions = build_defs(settings=self._settings, resource_overrides=stores)
-        asked = run_request(stage, {COMMAND_TAG: "run"})
-        self.launch(definitions, asked, f"{stage}")
+        # The command holds the home's lock already, so its runs use the home as it is.
+        definitions = build_defs(settings=home.settings, home=home, resource_overrides={"home": home})
+        self.launch(definitions, run_request(stage, {COMMAND_TAG: "run"}), f"{stage}")
 
-    def launch(self, definitions: dg.Definitions, asked: dg.RunRequest, words: str) -> None:
-        """A run that was asked for, as the daemon would launch it, but here and now.
+    def launch(self, definitions: dg.Definitions, request: dg.RunRequest, words: str) -> None:
+        """Run what was requested as the daemon would launch it, but here and now.
 
         Args:
             definitions: with its job.
-            asked: by whoever.
+            request: of a sensor, a schedule or the command.
             words: what it is, for an error.
 
         Raises:
             RunFailedError: a step or a blocking check failed.
         """
-        job = definitions.resolve_job_def(asked.job_name or "")
+        job = definitions.resolve_job_def(request.job_name or "")
         run_id = str(uuid.uuid4())
         progress = _Progress(self._say)
         self.instance.add_event_listener(run_id, progress)
-        key = asked.partition_key or asked.tags.get(RANGE_END)
+        key = request.partition_key or request.tags.get(RANGE_END)
         configured = job.get_run_config_for_partition_key(key) if key else {}
         with held_open(self.instance):
             result = job.execute_in_process(
@@ -98,8 +96,8 @@ class Engine:
                 run_id=run_id,
                 raise_on_error=False,
                 run_config={**configured, **_QUIET},
-                partition_key=asked.partition_key,
-                tags={**_LISTED, **asked.tags},
+                partition_key=request.partition_key,
+                tags={**_LISTED, **request.tags},
             )
         if not result.success:
             raise RunFailedError(f"{words}: {progress.failure or 'failed'} (Dagster run {run_id})")
@@ -121,7 +119,7 @@ class Engine:
         )
         abandoned = close_abandoned(self.instance, self.instance.get_runs(unfinished))
         if abandoned:
-            stores_of(self._settings).registry.close_abandoned(abandoned)
+            self._home.registry.close_abandoned(abandoned)
 
 
 class _Progress:

@@ -265,6 +265,14 @@ class DeliveryStore:
             fields["description"],
         )
 
+    def current_state(self) -> tuple[int, ...] | None:
+        """Differs after every ``set_current``, of whichever process; costs no reading."""
+        try:
+            found = (self.root / _CURRENT).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
     def landed_sizes(self) -> dict[tuple[str, str], int]:
         """Id and name of every file that came through the landing zone → its bytes, without reading any manifest."""
         fields = self._current_fields() or {"landed": []}

@@ -7,12 +7,20 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from custseg_assets.errors import BadInputError
 
 _SECONDS_BETWEEN_TRIES = 0.2
+
+
+@dataclass
+class HomeLock:
+    """The lock of a home, held by this process until ``is_held`` is false."""
+
+    is_held: bool = True
 
 
 class Home:
@@ -56,7 +64,7 @@ class Home:
             ) from None
 
     @contextlib.contextmanager
-    def locked(self, patience_seconds: float = 0.0) -> Iterator[None]:
+    def locked(self, patience_seconds: float = 0.0) -> Iterator[HomeLock]:
         """Keep every other run out of this home; the system lets go of it when this process ends, however it ends.
 
         A home that was made only to be locked, and got nothing in it, is taken away again.
@@ -80,9 +88,11 @@ class Home:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
+            held = HomeLock()
             try:
-                yield
+                yield held
             finally:
+                held.is_held = False
                 if list(self.root.iterdir()) == [path]:
                     path.unlink()
                     self.root.rmdir()

@@ -36,8 +36,8 @@ def fingerprint(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> (64 - _FINGERPRINT_BITS)
 
 
-class TableStore:
-    """Delta tables below one folder.
+class TableReader:
+    """Delta tables below one folder, to be read: all that a home offers to who does not hold its lock.
 
     Args:
         root: the folder; made at the first write.
@@ -61,18 +61,8 @@ class TableStore:
             self._opened[name] = DeltaTable(str(self.root / name))
         return self._opened.get(name)
 
-    def _create(self, name: str, frame: pl.DataFrame, **how: Any) -> None:
-        """The first commit of a table."""
-        write_deltalake(str(self.root / name), frame, **how)
-
     def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
         return pl.scan_delta(opened)
-
-    @contextlib.contextmanager
-    def _committing(self, _: str, __: Mapping[str, int]) -> Iterator[None]:
-        """Around everything that commits to a table, with the fingerprints that it records."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        yield
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
@@ -80,6 +70,81 @@ class TableStore:
         yield
 
     # The same everywhere.
+
+    def sizes(self, table: Table) -> dict[str, int]:
+        """How many rows each partition that has rows has, oldest first; from Delta's log alone, no data are read."""
+        opened = self._open(table.name)
+        if opened is None:
+            return {}
+        counted = self._files(opened).group_by("period").agg(pl.col("num_records").sum()).sort("period")
+        return {key: n_rows for key, n_rows in counted.iter_rows() if n_rows}
+
+    @staticmethod
+    def _files(opened: DeltaTable) -> pl.DataFrame:
+        files = pl.DataFrame(opened.get_add_actions(flatten=True))
+        return files.select(pl.col("partition.period").alias("period"), pl.col("num_records").cast(pl.Int64))
+
+    def scan(self, table: Table, keys: Iterable[str] | None = None) -> pl.LazyFrame:
+        """The rows of some partitions, all by default; none where nothing has been written yet.
+
+        A column that was declared after the rows were written is null in them.
+        """
+        opened = self._open(table.name)
+        if opened is None:
+            return pl.LazyFrame(schema=table.schema)
+        rows = self._rows(opened)
+        wanted = rows if keys is None else rows.filter(pl.col("period").is_in(list(keys)))
+        there = {column.name for column in opened.schema().fields}
+        return wanted.select(
+            column.name if column.name in there else pl.lit(None, column.dtype).alias(column.name)
+            for column in table.columns
+        )
+
+    def read(self, table: Table, keys: Iterable[str] | None = None) -> pl.DataFrame:
+        """The same, in memory, in the table's one order."""
+        with self.explained():
+            return self.scan(table, keys).collect().sort("period", *table.sort_by, maintain_order=True)
+
+    def whole(self, table: Table) -> pl.DataFrame:
+        """All rows of a small table in its one order, read again only when the table has changed."""
+        opened = self._open(table.name)
+        state = (opened, opened.version() if opened else None)
+        if table.name not in self._whole or self._whole[table.name][0] != state:
+            self._whole[table.name] = state, self.read(table)
+        return self._whole[table.name][1]
+
+    def fingerprint_of(self, name: str, key: str) -> int | None:
+        """What a partition was made from; ``None`` where it has not been written."""
+        opened = self._open(name)
+        if opened is None:
+            return None
+        version, known = self._fingerprints.get(name, (-1, {}))
+        if version != opened.version():
+            # Asked for hundreds of times between two commits, and each time looked for among all of them.
+            known = {}
+            self._fingerprints[name] = opened.version(), known
+        if key not in known:
+            known[key] = opened.transaction_version(key) or None
+        return known[key]
+
+    def version_of(self, name: str) -> int | None:
+        """The table's Delta version, which counts its commits; ``None`` where there is no table."""
+        opened = self._open(name)
+        return opened.version() if opened else None
+
+
+class TableStore(TableReader):
+    """The same tables, to be written as well; a home hands it only to who holds its lock."""
+
+    def _create(self, name: str, frame: pl.DataFrame, **how: Any) -> None:
+        """The first commit of a table."""
+        write_deltalake(str(self.root / name), frame, **how)
+
+    @contextlib.contextmanager
+    def _committing(self, _: str, __: Mapping[str, int]) -> Iterator[None]:
+        """Around everything that commits to a table, with the fingerprints that it records."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        yield
 
     def write(self, table: Table, frame: pl.DataFrame, fingerprints: Mapping[str, int]) -> None:
         """Replace partitions.
@@ -152,72 +217,11 @@ class TableStore:
                 opened.optimize.compact(partition_filters=[("period", "in", crowded)])
             opened.vacuum(dry_run=False)
 
-    def sizes(self, table: Table) -> dict[str, int]:
-        """How many rows each partition that has rows has, oldest first; from Delta's log alone, no data are read."""
-        opened = self._open(table.name)
-        if opened is None:
-            return {}
-        counted = self._files(opened).group_by("period").agg(pl.col("num_records").sum()).sort("period")
-        return {key: n_rows for key, n_rows in counted.iter_rows() if n_rows}
-
-    @staticmethod
-    def _files(opened: DeltaTable) -> pl.DataFrame:
-        files = pl.DataFrame(opened.get_add_actions(flatten=True))
-        return files.select(pl.col("partition.period").alias("period"), pl.col("num_records").cast(pl.Int64))
-
     def forget(self, table: Table, keys: Iterable[str]) -> None:
         """Empty partitions that the source no longer has, and what they were made from."""
         gone = [key for key in keys if self.fingerprint_of(table.name, key) is not None]
         if gone:
             self.write(table, pl.DataFrame(schema=table.schema), dict.fromkeys(gone, 0))
-
-    def scan(self, table: Table, keys: Iterable[str] | None = None) -> pl.LazyFrame:
-        """The rows of some partitions, all by default; none where nothing has been written yet.
-
-        A column that was declared after the rows were written is null in them.
-        """
-        opened = self._open(table.name)
-        if opened is None:
-            return pl.LazyFrame(schema=table.schema)
-        rows = self._rows(opened)
-        wanted = rows if keys is None else rows.filter(pl.col("period").is_in(list(keys)))
-        there = {column.name for column in opened.schema().fields}
-        return wanted.select(
-            column.name if column.name in there else pl.lit(None, column.dtype).alias(column.name)
-            for column in table.columns
-        )
-
-    def read(self, table: Table, keys: Iterable[str] | None = None) -> pl.DataFrame:
-        """The same, in memory, in the table's one order."""
-        with self.explained():
-            return self.scan(table, keys).collect().sort("period", *table.sort_by, maintain_order=True)
-
-    def whole(self, table: Table) -> pl.DataFrame:
-        """All rows of a small table in its one order, read again only when the table has changed."""
-        opened = self._open(table.name)
-        state = (opened, opened.version() if opened else None)
-        if table.name not in self._whole or self._whole[table.name][0] != state:
-            self._whole[table.name] = state, self.read(table)
-        return self._whole[table.name][1]
-
-    def fingerprint_of(self, name: str, key: str) -> int | None:
-        """What a partition was made from; ``None`` where it has not been written."""
-        opened = self._open(name)
-        if opened is None:
-            return None
-        version, known = self._fingerprints.get(name, (-1, {}))
-        if version != opened.version():
-            # Asked for hundreds of times between two commits, and each time looked for among all of them.
-            known = {}
-            self._fingerprints[name] = opened.version(), known
-        if key not in known:
-            known[key] = opened.transaction_version(key) or None
-        return known[key]
-
-    def version_of(self, name: str) -> int | None:
-        """The table's Delta version, which counts its commits; ``None`` where there is no table."""
-        opened = self._open(name)
-        return opened.version() if opened else None
 
 
 def _require_columns(table: Table, frame: pl.DataFrame) -> None:

@@ -65,5 +65,5 @@ def train_snapshot(
     centroids = training.chosen_centroids(candidates)
     if centroids is None:
         return None
-    _, used = training.scale_snapshot(features, settings.features, champion and champion.reference)
+    _, used = training.scale_snapshot(features, settings.features, champion.reference if champion else None)
     return clustering.train(features, centroids, used, key, champion)

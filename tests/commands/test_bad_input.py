@@ -14,9 +14,10 @@ import polars as pl
 import pytest
 import xlsxwriter
 
-from custseg_assets.commands.run import Runner
+from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
 from tests.support.files import REPOSITORY
+from tests.support.homes import take_in
 from tests.support.shops import custseg
 
 HEADER = "customer_id,invoiced_at,line_amount\n"
@@ -208,10 +209,10 @@ def test_a_table_that_is_not_there_or_not_made_cannot_be_exported(home: Path, tm
 
 def test_single_rows_that_cannot_be_read_do_not_refuse_the_file(tmp_path: Path) -> None:
     rows = "C1,not a date,5\nC2,2024-02-11 10:00:00,a dozen\n"
-    runner = Runner(load_settings(source=str(file("log.csv", GOOD + rows)(tmp_path)), home=tmp_path / "home"), print)
-    with runner.home.locked():
-        runner.take_in()
-    lines = runner.deliveries.scan(runner.provenance.current).filter(pl.col("unreadable_values").is_not_null())
+    settings = load_settings(source=str(file("log.csv", GOOD + rows)(tmp_path)), home=tmp_path / "home")
+    take_in(settings)
+    home = OpenHome(settings)
+    lines = home.deliveries.scan(home.calendar.deliveries).filter(pl.col("unreadable_values").is_not_null())
     assert lines.select("customer_id", "unreadable_values").collect().rows() == [
         ("C1", '{"invoiced_at": "not a date"}'),
         ("C2", '{"line_amount": "a dozen"}'),
@@ -222,10 +223,8 @@ def test_single_rows_that_cannot_be_read_do_not_refuse_the_file(tmp_path: Path) 
 def taken_in(tmp_path: Path) -> Path:
     """A home that has taken a source in."""
     path = file("first.csv", GOOD)(tmp_path)
-    runner = Runner(load_settings(source=str(path), home=tmp_path / "used", environment={}), lambda _: None)
-    with runner.home.locked():
-        runner.take_in()
-    return runner.home.root
+    take_in(load_settings(source=str(path), home=tmp_path / "used", environment={}))
+    return tmp_path / "used"
 
 
 def refused(home: Path, arguments: list[object], config: str | None, message: str) -> None:

@@ -25,28 +25,27 @@ from polars.testing import assert_frame_equal
 
 from benchmarks import kill_test
 from custseg_assets.definitions import build_defs
-from custseg_assets.defs.resources import stores_of
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     MODEL_CANDIDATES,
     PROMOTION_DECISION,
     SEGMENT_ASSIGNMENTS,
     SEGMENTATION_MODEL,
+    tables,
 )
 from custseg_assets.domain.segments.clustering import assign, train
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.domain.segments.standing import moves
 from custseg_assets.domain.segments.training import drift_reference_of
 from custseg_assets.domain.transactions import features
-from custseg_assets.home.evidence import evidence_at
-from custseg_assets.home.fingerprints import CODE_VERSIONS, Provenance
+from custseg_assets.home.evidence import gather_evidence
 from custseg_assets.home.intake import STAGE_MARKER
+from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import Stage
-from custseg_assets.instance.execute import Engine
+from custseg_assets.instance.execute import JobRunner
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
-from custseg_assets.stores.home import Home
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
 from tests.support.files import REPOSITORY
@@ -132,7 +131,7 @@ def test_a_challenger_is_held_against_the_champion_on_the_same_data(copy: Path) 
 
 
 def test_evidence_is_every_snapshot_whose_next_period_is_known(filled: tuple[Path, Outcome]) -> None:
-    evidence = list(evidence_at(stores_of(settings_of(filled[0])), SNAPSHOTS[-1]))
+    evidence = list(gather_evidence(OpenHome(settings_of(filled[0])), SNAPSHOTS[-1]))
     assert [one.period for one in evidence] == SNAPSHOTS[:-1]
     clean = frames_of(filled[0], "clean_transactions")
     march = clean[SNAPSHOTS[1]]
@@ -140,7 +139,7 @@ def test_evidence_is_every_snapshot_whose_next_period_is_known(filled: tuple[Pat
     assert set(evidence[0].done["customer_id"]) == set(march["customer_id"])
     known = {customer for key in PERIODS[:2] for customer in clean[key]["customer_id"]}
     assert sorted(evidence[0].known) == sorted(known)
-    assert list(evidence_at(stores_of(settings_of(filled[0])), SNAPSHOTS[0])) == []
+    assert list(gather_evidence(OpenHome(settings_of(filled[0])), SNAPSHOTS[0])) == []
 
 
 def test_where_nothing_is_compared_the_figures_are_missing(filled: tuple[Path, Outcome]) -> None:
@@ -196,9 +195,9 @@ def test_the_history_shows_the_moves_as_a_matrix_and_says_where_there_can_be_non
 def test_a_promotion_leaves_its_own_snapshots_drift_report_as_it_was(copy: Path, source: Path) -> None:
     before = frames_of(copy, "drift_report")
     promote_exchanged(copy, SNAPSHOTS[1])
-    provenance = provenance_of(copy, source)
-    assert provenance.stale(["drift_report"], SNAPSHOTS) == (SNAPSHOTS[2],)
-    assert provenance.stale(["segment_assignments"], SNAPSHOTS) == tuple(SNAPSHOTS[1:])
+    opened = home_with(copy, source)
+    assert opened.fingerprints.stale(["drift_report"], SNAPSHOTS) == (SNAPSHOTS[2],)
+    assert opened.fingerprints.stale(["segment_assignments"], SNAPSHOTS) == tuple(SNAPSHOTS[1:])
     outcome = custseg(copy, "run", "--source", source, config=QUICK)
     assert outcome.status == 0, outcome.err
     after = frames_of(copy, "drift_report")
@@ -272,7 +271,9 @@ def test_the_history_that_the_pages_show_has_every_asset_and_partition(filled: t
     import dagster as dg
 
     with dg.DagsterInstance.from_config(str(filled[0] / "dagster")) as instance:
-        made = {name: instance.get_materialized_partitions(dg.AssetKey(name)) for name in CODE_VERSIONS}
+        made = {
+            name: instance.get_materialized_partitions(dg.AssetKey(name)) for name in [*tables(()), "serving_release"]
+        }
         assert instance.get_latest_materialization_event(dg.AssetKey("serving_release")) is not None
         assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
     assert {name: sorted(keys) for name, keys in made.items() if name not in WITHOUT_PARTITIONS} == {
@@ -384,15 +385,15 @@ def test_a_month_more_leaves_the_months_before_alone(filled: tuple[Path, Outcome
 def test_a_late_line_makes_exactly_the_snapshots_stale_that_look_at_it(copy: Path, tmp_path: Path) -> None:
     late = shop_log(4).head(1).with_columns(invoiced_at=pl.lit(datetime(2024, 2, 10)), invoice_id=pl.lit("late"))
     source = write_log(pl.concat([shop_log(4), late]), tmp_path / "log.csv")
-    provenance = provenance_of(copy, source)
-    assert provenance.stale(BY_PERIOD, PERIODS) == ("2024-02-01",)
+    opened = home_with(copy, source)
+    assert opened.fingerprints.stale(BY_PERIOD, PERIODS) == ("2024-02-01",)
     # The window has two periods: March's snapshot looks at February, April's does not.
-    assert provenance.stale(["customer_features"], SNAPSHOTS) == ("2024-02-01", "2024-03-01")
+    assert opened.fingerprints.stale(["customer_features"], SNAPSHOTS) == ("2024-02-01", "2024-03-01")
 
 
 def test_the_same_lines_in_another_file_make_nothing_stale(copy: Path, tmp_path: Path) -> None:
     source = write_log(shop_log(4).reverse(), tmp_path / "other.csv")
-    assert stale_in(provenance_of(copy, source)) == {}
+    assert stale_in(home_with(copy, source)) == {}
 
 
 @pytest.mark.parametrize(
@@ -406,19 +407,21 @@ def test_the_same_lines_in_another_file_make_nothing_stale(copy: Path, tmp_path:
 def test_a_setting_makes_stale_what_depends_on_it(
     copy: Path, source: Path, section: str, first_stale: str | None
 ) -> None:
-    provenance = provenance_of(copy, source, f"{QUICK}{section}\n")
+    opened = home_with(copy, source, f"{QUICK}{section}\n")
     order = [*BY_PERIOD, *BY_SNAPSHOT]
     expected = order[order.index(first_stale) :] if first_stale else []
     if first_stale == "product_recommendations":
         expected = [first_stale]
-    assert list(stale_in(provenance)) == expected
+    assert list(stale_in(opened)) == expected
 
 
 def test_another_lookback_makes_every_snapshot_stale_and_no_period(copy: Path, source: Path) -> None:
-    provenance = provenance_of(copy, source, QUICK.replace("lookback = 2", "lookback = 3"))
-    assert provenance.stale(BY_PERIOD, PERIODS) == ()
-    assert provenance.snapshot_keys == ("2024-03-01", "2024-04-01")
-    assert provenance.stale(["customer_features"], provenance.snapshot_keys) == provenance.snapshot_keys
+    opened = home_with(copy, source, QUICK.replace("lookback = 2", "lookback = 3"))
+    assert opened.fingerprints.stale(BY_PERIOD, PERIODS) == ()
+    assert opened.calendar.snapshot_keys == ("2024-03-01", "2024-04-01")
+    assert (
+        opened.fingerprints.stale(["customer_features"], opened.calendar.snapshot_keys) == opened.calendar.snapshot_keys
+    )
 
 
 def test_other_features_than_the_model_in_force_has_are_refused(copy: Path, source: Path) -> None:
@@ -503,13 +506,12 @@ def spoiled(customer_features: Any) -> Any:
 
 def promote_exchanged(home: Path, key: str) -> None:
     """Put a model in force that was trained on a snapshot, and differs in what it calls its first two clusters."""
-    store, settings = TableStore(home / "tables"), settings_of(home)
-    provenance = Provenance(settings, DeliveryStore(home / "deliveries"), store)
-    champion = provenance.model_in_force(key)
+    store, opened = TableStore(home / "tables"), OpenHome(settings_of(home))
+    champion = opened.champions.model_at(key)
     one, other, *others = champion.segments
     segments = (replace(other, cluster=0), replace(one, cluster=1), *others)
     model = replace(champion, trained_on=key, segments=segments, model_version="m-exchanged")
-    reference = drift_reference_of(model, store.read(CUSTOMER_FEATURES, [key]), provenance.window(key))
+    reference = drift_reference_of(model, store.read(CUSTOMER_FEATURES, [key]), opened.calendar.window(key))
     row = store.read(SEGMENTATION_MODEL, [champion.trained_on]).with_columns(
         period=pl.lit(key),
         model_version=pl.lit(model.model_version),
@@ -587,18 +589,18 @@ def settings_of(home: Path, config: str = QUICK) -> Settings:
     return load_settings(path, home=home, environment={})
 
 
-def provenance_of(home: Path, source: Path, config: str = QUICK) -> Provenance:
+def home_with(home: Path, source: Path, config: str = QUICK) -> OpenHome:
     """What would have to be made if the home's source were this."""
     settings = settings_of(home, config)
     deliveries = DeliveryStore(home / "deliveries")
     delivery = deliveries.accept(source, settings.source, progress=lambda _: None)
     deliveries.set_current(CurrentSource((delivery,), description=str(source)))
-    return Provenance(settings, deliveries, TableStore(home / "tables"))
+    return OpenHome(settings)
 
 
-def stale_in(provenance: Provenance) -> dict[str, tuple[str, ...]]:
+def stale_in(opened: OpenHome) -> dict[str, tuple[str, ...]]:
     keys = {**dict.fromkeys(BY_PERIOD, PERIODS), **dict.fromkeys(BY_SNAPSHOT, SNAPSHOTS)}
-    stale = {name: provenance.stale([name], keys[name]) for name in keys}
+    stale = {name: opened.fingerprints.stale([name], keys[name]) for name in keys}
     return {name: found for name, found in stale.items() if found}
 
 
@@ -607,8 +609,8 @@ def executed(home: Path, stage: Stage) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", module="custseg_")
-        with Home(home).locked():
-            Engine(settings_of(home), Home(home), lambda _: None).execute(stage)
+        with OpenHome(settings_of(home)).locked() as locked:
+            JobRunner(locked, lambda _: None).execute(stage, locked)
 
 
 def frames_of(home: Path, name: str) -> dict[str, pl.DataFrame]:

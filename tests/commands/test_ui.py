@@ -20,7 +20,7 @@ import dagster as dg
 import pytest
 
 from custseg_assets.defs.materialise import _data_version
-from custseg_assets.home.fingerprints import CODE_VERSIONS
+from custseg_assets.domain.schemas import tables
 from tests.support.browser import open_page
 from tests.support.files import REPOSITORY
 from tests.support.shops import QUICK, custseg, shop_log, write_log
@@ -124,7 +124,7 @@ def test_every_asset_and_job_is_loaded(pages: Pages) -> None:
     (repository,) = entry["locationOrLoadError"]["repositories"]
     jobs = {job["name"] for job in repository["jobs"]}
     assert {"ingest", "features", "train", "segment"} <= jobs
-    assert set(_nodes(pages)) == {*CODE_VERSIONS, "landed_files"}
+    assert set(_nodes(pages)) == {*tables(()), "landed_files", "serving_release"}
 
 
 def test_what_a_run_made_is_materialised_and_checked(pages: Pages) -> None:

@@ -59,7 +59,7 @@ def test_each_step_from_the_file_to_the_release_is_a_run_that_a_sensor_started(l
 
 
 def test_lasting_drift_led_to_a_challenger_that_the_gate_promoted(live: LiveHome) -> None:
-    tables = live.stores.tables
+    tables = live.opened.tables
     drift = tables.read(schemas.DRIFT_REPORT)
     assert drift.filter(period=NEWEST)["verdict"].unique().to_list() == ["breach"]
     decisions = dict(tables.read(schemas.RETRAIN_DECISION).select("period", "decision").iter_rows())
@@ -72,8 +72,8 @@ def test_lasting_drift_led_to_a_challenger_that_the_gate_promoted(live: LiveHome
 
 
 def test_the_promoted_model_says_where_it_comes_from_and_what_it_replaced(live: LiveHome) -> None:
-    first, promoted = (version for _, version in live.stores.provenance.champions)
-    tables, settings = live.stores.tables, live.stores.settings
+    first, promoted = (version for _, version in live.opened.champions.promotions)
+    tables, settings = live.opened.tables, live.opened.settings
     origin = origin_of(live)
     assert {name: origin[name] for name in ("model", "decision", "decided_by", "replaces")} == {
         "model": promoted,
@@ -91,7 +91,7 @@ def test_the_promoted_model_says_where_it_comes_from_and_what_it_replaced(live: 
     assert origin["settings"]["promotion"] == settings.promotion.model_dump(mode="json")
     assert origin["checks_held"]["customer_features"]
     assert origin["warnings"] == {}
-    registry = live.stores.registry
+    registry = live.opened.registry
     version = registry.client().get_model_version_by_alias(registry.registered_model, "champion")
     run = registry.client().get_run(version.run_id)
     assert version.tags["custseg.model_version"] == promoted

@@ -21,16 +21,17 @@ from pydantic import SecretStr
 from benchmarks.kill_test import partitions
 from custseg_assets.commands.replay import Replay
 from custseg_assets.definitions import build_defs
-from custseg_assets.defs.automation import World
-from custseg_assets.defs.resources import Stores, stores_of
+from custseg_assets.defs.automation import TickSource
 from custseg_assets.domain import schemas
 from custseg_assets.expectations import data_docs
-from custseg_assets.home.fingerprints import Provenance
+from custseg_assets.home.calendar import Calendar
+from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import TABLES_OF_JOB, due_retrain
 from custseg_assets.run_workers import close_abandoned
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.alerts import AlertLog
+from tests.support.homes import take_in
 from tests.support.shops import QUICK, Outcome, custseg, shop_log, write_log
 
 SNAPSHOTS = ["2024-02-01", "2024-03-01", "2024-04-01"]
@@ -66,13 +67,13 @@ def settings_of(home: Path, more: str = "") -> Settings:
     return load_settings(config, home=home, environment={})
 
 
-def stores(home: Path, more: str = "") -> Stores:
-    return stores_of(settings_of(home, more))
+def opened(home: Path, more: str = "") -> OpenHome:
+    return OpenHome(settings_of(home, more))
 
 
 def asked(home: Path, sensor: str, instance: dg.DagsterInstance, now: datetime = LATER, more: str = "") -> Any:
     """What a sensor answers: the run it asks for, or why it asks for none."""
-    loaded = build_defs(settings=settings_of(home, more), world=World(lambda: now, instance)).get_repository_def()
+    loaded = build_defs(settings=settings_of(home, more), ticks=TickSource(lambda: now, instance)).get_repository_def()
     found = loaded.get_sensor_def(sensor).evaluate_tick(
         dg.build_sensor_context(instance=instance, repository_def=loaded)
     )
@@ -143,7 +144,7 @@ def test_what_was_killed_however_often_is_asked_for_again(
 
 
 def test_a_home_in_use_is_left_alone(copy: Path, instance: dg.DagsterInstance) -> None:
-    with stores(copy).home.locked():
+    with opened(copy).paths.locked():
         assert asked(copy, "stale_partitions", instance) == f"another process is using home {copy}"
     assert asked(copy, "stale_partitions", instance).startswith("everything is up to date")
 
@@ -166,35 +167,35 @@ def test_a_run_that_is_going_on_is_waited_for(copy: Path, instance: dg.DagsterIn
     ],
 )
 def test_a_retrain_is_due_only_for_the_newest_snapshot(filled: Path, newest: Any, words: str) -> None:
-    assert str(due_retrain(stores(filled).provenance, newest)) == words
+    assert str(due_retrain(opened(filled), newest)) == words
 
 
 def test_a_retrain_out_of_process_is_judged_and_stays_in_the_history(copy: Path) -> None:
     outcome = custseg(copy, "retrain", config=QUICK)
     assert outcome.status == 0, outcome.err
-    made = stores(copy)
+    made = opened(copy)
     row = made.tables.read(schemas.PROMOTION_DECISION, ["2024-04-01"]).row(0, named=True)
     assert row["model_version"].startswith("m-2024-04-01-")
     assert row["decision"] in outcome.out
     assert "k = 3" in outcome.err  # the trainer's own lines
-    assert made.provenance.is_retrained("2024-04-01")
+    assert made.champions.is_retrained("2024-04-01")
     # What was trained is history: the next run leaves it alone.
     again = custseg(copy, "run", config=QUICK)
     assert "Nothing has changed" in again.out
-    due = due_retrain(made.provenance, {"period": "2024-04-01", "decision": "RETRAIN", "reasons": "[]"})
+    due = due_retrain(made, {"period": "2024-04-01", "decision": "RETRAIN", "reasons": "[]"})
     assert due == "a challenger was trained on 2024-04-01 and decided about already"
 
 
 def test_a_person_puts_a_challenger_in_force_and_takes_it_back(copy: Path) -> None:
-    first = stores(copy).provenance.champions[-1][1]
+    first = opened(copy).champions.promotions[-1][1]
     assert custseg(copy, "retrain", config=QUICK).status == 0
-    version = stores(copy).tables.read(schemas.SEGMENTATION_MODEL, ["2024-04-01"])["model_version"].item()
+    version = opened(copy).tables.read(schemas.SEGMENTATION_MODEL, ["2024-04-01"])["model_version"].item()
     before = served(copy)
-    if stores(copy).provenance.champions[-1][1] != version:
+    if opened(copy).champions.promotions[-1][1] != version:
         promoted = custseg(copy, "promote", version, "--by", "Ada", "--why", "I want it", config=QUICK)
         assert promoted.status == 0, promoted.err
         assert promoted.out == f"{version} is in force instead of {first}\n"
-        row = stores(copy).tables.read(schemas.PROMOTION_DECISION, ["2024-04-01"]).row(0, named=True)
+        row = opened(copy).tables.read(schemas.PROMOTION_DECISION, ["2024-04-01"]).row(0, named=True)
         assert (row["decision"], row["decided_by"]) == ("PROMOTE", "Ada")
         assert json.loads(row["reasons"])[0] == "I want it"
         assert decided_in_registry(copy) == {"decision": "PROMOTE", "decided_by": "Ada", "replaces": first}
@@ -210,7 +211,7 @@ def test_a_person_puts_a_challenger_in_force_and_takes_it_back(copy: Path) -> No
     assert champion_in_registry(copy) == first
     assert served(copy).release_id == before.release_id or served(copy).period == before.period
     assert "Nothing has changed" in custseg(copy, "run", config=QUICK).out
-    row = stores(copy).tables.read(schemas.PROMOTION_DECISION, ["2024-04-01"]).row(0, named=True)
+    row = opened(copy).tables.read(schemas.PROMOTION_DECISION, ["2024-04-01"]).row(0, named=True)
     assert (row["decision"], row["decided_by"]) == ("ROLLBACK", "Ada")
 
 
@@ -227,15 +228,15 @@ def test_a_challenger_that_is_not_there_cannot_be_promoted(copy: Path) -> None:
 
 
 def test_a_trainer_that_takes_too_long_is_stopped_and_the_champion_stays(copy: Path) -> None:
-    before = stores(copy).provenance.champions
+    before = opened(copy).champions.promotions
     outcome = custseg(copy, "retrain", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
     assert outcome.status == 1
     assert "the trainer of 2024-04-01 was stopped after 0.001 minutes. The champion stays." in outcome.err
-    assert stores(copy).provenance.champions == before
+    assert opened(copy).champions.promotions == before
     # The record of the snapshot is put right by the next run, and nothing else was touched.
     after = custseg(copy, "run", config=QUICK)
     assert after.status == 0, after.err
-    assert stores(copy).provenance.champions == before
+    assert opened(copy).champions.promotions == before
 
 
 def test_an_alert_is_a_line_to_read_and_a_post_that_never_says_where_to(tmp_path: Path) -> None:
@@ -335,7 +336,7 @@ def test_a_replay_that_is_not_kept_goes_the_same_way_without_drawing_what_nobody
 
 def test_a_replay_makes_the_tables_that_a_run_makes(replayed: Any, filled: Path) -> None:
     _, _, kept, _ = replayed
-    played, ran = stores(kept), stores(filled)
+    played, ran = opened(kept), opened(filled)
     for table in (
         schemas.CUSTOMER_FEATURES,
         schemas.SEGMENT_ASSIGNMENTS,
@@ -364,7 +365,7 @@ dataset = "segments"
 [gcp.training]
 image = "trainer:1"
 """
-    played = Replay(stores(filled, more), tmp_path / "home", is_kept=False)._settings
+    played = Replay(opened(filled, more), tmp_path / "home", is_kept=False).home.settings
     assert (played.gcp, played.tracking) == (Settings().gcp, Settings().tracking)
     assert (played.model, played.retrain) == (settings_of(filled).model, settings_of(filled).retrain)
 
@@ -385,14 +386,14 @@ def served(home: Path) -> releases.ReleaseManifest:
 
 
 def champion_in_registry(home: Path) -> str:
-    registry = stores(home).registry
+    registry = opened(home).registry
     version = registry.client().get_model_version_by_alias(registry.registered_model, "champion")
     return str(version.tags["custseg.model_version"])
 
 
 def decided_in_registry(home: Path) -> dict[str, str]:
     """What MLflow's run of the champion says was decided about it, by whom, and what it replaced."""
-    registry = stores(home).registry
+    registry = opened(home).registry
     version = registry.client().get_model_version_by_alias(registry.registered_model, "champion")
     tags = registry.client().get_run(version.run_id).data.tags
     return {name: tags[name] for name in ("decision", "decided_by", "replaces")}
@@ -406,14 +407,11 @@ def newest_metadata(home: Path, asset: str) -> Any:
     return event.asset_materialization.metadata
 
 
-def taken_in(home: Path, source: Path) -> Provenance:
+def taken_in(home: Path, source: Path) -> Calendar:
     """Another source for a home, with nothing made of it yet."""
-    from custseg_assets.commands.run import Runner
-
     settings = settings_of(home).model_copy(update={"source": load_settings(source=str(source), environment={}).source})
-    with stores(home).home.locked():
-        Runner(settings, lambda _: None).take_in()
-    return stores(home).provenance
+    take_in(settings)
+    return opened(home).calendar
 
 
 def custseg_job(home: Path, job: str, key: str) -> None:

@@ -20,8 +20,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from custseg_assets.defs.assets.monitoring import _decided
-from custseg_assets.defs.resources import Stores, stores_of
 from custseg_assets.domain import schemas
+from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
@@ -120,7 +120,7 @@ def play(shop: Path, runner: str) -> Played:
         with serving(cache, "--follow", URI, "--workers", "1") as service:
             before = answer_of(service)
             runs += asked
-            stores = stores_of(settings)
+            stores = OpenHome(settings)
             released = releases.verify(Home(home).releases, str(releases.current(Home(home).releases)))
             wait_until(lambda: answer_of(service)["release_id"] == released.release_id)
             answers = (before, answer_of(service))
@@ -228,11 +228,11 @@ def test_what_the_job_may_cost_stands_in_the_decision_before_it(on_vertex: Playe
 
 
 def test_a_budget_that_is_used_up_is_decided_about_anew_and_one_that_is_not_changes_nothing(shop: Path) -> None:
-    def with_budget(budget: float) -> Stores:
+    def with_budget(budget: float) -> OpenHome:
         config = shop.with_name("budget.toml")
         training = f'[gcp.training]\nimage = "trainer:1"\nmax_cost_per_quarter = {budget}\n'
         config.write_text(f'{QUICK}\n[gcp]\nproject = "shop"\nlocation = "europe-west1"\nbucket = "b-1"\n{training}')
-        return stores_of(load_settings(config, home=shop, environment={}))
+        return OpenHome(load_settings(config, home=shop, environment={}))
 
     keys = ["2024-02-01", "2024-03-01", "2024-04-01"]
     assert with_budget(10).provenance.stale(("retrain_decision",), keys) == ()

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2
 
-from custseg_assets.defs.resources import stores_of
 from custseg_assets.domain import schemas
 from custseg_assets.errors import RunFailedError
 from custseg_assets.gcp.bucket import Bucket
 from custseg_assets.gcp.clients import storage_client
+from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
@@ -102,12 +102,12 @@ storage = "{self.bucket_url}"
 
     def in_force(self) -> Any:
         """Everything that says which model serves: tables, registry, and ``CURRENT`` here and in the bucket."""
-        stores = stores_of(load_settings(home=self.home, environment={}))
+        stores = OpenHome(load_settings(home=self.home, environment={}))
         registry = stores.registry
         champion = registry.client().get_model_version_by_alias(registry.registered_model, "champion")
         there = self.gcs.buckets["shop-data"]["home/releases/CURRENT"]
         return (
-            stores.provenance.champions,
+            stores.champions.promotions,
             champion.tags["custseg.model_version"],
             releases.verify(self.home / "releases", str(releases.current(self.home / "releases"))),
             (there.generation, there.content),
@@ -224,7 +224,7 @@ def test_when_a_job_does_not_bring_a_challenger_the_champion_stays(cloud: Cloud,
     assert "The champion stays." in line
     assert re.search(TROUBLES[trouble], line), line
     assert cloud.in_force() == before
-    assert stores_of(load_settings(home=cloud.home, environment={})).tables.read(schemas.PROMOTION_DECISION, [KEY])[
+    assert OpenHome(load_settings(home=cloud.home, environment={})).tables.read(schemas.PROMOTION_DECISION, [KEY])[
         "model_version"
     ].to_list() == [None]
 
@@ -247,7 +247,7 @@ runpy.run_module("custseg_assets.trainer", run_name="__main__")
     outcome = cloud.retrain()
     assert outcome.status == 0, outcome.err
     assert ("no Pipes messages and are left out" if stray else "did not receive any messages") in outcome.err
-    decided = stores_of(load_settings(home=cloud.home, environment={})).tables.read(schemas.PROMOTION_DECISION, [KEY])
+    decided = OpenHome(load_settings(home=cloud.home, environment={})).tables.read(schemas.PROMOTION_DECISION, [KEY])
     assert decided["model_version"].item().startswith(f"m-{KEY}-")
 
 

@@ -16,13 +16,12 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from custseg_assets.commands.replay import Replay
-from custseg_assets.defs.resources import stores_of
 from custseg_assets.domain.demo import generate_demo
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bucket import BucketError
 from custseg_assets.home import intake
-from custseg_assets.home.open import bucket_of, tables_of
+from custseg_assets.home.open import OpenHome, bucket_of, tables_of
 from custseg_assets.settings import GcpSettings, Settings, SourceSettings, load_settings
 from custseg_assets.stores import bucket_tables
 from custseg_assets.stores.tables import TableStore
@@ -278,6 +277,6 @@ def refuse_deleting_after(gcs: FakeGcs, n_deleted: int) -> None:
 def test_a_replay_stays_out_of_the_bucket(config: Path, source: Path, tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "home", config).model_copy(update={"source": SourceSettings(path=str(source))})
     intake.Intake(settings, lambda _: None).take_in()
-    played = Replay(stores_of(settings), tmp_path / "replayed", is_kept=False)
+    played = Replay(OpenHome(settings), tmp_path / "replayed", is_kept=False)
     assert bucket_of(played._settings) is None
     assert played._stores.tables.root == tmp_path / "replayed" / "tables"

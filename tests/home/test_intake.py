@@ -23,19 +23,19 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from benchmarks import arrival_test
-from custseg_assets.commands import status as report
+from custseg_assets.commands import status
 from custseg_assets.definitions import build_defs
-from custseg_assets.defs.assets.features import _features_of
+from custseg_assets.defs.assets.features import _measure_customers
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, RAW_TRANSACTIONS, Table
 from custseg_assets.domain.transactions import cleaning, features
 from custseg_assets.errors import BadInputError
-from custseg_assets.home.fingerprints import Provenance
-from custseg_assets.home.intake import Intake
+from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import DEMO, Settings, SourceSettings
 from custseg_assets.stores import deliveries
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.landing_zone import LandingZone, TakenIn, sort_out
 from custseg_assets.stores.tables import TableStore
+from tests.support import homes
 from tests.support.files import REPOSITORY
 
 HEADER = "customer_id,invoiced_at,line_amount"
@@ -313,7 +313,7 @@ def test_a_process_killed_at_any_effect_loses_and_doubles_nothing(tmp_path: Path
     script.write_text(
         textwrap.dedent("""
         import os, pathlib, signal, sys
-        from custseg_assets.home.intake import Intake
+                from custseg_assets.home.open import OpenHome
         from custseg_assets.settings import Settings
         left = [int(sys.argv[2])]
         def deadly(do):
@@ -326,7 +326,8 @@ def test_a_process_killed_at_any_effect_loses_and_doubles_nothing(tmp_path: Path
         for name in ("replace", "rename", "mkdir", "write_text"):
             setattr(pathlib.Path, name, deadly(getattr(pathlib.Path, name)))
         home = pathlib.Path(sys.argv[1])
-        Intake(Settings(home=home, landing={"settle_seconds": 0}), lambda _: None).take_in_landed()
+        with OpenHome(Settings(home=home, landing={"settle_seconds": 0})).locked() as locked:
+            Intake(locked, lambda _: None).take_in_landed()
         """)
     )
     home = tmp_path / "first"
@@ -383,7 +384,7 @@ def take_in(home: Path, source: Path | str | None = None, **others: Any) -> list
     """Take in as ``custseg run`` does; what it said."""
     said: list[str] = []
     path = None if source is None else str(source)
-    Intake(settings_of(home, source={"path": path}, **others), said.append).take_in()
+    homes.take_in(settings_of(home, source={"path": path}, **others), said.append)
     return said
 
 
@@ -397,7 +398,7 @@ def test_a_home_lives_on_its_landing_folder_alone(shop: Place, tmp_path: Path) -
     current = shop.store.current()
     assert current is not None
     assert current.description is None
-    state = report.state_of(settings_of(tmp_path / "home"))
+    state = status.describe_home(OpenHome(settings_of(tmp_path / "home")))
     assert (state["source"], state["landing"]["n_taken_in"]) == ("landing", 2)
 
 
@@ -428,7 +429,7 @@ def test_files_that_land_in_the_demo_s_home_are_your_own_data(shop: Place, tmp_p
     made.mkdir(parents=True)
     shop.drop("a.csv", MAY)
     with pytest.raises(BadInputError, match=r"holds the demo and a\.csv landed in it.*'custseg run' once"):
-        Intake(settings_of(tmp_path / "home"), print).take_in_landed()
+        homes.take_in_landed(settings_of(tmp_path / "home"))
     assert shop.files() == ["a.csv"]
     assert "the home held the demo; it starts afresh for your data" in take_in(tmp_path / "home")
     assert (shop.lines(), made.exists()) == (["1 5"], False)
@@ -445,7 +446,7 @@ def test_no_demo_is_made_where_files_landed_that_cannot_be_read(shop: Place, tmp
     shop.drop("slow.csv.part", MAY)
     with pytest.raises(BadInputError, match=r"could be taken in: slow\.csv\.part"):
         take_in(tmp_path / "home")
-    assert "unreadable: bad.csv" in report.status(settings_of(tmp_path / "home"), as_json=False)
+    assert "unreadable: bad.csv" in status.status(OpenHome(settings_of(tmp_path / "home")), as_json=False)
 
 
 def test_a_source_that_is_refused_leaves_what_landed_where_it_is(shop: Place, tmp_path: Path) -> None:
@@ -470,7 +471,7 @@ def test_the_landing_folder_can_be_elsewhere(shop: Place, tmp_path: Path) -> Non
     settings = settings_of(tmp_path / "home").model_copy(
         update={"landing": settings_of(tmp_path).landing.model_copy(update={"folder": tmp_path / "drop"})}
     )
-    Intake(settings, print).take_in()
+    homes.take_in(settings)
     assert (place.lines(), place.files()) == (["1 5"], ["taken_in/a.csv"])
 
 
@@ -478,16 +479,17 @@ def test_the_command_waits_for_a_file_dropped_a_moment_ago(shop: Place, tmp_path
     shop.drop("a.csv", MAY)
     settings = Settings(home=tmp_path / "home", landing={"settle_seconds": 0.3})
     said: list[str] = []
-    Intake(settings, said.append).take_in()
+    homes.take_in(settings, said.append)
     assert said[0] == "landing: waiting 0.3 s for a.csv to be whole"
     assert shop.lines() == ["1 5"]
 
 
-def made(table: Table, provenance: Provenance, tables: TableStore, keys: tuple[str, ...]) -> None:
+def made(table: Table, home: OpenHome, keys: tuple[str, ...]) -> None:
     """Write partitions without rows that are up to date."""
-    for key in keys:
-        row = pl.DataFrame([{"period": key}], schema=table.schema)
-        tables.write(table, row, {key: provenance.expected(table.name, key) or 0})
+    with home.locked() as locked:
+        for key in keys:
+            row = pl.DataFrame([{"period": key}], schema=table.schema)
+            locked.tables.write(table, row, {key: home.fingerprints.expected(table.name, key) or 0})
 
 
 def test_late_lines_make_only_their_periods_and_the_snapshots_that_look_at_them_stale(
@@ -496,18 +498,21 @@ def test_late_lines_make_only_their_periods_and_the_snapshots_that_look_at_them_
     for month in range(1, 7):
         shop.drop(f"{month}.csv", f"1,2011-{month:02}-15 10:00,5")
     take_in(tmp_path / "home")
-    settings, tables = settings_of(tmp_path / "home"), TableStore(tmp_path / "home" / "tables")
-    before = Provenance(settings, shop.store, tables)
-    made(RAW_TRANSACTIONS, before, tables, before.period_keys)
-    made(CUSTOMER_FEATURES, before, tables, before.snapshot_keys)
-    assert before.stale(["raw_transactions", "customer_features"], before.snapshot_keys) == ()
+    settings = settings_of(tmp_path / "home")
+    home = OpenHome(settings)
+    made(RAW_TRANSACTIONS, home, home.calendar.period_keys)
+    made(CUSTOMER_FEATURES, home, home.calendar.snapshot_keys)
+    assert home.fingerprints.stale(["raw_transactions", "customer_features"], home.calendar.snapshot_keys) == ()
     shop.drop("late.csv", "2,2011-03-20 10:00,5")
-    assert Intake(settings, print).take_in_landed().touched("monthly") == ["2011-03-01"]
-    after = Provenance(settings, DeliveryStore(shop.store.root), tables)
-    assert after.stale(["raw_transactions"], after.period_keys) == ("2011-03-01",)
+    assert homes.take_in_landed(settings).touched("monthly") == ["2011-03-01"]
+    # Both the home that was open meanwhile and one that is opened now.
+    for opened in (home, OpenHome(settings)):
+        assert opened.fingerprints.stale(["raw_transactions"], opened.calendar.period_keys) == ("2011-03-01",)
     # The window has two periods.
-    made(RAW_TRANSACTIONS, after, tables, ("2011-03-01",))
-    assert after.stale(["customer_features"], after.snapshot_keys) == ("2011-03-01", "2011-04-01")
+    made(RAW_TRANSACTIONS, home, ("2011-03-01",))
+    for opened in (home, OpenHome(settings)):
+        late = opened.fingerprints.stale(["customer_features"], opened.calendar.snapshot_keys)
+        assert late == ("2011-03-01", "2011-04-01")
 
 
 def test_periods_and_snapshots_that_a_correction_takes_away_are_forgotten(shop: Place, tmp_path: Path) -> None:
@@ -515,11 +520,11 @@ def test_periods_and_snapshots_that_a_correction_takes_away_are_forgotten(shop: 
     shop.drop("slip.csv", JUNE, "3,2011-09-01 12:00,7")
     settings, tables = settings_of(tmp_path / "home"), TableStore(tmp_path / "home" / "tables")
     take_in(tmp_path / "home")
-    before = Provenance(settings, shop.store, tables)
-    made(RAW_TRANSACTIONS, before, tables, before.period_keys)
-    made(CUSTOMER_FEATURES, before, tables, before.snapshot_keys)
+    home = OpenHome(settings)
+    made(RAW_TRANSACTIONS, home, home.calendar.period_keys)
+    made(CUSTOMER_FEATURES, home, home.calendar.snapshot_keys)
     shop.drop("slip.csv", JUNE)
-    Intake(settings, print).take_in_landed()
+    homes.take_in_landed(settings)
     assert list(tables.sizes(RAW_TRANSACTIONS)) == ["2011-05-01", "2011-06-01"]
     assert list(tables.sizes(CUSTOMER_FEATURES)) == ["2011-06-01"]
     assert tables.fingerprint_of("raw_transactions", "2011-09-01") is None
@@ -564,7 +569,7 @@ def test_the_real_log_in_shuffled_daily_files_is_the_real_log(real_log: Path, tm
     for batch in batches:
         for file in batch:
             file.write_to(place.folder)
-        outcomes.append(Intake(settings_of(landed), print).take_in_landed())
+        outcomes.append(homes.take_in_landed(settings_of(landed)))
     assert sum(len(taken.corrected) for taken in outcomes) == 5
     assert sum(len(taken.repeated) for taken in outcomes) == 10
     assert [taken.unreadable for taken in outcomes] == [{}] * 5
@@ -575,10 +580,9 @@ def test_the_real_log_in_shuffled_daily_files_is_the_real_log(real_log: Path, tm
 
 def ingested(home: Path) -> Iterator[pl.DataFrame]:
     """Raw, clean and rejected lines in one order, without where they came from, and the features of every snapshot."""
-    store = DeliveryStore(home / "deliveries")
-    provenance = Provenance(settings_of(home), store, TableStore(home / "tables"))
-    raw = store.scan_periods(provenance.current, provenance.period_keys, "monthly").collect()
-    rules = provenance.cleaning_rules
+    opened = OpenHome(settings_of(home))
+    calendar, rules = opened.calendar, opened.cleaning_rules
+    raw = opened.deliveries.scan_periods(calendar.deliveries, calendar.period_keys, "monthly").collect()
     classified = cleaning.classify(nw.from_native(raw.lazy()), rules).collect().lazy()
     clean = cleaning.clean_lines(classified, rules).collect().to_native()
     rejected = cleaning.rejected_lines(classified).collect().to_native()
@@ -587,8 +591,8 @@ def ingested(home: Path) -> Iterator[pl.DataFrame]:
         yield content.sort(content.columns)
     orders = features.order_parts(nw.from_native(clean.lazy())).collect().to_native()
     products = features.bought_products(nw.from_native(clean.lazy())).collect().to_native()
-    for key in provenance.snapshot_keys:
-        yield _features_of(orders, products, provenance.window(key))
+    for key in calendar.snapshot_keys:
+        yield _measure_customers(orders, products, calendar.window(key))
 
 
 def test_a_home_that_differs_is_seen(tmp_path: Path) -> None:

@@ -13,17 +13,23 @@ if TYPE_CHECKING:
 
 def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
     """All assets of the graph, for the partitions of a home."""
-    from custseg_assets.defs.assets.features import feature_assets
-    from custseg_assets.defs.assets.ingest import ingest_assets
-    from custseg_assets.defs.assets.migrations import migration_assets
-    from custseg_assets.defs.assets.model import model_assets
-    from custseg_assets.defs.assets.monitoring import monitoring_assets
-    from custseg_assets.defs.assets.predictions import prediction_assets
-    from custseg_assets.defs.assets.release import release_assets
-    from custseg_assets.defs.assets.segments import segment_assets
+    from custseg_assets.defs.assets.features import FEATURE_ASSETS
+    from custseg_assets.defs.assets.ingest import INGEST_ASSETS, landed_files
+    from custseg_assets.defs.assets.migrations import MIGRATION_ASSETS
+    from custseg_assets.defs.assets.model import MODEL_ASSETS
+    from custseg_assets.defs.assets.monitoring import MONITORING_ASSETS
+    from custseg_assets.defs.assets.predictions import PREDICTION_ASSETS
+    from custseg_assets.defs.assets.release import serving_release
+    from custseg_assets.defs.assets.segments import SEGMENT_ASSETS
 
-    groups = (ingest_assets, feature_assets, model_assets, segment_assets, migration_assets, monitoring_assets)
-    return [asset for group in groups for asset in group(layout, settings)] + [
-        *prediction_assets(settings),
-        *release_assets(),
-    ]
+    factories = (
+        *INGEST_ASSETS,
+        *FEATURE_ASSETS,
+        *MODEL_ASSETS,
+        *SEGMENT_ASSETS,
+        *MIGRATION_ASSETS,
+        *MONITORING_ASSETS,
+        *PREDICTION_ASSETS,
+        serving_release,
+    )
+    return [landed_files, *(factory(layout, settings) for factory in factories)]

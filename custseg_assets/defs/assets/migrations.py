@@ -6,46 +6,25 @@ from typing import Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.checks import check_specs
-from custseg_assets.defs.materialise import in_batches, picture, publish, spec_of, table_preview
-from custseg_assets.defs.partitions import Layout
-from custseg_assets.defs.resources import Stores
+from custseg_assets.defs.materialise import Materialization, in_batches, materialise, snapshot_asset
+from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
 from custseg_assets.domain.segments.clustering import assign
 from custseg_assets.domain.segments.migrations import flows, migrations, summarise
+from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import migration_matrix
-from custseg_assets.settings import Settings
 
 
-def migration_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
-    """The asset of the group ``segments`` that compares two snapshots."""
+@snapshot_asset("segment_migrations", group="segments", kinds={"polars", "deltalake"})
+def segment_migrations(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
+    """Compare each snapshot with the one before it, customer by customer."""
 
-    @dg.multi_asset(
-        specs=[
-            spec_of(
-                SEGMENT_MIGRATIONS,
-                group="segments",
-                deps=[
-                    dg.AssetDep("segment_assignments", partition_mapping=layout.previous),
-                    dg.AssetDep("customer_features", partition_mapping=layout.previous),
-                    dg.AssetDep("segmentation_model", partition_mapping=layout.until),
-                ],
-                kinds={"polars", "deltalake"},
-            )
-        ],
-        check_specs=check_specs(SEGMENT_MIGRATIONS, settings),
-        partitions_def=layout.snapshots,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def segment_migrations(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
-        def moved() -> Iterator[tuple[str, pl.DataFrame]]:
-            for key in context.partition_keys:
-                yield key, _moved(stores, key).select(pl.lit(key).alias("period"), pl.all())
+    def compare() -> Iterator[tuple[str, pl.DataFrame]]:
+        for key in context.partition_keys:
+            yield key, _list_moves(home, key).select(pl.lit(key).alias("period"), pl.all())
 
-        result = publish(context, stores, SEGMENT_MIGRATIONS, in_batches(moved()))
-        return result._replace(metadata={**result.metadata, **_shown(stores, context.partition_keys[-1])})
-
-    return [segment_migrations]
+    newest = context.partition_keys[-1]
+    return materialise(context, home, SEGMENT_MIGRATIONS, in_batches(compare()), show=lambda: _show_moves(home, newest))
 
 
 class _Snapshots(NamedTuple):
@@ -58,34 +37,33 @@ class _Snapshots(NamedTuple):
     features_now: pl.DataFrame
 
 
-def _snapshots(stores: Stores, key: str) -> _Snapshots | None:
+def _read_both(home: OpenHome, key: str) -> _Snapshots | None:
     """What is compared; nothing where no earlier snapshot has segments."""
-    earlier = stores.provenance.snapshots_before(key)[-1:]
+    earlier = home.snapshots_before(key)[-1:]
     if not earlier:
         return None
-    keys = (*earlier, key)
-    assignments = (stores.tables.read(SEGMENT_ASSIGNMENTS, [one]) for one in keys)
-    features = (stores.tables.read(CUSTOMER_FEATURES, [one]) for one in keys)
-    return _Snapshots(*earlier, *assignments, *features)
+    before, now = (home.tables.read(SEGMENT_ASSIGNMENTS, [one]) for one in (*earlier, key))
+    features_before, features_now = (home.tables.read(CUSTOMER_FEATURES, [one]) for one in (*earlier, key))
+    return _Snapshots(earlier[0], before, now, features_before, features_now)
 
 
-def _moved(stores: Stores, key: str) -> pl.DataFrame:
-    two = _snapshots(stores, key)
+def _list_moves(home: OpenHome, key: str) -> pl.DataFrame:
+    two = _read_both(home, key)
     if two is None:
         return SEGMENT_MIGRATIONS.schema.to_frame().drop("period")
-    earlier_model = stores.provenance.model_in_force(two.before_key)
+    earlier_model = home.champions.model_at(two.before_key)
     stay = assign(two.features_now, two.now["customer_id"], earlier_model, two.before, earlier_model)
     return migrations(two.before, two.now, stay, two.features_before, two.features_now)
 
 
-def _shown(stores: Stores, key: str) -> Mapping[str, Any]:
+def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
     """The moves of a snapshot for people to look at."""
-    two = _snapshots(stores, key)
+    two = _read_both(home, key)
     if two is None:
         return {"moves": f"{key} is the first snapshot with segments: nobody can have moved yet."}
     all_flows = flows(two.before, two.now, two.features_now)
     n_known = all_flows.filter(pl.col("from_segment").is_not_null())["n_customers"].sum()
-    summary = summarise(stores.tables.read(SEGMENT_MIGRATIONS, [key]), n_known)
+    summary = summarise(home.tables.read(SEGMENT_MIGRATIONS, [key]), int(n_known))
     return {
         "moves": f"{two.before_key} → {key}: {summary.sentence}.",
         "phantom_moves": summary.n_phantom,
@@ -93,3 +71,6 @@ def _shown(stores: Stores, key: str) -> Mapping[str, Any]:
         "top_flows": table_preview(summary.by_flow),
         "matrix": picture("customers by segment before and now", migration_matrix(all_flows)),
     }
+
+
+MIGRATION_ASSETS = (segment_migrations,)

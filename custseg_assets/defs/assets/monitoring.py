@@ -2,32 +2,18 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.checks import check_specs
-from custseg_assets.defs.materialise import (
-    bullets,
-    in_batches,
-    in_words,
-    picture,
-    publish,
-    spec_of,
-    table_preview,
-)
-from custseg_assets.defs.partitions import Layout
-from custseg_assets.defs.resources import Stores
-from custseg_assets.domain.drift.report import Change
-from custseg_assets.domain.drift.scores import (
-    DriftReference,
-    DriftReport,
-    measure_drift,
-    reference_from_json,
-    unobserved_share,
-)
+from custseg_assets.defs.materialise import Materialization, in_batches, materialise, snapshot_asset
+from custseg_assets.defs.metadata import bullets, in_words, picture, table_preview
+from custseg_assets.domain.drift.reference import DriftReference, reference_from_json
+from custseg_assets.domain.drift.report import Change, DriftReport
+from custseg_assets.domain.drift.scores import measure_drift, unobserved_share
 from custseg_assets.domain.promotion.retraining import decide_retrain
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
@@ -37,99 +23,64 @@ from custseg_assets.domain.schemas import (
     scaled_features_table,
 )
 from custseg_assets.domain.segments.training import matrix_of
-from custseg_assets.home.open import training_cost
-from custseg_assets.home.soundness import unsound_in_window
+from custseg_assets.home.evidence import unsound_in_window
+from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.monitoring import distribution_change, drift_over_time
-from custseg_assets.settings import Settings
 
 MAX_CHANGES_SHOWN = 4
 
 
-def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
-    """The assets of the group ``monitoring``."""
+@snapshot_asset("drift_report", group="monitoring", kinds={"numpy", "deltalake"})
+def drift_report(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
+    """Measure each snapshot against the customers that the model in force was trained on."""
+    reports: list[DriftReport] = []
 
-    @dg.multi_asset(
-        specs=[
-            spec_of(
-                DRIFT_REPORT,
-                group="monitoring",
-                deps=[
-                    dg.AssetDep("scaled_features"),
-                    dg.AssetDep("customer_features"),
-                    dg.AssetDep("segmentation_model", partition_mapping=layout.until),
-                ],
-                kinds={"numpy", "deltalake"},
-            )
-        ],
-        check_specs=check_specs(DRIFT_REPORT, settings),
-        partitions_def=layout.snapshots,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def drift_report(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
-        measured: list[DriftReport] = []
+    def measure() -> Iterator[tuple[str, pl.DataFrame]]:
+        history = home.tables.read(DRIFT_REPORT)
+        for key in context.partition_keys:
+            reports.append(_measure(home, key, history))
+            table = reports[-1].table()
+            history = pl.concat([history.filter(pl.col("period") != key), table])
+            yield key, table
 
-        def tables() -> Iterator[tuple[str, pl.DataFrame]]:
-            history = stores.tables.read(DRIFT_REPORT)
-            for key in context.partition_keys:
-                measured.append(_measured(stores, key, history))
-                table = measured[-1].table()
-                history = pl.concat([history.filter(pl.col("period") != key), table])
-                yield key, table
-
-        result = publish(context, stores, DRIFT_REPORT, in_batches(tables()))
-        reports = stores.tables.read(DRIFT_REPORT)
-        verdicts = reports.select("period", "verdict", "reasons").unique().sort("period", descending=True)
-        shown = {
+    def show() -> Mapping[str, Any]:
+        every = home.tables.read(DRIFT_REPORT)
+        verdicts = every.select("period", "verdict", "reasons").unique().sort("period", descending=True)
+        return {
             "verdicts": table_preview(verdicts.with_columns(in_words(pl.col("reasons")))),
-            "over_time": picture("drift scores against their thresholds", drift_over_time(reports)),
-            **_changes(measured[-1]),
+            "over_time": picture("drift scores against their thresholds", drift_over_time(every)),
+            **_draw_changes(reports[-1]),
         }
-        return result._replace(metadata={**result.metadata, **shown})
 
-    @dg.multi_asset(
-        specs=[
-            spec_of(
-                RETRAIN_DECISION,
-                group="monitoring",
-                deps=[
-                    dg.AssetDep("drift_report", partition_mapping=layout.until),
-                    dg.AssetDep("rejected_transactions", partition_mapping=layout.until),
-                    dg.AssetDep("clean_transactions", partition_mapping=layout.until),
-                ],
-                kinds={"python", "deltalake"},
-            )
-        ],
-        partitions_def=layout.snapshots,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def retrain_decision(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
-        reports = stores.tables.read(DRIFT_REPORT)
-        decided = [(key, _decided(stores, key, reports)) for key in context.partition_keys]
-        result = publish(context, stores, RETRAIN_DECISION, in_batches(decided))
-        decisions = stores.tables.read(RETRAIN_DECISION).sort("period", descending=True)
-        newest = decided[-1][1]
-        shown = {
-            "decision": newest["decision"].item(),
-            "reasons": bullets(json.loads(newest["reasons"].item())),
-            "decisions": table_preview(decisions.with_columns(in_words(pl.col("reasons")))),
-        }
-        return result._replace(metadata={**result.metadata, **shown})
-
-    return [drift_report, retrain_decision]
+    return materialise(context, home, DRIFT_REPORT, in_batches(measure()), show=show)
 
 
-def _decided(stores: Stores, key: str, reports: pl.DataFrame) -> pl.DataFrame:
+@snapshot_asset("retrain_decision", group="monitoring", kinds={"python", "deltalake"})
+def retrain_decision(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
+    """Decide whether drift calls for a training on each snapshot, and record why."""
+    reports = home.tables.read(DRIFT_REPORT)
+    decided = [(key, _decide_retrain(home, key, reports)) for key in context.partition_keys]
+    newest = decided[-1][1]
+
+    def show() -> Mapping[str, Any]:
+        decisions = home.tables.read(RETRAIN_DECISION).sort("period", descending=True)
+        return {"decisions": table_preview(decisions.with_columns(in_words(pl.col("reasons"))))}
+
+    shown = {"decision": newest["decision"].item(), "reasons": bullets(json.loads(newest["reasons"].item()))}
+    return materialise(context, home, RETRAIN_DECISION, in_batches(decided), metadata=shown, show=show)
+
+
+def _decide_retrain(home: OpenHome, key: str, reports: pl.DataFrame) -> pl.DataFrame:
     """The row of ``retrain_decision``."""
-    provenance, unsound = stores.provenance, unsound_in_window(stores, key)
-    model = provenance.model_before(key)
+    unsound, model = unsound_in_window(home, key), home.champions.model_before(key)
     verdict = decide_retrain(
         key,
         reports,
         trained_on=model.trained_on,
-        trainings=provenance.trainings,
+        trainings=home.champions.trainings,
         unsound=unsound,
-        rules=stores.settings.retrain.rules(),
-        cost=training_cost(stores.settings),
+        rules=home.settings.retrain.rules(),
+        cost=home.training_cost,
     )
     fields = {
         **asdict(verdict),
@@ -141,10 +92,10 @@ def _decided(stores: Stores, key: str, reports: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame([fields], schema=RETRAIN_DECISION.schema)
 
 
-def _measured(stores: Stores, key: str, history: pl.DataFrame) -> DriftReport:
-    reference, settings = _reference(stores, key), stores.settings
-    scaled = stores.tables.read(scaled_features_table(settings.model.features), [key])
-    in_window = stores.tables.scan(CUSTOMER_FEATURES, [key]).select(pl.len()).collect().item()
+def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
+    reference, settings = _reference(home, key), home.settings
+    scaled = home.tables.read(scaled_features_table(settings.model.features), [key])
+    in_window = home.tables.scan(CUSTOMER_FEATURES, [key]).select(pl.len()).collect().item()
     return measure_drift(
         reference,
         matrix_of(scaled, reference.features),
@@ -154,11 +105,11 @@ def _measured(stores: Stores, key: str, history: pl.DataFrame) -> DriftReport:
         # Who was seen in the window, but not by K-means, is Refunded.
         n_refunded=in_window - scaled.height,
         history=history,
-        unobserved_share=unobserved_share(stores.provenance.window(key), stores.provenance.observed_until(key)),
+        unobserved_share=unobserved_share(home.calendar.window(key), home.calendar.observed_until(key)),
     )
 
 
-def _changes(report: DriftReport) -> dict[str, dg.MarkdownMetadataValue]:
+def _draw_changes(report: DriftReport) -> dict[str, dg.MarkdownMetadataValue]:
     """Pictures of what alerted, the furthest over its threshold first; segments share one, and so do correlations."""
     first: dict[str, Change] = {}
     for change in report.changes:
@@ -169,11 +120,14 @@ def _changes(report: DriftReport) -> dict[str, dg.MarkdownMetadataValue]:
     }
 
 
-def _reference(stores: Stores, key: str) -> DriftReference:
+def _reference(home: OpenHome, key: str) -> DriftReference:
     """What the model in force when the snapshot came is compared with.
 
     One promoted on the snapshot itself does not count: it was trained on these customers, and would erase the evidence
     that led to it.
     """
-    trained_on = stores.provenance.model_before(key).trained_on
-    return reference_from_json(stores.tables.read(SEGMENTATION_MODEL, [trained_on])["drift_reference"].item())
+    trained_on = home.champions.model_before(key).trained_on
+    return reference_from_json(home.tables.read(SEGMENTATION_MODEL, [trained_on])["drift_reference"].item())
+
+
+MONITORING_ASSETS = (drift_report, retrain_decision)

@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.checks import Examination, check_specs
-from custseg_assets.defs.materialise import facts, in_words, picture, spec_of, table_preview
-from custseg_assets.defs.resources import Stores
-from custseg_assets.domain.drift import requests as asked
-from custseg_assets.domain.drift.scores import DriftReference, reference_from_json
+from custseg_assets.defs.checks import SuiteRun
+from custseg_assets.defs.materialise import Materialization, table_asset
+from custseg_assets.defs.metadata import facts, in_words, picture, table_preview
+from custseg_assets.domain.drift import requests
+from custseg_assets.domain.drift.reference import DriftReference, reference_from_json
 from custseg_assets.domain.schemas import (
     PREDICTION_DRIFT,
     PREDICTION_LOG,
@@ -21,7 +21,7 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     Table,
 )
-from custseg_assets.home.fingerprints import CODE_VERSIONS
+from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.monitoring import drift_over_time, latency_over_time
 from custseg_assets.settings import Settings
 from custseg_assets.stores.prediction_log import read_batches, take_in, waiting
@@ -33,116 +33,92 @@ _BY = ("kind", "outcome", "model_version")
 _NO_RECORDS = pl.DataFrame(schema=PREDICTION_LOG.schema)
 
 
-def prediction_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """The assets of the group ``monitoring`` that come from the service."""
-
-    @dg.multi_asset(
-        # Not the name of the job that runs it: Dagster has one list for both.
-        name="recorded_predictions",
-        specs=[
-            spec_of(table, group="monitoring", deps=[], kinds={"polars", "deltalake"})
-            for table in (PREDICTION_LOG, REJECTED_PREDICTIONS)
-        ],
-        check_specs=[
-            *check_specs(PREDICTION_LOG, settings),
-            dg.AssetCheckSpec(
-                NOTHING_DROPPED,
-                asset=PREDICTION_LOG.name,
-                description="The service could not keep up with its log or write it: what follows lacks answers.",
-            ),
-            dg.AssetCheckSpec(
-                LINES_READABLE,
-                asset=REJECTED_PREDICTIONS.name,
-                description="A line is no record: another program writes into the folder, or a newer service does.",
-            ),
-        ],
-    )
-    def prediction_log(stores: dg.ResourceParam[Stores]) -> Iterator[dg.MaterializeResult]:
-        examination, files = Examination(PREDICTION_LOG, stores), waiting(stores.home.prediction_log)
-        counts, n_rejected = _taken_in(stores, files, examination)
-        removed = _tidy(stores)
-        n_dropped = counts["n_dropped"].sum()
-        yield dg.MaterializeResult(
-            asset_key=PREDICTION_LOG.name,
-            metadata={
-                **facts(stores, PREDICTION_LOG),
-                "files": len(files),
-                "taken_in": table_preview(counts, 50),
-                "n_dropped": n_dropped,
-                "removed": f"{removed[0]} to {removed[-1]}" if removed else "nothing",
-            },
-            check_results=[
-                *examination.results(),
-                _warning(PREDICTION_LOG, NOTHING_DROPPED, n_dropped, "records that the service lost"),
-            ],
-        )
-        yield dg.MaterializeResult(
-            asset_key=REJECTED_PREDICTIONS.name,
-            metadata={
-                **facts(stores, REJECTED_PREDICTIONS),
-                "by_reason": table_preview(_by_reason(stores)),
-            },
-            check_results=[_warning(REJECTED_PREDICTIONS, LINES_READABLE, n_rejected, "lines that are no records")],
-        )
-
-    @dg.multi_asset(
-        specs=[
-            spec_of(
-                PREDICTION_TRAFFIC,
-                group="monitoring",
-                deps=[dg.AssetDep("prediction_log")],
-                kinds={"polars", "deltalake"},
-            )
+@table_asset(
+    PREDICTION_LOG.name,
+    REJECTED_PREDICTIONS.name,
+    # Not the name of the job that runs it: Dagster has one list for both.
+    step="recorded_predictions",
+    group="monitoring",
+    kinds={"polars", "deltalake"},
+    more_checks=[
+        dg.AssetCheckSpec(
+            NOTHING_DROPPED,
+            asset=PREDICTION_LOG.name,
+            description="The service could not keep up with its log or write it: what follows lacks answers.",
+        ),
+        dg.AssetCheckSpec(
+            LINES_READABLE,
+            asset=REJECTED_PREDICTIONS.name,
+            description="A line is no record: another program writes into the folder, or a newer service does.",
+        ),
+    ],
+)
+def prediction_log(home: dg.ResourceParam[LockedHome]) -> Iterator[Materialization]:
+    """Take in the service's finished log files, and remove days that are older than they are kept."""
+    suite, files = SuiteRun(PREDICTION_LOG, home), waiting(home.paths.prediction_log)
+    counts, n_rejected = _take_in(home, files, suite)
+    removed = _tidy(home)
+    n_dropped = int(counts["n_dropped"].sum())
+    yield dg.MaterializeResult(
+        asset_key=PREDICTION_LOG.name,
+        metadata={
+            **facts(home, PREDICTION_LOG),
+            "files": len(files),
+            "taken_in": table_preview(counts, 50),
+            "n_dropped": n_dropped,
+            "removed": f"{removed[0]} to {removed[-1]}" if removed else "nothing",
+        },
+        check_results=[
+            *suite.results(),
+            _warning(PREDICTION_LOG, NOTHING_DROPPED, n_dropped, "records that the service lost"),
         ],
     )
-    def prediction_traffic(stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
-        for day, made_from in _stale(stores, PREDICTION_TRAFFIC, stores.tables.sizes(PREDICTION_LOG)):
-            rows = asked.traffic_of(stores.tables.scan(PREDICTION_LOG, [day]))
-            stores.tables.write(PREDICTION_TRAFFIC, rows, {day: made_from})
-        traffic = stores.tables.read(PREDICTION_TRAFFIC)
-        shown = {
-            "newest": table_preview(traffic.sort("period", descending=True, maintain_order=True)),
-            "latency": picture("time to answer, by day", latency_over_time(traffic)),
-        }
-        return dg.MaterializeResult(
-            asset_key=PREDICTION_TRAFFIC.name, metadata={**facts(stores, PREDICTION_TRAFFIC), **shown}
-        )
-
-    @dg.multi_asset(
-        specs=[
-            spec_of(
-                PREDICTION_DRIFT,
-                group="monitoring",
-                deps=[dg.AssetDep("prediction_log"), dg.AssetDep("segmentation_model")],
-                kinds={"numpy", "deltalake"},
-            )
-        ],
+    yield dg.MaterializeResult(
+        asset_key=REJECTED_PREDICTIONS.name,
+        metadata={**facts(home, REJECTED_PREDICTIONS), "by_reason": table_preview(_by_reason(home))},
+        check_results=[_warning(REJECTED_PREDICTIONS, LINES_READABLE, n_rejected, "lines that are no records")],
     )
-    def prediction_drift(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
-        references = _references(stores)
-        weeks = asked.complete_weeks(stores.tables.sizes(PREDICTION_LOG), _today(), _first_day_kept(settings))
-        for week, made_from in _stale(
-            stores, PREDICTION_DRIFT, weeks, settings.model.seed, settings.drift.model_dump()
-        ):
-            parts = (asked.customers_of(stores.tables.scan(PREDICTION_LOG, [day])) for day in weeks[week])
-            customers, history = asked.last_known(parts), stores.tables.read(PREDICTION_DRIFT)
-            report = asked.measure_asked(
-                customers,
-                references,
-                week=week,
-                seed=settings.model.seed,
-                history=history,
-                settings=settings.drift.of_report(),
-            )
-            stores.tables.write(PREDICTION_DRIFT, report, {week: made_from})
-            for version in set(customers["model_version"]) - references.keys():
-                context.log.warning("%s: model %s is none of this home's, so it has no reference", week, version)
-        reports = stores.tables.read(PREDICTION_DRIFT)
-        return dg.MaterializeResult(
-            asset_key=PREDICTION_DRIFT.name, metadata={**facts(stores, PREDICTION_DRIFT), **_drift_shown(reports)}
-        )
 
-    return [prediction_log, prediction_traffic, prediction_drift]
+
+@table_asset(PREDICTION_TRAFFIC.name, group="monitoring", kinds={"polars", "deltalake"})
+def prediction_traffic(home: dg.ResourceParam[LockedHome]) -> Materialization:
+    """Count questions, outcomes and latencies of each day."""
+    for day, made_from in _stale(home, PREDICTION_TRAFFIC, home.tables.sizes(PREDICTION_LOG)):
+        rows = requests.traffic_of(home.tables.scan(PREDICTION_LOG, [day]))
+        home.tables.write(PREDICTION_TRAFFIC, rows, {day: made_from})
+    traffic = home.tables.read(PREDICTION_TRAFFIC)
+    shown = {
+        "newest": table_preview(traffic.sort("period", descending=True, maintain_order=True)),
+        "latency": picture("time to answer, by day", latency_over_time(traffic)),
+    }
+    return dg.MaterializeResult(
+        asset_key=PREDICTION_TRAFFIC.name, metadata={**facts(home, PREDICTION_TRAFFIC), **shown}
+    )
+
+
+@table_asset(PREDICTION_DRIFT.name, group="monitoring", kinds={"numpy", "deltalake"})
+def prediction_drift(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
+    """Measure the customers asked about in each week against the answering model's reference."""
+    settings, references = home.settings, _references(home)
+    weeks = requests.complete_weeks(home.tables.sizes(PREDICTION_LOG), _today(), _first_day_kept(settings))
+    for week, made_from in _stale(home, PREDICTION_DRIFT, weeks, settings.model.seed, settings.drift.model_dump()):
+        parts = (requests.customers_of(home.tables.scan(PREDICTION_LOG, [day])) for day in weeks[week])
+        customers, history = requests.last_known(parts), home.tables.read(PREDICTION_DRIFT)
+        report = requests.measure_asked(
+            customers,
+            references,
+            week=week,
+            seed=settings.model.seed,
+            history=history,
+            settings=settings.drift.of_report(),
+        )
+        home.tables.write(PREDICTION_DRIFT, report, {week: made_from})
+        for version in set(customers["model_version"]) - references.keys():
+            context.log.warning("%s: model %s is none of this home's, so it has no reference", week, version)
+    reports = home.tables.read(PREDICTION_DRIFT)
+    return dg.MaterializeResult(
+        asset_key=PREDICTION_DRIFT.name, metadata={**facts(home, PREDICTION_DRIFT), **_drift_shown(reports)}
+    )
 
 
 def _today() -> date:
@@ -153,13 +129,13 @@ def _first_day_kept(settings: Settings) -> date:
     return _today() - timedelta(days=settings.predictions.keep_days)
 
 
-def _taken_in(stores: Stores, files: Sequence[Path], examination: Examination) -> tuple[pl.DataFrame, int]:
+def _take_in(home: LockedHome, files: Sequence[Path], suite: SuiteRun) -> tuple[pl.DataFrame, int]:
     """Take files in and check them, batch by batch; what was new, counted, and how many lines were no records."""
     counts, n_rejected = [_counts(_NO_RECORDS)], 0
-    examination.examine(_NO_RECORDS)
+    suite.check(_NO_RECORDS)
     for batch in read_batches(files):
-        fresh = take_in(stores.tables, batch)
-        examination.examine(fresh.predictions)
+        fresh = take_in(home.tables, batch)
+        suite.check(fresh.predictions)
         counts.append(_counts(fresh.predictions))
         n_rejected += fresh.rejected.height
     return pl.concat(counts).group_by(_BY).sum().sort(_BY), n_rejected
@@ -169,40 +145,40 @@ def _counts(records: pl.DataFrame) -> pl.DataFrame:
     return records.group_by(_BY).agg(pl.len().cast(pl.Int64).alias("n_records"), pl.col("n_dropped").sum())
 
 
-def _tidy(stores: Stores) -> list[str]:
+def _tidy(home: LockedHome) -> list[str]:
     """Remove what is older than it may be kept, and make days that are over one file each. Returns the days removed."""
-    first, today = _first_day_kept(stores.settings).isoformat(), _today().isoformat()
-    removed = sorted({day for table in _KEPT_FOR_A_TIME for day in stores.tables.remove_before(table, first)})
+    first, today = _first_day_kept(home.settings).isoformat(), _today().isoformat()
+    removed = sorted({day for table in _KEPT_FOR_A_TIME for day in home.tables.remove_before(table, first)})
     for table in _KEPT_FOR_A_TIME:
-        stores.tables.tidy(table, [day for day in stores.tables.sizes(table) if day < today])
+        home.tables.tidy(table, [day for day in home.tables.sizes(table) if day < today])
     return removed
 
 
 def _stale(
-    stores: Stores, table: Table, contents: Mapping[str, object], *settings: object
+    home: OpenHome, table: Table, contents: Mapping[str, object], *settings: object
 ) -> Iterator[tuple[str, int]]:
     """Partitions that were made from something else, with the fingerprint of what they are made from now.
 
     Args:
-        stores: of the home.
+        home: whose partitions they are.
         table: whose partitions they are.
         contents: partition key → how many records it is made from; records are only ever added to a day.
         settings: that matter to it.
     """
     for key, content in contents.items():
-        made_from = fingerprint(table.name, CODE_VERSIONS[table.name], settings, content)
-        if stores.tables.fingerprint_of(table.name, key) != made_from:
+        made_from = fingerprint(table.name, table.code_version, settings, content)
+        if home.tables.fingerprint_of(table.name, key) != made_from:
             yield key, made_from
 
 
-def _references(stores: Stores) -> dict[str, DriftReference]:
+def _references(home: OpenHome) -> dict[str, DriftReference]:
     """What the customers were like that each model was trained on, by model version."""
-    models = stores.tables.read(SEGMENTATION_MODEL).select("model_version", "drift_reference")
+    models = home.tables.read(SEGMENTATION_MODEL).select("model_version", "drift_reference")
     return {version: reference_from_json(text) for version, text in models.iter_rows()}
 
 
-def _by_reason(stores: Stores) -> pl.DataFrame:
-    counted = stores.tables.scan(REJECTED_PREDICTIONS).group_by("period", "reason").len().collect()
+def _by_reason(home: OpenHome) -> pl.DataFrame:
+    counted = home.tables.scan(REJECTED_PREDICTIONS).group_by("period", "reason").len().collect()
     return counted.sort("period", "reason", descending=[True, False])
 
 
@@ -225,3 +201,6 @@ def _warning(table: Table, check: str, n_found: int, what: str) -> dg.AssetCheck
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"summary": f"{n_found:,} {what} this time", "n_unexpected": n_found},
     )
+
+
+PREDICTION_ASSETS = (prediction_log, prediction_traffic, prediction_drift)
