@@ -20,12 +20,12 @@ from custseg_assets import no_telemetry
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.expectations import validation
 from custseg_assets.expectations.suites import (
-    EARLIEST,
+    EARLIEST_PLAUSIBLE,
     EXAMPLE_KEYS,
     N_DIGITS,
     PERIOD_END,
     PERIOD_START,
-    STAYED_IN,
+    UNCHANGED_SEGMENT,
     ExpectationGroup,
     Rule,
     groups_for,
@@ -61,11 +61,11 @@ def split_into_rules(
 
 # The columns that rules may use besides the table's own, worked out from a row.
 DERIVED: Mapping[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
-    EARLIEST: ((), lambda: datetime(1990, 1, 1)),
+    EARLIEST_PLAUSIBLE: ((), lambda: datetime(1990, 1, 1)),
     PERIOD_START: (("period",), datetime.fromisoformat),
     PERIOD_END: (("period",), lambda key: (datetime.fromisoformat(key) + timedelta(days=31)).replace(day=1)),
     N_DIGITS: (("product_id",), lambda text: sum(character.isdigit() for character in text)),
-    STAYED_IN: (("from_segment_id", "to_segment_id"), lambda old, new: old if old == new else None),
+    UNCHANGED_SEGMENT: (("from_segment_id", "to_segment_id"), lambda old, new: old if old == new else None),
 }
 
 
