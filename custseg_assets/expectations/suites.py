@@ -55,7 +55,7 @@ class Rule:
     """One expectation.
 
     Attributes:
-        words: what it says, for people.
+        words: the rule as people read it.
         expectation: name of the class in ``great_expectations.expectations``.
         kwargs: its arguments.
         columns: the columns it reads, its condition's too; none where it is about the table's columns themselves.
@@ -193,12 +193,12 @@ def _segments_differ() -> Rule:
 
 
 def groups_for(table: str, settings: Settings, rules: CleaningRules | None = None) -> tuple[ExpectationGroup, ...]:
-    """What is expected of a table; names and descriptions do not depend on ``rules``.
+    """The groups of rules that a table must meet; their names and descriptions do not depend on ``rules``.
 
     Args:
         table: a name in ``EXAMPLE_KEYS``.
         settings: for the segmentation features, the range of k and the configured cleaning.
-        rules: the shop's cleaning rules in force, with what its preset adds; the configured ones without it.
+        rules: the shop's cleaning rules in force, with what its preset adds; if not given, the configured ones.
     """
     in_force = rules or CleaningRules(
         settings.cleaning.service_code_max_digits,

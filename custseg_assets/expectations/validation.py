@@ -132,8 +132,8 @@ def validate(
         frame: with the table's columns, of one or more partitions.
         table: a name in ``EXAMPLE_KEYS``.
         settings: what the table was made with.
-        rules: the shop's cleaning rules in force; the configured ones without it.
-        data_docs_dir: where to write a page about the validation; none is written without it.
+        rules: the shop's cleaning rules in force; if not given, the configured ones.
+        data_docs_dir: where to write a page about the validation; if not given, none is written.
 
     Returns:
         One result per group of ``groups_for``, in its order.
@@ -209,7 +209,7 @@ def _by_period(instants: Mapping[str, datetime]) -> pl.Expr:
 def _validate_rules(
     frame: pl.DataFrame, table: str, rules: Mapping[str, Rule]
 ) -> dict[str, ExpectationValidationResult]:
-    """One result per rule; broken rows are asked for in a second step, as they cost as much as all verdicts."""
+    """One result per rule; finding the broken rows costs as much as all verdicts, so it is a second step."""
     execution_engine = _caching_execution_engine()(batch_data_dict={table: _to_pandas(frame)})
     results = _compile_suite(tuple(rules.items()), with_rows=False).validate(execution_engine)
     broken = tuple((key, rule) for key, rule in rules.items() if results[key].result.get("unexpected_count"))

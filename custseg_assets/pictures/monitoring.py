@@ -96,7 +96,7 @@ def _draw_score(axes: Axes, scores: pl.DataFrame, periods: list[str]) -> None:
     axes.set_ylim(0, top * 1.2 if top > 0 else 1.0)
     axes.set_xlim(-0.5, len(periods) - 0.5)
     if np.isfinite(thresholds).any():
-        # A threshold holds for its snapshot, so it is drawn across the snapshot's place.
+        # Each snapshot has its own threshold, which is drawn across the snapshot's place.
         edges, levels = np.stack([at - 0.5, at + 0.5], axis=1).ravel(), np.repeat(thresholds, 2)
         axes.plot(edges, levels, color=look.INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2, gid="threshold")
     # Without ticks the axes themselves cost most of the drawing; a line at zero says the same.

@@ -1,4 +1,4 @@
-"""What is expected of the tables: every group is seen to hold and to fail, and to say which rows."""
+"""What is expected of the tables: every group passes on good rows, and fails on a wrong one and shows it."""
 
 from __future__ import annotations
 
