@@ -151,7 +151,7 @@ class _Feature(NamedTuple):
     is_share: bool = False
 
 
-_PROFILED = (
+_PROFILE_FEATURES = (
     _Feature("recency_days", "recency\n(days)"),
     _Feature("frequency_orders", "orders\n(count)"),
     _Feature("monetary_net", "net spend\n(currency)"),
@@ -178,7 +178,7 @@ def profile_heatmap_figure(profiles: pl.DataFrame, customer_features: pl.DataFra
     """The figure of ``profile_heatmap``."""
     profiles = sort_by_segment(profiles)
     # A shop without products has no products to compare: what is null for every segment is left out.
-    features = [feature for feature in _PROFILED if profiles[f"median_{feature.name}"].is_not_null().any()]
+    features = [feature for feature in _PROFILE_FEATURES if profiles[f"median_{feature.name}"].is_not_null().any()]
     if not features:
         return nothing_to_show("Segment profiles", "no customer has anything in the window.")
     height = ROW * (profiles.height + 1)

@@ -32,7 +32,7 @@ def test_good_rows_meet_every_expectation(table: str) -> None:
         assert not result.examples
 
 
-def test_what_one_frame_came_to_says_nothing_about_the_next() -> None:
+def test_the_results_of_one_frame_do_not_affect_those_of_the_next() -> None:
     table = "clean_transactions"
     bad = GOOD[table].with_columns(unit_price=pl.when(pl.col("customer_id") == "b").then(0.0).otherwise("unit_price"))
     worse = bad.with_columns(unit_price=pl.lit(-1.0))
@@ -114,13 +114,13 @@ def test_at_most_five_examples_are_shown_and_each_broken_rule_has_one() -> None:
     assert [example["customer_id"] for example in result.examples] == ["0", "1", "2", "3", "19"]
 
 
-def test_half_the_lines_without_a_customer_are_a_shop_and_more_are_a_mistake() -> None:
+def test_lines_without_a_customer_fail_their_check_only_above_half() -> None:
     known, unknown = {"customer_id": "a"}, {"customer_id": None}
     assert check(raw_lines(known, known, unknown, unknown), "raw_transactions")["values_readable"].success
     assert not check(raw_lines(known, unknown, unknown), "raw_transactions")["values_readable"].success
 
 
-def test_some_lookups_of_nobody_are_usual_and_more_than_half_are_a_mistake() -> None:
+def test_lookups_of_unknown_customers_fail_their_check_only_above_half() -> None:
     frame = GOOD["prediction_log"]
     assert check(frame, "prediction_log")["customers_known"].success
     assert not check(spoil(frame, 0, {"outcome": "unknown"}), "prediction_log")["customers_known"].success

@@ -196,13 +196,13 @@ UNUSUAL: dict[str, Callable[[], bytes]] = {
     "correlations below zero": lambda: monitoring.distribution_change(
         Change("correlation a × b: 0.50 → -0.20", "", Distribution("correlation", ("a × b",), (0.5,), (-0.2,), False))
     ),
-    "nothing asked": lambda: monitoring.latency_over_time(TRAFFIC.clear()),
+    "no request": lambda: monitoring.latency_over_time(TRAFFIC.clear()),
     "one day": lambda: monitoring.latency_over_time(TRAFFIC.head(1)),
-    "only losses": lambda: monitoring.latency_over_time(TRAFFIC.filter(pl.col("kind") == "dropped")),
+    "only dropped records": lambda: monitoring.latency_over_time(TRAFFIC.filter(pl.col("kind") == "dropped")),
     "no rows": lambda: monitoring.rejections(REJECTED.clear(), KEPT.clear()),
     "no row rejected": lambda: monitoring.rejections(REJECTED.clear(), KEPT),
     "everything rejected for an unknown reason": lambda: monitoring.rejections(
-        REJECTED.with_columns(reason=pl.lit("eaten_by_the_dog")), KEPT.clear()
+        REJECTED.with_columns(reason=pl.lit("another_reason")), KEPT.clear()
     ),
 }
 
