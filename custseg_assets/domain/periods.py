@@ -14,6 +14,10 @@ from typing import Literal
 Cadence = Literal["daily", "weekly", "monthly"]
 Lookback = int | Literal["all"]
 
+EARLIEST_DATE = date(1990, 1, 1)
+"""No web shop has older lines: an older date is the zero of a spreadsheet or of Unix, or a slip, and would give a home
+decades of empty periods."""
+
 
 def period_start(moment: date, cadence: Cadence) -> date:
     """The first day of the period that holds ``moment``.

@@ -1,7 +1,7 @@
-"""Data Docs: a page per validation, drawn by Great Expectations' own renderer, and an index of them.
+"""Data Docs: a page per validation, made by Great Expectations' own renderer, and an index of the pages.
 
-Great Expectations' own site is not built: its index is drawn by scripts from six other hosts and is blank without them,
-and it can list only what a permanent store of results still holds. The pages here forbid the browser to fetch anything.
+Great Expectations' own site is not built: its index needs scripts from six other hosts and is blank without them, and
+it can list only what is still in a permanent store of results. The pages here forbid the browser to fetch anything.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def write_page(folder: Path, table: str, frame: pl.DataFrame, results: Sequence[
     Args:
         folder: of the pages; made where it does not exist.
         table: that was validated.
-        frame: what was validated.
-        results: what came of it; the broken rows are left out of the page.
+        frame: the rows that were validated.
+        results: one per rule; the rows that break a rule are left out of the page.
     """
     keys = sorted(frame["period"].drop_nulls().unique()) if "period" in frame.columns else []
     for result in results:
@@ -72,21 +72,21 @@ def write_page(folder: Path, table: str, frame: pl.DataFrame, results: Sequence[
             "great_expectations_version": great_expectations_version,
         },
     )
-    drawn = _view().render(ValidationResultsPageRenderer().render(outcome), show_how_to_buttons=False)
-    page = (_PASSED if statistics.success else _FAILED) + drawn.replace("<head>", _HEAD, 1)
+    html = _view().render(ValidationResultsPageRenderer().render(outcome), show_how_to_buttons=False)
+    page = (_PASSED if statistics.success else _FAILED) + html.replace("<head>", _HEAD, 1)
     (folder / table).mkdir(parents=True, exist_ok=True)
     _replace(folder / table / f"{keys[0] if keys else 'no-rows'}.html", page)
-    _replace(folder / "index.html", _index(folder))
+    _replace(folder / "index.html", _render_index(folder))
 
 
 @cache
 def _view() -> Any:
-    """The templates, compiled once."""
+    """Great Expectations' page templates, compiled once."""
     return DefaultJinjaPageView()
 
 
-def _index(folder: Path) -> str:
-    """Every page there is, by table and first partition, with whether all went well."""
+def _render_index(folder: Path) -> str:
+    """The index: every page in the folder, by table and first partition, with whether its validation passed."""
     rows = []
     for page in sorted(folder.glob("*/*.html")):
         with page.open(encoding="utf-8") as lines:

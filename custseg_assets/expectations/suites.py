@@ -1,17 +1,18 @@
 """What is expected of each table, as data: no Great Expectations is needed to define, name or describe a check.
 
-A group becomes one asset check. It is blocking where going on would spoil what follows. Its description says what
-holds, as it stands beside "passed" most of the time, and then what goes wrong where it does not.
+A group of rules becomes one asset check. It blocks where going on would spoil the tables made after it. Its description
+first says what is true, for it stands beside "passed" most of the time, and then what goes wrong otherwise. Checking a
+frame belongs in ``validation``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from custseg_assets.domain.drift.report import Verdict
 from custseg_assets.domain.schemas import tables
 from custseg_assets.domain.segments.migrations import CAUSES
 from custseg_assets.domain.segments.model import LAPSED, MARGIN_RULE, REFUNDED
@@ -20,23 +21,23 @@ from custseg_assets.settings import Settings
 
 Severity = Literal["error", "warning"]
 
-PERIOD_START, PERIOD_END, EARLIEST = "period_start", "period_end", "earliest_plausible"
-"""Columns that a rule may use besides the table's own, to compare instants with: first instant of the row's period,
-first instant after it, and ``EARLIEST_DATE``. (Great Expectations compares an instant with a constant row by row in
-Python, which takes 20 times as long as comparing two columns.)"""
+PERIOD_START, PERIOD_END, EARLIEST_PLAUSIBLE = "period_start", "period_end", "earliest_plausible"
+"""Columns derived for rules that compare instants: the first instant of the row's period, the first after it, and the
+first of ``EARLIEST_DATE``. Great Expectations compares an instant with a constant one row at a time, which takes 20
+times as long as comparing two columns."""
 
-STAYED_IN = "stayed_in"
-"""Another such column: the segment of a move that leads to where it came from, null in all others. (Great Expectations
-looks for values that differ within a row one row at a time in Python.)"""
+UNCHANGED_SEGMENT = "unchanged_segment"
+"""A column derived for a rule: the segment of a move that ends in the segment where it began, null in all others. Great
+Expectations looks for values that differ within a row one row at a time."""
 
 N_DIGITS = "n_digits"
-"""Another: how many digits the row's product id has. (Great Expectations matches text one row at a time in Python.)"""
+"""A column derived for a rule: the digits in the product id, as Great Expectations matches text one row at a time."""
 
 MAX_AMOUNT = 1e12
-"""No line, sum or score is larger in any currency; what is, is infinite or a parsing error."""
+"""A larger amount, sum or score, in any currency, is infinite or a parsing error."""
 
 MAX_SCALED = 20.0
-"""Standard deviations. ``log1p`` of the largest amount lies below this on any reference a model is trained on."""
+"""Standard deviations that a value may be away from the reference's mean; ``log1p`` of the largest amount is not."""
 
 MAX_SCALED_MEAN = 1.0
 """Standard deviations that the average customer may be away from the reference's."""
@@ -44,10 +45,7 @@ MAX_SCALED_MEAN = 1.0
 MIN_SHARE_WITH_CUSTOMER = 0.5
 MIN_SHARE_READABLE = 0.99
 MIN_SHARE_FOUND = 0.5
-EARLIEST_DATE = datetime(1990, 1, 1)
-"""Web shops have no older lines; spreadsheets' and Unix' zero dates are older."""
 
-VERDICTS = ("stable", "watch", "breach", "not enough data")
 PREDICTION_KINDS = ("lookup", "score", "dropped")
 RULE_NAMES = (REFUNDED.name, LAPSED.name)
 
@@ -57,7 +55,7 @@ class Rule:
     """One expectation.
 
     Attributes:
-        words: what it says, for people.
+        words: the rule as people read it.
         expectation: name of the class in ``great_expectations.expectations``.
         kwargs: its arguments.
         columns: the columns it reads, its condition's too; none where it is about the table's columns themselves.
@@ -76,10 +74,10 @@ class ExpectationGroup:
     Attributes:
         name: of the check, unique within its table.
         table: that it is about.
-        description: what holds, and what goes wrong where it does not.
+        description: what is true of the table, and what goes wrong otherwise.
         severity: of a failure.
-        is_blocking: whether a failure stops what follows.
-        rules: that must all hold; none where nothing is configured that could be broken.
+        is_blocking: whether a failure stops the assets made from the table.
+        rules: that must all be met; none where nothing is configured that could be broken.
     """
 
     name: str
@@ -101,12 +99,12 @@ EXAMPLE_KEYS: Mapping[str, tuple[str, ...]] = {
     "drift_report": ("period", "score_name", "subject"),
     "prediction_log": ("period", "source_file", "source_line", "kind", "outcome"),
 }
-"""Columns that tell which row an example is; its keys are the tables that have suites."""
+"""Columns that identify the rows shown as examples, by table; the tables are those that have suites."""
 
 
 @dataclass(frozen=True)
 class _Where:
-    """The rows that a rule is about: those whose ``column`` compares so with ``value``."""
+    """A row condition: a rule is about the rows in which comparing ``column`` with ``value`` gives true."""
 
     column: str
     operator: str
@@ -114,6 +112,7 @@ class _Where:
 
     @property
     def condition(self) -> dict[str, Any]:
+        """The condition in Great Expectations' form."""
         return {
             "type": "comparison",
             "column": {"name": self.column},
@@ -133,56 +132,36 @@ def _rule(words: str, expectation: str, columns: Sequence[str], where: _Where | 
 
 def _present(*names: str, where: _Where | None = None, share: float = 1.0) -> list[Rule]:
     words = "is never missing" if share == 1.0 else f"is there in at least {share:.0%} of the rows"
-    return [
-        _rule(f"{name} {words}", "ExpectColumnValuesToNotBeNull", [name], where, column=name, mostly=share)
-        for name in names
-    ]
+    return _each(names, words, "ExpectColumnValuesToNotBeNull", where, mostly=share)
 
 
 def _absent(*names: str, where: _Where | None = None, share: float = 1.0) -> list[Rule]:
     words = "is missing" if share == 1.0 else f"is missing in at least {share:.0%} of the rows"
-    return [
-        _rule(f"{name} {words}", "ExpectColumnValuesToBeNull", [name], where, column=name, mostly=share)
-        for name in names
-    ]
+    return _each(names, words, "ExpectColumnValuesToBeNull", where, mostly=share)
+
+
+def _each(names: Sequence[str], words: str, expectation: str, where: _Where | None, **kwargs: Any) -> list[Rule]:
+    """The same rule about each of some columns."""
+    return [_rule(f"{name} {words}", expectation, [name], where, column=name, **kwargs) for name in names]
 
 
 def _between(low: float | None, high: float | None, *names: str, where: _Where | None = None) -> list[Rule]:
     words = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
-    return [
-        _rule(
-            f"{name} is {words}",
-            "ExpectColumnValuesToBeBetween",
-            [name],
-            where,
-            column=name,
-            min_value=low,
-            max_value=high,
-        )
-        for name in names
-    ]
+    return _each(names, f"is {words}", "ExpectColumnValuesToBeBetween", where, min_value=low, max_value=high)
 
 
-def _above_zero(name: str) -> Rule:
-    return _rule(
-        f"{name} is more than 0",
-        "ExpectColumnValuesToBeBetween",
-        [name],
-        None,
-        column=name,
-        min_value=0,
-        strict_min=True,
-    )
+def _above_zero(*names: str) -> list[Rule]:
+    return _each(names, "is more than 0", "ExpectColumnValuesToBeBetween", None, min_value=0, strict_min=True)
 
 
-def _one_of(name: str, values: Sequence[str], where: _Where | None = None) -> Rule:
-    words = f"{name} is one of {', '.join(values)}"
-    return _rule(words, "ExpectColumnValuesToBeInSet", [name], where, column=name, value_set=list(values))
+def _one_of(name: str, values: Sequence[str], where: _Where | None = None) -> list[Rule]:
+    words = f"is one of {', '.join(values)}"
+    return _each([name], words, "ExpectColumnValuesToBeInSet", where, value_set=list(values))
 
 
-def _none_of(name: str, values: Sequence[str], where: _Where | None = None) -> Rule:
-    words = f"{name} is none of {', '.join(values)}"
-    return _rule(words, "ExpectColumnValuesToNotBeInSet", [name], where, column=name, value_set=list(values))
+def _none_of(name: str, values: Sequence[str], where: _Where | None = None) -> list[Rule]:
+    words = f"is none of {', '.join(values)}"
+    return _each([name], words, "ExpectColumnValuesToNotBeInSet", where, value_set=list(values))
 
 
 def _not_less(larger: str, smaller: str, *, where: _Where | None = None, or_equal: bool = True) -> Rule:
@@ -203,19 +182,23 @@ def _unique(*names: str) -> Rule:
     return _rule(words, "ExpectCompoundColumnsToBeUnique", names, None, column_list=list(names))
 
 
+def _key(*names: str) -> list[Rule]:
+    return [*_present(*names), _unique(*names)]
+
+
 def _segments_differ() -> Rule:
     words = "from_segment_id and to_segment_id differ"
-    names = (STAYED_IN, "from_segment_id", "to_segment_id")
-    return _rule(words, "ExpectColumnValuesToBeNull", names, None, column=STAYED_IN)
+    names = (UNCHANGED_SEGMENT, "from_segment_id", "to_segment_id")
+    return _rule(words, "ExpectColumnValuesToBeNull", names, None, column=UNCHANGED_SEGMENT)
 
 
 def groups_for(table: str, settings: Settings, rules: CleaningRules | None = None) -> tuple[ExpectationGroup, ...]:
-    """What is expected of a table; names and descriptions do not depend on ``rules``.
+    """The groups of rules that a table must meet; their names and descriptions do not depend on ``rules``.
 
     Args:
         table: a name in ``EXAMPLE_KEYS``.
         settings: for the segmentation features, the range of k and the configured cleaning.
-        rules: the shop's cleaning rules in force, with what its preset adds; the configured ones without it.
+        rules: the shop's cleaning rules in force, with what its preset adds; if not given, the configured ones.
     """
     in_force = rules or CleaningRules(
         settings.cleaning.service_code_max_digits,
@@ -246,13 +229,12 @@ def _columns_present(table: str, settings: Settings) -> ExpectationGroup:
         column_set=names,
         exact_match=True,
     )
-    return ExpectationGroup(
-        "columns_present",
+    return _group(
         table,
+        "columns_present",
+        [rule],
         "The columns are those declared; whatever reads the table would fail on others, or ignore them.",
-        "error",
-        table not in ("rejected_transactions", "prediction_log"),
-        (rule,),
+        blocks=table not in ("rejected_transactions", "prediction_log"),
     )
 
 
@@ -291,7 +273,7 @@ def _raw() -> list[ExpectationGroup]:
         _group(
             table,
             "dates_plausible",
-            [_not_less("invoiced_at", EARLIEST)],
+            [_not_less("invoiced_at", EARLIEST_PLAUSIBLE)],
             "Dates are not older than any web shop; those that are come from empty dates or a wrong date format.",
             "warning",
         ),
@@ -324,7 +306,7 @@ def _clean(rules: CleaningRules) -> list[ExpectationGroup]:
             )
         )
     if rules.service_descriptions:
-        services.append(_none_of("description", rules.service_descriptions))
+        services += _none_of("description", rules.service_descriptions)
     return [
         _group(
             table,
@@ -339,7 +321,7 @@ def _clean(rules: CleaningRules) -> list[ExpectationGroup]:
             [
                 *_present("line_amount"),
                 *_between(-MAX_AMOUNT, MAX_AMOUNT, "line_amount", "quantity"),
-                _above_zero("unit_price"),
+                *_above_zero("unit_price"),
             ],
             "Amounts are there, finite and have a price; every sum that another entered would be wrong.",
         ),
@@ -368,7 +350,7 @@ def _rejected() -> list[ExpectationGroup]:
         _group(
             table,
             "reason_known",
-            [*_present("reason"), _one_of("reason", REASONS)],
+            [*_present("reason"), *_one_of("reason", REASONS)],
             "Rejected lines have a reason that the documentation explains.",
             blocks=False,
         ),
@@ -401,7 +383,7 @@ def _features() -> list[ExpectationGroup]:
         _group(
             table,
             "one_row_per_customer",
-            [*_present("period", "customer_id"), _unique("period", "customer_id")],
+            _key("period", "customer_id"),
             "A customer has one row in a snapshot; with several it would get several segments.",
         ),
         _group(
@@ -412,7 +394,7 @@ def _features() -> list[ExpectationGroup]:
                 *_between(0, 1, "cancellation_rate"),
                 *_between(0, 6, "favourite_weekday"),
                 *_between(0, 23, "favourite_hour"),
-                _above_zero("days_between_orders"),
+                *_above_zero("days_between_orders"),
                 _not_less("tenure_days", "recency_days"),
                 *_between(-MAX_AMOUNT, MAX_AMOUNT, "monetary_gross", "monetary_net", "monthly_spend_mean"),
             ],
@@ -444,7 +426,7 @@ def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
         _group(
             table,
             "one_row_per_customer",
-            [*_present("period", "customer_id"), _unique("period", "customer_id")],
+            _key("period", "customer_id"),
             "A customer has one row in a snapshot; with several it would weigh more than the others.",
         ),
         _group(
@@ -488,7 +470,7 @@ def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
         _group(
             table,
             "one_segment_per_customer",
-            [*_present("period", "customer_id"), _unique("period", "customer_id")],
+            _key("period", "customer_id"),
             "A customer has one segment; the service could not answer for one with none or several.",
         ),
         _group(
@@ -496,8 +478,8 @@ def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
             "segment_named",
             [
                 *_present("segment_id", "segment_name", "is_rule_segment", "model_version"),
-                _one_of("segment_name", RULE_NAMES, by_rule),
-                _none_of("segment_name", RULE_NAMES, by_cluster),
+                *_one_of("segment_name", RULE_NAMES, by_rule),
+                *_none_of("segment_name", RULE_NAMES, by_cluster),
                 *_absent("cluster", where=by_rule),
                 *_present("cluster", where=by_cluster),
             ],
@@ -541,7 +523,7 @@ def _migrations() -> list[ExpectationGroup]:
         _group(
             table,
             "one_move_per_customer",
-            [*_present("period", "customer_id"), _unique("period", "customer_id")],
+            _key("period", "customer_id"),
             "A customer moves once; moves and their revenue would be counted twice.",
         ),
         _group(
@@ -556,7 +538,7 @@ def _migrations() -> list[ExpectationGroup]:
         _group(
             table,
             "cause_known",
-            [*_present("cause"), _one_of("cause", CAUSES)],
+            [*_present("cause"), *_one_of("cause", CAUSES)],
             "A move has a cause that the documentation explains; the causes would not add up to all moves.",
         ),
     ]
@@ -568,7 +550,7 @@ def _drift() -> list[ExpectationGroup]:
         _group(
             table,
             "one_row_per_score",
-            [*_present("period", "score_name", "subject"), _unique("period", "score_name", "subject")],
+            _key("period", "score_name", "subject"),
             "A score is reported once and for something; the report could not be read otherwise.",
         ),
         _group(
@@ -580,7 +562,10 @@ def _drift() -> list[ExpectationGroup]:
         _group(
             table,
             "verdict_known",
-            [*_present("verdict", "reference_period", "model_version", "n_customers"), _one_of("verdict", VERDICTS)],
+            [
+                *_present("verdict", "reference_period", "model_version", "n_customers"),
+                *_one_of("verdict", get_args(Verdict)),
+            ],
             "The verdict is one that retraining understands; drift would be ignored otherwise.",
         ),
         _group(
@@ -597,7 +582,7 @@ def _drift() -> list[ExpectationGroup]:
 
 
 def _predictions() -> list[ExpectationGroup]:
-    """Nothing here blocks: what was answered was answered, and a record that is odd must be kept to be looked at."""
+    """None of these groups blocks: the answers were given, and an odd record must be kept to be examined."""
     table = "prediction_log"
     is_lookup, is_found = _Where("kind", "==", "lookup"), _Where("outcome", "==", "found")
     is_answer = _Where("kind", "!=", "dropped")
@@ -613,7 +598,7 @@ def _predictions() -> list[ExpectationGroup]:
             table,
             "answers_traceable",
             [
-                _one_of("kind", PREDICTION_KINDS),
+                *_one_of("kind", PREDICTION_KINDS),
                 *_present("request_id", "latency_ms", "release_id", "model_version", where=is_answer),
                 *_present("segment_id", "is_rule_segment", "answer", where=is_found),
             ],
@@ -634,17 +619,14 @@ def _predictions() -> list[ExpectationGroup]:
         _group(
             table,
             "customers_known",
-            [
-                _rule(
-                    f"outcome is found in at least {MIN_SHARE_FOUND:.0%} of the rows",
-                    "ExpectColumnValuesToBeInSet",
-                    ["outcome"],
-                    is_lookup,
-                    column="outcome",
-                    value_set=["found"],
-                    mostly=MIN_SHARE_FOUND,
-                )
-            ],
+            _each(
+                ["outcome"],
+                f"is found in at least {MIN_SHARE_FOUND:.0%} of the rows",
+                "ExpectColumnValuesToBeInSet",
+                is_lookup,
+                value_set=["found"],
+                mostly=MIN_SHARE_FOUND,
+            ),
             "Most lookups are of customers nobody knows: probably the application writes ids in another form.",
             "warning",
         ),

@@ -1,7 +1,8 @@
-"""Checks a frame against its table's suite, in one Great Expectations validation, and says which rows broke what.
+"""Checks a frame against its table's suite, in one Great Expectations validation, and finds the rows that break a rule.
 
 Great Expectations filters and fingerprints whole frames, so it is given only the columns that rules read: numbers as
-NumPy arrays, text as categories, which it handles many times faster than text itself.
+NumPy arrays, text as categories, which it handles many times faster than text itself. For speed this module also goes
+past Great Expectations' public interface; ``tests/expectations`` compares the two.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from functools import cache, lru_cache
 from itertools import chain, zip_longest
 from pathlib import Path
 from traceback import format_exc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
-from custseg_assets import no_telemetry as telemetry
-from custseg_assets.domain.periods import Cadence, as_of, start_of
+from custseg_assets import no_telemetry
+from custseg_assets.domain.periods import EARLIEST_DATE, Cadence, as_of, start_of
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.expectations.suites import (
-    EARLIEST,
-    EARLIEST_DATE,
+    EARLIEST_PLAUSIBLE,
     EXAMPLE_KEYS,
     N_DIGITS,
     PERIOD_END,
     PERIOD_START,
-    STAYED_IN,
+    UNCHANGED_SEGMENT,
     ExpectationGroup,
     Rule,
     groups_for,
@@ -38,26 +38,28 @@ from custseg_assets.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
+    from great_expectations.expectations.expectation import Expectation
     from great_expectations.validator.validation_graph import ExpectationValidationGraph
 
 MAX_EXAMPLES = 5
 MAX_VALUES_SHOWN = 3
-_BOUNDS = (EARLIEST, PERIOD_START, PERIOD_END)
-_MADE_FROM = {
+_BOUNDS = (EARLIEST_PLAUSIBLE, PERIOD_START, PERIOD_END)
+_SOURCES = {
     **dict.fromkeys(_BOUNDS, ("period",)),
     N_DIGITS: ("product_id",),
-    STAYED_IN: ("from_segment_id", "to_segment_id"),
+    UNCHANGED_SEGMENT: ("from_segment_id", "to_segment_id"),
 }
-"""Columns that rules may read besides the table's own, with the columns of text that they are made from."""
+"""The columns derived for rules, with the columns of text that each is derived from."""
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What came of one rule.
+    """The result of one rule.
 
     Attributes:
         words: what the rule says.
-        success: whether it holds.
+        success: whether it is met.
         n_unexpected: rows that break it; 0 for a rule about the whole table.
         observed: what was found, in words.
     """
@@ -70,13 +72,13 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """What came of one group of rules.
+    """The result of one group of rules.
 
     Attributes:
-        group: what was checked.
-        n_rows: rows that were looked at.
+        group: that was checked.
+        n_rows: rows that were checked.
         rules: one result per rule.
-        examples: some of the rows that broke it, with the columns that tell which and those that the broken rules read.
+        examples: some of the rows that break it, with the columns that identify them and those that broken rules read.
     """
 
     group: ExpectationGroup
@@ -86,21 +88,21 @@ class GroupResult:
 
     @property
     def success(self) -> bool:
-        """Whether every rule holds."""
+        """Whether every rule is met."""
         return all(rule.success for rule in self.rules)
 
     @property
     def n_unexpected(self) -> int:
-        """Rows that break the rule that most rows break: so many at least are wrong."""
+        """Rows that break the rule that most rows break; at least this many rows are wrong."""
         return max((rule.n_unexpected for rule in self.rules), default=0)
 
     @property
     def unexpected_share(self) -> float:
-        """Their share of all rows."""
+        """The share of ``n_unexpected`` in all rows."""
         return self.n_unexpected / self.n_rows if self.n_rows else 0.0
 
     def markdown(self) -> str:
-        """The rules, what was found, and the example rows, as Markdown."""
+        """The result as Markdown: each rule with what was found, and the example rows."""
         lines = [f"{self.group.description}\n" if not self.success else f"Holds for {self.n_rows:,} rows.\n"]
         if not self.rules:
             return "Nothing is configured that could be broken.\n"
@@ -130,29 +132,29 @@ def validate(
         frame: with the table's columns, of one or more partitions.
         table: a name in ``EXAMPLE_KEYS``.
         settings: what the table was made with.
-        rules: the shop's cleaning rules in force; the configured ones without it.
-        data_docs_dir: where to write a page about the validation; none is written without it.
+        rules: the shop's cleaning rules in force; if not given, the configured ones.
+        data_docs_dir: where to write a page about the validation; if not given, none is written.
 
     Returns:
         One result per group of ``groups_for``, in its order.
     """
     groups = groups_for(table, settings, rules)
     every = {f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules)}
-    about_rows = {key: rule for key, rule in every.items() if rule.columns and not _hindrance(rule, frame)}
+    about_rows = {key: rule for key, rule in every.items() if rule.columns and not _why_unchecked(rule, frame)}
     results: dict[str, ExpectationValidationResult] = {}
     if frame.height and about_rows:
-        results |= _run(_needed(frame, about_rows, settings.snapshots.cadence), table, about_rows)
-    results |= _run(frame.clear(), table, {key: rule for key, rule in every.items() if not rule.columns})
-    checked = tuple(_group_result(group, frame, results) for group in groups)
+        results |= _validate_rules(_select_columns(frame, about_rows, settings.snapshots.cadence), table, about_rows)
+    results |= _validate_rules(frame.clear(), table, {key: rule for key, rule in every.items() if not rule.columns})
+    of_groups = tuple(_group_result(group, frame, results) for group in groups)
     if data_docs_dir is not None:
         from custseg_assets.expectations.data_docs import write_page
 
         write_page(data_docs_dir, table, frame, list(results.values()))
-    return checked
+    return of_groups
 
 
 def combined(parts: Sequence[GroupResult]) -> GroupResult:
-    """One result of the same group checked on several parts of a table.
+    """One result of a group that was checked on several parts of a table.
 
     Args:
         parts: at least one.
@@ -170,22 +172,22 @@ def combined(parts: Sequence[GroupResult]) -> GroupResult:
     return GroupResult(parts[0].group, sum(part.n_rows for part in parts), rules, examples)
 
 
-def _hindrance(rule: Rule, frame: pl.DataFrame) -> str:
-    """Why a rule cannot be looked at in a frame; empty where it can."""
-    missing = {source for name in rule.columns for source in _MADE_FROM.get(name, (name,))}.difference(frame.columns)
+def _why_unchecked(rule: Rule, frame: pl.DataFrame) -> str:
+    """Why a rule cannot be checked on a frame; empty where it can."""
+    missing = {source for name in rule.columns for source in _SOURCES.get(name, (name,))}.difference(frame.columns)
     if missing:
         return f"not checked: there is no column {', '.join(sorted(missing))}"
-    sources = {source for name in rule.columns for source in _MADE_FROM.get(name, ())}
+    sources = {source for name in rule.columns for source in _SOURCES.get(name, ())}
     not_text = sorted(source for source in sources if frame.schema[source] != pl.String)
     return f"not checked: {', '.join(not_text)} holds no text" if not_text else ""
 
 
-def _needed(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cadence) -> pl.DataFrame:
-    """The columns that rules read, those they may use besides the table's own among them."""
+def _select_columns(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cadence) -> pl.DataFrame:
+    """The columns that rules read; those derived for rules are added first."""
     names = sorted({name for rule in rules.values() for name in rule.columns})
-    if STAYED_IN in names:
+    if UNCHANGED_SEGMENT in names:
         source = pl.col("from_segment_id")
-        frame = frame.with_columns(pl.when(source == pl.col("to_segment_id")).then(source).alias(STAYED_IN))
+        frame = frame.with_columns(pl.when(source == pl.col("to_segment_id")).then(source).alias(UNCHANGED_SEGMENT))
     if N_DIGITS in names:
         frame = frame.with_columns(pl.col("product_id").str.count_matches(r"\d").alias(N_DIGITS))
     if not set(names).isdisjoint(_BOUNDS):
@@ -193,7 +195,7 @@ def _needed(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cadence) ->
         starts = {key: datetime.combine(start_of(key), datetime.min.time()) for key in keys}
         ends = {key: as_of(key, cadence) for key in keys}
         frame = frame.with_columns(
-            pl.lit(EARLIEST_DATE, pl.Datetime("us")).alias(EARLIEST),
+            pl.lit(EARLIEST_DATE, pl.Datetime("us")).alias(EARLIEST_PLAUSIBLE),
             _by_period(starts).alias(PERIOD_START),
             _by_period(ends).alias(PERIOD_END),
         )
@@ -204,36 +206,41 @@ def _by_period(instants: Mapping[str, datetime]) -> pl.Expr:
     return pl.col("period").replace_strict(instants, default=None, return_dtype=pl.Datetime("us"))
 
 
-def _run(frame: pl.DataFrame, table: str, rules: Mapping[str, Rule]) -> dict[str, ExpectationValidationResult]:
-    """Validate; the broken rows are asked for where there are some, as asking for them costs as much as the verdict."""
-    engine = _execution_engine()(batch_data_dict={table: _to_pandas(frame)})
-    results = _suite_of(tuple(rules.items()), with_rows=False).validate(engine)
+def _validate_rules(
+    frame: pl.DataFrame, table: str, rules: Mapping[str, Rule]
+) -> dict[str, ExpectationValidationResult]:
+    """One result per rule; finding the broken rows costs as much as all verdicts, so it is a second step."""
+    execution_engine = _caching_execution_engine()(batch_data_dict={table: _to_pandas(frame)})
+    results = _compile_suite(tuple(rules.items()), with_rows=False).validate(execution_engine)
     broken = tuple((key, rule) for key, rule in rules.items() if results[key].result.get("unexpected_count"))
     # The frame of the broken rows carries their positions; the values alone would not say which rows they are in.
-    return results | _suite_of(broken, with_rows=True).validate(engine) if broken else results
+    return results | _compile_suite(broken, with_rows=True).validate(execution_engine) if broken else results
 
 
 @dataclass(frozen=True)
-class _Suite:
-    """Rules as Great Expectations computes them, on one frame after the other.
+class _CompiledSuite:
+    """Expectations with the graphs of the metrics they need, to validate one frame after the other.
 
-    Its own validator works out anew for every frame which metrics a rule needs, and which metrics those need, which
-    takes longer than computing them.
+    Great Expectations' own validator builds these graphs again for every frame, which takes longer than computing the
+    metrics.
     """
 
-    expectations: Mapping[str, Any]
+    expectations: Mapping[str, Expectation]
     graphs: Mapping[str, ExpectationValidationGraph]
-    form: Mapping[str, Any]
+    options: dict[str, Any]
 
-    def validate(self, engine: Any) -> dict[str, ExpectationValidationResult]:
-        """One result per rule; of a rule that could not be looked at, why."""
+    def validate(self, execution_engine: PandasExecutionEngine) -> dict[str, ExpectationValidationResult]:
+        """One result per rule; for a rule that could not be checked the reason."""
         from great_expectations.validator.validation_graph import ValidationGraph
 
         edges = [edge for graph in self.graphs.values() for edge in graph.graph.edges]
-        metrics, aborted = ValidationGraph(engine, edges).resolve(deepcopy(self.form), show_progress_bars=False)
-        return {key: self._result(key, metrics, aborted, engine) for key in self.expectations}
+        graph = ValidationGraph(execution_engine, edges)
+        metrics, aborted = graph.resolve(deepcopy(self.options), show_progress_bars=False)
+        return {key: self._result(key, metrics, aborted, execution_engine) for key in self.expectations}
 
-    def _result(self, key: str, metrics: Any, aborted: Any, engine: Any) -> ExpectationValidationResult:
+    def _result(
+        self, key: str, metrics: Any, aborted: Any, execution_engine: PandasExecutionEngine
+    ) -> ExpectationValidationResult:
         from great_expectations.core.expectation_validation_result import ExpectationValidationResult
         from great_expectations.validator.exception_info import ExceptionInfo
 
@@ -241,8 +248,8 @@ class _Suite:
         failed = self.graphs[key].get_exception_info(aborted)
         if not failed:
             try:
-                return expectation.metrics_validate(metrics, deepcopy(self.form), execution_engine=engine)
-            except Exception as error:  # noqa: BLE001  (why it could not be looked at is its result)
+                return expectation.metrics_validate(metrics, deepcopy(self.options), execution_engine=execution_engine)
+            except Exception as error:  # noqa: BLE001  (the reason why a rule could not be checked is its result)
                 failed = ExceptionInfo(format_exc(), str(error))
         return ExpectationValidationResult(
             success=False, exception_info=failed, expectation_config=expectation.configuration
@@ -250,31 +257,32 @@ class _Suite:
 
 
 @lru_cache(maxsize=64)
-def _suite_of(rules: tuple[tuple[str, Rule], ...], *, with_rows: bool) -> _Suite:
-    """The rules by their keys, and whether their results are to hold the rows that break them."""
-    telemetry.switch_off()
+def _compile_suite(rules: tuple[tuple[str, Rule], ...], *, with_rows: bool) -> _CompiledSuite:
+    """The expectations of rules, by the rules' keys; ``with_rows`` for results that contain the broken rows."""
+    no_telemetry.switch_off()
     from great_expectations.validator.metrics_calculator import MetricsCalculator
     from great_expectations.validator.validation_graph import ExpectationValidationGraph
 
     wanted = {"result_format": "BASIC", "partial_unexpected_count": MAX_EXAMPLES, "include_unexpected_rows": with_rows}
-    form = {"result_format": wanted}
-    engine = _execution_engine()()
-    calculator = MetricsCalculator(engine)
-    expectations = {key: _class_of(rule.expectation)(**rule.kwargs) for key, rule in rules}
+    options = {"result_format": wanted}
+    execution_engine = _caching_execution_engine()()
+    calculator = MetricsCalculator(execution_engine)
+    expectations = {key: _caching_expectation(rule.expectation)(**rule.kwargs) for key, rule in rules}
     graphs = {}
     for key, expectation in expectations.items():
-        needed = expectation.get_validation_dependencies(engine, deepcopy(form)).get_metric_configurations()
+        dependencies = expectation.get_validation_dependencies(execution_engine, deepcopy(options))
         graphs[key] = ExpectationValidationGraph(
-            expectation.configuration, calculator.build_metric_dependency_graph(needed, form)
+            expectation.configuration,
+            calculator.build_metric_dependency_graph(dependencies.get_metric_configurations(), options),
         )
-    return _Suite(expectations, graphs, form)
+    return _CompiledSuite(expectations, graphs, options)
 
 
 @cache
-def _class_of(name: str) -> Any:
-    """An expectation like Great Expectations' of that name, but working out its configuration and its metrics once.
+def _caching_expectation(name: str) -> type[Expectation]:
+    """Great Expectations' class of that name, which works out its configuration and its metrics only once.
 
-    That one works out its configuration 70 times in a validation, which takes longer than looking at the rows of a
+    The original works out its configuration 70 times in a validation, which takes longer than checking the rows of a
     snapshot.
     """
     import great_expectations.expectations as gxe
@@ -288,7 +296,7 @@ def _class_of(name: str) -> Any:
         return self._configuration
 
     def get_validation_dependencies(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # The same every time: an expectation belongs to one suite, which has one form of results.
+        # The same every time: an expectation belongs to one suite, which has one set of options.
         if self._dependencies is None:
             self._dependencies = original.get_validation_dependencies(self, *args, **kwargs)
         return self._dependencies
@@ -300,18 +308,18 @@ def _class_of(name: str) -> Any:
         "_dependencies": PrivateAttr(None),
         "__module__": __name__,
     }
-    return type(original)(f"Fixed{name}", (original,), added)
+    return cast("type[Expectation]", type(original)(f"Caching{name}", (original,), added))
 
 
 @cache
-def _execution_engine() -> Any:
-    """Great Expectations' engine for pandas, but selecting the rows of a condition once.
+def _caching_execution_engine() -> type[PandasExecutionEngine]:
+    """Great Expectations' class for pandas, which selects the rows of a row condition only once.
 
-    That one has pandas parse and run the query again for every metric of every rule, at 5 ms each.
+    The original has pandas parse and run the query again for every metric of every rule, at 5 ms each.
     """
-    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 
-    class SelectingOnce(PandasExecutionEngine):
+    class CachingPandasExecutionEngine(PandasExecutionEngine):
         def _apply_row_condition_filter(self, data: Any, row_condition: Any, domain_kwargs: Any) -> Any:
             # The frame is kept with its rows, so that no other can get its id.
             kept = self.__dict__.setdefault("_selected", {})
@@ -320,22 +328,22 @@ def _execution_engine() -> Any:
                 kept[key] = data, super()._apply_row_condition_filter(data, row_condition, domain_kwargs)
             return kept[key][1]
 
-    return SelectingOnce
+    return CachingPandasExecutionEngine
 
 
 def _to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
-    """Numbers as NumPy, text as categories; not-a-number as infinity, for pandas would take it for a missing value."""
+    """Numbers as NumPy, text as categories, not-a-number as infinity: pandas would take it for a missing value."""
     import pandas as pd
 
     if frame.is_empty():
         return pd.DataFrame(columns=frame.columns)
 
-    def converted(column: pl.Series) -> Any:
+    def convert(column: pl.Series) -> Any:
         if column.dtype == pl.String:
             return column.to_arrow().dictionary_encode().to_pandas()
         return (column.fill_nan(float("inf")) if column.dtype.is_float() else column).to_numpy()
 
-    return pd.DataFrame({column.name: converted(column) for column in frame})
+    return pd.DataFrame({column.name: convert(column) for column in frame})
 
 
 def _group_result(
@@ -344,7 +352,7 @@ def _group_result(
     results, broken, positions = [], [], []
     for number, rule in enumerate(group.rules):
         result = by_key.get(f"{group.name} {number}")
-        results.append(_rule_result(rule, result, _hindrance(rule, frame)))
+        results.append(_rule_result(rule, result, _why_unchecked(rule, frame)))
         if result is not None and not result.success:
             broken += [name for name in rule.columns if name in frame.columns]
             positions.append(_positions(result))
@@ -354,15 +362,15 @@ def _group_result(
     return GroupResult(group, frame.height, tuple(results), tuple(examples.to_dicts()))
 
 
-def _rule_result(rule: Rule, result: ExpectationValidationResult | None, hindrance: str) -> RuleResult:
+def _rule_result(rule: Rule, result: ExpectationValidationResult | None, why_unchecked: str) -> RuleResult:
     if result is None:
-        return RuleResult(rule.words, not hindrance, 0, hindrance)
+        return RuleResult(rule.words, not why_unchecked, 0, why_unchecked)
     n_unexpected = int(result.result.get("unexpected_count") or 0)
     return RuleResult(rule.words, bool(result.success), n_unexpected, "; ".join(_observations(result)))
 
 
 def _observations(result: ExpectationValidationResult) -> Iterator[str]:
-    """What Great Expectations saw, in words: why it could not look, the table-wide value, or some wrong values."""
+    """What Great Expectations found, in words: why it could not check, the value of the table, or some wrong values."""
     raised = result.exception_info or {}
     for info in raised.values() if "raised_exception" not in raised else [raised]:
         if info["raised_exception"]:
@@ -373,12 +381,12 @@ def _observations(result: ExpectationValidationResult) -> Iterator[str]:
         yield f"{words} {', '.join(names)}"
     values = result.result.get("partial_unexpected_list")
     if values:
-        yield ", ".join(dict.fromkeys(_shown(value) for value in values[:MAX_VALUES_SHOWN]))
+        yield ", ".join(dict.fromkeys(_format_value(value) for value in values[:MAX_VALUES_SHOWN]))
     elif isinstance(result.result.get("observed_value"), int | float):
         yield f"{result.result['observed_value']:g}"
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A wrong value, or several that are wrong together."""
     together = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else (value,)
     return " / ".join(str(part) for part in together)

@@ -1,1 +1,1 @@
-"""Pictures of what the pipeline found, as PNG bytes: frames and values in, bytes out; no files, clock or Dagster."""
+"""Pictures of the pipeline's results, as PNG bytes: frames and values in, bytes out; no files, clock or Dagster."""

@@ -1,4 +1,4 @@
-"""The one look of every picture: colours, sizes, words for numbers, and the way to PNG bytes.
+"""The common look of all pictures: colours, sizes, the format of numbers, and the rendering to PNG bytes.
 
 What a picture shows belongs in ``segments`` and ``monitoring``. Matplotlib is imported inside functions because it
 costs over half a second, and only through its object interface: pyplot would keep every figure alive.
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 
 DPI = 100
 WIDTH = 8.6
-"""Inches, of every picture: what Dagster's metadata dialog shows without scrolling."""
+"""The width of every picture in inches: what Dagster's metadata dialog shows without scrolling."""
 _TITLE_HEIGHT, _LINE_HEIGHT = 0.4, 0.165
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#5b6773", "#e4e8ec", "#ffffff"
@@ -40,7 +40,7 @@ RULE_HUES = ("#6b7580", "#b3bbc3")
 PALETTE_COLOURS = 64
 """Colours that a stored picture keeps: no difference to the eye, and a third of the bytes of full colour."""
 
-_RC: Any = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "text.color": INK,
@@ -52,7 +52,7 @@ _RC: Any = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.titlesize": 9.0,
-    # Looking for a place that no tick is in would lay every panel out twice.
+    # Without a fixed place Matplotlib lays every panel out twice to find one that is free of ticks.
     "axes.titley": 1.0,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
@@ -89,7 +89,7 @@ def render(build: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs) -> byt
     Inside ``unseen`` there are none.
 
     Args:
-        build: makes the figure; it runs under the house's look, whatever ``matplotlibrc`` the user has.
+        build: makes the figure; it runs under ``_STYLE``, whatever ``matplotlibrc`` the user has.
         args: passed to ``build``.
         kwargs: passed to ``build``.
     """
@@ -103,22 +103,22 @@ def render(build: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs) -> byt
         # A segment or product named in a script the font lacks shows as boxes; that is no reason to fail a run.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         mpl.rcdefaults()
-        mpl.rcParams.update(_RC)
+        mpl.rcParams.update(_STYLE)
         canvas: Any = FigureCanvasAgg(build(*args, **kwargs))
         canvas.draw()
         image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
-        small = image.convert("RGB").quantize(PALETTE_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        reduced = image.convert("RGB").quantize(PALETTE_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     stream = io.BytesIO()
-    small.save(stream, format="PNG", compress_level=6, dpi=(DPI, DPI))
+    reduced.save(stream, format="PNG", compress_level=6, dpi=(DPI, DPI))
     return stream.getvalue()
 
 
 def new_figure(title: str, explanation: str, height: float) -> Figure:
-    """An empty figure with the finding as its title.
+    """An empty figure with a title and an explanation.
 
     Args:
-        title: the finding, or where to look.
-        explanation: what is drawn; two lines at most are shown.
+        title: the finding that the picture shows.
+        explanation: what is drawn; at most two lines are shown.
         height: inches below the header.
     """
     from matplotlib.figure import Figure
@@ -132,19 +132,19 @@ def new_figure(title: str, explanation: str, height: float) -> Figure:
 
 
 def nothing_to_show(what: str, why: str) -> Figure:
-    """The picture that stands where there is nothing to draw.
+    """A figure that says why there is nothing to draw.
 
     Args:
-        what: the picture's subject.
+        what: the subject of the picture.
         why: what is missing, in words.
     """
     return new_figure(what, f"Nothing to show: {why}", 0.1)
 
 
-def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the lower left corner.
+def add_panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Add axes at a place given in inches from the lower left corner.
 
-    Fixed places rather than an automatic layout: cheaper by two drawings, and equal pictures line up.
+    Places are fixed because an automatic layout draws the figure twice more and would not align equal pictures.
     """
     total_width, total_height = figure.get_size_inches()
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
@@ -160,9 +160,9 @@ def segment_order(segment_id: str) -> tuple[bool, str, int]:
 
 
 def segment_colour(segment_id: str) -> str:
-    """The colour of a segment, made from its id alone, so it is the same in every picture, snapshot and model.
+    """The colour of a segment: it depends on the id alone, so it is the same in every picture, snapshot and model.
 
-    After the eighth segment the hues come again, darker, then lighter.
+    From the ninth segment on the hues repeat, first darker, then lighter.
     """
     from matplotlib.colors import to_hex, to_rgb
 
@@ -184,14 +184,14 @@ def _number_of(segment_id: str) -> int:
     return int(digits.group()) if digits else 0
 
 
-def by_segment(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows in the order that segments have in every picture."""
+def sort_by_segment(frame: pl.DataFrame) -> pl.DataFrame:
+    """Sort rows into the order that segments have in every picture."""
     order = sorted(range(frame.height), key=lambda row: segment_order(frame["segment_id"][row]))
     return frame[order]
 
 
 def shorten(text: str, limit: int) -> str:
-    """The text, cut with an ellipsis after ``limit`` characters.
+    """Cut a text that is longer than ``limit`` characters, and end it with an ellipsis.
 
     >>> shorten("Champions", 6)
     'Champ…'
@@ -200,12 +200,12 @@ def shorten(text: str, limit: int) -> str:
 
 
 def segment_label(segment_id: str, name: str, limit: int = 24) -> str:
-    """What a segment is called in a picture."""
+    """The id and the name of a segment, as a label in a picture."""
     return shorten(f"{segment_id} {name}", limit)
 
 
 def number(value: float | None) -> str:
-    """A value with thousands separators and no more digits than a reader compares.
+    """A number as text, with thousands separators and no more digits than a reader compares.
 
     >>> number(1234.56), number(2.5), number(3.0), number(0.123), number(None)
     ('1,235', '2.5', '3', '0.12', '–')
@@ -220,7 +220,7 @@ def number(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage.
+    """A share as text, in percent.
 
     >>> percent(0.249), percent(0.0096), percent(0.0001), percent(0), percent(None)
     ('25 %', '1.0 %', '≈0 %', '0 %', '–')
@@ -234,11 +234,11 @@ def percent(share: float | None) -> str:
 
 
 def percent_tick(share: float, _: object) -> str:
-    """The label of a tick; Matplotlib's own keeps a useless decimal."""
+    """The label of a tick in percent; Matplotlib's own formatter keeps a useless decimal."""
     return f"{round(share * 100, 6):g} %"
 
 
-def readable_on(red: float, green: float, blue: float) -> str:
-    """Ink or white, whichever reads better on a background given in 0 to 1 (relative luminance of WCAG 2)."""
+def text_colour_on(red: float, green: float, blue: float) -> str:
+    """Dark or white, whichever reads better on a background given in 0 to 1 (relative luminance of WCAG 2)."""
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
     return INK if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.22 else PAPER

@@ -1,6 +1,7 @@
-"""Pictures of change: what was rejected, how far the customers have drifted, and how a feature's values moved.
+"""Pictures of change: rejected rows, drift over time, the distribution behind an alert, and the service's latency.
 
-Each function ``x`` returns PNG bytes; ``x_figure`` builds the same figure for a reader who wants to take it apart.
+Each function ``x`` returns PNG bytes; ``x_figure`` returns the same picture as a Matplotlib figure, for tests.
+Pictures of a segmentation belong in ``segments``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _DRIFT_COLUMNS = 4
 
 
 def drift_over_time(reports: pl.DataFrame) -> bytes:
-    """Every drift score against its threshold, snapshot by snapshot, those nearest to their threshold first.
+    """Every drift score and its threshold over the snapshots, the scores nearest to their threshold first.
 
     Args:
         reports: rows of the ``drift_report`` table, of any number of snapshots.
@@ -49,7 +50,7 @@ def drift_over_time_figure(reports: pl.DataFrame) -> Figure:
     n_rows = math.ceil(shown.height / _DRIFT_COLUMNS)
     is_all = shown.height == nearest.height
     left_out = "" if is_all else f" The {shown.height} of {nearest.height} scores nearest to their threshold are shown."
-    labels = _labels(periods)
+    labels = _period_labels(periods)
     span = f"Snapshots {labels[0]} to {labels[-1]}" if len(periods) > 1 else f"Snapshot {labels[0]}"
     figure = look.new_figure(
         _drift_title(measured, periods),
@@ -59,31 +60,31 @@ def drift_over_time_figure(reports: pl.DataFrame) -> Figure:
     pitch = (look.WIDTH - 0.1) / _DRIFT_COLUMNS
     for position, (score_name, subject) in enumerate(shown.select("score_name", "subject").iter_rows()):
         row, column = divmod(position, _DRIFT_COLUMNS)
-        axes = look.panel(figure, 0.2 + column * pitch, 0.35 + 1.3 * (n_rows - 1 - row), pitch - 0.72, 0.7)
+        axes = look.add_panel(figure, 0.2 + column * pitch, 0.35 + 1.3 * (n_rows - 1 - row), pitch - 0.72, 0.7)
         mine = measured.filter((pl.col("score_name") == score_name) & (pl.col("subject") == subject))
         axes.set_title(look.shorten(subject, 22), loc="left", weight="bold", pad=14, size=8.5)
         threshold = mine["threshold"][-1]
         words = look.shorten(score_name.replace("_", " "), 20)
         words += f", threshold {threshold:.2g}" if threshold is not None else ""
         axes.text(0, 1.07, words, transform=axes.transAxes, color=look.MUTED, size=8)
-        _score_over_time(axes, mine, periods)
+        _draw_score(axes, mine, periods)
     return figure
 
 
 def _drift_title(measured: pl.DataFrame, periods: list[str]) -> str:
     last = measured.filter(pl.col("period") == periods[-1])
     if last.is_empty():
-        return f"No score could be measured at {_labels(periods)[-1]}"
+        return f"No score could be measured at {_period_labels(periods)[-1]}"
     now = last.filter("is_alert").sort(pl.col("score") / pl.col("threshold"), descending=True, nulls_last=True)
     if now.height:
         first = f"{now['score_name'][0].replace('_', ' ')} of {now['subject'][0]}"
-        return f"{now.height} of {last.height} drift scores alert at {_labels(periods)[-1]}, {first} first"
+        return f"{now.height} of {last.height} drift scores alert at {_period_labels(periods)[-1]}, {first} first"
     earlier = measured.filter("is_alert")["period"].n_unique()
     before = f"; {earlier} earlier snapshot{'s' if earlier != 1 else ''} had alerts" if earlier else ""
-    return f"No drift score alerts at {_labels(periods)[-1]}{before}"
+    return f"No drift score alerts at {_period_labels(periods)[-1]}{before}"
 
 
-def _score_over_time(axes: Axes, scores: pl.DataFrame, periods: list[str]) -> None:
+def _draw_score(axes: Axes, scores: pl.DataFrame, periods: list[str]) -> None:
     places = {period: place for place, period in enumerate(periods)}
     at = np.array([places[period] for period in scores["period"]])
     values = scores["score"].to_numpy()
@@ -95,13 +96,13 @@ def _score_over_time(axes: Axes, scores: pl.DataFrame, periods: list[str]) -> No
     axes.set_ylim(0, top * 1.2 if top > 0 else 1.0)
     axes.set_xlim(-0.5, len(periods) - 0.5)
     if np.isfinite(thresholds).any():
-        # A threshold holds for its snapshot, so it is drawn across the snapshot's place.
+        # Each snapshot has its own threshold, which is drawn across the snapshot's place.
         edges, levels = np.stack([at - 0.5, at + 0.5], axis=1).ravel(), np.repeat(thresholds, 2)
         axes.plot(edges, levels, color=look.INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2, gid="threshold")
     # Without ticks the axes themselves cost most of the drawing; a line at zero says the same.
     axes.set_axis_off()
     axes.axhline(0, color=look.GREY, linewidth=1.2)
-    labels = _labels(periods)
+    labels = _period_labels(periods)
     axes.text(0, -0.06, labels[0], transform=axes.transAxes, size=8, color=look.MUTED, va="top")
     if len(periods) > 1:
         axes.text(1, -0.06, labels[-1], transform=axes.transAxes, size=8, color=look.MUTED, va="top", ha="right")
@@ -119,8 +120,8 @@ def _score_over_time(axes: Axes, scores: pl.DataFrame, periods: list[str]) -> No
     )
 
 
-def _labels(periods: Sequence[str]) -> list[str]:
-    """Months without their day; the keys of other cadences in full."""
+def _period_labels(periods: Sequence[str]) -> list[str]:
+    """Periods as labels: months without their day, periods of other cadences in full."""
     is_monthly = all(period.endswith("-01") for period in periods)
     return [period.removesuffix("-01") if is_monthly else period for period in periods]
 
@@ -134,7 +135,7 @@ _MAX_DAYS = 60
 
 
 def latency_over_time(traffic: pl.DataFrame) -> bytes:
-    """Within what time the service answered 50, 95 and 99 % of the requests, day by day, by kind of question.
+    """The latency of the service: the time within which it answered 50, 95 and 99 % of a day's requests, by kind.
 
     Args:
         traffic: rows of the ``prediction_traffic`` table.
@@ -164,14 +165,16 @@ def latency_over_time_figure(traffic: pl.DataFrame) -> Figure:
     )
     pitch = (look.WIDTH - 0.3) / len(kinds)
     for place, kind in enumerate(kinds):
-        axes = look.panel(figure, 0.55 + place * pitch, 0.35, pitch - 1.2, 1.6)
+        axes = look.add_panel(figure, 0.55 + place * pitch, 0.35, pitch - 1.2, 1.6)
         mine = by_day.filter(pl.col("kind") == kind, pl.col("period").is_in(days))
-        axes.set_title(f"{kind}: {look.number(mine['n_requests'].sum())} requests", loc="left", weight="bold", size=9)
-        _latency_lines(axes, mine, days)
+        axes.set_title(
+            f"{kind}: {look.number(int(mine['n_requests'].sum()))} requests", loc="left", weight="bold", size=9
+        )
+        _draw_latencies(axes, mine, days)
     return figure
 
 
-def _latency_lines(axes: Axes, by_day: pl.DataFrame, days: Sequence[str]) -> None:
+def _draw_latencies(axes: Axes, by_day: pl.DataFrame, days: Sequence[str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     at = [days.index(day) for day in by_day["period"]]
@@ -188,7 +191,7 @@ def _latency_lines(axes: Axes, by_day: pl.DataFrame, days: Sequence[str]) -> Non
             va="center",
             annotation_clip=False,
         )
-    axes.set_ylim(0, 1.1 * by_day["latency_p99_ms"].max())
+    axes.set_ylim(0, 1.1 * by_day.select(pl.col("latency_p99_ms").max()).item())
     axes.set_xlim(-0.5, max(len(days), 2) - 0.5)
     axes.set_xticks([0, len(days) - 1] if len(days) > 1 else [0], [days[0], days[-1]] if len(days) > 1 else days)
     axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -203,10 +206,10 @@ _MAX_PARTS = 24
 
 
 def distribution_change(change: Change) -> bytes:
-    """The distribution that an alert is about, part by part: at the model's training snapshot, and now.
+    """The distribution that a drift alert is about, part by part, at the model's training snapshot and now.
 
     Args:
-        change: what alerted.
+        change: that caused the alert.
     """
     return look.render(distribution_change_figure, change)
 
@@ -225,7 +228,7 @@ def distribution_change_figure(change: Change) -> Figure:
         f"Grey: when the model was trained. Blue: now. {of_what}.{left_out} {change.figures}.",
         height + 0.45,
     )
-    axes = look.panel(figure, 2.7, 0.35, look.WIDTH - 4.2, height)
+    axes = look.add_panel(figure, 2.7, 0.35, look.WIDTH - 4.2, height)
     at = np.arange(len(parts))
     axes.barh(at - _BAR / 2, before, _BAR, color=look.GREY)
     axes.barh(at + _BAR / 2, now, _BAR, color=look.ACCENT)
@@ -233,7 +236,7 @@ def distribution_change_figure(change: Change) -> Figure:
     axes.set_ylim(len(parts) - 0.5, -0.5)
     axes.axvline(0, color=look.GREY, linewidth=0.8)
     words = look.percent if distribution.is_share else look.number
-    for place in at:
+    for place in range(len(parts)):
         text = f"{words(before[place])} → {words(now[place])}"
         axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), size=8, va="center")
     axes.xaxis.set_major_formatter(look.percent_tick if distribution.is_share else "{x:g}")
@@ -254,7 +257,7 @@ _REASONS = (
 
 
 def rejections(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collection[str] = ()) -> bytes:
-    """What share of each period's rows was rejected, by reason.
+    """The share of each period's rows that was rejected, by reason.
 
     Args:
         counts: ``period``, ``reason`` and ``n_rows`` of the rejected rows.
@@ -279,7 +282,7 @@ def rejections_figure(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods:
     if totals.is_empty():
         return look.nothing_to_show("Rejected rows by period", "there are no rows.")
     n_rows, n_rejected = int(totals["n_rows"].sum()), int(counts["n_rows"].sum())
-    labels = dict(zip(totals["period"], _labels(totals["period"].to_list()), strict=True))
+    labels = dict(zip(totals["period"], _period_labels(totals["period"].to_list()), strict=True))
     marked = [period for period in totals["period"] if period in outlier_periods]
     figure = look.new_figure(
         (f"{look.percent(n_rejected / n_rows)} of rows rejected" if n_rejected else "No row rejected")
@@ -288,15 +291,15 @@ def rejections_figure(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods:
         "Above a bar: its rejected rows.",
         2.9,
     )
-    axes = look.panel(figure, 0.7, 0.5, look.WIDTH - 3.5, 2.25)
+    axes = look.add_panel(figure, 0.7, 0.5, look.WIDTH - 3.5, 2.25)
     reasons = sorted(counts["reason"].unique(), key=lambda reason: (_rank(reason), reason))
     by_period = totals.select("period").join(
         counts.pivot("reason", index="period", values="n_rows"), on="period", how="left", maintain_order="left"
     )
     rows = np.array([by_period[reason].fill_null(0).to_list() for reason in reasons], dtype=float)
     rows = rows.reshape(len(reasons), totals.height)
-    _stacked_shares(axes, reasons, rows, totals, marked)
-    _reason_labels(axes, reasons, rows, n_rows)
+    _draw_stacked_shares(axes, reasons, rows, totals, marked)
+    _draw_reason_labels(axes, reasons, rows, n_rows)
     return figure
 
 
@@ -308,7 +311,7 @@ def _reason_colour(reason: str) -> str:
     return (*look.HUES[: len(_REASONS)], look.MUTED)[_rank(reason)]
 
 
-def _stacked_shares(
+def _draw_stacked_shares(
     axes: Axes, reasons: list[str], rows: NDArray[np.float64], totals: pl.DataFrame, marked: list[str]
 ) -> None:
     from matplotlib.ticker import MaxNLocator
@@ -339,7 +342,7 @@ def _stacked_shares(
     axes.set_ylim(0, top * 1.22)
     axes.set_xlim(-0.6, max(totals.height, 4) - 0.4)
     every = math.ceil(totals.height / 13)
-    axes.set_xticks(at[::every], _labels(totals["period"].to_list())[::every])
+    axes.set_xticks(at[::every], _period_labels(totals["period"].to_list())[::every])
     if totals.height > 7:
         axes.tick_params(axis="x", rotation=30)
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -349,7 +352,7 @@ def _stacked_shares(
     axes.set_ylabel("share of the period's rows")
 
 
-def _reason_labels(axes: Axes, reasons: list[str], rows: NDArray[np.float64], n_rows: int) -> None:
+def _draw_reason_labels(axes: Axes, reasons: list[str], rows: NDArray[np.float64], n_rows: int) -> None:
     for position, (reason, total) in enumerate(zip(reasons, rows.sum(axis=1), strict=True)):
         down = 0.96 - 0.1 * position
         axes.plot(1.035, down, "s", color=_reason_colour(reason), transform=axes.transAxes, clip_on=False)

@@ -1,6 +1,7 @@
-"""Pictures of a segmentation: how k was chosen, what the segments are like, who is where, who moved.
+"""Pictures of a segmentation: the choice of k, the profiles of the segments, their customers, and migrations.
 
-Each function ``x`` returns PNG bytes; ``x_figure`` builds the same figure for a reader who wants to take it apart.
+Each function ``x`` returns PNG bytes; ``x_figure`` returns the same picture as a Matplotlib figure, for tests.
+Pictures of change over time belong in ``monitoring``.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from custseg_assets.pictures.look import (
     MUTED,
     PAPER,
     WIDTH,
-    by_segment,
+    add_panel,
     new_figure,
     nothing_to_show,
     number,
-    panel,
     percent,
     percent_tick,
-    readable_on,
     render,
     segment_colour,
     segment_label,
     segment_order,
     shorten,
+    sort_by_segment,
+    text_colour_on,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ _MEASURES = (
 
 
 def k_selection(candidates: pl.DataFrame, limits: Mapping[str, float]) -> bytes:
-    """How the number of clusters was chosen: five measures by k, the limits, and which k keep them.
+    """The choice of the number of clusters: five measures by k, their limits, and which k keep them.
 
     Args:
         candidates: one row per k, columns of the ``model_candidates`` table.
@@ -96,13 +97,13 @@ def k_selection_figure(candidates: pl.DataFrame, limits: Mapping[str, float]) ->
     )
     pitch = (WIDTH - 0.2) / len(_MEASURES)
     for position, measure in enumerate(_MEASURES):
-        axes = panel(figure, 0.5 + position * pitch, 0.45, pitch - 0.5, 1.2)
-        _measure_by_k(axes, candidates, measure, limits.get(measure.column))
-        _chosen_k(axes, chosen, measure)
+        axes = add_panel(figure, 0.5 + position * pitch, 0.45, pitch - 0.5, 1.2)
+        _draw_measure(axes, candidates, measure, limits.get(measure.column))
+        _draw_chosen_k(axes, chosen, measure)
     return figure
 
 
-def _measure_by_k(axes: Axes, candidates: pl.DataFrame, measure: _Measure, limit: float | None) -> None:
+def _draw_measure(axes: Axes, candidates: pl.DataFrame, measure: _Measure, limit: float | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ks = candidates["k"].to_numpy()
@@ -132,8 +133,8 @@ def _measure_by_k(axes: Axes, candidates: pl.DataFrame, measure: _Measure, limit
     axes.set_ylim(low - 0.15 * room, high + 0.15 * room)
 
 
-def _chosen_k(axes: Axes, chosen: pl.DataFrame, measure: _Measure) -> None:
-    """The chosen k as a band, with its value before the words that say which direction is good."""
+def _draw_chosen_k(axes: Axes, chosen: pl.DataFrame, measure: _Measure) -> None:
+    """Draw the chosen k as a band, and write its value before the words that say which direction is good."""
     start = 0.0
     for k, value in chosen.select("k", measure.column).iter_rows():
         axes.axvspan(k - 0.4, k + 0.4, color=BAND, zorder=0)
@@ -150,7 +151,7 @@ class _Feature(NamedTuple):
     is_share: bool = False
 
 
-_PROFILED = (
+_PROFILE_FEATURES = (
     _Feature("recency_days", "recency\n(days)"),
     _Feature("frequency_orders", "orders\n(count)"),
     _Feature("monetary_net", "net spend\n(currency)"),
@@ -164,7 +165,7 @@ _RATIO_AT_FULL_COLOUR = 8.0
 
 
 def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> bytes:
-    """What each segment is like: medians in business units, coloured by their ratio to the median of all customers.
+    """The profile of each segment: medians in business units, coloured by their ratio to the median of all customers.
 
     Args:
         profiles: one row per segment, columns of the ``segment_profiles`` table.
@@ -175,33 +176,34 @@ def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> 
 
 def profile_heatmap_figure(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> Figure:
     """The figure of ``profile_heatmap``."""
-    profiles = by_segment(profiles)
+    profiles = sort_by_segment(profiles)
     # A shop without products has no products to compare: what is null for every segment is left out.
-    features = [feature for feature in _PROFILED if profiles[f"median_{feature.name}"].is_not_null().any()]
+    features = [feature for feature in _PROFILE_FEATURES if profiles[f"median_{feature.name}"].is_not_null().any()]
     if not features:
         return nothing_to_show("Segment profiles", "no customer has anything in the window.")
     height = ROW * (profiles.height + 1)
-    top = profiles.sort("share_revenue", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
     figure = new_figure(
-        f"{_segments(profiles.height)}: {_share_sentence(top)}",
+        f"{_count_of_segments(profiles.height)}: {_share_sentence(profiles)}",
         "Median customer of each segment. Colour: how that compares with the median of all customers, "
         "orange above, violet below, full colour from 8 times or an eighth.",
         height + 0.55,
     )
-    table = panel(figure, 2.0, 0.2, WIDTH - 4.0, height)
+    table = add_panel(figure, 2.0, 0.2, WIDTH - 4.0, height)
     overall = {feature.name: customer_features[feature.name].median() for feature in features}
-    _profile_cells(table, profiles, features, overall)
-    _segment_names(table, profiles)
+    _draw_profile_cells(table, profiles, features, overall)
+    _draw_segment_names(table, profiles)
     for position, (column, title) in enumerate(
         (("share_customers", "share of\ncustomers"), ("share_revenue", "share of\nnet spend"))
     ):
-        bars = panel(figure, WIDTH - 1.9 + position * 0.92, 0.2 + ROW, 0.85, height - ROW)
-        _share_bars(bars, profiles, column)
+        bars = add_panel(figure, WIDTH - 1.9 + position * 0.92, 0.2 + ROW, 0.85, height - ROW)
+        _draw_share_bars(bars, profiles, column)
         bars.text(0, -0.62, title, size=8, color=MUTED, va="bottom", linespacing=1.1)
     return figure
 
 
-def _profile_cells(axes: Axes, profiles: pl.DataFrame, features: list[_Feature], overall: Mapping[str, object]) -> None:
+def _draw_profile_cells(
+    axes: Axes, profiles: pl.DataFrame, features: list[_Feature], overall: Mapping[str, object]
+) -> None:
     import matplotlib as mpl
 
     colours = mpl.colormaps["PuOr_r"]
@@ -215,7 +217,7 @@ def _profile_cells(axes: Axes, profiles: pl.DataFrame, features: list[_Feature],
         axes.text(column, n_rows, words(whole), color=MUTED, ha="center", va="center")
         for row, value in enumerate(profiles[f"median_{feature.name}"]):
             background[row, column] = _ratio_colour(value, whole, colours)
-            ink = readable_on(*background[row, column])
+            ink = text_colour_on(*background[row, column])
             axes.text(column, row, words(value), color=ink, ha="center", va="center")
     axes.imshow(background, aspect="auto", interpolation="nearest")
     axes.hlines(np.arange(n_rows + 1) - 0.5, -0.5, len(features) - 0.5, color=PAPER, linewidth=2)
@@ -224,7 +226,7 @@ def _profile_cells(axes: Axes, profiles: pl.DataFrame, features: list[_Feature],
 
 
 def _ratio_colour(value: float | None, whole: float | None, colours: Colormap) -> tuple[float, float, float]:
-    """White where there is nothing to compare; the logarithm makes twice and half equally far from it."""
+    """The colour of a median: by the logarithm of its ratio to ``whole``, and white where it cannot be compared."""
     if value is None or whole is None or value == whole or whole < 0:
         return (1.0, 1.0, 1.0)
     ratio = max(value / whole, 1 / _RATIO_AT_FULL_COLOUR) if whole else _RATIO_AT_FULL_COLOUR
@@ -233,7 +235,7 @@ def _ratio_colour(value: float | None, whole: float | None, colours: Colormap) -
     return red, green, blue
 
 
-def _segment_names(axes: Axes, profiles: pl.DataFrame) -> None:
+def _draw_segment_names(axes: Axes, profiles: pl.DataFrame) -> None:
     left = axes.get_xlim()[0]
     for row, (segment_id, name) in enumerate(profiles.select("segment_id", "segment_name").iter_rows()):
         axes.plot(left - 0.12, row, "s", color=segment_colour(segment_id), markersize=7, clip_on=False)
@@ -242,7 +244,7 @@ def _segment_names(axes: Axes, profiles: pl.DataFrame) -> None:
     axes.set_xlim(left)
 
 
-def _share_bars(axes: Axes, profiles: pl.DataFrame, column: str) -> None:
+def _draw_share_bars(axes: Axes, profiles: pl.DataFrame, column: str) -> None:
     shares = profiles[column].fill_null(0.0).clip(0.0).to_list()
     rows = range(profiles.height)
     axes.barh(rows, shares, 0.62, color=[segment_colour(segment_id) for segment_id in profiles["segment_id"]])
@@ -254,12 +256,13 @@ def _share_bars(axes: Axes, profiles: pl.DataFrame, column: str) -> None:
     axes.set_axis_off()
 
 
-def _segments(n_segments: int) -> str:
+def _count_of_segments(n_segments: int) -> str:
     return f"{n_segments} segment{'s' if n_segments != 1 else ''}"
 
 
-def _share_sentence(profile: Mapping[str, object]) -> str:
-    """``Champions, 19 % of customers, bring 66 % of net spend``, from a row of profiles."""
+def _share_sentence(profiles: pl.DataFrame) -> str:
+    """``Champions, 19 % of customers, bring 66 % of net spend``, about the segment with the largest share of it."""
+    profile = profiles.sort("share_revenue", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
     customers, revenue = profile["share_customers"], profile["share_revenue"]
     name = shorten(str(profile["segment_name"]), 28)
     if not isinstance(customers, float) or not isinstance(revenue, float):
@@ -280,17 +283,16 @@ def revenue_by_segment_figure(profiles: pl.DataFrame) -> Figure:
     """The figure of ``revenue_by_segment``."""
     if profiles.is_empty():
         return nothing_to_show("Customers and net spend by segment", "the snapshot has no customers.")
-    profiles = by_segment(profiles)
-    top = profiles.sort("share_revenue", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
+    profiles = sort_by_segment(profiles)
     height = 0.5 * profiles.height
     n_customers, revenue = int(profiles["n_customers"].sum()), float(profiles["revenue_net"].sum())
     figure = new_figure(
-        f"{_segments(profiles.height)}: {_share_sentence(top)}",
+        f"{_count_of_segments(profiles.height)}: {_share_sentence(profiles)}",
         f"{number(n_customers)} customers, net spend {number(revenue)} (currency) in the window. "
         "Grey: share of customers. Colour: share of net spend.",
         height + 0.15,
     )
-    axes = panel(figure, 2.1, 0.1, WIDTH - 2.3, height)
+    axes = add_panel(figure, 2.1, 0.1, WIDTH - 2.3, height)
     shares = profiles.select(pl.col("share_customers", "share_revenue").fill_null(0.0))
     low, high = min(0.0, *shares.min().row(0)), max(0.01, *shares.max().row(0))
     rows = np.arange(profiles.height)
@@ -334,7 +336,7 @@ def cluster_scatter_figure(customer_features: pl.DataFrame, assignments: pl.Data
         return nothing_to_show(
             "Customers by recency and net spend", "no customer has an order and a net spend above 0."
         )
-    medians = by_segment(
+    medians = sort_by_segment(
         customers.group_by("segment_id")
         .agg(pl.col("segment_name").first(), pl.col("recency_days", "monetary_net").median(), n_customers=pl.len())
         .sort("segment_id")
@@ -343,20 +345,20 @@ def cluster_scatter_figure(customer_features: pl.DataFrame, assignments: pl.Data
     drawn = np.sort(np.random.default_rng(seed).choice(customers.height, n_drawn, replace=False))
     n_without = assignments.height - customers.height
     figure = new_figure(
-        f"{_segments(medians.height)} by recency and net spend",
+        f"{_count_of_segments(medians.height)} by recency and net spend",
         f"One dot is a customer: {number(n_drawn)} of {number(customers.height)} drawn"
         + (f", {number(n_without)} without a net spend above 0 left out" if n_without else "")
         + ". Numbered: the median of each segment. Both axes are logarithmic.",
         4.4,
     )
-    axes = panel(figure, 0.75, 0.55, WIDTH - 3.3, 3.75)
-    _recency_and_spend_axes(axes, customers)
-    _customers(axes, customers[drawn])
-    _medians(axes, medians)
+    axes = add_panel(figure, 0.75, 0.55, WIDTH - 3.3, 3.75)
+    _set_recency_and_spend_axes(axes, customers)
+    _draw_customers(axes, customers[drawn])
+    _draw_medians(axes, medians)
     return figure
 
 
-def _recency_and_spend_axes(axes: Axes, customers: pl.DataFrame) -> None:
+def _set_recency_and_spend_axes(axes: Axes, customers: pl.DataFrame) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     axes.set_xscale("function", functions=(np.log1p, np.expm1))
@@ -379,8 +381,8 @@ def _recency_and_spend_axes(axes: Axes, customers: pl.DataFrame) -> None:
     axes.set_ylabel("net spend in the window (currency)")
 
 
-def _customers(axes: Axes, customers: pl.DataFrame) -> None:
-    # In the order of ids, which has nothing to do with segments, so none is painted over another.
+def _draw_customers(axes: Axes, customers: pl.DataFrame) -> None:
+    # Customers are in the order of their ids, so that no segment is painted over another.
     colour_of = {segment: segment_colour(segment) for segment in customers["segment_id"].unique()}
     axes.scatter(
         customers["recency_days"].to_numpy(),
@@ -392,7 +394,7 @@ def _customers(axes: Axes, customers: pl.DataFrame) -> None:
     )
 
 
-def _medians(axes: Axes, medians: pl.DataFrame) -> None:
+def _draw_medians(axes: Axes, medians: pl.DataFrame) -> None:
     step = min(0.065, 1.0 / medians.height)
     axes.text(1.45, 1.02, "customers", transform=axes.transAxes, ha="right", color=MUTED, size=8)
     for place, median in enumerate(medians.iter_rows(named=True)):
@@ -414,13 +416,13 @@ MAX_LABELLED_SEGMENTS = 12
 """A matrix with more rows than this shows colours only; the numbers are in the table."""
 
 MAX_LEVEL_NAMES = 8
-"""With more columns their names are turned."""
+"""A matrix with more columns than this has slanted names."""
 
 _NEWCOMER, _GONE = "(new)", "(gone)"
 
 
 def migration_matrix(moves: pl.DataFrame) -> bytes:
-    """Who moved from which segment to which, as counts and as shares of the segment they came from.
+    """Migrations: customers that moved from one segment to another, as counts and as shares of the segment before.
 
     Args:
         moves: ``from_segment`` (null: not known before), ``to_segment`` (null: no longer known), ``n_customers``
@@ -443,8 +445,8 @@ def migration_matrix_figure(moves: pl.DataFrame) -> Figure:
     rows = _segments_of(moves["from_segment"], _NEWCOMER)
     columns = _segments_of(moves["to_segment"], _GONE)
     counts = np.zeros((len(rows), len(columns)))
-    for origin, target, n_customers in moves.select("from_segment", "to_segment", "n_customers").iter_rows():
-        counts[rows.index(origin), columns.index(target)] = n_customers
+    for before, now, n_customers in moves.select("from_segment", "to_segment", "n_customers").iter_rows():
+        counts[rows.index(before), columns.index(now)] = n_customers
     height = (0.42 if len(rows) <= MAX_LABELLED_SEGMENTS else 0.24) * len(rows)
     title, largest = _migration_words(moves)
     figure = new_figure(
@@ -453,8 +455,8 @@ def migration_matrix_figure(moves: pl.DataFrame) -> Figure:
         + largest,
         height + (0.55 if len(columns) <= MAX_LEVEL_NAMES else 1.2),
     )
-    axes = panel(figure, 2.0, 0.1, WIDTH - 2.2, height)
-    _migration_cells(axes, counts, rows, columns)
+    axes = add_panel(figure, 2.0, 0.1, WIDTH - 2.2, height)
+    _draw_migration_cells(axes, counts, rows, columns)
     return figure
 
 
@@ -463,7 +465,7 @@ def _segments_of(names: pl.Series, last: str) -> list[str]:
 
 
 def _migration_words(moves: pl.DataFrame) -> tuple[str, str]:
-    """The title, and a sentence about the largest move where there is one."""
+    """The title, and a sentence about the largest move if there is one."""
     known = moves.filter(pl.col("from_segment") != _NEWCOMER)
     stayed = int(known.filter(pl.col("from_segment") == pl.col("to_segment"))["n_customers"].sum())
     title = f"{percent(stayed / int(known['n_customers'].sum()))} stayed" if known.height else "Everybody is new"
@@ -477,7 +479,7 @@ def _migration_words(moves: pl.DataFrame) -> tuple[str, str]:
     return f"{title}; most moved from {way}", f" Net spend of the largest move: {number(move['revenue_net'])}."
 
 
-def _migration_cells(axes: Axes, counts: NDArray[np.float64], rows: list[str], columns: list[str]) -> None:
+def _draw_migration_cells(axes: Axes, counts: NDArray[np.float64], rows: list[str], columns: list[str]) -> None:
     import matplotlib as mpl
     from matplotlib.patches import Rectangle
 
@@ -489,7 +491,7 @@ def _migration_cells(axes: Axes, counts: NDArray[np.float64], rows: list[str], c
     for row, column in np.argwhere(counts > 0):
         if is_labelled:
             text = f"{number(counts[row, column])}\n{percent(shares[row, column])}"
-            ink = readable_on(*background[row, column])
+            ink = text_colour_on(*background[row, column])
             axes.text(column, row, text, color=ink, size=8, ha="center", va="center", linespacing=1.1)
         if rows[row] == columns[column]:
             axes.add_patch(
