@@ -15,7 +15,7 @@ from flask import Flask
 from custseg_assets.stores.prediction_log import read_batches, waiting
 from custseg_serving import predictions
 from custseg_serving.drain import Drain
-from custseg_serving.predictions import finish_abandoned
+from custseg_serving.predictions import finish_abandoned_files
 from tests.serving.conftest import StartApp
 from tests.serving.test_api import ROW
 from tests.serving.test_swap import metric, ready, wait_until
@@ -98,7 +98,7 @@ def test_a_full_queue_drops_and_counts_and_never_waits() -> None:
 def test_what_a_killed_worker_left_is_finished_without_its_half_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.open").write_bytes(b'{"n":1}\n{"n":2}\n{"n":')
     (tmp_path / "b.jsonl.open").write_bytes(b"")
-    assert [path.name for path in finish_abandoned(tmp_path)] == ["a.jsonl"]
+    assert [path.name for path in finish_abandoned_files(tmp_path)] == ["a.jsonl"]
     assert (tmp_path / "a.jsonl").read_bytes() == b'{"n":1}\n{"n":2}\n'
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
 
@@ -107,7 +107,7 @@ def test_a_file_that_is_being_written_is_left_alone(start_app: StartApp, served_
     client = start_app().test_client()
     client.get("/v1/customers/12347/segment")
     wait_until(lambda: metric(client, "custseg_predictions_written_total") == 1)
-    assert finish_abandoned(served_home / "prediction_log") == ()
+    assert finish_abandoned_files(served_home / "prediction_log") == ()
     assert len(list((served_home / "prediction_log").glob("*.jsonl.open"))) == 1
 
 

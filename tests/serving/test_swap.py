@@ -16,7 +16,7 @@ from custseg_assets.stores.release_writer import write_release
 from custseg_assets.stores.releases import CURRENT, REQUIRED_FILES, current, point_to, prune, sha256_of
 from custseg_serving import digests
 from custseg_serving.app import create_app
-from custseg_serving.service import Shared
+from custseg_serving.service import SharedState
 from custseg_serving.settings import ServingSettings
 from tests.serving.conftest import StartApp
 from tests.support.releases import make_content, make_other_content, make_release
@@ -140,7 +140,7 @@ def test_a_release_is_hashed_when_it_appears_and_pointing_to_it_hashes_nothing(
     hashed: list[str] = []
     monkeypatch.setattr(digests, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
     root, shared = served_home / "releases", digests.SharedDigests(tmp_path_factory.mktemp("known"))
-    application = create_app(ServingSettings(served_home, poll_seconds=0.02), Shared(digest=shared, hashes_ahead=True))
+    application = create_app(ServingSettings(served_home, poll_seconds=0.02), SharedState(digest=shared, hashes_ahead=True))
     client = application.test_client()
     try:
         hashed.clear()
@@ -156,7 +156,7 @@ def test_a_release_is_hashed_when_it_appears_and_pointing_to_it_hashes_nothing(
 
 def test_what_is_damaged_after_it_was_hashed_is_refused(served_home: Path, tmp_path: Path) -> None:
     root, shared = served_home / "releases", digests.SharedDigests(tmp_path)
-    application = create_app(ServingSettings(served_home, poll_seconds=0.02), Shared(digest=shared, hashes_ahead=True))
+    application = create_app(ServingSettings(served_home, poll_seconds=0.02), SharedState(digest=shared, hashes_ahead=True))
     client = application.test_client()
     try:
         second = write_release(root, make_other_content()).release_id
