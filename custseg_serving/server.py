@@ -83,6 +83,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         finally:
             if os.getpid() == master:
                 shutil.rmtree(self._folder, ignore_errors=True)
+                del os.environ[METRICS_FOLDER]
 
     def _number_worker(self, _server: Any, worker: Any) -> None:
         self._worker = worker.age
