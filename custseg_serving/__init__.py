@@ -1,1 +1,1 @@
-"""The service that answers segment lookups; it reads releases and knows nothing of the pipeline."""
+"""The HTTP service for segment lookups and scores. It reads releases and imports nothing of the pipeline but those."""

@@ -1,4 +1,4 @@
-"""Who may ask what, and how often."""
+"""Access control for each request: API key, scope, rate limit, dashboard session. Keys are stored by ``keys``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.http import parse_cookie
 
 from custseg_assets.errors import BadInputError
+from custseg_serving.digests import file_state
 from custseg_serving.errors import ApiError
 from custseg_serving.keys import MAX_KEYS, ApiKey, KeyFile, Scope, matching_key
 from custseg_serving.settings import ServingSettings, is_loopback
@@ -23,17 +24,18 @@ Environ = Mapping[str, Any]
 SESSION_COOKIE = "custseg_session"
 SESSION_SECONDS = 12 * 3600
 KEY_ID = "custseg.key_id"
-_LOOK_EVERY_SECONDS = 0.25
+_RELOAD_SECONDS = 0.25
 
 
 class RequestCounts:
-    """Requests of each key in the current second, over all workers, without a lock that a killed worker could hold.
+    """Counts each key's requests in the current second, over all workers.
 
-    Every worker counts in a column of its own in memory that all share; a key's requests are its row's sum. A cell
-    holds the second and the count in one 64-bit number, which is written at once.
+    Create it before the workers are forked. Every worker counts in a column of its own in shared memory; a key's
+    requests are the sum of its row. A cell is the second and the count in one 64-bit number, written at once, so that
+    there is no lock that a killed worker would keep.
 
     Args:
-        n_columns: made before the workers are forked; more than there will be workers at a time.
+        n_columns: more than there will be workers at a time.
     """
 
     def __init__(self, n_columns: int) -> None:
@@ -41,23 +43,23 @@ class RequestCounts:
         self._cells = memoryview(mmap.mmap(-1, 8 * MAX_KEYS * n_columns)).cast("Q")
 
     def count(self, slot: int, column: int, second: int) -> int:
-        """Count one request; returns how many the key has made this second."""
+        """Count one request; return how many the key has made this second."""
         start = slot * self._n_columns
-        mine = start + column % self._n_columns
-        cell = self._cells[mine]
-        self._cells[mine] = (second << 32 | (cell & 0xFFFFFFFF) + 1) if cell >> 32 == second else second << 32 | 1
+        own = start + column % self._n_columns
+        cell = self._cells[own]
+        self._cells[own] = (second << 32 | (cell & 0xFFFFFFFF) + 1) if cell >> 32 == second else second << 32 | 1
         return sum(cell & 0xFFFFFFFF for cell in self._cells[start : start + self._n_columns] if cell >> 32 == second)
 
 
 class AccessControl:
-    """Decides about each request.
+    """Authorises requests by their API key or session cookie.
 
-    As long as no key was ever made and only this machine can connect, everything is allowed; the ``Host`` header must
-    then name this machine, or any web page could ask through the user's browser under a name of its own.
+    As long as no key was ever created and only this machine can connect, everything is allowed. The ``Host`` header
+    must then name this machine, or any web page could send requests through the user's browser (DNS rebinding).
 
     Args:
         settings: of the server.
-        counts: shared by all workers.
+        counts: requests of each key, shared by all workers.
         worker: number of this worker.
         clock: seconds since the epoch.
 
@@ -76,10 +78,10 @@ class AccessControl:
         self._counts = counts or RequestCounts(1)
         self._file = KeyFile(settings.keys)
         self._sessions = URLSafeTimedSerializer(settings.session_secret, salt="custseg-session")
-        # A spoilt file is an error here, or the server would start as if no key had ever been made.
+        # A damaged file is an error here, or the server would start as if no key had ever been created.
         self._keys = {key.key_id: key for key in self._file.read()}
-        self._seen: tuple[int, int] | None = None
-        self._looked_at = float("-inf")
+        self._file_state: tuple[int, int] | None = None
+        self._checked_at = float("-inf")
 
     @property
     def is_open(self) -> bool:
@@ -87,23 +89,23 @@ class AccessControl:
         return self._settings.is_loopback and not self._keys
 
     def authorise(self, environ: Environ, scope: Scope) -> str | None:
-        """Let a request pass, or not.
+        """Check that a request may be answered, and count it for its key.
 
         Args:
             environ: the WSGI environment of the request.
-            scope: what the key must be good for.
+            scope: the key must have it.
 
         Returns:
-            id of the key that asks; ``None`` where no key is needed.
+            id of the request's key; ``None`` where no key is needed.
 
         Raises:
             ApiError: 401 without a valid key, 403 without the scope, 429 over the limit.
         """
-        self._look()
+        self._reload_keys()
         if self.is_open:
             self._check_host(environ)
             return None
-        key = self._presented(environ)
+        key = self._find_key(environ)
         if key is None:
             raise ApiError(
                 401,
@@ -125,12 +127,12 @@ class AccessControl:
         return key.key_id
 
     def log_in(self, token: str) -> str:
-        """Content of the session cookie for who presents a key.
+        """Check an API key and return the content of its session cookie.
 
         Raises:
             ApiError: 401 without a valid key, 403 without the scope ``lookup``.
         """
-        self._look()
+        self._reload_keys()
         key = matching_key(token.strip(), self._keys)
         if key is None:
             raise ApiError(401, "key_required", "This is not a valid API key.")
@@ -139,18 +141,18 @@ class AccessControl:
         content = self._sessions.dumps(key.key_id)
         return content if isinstance(content, str) else content.decode()
 
-    def _presented(self, environ: Environ) -> ApiKey | None:
+    def _find_key(self, environ: Environ) -> ApiKey | None:
         if "HTTP_AUTHORIZATION" in environ:
             kind, _, token = environ["HTTP_AUTHORIZATION"].partition(" ")
             return matching_key(token.strip(), self._keys) if kind.lower() == "bearer" else None
         if "HTTP_X_API_KEY" in environ:
             return matching_key(environ["HTTP_X_API_KEY"].strip(), self._keys)
-        # A cookie travels with whatever a browser is made to send, so it is good for reading only.
+        # Browsers add the cookie to requests that other sites start, so it gives permission to read only.
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            return self._in_session(environ)
+            return self._find_session_key(environ)
         return None
 
-    def _in_session(self, environ: Environ) -> ApiKey | None:
+    def _find_session_key(self, environ: Environ) -> ApiKey | None:
         cookie = parse_cookie(environ.get("HTTP_COOKIE", "")).get(SESSION_COOKIE)
         if not cookie:
             return None
@@ -165,20 +167,16 @@ class AccessControl:
         if not is_loopback(host):
             raise ApiError(403, "host_not_allowed", "Without API keys only requests to this machine are answered.")
 
-    def _look(self) -> None:
-        """Read the keys again where the file has changed."""
+    def _reload_keys(self) -> None:
+        """Read the file of keys again if it has changed."""
         now = time.monotonic()
-        if now - self._looked_at < _LOOK_EVERY_SECONDS:
+        if now - self._checked_at < _RELOAD_SECONDS:
             return
-        self._looked_at = now
-        try:
-            found = self._file.path.stat()
-            seen: tuple[int, int] | None = (found.st_ino, found.st_mtime_ns)
-        except OSError:
-            seen = None
-        if seen == self._seen:
+        self._checked_at = now
+        state = file_state(self._file.path)
+        if state == self._file_state:
             return
-        # A file that was removed or spoilt while the server runs must not open it: the keys known so far stay.
+        # Removing or damaging the file while the server runs must not open the server: the known keys stay valid.
         try:
             keys = self._file.read()
         except BadInputError as error:
@@ -186,4 +184,4 @@ class AccessControl:
         else:
             if keys:
                 self._keys = {key.key_id: key for key in keys}
-        self._seen = seen
+        self._file_state = state

@@ -1,4 +1,4 @@
-"""What is answered about customers from one release. Knows nothing of HTTP."""
+"""Lookups, scores and segment profiles from one release, as plain values. HTTP is in ``api`` and ``gateway``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from custseg_assets.stores.releases import Release
 from custseg_serving.errors import to_json
 
 STALE_AFTER_PERIODS = 2
-"""A snapshot is replaced one period after its own; it is stale when a whole further period went by without."""
+"""The next snapshot is due one period after ``as_of``; a snapshot is stale when one more period has passed."""
 
 
 def utc_today() -> date:
@@ -24,11 +24,11 @@ def utc_today() -> date:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a lookup came to; of the two at most one is there, none for an id that is not known.
+class LookupResult:
+    """Result of a lookup. At most one attribute is set; none is for an unknown id.
 
     Attributes:
-        answer: the customer's standing.
+        answer: the customer's segment and what explains it.
         first_seen_at: when a customer who is too new for the release was first seen.
     """
 
@@ -36,8 +36,8 @@ class Found:
     first_seen_at: str | None = None
 
 
-class _Place(NamedTuple):
-    """Where a customer stands, as ``segment_assignments`` says it."""
+class _Placement(NamedTuple):
+    """A customer's segment, as in the table ``segment_assignments``."""
 
     segment_id: str
     runner_up_id: str | None
@@ -45,21 +45,21 @@ class _Place(NamedTuple):
     is_held: bool
 
 
-_REFUNDED = _Place(REFUNDED.segment_id, None, None, is_held=False)
+_REFUNDED = _Placement(REFUNDED.segment_id, None, None, is_held=False)
 
 
-def _place_on_file(standing: Mapping[str, Any]) -> _Place:
-    # A release that was written before there was a margin rule holds nobody.
+def _placement_of(standing: Mapping[str, Any]) -> _Placement:
+    # Releases written before there was a margin rule have no ``is_held``.
     is_held = standing.get("is_held", False)
-    return _Place(standing["segment_id"], standing["runner_up_segment_id"], standing["margin"], is_held)
+    return _Placement(standing["segment_id"], standing["runner_up_segment_id"], standing["margin"], is_held)
 
 
 class Answers:
-    """Everything one release can say; an answer never mixes two releases, because one object makes all of it.
+    """Answers from one release. No answer mixes two releases, because one object makes all of it.
 
     Args:
         release: open and verified.
-        today: the clock that staleness is told by.
+        today: clock that staleness is measured with.
     """
 
     def __init__(self, release: Release, today: Callable[[], date] = utc_today) -> None:
@@ -77,38 +77,38 @@ class Answers:
             "release_id": release.release_id,
         }
         self.required_features = tuple(dict.fromkeys((*release.model.features, *RULE_FEATURES)))
-        self._rendered_provenance: tuple[date | None, bytes] = (None, b"")
-        self._more_features = tuple(name for name in release.model.features if name not in RFM)
+        self._rendered_info: tuple[date | None, bytes] = (None, b"")
+        self._other_features = tuple(name for name in release.model.features if name not in RFM)
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        """Which model, snapshot and release an answer comes from, and how old that is."""
+    def release_info(self) -> dict[str, Any]:
+        """Model, snapshot and release that answers come from, and how old the snapshot is."""
         return {**self._fixed, "staleness": self.staleness}
 
-    def with_provenance(self, rendered: bytes) -> bytes:
-        """A rendered, not empty JSON object with the provenance added."""
+    def with_release_info(self, rendered: bytes) -> bytes:
+        """Add the release's information to a JSON object that is rendered and not empty."""
         today = self._today()
-        if self._rendered_provenance[0] != today:
-            self._rendered_provenance = today, to_json(self.provenance)
-        return rendered[:-1] + b"," + self._rendered_provenance[1][1:]
+        if self._rendered_info[0] != today:
+            self._rendered_info = today, to_json(self.release_info)
+        return rendered[:-1] + b"," + self._rendered_info[1][1:]
 
     @property
     def staleness(self) -> dict[str, Any]:
-        """Days since ``as_of``, and whether a newer snapshot should long have been there."""
+        """Days since ``as_of``, and whether a newer snapshot is overdue."""
         age = (self._today() - self._as_of).days
         return {"age_days": age, "is_stale": age > self._stale_after_days}
 
-    def lookup(self, customer_id: str) -> Found:
-        """Where a customer stands in the release."""
+    def lookup(self, customer_id: str) -> LookupResult:
+        """Look up a customer's segment in the release."""
         standing = self.release.standing(customer_id)
         if standing is None:
-            return Found()
+            return LookupResult()
         if "first_seen_at" in standing:
-            return Found(first_seen_at=standing["first_seen_at"])
+            return LookupResult(first_seen_at=standing["first_seen_at"])
         features = standing["features"]
         answer = {
             "customer_id": customer_id,
-            **self._said(_place_on_file(standing), features),
+            **self._describe(_placement_of(standing), features),
             "since": standing["since"],
             "previous": standing["previous"],
             "recommendations": [
@@ -116,63 +116,64 @@ class Answers:
                 for product in standing["products"]
             ],
         }
-        return Found(answer=answer)
+        return LookupResult(answer=answer)
 
     def score(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """What the pipeline would have assigned to feature rows, with the same arithmetic.
+        """Assign segments to feature rows, with the same arithmetic as the pipeline.
 
         Args:
-            rows: each with at least ``required_features``; other features are passed on. With the ``customer_id`` of a
-                customer whom the release holds, the same rule is applied to the row.
+            rows: each with at least ``required_features``; other features are passed on. The margin rule applies to a
+                row with the ``customer_id`` of a customer whom it holds in the release.
         """
         is_seen = [is_seen_by_kmeans(row) for row in rows]
-        seen = [row for row, wanted in zip(rows, is_seen, strict=True) if wanted]
-        placed = iter(self._placed(seen) if seen else ())
+        kmeans_rows = [row for row, is_in in zip(rows, is_seen, strict=True) if is_in]
+        placements = iter(self._place_rows(kmeans_rows) if kmeans_rows else ())
         answers = []
-        for row, wanted in zip(rows, is_seen, strict=True):
-            place = next(placed) if wanted else _REFUNDED
-            answers.append({"customer_id": row.get("customer_id"), **self._said(place, row)})
+        for row, is_in in zip(rows, is_seen, strict=True):
+            placement = next(placements) if is_in else _REFUNDED
+            answers.append({"customer_id": row.get("customer_id"), **self._describe(placement, row)})
         return answers
 
-    def _placed(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Place]:
-        """Where rows that K-means sees stand."""
+    def _place_rows(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Placement]:
+        """Assign clusters to rows that K-means sees."""
         model = self.release.model
         scores = model.score(np.array([[float(row[name]) for name in model.features] for row in rows]))
-        stays = [self._stay(row.get("customer_id"), margin) for row, margin in zip(rows, scores.margin, strict=True)]
-        if max(stays) != NOWHERE:
-            scores = hold(scores, np.array(stays))
+        ids = (row.get("customer_id") for row in rows)
+        held = [self._held_cluster(name, margin) for name, margin in zip(ids, scores.margin, strict=True)]
+        if max(held) != NOWHERE:
+            scores = hold(scores, np.array(held))
         columns = (scores.cluster, scores.runner_up, scores.margin, scores.is_held)
         for cluster, runner_up, margin, is_held in zip(*(column.tolist() for column in columns), strict=True):
-            yield _Place(model.segments[cluster].segment_id, model.segments[runner_up].segment_id, margin, is_held)
+            yield _Placement(model.segments[cluster].segment_id, model.segments[runner_up].segment_id, margin, is_held)
 
-    def _stay(self, customer_id: str | None, margin: float) -> int:
-        """The cluster a customer is held in; only near a border is it worth looking up."""
+    def _held_cluster(self, customer_id: str | None, margin: float) -> int:
+        """Cluster that the margin rule holds a customer in, else ``NOWHERE``; looked up only near a border."""
         if customer_id is None or margin >= MARGIN_RULE:
             return NOWHERE
         standing = self.release.standing(customer_id)
         return self._clusters[standing["segment_id"]] if standing and standing.get("is_held") else NOWHERE
 
-    def _said(self, place: _Place, features: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What a lookup and a score have in common."""
-        segment = self._segments[place.segment_id]
-        known = features or {}
+    def _describe(self, placement: _Placement, features: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Fields that the answers to lookups and scores share."""
+        segment = self._segments[placement.segment_id]
+        values = features or {}
         reasons: Sequence[Reason] = self._explainer.reasons(
-            place.segment_id, place.runner_up_id, features, is_held=place.is_held
+            placement.segment_id, placement.runner_up_id, features, is_held=placement.is_held
         )
         return {
-            "segment_id": place.segment_id,
+            "segment_id": placement.segment_id,
             "segment_name": segment.name,
             "is_rule_segment": segment.cluster is None,
-            "margin": place.margin,
-            "is_held": place.is_held,
-            "runner_up_segment_id": place.runner_up_id,
+            "margin": placement.margin,
+            "is_held": placement.is_held,
+            "runner_up_segment_id": placement.runner_up_id,
             "reasons": [{"feature": reason.feature, "text": reason.text} for reason in reasons],
-            "rfm": {name: known.get(name) for name in RFM},
-            "other_features": {name: known.get(name) for name in self._more_features},
+            "rfm": {name: values.get(name) for name in RFM},
+            "other_features": {name: values.get(name) for name in self._other_features},
         }
 
     def segments(self) -> list[dict[str, Any]]:
-        """Profiles of the segments, without what is the same for all, with what they come from."""
+        """Profiles of all segments with their lineage; without the columns that are in ``release_info``."""
         shared = ("period", "model_version")
         return [
             {

@@ -1,4 +1,7 @@
-"""The HTTP interface: one table of operations, from which routes, permissions and OpenAPI are made."""
+"""The HTTP interface: one table of operations that routes, permissions and OpenAPI are made from.
+
+The first line of a view's docstring is the operation's summary in ``/openapi.json``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from custseg_serving import schemas
 from custseg_serving.access import KEY_ID
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
 from custseg_serving.keys import Scope
-from custseg_serving.service import Asked, Service
+from custseg_serving.service import RequestInfo, Service
 
 EXTENSION = "custseg"
 JSON = "application/json"
@@ -27,48 +30,48 @@ def service() -> Service:
     return cast("Service", current_app.extensions[EXTENSION])
 
 
-def asked() -> Asked:
-    """The request that is handled."""
-    return Asked(request.environ[REQUEST_ID], request.environ.get(KEY_ID), request.environ[STARTED])
+def request_info() -> RequestInfo:
+    """What the prediction log records of the current request."""
+    return RequestInfo(request.environ[REQUEST_ID], request.environ.get(KEY_ID), request.environ[STARTED])
 
 
-def parsed(model: type[Body]) -> Body:
-    """The request's body.
+def parse_body(model: type[Body]) -> Body:
+    """Read and validate the current request's body.
 
     Raises:
-        ApiError: 415 for another type than JSON, 400 where it is none, 422 where it does not fit the model.
+        ApiError: 415 for another content type than JSON, 400 for malformed JSON, 422 where it does not fit the model.
     """
     if request.mimetype != JSON:
         raise ApiError(415, "not_json", f"Got content type {request.mimetype[:100]!r}; expected {JSON}.")
-    return validated(model, request.get_data(cache=False))
+    return validate_body(model, request.get_data(cache=False))
 
 
-def validated(model: type[Body], content: bytes) -> Body:
-    """A body that was read already.
+def validate_body(model: type[Body], content: bytes) -> Body:
+    """Validate a request's body.
 
     Raises:
-        ApiError: 400 where it is no JSON, 422 where it does not fit the model.
+        ApiError: 400 for malformed JSON, 422 where it does not fit the model.
     """
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        raise _explained(error) from None
+        raise _validation_error(error) from None
 
 
-def _explained(error: ValidationError) -> ApiError:
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    if found[0]["type"] == "json_invalid":
-        return ApiError(400, "malformed_json", f"The body is no JSON: {found[0]['msg']}.")
+def _validation_error(error: ValidationError) -> ApiError:
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    if errors[0]["type"] == "json_invalid":
+        return ApiError(400, "malformed_json", f"The body is no JSON: {errors[0]['msg']}.")
     problems = [
         {"where": ".".join(str(part) for part in one["loc"])[:200], "problem": one["msg"]}
-        for one in found[:MAX_PROBLEMS_SHOWN]
+        for one in errors[:MAX_PROBLEMS_SHOWN]
     ]
     first = problems[0]
     return ApiError(
         422,
         "invalid_request",
         f"{first['where'] or 'body'}: {first['problem']}.",
-        {"problems": problems, "n_problems": len(found)},
+        {"problems": problems, "n_problems": len(errors)},
     )
 
 
@@ -76,7 +79,7 @@ def check_batch(n_customers: int, limit: int) -> None:
     """Refuse a request for too many customers at once.
 
     Raises:
-        ApiError: 422.
+        ApiError: 422 where there are more than the limit.
     """
     if n_customers > limit:
         raise ApiError(
@@ -87,43 +90,43 @@ def check_batch(n_customers: int, limit: int) -> None:
         )
 
 
-def rows_of(customers: Sequence[schemas.FeatureRow], limit: int) -> list[dict[str, Any]]:
-    """The feature rows of a request, each with what was given only.
+def feature_rows(customers: Sequence[schemas.FeatureRow], limit: int) -> list[dict[str, Any]]:
+    """Feature rows of a request, each with the features that it gives only.
 
     Raises:
-        ApiError: 422 for too many.
+        ApiError: 422 for too many rows.
     """
     check_batch(len(customers), limit)
     return [row.model_dump(exclude_unset=True) for row in customers]
 
 
 def json_response(value: Any) -> Response:
-    """A good answer in JSON; bytes are taken for rendered already."""
+    """An answer with status 200; bytes are JSON that is rendered already."""
     return Response(value if isinstance(value, bytes) else to_json(value), mimetype=JSON)
 
 
 def lookup(customer_id: str) -> Response:
     """One customer; the gateway answers the same, without Flask, for a plain GET."""
-    return json_response(service().lookup(customer_id, asked()))
+    return json_response(service().lookup(customer_id, request_info()))
 
 
 def lookup_many() -> Response:
     """Many customers."""
-    body = parsed(schemas.LookupRequest)
+    body = parse_body(schemas.LookupRequest)
     check_batch(len(body.customer_ids), service().settings.max_batch)
-    return json_response(service().lookup_many(body.customer_ids, asked()))
+    return json_response(service().lookup_many(body.customer_ids, request_info()))
 
 
 def score() -> Response:
     """Feature rows; the gateway answers the same, without Flask, where the request is a plain one."""
-    rows = rows_of(parsed(schemas.ScoreRequest).customers, service().settings.max_batch)
-    return json_response(service().score_with_provenance(rows, asked()))
+    rows = feature_rows(parse_body(schemas.ScoreRequest).customers, service().settings.max_batch)
+    return json_response(service().score_with_release_info(rows, request_info()))
 
 
 def segments() -> Response:
     """Every segment's profile."""
     answers = service().answers()
-    return json_response({"segments": answers.segments(), **answers.provenance})
+    return json_response({"segments": answers.segments(), **answers.release_info})
 
 
 def segment(segment_id: str) -> Response:
@@ -133,7 +136,7 @@ def segment(segment_id: str) -> Response:
     if profile is None:
         known = [row["segment_id"] for row in answers.segments()]
         raise ApiError(404, "segment_unknown", f"There is no such segment; there are {', '.join(known)}.")
-    return json_response({"segment": profile, **answers.provenance})
+    return json_response({"segment": profile, **answers.release_info})
 
 
 def model() -> Response:
@@ -142,7 +145,7 @@ def model() -> Response:
     manifest = answers.release.manifest
     return json_response(
         {
-            **answers.provenance,
+            **answers.release_info,
             "trained_on": manifest.trained_on,
             "features": manifest.features,
             "required_features": answers.required_features,
@@ -191,11 +194,11 @@ class Operation:
     Attributes:
         method: HTTP method.
         path: as OpenAPI writes it.
-        rule: as Flask writes it, where that differs.
         view: answers it; its name is the operation's id, its docstring the summary.
-        scope: what a key must be good for; ``None`` where anyone may ask.
+        scope: the key must have it; ``None`` where no key is needed.
+        answer: model of an answer with status 200; ``None`` for text.
         body: model of the request's body.
-        answer: model of a good answer; ``None`` for text.
+        rule: path as Flask writes it, where that differs.
         errors: statuses besides those that every operation shares.
     """
 
@@ -252,25 +255,25 @@ OPERATIONS = (
 )
 
 
-def guarded(view: Callable[..., Response], scope: Scope | None) -> Callable[..., Response]:
-    """The view, for those who may; permission is decided before anything of the request is read."""
+def require_scope(view: Callable[..., Response], scope: Scope | None) -> Callable[..., Response]:
+    """Wrap a view so that it needs a scope; the key is checked before anything of the body is read."""
 
-    def allowed(**arguments: str) -> Response:
+    def guard(**arguments: str) -> Response:
         if scope is not None:
             request.environ[KEY_ID] = service().access.authorise(request.environ, scope)
         return view(**arguments)
 
-    return allowed
+    return guard
 
 
 def make_blueprint() -> Blueprint:
-    """Routes of every operation."""
+    """Routes of all operations."""
     blueprint = Blueprint("api", __name__)
     for operation in OPERATIONS:
         blueprint.add_url_rule(
             operation.rule or operation.path,
             operation.operation_id,
-            guarded(operation.view, operation.scope),
+            require_scope(operation.view, operation.scope),
             methods=[operation.method],
             provide_automatic_options=False,
         )

@@ -1,4 +1,4 @@
-"""The application factory; nothing is opened before it is called."""
+"""The Flask application factory. Nothing is opened at import."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from custseg_serving import api, dashboard, vertex
 from custseg_serving.errors import ApiError, internal_error
 from custseg_serving.gateway import ROUTE, Gateway
 from custseg_serving.openapi import openapi_document
-from custseg_serving.service import Service, Shared
+from custseg_serving.service import Service, SharedState
 from custseg_serving.settings import ServingSettings
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: ServingSettings, shared: Shared | None = None, worker: int = 0) -> Flask:
-    """The service as a WSGI application, its release open and its threads running.
+def create_app(settings: ServingSettings, shared: SharedState | None = None, worker: int = 0) -> Flask:
+    """Create the WSGI application, open the release and start the service's threads.
 
-    Call it after forking. ``stop`` of ``application.extensions["custseg"]`` ends the threads and writes what is
-    waiting.
+    Call it after forking. ``application.extensions["custseg"].stop()`` ends the threads and writes the logs' queues.
 
     Args:
         settings: of the server.
-        shared: what the workers of a server have in common.
+        shared: what the workers of a server share.
         worker: number of this worker.
 
     Raises:
@@ -43,14 +42,14 @@ def create_app(settings: ServingSettings, shared: Shared | None = None, worker: 
         application.register_blueprint(vertex.make_blueprint(settings.vertex))
     application.add_url_rule("/openapi.json", "openapi", _openapi, methods=["GET"])
     application.before_request(_name_route)
-    application.register_error_handler(Exception, _explain)
+    application.register_error_handler(Exception, _render_error)
     application.wsgi_app = Gateway(application.wsgi_app, service)  # type: ignore[method-assign]
     service.start()
     return application
 
 
 def _openapi() -> Response:
-    """The interface as it is with the model that is served."""
+    """The OpenAPI document, with the features that the served model needs."""
     service = api.service()
     answers = service.active.answers
     required = answers.required_features if answers else ()
@@ -62,19 +61,19 @@ def _name_route() -> None:
         request.environ[ROUTE] = request.url_rule.rule.replace("<path:", "{").replace("<", "{").replace(">", "}")
 
 
-def _explain(error: Exception) -> Response:
-    """Every error in the one shape."""
+def _render_error(error: Exception) -> Response:
+    """Answer any error with the service's one error body."""
     if isinstance(error, ApiError):
-        explained = error
+        api_error = error
     elif isinstance(error, HTTPException) and error.code is not None and error.code >= 400:
         code = (error.name or "error").lower().replace(" ", "_")
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}
-        explained = ApiError(error.code, code, error.description or error.name, headers=headers)
+        api_error = ApiError(error.code, code, error.description or error.name, headers=headers)
     else:
         log.error("request %s failed", request.environ.get(api.REQUEST_ID), exc_info=error)
-        explained = internal_error()
-    response = Response(explained.body(), explained.status, mimetype="application/json")
-    response.headers.extend(explained.headers)
+        api_error = internal_error()
+    response = Response(api_error.body(), api_error.status, mimetype=api.JSON)
+    response.headers.extend(api_error.headers)
     return response
 
 

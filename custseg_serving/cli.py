@@ -1,11 +1,11 @@
-"""The ``custseg-serving`` command: serve, make and revoke keys, show it with a fresh key."""
+"""The command ``custseg-serving``: serve releases, create, list and revoke API keys, serve a demo with a new key."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,35 +20,30 @@ BAD_INPUT = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    given = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        settings = settings_from(given, os.environ)
-        command = {"keys": _keys, "demo": _demo, None: _serve}[given.command]
-        return command(settings, given)
-    except BadInputError as error:
-        print(f"custseg-serving: {error}", file=sys.stderr)
-        return BAD_INPUT
+        settings = settings_from(options, os.environ)
+        command = {"keys": _manage_keys, "demo": _serve_demo, None: _serve}[options.command]
+        return command(settings, options)
     except CustsegError as error:
         print(f"custseg-serving: {error}", file=sys.stderr)
-        return 1
+        return BAD_INPUT if isinstance(error, BadInputError) else 1
 
 
-def settings_from(given: argparse.Namespace, variables: Mapping[str, str]) -> ServingSettings:
+def settings_from(options: argparse.Namespace, variables: Mapping[str, str]) -> ServingSettings:
     """Settings from the command line and the environment.
 
     Args:
-        given: the parsed command line.
-        variables: the environment; ``CUSTSEG_HOME``, ``CUSTSEG_FOLLOW``, ``CUSTSEG_KEYS``, and what Vertex AI sets in a
+        options: the parsed command line.
+        variables: the environment: ``CUSTSEG_HOME``, ``CUSTSEG_FOLLOW``, ``CUSTSEG_KEYS``, and what Vertex AI sets in a
             prediction container.
 
     Raises:
-        BadInputError: the port of the environment is no port, or what to follow is no bucket.
+        BadInputError: ``AIP_HTTP_PORT`` is no number, or ``--follow`` is no bucket.
     """
-    followed = given.follow or variables.get("CUSTSEG_FOLLOW")
-    if followed and not followed.startswith("gs://"):
-        raise BadInputError(
-            f"--follow {followed}", "gs://bucket/prefix", "Name the bucket that the pipeline writes to."
-        )
+    bucket = options.follow or variables.get("CUSTSEG_FOLLOW")
+    if bucket and not bucket.startswith("gs://"):
+        raise BadInputError(f"--follow {bucket}", "gs://bucket/prefix", "Name the bucket that the pipeline writes to.")
     routes, port, artifact = None, variables.get("AIP_HTTP_PORT"), None
     if port is not None:
         if not port.isdecimal():
@@ -58,16 +53,16 @@ def settings_from(given: argparse.Namespace, variables: Mapping[str, str]) -> Se
         )
         artifact = variables.get("AIP_STORAGE_URI") or None
     return ServingSettings(
-        home=Path(given.home or variables.get("CUSTSEG_HOME") or ".custseg").absolute(),
+        home=Path(options.home or variables.get("CUSTSEG_HOME") or ".custseg").absolute(),
         # The platform's container must be reachable from outside it; everywhere else loopback is the default.
-        host=given.host or ("0.0.0.0" if routes else "127.0.0.1"),  # noqa: S104
-        port=given.port or int(port or 8080),
-        workers=given.workers,
-        threads=given.threads,
-        follow=followed,
+        host=options.host or ("0.0.0.0" if routes else "127.0.0.1"),  # noqa: S104
+        port=options.port or int(port or 8080),
+        workers=options.workers,
+        threads=options.threads,
+        follow=bucket,
         keys_file=Path(variables["CUSTSEG_KEYS"]).absolute() if variables.get("CUSTSEG_KEYS") else None,
-        # Nobody takes it away from a container that serves a model's own files.
-        log_predictions=not (given.no_prediction_log or artifact),
+        # Nothing takes the prediction log out of a container that serves the files of a model.
+        log_predictions=not (options.no_prediction_log or artifact),
         vertex=routes,
         artifact=artifact,
     )
@@ -81,11 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--home", help="folder of the pipeline (default: $CUSTSEG_HOME, else .custseg)")
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=_whole(1, 65_535), help="port to listen on (default: 8080)")
+    parser.add_argument("--port", type=_whole_number(1, 65_535), help="port to listen on (default: 8080)")
     parser.add_argument(
-        "--workers", type=_whole(1, 64), default=2, metavar="N", help="processes (default: %(default)s)"
+        "--workers", type=_whole_number(1, 64), default=2, metavar="N", help="processes (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=_whole(1, 64), default=4, metavar="N", help="each (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=_whole_number(1, 64), default=4, metavar="N", help="each (default: %(default)s)"
+    )
     parser.add_argument(
         "--follow",
         metavar="gs://BUCKET/PREFIX",
@@ -108,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     create.add_argument(
         "--per-second",
-        type=_whole(1, 1_000_000),
+        type=_whole_number(1, 1_000_000),
         default=DEFAULT_PER_SECOND,
         metavar="N",
         help="requests it may make each second (default: %(default)s)",
@@ -118,22 +115,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _whole(lowest: int, highest: int) -> type[int]:
+def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.isdecimal() or not lowest <= int(text) <= highest:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} to {highest}")
         return int(text)
 
-    return parse  # type: ignore[return-value]
+    return parse
 
 
-def _keys(settings: ServingSettings, given: argparse.Namespace) -> int:
+def _manage_keys(settings: ServingSettings, options: argparse.Namespace) -> int:
     file = KeyFile(settings.keys)
-    if given.action == "create":
-        print(file.create(given.name, given.scope or ["lookup", "score"], given.per_second))
+    if options.action == "create":
+        print(file.create(options.name, options.scope or ["lookup", "score"], options.per_second))
         print("This is the only time the key is shown.", file=sys.stderr)
-    elif given.action == "revoke":
-        revoked = file.revoke(given.key_id)
+    elif options.action == "revoke":
+        revoked = file.revoke(options.key_id)
         print(f"{revoked.key_id} ({revoked.name}) is revoked.")
     else:
         for key in file.read():
@@ -142,7 +139,7 @@ def _keys(settings: ServingSettings, given: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(settings: ServingSettings, given: argparse.Namespace) -> int:
+def _serve(settings: ServingSettings, options: argparse.Namespace) -> int:
     has_keys = any(key.revoked_at is None for key in KeyFile(settings.keys).read())
     if not (settings.is_loopback or has_keys or settings.vertex):
         raise BadInputError(
@@ -153,12 +150,12 @@ def _serve(settings: ServingSettings, given: argparse.Namespace) -> int:
     from custseg_serving.logs import log_as_json
     from custseg_serving.server import Server
 
-    log_as_json(is_verbose=given.verbose)
+    log_as_json(is_verbose=options.verbose)
     Server(settings).serve()
     return 0
 
 
-def _demo(settings: ServingSettings, given: argparse.Namespace) -> int:
+def _serve_demo(settings: ServingSettings, options: argparse.Namespace) -> int:
     if current(settings.releases) is None:
         raise BadInputError(f"no release under {settings.releases}", "at least one", "Make one with `custseg run`.")
     file = KeyFile(settings.keys)
@@ -168,9 +165,9 @@ def _demo(settings: ServingSettings, given: argparse.Namespace) -> int:
     print(f"Key, shown once and revoked when this ends: {token}", flush=True)
     master = os.getpid()
     try:
-        return _serve(settings, given)
+        return _serve(settings, options)
     finally:
-        # Workers leave through here as well, and a worker that is restarted must not take the key along.
+        # Workers end here as well; only the end of the master revokes the key.
         if os.getpid() == master:
             file.revoke(token.split("_")[1])
 

@@ -1,4 +1,4 @@
-"""The dashboard: one page, its data, and the log-in that an API key opens."""
+"""The dashboard: its page, its data, and log-in with an API key. Page, style and script are in ``static/``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATIC = Path(__file__).with_name("static")
 
 
 def page() -> Response:
-    """The page; it holds no data, so anyone may have it."""
+    """The dashboard's page; it contains no data, so it needs no key."""
     response = send_from_directory(STATIC, "index.html", max_age=0)
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
@@ -23,16 +23,16 @@ def page() -> Response:
 
 
 def static_file(name: str) -> Response:
-    """Its style and its script."""
+    """The dashboard's style, script and icon."""
     return send_from_directory(STATIC, name, max_age=0)
 
 
 def data() -> Response:
-    """Everything the page shows of the release."""
+    """What the dashboard shows of the release."""
     answers = api.service().answers()
     release, refusal = answers.release, api.service().active.refusal
     shown: dict[str, Any] = {
-        **answers.provenance,
+        **answers.release_info,
         "manifest": release.manifest.model_dump(mode="json", exclude={"files"}),
         "segments": answers.segments(),
         "migrations": release.migrations,
@@ -46,46 +46,46 @@ def data() -> Response:
 
 
 def traffic() -> Response:
-    """Answers so far, by route, over all workers; the page makes rates of the differences."""
+    """Number of answers so far by route, over all workers; the page computes rates from differences."""
     return api.json_response({"routes": api.service().metrics.traffic()})
 
 
 def log_in() -> Response:
-    """Open a session for who presents a key."""
+    """Open a session with an API key."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         raise ApiError(403, "cross_site", "Log in from this site's own page.")
     cookie = api.service().access.log_in(request.form.get("key", ""))
-    response = _to_page()
+    response = _redirect_to_page()
     response.set_cookie(
         SESSION_COOKIE,
         cookie,
         max_age=SESSION_SECONDS,
         httponly=True,
         samesite="Strict",
-        # On this machine alone the dashboard is plain HTTP; anywhere else the cookie is for TLS only.
+        # On loopback the dashboard is plain HTTP; everywhere else browsers send the cookie over TLS only.
         secure=not api.service().settings.is_loopback,
     )
     return response
 
 
 def log_out() -> Response:
-    """End the session."""
-    response = _to_page()
+    """End the dashboard session."""
+    response = _redirect_to_page()
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict")
     return response
 
 
-def _to_page() -> Response:
+def _redirect_to_page() -> Response:
     return Response(status=303, headers={"Location": "/"})
 
 
 def make_blueprint() -> Blueprint:
-    """Routes of the page."""
+    """Routes of the dashboard."""
     blueprint = Blueprint("dashboard", __name__)
     for rule, view in (("/", page), ("/static/<name>", static_file)):
         blueprint.add_url_rule(rule, view.__name__, view, methods=["GET"])
     for rule, view in (("/dashboard/data", data), ("/dashboard/traffic", traffic)):
-        blueprint.add_url_rule(rule, view.__name__, api.guarded(view, "lookup"), methods=["GET"])
+        blueprint.add_url_rule(rule, view.__name__, api.require_scope(view, "lookup"), methods=["GET"])
     for rule, view in (("/login", log_in), ("/logout", log_out)):
         blueprint.add_url_rule(rule, view.__name__, view, methods=["POST"])
     return blueprint

@@ -1,4 +1,4 @@
-"""Digests of files, worked out once for all workers of a server."""
+"""States of files, and SHA-256 digests that are computed once for all workers of a server."""
 
 from __future__ import annotations
 
@@ -11,30 +11,39 @@ from custseg_assets.stores.releases import sha256_of
 _HEXADECIMAL_DIGITS = 64
 
 
+def file_state(path: Path) -> tuple[int, int] | None:
+    """Inode and time of change, which differ when a file is written again; ``None`` where there is no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 class SharedDigests:
     """SHA-256 of files, each hashed by the first worker that asks while the others wait for it.
 
-    A digest is known for one inode in one state: writing to a file changes its ``ctime``, and it is hashed again. Each
-    state has a lock of its own, so that nobody who asks for a small or known file waits for a large one. The lock goes
-    with the process that holds it, so a killed worker stops nobody.
+    A digest is stored for one inode in one state: writing to a file changes its ``ctime``, and it is hashed again. Each
+    state has a lock of its own, so that no small or known file waits for a large one. The system releases the lock of
+    a killed worker.
 
     Args:
-        folder: private to the server; what is known is forgotten with it.
+        folder: for the digests; private to the server and removed with it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __call__(self, path: Path) -> str:
-        """The file's digest, in hexadecimal."""
-        found = path.stat()
-        state = f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
-        known = self._folder / f"digest-{hashlib.sha256(state.encode()).hexdigest()}"
-        with known.open("a+", encoding="ascii") as file:
+        """Return the file's SHA-256 in hexadecimal."""
+        status = path.stat()
+        state = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        stored = self._folder / f"digest-{hashlib.sha256(state.encode()).hexdigest()}"
+        with stored.open("a+", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             digest = file.read()
-            if len(digest) != _HEXADECIMAL_DIGITS:  # new, or whoever hashed it was killed
+            if len(digest) != _HEXADECIMAL_DIGITS:  # new, or the worker that hashed it was killed
                 digest = sha256_of(path)
                 file.truncate(0)
                 file.write(digest)

@@ -1,4 +1,4 @@
-"""A bounded queue that a thread of its own empties, so that no request waits for a disk."""
+"""A bounded queue that a background thread writes, so that no request waits for a disk."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 class Drain(Generic[T]):
-    """Takes entries without ever blocking or failing; what does not fit is dropped and counted.
+    """A bounded queue with its writing thread. ``put`` never blocks or fails; entries that do not fit are dropped.
 
     Args:
         name: of the thread.
-        write: is handed what has gathered, in order; called by one thread only, also with nothing when idle.
-        max_entries: entries that may wait.
-        on_dropped: told how many entries did not fit, by the draining thread.
-        interval_seconds: how long entries gather.
+        write: called in the thread with the queued entries in order, at every interval, also with none.
+        max_entries: entries that may be queued.
+        on_dropped: called in the thread with the number of entries that did not fit.
+        interval_seconds: time between two writes.
     """
 
     def __init__(
@@ -33,43 +33,43 @@ class Drain(Generic[T]):
     ) -> None:
         self._write, self._max_entries, self._on_dropped = write, max_entries, on_dropped
         self._interval_seconds = interval_seconds
-        self._waiting: deque[T] = deque()
+        self._queue: deque[T] = deque()
         self._n_dropped = 0
-        self._dropping = threading.Lock()
+        self._drop_lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the writing thread."""
         self._thread.start()
 
     def put(self, entry: T) -> None:
-        """Hand over an entry."""
-        if len(self._waiting) >= self._max_entries:
-            with self._dropping:
+        """Queue an entry, or drop and count it where the queue is full."""
+        if len(self._queue) >= self._max_entries:
+            with self._drop_lock:
                 self._n_dropped += 1
         else:
-            self._waiting.append(entry)
+            self._queue.append(entry)
 
     def stop(self) -> None:
-        """Write what is waiting, then end."""
+        """Write the queued entries and end the thread."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_seconds):
-            self._write_waiting()
-        self._write_waiting()
+            self._write_queued()
+        self._write_queued()
 
-    def _write_waiting(self) -> None:
-        entries = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        with self._dropping:
+    def _write_queued(self) -> None:
+        entries = [self._queue.popleft() for _ in range(len(self._queue))]
+        with self._drop_lock:
             n_dropped, self._n_dropped = self._n_dropped, 0
         try:
             if n_dropped:
                 self._on_dropped(n_dropped)
             self._write(entries)
         except Exception:
-            # The thread must outlive whatever one batch runs into.
+            # An error in one batch must not end the thread.
             log.exception("%s: lost %d entries", self._thread.name, len(entries))

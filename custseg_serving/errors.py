@@ -1,4 +1,4 @@
-"""The one shape of every error answer, and the codes there are."""
+"""The body of every error answer: ``{"error": {"code", "message", "details"}}``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import pydantic_core
 
 MAX_PROBLEMS_SHOWN = 20
-"""A large request that is wrong throughout must not get a large answer."""
+"""Limit of problems listed in one error, so that no request gets a large answer."""
 
 
 class ApiError(Exception):
-    """An answer other than success.
+    """An error that is answered to the client.
 
     Args:
         status: HTTP status.
         code: stable, for programs.
-        message: one sentence for people: what was got, what was expected.
-        details: what a program may want besides.
+        message: one sentence for people: what was given, what was expected.
+        details: more for programs.
         headers: of the answer.
     """
 
@@ -35,16 +35,16 @@ class ApiError(Exception):
         super().__init__(f"{status} {code}: {message}")
 
     def body(self) -> bytes:
-        """The answer's body."""
+        """The error as JSON."""
         error = {"code": self.code, "message": self.message, "details": self.details}
         return to_json({"error": error})
 
 
 def internal_error() -> ApiError:
-    """What is said about a fault of our own: nothing that helps to exploit it."""
+    """Error for a fault of the service; it contains no details, which could help an attacker."""
     return ApiError(500, "internal_error", "Something went wrong here; it has been logged.")
 
 
 def to_json(value: Any) -> bytes:
-    """Compact JSON; several times faster than the standard library's, which counts in every lookup."""
+    """Render compact JSON, several times faster than the standard library; every lookup does it."""
     return pydantic_core.to_json(value, inf_nan_mode="null")

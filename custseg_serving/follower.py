@@ -1,7 +1,7 @@
-"""Following releases in a bucket: one worker of a server keeps the home's releases as the bucket has them.
+"""Follow a bucket: one worker of a server downloads its releases and uploads finished files of the prediction log.
 
-What it brings has been verified, and is taken over by every worker as any other release of the home is. Finished files
-of the prediction log go the other way. A bucket that fails stops nobody: what is served stays.
+A downloaded release is verified; every worker then serves it like any other release of the home (see ``swap``). While
+the bucket fails, the service keeps its release.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ from custseg_serving.settings import ServingSettings
 log = logging.getLogger(__name__)
 
 RELEASES_KEPT = 2
-"""On the service's own disk: the one that is served and the one before, to go back to at once."""
+"""Releases kept on the service's disk: the one that is served and the one before, for a rollback."""
 
 
 class FollowedBucket(Protocol):
-    """What is asked of a bucket; ``custseg_assets.gcp.bucket.Bucket`` is one."""
+    """What the follower needs of a bucket; implemented by ``custseg_assets.gcp.bucket.Bucket``."""
 
     def fetch_artifact(self, root: Path) -> str:
-        """Bring the release that lies in the folder itself."""
+        """Download the release whose files are directly in the followed folder; return its id."""
 
     def pull_release(self, root: Path) -> str | None:
-        """Bring the release to serve."""
+        """Download the release that the bucket's ``CURRENT`` names; return its id if it is new."""
 
     def send_predictions(self, folder: Path) -> tuple[str, ...]:
-        """Take finished files away."""
+        """Upload finished files of the prediction log and remove them here."""
 
 
 class Follower:
-    """Follows a bucket while this worker is the one that does.
+    """Thread that follows a bucket if no other worker of the server does.
 
     Args:
         settings: of the server.
-        metrics: where a failing bucket shows.
-        connect: opens the bucket; called by the worker that follows, when it begins to.
+        metrics: for a failing bucket.
+        connect: opens the bucket; called by the worker that follows only.
     """
 
     def __init__(self, settings: ServingSettings, metrics: Metrics, connect: Callable[[str], FollowedBucket]) -> None:
         self._settings, self._metrics, self._connect = settings, metrics, connect
         self._bucket: FollowedBucket | None = None
-        self._trouble: str | None = None
+        self._problem: str | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bucket-follower", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow, where a bucket is configured."""
+        """Start following if a bucket is configured."""
         if self._settings.follow:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop following and send what the prediction log has finished; call it after that has stopped."""
+        """Stop following and upload the finished files of the prediction log; stop the prediction log before."""
         if self._settings.follow:
             self._stopping.set()
             self._thread.join()
@@ -68,15 +68,15 @@ class Follower:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            with self._elected() as is_elected:
-                while is_elected and not self._stopping.is_set():
+            with self._try_lock() as is_locked:
+                while is_locked and not self._stopping.is_set():
                     self._step(self._follow)
                     self._stopping.wait(self._settings.follow_seconds)
             self._stopping.wait(self._settings.follow_seconds)
 
     @contextlib.contextmanager
-    def _elected(self) -> Iterator[bool]:
-        """Whether this worker is to follow; the system lets go of the lock of a worker that dies."""
+    def _try_lock(self) -> Iterator[bool]:
+        """Try to take the lock of the one worker that follows; the system releases it when a worker dies."""
         self._settings.home.mkdir(parents=True, exist_ok=True)
         with (self._settings.home / ".follower.lock").open("a") as lock:
             try:
@@ -104,22 +104,22 @@ class Follower:
         except CustsegError as error:
             self._report(str(error))
         except Exception:
-            # A follower that died would leave the service on an old release for ever, and silently.
+            # An error must not end the thread, or the service would silently stay on an old release.
             log.exception("cannot follow %s", self._settings.follow)
             self._report(f"cannot follow {self._settings.follow}")
         else:
             self._report(None)
 
-    def _report(self, trouble: str | None) -> None:
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._metrics.set_bucket_failing(is_failing=trouble is not None)
-            if trouble:
-                log.error("bucket: %s", trouble)
+    def _report(self, problem: str | None) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self._metrics.set_bucket_failing(is_failing=problem is not None)
+            if problem:
+                log.error("bucket: %s", problem)
 
 
 def connect(uri: str) -> FollowedBucket:
-    """The bucket, with the credentials of the environment."""
+    """Open the bucket with the credentials of the environment."""
     from custseg_assets.gcp.bucket import bucket_from_environment
 
     return bucket_from_environment(uri)

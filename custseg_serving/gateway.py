@@ -1,7 +1,7 @@
-"""The layer around Flask: request ids, security headers, timing, and the two routes that are asked all the time.
+"""WSGI layer around Flask: request ids, security headers, timing, and the two most frequent routes without Flask.
 
 Flask's routing, request and response objects cost as much as everything else in a lookup together, so plain lookups
-and scores are answered here, by the same service and with the same errors (docs/adr/0011).
+and scores are answered here, by the same service and with the same errors (docs/adr/0011). Other routes are in ``api``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from http import HTTPStatus
 from typing import Any
 
 from custseg_serving.access import KEY_ID
-from custseg_serving.api import JSON, REQUEST_ID, STARTED, rows_of, validated
+from custseg_serving.api import JSON, REQUEST_ID, STARTED, feature_rows, validate_body
 from custseg_serving.errors import ApiError, internal_error
 from custseg_serving.keys import Scope
-from custseg_serving.metrics import Access
+from custseg_serving.metrics import AccessLogEntry
 from custseg_serving.schemas import ScoreRequest
-from custseg_serving.service import Asked, Service
+from custseg_serving.service import RequestInfo, Service
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ LOOKUP_ROUTE, SCORE_ROUTE = "/v1/customers/{customer_id}/segment", "/v1/score"
 _PREFIX, _SUFFIX = "/v1/customers/", "/segment"
 _SHORTEST_LOOKUP = len(_PREFIX) + len(_SUFFIX)
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -50,15 +50,15 @@ SECURITY_HEADERS = (
     ),
 )
 _NOT_CACHED = ("Cache-Control", "no-store")
-_OWN_HEADERS = (("Content-Type", JSON), *SECURITY_HEADERS, _NOT_CACHED)
+_FIXED_HEADERS = (("Content-Type", JSON), *SECURITY_HEADERS, _NOT_CACHED)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 class Gateway:
-    """Wraps the application's WSGI callable.
+    """WSGI application that wraps Flask's.
 
     Args:
-        flask: what is wrapped.
+        flask: the WSGI callable that is wrapped.
         service: of this worker.
     """
 
@@ -69,14 +69,14 @@ class Gateway:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         started = time.perf_counter()
-        offered = environ.get("HTTP_X_REQUEST_ID", "")
-        request_id = offered if _GOOD_REQUEST_ID.fullmatch(offered) else f"{self._prefix}-{next(self._numbers):x}"
+        given = environ.get("HTTP_X_REQUEST_ID", "")
+        request_id = given if _VALID_REQUEST_ID.fullmatch(given) else f"{self._prefix}-{next(self._numbers):x}"
         environ[REQUEST_ID], environ[STARTED] = request_id, started
-        view = self._own_view(environ)
+        view = self._direct_view(environ)
         if view is None:
-            body, status = self._from_flask(environ, start_response)
+            body, status = self._answer_with_flask(environ, start_response)
         else:
-            body, status = self._answered(view, environ, start_response)
+            body, status = self._answer(view, environ, start_response)
         self._record(environ, status, time.perf_counter() - started)
         return body
 
@@ -84,7 +84,7 @@ class Gateway:
         method, route = environ["REQUEST_METHOD"], environ.get(ROUTE, "unmatched")
         self._service.metrics.observe(route, status, seconds)
         self._service.access_log.put(
-            Access(
+            AccessLogEntry(
                 at=time.time(),
                 request_id=environ[REQUEST_ID],
                 method=method if method in _KNOWN_METHODS else "OTHER",
@@ -95,22 +95,22 @@ class Gateway:
             )
         )
 
-    def _from_flask(self, environ: Environ, start_response: StartResponse) -> tuple[Iterable[bytes], int]:
-        status_of_answer = 500
+    def _answer_with_flask(self, environ: Environ, start_response: StartResponse) -> tuple[Iterable[bytes], int]:
+        answer_status = 500
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            nonlocal status_of_answer
-            status_of_answer = int(status[:3])
+            nonlocal answer_status
+            answer_status = int(status[:3])
             has_cache_rule = any(name == "Cache-Control" for name, _ in headers)
             caching = () if has_cache_rule else (_NOT_CACHED,)
             headers = [*headers, *SECURITY_HEADERS, *caching, ("X-Request-ID", environ[REQUEST_ID])]
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
         body = self._flask(environ, start)
-        return body, status_of_answer
+        return body, answer_status
 
-    def _own_view(self, environ: Environ) -> Callable[[Environ], bytes] | None:
-        """What answers a request here; ``None`` where Flask does."""
+    def _direct_view(self, environ: Environ) -> Callable[[Environ], bytes] | None:
+        """View that answers a request without Flask; ``None`` where Flask answers."""
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
         if method == "GET" and path.startswith(_PREFIX) and path.endswith(_SUFFIX) and len(path) > _SHORTEST_LOOKUP:
             environ[ROUTE] = LOOKUP_ROUTE
@@ -121,39 +121,39 @@ class Gateway:
         return None
 
     def _is_plain(self, environ: Environ) -> bool:
-        """Whether a body is declared as JSON, with a size that is allowed; Flask knows what to say otherwise."""
+        """Whether a body is declared as JSON of an allowed size; Flask answers all others, with the right error."""
         length = environ.get("CONTENT_LENGTH", "")
         is_json = environ.get("CONTENT_TYPE", "").lower() == JSON
         return is_json and length.isdecimal() and int(length) <= self._service.settings.max_body_bytes
 
-    def _answered(
+    def _answer(
         self, view: Callable[[Environ], bytes], environ: Environ, start_response: StartResponse
     ) -> tuple[Iterable[bytes], int]:
-        more: Mapping[str, str] = {}
+        error_headers: Mapping[str, str] = {}
         try:
             body, status = view(environ), 200
         except ApiError as error:
-            body, status, more = error.body(), error.status, error.headers
+            body, status, error_headers = error.body(), error.status, error.headers
         except Exception:
-            # Flask turns a fault of its views into the one shape of error; nothing outside does that for this layer.
+            # Flask renders the errors of its own views; those of this layer are rendered here.
             log.exception("request %s failed", environ[REQUEST_ID])
             body, status = internal_error().body(), 500
-        of_answer = (("Content-Length", str(len(body))), ("X-Request-ID", environ[REQUEST_ID]))
-        start_response(_STATUS_LINES[status], [*_OWN_HEADERS, *of_answer, *more.items()])
+        own_headers = (("Content-Length", str(len(body))), ("X-Request-ID", environ[REQUEST_ID]))
+        start_response(_STATUS_LINES[status], [*_FIXED_HEADERS, *own_headers, *error_headers.items()])
         return (body,), status
 
     def _look_up(self, environ: Environ) -> bytes:
-        # WSGI hands over the path's bytes as Latin-1; bytes that are no UTF-8 are no customer's id.
+        # WSGI decodes the path's bytes as Latin-1; bytes that are no UTF-8 match no customer's id.
         quoted = environ["PATH_INFO"][len(_PREFIX) : -len(_SUFFIX)]
         customer_id = quoted.encode("latin-1").decode("utf-8", "replace")
-        return self._service.lookup(customer_id, self._authorised(environ, "lookup"))
+        return self._service.lookup(customer_id, self._authorise(environ, "lookup"))
 
     def _score(self, environ: Environ) -> bytes:
-        asked = self._authorised(environ, "score")
+        request = self._authorise(environ, "score")
         content = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        rows = rows_of(validated(ScoreRequest, content).customers, self._service.settings.max_batch)
-        return self._service.score_with_provenance(rows, asked)
+        rows = feature_rows(validate_body(ScoreRequest, content).customers, self._service.settings.max_batch)
+        return self._service.score_with_release_info(rows, request)
 
-    def _authorised(self, environ: Environ, scope: Scope) -> Asked:
+    def _authorise(self, environ: Environ, scope: Scope) -> RequestInfo:
         key_id = environ[KEY_ID] = self._service.access.authorise(environ, scope)
-        return Asked(environ[REQUEST_ID], key_id, environ[STARTED])
+        return RequestInfo(environ[REQUEST_ID], key_id, environ[STARTED])

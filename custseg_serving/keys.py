@@ -1,7 +1,7 @@
-"""API keys: made and revoked by the command, read by the service; the file holds digests, never a secret.
+"""The file of API keys: the command creates and revokes keys, the service reads them. Access control is in ``access``.
 
-A secret has 256 random bits, so one round of SHA-256 is enough: there is nothing to guess that a slow hash would
-protect.
+The file contains digests, never a secret. A secret has 256 random bits, which nobody can guess, so one round of
+SHA-256 is enough.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from custseg_assets.errors import BadInputError
 Scope = Literal["lookup", "score", "admin"]
 SCOPES: tuple[Scope, ...] = ("lookup", "score", "admin")
 MAX_KEYS = 1_024
-TOKEN_PREFIX = "csk"  # noqa: S105 - what makes a leaked key recognisable, not a password
+TOKEN_PREFIX = "csk"  # noqa: S105 - makes a leaked key recognisable; no password
 _NO_DIGEST = "0" * 64
 
 
 class ApiKey(BaseModel):
-    """A key as it is stored.
+    """A stored API key.
 
     Attributes:
-        slot: its place in the file, by which its requests are counted; never used again.
-        per_second: requests it may make each second.
+        slot: its position in the file, which its requests are counted by; never reused.
+        per_second: limit of requests in one second.
         secret_sha256: digest of the secret.
     """
 
@@ -58,20 +58,20 @@ class _File(BaseModel):
 
 
 class KeyFile:
-    """The file of keys.
+    """The file of API keys.
 
     Args:
-        path: of the file; made with the first key.
+        path: of the file; created with the first key.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> tuple[ApiKey, ...]:
-        """All keys, the revoked ones too.
+        """All keys, including revoked ones.
 
         Raises:
-            BadInputError: the file is not one of keys.
+            BadInputError: the file cannot be read as a file of keys.
         """
         try:
             return _File.model_validate_json(self.path.read_bytes()).keys
@@ -86,9 +86,9 @@ class KeyFile:
             ) from None
 
     def create(self, name: str, scopes: Sequence[Scope], per_second: int) -> str:
-        """Make a key and return its token, which is not kept and cannot be shown again."""
+        """Create a key and return its token, which is not stored and cannot be shown again."""
         secret = secrets.token_urlsafe(32)
-        with self._changing():
+        with self._lock():
             keys = self.read()
             if len(keys) >= MAX_KEYS:
                 raise BadInputError(f"{len(keys)} keys", f"at most {MAX_KEYS}", "Remove the file and create keys anew.")
@@ -105,12 +105,12 @@ class KeyFile:
         return f"{TOKEN_PREFIX}_{key.key_id}_{secret}"
 
     def revoke(self, key_id: str) -> ApiKey:
-        """Make a key useless; running services notice by themselves.
+        """Revoke a key; running services reload the file by themselves.
 
         Raises:
             BadInputError: there is no such key.
         """
-        with self._changing():
+        with self._lock():
             keys = self.read()
             revoked = next((key for key in keys if key.key_id == key_id), None)
             if revoked is None:
@@ -121,8 +121,8 @@ class KeyFile:
         return revoked
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Keep two commands from losing each other's keys."""
+    def _lock(self) -> Iterator[None]:
+        """Lock the file, so that two commands at the same time do not lose each other's keys."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -140,18 +140,17 @@ class KeyFile:
 
 
 def digest_of(secret: str) -> str:
-    """What is kept of a secret."""
+    """SHA-256 of a key's secret, in hexadecimal."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def matching_key(token: str, keys: dict[str, ApiKey]) -> ApiKey | None:
-    """The key that a token belongs to, if there is one that is not revoked.
+    """The key that a token belongs to, unless it is revoked.
 
-    The comparison is of digests and takes the same time however much of a secret is right; an unknown id costs the
-    same as a known one.
+    The comparison takes the same time however much of a secret is right, and for unknown ids.
 
     Args:
-        token: as it was presented.
+        token: as the client sent it.
         keys: by id.
     """
     _, _, rest = token.partition(f"{TOKEN_PREFIX}_")

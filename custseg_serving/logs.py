@@ -1,4 +1,4 @@
-"""How log lines look; apart from the metrics, whose library must not be imported before the server has set it up."""
+"""Format of log lines. Not in ``metrics``: its library must not be imported before the server has configured it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from functools import lru_cache
 
 
 class JsonFormatter(logging.Formatter):
-    """Log records as one JSON object a line."""
+    """Formats log records as one JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Render one log record."""
         line = {
-            "at": instant(record.created),
+            "at": iso_instant(record.created),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "logger": record.name,
@@ -25,14 +25,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def instant(seconds: float) -> str:
-    """An instant, given in seconds since the epoch, as ISO text in UTC."""
+def iso_instant(seconds: float) -> str:
+    """ISO text in UTC, with milliseconds, of an instant in seconds since the epoch."""
     whole = int(seconds)
-    return f"{_second(whole)}.{int(1000 * (seconds - whole)):03d}Z"
+    return f"{_iso_second(whole)}.{int(1000 * (seconds - whole)):03d}Z"
 
 
 @lru_cache(maxsize=8)
-def _second(seconds: int) -> str:
+def _iso_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 

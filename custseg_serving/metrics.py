@@ -1,4 +1,8 @@
-"""Metrics and the access log; neither ever holds personal data: no customer's id, no address, no key's secret."""
+"""Prometheus metrics and the access log of the service.
+
+Neither contains personal data: no customer's id, no address, no key's secret. Answers about customers are recorded in
+``predictions``; the format of other log lines is in ``logs``.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +16,20 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from custseg_serving.drain import Drain
-from custseg_serving.logs import instant
+from custseg_serving.logs import iso_instant
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 MAX_QUEUED_LINES = 20_000
 
 
 class Metrics:
-    """What the service counts; with ``PROMETHEUS_MULTIPROC_DIR`` set, over all workers."""
+    """The Prometheus metrics of the service; with ``PROMETHEUS_MULTIPROC_DIR`` set, over all workers."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
+        labels = ("route", "status")
         self._seconds = Histogram(
-            "custseg_request_seconds",
-            "Time to answer.",
-            ("route", "status"),
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
+            "custseg_request_seconds", "Time to answer.", labels, buckets=SECONDS_BUCKETS, registry=registry
         )
         self._written = Counter(
             "custseg_predictions_written", "Prediction log records that are safely on disk.", registry=registry
@@ -53,12 +54,12 @@ class Metrics:
         self._observers: dict[tuple[str, int], Histogram] = {}
 
     def observe(self, route: str, status: int, seconds: float) -> None:
-        """Count one answer.
+        """Count one answer and its latency.
 
         Args:
-            route: the pattern, never the path, which may hold a customer's id.
+            route: the pattern, never the path, which may contain a customer's id.
             status: HTTP status.
-            seconds: time to answer.
+            seconds: latency.
         """
         observer = self._observers.get((route, status))
         if observer is None:
@@ -66,41 +67,41 @@ class Metrics:
         observer.observe(seconds)
 
     def count_written(self, n_records: int) -> None:
-        """Count prediction log records on disk."""
+        """Count records of the prediction log that are on disk."""
         self._written.inc(n_records)
 
     def count_dropped(self, n_records: int, reason: str) -> None:
-        """Count prediction log records lost."""
+        """Count records of the prediction log that are lost."""
         self._dropped.labels(reason).inc(n_records)
 
     def count_swap(self) -> None:
-        """Count a release taken over."""
+        """Count a release that this worker has begun to serve."""
         self._swaps.inc()
 
     def set_refused(self, *, is_refused: bool) -> None:
-        """Say whether ``CURRENT`` names a refused release."""
+        """Set whether ``CURRENT`` names a refused release, and count the refusal."""
         self._refused.set(is_refused)
         if is_refused:
             self._refusals.inc()
 
     def set_bucket_failing(self, *, is_failing: bool) -> None:
-        """Say whether the bucket that is followed can be."""
+        """Set whether the bucket that is followed fails."""
         self._bucket_failing.set(is_failing)
 
     def collect(self) -> CollectorRegistry:
-        """All workers' metrics where there are several, else this process'."""
+        """Registry with the metrics of all workers where there are several, else of this process."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return self._registry
-        everybody = CollectorRegistry()
-        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
-        return everybody
+        all_workers = CollectorRegistry()
+        MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
+        return all_workers
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.collect())
 
     def traffic(self) -> dict[str, dict[str, float]]:
-        """Answers so far: route → number, errors of the server, and number within each bucket's seconds."""
+        """Answers so far by route: all, server errors, and those within the seconds of each histogram bucket."""
         routes: dict[str, dict[str, float]] = {}
         for metric in self.collect().collect():
             if metric.name != "custseg_request_seconds":
@@ -116,7 +117,7 @@ class Metrics:
         return routes
 
 
-class Access(NamedTuple):
+class AccessLogEntry(NamedTuple):
     """One line of the access log."""
 
     at: float
@@ -129,27 +130,26 @@ class Access(NamedTuple):
 
 
 class AccessLog:
-    """One JSON object a line on a stream, written off the request path.
+    """Writes one JSON line per request to a stream, in a background thread.
 
     Args:
-        stream: where to; standard error by default.
+        stream: standard error where none is given.
     """
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream
-        self._drain: Drain[str] = Drain("access-log", self._write, MAX_QUEUED_LINES, self._say_dropped)
+        self._drain: Drain[str] = Drain("access-log", self._write, MAX_QUEUED_LINES, self._report_dropped)
         self.start, self.stop = self._drain.start, self._drain.stop
 
-    def put(self, entry: Access) -> None:
-        """Hand over a line.
+    def put(self, entry: AccessLogEntry) -> None:
+        """Queue the line of one request.
 
-        Rendered here and not by the draining thread: rendering in bulk would keep the interpreter's lock from the
-        requests for milliseconds. A template and not an encoder, at a fifth of its cost: nothing in a line needs
-        escaping.
+        Rendered here and not in the background thread, which would keep the interpreter's lock from requests for
+        milliseconds while it renders in bulk. A template costs a fifth of an encoder; nothing here needs escaping.
         """
         key_id = f'"{entry.key_id}"' if entry.key_id else "null"
         self._drain.put(
-            f'{{"at":"{instant(entry.at)}","level":"info","event":"request","request_id":"{entry.request_id}",'
+            f'{{"at":"{iso_instant(entry.at)}","level":"info","event":"request","request_id":"{entry.request_id}",'
             f'"method":"{entry.method}","route":"{entry.route}","status":{entry.status},'
             f'"latency_ms":{1000 * entry.seconds:.3f},"key_id":{key_id}}}\n'
         )
@@ -160,5 +160,5 @@ class AccessLog:
             stream.write("".join(lines))
             stream.flush()
 
-    def _say_dropped(self, n_lines: int) -> None:
+    def _report_dropped(self, n_lines: int) -> None:
         logging.getLogger(__name__).warning("access log: %d lines dropped, the stream is too slow", n_lines)

@@ -28,24 +28,24 @@ _MEANINGS = {
 
 
 def openapi_document(version: str, max_batch: int, required_features: Sequence[str]) -> dict[str, Any]:
-    """The document.
+    """The OpenAPI document.
 
     Args:
         version: of the service.
-        max_batch: customers that one request may name.
-        required_features: what the model that is served needs of every row; none before there is one.
+        max_batch: limit of customers in one request.
+        required_features: features that the served model needs in every row; empty without a release.
     """
     models: set[type[BaseModel]] = {ErrorAnswer}
     for operation in OPERATIONS:
         models.update(model for model in (operation.body, operation.answer) if model is not None)
-    wanted: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
+    modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
         (model, "validation") for model in sorted(models, key=lambda model: model.__name__)
     ]
-    _, definitions = models_json_schema(wanted, ref_template=_REFERENCES)
+    _, definitions = models_json_schema(modes, ref_template=_REFERENCES)
     _add_limits(definitions["$defs"], max_batch, required_features)
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -66,7 +66,7 @@ def openapi_document(version: str, max_batch: int, required_features: Sequence[s
 
 
 def _add_limits(definitions: dict[str, Any], max_batch: int, required_features: Sequence[str]) -> None:
-    """What the models cannot say, because it depends on the settings and on the release."""
+    """Add limits that depend on the settings and on the release, which the pydantic models cannot contain."""
     for model, field in (("LookupRequest", "customer_ids"), ("ScoreRequest", "customers")):
         definitions[model]["properties"][field]["maxItems"] = max_batch
     if not required_features:
@@ -75,32 +75,27 @@ def _add_limits(definitions: dict[str, Any], max_batch: int, required_features: 
     row["required"] = list(required_features)
     for name in RULE_FEATURES:
         row["properties"][name] = {"description": row["properties"][name]["description"], **_number(row, name)}
-    # Only who has no order, or nothing left of it, may lack a feature: a rule decides about them.
+    # Only a customer without orders or net spend may lack a feature: a rule assigns their segment.
     others = [name for name in required_features if name not in RULE_FEATURES]
     row["if"] = {"properties": {name: {"type": "number", "exclusiveMinimum": 0} for name in RULE_FEATURES}}
     row["then"] = {"properties": {name: {"type": "number"} for name in others}}
 
 
 def _number(row: dict[str, Any], name: str) -> dict[str, Any]:
-    """The feature's own range, without null."""
+    """The schema of a feature, without null."""
     number: dict[str, Any] = next(one for one in row["properties"][name]["anyOf"] if one["type"] == "number")
     return number
 
 
-def _described(operation: Operation) -> dict[str, Any]:
+def _describe(operation: Operation) -> dict[str, Any]:
     shared = (() if operation.scope is None else (401, 403, 429)) + (
         () if operation.body is None else (400, 413, 415, 422)
     )
-    described: dict[str, Any] = {
+    description: dict[str, Any] = {
         "operationId": operation.operation_id,
         "summary": (operation.view.__doc__ or "").strip().splitlines()[0],
         "parameters": [
-            {
-                "name": name,
-                "in": "path",
-                "required": True,
-                "schema": {"type": "string", "minLength": 1},
-            }
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
             for name in re.findall(r"{(\w+)}", operation.path)
         ],
         "responses": {
@@ -113,8 +108,8 @@ def _described(operation: Operation) -> dict[str, Any]:
         "security": [] if operation.scope is None else [{"bearer": []}, {"header": []}],
     }
     if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": _content(operation.body)}
-    return described
+        description["requestBody"] = {"required": True, "content": _content(operation.body)}
+    return description
 
 
 def _content(model: type[BaseModel] | None) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The prediction log: every answer about a customer, as JSON lines in files that the pipeline takes in.
 
-A worker appends to one ``*.jsonl.open`` file of its own and finishes it, by renaming it to ``*.jsonl``, when it is
-large or old enough; ``*.jsonl`` files are whole and never change. A batch is appended, made durable, then counted as
-written. What a killed worker left open is cut after its last whole line and finished when a worker starts. How many
-records were lost, and why, is a line of its own in front of the next that can be written.
+A worker appends to one ``*.jsonl.open`` file of its own and renames it to ``*.jsonl`` when it is large or old enough;
+``*.jsonl`` files are complete and never change. A batch is appended, made durable, then counted as written. A file that
+a killed worker left open is cut after its last complete line and renamed when a worker starts. The number of lost
+records, with the reason, is a line in front of the next record. The pipeline's reader is ``stores/prediction_log.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from custseg_serving.drain import Drain
 from custseg_serving.errors import to_json
-from custseg_serving.logs import instant
+from custseg_serving.logs import iso_instant
 from custseg_serving.metrics import Metrics
 from custseg_serving.settings import ServingSettings
 
@@ -28,23 +28,23 @@ log = logging.getLogger(__name__)
 
 RECORD_FORMAT = 1
 _OPEN = ".jsonl.open"
-_ALARM_EVERY_SECONDS = 10.0
+_REPORT_SECONDS = 10.0
 
 
 class Prediction(NamedTuple):
     """One answer about one customer.
 
     Attributes:
-        at: when, in seconds since the epoch.
+        at: seconds since the epoch.
         kind: ``lookup`` or ``score``.
         request_id: of the request it was part of.
-        key_id: of the key that asked; ``None`` without keys.
-        seconds: time to answer the request.
-        release_id: release it was answered from.
-        model_version: model it was answered by.
+        key_id: of the request's key; ``None`` without keys.
+        seconds: latency of the request.
+        release_id: of the release that the answer comes from.
+        model_version: of the model in it.
         outcome: ``found``, ``unknown`` or ``too_new``.
-        customer_id: who was asked for; ``None`` in a score without an id.
-        answer: segment, margin, reasons and features, rendered; ``null`` unless found.
+        customer_id: of the customer; ``None`` in a score without an id.
+        answer: segment, margin, reasons and features as JSON; ``null`` unless found.
     """
 
     at: float
@@ -60,18 +60,18 @@ class Prediction(NamedTuple):
 
 
 class PredictionLog:
-    """Writes predictions off the request path; never blocks and never fails a request.
+    """Writes predictions in a background thread; never blocks or fails a request.
 
     Args:
-        settings: where to, and how much may wait.
-        metrics: where records written and dropped are counted.
+        settings: of the server: folder, queue and rotation.
+        metrics: for the numbers of records written and dropped.
     """
 
     def __init__(self, settings: ServingSettings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._file: _OpenFile | None = None
-        self._alarmed_at = float("-inf")
-        self._untold: Counter[str] = Counter()
+        self._reported_at = float("-inf")
+        self._unreported: Counter[str] = Counter()
         self._drain: Drain[bytes] = Drain(
             "prediction-log",
             self._write,
@@ -81,22 +81,22 @@ class PredictionLog:
         self.n_dropped = 0
 
     def start(self) -> None:
-        """Finish what killed workers left open, then begin to write."""
+        """Finish the files that killed workers left open, then start writing."""
         if self._settings.log_predictions:
             try:
-                finish_abandoned(self._settings.prediction_log)
+                finish_abandoned_files(self._settings.prediction_log)
             except OSError as error:
                 log.warning("prediction log: %s", error)
             self._drain.start()
 
     def put(self, predictions: Sequence[Prediction]) -> None:
-        """Hand over the answers of one request."""
+        """Queue the answers of one request."""
         if self._settings.log_predictions:
             for prediction in predictions:
                 self._drain.put(_line(prediction))
 
     def stop(self) -> None:
-        """Write what is waiting and finish the file."""
+        """Write the queue and finish the file."""
         if self._settings.log_predictions:
             self._drain.stop()
             if self._file is not None:
@@ -104,17 +104,17 @@ class PredictionLog:
                 self._file = None
 
     def _write(self, lines: Sequence[bytes]) -> None:
-        if lines or self._untold:
-            told = [_dropped_line(n_records, reason) for reason, n_records in sorted(self._untold.items())]
+        if lines or self._unreported:
+            reports = [_dropped_line(n_records, reason) for reason, n_records in sorted(self._unreported.items())]
             try:
                 if self._file is None:
                     self._file = _OpenFile(self._settings.prediction_log)
-                self._file.append(b"".join([*told, *lines]))
+                self._file.append(b"".join([*reports, *lines]))
             except OSError as error:
                 if lines:
                     self._drop(len(lines), "disk", error)
             else:
-                self._untold.clear()
+                self._unreported.clear()
                 self._metrics.count_written(len(lines))
         if self._file is not None and self._is_due(self._file):
             self._file.finish()
@@ -127,21 +127,21 @@ class PredictionLog:
 
     def _drop(self, n_records: int, reason: str, error: OSError | None = None) -> None:
         self.n_dropped += n_records
-        self._untold[reason] += n_records
+        self._unreported[reason] += n_records
         self._metrics.count_dropped(n_records, reason)
-        if time.monotonic() - self._alarmed_at >= _ALARM_EVERY_SECONDS:
-            self._alarmed_at = time.monotonic()
+        if time.monotonic() - self._reported_at >= _REPORT_SECONDS:
+            self._reported_at = time.monotonic()
             log.error("prediction log: %d records dropped so far, the last: %s", self.n_dropped, error or reason)
 
 
 class _OpenFile:
-    """A file that is being written; locked, so that nobody takes it for abandoned."""
+    """A file that is being written; locked, so that no other worker takes it for abandoned."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self._path = folder / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}{_OPEN}"
-        # Locked before it has the name that finish_abandoned looks for.
+        # Locked before it gets the name that finish_abandoned_files looks for.
         unlocked = self._path.with_suffix(".new")
         self._descriptor = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
@@ -150,7 +150,7 @@ class _OpenFile:
         self.opened_at = time.monotonic()
 
     def append(self, lines: bytes) -> None:
-        """Append whole lines and wait until they are durable; on an error nothing of them stays."""
+        """Append complete lines and wait until they are durable; after an error, nothing of them is in the file."""
         try:
             remaining = memoryview(lines)
             while remaining:
@@ -167,8 +167,8 @@ class _OpenFile:
         os.close(self._descriptor)
 
 
-def finish_abandoned(folder: Path) -> tuple[Path, ...]:
-    """Finish the files of workers that were killed, without their last, half written line. Returns the files."""
+def finish_abandoned_files(folder: Path) -> tuple[Path, ...]:
+    """Finish the files of killed workers, without an incomplete last line; return the files."""
     finished = []
     for path in sorted(folder.glob(f"*{_OPEN}")):
         with path.open("r+b") as file:
@@ -177,7 +177,7 @@ def finish_abandoned(folder: Path) -> tuple[Path, ...]:
             except BlockingIOError:
                 continue
             if not path.exists():
-                continue  # another worker has finished it meanwhile
+                continue  # finished by another worker meanwhile
             n_bytes = file.read().rfind(b"\n") + 1
             file.truncate(n_bytes)
             os.fsync(file.fileno())
@@ -195,16 +195,16 @@ def _finish(path: Path) -> Path:
 
 
 def _dropped_line(n_records: int, reason: str) -> bytes:
-    """The record of records that were lost."""
-    fields = {"format": RECORD_FORMAT, "at": instant(time.time()), "kind": "dropped", "outcome": reason}
+    """The line that says how many records were lost, and why."""
+    fields = {"format": RECORD_FORMAT, "at": iso_instant(time.time()), "kind": "dropped", "outcome": reason}
     return to_json({**fields, "n_dropped": n_records}) + b"\n"
 
 
 def _line(prediction: Prediction) -> bytes:
-    """The record; a template for the same reason as the access log's, only a customer's id can need escaping."""
+    """The line of one answer. A template is faster than an encoder; only the customer's id may need escaping."""
     key_id = f'"{prediction.key_id}"' if prediction.key_id else "null"
     head = (
-        f'{{"format":{RECORD_FORMAT},"at":"{instant(prediction.at)}","kind":"{prediction.kind}",'
+        f'{{"format":{RECORD_FORMAT},"at":"{iso_instant(prediction.at)}","kind":"{prediction.kind}",'
         f'"request_id":"{prediction.request_id}","key_id":{key_id},"latency_ms":{1000 * prediction.seconds:.3f},'
         f'"release_id":"{prediction.release_id}","model_version":"{prediction.model_version}",'
         f'"outcome":"{prediction.outcome}","customer_id":'

@@ -1,4 +1,7 @@
-"""What requests and answers look like; requests are validated by these models, OpenAPI is generated from them."""
+"""Pydantic models of requests and answers. Requests are validated by them.
+
+Class names, docstrings and descriptions are part of ``/openapi.json``, which is generated from these models.
+"""
 
 from __future__ import annotations
 
@@ -80,8 +83,8 @@ class Staleness(BaseModel):
     is_stale: bool
 
 
-class Provenance(BaseModel):
-    """Where an answer comes from."""
+class ReleaseInfo(BaseModel):
+    """Model, snapshot and release that an answer comes from."""
 
     model_version: str
     period: Annotated[str, Field(description="Key of the snapshot.")]
@@ -132,7 +135,7 @@ class Standing(Scored):
     recommendations: list[Recommendation]
 
 
-class LookupAnswer(Standing, Provenance):
+class LookupAnswer(Standing, ReleaseInfo):
     """One customer."""
 
 
@@ -143,7 +146,7 @@ class TooNew(BaseModel):
     first_seen_at: str
 
 
-class LookupsAnswer(Provenance):
+class LookupsAnswer(ReleaseInfo):
     """Many customers; each id asked for is in exactly one of the lists."""
 
     customers: list[Standing]
@@ -151,7 +154,7 @@ class LookupsAnswer(Provenance):
     too_new: list[TooNew]
 
 
-class ScoreAnswer(Provenance):
+class ScoreAnswer(ReleaseInfo):
     """One answer per row, in the order of the rows."""
 
     customers: list[Scored]
@@ -163,19 +166,19 @@ class PredictAnswer(BaseModel):
     predictions: list[Scored]
 
 
-class SegmentsAnswer(Provenance):
+class SegmentsAnswer(ReleaseInfo):
     """Every segment's profile."""
 
     segments: list[dict[str, Any]]
 
 
-class SegmentAnswer(Provenance):
+class SegmentAnswer(ReleaseInfo):
     """One segment's profile."""
 
     segment: dict[str, Any]
 
 
-class ModelAnswer(Provenance):
+class ModelAnswer(ReleaseInfo):
     """The model that answers."""
 
     trained_on: str

@@ -1,4 +1,4 @@
-"""gunicorn around the application: what the workers share is made before the fork, what they open is opened after."""
+"""The gunicorn server: what workers share is created before the fork, files and threads of a worker after it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """A gunicorn application with the service in each worker.
+    """gunicorn server with the application in each worker.
 
     Args:
         settings: of the server.
@@ -32,7 +32,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        """Gunicorn's own settings."""
+        """Set gunicorn's options."""
         settings = self.settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         chosen: dict[str, Any] = {
@@ -54,24 +54,24 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """The application of one worker."""
+        """Create the application of one worker."""
         from custseg_serving.app import create_app
-        from custseg_serving.service import Shared
+        from custseg_serving.service import SharedState
 
         return create_app(
-            self.settings, Shared(self._counts, SharedDigests(self._folder), hashes_ahead=True), self._worker
+            self.settings, SharedState(self._counts, SharedDigests(self._folder), hashes_ahead=True), self._worker
         )
 
     def serve(self) -> None:
-        """Serve until told to stop; then every request that has begun is answered.
+        """Serve until a signal; then answer every request that has begun.
 
         Raises:
-            CustsegError: the release that the container is to serve cannot be had.
+            CustsegError: the release of a prediction container cannot be downloaded or is damaged.
         """
         self._folder = Path(tempfile.mkdtemp(prefix="custseg-serving-"))
-        # Before prometheus_client is imported anywhere, for that is when it looks.
+        # prometheus_client reads this when it is imported, so it is set before.
         os.environ[METRICS_FOLDER] = str(self._folder)
-        # Imported here and not in load, so that the workers share its memory and start at once.
+        # Imported here and not in load, so that the workers share its memory and start faster.
         import custseg_serving.app  # noqa: F401
         from custseg_serving.follower import connect
 
@@ -83,6 +83,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         finally:
             if os.getpid() == master:
                 shutil.rmtree(self._folder, ignore_errors=True)
+                del os.environ[METRICS_FOLDER]
 
     def _number_worker(self, _server: Any, worker: Any) -> None:
         self._worker = worker.age

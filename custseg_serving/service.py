@@ -1,4 +1,4 @@
-"""What one worker does, whoever asks: look up and score from the release that is served, and keep a record of it."""
+"""The service of one worker: look up and score customers from the served release, and record every answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from custseg_assets.domain.segments.explain import RULE_FEATURES, is_seen_by_kmeans
 from custseg_assets.stores.releases import sha256_of
 from custseg_serving.access import AccessControl, RequestCounts
-from custseg_serving.answers import Answers, Found
+from custseg_serving.answers import Answers, LookupResult
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
 from custseg_serving.follower import Follower, connect
 from custseg_serving.metrics import AccessLog, Metrics
@@ -23,13 +23,13 @@ Outcome = tuple[str, str | None, bytes]
 _NO_ANSWER = b"null"
 
 
-class Asked(NamedTuple):
-    """A request, as far as its record needs it.
+class RequestInfo(NamedTuple):
+    """What the prediction log records of a request.
 
     Attributes:
         request_id: of the request.
         key_id: of the key; ``None`` where none is needed.
-        started: when it came in, on the performance counter.
+        started: when it arrived, by the performance counter.
     """
 
     request_id: str
@@ -38,13 +38,13 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What the workers of a server have in common, made before they are forked.
+class SharedState:
+    """What the workers of a server share; created before they are forked.
 
     Attributes:
         counts: of each key's requests.
-        digest: gives a file's SHA-256.
-        hashes_ahead: whether releases are hashed before they are pointed to.
+        digest: computes a file's SHA-256.
+        hashes_ahead: whether releases are hashed before ``CURRENT`` names them.
     """
 
     counts: RequestCounts = field(default_factory=lambda: RequestCounts(1))
@@ -53,16 +53,16 @@ class Shared:
 
 
 class Service:
-    """The parts of one worker.
+    """Release, access control, logs, metrics and threads of one worker.
 
     Args:
         settings: of the server.
-        shared: what this worker has in common with the server's others.
+        shared: with the other workers of the server.
         worker: number of this worker.
     """
 
-    def __init__(self, settings: ServingSettings, shared: Shared | None = None, worker: int = 0) -> None:
-        shared = shared or Shared()
+    def __init__(self, settings: ServingSettings, shared: SharedState | None = None, worker: int = 0) -> None:
+        shared = shared or SharedState()
         self.settings = settings
         self.metrics = Metrics()
         self.access = AccessControl(settings, shared.counts, worker)
@@ -74,97 +74,97 @@ class Service:
         self.follower = Follower(settings, self.metrics, connect)
 
     def start(self) -> None:
-        """Open the release and start the threads; after the fork, where there is one."""
+        """Open the release and start the threads; call it after forking."""
         self.access_log.start()
         self.predictions.start()
         self.follower.start()
         self.active.start()
 
     def stop(self) -> None:
-        """Stop the threads; everything handed over is written."""
+        """Stop the threads and write the logs' queues."""
         self.active.stop()
         self.predictions.stop()
         self.follower.stop()
         self.access_log.stop()
 
     def answers(self) -> Answers:
-        """The release to answer one request from.
+        """Answers of the served release; one request uses one of them throughout.
 
         Raises:
-            ApiError: 503 before there is one.
+            ApiError: 503 before there is a release.
         """
         answers = self.active.answers
         if answers is None:
             raise ApiError(503, "not_ready", "There is no release to answer from yet.", headers={"Retry-After": "5"})
         return answers
 
-    def lookup(self, customer_id: str, asked: Asked) -> bytes:
-        """Everything about one customer, rendered.
+    def lookup(self, customer_id: str, request: RequestInfo) -> bytes:
+        """Look up one customer; return JSON.
 
         Raises:
             ApiError: 404 for a customer who is unknown or too new, 503 before there is a release.
         """
         answers = self.answers()
-        found = answers.lookup(customer_id)
-        outcome = _outcome(customer_id, found)
-        self._record("lookup", answers, asked, [outcome])
-        if found.answer is None:
-            raise _not_found(found, answers)
-        return answers.with_provenance(outcome[-1])
+        result = answers.lookup(customer_id)
+        outcome = _outcome(customer_id, result)
+        self._record("lookup", answers, request, [outcome])
+        if result.answer is None:
+            raise _not_found_error(result, answers)
+        return answers.with_release_info(outcome[-1])
 
-    def lookup_many(self, customer_ids: Sequence[str], asked: Asked) -> bytes:
-        """The same about many; ids asked for twice are answered once.
+    def lookup_many(self, customer_ids: Sequence[str], request: RequestInfo) -> bytes:
+        """Look up many customers; return JSON. An id given twice is answered once.
 
         Raises:
             ApiError: 503 before there is a release.
         """
         answers = self.answers()
-        found = {customer_id: answers.lookup(customer_id) for customer_id in dict.fromkeys(customer_ids)}
-        outcomes = [_outcome(customer_id, one) for customer_id, one in found.items()]
-        self._record("lookup", answers, asked, outcomes)
+        results = {customer_id: answers.lookup(customer_id) for customer_id in dict.fromkeys(customer_ids)}
+        outcomes = [_outcome(customer_id, result) for customer_id, result in results.items()]
+        self._record("lookup", answers, request, outcomes)
         others = {
             "unknown": [customer_id for outcome, customer_id, _ in outcomes if outcome == "unknown"],
             "too_new": [
-                {"customer_id": customer_id, "first_seen_at": one.first_seen_at}
-                for customer_id, one in found.items()
-                if one.first_seen_at is not None
+                {"customer_id": customer_id, "first_seen_at": result.first_seen_at}
+                for customer_id, result in results.items()
+                if result.first_seen_at is not None
             ],
         }
-        standings = b",".join(rendered for outcome, _, rendered in outcomes if outcome == "found")
-        return answers.with_provenance(b'{"customers":[' + standings + b"]," + to_json(others)[1:])
+        customers = b",".join(rendered for outcome, _, rendered in outcomes if outcome == "found")
+        return answers.with_release_info(b'{"customers":[' + customers + b"]," + to_json(others)[1:])
 
-    def score(self, rows: Sequence[Mapping[str, Any]], asked: Asked) -> bytes:
-        """Segments of feature rows, in their order: a rendered list.
+    def score(self, rows: Sequence[Mapping[str, Any]], request: RequestInfo) -> bytes:
+        """Assign segments to feature rows, in their order; return a JSON list.
 
         Raises:
             ApiError: 422 where a row lacks a feature, 503 before there is a release.
         """
-        return self._score(self.answers(), rows, asked)
+        return self._score(self.answers(), rows, request)
 
-    def score_with_provenance(self, rows: Sequence[Mapping[str, Any]], asked: Asked) -> bytes:
-        """The same in an object that says where it comes from.
+    def score_with_release_info(self, rows: Sequence[Mapping[str, Any]], request: RequestInfo) -> bytes:
+        """Assign segments to feature rows; return a JSON object with the release's information.
 
         Raises:
-            ApiError: as for ``score``.
+            ApiError: 422 where a row lacks a feature, 503 before there is a release.
         """
         answers = self.answers()
-        return answers.with_provenance(b'{"customers":' + self._score(answers, rows, asked) + b"}")
+        return answers.with_release_info(b'{"customers":' + self._score(answers, rows, request) + b"}")
 
-    def _score(self, answers: Answers, rows: Sequence[Mapping[str, Any]], asked: Asked) -> bytes:
+    def _score(self, answers: Answers, rows: Sequence[Mapping[str, Any]], request: RequestInfo) -> bytes:
         _check_features(rows, answers)
         outcomes = [("found", one["customer_id"], to_json(one)) for one in answers.score(rows)]
-        self._record("score", answers, asked, outcomes)
+        self._record("score", answers, request, outcomes)
         return b"[" + b",".join(rendered for *_, rendered in outcomes) + b"]"
 
-    def _record(self, kind: str, answers: Answers, asked: Asked, outcomes: Iterable[Outcome]) -> None:
-        at, seconds = time.time(), time.perf_counter() - asked.started
+    def _record(self, kind: str, answers: Answers, request: RequestInfo, outcomes: Iterable[Outcome]) -> None:
+        at, seconds = time.time(), time.perf_counter() - request.started
         self.predictions.put(
             [
                 Prediction(
                     at=at,
                     kind=kind,
-                    request_id=asked.request_id,
-                    key_id=asked.key_id,
+                    request_id=request.request_id,
+                    key_id=request.key_id,
                     seconds=seconds,
                     release_id=answers.release.release_id,
                     model_version=answers.release.model.model_version,
@@ -177,27 +177,27 @@ class Service:
         )
 
 
-def _outcome(customer_id: str, found: Found) -> Outcome:
-    if found.answer is not None:
-        return "found", customer_id, to_json(found.answer)
-    return "unknown" if found.first_seen_at is None else "too_new", customer_id, _NO_ANSWER
+def _outcome(customer_id: str, result: LookupResult) -> Outcome:
+    if result.answer is not None:
+        return "found", customer_id, to_json(result.answer)
+    return "unknown" if result.first_seen_at is None else "too_new", customer_id, _NO_ANSWER
 
 
-def _not_found(found: Found, answers: Answers) -> ApiError:
-    if found.first_seen_at is not None:
+def _not_found_error(result: LookupResult, answers: Answers) -> ApiError:
+    if result.first_seen_at is not None:
         return ApiError(
             404,
             "customer_too_new",
             "The customer came after this release's snapshot; POST /v1/score can segment them.",
-            {**answers.provenance, "first_seen_at": found.first_seen_at},
+            {**answers.release_info, "first_seen_at": result.first_seen_at},
         )
     return ApiError(
-        404, "customer_unknown", "No customer with this id was ever seen up to the snapshot.", answers.provenance
+        404, "customer_unknown", "No customer with this id was ever seen up to the snapshot.", answers.release_info
     )
 
 
 def _check_features(rows: Sequence[Mapping[str, Any]], answers: Answers) -> None:
-    """Every row must have every feature the model needs; null only what nobody without an order has."""
+    """Check that rows have all required features; without orders, features of the model may be null."""
     problems = [
         {"row": number, "feature": name, "problem": problem}
         for number, row in enumerate(rows)

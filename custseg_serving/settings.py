@@ -1,4 +1,4 @@
-"""What the service can be told when it starts. Only the command reads the command line and the environment."""
+"""Settings of the service. Only ``cli`` reads the command line and the environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class VertexRoutes:
-    """Where Vertex AI, as the platform around a prediction container, asks; see its container contract."""
+    """Routes that Vertex AI requests of a prediction container; see its container contract."""
 
     health: str
     predict: str
@@ -24,19 +24,19 @@ class ServingSettings:
     Attributes:
         home: folder the pipeline writes to; releases, keys and the prediction log are below it.
         host: address to listen on.
-        poll_seconds: how often ``CURRENT`` and the keys are looked at.
+        poll_seconds: how often ``CURRENT`` is read.
         max_batch: customers in one request.
         max_body_bytes: size of one request's body.
-        log_predictions: whether answers go to the prediction log.
-        max_queued_predictions: answers waiting to be written before new ones are dropped and counted.
+        log_predictions: whether answers are written to the prediction log.
+        max_queued_predictions: length of the queue; further answers are dropped from the log and counted.
         rotate_bytes: size at which a file of the prediction log is finished.
-        rotate_seconds: age at which it is.
-        follow: ``gs://bucket/prefix`` whose releases are brought here, and where the prediction log goes.
-        follow_seconds: how often it is looked at.
-        keys_file: where the API keys are, when not in the home.
-        vertex: set inside a Vertex AI prediction container.
-        artifact: folder on Cloud Storage with the files of the one release that such a container serves.
-        session_secret: signs the dashboard's cookies; a restart ends the sessions.
+        rotate_seconds: age at which a file of the prediction log is finished.
+        follow: ``gs://bucket/prefix`` that releases are downloaded from and the prediction log is uploaded to.
+        follow_seconds: how often the bucket is checked.
+        keys_file: the file of API keys, when not in the home.
+        vertex: set in a Vertex AI prediction container only.
+        artifact: folder on Cloud Storage with the one release that a prediction container serves.
+        session_secret: signs the dashboard's cookies; random, so a restart ends all sessions.
     """
 
     home: Path
@@ -75,13 +75,13 @@ class ServingSettings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """Whether the server listens on a loopback address."""
         return is_loopback(self.host)
 
 
 @lru_cache(maxsize=1_024)
 def is_loopback(host: str) -> bool:
-    """Whether an address, or ``localhost``, can only be reached from this machine."""
+    """Whether a host is a loopback address or ``localhost``."""
     if host == "localhost":
         return True
     try:

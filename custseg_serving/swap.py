@@ -1,4 +1,4 @@
-"""Following ``CURRENT``: a release is verified before it is served, and a damaged one never is."""
+"""Follow ``CURRENT``: verify the release it names, then serve it instead of the one before. Refuse damaged releases."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ from custseg_assets.stores.releases import (
     verify,
 )
 from custseg_serving.answers import Answers
+from custseg_serving.digests import file_state
 from custseg_serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 10.0
-"""A refused release is hashed again this often, in case it was the disk and not the release."""
+"""A refused release is verified again this often, because the disk and not the release may have failed."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A release that ``CURRENT`` names and that was not taken over."""
+    """A release that ``CURRENT`` names and that the service refused."""
 
     release_id: str
     reason: str
-    # Changes when the release is written again, so that a mended one is looked at again at once.
-    seen: tuple[int, int] | None
+    # Changes when the release is written again, so that a repaired one is verified at once.
+    manifest_state: tuple[int, int] | None
     at: float = field(compare=False)
 
 
 class ActiveRelease:
-    """The release that is served now.
+    """The release that is served, and the threads that follow ``CURRENT``.
 
-    ``answers`` is replaced as a whole; who has read it once answers from one release to the end.
+    ``answers`` is replaced as a whole: a request that reads it once gets one release throughout.
 
     Args:
         root: folder of the releases.
-        poll_seconds: how often to look.
-        metrics: where takeovers and refusals are counted.
-        digest: gives a file's SHA-256.
-        hashes_ahead: whether new releases are hashed before ``CURRENT`` names them; only where ``digest`` remembers.
+        poll_seconds: how often ``CURRENT`` is read.
+        metrics: for the numbers of swaps and refusals.
+        digest: computes a file's SHA-256.
+        hashes_ahead: whether new releases are hashed before ``CURRENT`` names them; needs a ``digest`` that caches.
     """
 
     def __init__(
@@ -69,41 +70,41 @@ class ActiveRelease:
         self._threads = [threading.Thread(target=self._watch, name="release-watcher", daemon=True)]
         if hashes_ahead:
             self._threads.append(threading.Thread(target=self._hash_ahead, name="release-hasher", daemon=True))
-        self._known = frozenset[str]()
+        self._known_releases = frozenset[str]()
 
     def start(self) -> None:
-        """Take over what ``CURRENT`` names, then keep following it."""
-        self._known = frozenset(releases(self._root))
+        """Serve the release that ``CURRENT`` names, then follow ``CURRENT``."""
+        self._known_releases = frozenset(releases(self._root))
         self.refresh()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop following; what is served stays."""
+        """Stop following ``CURRENT``; the served release stays."""
         self._stopping.set()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
 
     def refresh(self) -> None:
-        """Take over what ``CURRENT`` names, if it is another release and verifies."""
+        """Serve the release that ``CURRENT`` names if it is another one and verifies."""
         try:
-            wanted = current(self._root)
+            release_id = current(self._root)
         except (OSError, UnicodeDecodeError) as error:
             self._refuse(Refusal("unknown", f"CURRENT cannot be read: {error}", None, time.monotonic()))
             return
-        if wanted is None:
+        if release_id is None:
             return
-        if self.answers is not None and wanted == self.answers.release.release_id:
+        if self.answers is not None and release_id == self.answers.release.release_id:
             self._accept()
             return
-        seen = self._state_of(wanted)
-        if self._was_just_refused(wanted, seen):
+        state = file_state(self._root / release_id / MANIFEST)
+        if self._was_just_refused(release_id, state):
             return
         try:
-            release = open_release(self._root, wanted, self._digest)
+            release = open_release(self._root, release_id, self._digest)
         except DamagedReleaseError as error:
-            self._refuse(Refusal(wanted, str(error), seen, time.monotonic()))
+            self._refuse(Refusal(release_id, str(error), state, time.monotonic()))
             return
         self.answers = Answers(release)
         self._metrics.count_swap()
@@ -115,47 +116,40 @@ class ActiveRelease:
             self.refusal = None
             self._metrics.set_refused(is_refused=False)
 
-    def _was_just_refused(self, wanted: str, seen: tuple[int, int] | None) -> bool:
+    def _was_just_refused(self, release_id: str, state: tuple[int, int] | None) -> bool:
         refusal = self.refusal
-        if refusal is None or (refusal.release_id, refusal.seen) != (wanted, seen):
+        if refusal is None or (refusal.release_id, refusal.manifest_state) != (release_id, state):
             return False
         return time.monotonic() - refusal.at < RETRY_SECONDS
 
     def _refuse(self, refusal: Refusal) -> None:
-        is_news, self.refusal = refusal != self.refusal, refusal
-        if is_news:
+        is_new, self.refusal = refusal != self.refusal, refusal
+        if is_new:
             self._metrics.set_refused(is_refused=True)
             log.error("refused: %s", refusal.reason)
-
-    def _state_of(self, release_id: str) -> tuple[int, int] | None:
-        try:
-            found = (self._root / release_id / MANIFEST).stat()
-        except (OSError, ValueError):
-            return None
-        return found.st_ino, found.st_mtime_ns
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
             try:
                 self.refresh()
             except Exception:
-                # A watcher that died would leave the service on an old release for ever, and silently.
+                # An error must not end the thread, or the service would silently stay on an old release.
                 log.exception("cannot follow %s", self._root)
 
     def _hash_ahead(self) -> None:
         """Hash releases when they appear, a second or more before the pipeline points to them.
 
-        Taking one over then only asks whether the files are still in the state that was hashed, and is done within a
-        poll, however many customers there are. What is damaged is refused, and said, when it is pointed to.
+        A swap then only checks that the files are still in the state that was hashed, which takes less than a poll,
+        however many customers there are. A damaged release is refused and logged when ``CURRENT`` names it.
         """
         while not self._stopping.wait(self._poll_seconds):
             try:
                 written = releases(self._root)
                 for release_id in written:
-                    if release_id not in self._known:
+                    if release_id not in self._known_releases:
                         with contextlib.suppress(DamagedReleaseError):
                             verify(self._root, release_id, self._digest)
-                self._known = frozenset(written)
+                self._known_releases = frozenset(written)
             except OSError as error:
-                # One was removed meanwhile; whatever is left is looked at next time.
+                # A release was removed meanwhile; the others are hashed at the next poll.
                 log.debug("cannot hash ahead: %s", error)

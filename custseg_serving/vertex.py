@@ -1,7 +1,7 @@
-"""The same application as a Vertex AI prediction container: its health and its predict route.
+"""Health and predict route of a Vertex AI prediction container.
 
-The platform asks without an API key and lets in only whom Google's access control allows; nobody else can reach the
-container. Every other route keeps asking for keys.
+Vertex AI sends requests without an API key: only clients that Google's access control allows can reach the container.
+All other routes need a key as everywhere.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from custseg_serving.settings import VertexRoutes
 
 
 def predict() -> Response:
-    """One prediction per instance."""
-    rows = api.rows_of(api.parsed(schemas.PredictRequest).instances, api.service().settings.max_batch)
-    return api.json_response(b'{"predictions":' + api.service().score(rows, api.asked()) + b"}")
+    """Answer one prediction per instance, in Vertex AI's format."""
+    rows = api.feature_rows(api.parse_body(schemas.PredictRequest).instances, api.service().settings.max_batch)
+    return api.json_response(b'{"predictions":' + api.service().score(rows, api.request_info()) + b"}")
 
 
 def make_blueprint(routes: VertexRoutes) -> Blueprint:
-    """The two routes, where the platform wants them."""
+    """Health and predict route at the paths that Vertex AI requires."""
     blueprint = Blueprint("vertex", __name__)
     blueprint.add_url_rule(routes.health, "health", api.readyz, methods=["GET"])
     blueprint.add_url_rule(routes.predict, "predict", predict, methods=["POST"])

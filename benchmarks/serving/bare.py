@@ -1,4 +1,4 @@
-"""What the service is measured against: a Flask route that returns the same bytes and does nothing else."""
+"""A bare Flask route to compare the service with: it returns the same bytes and does nothing else."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ app = Flask(__name__)
 
 @app.get("/v1/customers/<customer_id>/segment")
 def lookup(customer_id: str) -> Response:  # noqa: ARG001 - Flask names the parameter
-    """The same answer for everybody."""
+    """Return the same answer for every customer."""
     return Response(BODY, mimetype="application/json")

@@ -1,4 +1,4 @@
-"""Releases of invented customers, as many as wanted."""
+"""Releases of any number of invented customers, for benchmarks of the service."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CENTROIDS = ((-1.14, 1.90, 1.53), (0.27, 0.21, 0.52), (-1.12, -0.16, -0.10), (0.
 N_PRODUCTS = 4_000
 
 
-def model_of(shop: int) -> SegmentationModel:
-    """A model; every shop has another version of it."""
+def make_model(shop: int) -> SegmentationModel:
+    """A model of four clusters; every shop has another version of it."""
     reference = ScalingReference(FEATURES, (3.69 + shop / 1e6, 1.11, 6.22), (1.11, 0.54, 1.13), 2_706)
     segments = tuple(
         Segment(f"S{number + 1}", name, f"rule of {name}", f"Do something for {name}.", number)
@@ -34,15 +34,15 @@ def model_of(shop: int) -> SegmentationModel:
 
 
 def make_release(root: Path, n_customers: int, shop: int = 0) -> ReleaseManifest:
-    """Write a release of customers ``c00000000`` … and point to it.
+    """Write a release of the customers ``c00000000`` … and point to it.
 
     Args:
         root: folder of the releases.
-        n_customers: how many.
-        shop: another number is another release: other model version, other first product.
+        n_customers: number of customers.
+        shop: each number gives another release, with another model version and other first products.
     """
     rng = np.random.default_rng(shop)
-    model = model_of(shop)
+    model = make_model(shop)
     ids = pl.select(pl.format("c{}", pl.int_range(n_customers).cast(pl.String).str.zfill(8))).to_series().alias("id")
     features = _rows(
         schemas.CUSTOMER_FEATURES,

@@ -1,4 +1,4 @@
-"""Starting and stopping what is measured."""
+"""Start and stop the servers that the benchmarks measure."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ START_SECONDS = 120
 
 
 @dataclass(frozen=True)
-class Running:
-    """A server that answers; ``ready_seconds`` after its process was started."""
+class RunningServer:
+    """A server that is ready; it took ``ready_seconds`` from the start of its process."""
 
     pid: int
     ready_seconds: float
 
     def cpu_seconds_of_workers(self) -> float:
-        """What all workers have used so far."""
+        """CPU time of all workers so far."""
         ticks = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in self._workers()]
         return sum(int(one) for pair in ticks for one in pair) / os.sysconf("SC_CLK_TCK")
 
     def private_mib_of_workers(self) -> list[float]:
-        """Memory of each worker that is its own, in MiB; pages of the release are the system's, and can be dropped."""
+        """Private memory of each worker in MiB; the release is in the page cache and not counted."""
         return [_private_kib(pid) / 1024 for pid in self._workers()]
 
     def connections_of_workers(self) -> list[int]:
-        """How many connections each worker holds, the socket it listens on not counted."""
+        """Number of open connections of each worker, without the socket it listens on."""
         return [sum(_is_socket(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()) - 1 for pid in self._workers()]
 
     def _workers(self) -> list[str]:
@@ -54,23 +54,23 @@ def _private_kib(pid: str) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
 
 
-def service(home: Path, port: int) -> contextlib.AbstractContextManager[Running]:
-    """The service, as the command starts it."""
+def service(home: Path, port: int) -> contextlib.AbstractContextManager[RunningServer]:
+    """Run the service as the command ``custseg-serving`` does."""
     command = ["-m", "custseg_serving.cli", "--home", str(home), "--port", str(port)]
     options = ["--workers", str(WORKERS), "--threads", str(THREADS)]
-    return _running([*command, *options], port, "/readyz", {})
+    return _run([*command, *options], port, "/readyz", {})
 
 
-def bare(body: Path, port: int) -> contextlib.AbstractContextManager[Running]:
-    """The bare Flask route under the same gunicorn settings."""
+def bare(body: Path, port: int) -> contextlib.AbstractContextManager[RunningServer]:
+    """Run the bare Flask route with the same gunicorn settings."""
     command = ["-m", "gunicorn", "bare:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
     options = ["--workers", str(WORKERS), "--threads", str(THREADS), "--keep-alive", "5", "--log-level", "error"]
     folder = ["--chdir", str(Path(__file__).parent), "--no-control-socket"]
-    return _running([*command, *options, *folder], port, "/v1/customers/x/segment", {"CUSTSEG_BENCH_BODY": str(body)})
+    return _run([*command, *options, *folder], port, "/v1/customers/x/segment", {"CUSTSEG_BENCH_BODY": str(body)})
 
 
 @contextlib.contextmanager
-def _running(arguments: Sequence[str], port: int, path: str, more: Mapping[str, str]) -> Iterator[Running]:
+def _run(arguments: Sequence[str], port: int, path: str, more: Mapping[str, str]) -> Iterator[RunningServer]:
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -82,14 +82,14 @@ def _running(arguments: Sequence[str], port: int, path: str, more: Mapping[str, 
             if process.poll() is not None or time.monotonic() - started > START_SECONDS:
                 raise RuntimeError(f"{' '.join(arguments)} does not answer")
             time.sleep(0.02)
-        yield Running(process.pid, time.monotonic() - started)
+        yield RunningServer(process.pid, time.monotonic() - started)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
 
 
 def status_of(port: int, path: str) -> int | None:
-    """Status of an answer; ``None`` where nobody listens."""
+    """Status of the answer to a request; ``None`` where no server listens."""
     try:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
             connection.request("GET", path)

@@ -1,9 +1,9 @@
-"""Releases swapped under load: every answer is checked against the release it names.
+"""Swap releases under load, and check every answer against the release it names.
 
 usage: python benchmarks/serving/swaps.py [--swaps N] [--seconds S] [--customers N]
 
-In turn a good release, a damaged one and the first again are pointed to, while threads look customers up. Exits 1 on
-any answer that is no success, that is wrong for its release, or that comes from a damaged one.
+``CURRENT`` names two good and two damaged releases in turn while threads look customers up. Exits 1 on any answer that
+is an error, that is wrong for its release, or that comes from a damaged release.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ PORT = 18_483
 ASKERS = 8
 
 
-def copy_of(root: Path, release_id: str, number: int, to: Path) -> str:
-    """The same release under an id of its own."""
+def copy_release(root: Path, release_id: str, number: int, to: Path) -> str:
+    """Copy a release under another id; return the id."""
     fields = json.loads((root / release_id / MANIFEST).read_text())
     fields["metrics"] = {"copy": float(number)}
     copy = release_id_of(fields)
@@ -40,16 +40,16 @@ def copy_of(root: Path, release_id: str, number: int, to: Path) -> str:
     return copy
 
 
-def damaged_copy(root: Path, release_id: str, number: int) -> str:
-    """A release whose manifest is sound and whose customers are not."""
-    copy = copy_of(root, release_id, number, root)
+def make_damaged_copy(root: Path, release_id: str, number: int) -> str:
+    """Copy a release and damage its customers; return the id."""
+    copy = copy_release(root, release_id, number, root)
     content = bytearray((root / copy / CUSTOMERS).read_bytes())
     content[len(content) // 2] ^= 1
     (root / copy / CUSTOMERS).write_bytes(content)
     return copy
 
 
-def expected_of(root: Path, release_id: str, customers: list[str]) -> dict[str, tuple[str, str, str]]:
+def expected_answers(root: Path, release_id: str, customers: list[str]) -> dict[str, tuple[str, str, str]]:
     """Model version, segment and first product of some customers, read from the release itself."""
     release = open_release(root, release_id)
     standings = {customer: release.standing(customer) or {} for customer in customers}
@@ -60,7 +60,7 @@ def expected_of(root: Path, release_id: str, customers: list[str]) -> dict[str, 
 
 
 class Asker(threading.Thread):
-    """Looks customers up until told to stop, and counts what comes back."""
+    """Thread that looks customers up until it is stopped, and counts the answers by their outcome."""
 
     def __init__(self, expected: dict[str, dict[str, tuple[str, str, str]]], is_over: threading.Event) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Asker(threading.Thread):
         self.outcomes: Counter[str] = Counter()
 
     def run(self) -> None:
-        """Ask, until it is over."""
+        """Look customers up until the event is set."""
         customers = list(next(iter(self._expected.values())))
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", PORT)) as connection:
             while not self._is_over.is_set():
@@ -76,9 +76,9 @@ class Asker(threading.Thread):
                 connection.request("GET", f"/v1/customers/{customer}/segment")
                 response = connection.getresponse()
                 body = response.read()
-                self.outcomes[self._judged(response.status, customer, body)] += 1
+                self.outcomes[self._outcome(response.status, customer, body)] += 1
 
-    def _judged(self, status: int, customer: str, body: bytes) -> str:
+    def _outcome(self, status: int, customer: str, body: bytes) -> str:
         if status != http.client.OK:
             return f"status {status}"
         answer = json.loads(body)
@@ -90,35 +90,36 @@ class Asker(threading.Thread):
 
 
 def main() -> int:
-    """Swap, judge, print."""
+    """Swap releases, check the answers, and print how many had which outcome."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--swaps", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--customers", type=int, default=20_000)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "releases"
-        good = [make_release(root, given.customers, shop).release_id for shop in (1, 0)]
-        bad = [damaged_copy(root, good[0], number) for number in range(2)]
-        customers = [f"c{number:08d}" for number in range(0, given.customers, 97)]
-        expected = {release_id: expected_of(root, release_id, customers) for release_id in good}
+        good = [make_release(root, options.customers, shop).release_id for shop in (1, 0)]
+        bad = [make_damaged_copy(root, good[0], number) for number in range(2)]
+        customers = [f"c{number:08d}" for number in range(0, options.customers, 97)]
+        expected = {release_id: expected_answers(root, release_id, customers) for release_id in good}
         is_over = threading.Event()
         with service(Path(folder), PORT):
             askers = [Asker(expected, is_over) for _ in range(ASKERS)]
             for asker in askers:
                 asker.start()
             turn = [good[0], bad[0], good[1], bad[1]]
-            for number in range(given.swaps):
+            for number in range(options.swaps):
                 temporary = root / f".{CURRENT}-next"
                 temporary.write_text(turn[number % len(turn)])
                 temporary.replace(root / CURRENT)
-                time.sleep(given.seconds / given.swaps)
+                time.sleep(options.seconds / options.swaps)
             is_over.set()
             for asker in askers:
                 asker.join()
     outcomes = sum((asker.outcomes for asker in askers), Counter())
     print(
-        f"{given.swaps} swaps in {given.seconds:.0f} s: " + ", ".join(f"{n:,} {what}" for what, n in outcomes.items())
+        f"{options.swaps} swaps in {options.seconds:.0f} s: "
+        + ", ".join(f"{n:,} {what}" for what, n in outcomes.items())
     )
     return 0 if set(outcomes) == {"right"} else 1
 

@@ -1,10 +1,10 @@
-"""How long after CURRENT changes the last answer from the release before is given, by all workers and under load.
+"""Measure how long after a change of CURRENT any worker still answers from the release before, under load.
 
 usage: python benchmarks/serving/takeover.py [--customers N] [--rounds R] [--folder DIR]
 
-Three ways for a release to come into force: written and pointed to as the pipeline does it, which verifies in between;
-pointed to in the moment in which it appears; and pointed back to. Exits 1 on an answer that is no success or wrong, and
-where the first or the third takes longer than two seconds.
+CURRENT changes in three ways: to a release that was written and verified before, as the pipeline does it; to a release
+in the moment in which it appears; and back to an earlier one. Exits 1 on an error, on a wrong answer, and where the
+first or the third takes longer than two seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from invented import make_release
 from servers import service
-from swaps import copy_of, expected_of
+from swaps import copy_release, expected_answers
 
 from custseg_assets.stores.releases import CURRENT, point_to
 
@@ -37,7 +37,7 @@ Expected = dict[str, dict[str, tuple[str, str, str]]]
 
 
 class Asker(threading.Thread):
-    """Looks customers up on connections of its own until told to stop; remembers what was answered when."""
+    """Thread that looks customers up until it is stopped, and records which release answered when."""
 
     def __init__(self, expected: Expected, is_over: threading.Event) -> None:
         super().__init__()
@@ -46,16 +46,16 @@ class Asker(threading.Thread):
         self.n_bad = 0
 
     def run(self) -> None:
-        """Ask, until it is over."""
+        """Look customers up until the event is set."""
         customers = list(next(iter(self._expected.values())))
         while not self._is_over.is_set():
-            # A new connection every now and then, or some worker might never be asked.
+            # New connections now and then, or one worker might never get a request.
             with contextlib.closing(http.client.HTTPConnection("127.0.0.1", PORT)) as connection:
                 for _ in range(20):
                     self._ask(connection, random.choice(customers))
 
     def _ask(self, connection: http.client.HTTPConnection, customer: str) -> None:
-        asked_at = time.monotonic()
+        sent_at = time.monotonic()
         connection.request("GET", f"/v1/customers/{customer}/segment")
         response = connection.getresponse()
         answer = json.loads(response.read())
@@ -64,7 +64,7 @@ class Asker(threading.Thread):
             return
         found = answer["model_version"], answer["segment_id"], answer["recommendations"][0]["product_id"]
         self.n_bad += found != self._expected[answer["release_id"]][customer]
-        self.answers.append((asked_at, answer["release_id"]))
+        self.answers.append((sent_at, answer["release_id"]))
 
 
 def switch(root: Path, release_id: str) -> None:
@@ -75,12 +75,12 @@ def switch(root: Path, release_id: str) -> None:
 
 
 def changed_at(root: Path) -> float:
-    """When CURRENT was changed, on the monotonic clock."""
+    """Time of the last change of CURRENT, by the monotonic clock."""
     return time.monotonic() - (time.time() - (root / CURRENT).stat().st_ctime)
 
 
 def seconds_to_take_over(askers: list[Asker], release_id: str, since: float) -> float:
-    """Until the last question that was still answered from another release; waits until two seconds bring none."""
+    """Seconds to the last request that another release answered; waits until there is none for two seconds."""
     deadline = since + PATIENCE_SECONDS
     while True:
         late = [at for asker in askers for at, answered in asker.answers[:] if at > since and answered != release_id]
@@ -91,46 +91,46 @@ def seconds_to_take_over(askers: list[Asker], release_id: str, since: float) -> 
 
 
 def main() -> int:
-    """Take over, measure, print."""
+    """Change CURRENT in three ways, measure, and print the seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--customers", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="with a release of so many customers from an earlier run")
-    given = parser.parse_args()
+    parser.add_argument("--folder", type=Path, help="folder with a release of as many customers, from an earlier run")
+    options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        home = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        home = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root, aside = home / "releases", home / "aside"
         first = (
-            (root / CURRENT).read_text().strip() if root.exists() else make_release(root, given.customers).release_id
+            (root / CURRENT).read_text().strip() if root.exists() else make_release(root, options.customers).release_id
         )
-        customers = [f"c{number:08d}" for number in range(0, given.customers, max(given.customers // 200, 1))]
-        taken: dict[str, list[float]] = {USUAL: [], AT_ONCE: [], BACK: []}
-        expected = {first: expected_of(root, first, customers)}
+        customers = [f"c{number:08d}" for number in range(0, options.customers, max(options.customers // 200, 1))]
+        seconds_of: dict[str, list[float]] = {USUAL: [], AT_ONCE: [], BACK: []}
+        expected = {first: expected_answers(root, first, customers)}
         shutil.rmtree(aside, ignore_errors=True)
         is_over = threading.Event()
         with service(home, PORT):
             askers = [Asker(expected, is_over) for _ in range(ASKERS)]
             for asker in askers:
                 asker.start()
-            for number in range(2 * given.rounds):
-                new = copy_of(root, first, number, aside)
+            for number in range(2 * options.rounds):
+                new = copy_release(root, first, number, aside)
                 expected[new] = expected[first]
                 (aside / new).rename(root / new)
                 way, point = (AT_ONCE, switch) if number % 2 else (USUAL, point_to)
                 point(root, new)
-                taken[way].append(seconds_to_take_over(askers, new, changed_at(root)))
+                seconds_of[way].append(seconds_to_take_over(askers, new, changed_at(root)))
                 switch(root, first)
-                taken[BACK].append(seconds_to_take_over(askers, first, changed_at(root)))
+                seconds_of[BACK].append(seconds_to_take_over(askers, first, changed_at(root)))
                 shutil.rmtree(root / new)
             is_over.set()
             for asker in askers:
                 asker.join()
         n_answers = sum(len(asker.answers) for asker in askers)
         n_bad = sum(asker.n_bad for asker in askers)
-    for way, seconds in taken.items():
+    for way, seconds in seconds_of.items():
         print(f"{way}: " + ", ".join(f"{one:.2f}" for one in seconds) + " s")
     print(f"{n_answers:,} answers, {n_bad} of them failed or wrong for their release")
-    slowest = max(taken[USUAL] + taken[BACK])
+    slowest = max(seconds_of[USUAL] + seconds_of[BACK])
     return 0 if n_bad == 0 and slowest <= ALLOWED_SECONDS else 1
 
 

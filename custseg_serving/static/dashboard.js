@@ -136,7 +136,7 @@ function showMigration(migrations, segments, period) {
   const said = (id) => (id === null ? "Not known before" : names[id] ?? id);
   const moved = moves.filter((one) => one.from_segment_id !== null && one.from_segment_id !== one.to_segment_id)
     .reduce((sum, one) => sum + one.n_customers, 0);
-  // Releases written before causes were told have none.
+  // Releases of earlier versions have no causes.
   const causes = Object.entries(migrations.causes ?? {}).map(([cause, n]) => `${N.format(n)} ${CAUSES[cause] ?? cause}`);
   const why = causes.length ? `, ${causes.join(", ")}` : "";
   byId("migration-note").textContent =

@@ -26,13 +26,12 @@ from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
 from tests.gcp.conftest import hurry, images
-from tests.serving.test_server import Running, serving
-from tests.serving.test_swap import wait_until
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex, State
 from tests.support.gcp_daemon import runs_of
 from tests.support.gcp_pieces import QUICK as QUICKLY
+from tests.support.server import RunningServer, serving, wait_until
 from tests.support.shops import QUICK, Kind, custseg, quiet, shop_log, write_log
 
 pytestmark = pytest.mark.gcp
@@ -166,7 +165,7 @@ bigquery = "{bigquery.url}"
     return load_settings(config, home=home, environment={})
 
 
-def answer_of(service: Running) -> dict[str, Any]:
+def answer_of(service: RunningServer) -> dict[str, Any]:
     status, body = service.get(f"/v1/customers/{CUSTOMER}/segment")
     assert status == 200, body
     return json.loads(body)

@@ -13,10 +13,9 @@ from custseg_assets.gcp.vertex_models import VertexModels, _make_room
 from custseg_assets.settings import GcpServingSettings
 from custseg_assets.stores.releases import ReleaseManifest, current, verify
 from custseg_serving.cli import main as serving_command
-from tests.serving.test_api import ROW
-from tests.serving.test_server import serving
 from tests.support.gcp_pieces import gcp_of
 from tests.support.releases import make_release
+from tests.support.server import ROW, serving
 from tests.support.shops import custseg
 
 pytestmark = pytest.mark.gcp

@@ -1,8 +1,9 @@
-"""A running application on an invented release."""
+"""Fixtures of the service's tests: a home with a release, an application on it and a client."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,27 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from custseg_serving.app import create_app
 from custseg_serving.settings import ServingSettings
 from tests.support.releases import make_release
-
-StartApp = Callable[..., Flask]
+from tests.support.server import StartApp, open_app
 
 
 @pytest.fixture
 def served_home(tmp_path: Path) -> Path:
-    """A home with a release that is pointed to."""
+    """A home with a release that ``CURRENT`` names."""
     make_release(tmp_path / "releases")
     return tmp_path
 
 
 @pytest.fixture
 def start_app(served_home: Path) -> Iterator[StartApp]:
-    """Starts applications on the home, and stops them after the test."""
-    started: list[Flask] = []
+    """Starts applications on the home with the given settings; stops them after the test."""
+    with contextlib.ExitStack() as stack:
 
-    def start(**settings: Any) -> Flask:
-        started.append(create_app(ServingSettings(served_home, **{"poll_seconds": 0.02, **settings})))
-        return started[-1]
+        def start(**settings: Any) -> Flask:
+            return stack.enter_context(open_app(ServingSettings(served_home, **{"poll_seconds": 0.02, **settings})))
 
-    yield start
-    for application in started:
-        application.extensions["custseg"].stop()
+        yield start
 
 
 @pytest.fixture

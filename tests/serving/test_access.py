@@ -1,4 +1,4 @@
-"""Keys: who may ask what, how often, and that nothing about a secret leaks."""
+"""API keys, scopes, rate limits and dashboard sessions; no secret and no customer's id is logged."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import re
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,7 @@ from custseg_serving.access import AccessControl, RequestCounts
 from custseg_serving.errors import ApiError
 from custseg_serving.keys import KeyFile, matching_key
 from custseg_serving.settings import ServingSettings, is_loopback
-from tests.serving.conftest import StartApp
-from tests.serving.test_api import ROW, is_error
-
-LOOKUP = "/v1/customers/12347/segment"
+from tests.support.server import LOOKUP, ROW, StartApp, is_error, stop_app
 
 
 @pytest.fixture
@@ -91,11 +89,13 @@ def test_a_running_server_notices_new_and_revoked_keys(start_app: StartApp, keys
     assert client.get(LOOKUP, headers=bearer(third)).status_code == 200
 
 
-@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_text("[]")])
-def test_losing_the_keys_does_not_open_a_running_server(start_app: StartApp, keys: KeyFile, spoil: object) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("[]")])
+def test_losing_the_keys_does_not_open_a_running_server(
+    start_app: StartApp, keys: KeyFile, damage: Callable[[Path], object]
+) -> None:
     keys.create("a", ["lookup"], 500)
     client = start_app().test_client()
-    spoil(keys.path)  # type: ignore[operator]
+    damage(keys.path)
     time.sleep(0.3)
     assert is_error(client.get(LOOKUP), 401, "key_required")
 
@@ -147,33 +147,33 @@ def test_nothing_secret_or_personal_is_logged_at_debug_level(
         client.post("/login", data={"key": token})
         client.get("/v1/nothing/12347?key=" + token)
         metrics = client.get("/metrics", headers=bearer(token)).get_data(as_text=True)
-        application.extensions["custseg"].stop()
-    said = caplog.text + "".join(capsys.readouterr()) + metrics
-    assert '"route":"/v1/score"' in said
-    assert token not in said
-    assert token.split("_", 2)[2] not in said
+        stop_app(application)
+    output = caplog.text + "".join(capsys.readouterr()) + metrics
+    assert '"route":"/v1/score"' in output
+    assert token not in output
+    assert token.split("_", 2)[2] not in output
     # Not inside a longer number: the clock in the metrics may hold any five digits in a row.
-    assert not re.search(r"(?<![\d.])12347(?!\d)", said)
+    assert not re.search(r"(?<![\d.])12347(?!\d)", output)
 
 
 def test_time_to_refuse_does_not_depend_on_how_much_of_a_key_is_right(keys: KeyFile) -> None:
     token = keys.create("a", ["lookup"], 500)
     known = {key.key_id: key for key in keys.read()}
     head, secret = token[: -len(token.split("_", 2)[2])], token.split("_", 2)[2]
-    presented = {
+    tokens = {
         "nothing": "csk_000000000000_" + "A" * len(secret),
         "id": head + "A" * len(secret),
         "half": head + secret[: len(secret) // 2] + "A" * (len(secret) - len(secret) // 2),
         "all but one": head + secret[:-1] + ("A" if secret[-1] != "A" else "B"),
     }
-    taken: dict[str, list[float]] = {name: [] for name in presented}
+    seconds_of: dict[str, list[float]] = {name: [] for name in tokens}
     for _ in range(300):
-        for name, wrong in presented.items():
+        for name, wrong in tokens.items():
             started = time.perf_counter()
             for _ in range(10):
                 matching_key(wrong, known)
-            taken[name].append(time.perf_counter() - started)
-    typical = [statistics.median(seconds) for seconds in taken.values()]
+            seconds_of[name].append(time.perf_counter() - started)
+    typical = [statistics.median(seconds) for seconds in seconds_of.values()]
     assert max(typical) / min(typical) < 1.3
 
 

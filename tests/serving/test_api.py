@@ -1,4 +1,4 @@
-"""What is asked and answered over HTTP."""
+"""Requests and answers over HTTP: lookups, scores, segments, model, errors and hostile input."""
 
 from __future__ import annotations
 
@@ -14,27 +14,16 @@ import numpy as np
 import polars as pl
 import pytest
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from custseg_assets.domain.schemas import SCALABLE_FEATURES
-from custseg_assets.domain.segments.explain import Explainer, segments_of
+from custseg_assets.domain.segments.explain import FEATURES, Explainer, segments_of
 from custseg_assets.domain.segments.model import LineageEvent
 from custseg_assets.stores.releases import current, open_release
 from custseg_serving import schemas
 from custseg_serving.answers import Answers
-from tests.serving.conftest import StartApp
+from custseg_serving.settings import VertexRoutes
 from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER, make_content, make_model, make_release
-
-ROW = {"recency_days": 62, "frequency_orders": 3, "monetary_net": 512.3}
-
-
-def is_error(response: TestResponse, status: int, code: str) -> bool:
-    """The one assertion about every error: status, shape and code."""
-    body = response.get_json()
-    assert set(body) == {"error"}, body
-    assert set(body["error"]) == {"code", "message", "details"}, body
-    assert response.headers["X-Request-ID"]
-    return (response.status_code, body["error"]["code"]) == (status, code)
+from tests.support.server import LOOKUP, ROW, StartApp, is_error
 
 
 def test_a_lookup_says_where_a_customer_stands_and_why(client: FlaskClient) -> None:
@@ -67,7 +56,7 @@ def test_a_held_customer_is_told_so_and_by_what_still_speaks_for_the_segment(
 ) -> None:
     content = make_content()
     held = pl.col("customer_id") == "12348"
-    # 12348 is nearest to S2; as it would stand had a rule held it in S3, where its recency belongs.
+    # 12348 is nearest to S2; here the margin rule holds it in S3, which its recency is typical of.
     changed = content.assignments.with_columns(
         segment_id=pl.when(held).then(pl.lit("S3")).otherwise("segment_id"),
         runner_up_segment_id=pl.when(held).then(pl.lit("S2")).otherwise("runner_up_segment_id"),
@@ -278,13 +267,13 @@ def test_path_tricks_find_nothing(client: FlaskClient, path: str) -> None:
 
 def test_other_methods_are_refused_with_the_allowed_one(client: FlaskClient) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
-        response = client.open("/v1/customers/12347/segment", method=method)
+        response = client.open(LOOKUP, method=method)
         assert is_error(response, 405, "method_not_allowed"), method
         assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
 def test_every_answer_carries_security_headers_and_a_request_id(client: FlaskClient) -> None:
-    for path in ("/", "/v1/model", "/v1/customers/12347/segment", "/v1/nothing"):
+    for path in ("/", "/v1/model", LOOKUP, "/v1/nothing"):
         with client.get(path, headers={"Origin": "https://elsewhere.example"}) as response:
             headers = response.headers
         assert headers["X-Content-Type-Options"] == "nosniff"
@@ -309,13 +298,11 @@ def test_without_a_release_the_service_lives_but_is_not_ready(start_app: StartAp
     (served_home / "releases" / "CURRENT").unlink()
     client = start_app().test_client()
     assert client.get("/healthz").status_code == 200
-    for path in ("/readyz", "/v1/customers/12347/segment", "/v1/model", "/dashboard/data"):
+    for path in ("/readyz", LOOKUP, "/v1/model", "/dashboard/data"):
         assert is_error(client.get(path), 503, "not_ready")
 
 
 def test_vertex_asks_for_instances_and_gets_predictions(start_app: StartApp) -> None:
-    from custseg_serving.settings import VertexRoutes
-
     client = start_app(vertex=VertexRoutes("/v1/endpoints/1", "/v1/endpoints/1:predict")).test_client()
     assert client.get("/v1/endpoints/1").status_code == 200
     answer = client.post("/v1/endpoints/1:predict", json={"instances": [ROW, ROW], "parameters": None}).get_json()
@@ -324,8 +311,6 @@ def test_vertex_asks_for_instances_and_gets_predictions(start_app: StartApp) -> 
 
 
 def test_every_feature_a_model_may_use_can_be_scored_and_said() -> None:
-    from custseg_assets.domain.segments.explain import FEATURES
-
     assert set(SCALABLE_FEATURES) <= set(schemas.FeatureRow.model_fields) - {"customer_id"} == set(FEATURES)
 
 
@@ -339,7 +324,7 @@ def test_openapi_describes_every_route_and_refers_only_to_what_it_defines(client
     routed = {
         (re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule), method)
         for rule in client.application.url_map.iter_rules()
-        for method in rule.methods - {"HEAD", "OPTIONS"}
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if rule.endpoint.startswith("api.")
     }
     assert described == routed

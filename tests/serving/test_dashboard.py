@@ -1,18 +1,20 @@
-"""The dashboard as people see it: every chart, by mouse, keyboard and phone, without asking any other host."""
+"""The dashboard in a browser: every chart, by mouse, keyboard and phone, without a request to any other host."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 
 from custseg_serving.keys import KeyFile
-from tests.serving.test_server import Running, serving
 from tests.support.releases import make_content, make_release
+from tests.support.server import RunningServer, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -35,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     home = tmp_path_factory.mktemp("dashboard")
     make_release(home / "releases")
     with serving(home, "--workers", "1") as running:
@@ -43,28 +45,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def opened(browser: Browser, server: Running, **context: object) -> Iterator[Page]:
-    """The page; fails on anything in the console and on any request to another host."""
-    own = browser.new_context(**context)  # type: ignore[arg-type]
-    page, complaints, address = own.new_page(), [], f"http://127.0.0.1:{server.port}/"
-    page.on(
-        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
-    )
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda asked: None if asked.url.startswith(address) else complaints.append(asked.url))
+def open_dashboard(browser: Browser, server: RunningServer, **context: Any) -> Iterator[Page]:
+    """Open the dashboard; fail on anything in the console and on any request to another host."""
+    own = browser.new_context(**context)
+    page, address = own.new_page(), f"http://127.0.0.1:{server.port}/"
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(address) else problems.append(request.url))
     page.goto(address)
     yield page
     own.close()
-    assert complaints == []
+    assert problems == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_chart_shows_the_release_and_axe_finds_nothing_serious(
-    browser: Browser, server: Running, scheme: str
+    browser: Browser, server: RunningServer, scheme: str
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     # axe runs in the page, which the page's own policy forbids to anything that is not served with it.
-    with opened(browser, server, color_scheme=scheme, bypass_csp=True) as page:
+    with open_dashboard(browser, server, color_scheme=scheme, bypass_csp=True) as page:
         page.wait_for_selector("#traffic figure")
         for chart in CHARTS:
             assert page.locator(f"#{chart}").inner_text().strip(), chart
@@ -77,8 +78,8 @@ def test_every_chart_shows_the_release_and_axe_finds_nothing_serious(
         assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
 
 
-def test_search_finds_a_customer_with_the_keyboard_alone(browser: Browser, server: Running) -> None:
-    with opened(browser, server) as page:
+def test_search_finds_a_customer_with_the_keyboard_alone(browser: Browser, server: RunningServer) -> None:
+    with open_dashboard(browser, server) as page:
         page.wait_for_selector("#heatmap td")
         page.locator("#customer").focus()
         page.keyboard.type('C/ü "x"')
@@ -88,8 +89,8 @@ def test_search_finds_a_customer_with_the_keyboard_alone(browser: Browser, serve
         assert "REGENCY CAKESTAND" in page.locator("#found").inner_text()
 
 
-def test_a_point_tells_its_value_on_hover_and_on_focus(browser: Browser, server: Running) -> None:
-    with opened(browser, server) as page:
+def test_a_point_tells_its_value_on_hover_and_on_focus(browser: Browser, server: RunningServer) -> None:
+    with open_dashboard(browser, server) as page:
         point = page.locator("#drift circle.alert")
         point.hover()
         assert "alert" in page.locator("#tooltip").inner_text()
@@ -99,22 +100,18 @@ def test_a_point_tells_its_value_on_hover_and_on_focus(browser: Browser, server:
         assert "typical customer" in page.locator("#tooltip").inner_text()
 
 
-def test_nothing_is_wider_than_a_phone(browser: Browser, server: Running) -> None:
-    with opened(browser, server, viewport={"width": 360, "height": 700}) as page:
+def test_nothing_is_wider_than_a_phone(browser: Browser, server: RunningServer) -> None:
+    with open_dashboard(browser, server, viewport={"width": 360, "height": 700}) as page:
         page.wait_for_selector("#heatmap td")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_text_from_the_shop_is_never_markup(browser: Browser, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    import polars as pl
-
     evil = "<img src=x onerror=alert(1)>"
     content = make_content()
     profiles = content.segment_profiles.with_columns(segment_name=pl.lit(evil), description=pl.lit(evil))
     make_release(tmp_path / "releases", replace(content, segment_profiles=profiles, model_card=f"# {evil}\n\n{evil}"))
-    with serving(tmp_path, "--workers", "1") as server, opened(browser, server) as page:
+    with serving(tmp_path, "--workers", "1") as server, open_dashboard(browser, server) as page:
         page.wait_for_selector("#heatmap td")
         assert evil in page.locator("#segments").inner_text()
         assert page.locator("img").count() == 0

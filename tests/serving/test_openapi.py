@@ -1,4 +1,4 @@
-"""The interface holds what its OpenAPI document promises, whatever is asked."""
+"""Generated requests: every operation answers as ``/openapi.json`` describes it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, Phase, given, settings
 
-from custseg_serving.api import OPERATIONS
-from custseg_serving.app import create_app
+from custseg_serving.api import OPERATIONS, Operation
 from custseg_serving.keys import SCOPES, KeyFile
 from custseg_serving.settings import ServingSettings
 from tests.support.releases import make_release
+from tests.support.server import open_app
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
@@ -34,9 +34,8 @@ def token(home: Path) -> str:
 @pytest.fixture(scope="module")
 def application(home: Path, token: str) -> Iterator[Flask]:
     assert token, "the key must be there before the application starts, or it needs none"
-    made = create_app(ServingSettings(home, log_predictions=False))
-    yield made
-    made.extensions["custseg"].stop()
+    with open_app(ServingSettings(home, log_predictions=False)) as application:
+        yield application
 
 
 @pytest.mark.parametrize(
@@ -44,14 +43,16 @@ def application(home: Path, token: str) -> Iterator[Flask]:
     [
         pytest.param(operation, mode, id=f"{operation.operation_id}-{mode}")
         for operation in OPERATIONS
-        # Any text is a fine path: only a body can be got wrong.
+        # Any text is a valid path: only a body can be invalid.
         for mode in (("POSITIVE", "NEGATIVE") if operation.body else ("POSITIVE",))
     ],
 )
-def test_every_operation_keeps_its_promises(application: Flask, token: str, operation: Any, mode: str) -> None:
-    described = schemathesis.openapi.from_wsgi("/openapi.json", application)[operation.path][operation.method]
+def test_every_operation_answers_as_it_is_described(
+    application: Flask, token: str, operation: Operation, mode: str
+) -> None:
+    description = schemathesis.openapi.from_wsgi("/openapi.json", application)[operation.path][operation.method]
 
-    @given(case=described.as_strategy(generation_mode=schemathesis.GenerationMode[mode]))
+    @given(case=description.as_strategy(generation_mode=schemathesis.GenerationMode[mode]))
     @settings(
         max_examples=40,
         deadline=None,
@@ -60,7 +61,7 @@ def test_every_operation_keeps_its_promises(application: Flask, token: str, oper
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    def keeps_its_promises(case: Any) -> None:
+    def call_and_check(case: Any) -> None:
         case.call_and_validate(headers={"X-API-Key": token})
 
-    keeps_its_promises()
+    call_and_check()

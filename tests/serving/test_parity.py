@@ -1,4 +1,4 @@
-"""For every customer of the real log: the pipeline's assignment, the lookup and the score are one answer."""
+"""Parity: for every customer of the real log, the pipeline's assignment, the lookup and the score are equal."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ from custseg_assets.domain.segments.clustering import Limits, assign, choose_k, 
 from custseg_assets.domain.segments.model import SegmentationModel, measure_reference
 from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.stores.release_writer import ReleaseContent
-from tests.serving.conftest import StartApp
-from tests.serving.test_api import ROW, is_error
 from tests.support.releases import FEATURES, make_content, make_release
+from tests.support.server import ROW, StartApp, is_error
 
 PERIOD = "2011-11-01"
 LIMITS = Limits(min_bootstrap_ari=0.5, min_jaccard=0.3, min_share=0.02, min_customers=50)
 
 
-def released(features: pl.DataFrame, known: pl.Series) -> tuple[ReleaseContent, pl.DataFrame]:
-    """The content of a release of real customers, by the pipeline's own functions, and their assignments.
+@pytest.fixture
+def features(shared: Path) -> pl.DataFrame:
+    """Features of the customers of a real snapshot."""
+    return pl.read_parquet(shared / "goldens" / "customer_features_2011-12-01_6m.parquet").with_columns(
+        pl.col("customer_id").cast(pl.String), pl.col(FEATURES[:2]).cast(pl.Int64)
+    )
 
-    The model is the second: the first was trained on the same customers, the second on a random half of them, so that
-    some are held.
+
+def make_real_content(features: pl.DataFrame, known: pl.Series) -> tuple[ReleaseContent, pl.DataFrame]:
+    """Make the content of a release of real customers with the pipeline's own functions; return their assignments too.
+
+    The first model is trained on all customers, the second, which is released, on a random half of them, so that the
+    margin rule holds some.
     """
-    first = trained(features)
-    model = trained(features.sample(fraction=0.5, seed=1), first)
+    first = train_model(features)
+    model = train_model(features.sample(fraction=0.5, seed=1), first)
     assigned = assign(features, known, model, assign(features, known, first), first)
     assert assigned["is_held"].any()
     now = assigned.with_columns(period=pl.lit(PERIOD)).select(schemas.SEGMENT_ASSIGNMENTS.schema.names())
@@ -46,18 +53,19 @@ def released(features: pl.DataFrame, known: pl.Series) -> tuple[ReleaseContent, 
     return content, assigned
 
 
-def trained(features: pl.DataFrame, champion: SegmentationModel | None = None) -> SegmentationModel:
-    """A model of four clusters, on the champion's scale where there is one."""
+def train_model(features: pl.DataFrame, champion: SegmentationModel | None = None) -> SegmentationModel:
+    """Train a model of four clusters, with the scaling of the champion where there is one."""
     seen = features.filter(visible_to_kmeans(features, FEATURES))
     values = seen.select(FEATURES).cast(pl.Float64).to_numpy()
     reference = champion.reference if champion else measure_reference(values, FEATURES)
-    candidates = sweep(reference.scale(values), (4, 4), LIMITS, n_bootstraps=2, n_initialisations=2, seed=1)
-    assert choose_k(candidates, LIMITS).k == 4
-    return train(features, candidates[0].centroids, reference, PERIOD, champion)
+    [candidate] = sweep(reference.scale(values), (4, 4), LIMITS, n_bootstraps=2, n_initialisations=2, seed=1)
+    assert choose_k([candidate], LIMITS).k == 4
+    assert candidate.centroids is not None
+    return train(features, candidate.centroids, reference, PERIOD, champion)
 
 
-def agreeing(client: FlaskClient, features: pl.DataFrame, assigned: pl.DataFrame) -> int:
-    """How many customers have one answer three times; fails at the first who has not."""
+def count_agreeing(client: FlaskClient, features: pl.DataFrame, assigned: pl.DataFrame) -> int:
+    """Count the customers whose three answers are equal; fail at the first whose are not."""
     values = {row["customer_id"]: row for row in features.select("customer_id", *FEATURES).iter_rows(named=True)}
     n_agreeing = 0
     for part in assigned.iter_slices(1_000):
@@ -77,24 +85,18 @@ def agreeing(client: FlaskClient, features: pl.DataFrame, assigned: pl.DataFrame
 
 
 def test_lookup_score_and_assignment_agree_for_every_real_customer(
-    shared: Path, served_home: Path, start_app: StartApp
+    shared: Path, features: pl.DataFrame, served_home: Path, start_app: StartApp
 ) -> None:
-    features = pl.read_parquet(shared / "goldens" / "customer_features_2011-12-01_6m.parquet").with_columns(
-        pl.col("customer_id").cast(pl.String), pl.col(FEATURES[:2]).cast(pl.Int64)
-    )
     everybody = pl.read_parquet(shared / "goldens" / "customer_features_2012-01-01_all.parquet")
-    content, assigned = released(features, everybody["customer_id"].cast(pl.String))
+    content, assigned = make_real_content(features, everybody["customer_id"].cast(pl.String))
     make_release(served_home / "releases", content)
-    assert agreeing(start_app().test_client(), features, assigned) == assigned.height > 4_000
+    assert count_agreeing(start_app().test_client(), features, assigned) == assigned.height > 4_000
 
 
 def test_without_the_id_a_held_customers_row_is_scored_as_anybodys(
-    shared: Path, served_home: Path, start_app: StartApp
+    features: pl.DataFrame, served_home: Path, start_app: StartApp
 ) -> None:
-    features = pl.read_parquet(shared / "goldens" / "customer_features_2011-12-01_6m.parquet").with_columns(
-        pl.col("customer_id").cast(pl.String), pl.col(FEATURES[:2]).cast(pl.Int64)
-    )
-    content, assigned = released(features, features["customer_id"])
+    content, assigned = make_real_content(features, features["customer_id"])
     make_release(served_home / "releases", content)
     held = assigned.filter("is_held")
     rows = features.join(held.select("customer_id"), on="customer_id").sort("customer_id").select(FEATURES).to_dicts()
@@ -104,15 +106,12 @@ def test_without_the_id_a_held_customers_row_is_scored_as_anybodys(
     assert not any(one["is_held"] for one in scored)
 
 
-def test_parity_is_really_compared(shared: Path, served_home: Path, start_app: StartApp) -> None:
-    features = pl.read_parquet(shared / "goldens" / "customer_features_2011-12-01_6m.parquet").with_columns(
-        pl.col("customer_id").cast(pl.String), pl.col(FEATURES[:2]).cast(pl.Int64)
-    )
-    content, assigned = released(features, features["customer_id"])
+def test_parity_is_really_compared(features: pl.DataFrame, served_home: Path, start_app: StartApp) -> None:
+    content, assigned = make_real_content(features, features["customer_id"])
     make_release(served_home / "releases", content)
     moved = features.with_columns(pl.col("recency_days") + 1)
     with pytest.raises(AssertionError):
-        agreeing(start_app().test_client(), moved, assigned)
+        count_agreeing(start_app().test_client(), moved, assigned)
 
 
 def test_a_customer_with_orders_and_an_unknown_feature_cannot_be_placed(client: FlaskClient) -> None:

@@ -1,44 +1,30 @@
-"""The prediction log: what was answered is on disk, nothing waits for it, and what is lost is counted."""
+"""The prediction log: every answer is written, no request waits for the disk, and lost records are counted."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
-from flask import Flask
 
 from custseg_assets.stores.prediction_log import read_batches, waiting
-from custseg_serving import predictions
 from custseg_serving.drain import Drain
-from custseg_serving.predictions import finish_abandoned
-from tests.serving.conftest import StartApp
-from tests.serving.test_api import ROW
-from tests.serving.test_swap import metric, ready, wait_until
+from custseg_serving.predictions import finish_abandoned_files
 from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
-
-
-def stop(application: Flask) -> None:
-    application.extensions["custseg"].stop()
+from tests.support.server import LOOKUP, ROW, StartApp, metric, prediction_records, readiness, stop_app, wait_until
 
 
 def test_every_lookup_and_score_is_recorded_with_what_was_answered(start_app: StartApp, served_home: Path) -> None:
     application = start_app()
     client = application.test_client()
-    answer = client.get("/v1/customers/12347/segment", headers={"X-Request-ID": "first"}).get_json()
+    answer = client.get(LOOKUP, headers={"X-Request-ID": "first"}).get_json()
     client.get("/v1/customers/nobody/segment")
     client.post("/v1/customers/segments", json={"customer_ids": ["12348", "19999"]})
     client.post("/v1/score", json={"customers": [ROW, {**ROW, "customer_id": "new"}]})
-    stop(application)
-    found = records(served_home / "prediction_log")
+    stop_app(application)
+    found = prediction_records(served_home / "prediction_log")
     assert [(one["kind"], one["outcome"], one["customer_id"]) for one in found] == [
         ("lookup", "found", "12347"),
         ("lookup", "unknown", "nobody"),
@@ -59,7 +45,7 @@ def test_a_full_disk_costs_records_but_no_answer_and_is_told(
     start_app: StartApp, served_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = start_app().test_client()
-    client.get("/v1/customers/12347/segment")
+    client.get(LOOKUP)
     wait_until(lambda: metric(client, "custseg_predictions_written_total") == 1)
     write, is_full = os.write, [True]
 
@@ -70,16 +56,16 @@ def test_a_full_disk_costs_records_but_no_answer_and_is_told(
             return write(descriptor, content[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(predictions.os, "write", write_half)
+    monkeypatch.setattr(os, "write", write_half)
     assert client.get("/v1/customers/12348/segment").status_code == 200
-    wait_until(lambda: ready(client)["n_predictions_dropped"] == 1)
-    assert ready(client)["status"] == "degraded"
+    wait_until(lambda: readiness(client)["n_predictions_dropped"] == 1)
+    assert readiness(client)["status"] == "degraded"
     assert metric(client, 'custseg_predictions_dropped_total{reason="disk"}') == 1
     is_full[0] = False
-    client.get("/v1/customers/12347/segment")
+    client.get(LOOKUP)
     wait_until(lambda: metric(client, "custseg_predictions_written_total") == 2)
-    stop(client.application)
-    found = records(served_home / "prediction_log")
+    stop_app(client.application)
+    found = prediction_records(served_home / "prediction_log")
     assert [one.get("customer_id", one["kind"]) for one in found] == ["12347", "dropped", "12347"]
     assert (found[1]["outcome"], found[1]["n_dropped"]) == ("disk", 1)
 
@@ -98,16 +84,16 @@ def test_a_full_queue_drops_and_counts_and_never_waits() -> None:
 def test_what_a_killed_worker_left_is_finished_without_its_half_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.open").write_bytes(b'{"n":1}\n{"n":2}\n{"n":')
     (tmp_path / "b.jsonl.open").write_bytes(b"")
-    assert [path.name for path in finish_abandoned(tmp_path)] == ["a.jsonl"]
+    assert [path.name for path in finish_abandoned_files(tmp_path)] == ["a.jsonl"]
     assert (tmp_path / "a.jsonl").read_bytes() == b'{"n":1}\n{"n":2}\n'
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
 
 
 def test_a_file_that_is_being_written_is_left_alone(start_app: StartApp, served_home: Path) -> None:
     client = start_app().test_client()
-    client.get("/v1/customers/12347/segment")
+    client.get(LOOKUP)
     wait_until(lambda: metric(client, "custseg_predictions_written_total") == 1)
-    assert finish_abandoned(served_home / "prediction_log") == ()
+    assert finish_abandoned_files(served_home / "prediction_log") == ()
     assert len(list((served_home / "prediction_log").glob("*.jsonl.open"))) == 1
 
 
@@ -115,25 +101,25 @@ def test_a_file_that_is_being_written_is_left_alone(start_app: StartApp, served_
 def test_files_are_finished_when_they_are_large_or_old(
     start_app: StartApp, served_home: Path, settings: dict[str, float]
 ) -> None:
-    start_app(**settings).test_client().get("/v1/customers/12347/segment")
-    wait_until(lambda: len(records(served_home / "prediction_log")) == 1)
+    start_app(**settings).test_client().get(LOOKUP)
+    wait_until(lambda: len(prediction_records(served_home / "prediction_log")) == 1)
 
 
 def test_the_log_can_be_switched_off(start_app: StartApp, served_home: Path) -> None:
     application = start_app(log_predictions=False)
-    assert application.test_client().get("/v1/customers/12347/segment").status_code == 200
-    stop(application)
+    assert application.test_client().get(LOOKUP).status_code == 200
+    stop_app(application)
     assert not (served_home / "prediction_log").exists()
 
 
 def test_the_pipeline_reads_every_record_the_service_writes(start_app: StartApp, served_home: Path) -> None:
-    """What one writes with a template and the other validates field by field must not drift apart."""
+    """The service writes records with a template, the pipeline validates every field."""
     application = start_app()
     client, asked = application.test_client(), [name for name, *_ in CUSTOMERS]
     client.post("/v1/customers/segments", json={"customer_ids": [*asked, LAPSED_CUSTOMER, "nobody", "19999"]})
     client.post("/v1/score", json={"customers": [ROW, {**ROW, "customer_id": 'a\n"b"', "n_products": 4}]})
     application.extensions["custseg"].predictions._drop(7, "queue_full")
-    stop(application)
+    stop_app(application)
     [batch] = read_batches(waiting(served_home / "prediction_log"))
     assert batch.rejected.is_empty()
     rows = batch.predictions

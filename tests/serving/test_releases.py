@@ -1,4 +1,4 @@
-"""Releases: what is written is what is read, and nothing else is ever visible."""
+"""Writing, reading, verifying and pruning releases; a killed writer leaves no visible release."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from custseg_assets.stores.releases import (
     verify,
 )
 from tests.support.files import REPOSITORY
-from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER, make_content, make_other_content, make_release
+from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER, damage, make_content, make_other_content, make_release
 
 
 def test_a_customer_is_found_with_everything_the_snapshot_says(tmp_path: Path) -> None:
@@ -156,10 +156,7 @@ FILES = [
 def test_one_changed_byte_in_any_file_is_noticed(tmp_path: Path, name: str) -> None:
     release_id = make_release(tmp_path)
     assert verify(tmp_path, release_id).release_id == release_id
-    path = tmp_path / release_id / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    damage(tmp_path / release_id / name)
     with pytest.raises(DamagedReleaseError, match=release_id):
         verify(tmp_path, release_id)
 
@@ -224,11 +221,10 @@ def test_a_killed_writer_leaves_nothing_that_looks_like_a_release(tmp_path: Path
         "for number in range(1000):\n"
         "    make_release(Path(sys.argv[1]), dataclasses.replace(make_content(), model_card=str(number)))\n"
     )
-    folders = [str(REPOSITORY)]
     for moment in range(5):
         writer = subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
         )
         assert writer.stdout is not None

@@ -1,4 +1,4 @@
-"""The command as people start it: workers, signals, and what survives a kill."""
+"""The command ``custseg-serving`` with its workers: metrics, signals, swaps under load, and killed workers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,71 +18,10 @@ import pytest
 
 from custseg_assets.stores.release_writer import write_release
 from custseg_assets.stores.releases import CURRENT, point_to
-from tests.serving.test_predictions import records
-from tests.serving.test_swap import wait_until
+from custseg_serving.cli import _parser, settings_from
 from tests.support.files import REPOSITORY
 from tests.support.releases import make_other_content, make_release
-
-LOOKUP = "/v1/customers/12347/segment"
-
-
-@dataclass
-class Running:
-    """A server under test."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-
-    def get(self, path: str) -> tuple[int, bytes]:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read()
-
-    def post(self, path: str, content: Any) -> Any:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
-            connection.request("POST", path, json.dumps(content), {"Content-Type": "application/json"})
-            return json.loads(connection.getresponse().read())
-
-    def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def serving(home: Path, *arguments: str, log: Path | None = None) -> Iterator[Running]:
-    """Start ``custseg-serving``, wait until it is ready, and kill it afterwards."""
-    port = free_port()
-    with (log or home / "server.log").open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "custseg_serving.cli", "--home", str(home), "--port", str(port), *arguments],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-        )
-        running = Running(process, port)
-        try:
-            deadline = time.monotonic() + 30
-            while True:
-                with contextlib.suppress(OSError):
-                    if running.get("/readyz")[0] == 200:
-                        break
-                assert process.poll() is None, (home / "server.log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            yield running
-        finally:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+from tests.support.server import LOOKUP, RunningServer, prediction_records, serving, wait_until
 
 
 def test_metrics_are_those_of_all_workers(served_home: Path) -> None:
@@ -121,7 +57,7 @@ def test_a_stopped_server_answers_what_has_begun_and_writes_what_it_recorded(ser
         for asker in askers:
             asker.join()
     assert set(statuses) == {200}
-    assert len(records(served_home / "prediction_log")) == len(statuses)
+    assert len(prediction_records(served_home / "prediction_log")) == len(statuses)
 
 
 def test_no_acknowledged_record_is_lost_when_workers_are_killed(served_home: Path) -> None:
@@ -132,25 +68,26 @@ def test_no_acknowledged_record_is_lost_when_workers_are_killed(served_home: Pat
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     server.get(LOOKUP)
             time.sleep(0.013 * moment)
-            acknowledged = written(server)
+            acknowledged = count_written(server)
             os.kill(server.workers()[moment % len(server.workers())], signal.SIGKILL)
             assert sum(len(path.read_bytes().splitlines()) for path in folder.glob("*.jsonl*")) >= acknowledged
         time.sleep(0.5)
-        acknowledged = written(server)
+        acknowledged = count_written(server)
         orphans = server.workers()
         server.process.kill()
         server.process.wait()
         for pid in orphans:
-            # They notice by themselves, within a second or so, that the server is gone.
+            # Workers end by themselves within a second or so when their server is gone.
             wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), seconds=20)  # type: ignore[misc]
     with serving(served_home) as server:
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(timeout=15)
     assert not list(folder.glob("*.open"))
-    assert len(records(folder)) >= acknowledged > 0
+    assert len(prediction_records(folder)) >= acknowledged > 0
 
 
-def written(server: Running) -> int:
+def count_written(server: RunningServer) -> int:
+    """Records that the server says are on disk; asks again where a killed worker was to answer."""
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException):
             status, text = server.get("/metrics")
@@ -172,7 +109,7 @@ def test_swaps_under_load_give_no_failed_and_no_mixed_answer(served_home: Path) 
         is_over = threading.Event()
 
         def ask() -> None:
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
+            with server.connect() as connection:
                 while not is_over.is_set():
                     connection.request("GET", LOOKUP)
                     response = connection.getresponse()
@@ -191,13 +128,13 @@ def test_swaps_under_load_give_no_failed_and_no_mixed_answer(served_home: Path) 
         is_over.set()
         for asker in askers:
             asker.join()
-    seen: set[str] = set()
+    release_ids: set[str] = set()
     for status, body in answers:
         assert status == 200, body
         answer: dict[str, Any] = json.loads(body)
-        seen.add(answer["release_id"])
+        release_ids.add(answer["release_id"])
         assert answer["recommendations"][0]["product_id"] == product_of[answer["release_id"]]
-    assert seen == {first, second}
+    assert release_ids == {first, second}
 
 
 def test_all_workers_take_a_new_release_over_within_two_seconds(served_home: Path) -> None:
@@ -214,9 +151,7 @@ def test_demo_shows_a_key_once_and_revokes_it_when_it_ends(served_home: Path) ->
         assert b"Dashboard: http://127.0.0.1" in server.process.stdout.readline()
         token = server.process.stdout.readline().split()[-1].decode()
         assert server.get(LOOKUP)[0] == 401
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
-            connection.request("GET", LOOKUP, headers={"X-API-Key": token})
-            assert connection.getresponse().status == 200
+        assert server.get(LOOKUP, {"X-API-Key": token})[0] == 200
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(timeout=15)
     assert json.loads((served_home / "keys.json").read_text())["keys"][0]["revoked_at"] is not None
@@ -225,8 +160,6 @@ def test_demo_shows_a_key_once_and_revokes_it_when_it_ends(served_home: Path) ->
 def test_a_vertex_container_is_reachable_but_only_for_predictions(
     served_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from custseg_serving.cli import _parser, settings_from
-
     variables = {"AIP_HTTP_PORT": "8085", "AIP_HEALTH_ROUTE": "/h", "AIP_PREDICT_ROUTE": "/p"}
     settings = settings_from(_parser().parse_args(["--home", str(served_home)]), variables)
     assert not settings.is_loopback

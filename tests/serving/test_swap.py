@@ -1,57 +1,33 @@
-"""A service follows CURRENT: to good releases, never to damaged ones, and back."""
+"""The service follows ``CURRENT`` to new releases and back, and refuses damaged ones."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flask.testing import FlaskClient
 
 from custseg_assets.stores.release_writer import write_release
 from custseg_assets.stores.releases import CURRENT, REQUIRED_FILES, current, point_to, prune, sha256_of
 from custseg_serving import digests
-from custseg_serving.app import create_app
-from custseg_serving.service import Shared
+from custseg_serving.service import SharedState
 from custseg_serving.settings import ServingSettings
-from tests.serving.conftest import StartApp
-from tests.support.releases import make_content, make_other_content, make_release
-
-LOOKUP = "/v1/customers/12347/segment"
-
-
-def wait_until(is_true: Callable[[], bool], seconds: float = 2.0) -> None:
-    """Wait as long as a takeover may take."""
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
-
-
-def ready(client: FlaskClient) -> dict[str, object]:
-    body: dict[str, object] = client.get("/readyz").get_json()
-    return body
-
-
-def metric(client: FlaskClient, name: str) -> float:
-    lines = client.get("/metrics").get_data(as_text=True).splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+from tests.support.releases import damage, make_content, make_other_content, make_release
+from tests.support.server import LOOKUP, StartApp, metric, open_app, readiness, wait_until
 
 
 def test_a_new_release_and_a_rollback_are_both_taken_over(start_app: StartApp, served_home: Path) -> None:
     root, client = served_home / "releases", start_app().test_client()
     first = current(root)
     second = make_release(root, make_other_content())
-    wait_until(lambda: ready(client)["release_id"] == second)
+    wait_until(lambda: readiness(client)["release_id"] == second)
     answer = client.get(LOOKUP).get_json()
     assert (answer["release_id"], answer["recommendations"][0]["product_id"]) == (second, "99999")
     assert first is not None
     point_to(root, first)
-    wait_until(lambda: ready(client)["release_id"] == first)
+    wait_until(lambda: readiness(client)["release_id"] == first)
     assert client.get(LOOKUP).get_json()["recommendations"][0]["product_id"] == "22423"
 
 
@@ -61,23 +37,19 @@ def test_a_damaged_release_is_refused_and_reported_while_the_old_one_answers(
     root, client = served_home / "releases", start_app().test_client()
     first = current(root)
     second = write_release(root, make_other_content()).release_id
-    customers = root / second / "customers.lmdb"
-    content = bytearray(customers.read_bytes())
-    content[-1] ^= 1
-    customers.write_bytes(content)
+    damage(root / second / "customers.lmdb")
     (root / CURRENT).write_text(second)
-    wait_until(lambda: ready(client)["status"] == "degraded")
-    refused = ready(client)["refused"]
-    assert isinstance(refused, dict)
+    wait_until(lambda: readiness(client)["status"] == "degraded")
+    refused = readiness(client)["refused"]
     assert refused["release_id"] == second
     assert "customers.lmdb is not as it was written" in refused["reason"]
     assert client.get(LOOKUP).get_json()["release_id"] == first
     assert metric(client, "custseg_release_is_refused") == 1
 
-    # Written again it is sound, and taken over without CURRENT changing.
+    # Written again it verifies, and is served without a change of CURRENT.
     write_release(root, make_other_content())
-    wait_until(lambda: ready(client)["release_id"] == second)
-    assert ready(client)["status"] == "ready"
+    wait_until(lambda: readiness(client)["release_id"] == second)
+    assert readiness(client)["status"] == "ready"
     assert metric(client, "custseg_release_is_refused") == 0
 
 
@@ -85,7 +57,7 @@ def test_nonsense_in_current_is_refused(start_app: StartApp, served_home: Path) 
     root, client = served_home / "releases", start_app().test_client()
     for nonsense in (b"../../etc", b"\xff\xfe", b"r-2011-11-01-00000000", b"\x00"):
         (root / CURRENT).write_bytes(nonsense)
-        wait_until(lambda: ready(client)["status"] == "degraded")
+        wait_until(lambda: readiness(client)["status"] == "degraded")
         assert client.get(LOOKUP).status_code == 200
 
 
@@ -105,11 +77,22 @@ def test_a_release_that_is_pruned_keeps_answering_until_it_is_replaced(start_app
     assert client.get(LOOKUP).status_code == 200
 
 
+def record_hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Have the service add every file that it hashes to a list."""
+    hashed: list[Path] = []
+
+    def hash_and_record(path: Path) -> str:
+        hashed.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(digests, "sha256_of", hash_and_record)
+    return hashed
+
+
 def test_a_shared_digest_is_worked_out_once_and_again_when_the_file_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed: list[Path] = []
-    monkeypatch.setattr(digests, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
+    hashed = record_hashed(monkeypatch)
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     workers = [digests.SharedDigests(tmp_path) for _ in range(2)]
@@ -137,34 +120,29 @@ def test_a_digest_that_a_killed_worker_left_half_is_worked_out_again(tmp_path: P
 def test_a_release_is_hashed_when_it_appears_and_pointing_to_it_hashes_nothing(
     served_home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed: list[str] = []
-    monkeypatch.setattr(digests, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    hashed = record_hashed(monkeypatch)
     root, shared = served_home / "releases", digests.SharedDigests(tmp_path_factory.mktemp("known"))
-    application = create_app(ServingSettings(served_home, poll_seconds=0.02), Shared(digest=shared, hashes_ahead=True))
-    client = application.test_client()
-    try:
+    with open_app(
+        ServingSettings(served_home, poll_seconds=0.02), SharedState(digest=shared, hashes_ahead=True)
+    ) as app:
+        client = app.test_client()
         hashed.clear()
         second = write_release(root, make_other_content()).release_id
         wait_until(lambda: len(hashed) == len(REQUIRED_FILES))
-        assert ready(client)["release_id"] != second
+        assert readiness(client)["release_id"] != second
         (root / CURRENT).write_text(second)
-        wait_until(lambda: ready(client)["release_id"] == second)
+        wait_until(lambda: readiness(client)["release_id"] == second)
         assert len(hashed) == len(REQUIRED_FILES)
-    finally:
-        application.extensions["custseg"].stop()
 
 
 def test_what_is_damaged_after_it_was_hashed_is_refused(served_home: Path, tmp_path: Path) -> None:
     root, shared = served_home / "releases", digests.SharedDigests(tmp_path)
-    application = create_app(ServingSettings(served_home, poll_seconds=0.02), Shared(digest=shared, hashes_ahead=True))
-    client = application.test_client()
-    try:
+    with open_app(
+        ServingSettings(served_home, poll_seconds=0.02), SharedState(digest=shared, hashes_ahead=True)
+    ) as app:
+        client = app.test_client()
         second = write_release(root, make_other_content()).release_id
         assert len({shared(root / second / name) for name in REQUIRED_FILES}) > 1
-        content = bytearray((root / second / "customers.lmdb").read_bytes())
-        content[-1] ^= 1
-        (root / second / "customers.lmdb").write_bytes(content)
+        damage(root / second / "customers.lmdb")
         (root / CURRENT).write_text(second)
-        wait_until(lambda: ready(client)["status"] == "degraded")
-    finally:
-        application.extensions["custseg"].stop()
+        wait_until(lambda: readiness(client)["status"] == "degraded")

@@ -1,4 +1,4 @@
-"""Releases made of a few invented customers, in the real schemas."""
+"""Releases of a few invented customers, in the real schemas, for tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEATURES = ("recency_days", "frequency_orders", "monetary_net")
 PERIODS = ("2011-10-01", "2011-11-01")
 NAMES = ("Champions", "Promising", "At risk")
 
-# customer, recency, orders, net; the last three never reach K-means.
+# customer, recency, orders, net; the last two are not seen by K-means.
 CUSTOMERS: Sequence[tuple[str, int | None, int, float]] = (
     ("12347", 7, 9, 2310.0),
     ("12348", 62, 3, 512.3),
@@ -43,7 +43,7 @@ LAPSED_CUSTOMER = "15000"
 
 
 def make_model(shift: float = 0.0) -> SegmentationModel:
-    """Three clusters; ``shift`` makes another model of it without moving anybody."""
+    """A model of three clusters; ``shift`` makes another version of it with the same assignments."""
     reference = ScalingReference(FEATURES, (3.6 + shift, 1.1, 6.0), (1.2, 0.6, 1.2), 5)
     centroids = ((-1.2, 1.6, 1.3), (-0.2, 0.5, 0.4), (1.2, -0.7, -1.2))
     segments = tuple(
@@ -64,7 +64,7 @@ def rows_of(table: schemas.Table, columns: Mapping[str, object]) -> pl.DataFrame
 
 
 def make_features(customers: Sequence[tuple[str, int | None, int, float]], period: str) -> pl.DataFrame:
-    """``customer_features`` as far as they matter here."""
+    """``customer_features`` with the three features of the model."""
     names, *values = zip(*customers, strict=True)
     columns = {"customer_id": names, **dict(zip(FEATURES, values, strict=True))}
     return rows_of(schemas.CUSTOMER_FEATURES, {"period": [period] * len(names), **columns})
@@ -113,12 +113,12 @@ def _rule_row(period: str, customer_id: str, segment: Segment, model: Segmentati
 
 def make_profiles(assignments: pl.DataFrame, features: pl.DataFrame, model: SegmentationModel) -> pl.DataFrame:
     """``segment_profiles`` of a snapshot: sizes, revenue and medians."""
-    said = {segment.segment_id: segment for segment in (*model.segments, REFUNDED, LAPSED)}
+    segments = {segment.segment_id: segment for segment in (*model.segments, REFUNDED, LAPSED)}
     joined = assignments.join(features.drop("period"), on="customer_id", how="left")
     medians = [column.name for column in schemas.SEGMENT_PROFILES.columns if column.name.startswith("median_")]
-    rows = []
+    total, rows = float(joined["monetary_net"].sum()), []
     for (segment_id,), group in joined.group_by("segment_id"):
-        segment, net = said[str(segment_id)], group["monetary_net"].sum()
+        segment, net = segments[str(segment_id)], float(group["monetary_net"].sum())
         rows.append(
             {
                 "period": assignments["period"][0],
@@ -129,7 +129,7 @@ def make_profiles(assignments: pl.DataFrame, features: pl.DataFrame, model: Segm
                 "n_customers": group.height,
                 "share_customers": group.height / joined.height,
                 "revenue_net": net,
-                "share_revenue": net / joined["monetary_net"].sum(),
+                "share_revenue": net / total,
                 **{name: group[name.removeprefix("median_")].cast(pl.Float64).median() for name in medians},
                 "distinguishing": json.dumps([{"feature": "frequency_orders", "text": "orders 3 times as often"}]),
                 "description": f"Those who are {segment.name}.",
@@ -145,9 +145,9 @@ def make_content(
     customers: Sequence[tuple[str, int | None, int, float]] = CUSTOMERS,
     recommended: str = "22423",
 ) -> ReleaseContent:
-    """Two snapshots: in the first, 12348 was still a champion and the last customer was not there yet."""
+    """Content with two snapshots: in the first, 12348 is in Champions and the last customer is missing."""
     model = model or make_model()
-    earlier = [(name, 5, 9, 2500.0) if name == "12348" else (name, *rest) for name, *rest in customers[:-1]]
+    earlier = [("12348", 5, 9, 2500.0) if customer[0] == "12348" else customer for customer in customers[:-1]]
     features = make_features(customers, PERIODS[1])
     now = make_assignments(features, model, [LAPSED_CUSTOMER])
     before = make_assignments(make_features(earlier, PERIODS[0]), model, [LAPSED_CUSTOMER])
@@ -213,6 +213,13 @@ def make_content(
         data_versions={"segment_assignments": 3},
         later_customers=pl.DataFrame({"customer_id": ["19999"], "first_seen_at": [datetime(2011, 12, 5, 9, 30)]}),
     )
+
+
+def damage(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 def make_release(root: Path, content: ReleaseContent | None = None) -> str:

@@ -1,0 +1,154 @@
+"""The service for tests: as an application in this process, or as the command with its workers; and what to ask it.
+
+Releases to serve are in ``tests.support.releases``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from custseg_serving.app import create_app
+from custseg_serving.service import SharedState
+from custseg_serving.settings import ServingSettings
+from tests.support.files import REPOSITORY
+
+LOOKUP = "/v1/customers/12347/segment"
+ROW = {"recency_days": 62, "frequency_orders": 3, "monetary_net": 512.3}
+"""Features of customer 12348 of ``tests.support.releases``, as a row to score."""
+
+StartApp = Callable[..., Flask]
+"""Creates an application on a test's home from settings; the fixture ``start_app`` stops it."""
+
+
+@contextlib.contextmanager
+def open_app(settings: ServingSettings, shared: SharedState | None = None) -> Iterator[Flask]:
+    """Create an application in this process, and stop its threads afterwards."""
+    application = create_app(settings, shared)
+    try:
+        yield application
+    finally:
+        stop_app(application)
+
+
+def stop_app(application: Flask) -> None:
+    """Stop an application's threads and write its logs."""
+    application.extensions["custseg"].stop()
+
+
+def is_error(response: TestResponse, status: int, code: str) -> bool:
+    """Whether an error has this status and code; asserts that its body is the one that every error has."""
+    body = response.get_json()
+    assert set(body) == {"error"}, body
+    assert set(body["error"]) == {"code", "message", "details"}, body
+    assert response.headers["X-Request-ID"]
+    return (response.status_code, body["error"]["code"]) == (status, code)
+
+
+def readiness(client: FlaskClient) -> dict[str, Any]:
+    """The answer of ``/readyz``."""
+    body: dict[str, Any] = client.get("/readyz").get_json()
+    return body
+
+
+def metric(client: FlaskClient, name: str) -> float:
+    """Value of the first metric in ``/metrics`` whose line starts with a name."""
+    lines = client.get("/metrics").get_data(as_text=True).splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def prediction_records(folder: Path) -> list[dict[str, Any]]:
+    """Records in the finished files of a prediction log."""
+    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def wait_until(is_true: Callable[[], bool], seconds: float = 2.0) -> None:
+    """Wait until a condition is true; fail after as many seconds as a swap of releases may take."""
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """The command ``custseg-serving``, running."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        """Status and body of an answer."""
+        with self.connect() as connection:
+            connection.request("GET", path, headers=dict(headers or {}))
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def post(self, path: str, content: Any) -> Any:
+        """JSON of the answer to JSON."""
+        with self.connect() as connection:
+            connection.request("POST", path, json.dumps(content), {"Content-Type": "application/json"})
+            return json.loads(connection.getresponse().read())
+
+    def connect(self) -> contextlib.closing[http.client.HTTPConnection]:
+        """A connection, closed by its context."""
+        return contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10))
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serving(home: Path, *arguments: str) -> Iterator[RunningServer]:
+    """Start ``custseg-serving``, wait until it is ready, and kill it and its workers afterwards."""
+    port, log = free_port(), home / "server.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "custseg_serving.cli", "--home", str(home), "--port", str(port), *arguments],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,  # a group of its own, so that its workers can be ended with it
+        )
+    server = RunningServer(process, port)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError):
+                if server.get("/readyz")[0] == 200:
+                    break
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
