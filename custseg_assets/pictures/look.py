@@ -6,14 +6,12 @@ costs over half a second, and only through its object interface: pyplot would ke
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import polars as pl
@@ -65,36 +63,14 @@ _STYLE: Any = {
 }
 
 
-_IS_SEEN: ContextVar[bool] = ContextVar("is_seen", default=True)
-
-
-@contextlib.contextmanager
-def unseen() -> Iterator[None]:
-    """A block whose pictures and pages nobody will look at, so that none are made."""
-    before = _IS_SEEN.set(False)
-    try:
-        yield
-    finally:
-        _IS_SEEN.reset(before)
-
-
-def is_seen() -> bool:
-    """Whether anybody will look."""
-    return _IS_SEEN.get()
-
-
 def render(build: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs) -> bytes:
     """A figure as PNG bytes, the same bytes for the same values and versions of Matplotlib and Pillow.
-
-    Inside ``unseen`` there are none.
 
     Args:
         build: makes the figure; it runs under ``_STYLE``, whatever ``matplotlibrc`` the user has.
         args: passed to ``build``.
         kwargs: passed to ``build``.
     """
-    if not is_seen():
-        return b""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
