@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.resources
 import re
 import socket
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import dagster as dg
@@ -70,10 +73,21 @@ def test_dagster_takes_the_configuration_that_the_package_ships(tmp_path: Path) 
     assert (tmp_path / "history" / "runs.db").exists()
 
 
-def test_a_wheel_holds_the_configuration_that_an_editable_install_reads() -> None:
-    shipped = REPOSITORY / "custseg_assets" / "dagster.yaml"
-    assert shipped.is_symlink()
-    assert shipped.samefile(REPOSITORY / "dagster.yaml")
+def test_a_wheel_holds_every_file_and_the_configuration_that_an_editable_install_reads(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert archive.read("custseg_assets/dagster.yaml") == (REPOSITORY / "dagster.yaml").read_bytes()
+    tracked = subprocess.run(
+        ["git", "ls-files", "custseg_assets", "custseg_serving"],  # noqa: S607
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert names == set(tracked.stdout.splitlines())
 
 
 def test_dagster_finds_the_graph_where_the_workspace_says() -> None:
