@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from custseg_assets.domain.segments.explain import RULE_FEATURES, Explainer, Reason, is_seen_by_kmeans, segments_of
-from custseg_assets.domain.segments.model import MARGIN_RULE, NOWHERE, REFUNDED, RFM, hold
+from custseg_assets.domain.segments.explain import RULE_FEATURES, Explainer, Reason, is_visible_to_kmeans, segments_of
+from custseg_assets.domain.segments.model import MARGIN_RULE, NO_CLUSTER, REFUNDED, RFM, apply_margin_rule
 from custseg_assets.stores.releases import Release
 from custseg_serving.errors import to_json
 
@@ -125,7 +125,7 @@ class Answers:
             rows: each with at least ``required_features``; other features are passed on. With the ``customer_id`` of a
                 customer whom the release holds, the same rule is applied to the row.
         """
-        is_seen = [is_seen_by_kmeans(row) for row in rows]
+        is_seen = [is_visible_to_kmeans(row) for row in rows]
         seen = [row for row, wanted in zip(rows, is_seen, strict=True) if wanted]
         placed = iter(self._placed(seen) if seen else ())
         answers = []
@@ -139,8 +139,8 @@ class Answers:
         model = self.release.model
         scores = model.score(np.array([[float(row[name]) for name in model.features] for row in rows]))
         stays = [self._stay(row.get("customer_id"), margin) for row, margin in zip(rows, scores.margin, strict=True)]
-        if max(stays) != NOWHERE:
-            scores = hold(scores, np.array(stays))
+        if max(stays) != NO_CLUSTER:
+            scores = apply_margin_rule(scores, np.array(stays))
         columns = (scores.cluster, scores.runner_up, scores.margin, scores.is_held)
         for cluster, runner_up, margin, is_held in zip(*(column.tolist() for column in columns), strict=True):
             yield _Place(model.segments[cluster].segment_id, model.segments[runner_up].segment_id, margin, is_held)
@@ -148,9 +148,9 @@ class Answers:
     def _stay(self, customer_id: str | None, margin: float) -> int:
         """The cluster a customer is held in; only near a border is it worth looking up."""
         if customer_id is None or margin >= MARGIN_RULE:
-            return NOWHERE
+            return NO_CLUSTER
         standing = self.release.standing(customer_id)
-        return self._clusters[standing["segment_id"]] if standing and standing.get("is_held") else NOWHERE
+        return self._clusters[standing["segment_id"]] if standing and standing.get("is_held") else NO_CLUSTER
 
     def _said(self, place: _Place, features: Mapping[str, Any] | None) -> dict[str, Any]:
         """What a lookup and a score have in common."""

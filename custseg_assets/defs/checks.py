@@ -12,7 +12,7 @@ import polars as pl
 
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.schemas import REJECTED_TRANSACTIONS, Table
-from custseg_assets.domain.transactions.quality import RejectShares
+from custseg_assets.domain.transactions.quality import RejectShareOutliers
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
 from custseg_assets.expectations.validation import GroupResult, combined, validate
 from custseg_assets.pictures.look import is_seen
@@ -39,7 +39,7 @@ def reject_share_spec() -> dg.AssetCheckSpec:
     )
 
 
-def reject_share_result(found: RejectShares, shares: Mapping[str, float]) -> dg.AssetCheckResult:
+def reject_share_result(found: RejectShareOutliers, shares: Mapping[str, float]) -> dg.AssetCheckResult:
     """The warning about periods with an unusual share of rejected lines.
 
     Args:

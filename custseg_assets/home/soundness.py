@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, REJECTED_TRANSACTIONS
-from custseg_assets.domain.transactions.quality import reject_shares, unsound_periods
+from custseg_assets.domain.transactions.quality import reject_shares, unusual_periods
 
 
 def reject_shares_of(stores: Stores) -> dict[str, float]:
@@ -15,9 +15,9 @@ def reject_shares_of(stores: Stores) -> dict[str, float]:
 
 
 def unsound_in_window(stores: Stores, key: str) -> Mapping[str, str]:
-    """What speaks against training on a snapshot's window, by period; see ``unsound_periods``.
+    """What speaks against training on a snapshot's window, by period; see ``unusual_periods``.
 
     A blocking check that fails ends the run before anything is decided, so what is left to look at is the share of
     rejected lines, which only warns.
     """
-    return unsound_periods(reject_shares_of(stores), stores.provenance.window(key).keys)
+    return unusual_periods(reject_shares_of(stores), stores.provenance.window(key).keys)

@@ -66,4 +66,4 @@ def train_snapshot(
     if centroids is None:
         return None
     _, used = training.scale_snapshot(features, settings.features, champion and champion.reference)
-    return clustering.train(features, centroids, used, key, champion)
+    return clustering.train_model(features, centroids, used, key, champion)

@@ -11,7 +11,14 @@ from flask.testing import FlaskClient
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import window_of
-from custseg_assets.domain.segments.clustering import Limits, assign, choose_k, sweep, train, visible_to_kmeans
+from custseg_assets.domain.segments.clustering import (
+    Limits,
+    assign_customers,
+    choose_k,
+    sweep,
+    train_model,
+    visible_to_kmeans,
+)
 from custseg_assets.domain.segments.model import SegmentationModel, measure_reference
 from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.stores.release_writer import ReleaseContent
@@ -31,7 +38,7 @@ def released(features: pl.DataFrame, known: pl.Series) -> tuple[ReleaseContent, 
     """
     first = trained(features)
     model = trained(features.sample(fraction=0.5, seed=1), first)
-    assigned = assign(features, known, model, assign(features, known, first), first)
+    assigned = assign_customers(features, known, model, assign_customers(features, known, first), first)
     assert assigned["is_held"].any()
     now = assigned.with_columns(period=pl.lit(PERIOD)).select(schemas.SEGMENT_ASSIGNMENTS.schema.names())
     profiles = profile_segments(assigned, features, model).with_columns(period=pl.lit(PERIOD))
@@ -53,7 +60,7 @@ def trained(features: pl.DataFrame, champion: SegmentationModel | None = None) -
     reference = champion.reference if champion else measure_reference(values, FEATURES)
     candidates = sweep(reference.scale(values), (4, 4), LIMITS, n_bootstraps=2, n_initialisations=2, seed=1)
     assert choose_k(candidates, LIMITS).k == 4
-    return train(features, candidates[0].centroids, reference, PERIOD, champion)
+    return train_model(features, candidates[0].centroids, reference, PERIOD, champion)
 
 
 def agreeing(client: FlaskClient, features: pl.DataFrame, assigned: pl.DataFrame) -> int:

@@ -11,8 +11,8 @@ from custseg_assets.defs.materialise import in_batches, picture, publish, spec_o
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
-from custseg_assets.domain.segments.clustering import assign
-from custseg_assets.domain.segments.migrations import flows, migrations, summarise
+from custseg_assets.domain.segments.clustering import assign_customers
+from custseg_assets.domain.segments.migrations import count_flows, list_migrations, summarise_moves
 from custseg_assets.pictures.segments import migration_matrix
 from custseg_assets.settings import Settings
 
@@ -74,8 +74,8 @@ def _moved(stores: Stores, key: str) -> pl.DataFrame:
     if two is None:
         return SEGMENT_MIGRATIONS.schema.to_frame().drop("period")
     earlier_model = stores.provenance.model_in_force(two.before_key)
-    stay = assign(two.features_now, two.now["customer_id"], earlier_model, two.before, earlier_model)
-    return migrations(two.before, two.now, stay, two.features_before, two.features_now)
+    stay = assign_customers(two.features_now, two.now["customer_id"], earlier_model, two.before, earlier_model)
+    return list_migrations(two.before, two.now, stay, two.features_before, two.features_now)
 
 
 def _shown(stores: Stores, key: str) -> Mapping[str, Any]:
@@ -83,9 +83,9 @@ def _shown(stores: Stores, key: str) -> Mapping[str, Any]:
     two = _snapshots(stores, key)
     if two is None:
         return {"moves": f"{key} is the first snapshot with segments: nobody can have moved yet."}
-    all_flows = flows(two.before, two.now, two.features_now)
+    all_flows = count_flows(two.before, two.now, two.features_now)
     n_known = all_flows.filter(pl.col("from_segment").is_not_null())["n_customers"].sum()
-    summary = summarise(stores.tables.read(SEGMENT_MIGRATIONS, [key]), n_known)
+    summary = summarise_moves(stores.tables.read(SEGMENT_MIGRATIONS, [key]), n_known)
     return {
         "moves": f"{two.before_key} → {key}: {summary.sentence}.",
         "phantom_moves": summary.n_phantom,

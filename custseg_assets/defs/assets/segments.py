@@ -18,7 +18,7 @@ from custseg_assets.domain.schemas import (
     SEGMENT_ASSIGNMENTS,
     SEGMENT_PROFILES,
 )
-from custseg_assets.domain.segments.clustering import assign
+from custseg_assets.domain.segments.clustering import assign_customers
 from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
@@ -54,7 +54,7 @@ def segment_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefiniti
             for key in context.partition_keys:
                 known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
                 features, model = stores.tables.read(CUSTOMER_FEATURES, [key]), provenance.model_in_force(key)
-                before = assign(features, known, model, before, earlier_model)
+                before = assign_customers(features, known, model, before, earlier_model)
                 earlier_model = model
                 yield key, _of_period(before, key)
 

@@ -19,16 +19,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from custseg_assets.domain.segments.identity import count_overlaps, inherit
+from custseg_assets.domain.segments.identity import count_overlaps, inherit_segments
 from custseg_assets.domain.segments.model import (
     LAPSED,
-    NOWHERE,
+    NO_CLUSTER,
     REFUNDED,
     RFM,
     Matrix,
     ScalingReference,
     SegmentationModel,
-    hold,
+    apply_margin_rule,
     nearest,
     version_of,
 )
@@ -431,7 +431,7 @@ def visible_to_kmeans(customer_features: pl.DataFrame, feature_names: Sequence[s
     return is_visible
 
 
-def train(
+def train_model(
     customer_features: pl.DataFrame,
     centroids: Sequence[Sequence[float]],
     reference: ScalingReference,
@@ -461,10 +461,10 @@ def train(
         segments=name_segments(rfm, clusters, len(fixed)),
         model_version=version_of(trained_on, reference, fixed),
     )
-    return inherit(model, champion, values, rfm) if champion else model
+    return inherit_segments(model, champion, values, rfm) if champion else model
 
 
-def assign(
+def assign_customers(
     customer_features: pl.DataFrame,
     known_customers: pl.Series,
     model: SegmentationModel,
@@ -539,7 +539,7 @@ def _stays(
     if earlier_model.model_version == model.model_version:
         earlier = before.filter("is_held")
     else:
-        earlier = assign(customer_features, before["customer_id"], earlier_model, before, earlier_model)
+        earlier = assign_customers(customer_features, before["customer_id"], earlier_model, before, earlier_model)
     stay = pl.col("segment_id").replace_strict(model.cluster_of, default=None, return_dtype=pl.Int64)
     return earlier.select("customer_id", stay=stay).drop_nulls()
 
@@ -549,7 +549,8 @@ def _scored(seen: pl.DataFrame, model: SegmentationModel, stays: pl.DataFrame) -
     placed = seen.join(stays, on="customer_id", how="left", maintain_order="left")
     slices = placed.iter_slices(_ROWS_AT_ONCE) if len(placed) else [placed]
     scores = [
-        hold(model.score(_values(part, model.features)), part["stay"].fill_null(NOWHERE).to_numpy()) for part in slices
+        apply_margin_rule(model.score(_values(part, model.features)), part["stay"].fill_null(NO_CLUSTER).to_numpy())
+        for part in slices
     ]
     return seen.select("customer_id").with_columns(
         pl.Series(name, np.concatenate([getattr(part, name) for part in scores]))

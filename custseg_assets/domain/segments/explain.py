@@ -50,7 +50,7 @@ class Reason(NamedTuple):
     text: str
 
 
-def is_seen_by_kmeans(features: Mapping[str, float | None]) -> bool:
+def is_visible_to_kmeans(features: Mapping[str, float | None]) -> bool:
     """Whether K-means decides about a customer: an order in the window and something left of it.
 
     The same rule for one row as ``clustering.visible_to_kmeans`` is for a frame.

@@ -61,7 +61,7 @@ def count_overlaps(labels: Labels, others: Labels, shape: tuple[int, int]) -> Ov
     return np.bincount(labels * shape[1] + others, minlength=shape[0] * shape[1]).reshape(shape)
 
 
-def inherit(
+def inherit_segments(
     challenger: SegmentationModel,
     champion: SegmentationModel,
     values: Matrix,

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from custseg_assets.domain.schemas import SEGMENT_MIGRATIONS
+from custseg_assets.domain.segments.customer_history import list_transitions
 from custseg_assets.domain.segments.model import MARGIN_RULE
-from custseg_assets.domain.segments.standing import transitions
 
 BEHAVIOUR, BORDER, MODEL_CHANGE = "behaviour", "border", "model change"
 CAUSES = (BEHAVIOUR, BORDER, MODEL_CHANGE)
@@ -25,7 +25,7 @@ CAUSES = (BEHAVIOUR, BORDER, MODEL_CHANGE)
 _MEASURES = ("recency_days", "frequency_orders", "monetary_net")
 
 
-def migrations(
+def list_migrations(
     before: pl.DataFrame,
     now: pl.DataFrame,
     stay: pl.DataFrame,
@@ -45,7 +45,7 @@ def migrations(
     Returns:
         The columns of ``segment_migrations`` without ``period``.
     """
-    moved = transitions(before, now).filter(pl.col("from_segment_id") != pl.col("to_segment_id"))
+    moved = list_transitions(before, now).filter(pl.col("from_segment_id") != pl.col("to_segment_id"))
     then = before.select(
         "customer_id",
         from_segment_name="segment_name",
@@ -84,7 +84,7 @@ def _cause() -> pl.Expr:
     )
 
 
-def flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -> pl.DataFrame:
+def count_flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -> pl.DataFrame:
     """Customers and their net spend by where they came from and where they are, those who stayed included.
 
     Args:
@@ -101,7 +101,7 @@ def flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -
     labels = dict(named.unique("segment_id", keep="first", maintain_order=True).iter_rows())
     spent = features_now.select("customer_id", "monetary_net")
     return (
-        transitions(before, now)
+        list_transitions(before, now)
         .join(spent, on="customer_id", how="left")
         .group_by(
             from_segment=pl.col("from_segment_id").replace(labels), to_segment=pl.col("to_segment_id").replace(labels)
@@ -128,7 +128,7 @@ class MoveSummary:
     sentence: str
 
 
-def summarise(moves: pl.DataFrame, n_known: int) -> MoveSummary:
+def summarise_moves(moves: pl.DataFrame, n_known: int) -> MoveSummary:
     """How many moved, for which cause, and from where to where.
 
     Args:

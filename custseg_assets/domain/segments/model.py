@@ -21,7 +21,7 @@ RFM = ("recency_days", "frequency_orders", "monetary_net")
 
 MARGIN_RULE = 0.1
 """The margin from which on a customer follows another model into another segment; with less it stays where it was."""
-NOWHERE = -1
+NO_CLUSTER = -1
 """In place of a cluster's number: none."""
 
 Matrix = NDArray[np.float64]
@@ -128,7 +128,7 @@ class Scores:
         runner_up: number of the second nearest centroid.
         runner_up_distance: to it, in standard deviations.
         margin: (second − first) / second distance; 0 at the border, 1 on a centroid. Negative where ``is_held``.
-        is_held: whether ``hold`` kept the customer; cluster and runner-up have then changed places.
+        is_held: whether ``apply_margin_rule`` kept the customer; cluster and runner-up have then changed places.
     """
 
     cluster: NDArray[np.int64]
@@ -159,14 +159,14 @@ def nearest(matrix: Matrix, centroids: Matrix) -> Scores:
     return Scores(order[:, 0], first, order[:, 1], second, margin, np.zeros(len(matrix), dtype=np.bool_))
 
 
-def hold(fresh: Scores, earlier: NDArray[np.int64]) -> Scores:
+def apply_margin_rule(fresh: Scores, earlier: NDArray[np.int64]) -> Scores:
     """Keep customers in their earlier cluster where another is nearer by less than ``MARGIN_RULE`` asks for.
 
     Only whose runner-up is the earlier cluster can be kept: who has left it behind two others has moved.
 
     Args:
         fresh: what ``nearest`` says.
-        earlier: number of the cluster each customer was in, in the same model; ``NOWHERE`` for none.
+        earlier: number of the cluster each customer was in, in the same model; ``NO_CLUSTER`` for none.
     """
     is_held = (fresh.runner_up == earlier) & (fresh.margin < MARGIN_RULE)
     return replace(

@@ -21,7 +21,7 @@ _MAD_TO_STD = 1.4826
 
 
 @dataclass(frozen=True)
-class RejectShares:
+class RejectShareOutliers:
     """What was made of the periods' reject shares.
 
     Attributes:
@@ -35,7 +35,7 @@ class RejectShares:
     summary: str
 
 
-def reject_share_outliers(shares: Mapping[str, float]) -> RejectShares:
+def reject_share_outliers(shares: Mapping[str, float]) -> RejectShareOutliers:
     """Which periods' reject share is far outside the range of the other periods.
 
     Each period is held against the others' median and median absolute deviation, so that it cannot hide in them.
@@ -47,7 +47,7 @@ def reject_share_outliers(shares: Mapping[str, float]) -> RejectShares:
     {'2011-04-01': '90.0% of its lines were rejected; usual for the others is 10.0% to 30.0%'}
     """
     if len(shares) < MIN_PERIODS:
-        return RejectShares({}, False, f"Not judged: {len(shares)} periods, {MIN_PERIODS} are needed.")
+        return RejectShareOutliers({}, False, f"Not judged: {len(shares)} periods, {MIN_PERIODS} are needed.")
     outliers = {}
     for key in sorted(shares):
         low, high = _usual_range([share for other, share in shares.items() if other != key])
@@ -56,7 +56,9 @@ def reject_share_outliers(shares: Mapping[str, float]) -> RejectShares:
                 f"{shares[key]:.1%} of its lines were rejected; usual for the others is {low:.1%} to {high:.1%}"
             )
     found = f"{len(outliers)} of {len(shares)} periods reject an unusual share of their lines" if outliers else ""
-    return RejectShares(outliers, True, f"{found or f'All {len(shares)} periods reject a usual share of their lines'}.")
+    return RejectShareOutliers(
+        outliers, True, f"{found or f'All {len(shares)} periods reject a usual share of their lines'}."
+    )
 
 
 def reject_shares(n_rejected: Mapping[str, int], n_kept: Mapping[str, int]) -> dict[str, float]:
@@ -73,7 +75,7 @@ def reject_shares(n_rejected: Mapping[str, int], n_kept: Mapping[str, int]) -> d
     return {key: n_rejected.get(key, 0) / n_lines for key, n_lines in n_raw.items() if n_lines}
 
 
-def unsound_periods(shares: Mapping[str, float], window: Sequence[str]) -> Mapping[str, str]:
+def unusual_periods(shares: Mapping[str, float], window: Sequence[str]) -> Mapping[str, str]:
     """What speaks against training on a window's data, by period: its lines were rejected as never before.
 
     Every period of the window counts, not only the newest: a model would be trained on all of them.

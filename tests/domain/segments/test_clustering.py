@@ -17,11 +17,11 @@ from custseg_assets.domain.segments.clustering import (
     Candidate,
     Limits,
     adjusted_rand,
-    assign,
+    assign_customers,
     choose_k,
     cluster_jaccards,
     sweep,
-    train,
+    train_model,
     visible_to_kmeans,
 )
 from custseg_assets.domain.segments.model import Matrix, measure_reference
@@ -285,7 +285,7 @@ def five_model() -> clustering.SegmentationModel:
     seen = FIVE.head(3).select(RFM).cast(pl.Float64).to_numpy()
     reference = measure_reference(seen, RFM)
     scaled = reference.scale(seen)
-    return train(FIVE, [scaled[:2].mean(axis=0).tolist(), scaled[2].tolist()], reference, "2011-06-01")
+    return train_model(FIVE, [scaled[:2].mean(axis=0).tolist(), scaled[2].tolist()], reference, "2011-06-01")
 
 
 def test_kmeans_sees_customers_with_an_order_and_something_left_of_it():
@@ -294,7 +294,7 @@ def test_kmeans_sees_customers_with_an_order_and_something_left_of_it():
 
 def test_every_known_customer_gets_exactly_one_segment():
     known = pl.Series("customer_id", ["gone", "champion", "champion", "cancelled", "refunded", "sleeper", "another"])
-    assigned = assign(FIVE, known, five_model())
+    assigned = assign_customers(FIVE, known, five_model())
     assert assigned.select("customer_id", "segment_id", "is_rule_segment", "cluster").rows() == [
         ("another", "S1", False, 0),
         ("cancelled", "R1", True, None),
@@ -313,19 +313,19 @@ def test_every_known_customer_gets_exactly_one_segment():
 
 
 def test_a_customer_in_the_window_is_assigned_even_if_nobody_said_that_it_is_known():
-    assert assign(FIVE, pl.Series("customer_id", [], pl.String), five_model()).height == 5
+    assert assign_customers(FIVE, pl.Series("customer_id", [], pl.String), five_model()).height == 5
 
 
 def test_with_nobody_in_the_window_everybody_is_lapsed():
-    assigned = assign(FIVE.clear(), pl.Series("customer_id", ["a", "b"]), five_model())
+    assigned = assign_customers(FIVE.clear(), pl.Series("customer_id", ["a", "b"]), five_model())
     assert assigned["segment_name"].to_list() == ["Lapsed", "Lapsed"]
 
 
 def test_the_order_of_rows_and_how_many_are_scored_at_once_do_not_change_who_is_where(monkeypatch: pytest.MonkeyPatch):
     model = five_model()
-    expected = assign(FIVE, FIVE["customer_id"], model)
+    expected = assign_customers(FIVE, FIVE["customer_id"], model)
     monkeypatch.setattr(clustering, "_ROWS_AT_ONCE", 2)
-    assert assign(FIVE.reverse(), FIVE["customer_id"].reverse(), model).equals(expected)
+    assert assign_customers(FIVE.reverse(), FIVE["customer_id"].reverse(), model).equals(expected)
 
 
 def test_a_feature_without_values_for_some_customers_is_refused_before_it_calls_them_refunded():
@@ -353,9 +353,9 @@ def test_on_the_real_log_four_segments_are_chosen_for_reasons(shared: Path):
     found = sweep(reference.scale(values), (3, 6), limits, n_bootstraps=10, n_initialisations=10, seed=20101201)
     assert choose_k(found, limits).k == 4
     assert found[1].silhouette == pytest.approx(0.327, abs=0.005)
-    model = train(features, found[1].centroids, reference, "2011-11-01")
+    model = train_model(features, found[1].centroids, reference, "2011-11-01")
     names = {segment.segment_id: segment.name for segment in model.segments}
     assert names == {"S1": "Champions", "S2": "Needs attention", "S3": "Promising", "S4": "Hibernating"}
-    assigned = assign(features, features["customer_id"], model)
+    assigned = assign_customers(features, features["customer_id"], model)
     assert assigned["segment_name"].value_counts()["count"].sum() == features.height
     assert assigned.filter(segment_name="Refunded").height == features.height - len(values)

@@ -22,15 +22,15 @@ from benchmarks import identity as benchmark
 from custseg_assets.domain.demo import generate_demo
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.segments import identity
-from custseg_assets.domain.segments.clustering import assign
-from custseg_assets.domain.segments.identity import inherit
+from custseg_assets.domain.segments.clustering import assign_customers
+from custseg_assets.domain.segments.identity import inherit_segments
 from custseg_assets.domain.segments.model import (
     LineageEvent,
     Matrix,
     ScalingReference,
     Segment,
     SegmentationModel,
-    hold,
+    apply_margin_rule,
     model_from_json,
     nearest,
     version_of,
@@ -64,7 +64,7 @@ def crowd(**places: int) -> Matrix:
 
 def followed(champion: SegmentationModel, challenger: SegmentationModel, values: Matrix) -> SegmentationModel:
     rfm = np.column_stack([np.full(len(values), 10.0), np.ones(len(values)), values[:, 0]])
-    return inherit(challenger, champion, values, rfm)
+    return inherit_segments(challenger, champion, values, rfm)
 
 
 def events(successor: SegmentationModel) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
@@ -257,7 +257,7 @@ def placed(
     before: pl.DataFrame | None = None,
     then: SegmentationModel | None = None,
 ) -> pl.DataFrame:
-    return assign(customers, customers["customer_id"], now, before, then)
+    return assign_customers(customers, customers["customer_id"], now, before, then)
 
 
 def where(assigned: pl.DataFrame) -> dict[str, tuple[str, bool]]:
@@ -319,9 +319,9 @@ def test_whom_two_other_segments_are_nearer_to_is_not_held():
     assert fresh.margin[0] == pytest.approx(0.02 / 0.12)
     near = nearest(np.array([[6.1]]), np.array([[2.0], [6.0], [6.205]]))
     assert near.margin[0] == pytest.approx(0.005 / 0.105)
-    assert not hold(near, np.array([0])).is_held[0]
-    assert hold(near, np.array([2])).is_held[0]
-    assert not hold(fresh, np.array([2])).is_held[0]
+    assert not apply_margin_rule(near, np.array([0])).is_held[0]
+    assert apply_margin_rule(near, np.array([2])).is_held[0]
+    assert not apply_margin_rule(fresh, np.array([2])).is_held[0]
 
 
 def test_nobody_is_held_in_a_segment_that_is_gone():
