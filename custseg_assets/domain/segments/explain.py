@@ -1,7 +1,8 @@
 """Why a customer is in a segment, in business units.
 
 Used for the customers of a release and for rows scored by the service, so both are explained alike. Plain Python on
-purpose: it runs once per answer, where NumPy's cost per call would be most of the work.
+purpose: it runs once per answer, where NumPy's cost per call would be most of the work. The phrases belong in
+``feature_words``; what is said of a whole segment belongs in ``profiles``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from math import expm1, log1p
 from typing import NamedTuple
 
+from custseg_assets.domain.segments.feature_words import FEATURE_WORDS
 from custseg_assets.domain.segments.model import LAPSED, REFUNDED, Segment, SegmentationModel
 
 RULE_SEGMENTS = (REFUNDED, LAPSED)
@@ -20,31 +22,17 @@ RULE_FEATURES = ("frequency_orders", "monetary_net")
 MAX_REASONS = 3
 
 MARGIN = "margin"
-"""What a reason is about that no feature gives."""
+"""What a reason is about when the margin rule gives it, and no feature."""
 
-_PHRASES: Mapping[str, tuple[str, str]] = {
-    "recency_days": ("{} days since the last order", ",.0f"),
-    "frequency_orders": ("{} orders", ",.0f"),
-    "monetary_gross": ("{} spent before cancellations", ",.2f"),
-    "monetary_net": ("{} spent", ",.2f"),
-    "avg_order_value": ("{} an order", ",.2f"),
-    "n_products": ("{} different products", ",.0f"),
-    "n_units": ("{} units", ",.0f"),
-    "n_cancelled_orders": ("{} cancellations", ",.0f"),
-    "cancellation_rate": ("{} of orders cancelled", ".1%"),
-    "tenure_days": ("{} days since the first order", ",.0f"),
-    "days_between_orders": ("{} days between orders", ",.1f"),
-    "monthly_spend_mean": ("{} spent a period", ",.2f"),
-    "monthly_spend_std": ("{} up or down a period", ",.2f"),
-}
-"""How a feature is said, and how its value is written; every feature a model may use is here."""
-
-FEATURES = tuple(_PHRASES)
+FEATURES = tuple(FEATURE_WORDS)
 """Every feature that can be explained."""
 
 
 class Reason(NamedTuple):
-    """What a reason is about, a feature or ``MARGIN``, and a text: ``62 days since the last order; Champions: 14``."""
+    """Why a customer is in a segment: a feature or ``MARGIN``, and a text.
+
+    An example of a text: ``62 days since the last order; Champions: 14``, what is typical of the runner-up last.
+    """
 
     feature: str
     text: str
@@ -56,7 +44,10 @@ def is_visible_to_kmeans(features: Mapping[str, float | None]) -> bool:
     The same rule for one row as ``clustering.visible_to_kmeans`` is for a frame.
 
     Args:
-        features: at least ``RULE_FEATURES``.
+        features: at least ``RULE_FEATURES``; money in currency.
+
+    >>> is_visible_to_kmeans({"frequency_orders": 2, "monetary_net": 0.0})
+    False
     """
     orders, net = features["frequency_orders"], features["monetary_net"]
     return orders is not None and orders > 0 and net is not None and net > 0
@@ -68,7 +59,7 @@ def segments_of(model: SegmentationModel) -> dict[str, Segment]:
 
 
 class Explainer:
-    """What a model's segments are compared by, made ready once.
+    """Explains the segments of customers under one model; what its segments are compared by is computed once.
 
     Args:
         model: the model that assigned the segments.
@@ -81,9 +72,9 @@ class Explainer:
         self._centroids = {
             segment.segment_id: centroid for segment, centroid in zip(model.segments, model.centroids, strict=True)
         }
-        self._compared = {
+        self._typical_values = {
             segment_id: tuple(
-                f"; {self._names[segment_id]}: {_written(feature, expm1(value * std + mean))}"
+                f"; {self._names[segment_id]}: {format(expm1(value * std + mean), FEATURE_WORDS[feature].form)}"
                 for value, (feature, mean, std) in zip(centroid, self._scales, strict=True)
             )
             for segment_id, centroid in self._centroids.items()
@@ -113,13 +104,13 @@ class Explainer:
         if features is None or segment_id == LAPSED.segment_id:
             return (Reason("recency_days", "nothing in the observation window"),)
         if runner_up_segment_id is None:
-            return (_why_refunded(features),)
+            return (_explain_refunded(features),)
         if is_held:
             pulls = self._pulls(segment_id, runner_up_segment_id, features)
-            return (self._why_held(segment_id, runner_up_segment_id), *pulls)[:MAX_REASONS]
+            return (self._explain_hold(segment_id, runner_up_segment_id), *pulls)[:MAX_REASONS]
         return self._pulls(segment_id, runner_up_segment_id, features)
 
-    def _why_held(self, segment_id: str, nearer_segment_id: str) -> Reason:
+    def _explain_hold(self, segment_id: str, nearer_segment_id: str) -> Reason:
         own, nearer = self._names[segment_id], self._names[nearer_segment_id]
         text = f"kept in {own}: nearer to {nearer} now, but by less than the margin rule asks for"
         return Reason(MARGIN, text)
@@ -136,21 +127,18 @@ class Explainer:
             if pull > 0:
                 pulls.append((-pull, index, feature, value))
         pulls.sort()
-        compared = self._compared[runner_up_segment_id]
+        typical_values = self._typical_values[runner_up_segment_id]
         strongest = pulls[:MAX_REASONS]
-        return tuple([Reason(name, _said(name, value) + compared[index]) for _, index, name, value in strongest])
+        return tuple(
+            [
+                Reason(name, FEATURE_WORDS[name].describe(value) + typical_values[index])
+                for _, index, name, value in strongest
+            ]
+        )
 
 
-def _why_refunded(features: Mapping[str, float | None]) -> Reason:
+def _explain_refunded(features: Mapping[str, float | None]) -> Reason:
     if not features["frequency_orders"]:
         return Reason("frequency_orders", "no orders, only cancellations")
-    return Reason("monetary_net", f"{_said('monetary_net', features['monetary_net'] or 0.0)} after cancellations")
-
-
-def _written(feature: str, value: float) -> str:
-    return format(value, _PHRASES[feature][1])
-
-
-def _said(feature: str, value: float) -> str:
-    phrase, form = _PHRASES[feature]
-    return phrase.replace("{}", format(value, form))
+    spent = FEATURE_WORDS["monetary_net"].describe(features["monetary_net"] or 0.0)
+    return Reason("monetary_net", f"{spent} after cancellations")

@@ -227,7 +227,7 @@ def test_a_clustering_equals_itself_also_when_nothing_could_differ(labels: list[
 
 def test_labels_follow_their_centroids_into_order():
     fitted = SimpleNamespace(cluster_centers_=np.array([[5.0], [1.0], [9.0]]), labels_=np.array([0, 1, 2]))
-    centroids, labels = clustering._in_order(fitted)
+    centroids, labels = clustering._sort_clusters(fitted)
     assert centroids.tolist() == [[9.0], [5.0], [1.0]]
     assert labels.tolist() == [1, 2, 0]
 

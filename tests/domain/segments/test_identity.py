@@ -208,14 +208,14 @@ def shuffled(ordered: SegmentationModel, order: list[int]) -> SegmentationModel:
     ],
 )
 def test_what_comes_first_and_what_is_not_most_of_both(overlaps: list[list[int]], links: list[tuple[str, ...]]):
-    found = identity._links(np.array(overlaps), range(len(overlaps)), range(len(overlaps[0])))
+    found = identity._link_clusters(np.array(overlaps), range(len(overlaps)), range(len(overlaps[0])))
     assert [tuple(link) for link in found] == links
 
 
 @settings(max_examples=200, deadline=None)
 @given(hnp.arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 9)))
 def test_every_segment_of_either_model_is_in_exactly_one_event(overlaps: np.ndarray):
-    links = identity._links(overlaps, range(len(overlaps)), range(overlaps.shape[1]))
+    links = identity._link_clusters(overlaps, range(len(overlaps)), range(overlaps.shape[1]))
     assert sorted(old for link in links for old in link.old) == list(range(len(overlaps)))
     assert sorted(new for link in links for new in link.new) == list(range(overlaps.shape[1]))
 

@@ -28,7 +28,7 @@ def test_customers_who_are_all_alike_score_three():
 
 def test_scores_that_are_typical_of_a_name_give_that_name():
     for entry in VOCABULARY:
-        assert naming._named(np.array([entry.typical]), ()) == [(entry.name, entry)]
+        assert naming._assign_names(np.array([entry.typical]), ()) == [(entry.name, entry)]
 
 
 def test_the_groups_of_a_small_shop_get_customary_names():
