@@ -14,7 +14,7 @@ from custseg_assets.domain.promotion.comparison import N_EVIDENCE, Comparison, E
 from custseg_assets.domain.promotion.promotion import PromotionVerdict, Trial, judge_challenger, judge_first
 from custseg_assets.domain.promotion.validity import next_period
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, MODEL_CANDIDATES, SEGMENTATION_MODEL
-from custseg_assets.domain.segments import training
+from custseg_assets.domain.segments import training_tables
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.home.soundness import unsound_in_window
 
@@ -28,7 +28,7 @@ def judged(stores: Stores, key: str) -> tuple[PromotionVerdict, Comparison | Non
         return PromotionVerdict("HOLD", (reason,)), None
     if champion is None or trained.is_empty():
         challenger = trained["model_version"].item() if len(trained) else None
-        return judge_first(challenger, training.choice_in_words(candidates)), None
+        return judge_first(challenger, training_tables.choice_in_words(candidates)), None
     comparison = _compared(stores, model_from_json(trained["model_json"].item()), candidates)
     settings = stores.settings
     trial = Trial(comparison, settings.model.limits(), unsound_in_window(stores, key), settings.promotion.limits())

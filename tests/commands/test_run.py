@@ -36,7 +36,7 @@ from custseg_assets.domain.schemas import (
 from custseg_assets.domain.segments.clustering import assign_customers, train_model
 from custseg_assets.domain.segments.customer_history import count_moves
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
-from custseg_assets.domain.segments.training import drift_reference_of
+from custseg_assets.domain.segments.training_tables import drift_reference_of
 from custseg_assets.domain.transactions import features
 from custseg_assets.home.evidence import evidence_at
 from custseg_assets.home.fingerprints import CODE_VERSIONS, Provenance

@@ -12,7 +12,7 @@ from custseg_assets.defs.materialise import in_batches, key_batches, publish, sp
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, scaled_features_table
-from custseg_assets.domain.segments.training import scale_snapshot
+from custseg_assets.domain.segments.training_tables import scale_snapshot
 from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.settings import Settings
 

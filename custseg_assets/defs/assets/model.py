@@ -21,7 +21,7 @@ from custseg_assets.domain.schemas import (
     Table,
     scaled_features_table,
 )
-from custseg_assets.domain.segments import clustering, training
+from custseg_assets.domain.segments import clustering, training_tables
 from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.decision_record import origin_of
@@ -74,7 +74,7 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
             table, _ = sweep_snapshot(stores.tables.read(scaled_table, [key]), key, settings.model, context.log.info)
         stores.registry.log_candidates(mlflow.run_id, table)
         shown = {
-            "choice": bullets(training.choice_in_words(table)),
+            "choice": bullets(training_tables.choice_in_words(table)),
             "rule": clustering.RULE,
             "candidates": table_preview(table.drop("centroids", "choice")),
             "curves": picture("choosing k", k_selection(table, _limit_lines(settings))),
@@ -99,7 +99,7 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
         context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores], mlflow: dg.ResourceParam[TrainingRun]
     ) -> dg.MaterializeResult:
         candidates = stores.tables.read(MODEL_CANDIDATES, context.partition_keys)
-        if training.chosen_centroids(candidates) is None:
+        if training_tables.chosen_centroids(candidates) is None:
             return _nothing(context, stores, SEGMENTATION_MODEL)
         key = context.partition_key
         features = stores.tables.read(CUSTOMER_FEATURES, [key])
@@ -222,7 +222,7 @@ def _model_row(
 ) -> pl.DataFrame:
     """The challenger as a row of ``segmentation_model``."""
     window = stores.provenance.window(model.trained_on)
-    choice = training.choice_in_words(candidates)
+    choice = training_tables.choice_in_words(candidates)
     names = [delivery.name for delivery in stores.provenance.current]
     files = ", ".join(names) if len(names) <= _FILES_NAMED else f"{len(names):,} files, {names[0]} to {names[-1]},"
     fields = {
@@ -231,7 +231,7 @@ def _model_row(
         "k": model.k,
         "choice": choice[0],
         "model_json": model.to_json(),
-        "drift_reference": training.drift_reference_of(model, features, window).to_json(),
+        "drift_reference": training_tables.drift_reference_of(model, features, window).to_json(),
         "model_card": model_card(
             model,
             candidates,

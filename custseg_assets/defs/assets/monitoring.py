@@ -36,7 +36,7 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     scaled_features_table,
 )
-from custseg_assets.domain.segments.training import matrix_of
+from custseg_assets.domain.segments.training_tables import matrix_of
 from custseg_assets.home.open import training_cost
 from custseg_assets.home.soundness import unsound_in_window
 from custseg_assets.pictures.monitoring import distribution_change, drift_over_time

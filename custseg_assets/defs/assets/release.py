@@ -17,7 +17,7 @@ from custseg_assets.domain.schemas import (
     SEGMENT_PROFILES,
     SEGMENTATION_MODEL,
 )
-from custseg_assets.domain.segments.training import metrics_of
+from custseg_assets.domain.segments.training_tables import metrics_of
 from custseg_assets.home.fingerprints import CODE_VERSIONS
 from custseg_assets.home.open import bucket_of
 from custseg_assets.stores.release_writer import ReleaseContent, write_release

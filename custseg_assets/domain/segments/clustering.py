@@ -556,7 +556,9 @@ def _score_customers(visible: pl.DataFrame, model: SegmentationModel, stays: pl.
     customers = visible.join(stays, on="customer_id", how="left", maintain_order="left")
     slices = customers.iter_slices(_ROWS_AT_ONCE) if len(customers) else [customers]
     scores = [
-        apply_margin_rule(model.score(feature_values(part, model.features)), part["stay"].fill_null(NO_CLUSTER).to_numpy())
+        apply_margin_rule(
+            model.score(feature_values(part, model.features)), part["stay"].fill_null(NO_CLUSTER).to_numpy()
+        )
         for part in slices
     ]
     return visible.select("customer_id").with_columns(
