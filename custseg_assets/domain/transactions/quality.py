@@ -1,4 +1,7 @@
-"""Which periods lose unusually many, or unusually few, of their lines to the cleaning rules."""
+"""Quality of periods: which of them have an unusually large or small share of rejected lines.
+
+Why a single line is rejected belongs in ``cleaning``; checks of tables belong in ``expectations``.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,27 @@ from dataclasses import dataclass
 from statistics import median
 
 MIN_PERIODS = 4
-"""With fewer there is no range to be outside of."""
+"""Periods needed to tell a usual range."""
 
 MAX_SPREADS = 5.0
-"""Spreads from the others' median that still count as usual. The first and last months of a real log, which a
-seasonal business and a cut export make different, lie within 4."""
+"""Spreads from the others' median that still count as usual. The first and last months of a real log, which differ
+because of the season and because the export cuts a month, lie within 4."""
 
 MIN_SPREAD = 0.02
-"""Two percentage points: how much the share of periods that agree exactly may still vary."""
+"""The least spread, two percentage points, also for periods that all have the same share."""
 
 _MAD_TO_STD = 1.4826
-"""Makes the median absolute deviation of normal values their standard deviation."""
+"""Standard deviation / median absolute deviation of a normal distribution."""
 
 
 @dataclass(frozen=True)
 class RejectShareOutliers:
-    """What was made of the periods' reject shares.
+    """The periods whose reject share is unlike the others'.
 
     Attributes:
         outliers: reason in words by partition key, for the periods far outside the others' range.
         is_judged: whether there were enough periods to tell.
-        summary: one sentence.
+        summary: the result in one sentence.
     """
 
     outliers: Mapping[str, str]
@@ -38,7 +41,8 @@ class RejectShareOutliers:
 def reject_share_outliers(shares: Mapping[str, float]) -> RejectShareOutliers:
     """Which periods' reject share is far outside the range of the other periods.
 
-    Each period is held against the others' median and median absolute deviation, so that it cannot hide in them.
+    Each period is compared with the median and the median absolute deviation of the others only, which it does not
+    change itself.
 
     Args:
         shares: rejected lines / raw lines, by partition key.
@@ -66,7 +70,7 @@ def reject_shares(n_rejected: Mapping[str, int], n_kept: Mapping[str, int]) -> d
 
     Args:
         n_rejected: rejected lines, by partition key; a period without any may be missing.
-        n_kept: the others.
+        n_kept: clean lines, likewise.
 
     >>> reject_shares({"2011-01-01": 1}, {"2011-01-01": 3, "2011-02-01": 5})
     {'2011-01-01': 0.25, '2011-02-01': 0.0}
@@ -76,12 +80,12 @@ def reject_shares(n_rejected: Mapping[str, int], n_kept: Mapping[str, int]) -> d
 
 
 def unusual_periods(shares: Mapping[str, float], window: Sequence[str]) -> Mapping[str, str]:
-    """What speaks against training on a window's data, by period: its lines were rejected as never before.
+    """The window's periods with an unusual reject share, each with the reason in words, which speaks against training.
 
     Every period of the window counts, not only the newest: a model would be trained on all of them.
 
     Args:
-        shares: rejected lines / raw lines, by partition key; periods after the window are not looked at.
+        shares: rejected lines / raw lines, by partition key; periods after the window are left out.
         window: partition keys of the window's periods, oldest first.
     """
     found = reject_share_outliers({key: share for key, share in shares.items() if key <= window[-1]})
