@@ -224,13 +224,7 @@ def _why_not_tried(k: int, n_customers: int, n_distinct: int, limits: Limits) ->
 
 
 def _measure_k(
-    rows: Matrix,
-    k: int,
-    limits: Limits,
-    n_bootstraps: int,
-    n_initialisations: int,
-    seed: int,
-    start: Matrix | None,
+    rows: Matrix, k: int, limits: Limits, n_bootstraps: int, n_initialisations: int, seed: int, start: Matrix | None
 ) -> Candidate:
     from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
     from threadpoolctl import threadpool_limits

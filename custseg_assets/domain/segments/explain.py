@@ -88,15 +88,15 @@ class Explainer:
         *,
         is_held: bool = False,
     ) -> tuple[Reason, ...]:
-        """What puts a customer in the segment and not in the runner-up, strongest first.
+        """The reasons why a customer is in its segment and not in the runner-up, strongest first.
 
         A feature's pull is how much nearer it brings the customer to the own centroid than to the runner-up's, in
         squared standard deviations; the pulls of all features add up to the difference of the squared distances.
         The value after the runner-up's name is what is typical there: its centroid in business units.
-        Where the margin rule decided, that comes first, and then what still speaks for the segment.
+        Where the margin rule decided, that comes first, and then the features that still speak for the segment.
 
         Args:
-            segment_id: where the customer is.
+            segment_id: the customer's segment.
             runner_up_segment_id: segment of the second nearest centroid; ``None`` in a rule segment.
             features: raw values by name; ``None`` for a customer with nothing in the window.
             is_held: whether the margin rule keeps the customer in the segment.
@@ -105,15 +105,12 @@ class Explainer:
             return (Reason("recency_days", "nothing in the observation window"),)
         if runner_up_segment_id is None:
             return (_explain_refunded(features),)
-        if is_held:
-            pulls = self._pulls(segment_id, runner_up_segment_id, features)
-            return (self._explain_hold(segment_id, runner_up_segment_id), *pulls)[:MAX_REASONS]
-        return self._pulls(segment_id, runner_up_segment_id, features)
-
-    def _explain_hold(self, segment_id: str, nearer_segment_id: str) -> Reason:
-        own, nearer = self._names[segment_id], self._names[nearer_segment_id]
+        pulls = self._pulls(segment_id, runner_up_segment_id, features)
+        if not is_held:
+            return pulls
+        own, nearer = self._names[segment_id], self._names[runner_up_segment_id]
         text = f"kept in {own}: nearer to {nearer} now, but by less than the margin rule asks for"
-        return Reason(MARGIN, text)
+        return (Reason(MARGIN, text), *pulls)[:MAX_REASONS]
 
     def _pulls(
         self, segment_id: str, runner_up_segment_id: str, features: Mapping[str, float | None]

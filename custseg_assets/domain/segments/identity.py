@@ -66,10 +66,7 @@ def count_overlaps(labels: Labels, others: Labels, shape: tuple[int, int]) -> Ov
 
 
 def inherit_segments(
-    challenger: SegmentationModel,
-    champion: SegmentationModel,
-    values: Matrix,
-    rfm: Matrix,
+    challenger: SegmentationModel, champion: SegmentationModel, values: Matrix, rfm: Matrix
 ) -> SegmentationModel:
     """The challenger as the champion's successor: continued segments keep id and name, others get unused ids.
 

@@ -66,11 +66,7 @@ VOCABULARY = (
 
 
 def name_segments(
-    rfm: Matrix,
-    clusters: Labels,
-    k: int,
-    kept: Mapping[int, Segment] = MappingProxyType({}),
-    n_segment_ids: int = 0,
+    rfm: Matrix, clusters: Labels, k: int, kept: Mapping[int, Segment] = MappingProxyType({}), n_segment_ids: int = 0
 ) -> tuple[Segment, ...]:
     """The segment of every cluster, in the clusters' order; ids ``S1``, ``S2`` … by median net spend, highest first.
 

@@ -13,14 +13,7 @@ import narwhals as nw
 
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, MAPPED_NAMES, REJECTED_TRANSACTIONS
 
-REASONS = (
-    "unreadable",
-    "missing_customer",
-    "duplicate",
-    "service_code",
-    "service_description",
-    "non_positive_price",
-)
+REASONS = ("unreadable", "missing_customer", "duplicate", "service_code", "service_description", "non_positive_price")
 """Why a line is rejected, in the order in which the reasons are tried; the first that matches wins."""
 
 Lines = nw.LazyFrame[Any]
@@ -112,8 +105,7 @@ def clean_lines(classified: Lines, rules: CleaningRules) -> Lines:
     return (
         classified.filter(nw.col("reason").is_null())
         .with_columns(
-            is_cancellation.alias("is_cancellation"),
-            nw.coalesce(nw.col("invoice_id"), day_order).alias("invoice_id"),
+            is_cancellation.alias("is_cancellation"), nw.coalesce(nw.col("invoice_id"), day_order).alias("invoice_id")
         )
         .select(CLEAN_TRANSACTIONS.schema.names())
     )
