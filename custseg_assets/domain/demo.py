@@ -114,6 +114,8 @@ _SHARE_WALK_IN = 0.22
 _CUSTOMERS_PER_WHALE, _WHALE_PACK = 800, 6
 _SHARE_CANCELLED, _SHARE_OF_THOSE_IN_FULL, _SHARE_OF_LINES_CANCELLED = 0.04, 0.3, 0.35
 _MAX_DAYS_TO_CANCEL = 20
+_FASHION_SHARE = 0.03
+"""What a product in fashion adds to its appeal, as a share of the whole catalogue's: that of a best-seller."""
 _DIRT = {
     "unreadable": 0.0001,
     "duplicate": 0.01,
@@ -312,10 +314,6 @@ def _catalogue(random: np.random.Generator, calendar: _Calendar) -> _Catalogue:
         fashion_to=np.minimum(begins + lasts, calendar.n_days),
         appeal=lasting * likes[:, family] * price ** tilt[:, None],
     )
-
-
-_FASHION_SHARE = 0.03
-"""What a product in fashion adds to its appeal, as a share of the whole catalogue's: that of a best-seller."""
 
 
 def _cumulative_appeal(catalogue: _Catalogue, calendar: _Calendar) -> Floats:

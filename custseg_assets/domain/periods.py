@@ -15,6 +15,7 @@ from typing import Literal
 
 Cadence = Literal["daily", "weekly", "monthly"]
 Lookback = int | Literal["all"]
+FIRST_SNAPSHOT_PERIODS_WHEN_ALL = 6
 
 
 def period_start(moment: date, cadence: Cadence) -> date:
@@ -112,9 +113,6 @@ def window_of(key: str, first_key: str, lookback: Lookback, cadence: Cadence) ->
         start=datetime.combine(start, datetime.min.time()),
         as_of=as_of(key, cadence),
     )
-
-
-FIRST_SNAPSHOT_PERIODS_WHEN_ALL = 6
 
 
 def snapshot_keys(period_keys: tuple[str, ...], lookback: Lookback) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import polars as pl
 
 from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
+from custseg_assets.domain.transactions.features import MICRO
 
 Method = Literal["global_all", "global_recent", "segment_recent"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -39,7 +40,6 @@ On Online Retail, hit rates at five cuts from June to October 2011 rise up to he
 MIN_TEST_CUSTOMERS = 30
 """With fewer, the 95 % interval of a hit rate of a quarter is 30 points wide or more: too wide to compare methods."""
 
-_WEIGHT_UNIT = 1_000_000
 _CUSTOMERS_AT_ONCE = 50_000
 
 
@@ -126,7 +126,7 @@ def _score_products(
 ) -> pl.DataFrame:
     """Every product's score in every segment: segment_id, product_id, score and n_buyers of the whole shop."""
     days_known = (pl.lit(as_of) - pl.col("first_at")).dt.total_days()
-    weight = ((days_known * (-math.log(2) / half_life_days)).exp() * _WEIGHT_UNIT).round().cast(pl.Int64)
+    weight = ((days_known * (-math.log(2) / half_life_days)).exp() * MICRO).round().cast(pl.Int64)
     is_recent = pl.col("last_at") >= as_of - timedelta(days=RECENT_DAYS)
     weighted = pairs.with_columns(weight.alias("weight"))
     shop = weighted.group_by("product_id").agg(
@@ -141,7 +141,7 @@ def _score_products(
     buyers = pairs.select("customer_id").unique().join(segments, on="customer_id").group_by("segment_id")
     shop_share = pl.col("shop_weight") / pairs["customer_id"].n_unique()
     smoothed = pl.col("segment_weight").fill_null(0) + PRIOR_CUSTOMERS * shop_share
-    share = smoothed / (pl.col("n_segment").fill_null(0) + PRIOR_CUSTOMERS) / _WEIGHT_UNIT
+    share = smoothed / (pl.col("n_segment").fill_null(0) + PRIOR_CUSTOMERS) / MICRO
     return (
         every.join(in_segment.agg(segment_weight=pl.col("weight").sum()), on=["segment_id", "product_id"], how="left")
         .join(buyers.agg(n_segment=pl.len()), on="segment_id", how="left")

@@ -145,9 +145,6 @@ class _Check(NamedTuple):
     def value(self, candidate: Candidate) -> float:
         return float(getattr(candidate, self.measure))
 
-    def is_missed(self, candidate: Candidate, limits: Limits) -> bool:
-        return self.value(candidate) < float(getattr(limits, self.limit))
-
     def describe(self, candidate: Candidate, limits: Limits) -> str:
         return f"{self.words} {self.value(candidate):.{self.decimals}f} is below {getattr(limits, self.limit):g}"
 
@@ -162,6 +159,10 @@ _CHECKS = (
     _Check("smallest_share", "min_share", "min_segment_share", "smallest cluster's share", 4),
     _Check("smallest_cluster", "min_customers", "min_segment_customers", "smallest cluster's number of customers", 0),
 )
+
+
+def _missed_checks(candidate: Candidate, limits: Limits) -> list[_Check]:
+    return [check for check in _CHECKS if check.value(candidate) < getattr(limits, check.limit)]
 
 
 def sweep(
@@ -259,7 +260,7 @@ def _measure_k(
             smallest_share=float(sizes.min() / len(rows)),
             centroids=tuple(tuple(row) for row in centroids.tolist()),
         )
-    missed = [check.describe(measured, limits) for check in _CHECKS if check.is_missed(measured, limits)]
+    missed = [check.describe(measured, limits) for check in _missed_checks(measured, limits)]
     return replace(measured, is_eligible=False, reason="; ".join(missed)) if missed else measured
 
 
@@ -390,18 +391,14 @@ def _suggest_settings(candidates: Sequence[Candidate], limits: Limits) -> Iterat
     """The settings that would make the k eligible that misses the fewest limits, and those by least."""
 
     def distance(candidate: Candidate) -> tuple[int, float]:
-        ratios = [
-            check.value(candidate) / getattr(limits, check.limit)
-            for check in _CHECKS
-            if check.is_missed(candidate, limits)
-        ]
+        ratios = [check.value(candidate) / getattr(limits, check.limit) for check in _missed_checks(candidate, limits)]
         return len(ratios), 1 - min(ratios)
 
     measured = [one for one in candidates if one.silhouette is not None]
     if measured:
         nearest_miss = min(measured, key=distance)
-        settings = [check.loosen(nearest_miss) for check in _CHECKS if check.is_missed(nearest_miss, limits)]
-        yield f"k = {nearest_miss.k} comes nearest: it would be eligible with [model] {', '.join(settings)}"
+        settings = ", ".join(check.loosen(nearest_miss) for check in _missed_checks(nearest_miss, limits))
+        yield f"k = {nearest_miss.k} comes nearest: it would be eligible with [model] {settings}"
 
 
 def visible_to_kmeans(customer_features: pl.DataFrame, feature_names: Sequence[str]) -> pl.Series:
@@ -500,9 +497,8 @@ def assign_customers(
         return clusters.replace_strict(fields, default=None, return_dtype=pl.String)
 
     def or_rule(field: str) -> pl.Expr:
-        by_rule = (
-            pl.when("is_in_window").then(pl.lit(getattr(REFUNDED, field))).otherwise(pl.lit(getattr(LAPSED, field)))
-        )
+        refunded, lapsed = (pl.lit(getattr(segment, field)) for segment in (REFUNDED, LAPSED))
+        by_rule = pl.when("is_in_window").then(refunded).otherwise(lapsed)
         return pl.coalesce(of_segment(field, pl.col("cluster")), by_rule)
 
     return (

@@ -73,8 +73,7 @@ def list_transitions(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
         now: of the later one.
 
     Returns:
-        ``customer_id``, ``from_segment_id`` (null for customers not known before) and ``to_segment_id``; one row per
-        customer of the later snapshot.
+        ``customer_id``, ``from_segment_id`` (null for customers not known before) and ``to_segment_id``.
     """
     earlier = before.select("customer_id", from_segment_id="segment_id")
     return now.select("customer_id", to_segment_id="segment_id").join(earlier, on="customer_id", how="left")

@@ -14,25 +14,17 @@ from typing import NamedTuple
 from custseg_assets.domain.segments.feature_words import FEATURE_WORDS
 from custseg_assets.domain.segments.model import LAPSED, REFUNDED, Segment, SegmentationModel
 
-RULE_SEGMENTS = (REFUNDED, LAPSED)
-
 RULE_FEATURES = ("frequency_orders", "monetary_net")
 """What decides, beside the model's features, whether K-means sees a customer at all."""
-
 MAX_REASONS = 3
-
 MARGIN = "margin"
 """What a reason is about when the margin rule gives it, and no feature."""
-
 FEATURES = tuple(FEATURE_WORDS)
 """Every feature that can be explained."""
 
 
 class Reason(NamedTuple):
-    """Why a customer is in a segment: a feature or ``MARGIN``, and a text.
-
-    An example of a text: ``62 days since the last order; Champions: 14``, what is typical of the runner-up last.
-    """
+    """A feature or ``MARGIN``, and why it speaks for the segment: ``62 days since the last order; Champions: 14``."""
 
     feature: str
     text: str
@@ -55,7 +47,7 @@ def is_visible_to_kmeans(features: Mapping[str, float | None]) -> bool:
 
 def segments_of(model: SegmentationModel) -> dict[str, Segment]:
     """Every segment a customer can be in under a model, rule segments included, by id."""
-    return {segment.segment_id: segment for segment in (*model.segments, *RULE_SEGMENTS)}
+    return {segment.segment_id: segment for segment in (*model.segments, REFUNDED, LAPSED)}
 
 
 class Explainer:

@@ -139,38 +139,30 @@ def _describe_link(link: _Link, counts: Overlaps, earlier: Sequence[Segment], la
     old, new = [earlier[cluster] for cluster in link.old], [later[cluster] for cluster in link.new]
     match link.kind:
         case "continued":
-            words = f"{_label(old[0])} goes on: {_share_continued(link, counts):.0%} of its customers are still in it."
+            share = counts[link.old[0], link.new[0]] / counts[link.old[0]].sum()
+            words = f"{_label(old[0])} goes on: {share:.0%} of its customers are still in it."
         case "split":
-            words = f"{_label(old[0])} was split: {_list_destinations(counts[link.old[0]], later, link.new)}."
+            parts = _list_segments(counts[link.old[0]], later, "are now", "in", link.new)
+            words = f"{_label(old[0])} was split: {parts}."
         case "merged":
             words = f"{' and '.join(map(_label, old))} are one segment now, {_label(new[0])}."
         case "born":
-            words = f"{_label(new[0])} is new: {_list_origins(counts[:, link.new[0]], earlier)}."
+            words = f"{_label(new[0])} is new: {_list_segments(counts[:, link.new[0]], earlier, 'come', 'from')}."
         case "retired":
-            where = _list_destinations(counts[link.old[0]], later)
-            words = f"{_label(old[0])} is no segment of its own any more: {where}."
+            parts = _list_segments(counts[link.old[0]], later, "are now", "in")
+            words = f"{_label(old[0])} is no segment of its own any more: {parts}."
     return LineageEvent(link.kind, tuple(one.segment_id for one in old), tuple(one.segment_id for one in new), words)
 
 
-def _share_continued(link: _Link, counts: Overlaps) -> float:
-    """Share of an old segment's customers who are in the first of the new ones."""
-    return float(counts[link.old[0], link.new[0]] / counts[link.old[0]].sum())
-
-
-def _list_destinations(counts: Overlaps, segments: Sequence[Segment], clusters: Sequence[int] | None = None) -> str:
-    """Where an old segment's customers are now, in words."""
+def _list_segments(
+    counts: Overlaps, segments: Sequence[Segment], verb: str, preposition: str, clusters: Sequence[int] | None = None
+) -> str:
+    """Which segments a segment's customers come from or are in now, in words."""
     if not counts.sum():
         return "nobody was in it any more"
     (share, segment), *others = _shares(counts, segments, clusters)
-    more = "".join(f", {share:.0%} in {_label(segment)}" for share, segment in others)
-    return f"{share:.0%} of its customers are now in {_label(segment)}{more}"
-
-
-def _list_origins(counts: Overlaps, segments: Sequence[Segment]) -> str:
-    """Where a new segment's customers were, in words."""
-    (share, segment), *others = _shares(counts, segments)
-    more = "".join(f", {share:.0%} from {_label(segment)}" for share, segment in others)
-    return f"{share:.0%} of its customers come from {_label(segment)}{more}"
+    more = "".join(f", {share:.0%} {preposition} {_label(segment)}" for share, segment in others)
+    return f"{share:.0%} of its customers {verb} {preposition} {_label(segment)}{more}"
 
 
 def _shares(

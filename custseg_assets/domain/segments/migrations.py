@@ -52,12 +52,13 @@ def list_migrations(
         earlier_model_version="model_version",
     )
     current = now.select("customer_id", "is_rule_segment", "margin", "model_version", to_segment_name="segment_name")
+    rfm = pl.col(RFM)
     joined = (
         moved.join(earlier, on="customer_id", how="left")
         .join(current, on="customer_id", how="left")
         .join(stay.select("customer_id", stay_segment_id="segment_id"), on="customer_id", how="left")
-        .join(_with_suffix(features_before, "before"), on="customer_id", how="left")
-        .join(_with_suffix(features_now, "now"), on="customer_id", how="left")
+        .join(features_before.select("customer_id", rfm.name.suffix("_before")), on="customer_id", how="left")
+        .join(features_now.select("customer_id", rfm.name.suffix("_now")), on="customer_id", how="left")
     )
     spent, spent_before = (pl.col(f"monetary_net_{when}").fill_null(0.0) for when in ("now", "before"))
     return (
@@ -65,10 +66,6 @@ def list_migrations(
         .select(SEGMENT_MIGRATIONS.schema.names()[1:])
         .sort("customer_id")
     )
-
-
-def _with_suffix(customer_features: pl.DataFrame, when: str) -> pl.DataFrame:
-    return customer_features.select("customer_id", pl.col(RFM).name.suffix(f"_{when}"))
 
 
 def _cause() -> pl.Expr:

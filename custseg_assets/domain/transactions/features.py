@@ -106,14 +106,11 @@ def customer_totals(parts: Lines, products: Lines, window: Window) -> Lines:
     )
     totals = observed.group_by("customer_id").agg(nw.col("period").min().alias("first_period"))
     weekday, hour = nw.col("first_line_at").dt.weekday() - 1, nw.col("first_line_at").dt.hour()
-    for part in (
-        per_customer,
-        cancelled,
-        n_products,
+    favourites = (
         _favourite(orders, weekday, _DAYS_A_WEEK, "favourite_weekday"),
         _favourite(orders, hour, _HOURS_A_DAY, "favourite_hour"),
-        _main_country(orders),
-    ):
+    )
+    for part in (per_customer, cancelled, n_products, *favourites, _main_country(orders)):
         totals = totals.join(part, on="customer_id", how="left")
     return totals
 

@@ -41,8 +41,7 @@ class RejectShareOutliers:
 def reject_share_outliers(shares: Mapping[str, float]) -> RejectShareOutliers:
     """Which periods' reject share is far outside the range of the other periods.
 
-    Each period is compared with the median and the median absolute deviation of the others only, which it does not
-    change itself.
+    Each period is compared with the median and the median absolute deviation of the others, without itself.
 
     Args:
         shares: rejected lines / raw lines, by partition key.
@@ -56,9 +55,8 @@ def reject_share_outliers(shares: Mapping[str, float]) -> RejectShareOutliers:
     for key in sorted(shares):
         low, high = _usual_range([share for other, share in shares.items() if other != key])
         if not low <= shares[key] <= high:
-            outliers[key] = (
-                f"{shares[key]:.1%} of its lines were rejected; usual for the others is {low:.1%} to {high:.1%}"
-            )
+            usual = f"usual for the others is {low:.1%} to {high:.1%}"
+            outliers[key] = f"{shares[key]:.1%} of its lines were rejected; {usual}"
     found = f"{len(outliers)} of {len(shares)} periods reject an unusual share of their lines" if outliers else ""
     return RejectShareOutliers(
         outliers, True, f"{found or f'All {len(shares)} periods reject a usual share of their lines'}."
