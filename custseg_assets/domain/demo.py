@@ -215,7 +215,7 @@ class _Calendar:
     change_months: tuple[date, ...]
 
     def intensity(self) -> Floats:
-        """How busy each day is for each taste, with a mean of about 1; shape (tastes, days)."""
+        """The relative number of orders on each day for each taste, with a mean of about 1; shape (tastes, days)."""
         days = np.datetime64(self.first_day) + np.arange(self.n_days)
         month = days.astype("datetime64[M]").astype(np.int64) % 12
         weekday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
@@ -264,11 +264,11 @@ def _generate(seed: int, n_customers: int, n_months: int, first_month: date) -> 
     if n_customers < 1 or n_months < MIN_MONTHS:
         raise ValueError(f"{n_customers} customers and {n_months} months; at least 1 and {MIN_MONTHS} are needed")
     random = np.random.default_rng(seed)
-    calendar = _calendar(first_month, n_months)
-    catalogue = _catalogue(random, calendar)
-    people = _people(random, calendar, n_customers)
-    orders = _orders(random, calendar, people)
-    lines = _add_dirt(random, _lines(random, calendar, catalogue, people, orders))
+    calendar = _make_calendar(first_month, n_months)
+    catalogue = _make_catalogue(random, calendar)
+    people = _draw_people(random, calendar, n_customers)
+    orders = _draw_orders(random, calendar, people)
+    lines = _add_dirt(random, _draw_lines(random, calendar, catalogue, people, orders))
     ids = [str(FIRST_CUSTOMER + number) for number in range(n_customers)]
     n_rejected = {reason: int((lines["dirt"] == reason).sum()) for reason in _DIRT}
     truth = PlantedTruth(
@@ -284,7 +284,7 @@ def _generate(seed: int, n_customers: int, n_months: int, first_month: date) -> 
     return _write_log(lines, calendar, ids, people), truth
 
 
-def _calendar(first_month: date, n_months: int) -> _Calendar:
+def _make_calendar(first_month: date, n_months: int) -> _Calendar:
     months = [shift(first_month, by, "monthly") for by in range(n_months + 1)]
     return _Calendar(
         first_day=months[0],
@@ -294,7 +294,7 @@ def _calendar(first_month: date, n_months: int) -> _Calendar:
     )
 
 
-def _catalogue(random: np.random.Generator, calendar: _Calendar) -> _Catalogue:
+def _make_catalogue(random: np.random.Generator, calendar: _Calendar) -> _Catalogue:
     things = [thing for family in _FAMILIES.values() for thing in family]
     family = np.repeat(np.arange(len(_FAMILIES)), [len(family) * len(_MOTIFS) for family in _FAMILIES.values()])
     n = len(family)
@@ -339,7 +339,7 @@ def _fashions(catalogue: _Catalogue, calendar: _Calendar) -> tuple[tuple[str, st
     )
 
 
-def _people(random: np.random.Generator, calendar: _Calendar, n_customers: int) -> _People:
+def _draw_people(random: np.random.Generator, calendar: _Calendar, n_customers: int) -> _People:
     kind = random.choice(len(ARCHETYPES), n_customers, p=[archetype.share for archetype in ARCHETYPES.values()])
     stay = np.array([archetype.stay_months * _DAYS_A_MONTH for archetype in ARCHETYPES.values()])[kind]
     # Joining evenly from one stay before the log on keeps the number of customers who are there level.
@@ -363,7 +363,7 @@ def _people(random: np.random.Generator, calendar: _Calendar, n_customers: int) 
     )
 
 
-def _orders(random: np.random.Generator, calendar: _Calendar, people: _People) -> _Orders:
+def _draw_orders(random: np.random.Generator, calendar: _Calendar, people: _People) -> _Orders:
     """The orders of all customers: a Poisson process in time that a busy day has more of than a quiet one."""
     busy = np.pad(calendar.intensity().cumsum(axis=1), ((0, 0), (1, 0)))
     day = np.arange(calendar.n_days + 1)
@@ -399,7 +399,7 @@ def _interpolate_by_taste(taste: Whole, x: Floats, xs: NDArray[Any], ys: NDArray
     return y
 
 
-def _lines(
+def _draw_lines(
     random: np.random.Generator, calendar: _Calendar, catalogue: _Catalogue, people: _People, orders: _Orders
 ) -> pl.DataFrame:
     """The lines of each order, each product once, and of the cancellations."""
@@ -432,10 +432,10 @@ def _lines(
             "dirt": pl.Series([None] * len(order), dtype=pl.String),
         }
     )
-    return pl.concat([lines, _cancellations(random, calendar, lines, len(orders.minute))])
+    return pl.concat([lines, _draw_cancellations(random, calendar, lines, len(orders.minute))])
 
 
-def _cancellations(
+def _draw_cancellations(
     random: np.random.Generator, calendar: _Calendar, lines: pl.DataFrame, n_orders: int
 ) -> pl.DataFrame:
     """The lines that cancel orders, in part or in full, within three weeks and within the log."""
@@ -463,15 +463,17 @@ def _add_dirt(random: np.random.Generator, lines: pl.DataFrame) -> pl.DataFrame:
     is_unreadable = np.isin(np.arange(len(lines)), chosen["unreadable"])
     added = {
         "duplicate": copies["duplicate"],
-        "service_code": _services(random, copies["service_code"], _SERVICE_CODES),
-        "service_description": _services(random, copies["service_description"], _SERVICE_TEXTS),
+        "service_code": _draw_services(random, copies["service_code"], _SERVICE_CODES),
+        "service_description": _draw_services(random, copies["service_description"], _SERVICE_TEXTS),
         "non_positive_price": copies["non_positive_price"].with_columns(unit_price=pl.lit(0.0)),
     }
     lines = lines.with_columns(dirt=pl.when(pl.Series(is_unreadable)).then(pl.lit("unreadable")))
     return pl.concat([lines, *(part.with_columns(dirt=pl.lit(reason)) for reason, part in added.items())])
 
 
-def _services(random: np.random.Generator, lines: pl.DataFrame, services: dict[str, tuple[str, float]]) -> pl.DataFrame:
+def _draw_services(
+    random: np.random.Generator, lines: pl.DataFrame, services: dict[str, tuple[str, float]]
+) -> pl.DataFrame:
     """A service on the invoice of each line, each service once per invoice."""
     which = random.integers(0, len(services), len(lines))
     names, prices = zip(*services.values(), strict=True)

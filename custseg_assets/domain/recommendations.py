@@ -2,8 +2,7 @@
 
 Popularity counts customers, not units or lines, so one wholesaler does not decide what everybody is offered. Counts
 and weights are summed as whole numbers, so the same data give the same scores for any number of threads. Customers are
-handled in joins, a slice at a time, so memory does not grow with customers times products. Prices and stock play no
-part, and whether an offer is sent is decided elsewhere.
+handled in joins, a slice at a time, so memory does not grow with customers times products.
 """
 
 from __future__ import annotations
@@ -117,8 +116,8 @@ def _list_offers(
     segments = assignments.select(customer_id, pl.col("segment_id").fill_null(""))
     ranking = _rank_products(_score_products(pairs, segments, as_of, method, half_life_days))
     members = audience.select(customer_id).join(segments, on="customer_id")
-    parts = [_first_new(part, pairs, ranking, n_items) for part in members.iter_slices(_CUSTOMERS_AT_ONCE)]
-    return pl.concat(parts) if parts else _first_new(members, pairs, ranking, n_items)
+    parts = [_pick_new(part, pairs, ranking, n_items) for part in members.iter_slices(_CUSTOMERS_AT_ONCE)]
+    return pl.concat(parts) if parts else _pick_new(members, pairs, ranking, n_items)
 
 
 def _score_products(
@@ -155,7 +154,7 @@ def _rank_products(scores: pl.DataFrame) -> pl.DataFrame:
     return order.with_columns(pl.int_range(1, pl.len() + 1).over("segment_id").alias("position")).drop("n_buyers")
 
 
-def _first_new(members: pl.DataFrame, pairs: pl.DataFrame, ranking: pl.DataFrame, n_items: int) -> pl.DataFrame:
+def _pick_new(members: pl.DataFrame, pairs: pl.DataFrame, ranking: pl.DataFrame, n_items: int) -> pl.DataFrame:
     """The first ``n_items`` of each member's ranking that it has not bought.
 
     Who bought b products finds them among the first ``n_items + b``, so no more than that is looked at: the rows are

@@ -472,14 +472,14 @@ def assign_customers(
     """The segment of every known customer, each exactly once, sorted by customer.
 
     A change of the model alone moves no customer near a border: the customer stays in the earlier segment while that is
-    the runner-up and the margin is below ``MARGIN_RULE``. As long as one model is in force nobody is held, and the
-    segment is the nearest.
+    the runner-up and the margin is below ``MARGIN_RULE``. As long as one model is in force, everybody is in the
+    nearest segment.
 
     Args:
         customer_features: of one snapshot.
         known_customers: ids of everybody with a line before the snapshot's end, repeats allowed.
         model: the model in force.
-        before: ``segment_assignments`` of the snapshot before; nobody is held without it.
+        before: ``segment_assignments`` of the snapshot before; without it the margin rule does not apply.
         earlier_model: the model that was in force there; of the same features.
 
     Returns:
@@ -529,7 +529,7 @@ def _clusters_before(
 ) -> pl.DataFrame:
     """``customer_id`` and ``stay``, the cluster of the segment that a customer would be in had the model not changed.
 
-    Under the same model only the customers who are held have one; all others are in the nearest segment.
+    Under the same model only customers with ``is_held`` have one; all others are in the nearest segment.
     """
     if before is None or earlier_model is None:
         return pl.DataFrame(schema={"customer_id": pl.String, "stay": pl.Int64})

@@ -2,7 +2,7 @@
 
 Used for the customers of a release and for rows scored by the service, so both are explained alike. Plain Python on
 purpose: it runs once per answer, where NumPy's cost per call would be most of the work. The phrases belong in
-``feature_words``; what is said of a whole segment belongs in ``profiles``.
+``feature_words``; whole segments are described in ``profiles``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RULE_FEATURES = ("frequency_orders", "monetary_net")
 """What decides, beside the model's features, whether K-means sees a customer at all."""
 MAX_REASONS = 3
 MARGIN = "margin"
-"""What a reason is about when the margin rule gives it, and no feature."""
+"""Stands in a reason for the margin rule, where others name a feature."""
 FEATURES = tuple(FEATURE_WORDS)
 """Every feature that can be explained."""
 

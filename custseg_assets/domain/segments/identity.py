@@ -1,18 +1,18 @@
 """Identity of segments across models: which ids and names a new model keeps, and the events of its lineage.
 
-Segments are compared by their customers: everybody whom K-means sees on the training snapshot is placed by both
+Segments are compared by their customers: all that K-means sees on the training snapshot are scored by both
 models. *Most of* a segment is more than half of its customers. Each segment of either model takes part in exactly one
 event, the first of these that fits:
 
 1. *split*: an old segment makes up most of two or more new ones. The largest of them keeps id and name.
 2. *merged*: most of two or more old segments went into one new one, which keeps id and name of the largest.
 3. *continued*: most of the old segment is in the new one, and makes up most of it. Id and name stay.
-4. *retired*, *born*: what is left of the old and of the new segments. A new id, and the name that the naming rule gives
-   among those that are free.
+4. *retired*, *born*: all other old and new segments. A new one gets a new id, and the name that the naming rule gives
+   among the unused ones.
 
 More than half both ways fits an old segment at most once and a new one at most once, so no assignment problem has to
-be solved. The numbers that a model gives its clusters play no part. Who is held in a segment although another is
-nearer belongs in ``model.apply_margin_rule``, new names in ``naming``.
+be solved. The numbers of a model's clusters play no part. The margin rule, which keeps single customers in their
+segment, belongs in ``model``; new names belong in ``naming``.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 MODEL_FORMAT = 1
 RFM = ("recency_days", "frequency_orders", "monetary_net")
-"""What segments are named by and answers speak of, whatever features a model was fitted on."""
+"""Features that name segments and stand in answers, also where a model was fitted on others."""
 
 MARGIN_RULE = 0.1
 """The margin from which on a customer follows another model into another segment; with less it stays where it was."""
@@ -197,7 +197,7 @@ class SegmentationModel:
         centroids: one tuple per cluster, on the reference's scale.
         segments: one per cluster, in the clusters' order.
         model_version: name made from the content; see ``version_of``.
-        predecessor: version of the model whose segments it goes on with; ``None`` for a first model.
+        predecessor: version of the model whose segments it continues; ``None`` for a first model.
         lineage: the changes from the predecessor's segments to its own; each segment of either is in one event.
         n_segment_ids: how many ``S`` numbers were used up to now, also by segments that no longer exist.
     """
@@ -248,7 +248,7 @@ def version_of(
         trained_on: key of the snapshot.
         reference: the model's scaling.
         centroids: one row per cluster.
-        predecessor: version of the model whose segments it goes on with.
+        predecessor: version of the model whose segments it continues.
     """
     content: list[Any] = [trained_on, asdict(reference), [list(row) for row in centroids]]
     if predecessor is not None:

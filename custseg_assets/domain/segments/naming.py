@@ -102,7 +102,7 @@ def rfm_scores(rfm: Matrix, values: Matrix) -> Matrix:
 
     Args:
         rfm: recency, orders and net spend of each customer, shape (customers, 3).
-        values: the same of whatever is scored, shape (n, 3).
+        values: the same of what is to be scored, shape (n, 3).
 
     >>> rfm_scores(np.array([[5, 9, 90.0], [9, 5, 90.0]]), np.array([[5, 9, 90.0]])).tolist()
     [[4.0, 4.0, 3.0]]
