@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from sklearn.cluster import KMeans
 
 FIT_SAMPLE = 20_000
-"""From more customers a random sample of so many finds the clusters and refits them; all customers then move the
+"""Customers that clusters are fitted and refitted on; of more a random sample is taken, and then all of them move the
 centroids to their final place. A sweep over six k then costs a million customers as much as 20,000: 13 CPU s."""
 SILHOUETTE_SAMPLE = 5_000
-"""The silhouette compares every customer with every other: exact up to so many, on a random sample of more."""
+"""Customers that the silhouette, which compares all pairs, is computed on; of more a random sample is taken."""
 REFIT_INITIALISATIONS = 3
-"""Starts of a bootstrap refit. With one, a poor start passes for an unstable cluster: at k = 7 on July 2011 of
+"""Starts of a bootstrap refit. With one, a poor start looks like an unstable cluster: at k = 7 on July 2011 of
 Online Retail the mean ARI is 0.73 with one start and 0.85 with three."""
 SILHOUETTE_SLACK = 0.05
 """The share of the best silhouette that may be given up for more segments. On eight monthly snapshots of Online Retail

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,11 +25,11 @@ from custseg_assets.domain.segments.clustering import (
     train_model,
     visible_to_kmeans,
 )
-from custseg_assets.domain.segments.model import RFM, Matrix, measure_reference
+from custseg_assets.domain.segments.model import RFM, Matrix, SegmentationModel, measure_reference
 from custseg_assets.errors import BadInputError
 
 LIMITS = Limits(min_bootstrap_ari=0.8, min_jaccard=0.6, min_share=0.02, min_customers=5)
-ONCE = {"n_bootstraps": 4, "n_initialisations": 3, "seed": 1}
+ONCE: dict[str, Any] = {"n_bootstraps": 4, "n_initialisations": 3, "seed": 1}
 
 
 def heaps(*sizes: int) -> Matrix:
@@ -282,7 +283,7 @@ FIVE = customers(
 )
 
 
-def five_model() -> clustering.SegmentationModel:
+def five_model() -> SegmentationModel:
     seen = FIVE.head(3).select(RFM).cast(pl.Float64).to_numpy()
     reference = measure_reference(seen, RFM)
     scaled = reference.scale(seen)
