@@ -142,19 +142,19 @@ def _describe_link(link: _Link, counts: Overlaps, earlier: Sequence[Segment], la
             share = counts[link.old[0], link.new[0]] / counts[link.old[0]].sum()
             words = f"{_label(old[0])} goes on: {share:.0%} of its customers are still in it."
         case "split":
-            parts = _list_segments(counts[link.old[0]], later, "are now", "in", link.new)
+            parts = _describe_shares(counts[link.old[0]], later, "are now", "in", link.new)
             words = f"{_label(old[0])} was split: {parts}."
         case "merged":
             words = f"{' and '.join(map(_label, old))} are one segment now, {_label(new[0])}."
         case "born":
-            words = f"{_label(new[0])} is new: {_list_segments(counts[:, link.new[0]], earlier, 'come', 'from')}."
+            words = f"{_label(new[0])} is new: {_describe_shares(counts[:, link.new[0]], earlier, 'come', 'from')}."
         case "retired":
-            parts = _list_segments(counts[link.old[0]], later, "are now", "in")
+            parts = _describe_shares(counts[link.old[0]], later, "are now", "in")
             words = f"{_label(old[0])} is no segment of its own any more: {parts}."
     return LineageEvent(link.kind, tuple(one.segment_id for one in old), tuple(one.segment_id for one in new), words)
 
 
-def _list_segments(
+def _describe_shares(
     counts: Overlaps, segments: Sequence[Segment], verb: str, preposition: str, clusters: Sequence[int] | None = None
 ) -> str:
     """Which segments a segment's customers come from or are in now, in words."""
