@@ -17,7 +17,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
-from custseg_assets.domain.segments.clustering import Limits, assign, sweep, train, visible_to_kmeans
+from custseg_assets.domain.segments.clustering import Limits, assign_customers, sweep, train_model, visible_to_kmeans
 from custseg_assets.domain.segments.model import Matrix, SegmentationModel, measure_reference
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import ModelSettings, load_settings
@@ -52,8 +52,8 @@ def phantom_moves(
     values = seen.select(names).cast(pl.Float64).to_numpy()
     reference = measure_reference(values, names)
     matrix = reference.scale(values)
-    champion = train(seen, _centroids(matrix, k, None), reference, "first")
-    before = assign(seen, seen["customer_id"], champion)
+    champion = train_model(seen, _centroids(matrix, k, None), reference, "first")
+    before = assign_customers(seen, seen["customer_id"], champion)
     numbers = _labels(matrix, matrix, k, seed)
     rng = np.random.default_rng(seed)
     rows = []
@@ -62,7 +62,7 @@ def phantom_moves(
         after = {}
         for way, start in ((MATCHED, None), (WARM, np.array(champion.centroids))):
             centroids = _centroids(matrix[sample], k, start)
-            after[way] = train(seen[sample], centroids, reference, f"refit {refit}", champion)
+            after[way] = train_model(seen[sample], centroids, reference, f"refit {refit}", champion)
         moved = {
             NUMBERS: float((_labels(matrix[sample], matrix, k, seed + 1 + refit) != numbers).mean()),
             **{way: _share_moved(seen, before, model) for way, model in after.items()},
@@ -99,7 +99,7 @@ def _labels(fitted_on: Matrix, matrix: Matrix, k: int, seed: int) -> np.ndarray:
 def _share_moved(
     seen: pl.DataFrame, before: pl.DataFrame, model: SegmentationModel, earlier_model: SegmentationModel | None = None
 ) -> float:
-    now = assign(seen, seen["customer_id"], model, before, earlier_model)
+    now = assign_customers(seen, seen["customer_id"], model, before, earlier_model)
     return float((now["segment_id"] != before["segment_id"]).mean())
 
 

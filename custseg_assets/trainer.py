@@ -20,7 +20,7 @@ from typing import Any
 import polars as pl
 
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
-from custseg_assets.domain.segments import training
+from custseg_assets.domain.segments import training_tables
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings
@@ -68,7 +68,7 @@ def _open_folders(given: str, out: str) -> contextlib.AbstractContextManager[tup
 def _train(given: Path, out: Path, progress: Say, report: Report) -> int:
     features, settings, champion = _read_inputs(given)
     key = features["period"][0]
-    scaled, _ = training.scale_snapshot(features, settings.features, champion.reference if champion else None)
+    scaled, _ = training_tables.scale_snapshot(features, settings.features, champion.reference if champion else None)
     candidates, choice = sweep_snapshot(scaled, key, settings, progress, champion)
     model = train_snapshot(features, candidates, key, settings, champion)
     out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def _train(given: Path, out: Path, progress: Say, report: Report) -> int:
     if model is not None:
         (out / MODEL).write_text(model.to_json(), encoding="utf-8")
     progress(f"{model.model_version if model else 'no model'}: {choice.reasons[0]}")
-    figures = {name: value for name, value in training.metrics_of(candidates).items() if value is not None}
+    figures = {name: value for name, value in training_tables.metrics_of(candidates).items() if value is not None}
     report({"trained_on": key, "n_customers": features.height, "k": choice.k or "none", **figures})
     return NO_MODEL if model is None else 0
 

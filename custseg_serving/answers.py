@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from custseg_assets.domain.segments.explain import RULE_FEATURES, Explainer, Reason, is_seen_by_kmeans, segments_of
-from custseg_assets.domain.segments.model import MARGIN_RULE, NOWHERE, REFUNDED, RFM, hold
+from custseg_assets.domain.segments.explain import RULE_FEATURES, Explainer, Reason, is_visible_to_kmeans, segments_of
+from custseg_assets.domain.segments.model import MARGIN_RULE, NO_CLUSTER, REFUNDED, RFM, apply_margin_rule
 from custseg_assets.stores.releases import Release
 from custseg_serving.errors import to_json
 
@@ -125,7 +125,7 @@ class Answers:
             rows: each with at least ``required_features``; other features are passed on. The margin rule applies to a
                 row with the ``customer_id`` of a customer whom it holds in the release.
         """
-        is_seen = [is_seen_by_kmeans(row) for row in rows]
+        is_seen = [is_visible_to_kmeans(row) for row in rows]
         kmeans_rows = [row for row, is_in in zip(rows, is_seen, strict=True) if is_in]
         placements = iter(self._place_rows(kmeans_rows) if kmeans_rows else ())
         answers = []
@@ -140,18 +140,18 @@ class Answers:
         scores = model.score(np.array([[float(row[name]) for name in model.features] for row in rows]))
         ids = (row.get("customer_id") for row in rows)
         held = [self._held_cluster(name, margin) for name, margin in zip(ids, scores.margin, strict=True)]
-        if max(held) != NOWHERE:
-            scores = hold(scores, np.array(held))
+        if max(held) != NO_CLUSTER:
+            scores = apply_margin_rule(scores, np.array(held))
         columns = (scores.cluster, scores.runner_up, scores.margin, scores.is_held)
         for cluster, runner_up, margin, is_held in zip(*(column.tolist() for column in columns), strict=True):
             yield _Placement(model.segments[cluster].segment_id, model.segments[runner_up].segment_id, margin, is_held)
 
     def _held_cluster(self, customer_id: str | None, margin: float) -> int:
-        """Cluster that the margin rule holds a customer in, else ``NOWHERE``; looked up only near a border."""
+        """Cluster that the margin rule holds a customer in, else ``NO_CLUSTER``; looked up only near a border."""
         if customer_id is None or margin >= MARGIN_RULE:
-            return NOWHERE
+            return NO_CLUSTER
         standing = self.release.standing(customer_id)
-        return self._clusters[standing["segment_id"]] if standing and standing.get("is_held") else NOWHERE
+        return self._clusters[standing["segment_id"]] if standing and standing.get("is_held") else NO_CLUSTER
 
     def _describe(self, placement: _Placement, features: Mapping[str, Any] | None) -> dict[str, Any]:
         """Fields that the answers to lookups and scores share."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from custseg_assets.domain.segments.explain import RULE_FEATURES, is_seen_by_kmeans
+from custseg_assets.domain.segments.explain import RULE_FEATURES, is_visible_to_kmeans
 from custseg_assets.stores.releases import sha256_of
 from custseg_serving.access import AccessControl, RequestCounts
 from custseg_serving.answers import Answers, LookupResult
@@ -224,4 +224,4 @@ def _problem(row: Mapping[str, Any], name: str) -> str | None:
 
 
 def _has_orders(row: Mapping[str, Any]) -> bool:
-    return all(name in row for name in RULE_FEATURES) and is_seen_by_kmeans(row)
+    return all(name in row for name in RULE_FEATURES) and is_visible_to_kmeans(row)

@@ -10,7 +10,7 @@ import polars as pl
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import window_of
-from custseg_assets.domain.segments.clustering import assign
+from custseg_assets.domain.segments.clustering import assign_customers
 from custseg_assets.domain.segments.model import ScalingReference, Segment, SegmentationModel, version_of
 from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
@@ -54,11 +54,11 @@ def make_release(root: Path, n_customers: int, shop: int = 0) -> ReleaseManifest
             "monetary_net": rng.lognormal(6.2, 1.1, n_customers).round(2),
         },
     )
-    now = assign(features, ids, model)
+    now = assign_customers(features, ids, model)
     earlier = features.with_columns(pl.col("recency_days").reverse())
     history = [
         frame.with_columns(period=pl.lit(period)).select(schemas.SEGMENT_ASSIGNMENTS.schema.names())
-        for period, frame in zip(PERIODS, (assign(earlier, ids, model), now), strict=True)
+        for period, frame in zip(PERIODS, (assign_customers(earlier, ids, model), now), strict=True)
     ]
     profiles = profile_segments(now, features, model).with_columns(period=pl.lit(PERIODS[1]))
     products = rng.integers(0, N_PRODUCTS, n_customers)

@@ -1,25 +1,24 @@
-"""A believable shop to try everything on: a seeded transaction log with the dirt of real logs and a planted change.
+"""The demo shop: a seeded transaction log with the dirt of real logs and a planted change.
 
-The recipe, so that a test can hold the pipeline to the truth (``planted_truth`` gives the numbers for a seed):
+The recipe, so that tests can compare what the pipeline finds with the truth (``planted_truth`` gives it for a seed):
 
 * **Customers** are of seven archetypes (``ARCHETYPES``) that differ in how often they order, how much, when in the
-  week and what they like. They join and leave at a steady rate, so without the change one month is like the other, but
-  for the season: November and December are busy.
+  week and what they like. They join and leave at a steady rate, so without the change months differ by the season only:
+  November and December are busy.
 * **Products**: 300 in ten families. A few sell always and most seldom; each taste has families that it prefers, and a
   third of the products is in fashion with one taste for four to seven weeks.
-* **Dirt**, each kind on lines of its own, so that every count is the count of a reject reason: lines without customer
+* **Dirt**, each kind on its own lines, so that every count is the count of a reject reason: lines without customer
   (over the counter), repeated lines, service codes, service descriptions, free items, values that cannot be read.
 * **Cancellations** of earlier orders, some of them in full; a few **whales** who buy by the pallet.
-* **The change**: on the first day of the third last month every price rises by a quarter, and seventeen in twenty of
-  the customers who are there, the whales aside, stop ordering for good. Newcomers go on arriving, and in that month
-  come subscribers, a kind that was not there before: small orders, every week. Against the snapshot of the sixth month
-  the recency of customers has then drifted (PSI of deciles over 0.25 in the last month, over a window of six); in the
-  months before the change every feature stays under 0.1. The first model does not know subscribers, so one that is
-  trained after the change is better for a reason: the last two drift reports are breaches, and the challenger that is
-  then trained is promoted.
+* **The change**: on the first day of the third last month every price rises by a quarter, and 85 % of the customers
+  of that day, except the whales, stop ordering for good. New customers still join, and in that month subscribers come
+  for the first time: small orders, every week. Against the snapshot of the sixth month the recency of customers has
+  then drifted (PSI of deciles over 0.25 in the last month, over a window of six); in the months before the change every
+  feature stays under 0.1. The first model does not know subscribers, so a model trained after the change is really
+  better: the last two drift reports are breaches, and the challenger that is then trained is promoted.
 
 The conventions are those of the ``online_retail`` preset: numbers as invoice ids, ``C`` before that of a cancellation,
-service codes with fewer than two digits.
+service codes with fewer than two digits. Shops for single tests are made in ``tests/support``.
 """
 
 from __future__ import annotations
@@ -78,11 +77,11 @@ class Archetype:
     Attributes:
         share: of all customers.
         taste: name of its taste.
-        orders_per_month: while it is a customer; 0 orders once and never again.
+        orders_per_month: while it is a customer; with 0 it orders once.
         stay_months: from joining to leaving.
         lines_per_order: mean.
-        pack: units of a product it takes at a time, on average.
-        comes_with_change: whether it is there from the change on only.
+        pack: mean units of a product in an order line.
+        comes_with_change: whether such customers join in the month of the change only.
     """
 
     share: float
@@ -104,7 +103,7 @@ ARCHETYPES = {
     "subscriber": Archetype(0.08, "home", 4.3, 24, 3.0, 1.5, comes_with_change=True),
 }
 WALK_IN = Archetype(0.0, "gift", 0.0, 0, 7.0, 1.8)
-"""Buys over the counter and leaves no name: the lines without a customer."""
+"""Buys over the counter and gives no name: the lines without a customer."""
 _KINDS = (*ARCHETYPES.values(), WALK_IN)
 _TASTE_OF_KIND = np.array([list(TASTES).index(kind.taste) for kind in _KINDS])
 
@@ -113,8 +112,10 @@ _DAYS_A_MONTH = 30.44
 _MINUTES_A_DAY = 1440
 _SHARE_WALK_IN = 0.22
 _CUSTOMERS_PER_WHALE, _WHALE_PACK = 800, 6
-_SHARE_CANCELLED, _SHARE_OF_THOSE_IN_FULL, _SHARE_OF_LINES_SENT_BACK = 0.04, 0.3, 0.35
+_SHARE_CANCELLED, _SHARE_OF_THOSE_IN_FULL, _SHARE_OF_LINES_CANCELLED = 0.04, 0.3, 0.35
 _MAX_DAYS_TO_CANCEL = 20
+_FASHION_SHARE = 0.03
+"""What a product in fashion adds to its appeal, as a share of the whole catalogue's: that of a best-seller."""
 _DIRT = {
     "unreadable": 0.0001,
     "duplicate": 0.01,
@@ -156,12 +157,12 @@ class PlantedTruth:
     """What the generator put into the log.
 
     Attributes:
-        n_lines: all of them.
+        n_lines: lines of the log.
         rejected: lines per reject reason, under the rules of the ``online_retail`` preset.
-        n_cancellation_lines: lines that take back an order's.
-        change_months: first days of the months in which the shop is another one.
+        n_cancellation_lines: lines that cancel a line of an order.
+        change_months: first days of the months from the change on.
         archetypes: customer → name of its archetype.
-        leavers: customers whom the change stopped, sorted.
+        leavers: customers who stopped ordering at the change, sorted.
         whales: customers who buy by the pallet, sorted.
         in_fashion: product, taste, and first and last day, by product.
     """
@@ -177,12 +178,9 @@ class PlantedTruth:
 
 
 def generate_demo(
-    seed: int = DEFAULT_SEED,
-    n_customers: int = 5_000,
-    n_months: int = 13,
-    first_month: date = date(2024, 1, 1),
+    seed: int = DEFAULT_SEED, n_customers: int = 5_000, n_months: int = 13, first_month: date = date(2024, 1, 1)
 ) -> pl.DataFrame:
-    """The demo shop's log, as if read from its file.
+    """The demo shop's log, with the columns and types of a source file that was read.
 
     Args:
         seed: equal seeds give equal logs, byte for byte.
@@ -191,7 +189,7 @@ def generate_demo(
         first_month: first day of the log.
 
     Returns:
-        The columns of ``raw_transactions`` without ``period`` and ``source_file``, in the order of time; some 35
+        The columns of ``raw_transactions`` without ``period`` and ``source_file``, in the order of time; about 35
         lines per customer.
 
     Raises:
@@ -201,10 +199,7 @@ def generate_demo(
 
 
 def planted_truth(
-    seed: int = DEFAULT_SEED,
-    n_customers: int = 5_000,
-    n_months: int = 13,
-    first_month: date = date(2024, 1, 1),
+    seed: int = DEFAULT_SEED, n_customers: int = 5_000, n_months: int = 13, first_month: date = date(2024, 1, 1)
 ) -> PlantedTruth:
     """What ``generate_demo`` plants for the same arguments."""
     return _generate(seed, n_customers, n_months, first_month)[1]
@@ -220,7 +215,7 @@ class _Calendar:
     change_months: tuple[date, ...]
 
     def intensity(self) -> Floats:
-        """How busy each day is for each taste, with a mean of about 1; shape (tastes, days)."""
+        """The relative number of orders on each day for each taste, with a mean of about 1; shape (tastes, days)."""
         days = np.datetime64(self.first_day) + np.arange(self.n_days)
         month = days.astype("datetime64[M]").astype(np.int64) % 12
         weekday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
@@ -232,7 +227,7 @@ class _Calendar:
 
 @dataclass(frozen=True)
 class _Catalogue:
-    """The products, one entry each, and when each is in fashion with one taste; days from 0, the end exclusive."""
+    """The products, one entry each, and when each is in fashion with which taste; days from 0, the end exclusive."""
 
     ids: list[str]
     names: list[str]
@@ -269,11 +264,11 @@ def _generate(seed: int, n_customers: int, n_months: int, first_month: date) -> 
     if n_customers < 1 or n_months < MIN_MONTHS:
         raise ValueError(f"{n_customers} customers and {n_months} months; at least 1 and {MIN_MONTHS} are needed")
     random = np.random.default_rng(seed)
-    calendar = _calendar(first_month, n_months)
-    catalogue = _catalogue(random, calendar)
-    people = _people(random, calendar, n_customers)
-    orders = _orders(random, calendar, people)
-    lines = _with_dirt(random, _lines(random, calendar, catalogue, people, orders))
+    calendar = _make_calendar(first_month, n_months)
+    catalogue = _make_catalogue(random, calendar)
+    people = _draw_people(random, calendar, n_customers)
+    orders = _draw_orders(random, calendar, people)
+    lines = _add_dirt(random, _draw_lines(random, calendar, catalogue, people, orders))
     ids = [str(FIRST_CUSTOMER + number) for number in range(n_customers)]
     n_rejected = {reason: int((lines["dirt"] == reason).sum()) for reason in _DIRT}
     truth = PlantedTruth(
@@ -286,10 +281,10 @@ def _generate(seed: int, n_customers: int, n_months: int, first_month: date) -> 
         whales=tuple(np.array(ids)[people.is_whale].tolist()),
         in_fashion=_fashions(catalogue, calendar),
     )
-    return _written(lines, calendar, ids, people), truth
+    return _write_log(lines, calendar, ids, people), truth
 
 
-def _calendar(first_month: date, n_months: int) -> _Calendar:
+def _make_calendar(first_month: date, n_months: int) -> _Calendar:
     months = [shift(first_month, by, "monthly") for by in range(n_months + 1)]
     return _Calendar(
         first_day=months[0],
@@ -299,7 +294,7 @@ def _calendar(first_month: date, n_months: int) -> _Calendar:
     )
 
 
-def _catalogue(random: np.random.Generator, calendar: _Calendar) -> _Catalogue:
+def _make_catalogue(random: np.random.Generator, calendar: _Calendar) -> _Catalogue:
     things = [thing for family in _FAMILIES.values() for thing in family]
     family = np.repeat(np.arange(len(_FAMILIES)), [len(family) * len(_MOTIFS) for family in _FAMILIES.values()])
     n = len(family)
@@ -319,10 +314,6 @@ def _catalogue(random: np.random.Generator, calendar: _Calendar) -> _Catalogue:
         fashion_to=np.minimum(begins + lasts, calendar.n_days),
         appeal=lasting * likes[:, family] * price ** tilt[:, None],
     )
-
-
-_FASHION_SHARE = 0.03
-"""What a product in fashion adds to its appeal, as a share of the whole catalogue's: that of a best-seller."""
 
 
 def _cumulative_appeal(catalogue: _Catalogue, calendar: _Calendar) -> Floats:
@@ -348,7 +339,7 @@ def _fashions(catalogue: _Catalogue, calendar: _Calendar) -> tuple[tuple[str, st
     )
 
 
-def _people(random: np.random.Generator, calendar: _Calendar, n_customers: int) -> _People:
+def _draw_people(random: np.random.Generator, calendar: _Calendar, n_customers: int) -> _People:
     kind = random.choice(len(ARCHETYPES), n_customers, p=[archetype.share for archetype in ARCHETYPES.values()])
     stay = np.array([archetype.stay_months * _DAYS_A_MONTH for archetype in ARCHETYPES.values()])[kind]
     # Joining evenly from one stay before the log on keeps the number of customers who are there level.
@@ -372,12 +363,12 @@ def _people(random: np.random.Generator, calendar: _Calendar, n_customers: int) 
     )
 
 
-def _orders(random: np.random.Generator, calendar: _Calendar, people: _People) -> _Orders:
-    """When everybody orders: a Poisson process in busy time, of which a busy day has more than a quiet one."""
+def _draw_orders(random: np.random.Generator, calendar: _Calendar, people: _People) -> _Orders:
+    """The orders of all customers: a Poisson process in time that a busy day has more of than a quiet one."""
     busy = np.pad(calendar.intensity().cumsum(axis=1), ((0, 0), (1, 0)))
     day = np.arange(calendar.n_days + 1)
     taste = _TASTE_OF_KIND[people.kind]
-    start, end = (_by_taste(taste, moment, day, busy) for moment in (people.joins, people.leaves))
+    start, end = (_interpolate_by_taste(taste, moment, day, busy) for moment in (people.joins, people.leaves))
     per_day = np.array([kind.orders_per_month for kind in _KINDS])[people.kind] / _DAYS_A_MONTH
     n_orders = np.maximum(1, random.poisson(per_day * random.gamma(6, 1 / 6, len(start)) * (end - start)))
     named = np.repeat(np.arange(len(start)), n_orders)
@@ -388,9 +379,9 @@ def _orders(random: np.random.Generator, calendar: _Calendar, people: _People) -
     customer = np.concatenate([named, np.full(n_walk_ins, -1)])
     kind = np.concatenate([people.kind[named], np.full(n_walk_ins, len(ARCHETYPES))])
     taste = _TASTE_OF_KIND[kind]
-    moment = _by_taste(taste[: len(named)], random.uniform(start[named], end[named]), busy, day)
+    moment = _interpolate_by_taste(taste[: len(named)], random.uniform(start[named], end[named]), busy, day)
     on = np.minimum(moment, calendar.n_days - 1).astype(np.int64)
-    # Over the counter it is as busy as with those who leave their name, before the change and after it.
+    # Orders over the counter follow those of known customers, also after the change.
     lines = lines_per_order[people.kind[named]]
     on = np.concatenate([on, random.choice(on, n_walk_ins, p=lines / lines.sum())])
     opens, closes = np.array([taste.hours for taste in TASTES.values()]).T
@@ -399,19 +390,19 @@ def _orders(random: np.random.Generator, calendar: _Calendar, people: _People) -
     return _Orders(customer[by_time], kind[by_time], minute[by_time])
 
 
-def _by_taste(taste: Whole, x: Floats, xs: NDArray[Any], ys: NDArray[Any]) -> Floats:
-    """Linear interpolation of which one axis, of xs or of ys, has a row for each taste."""
-    found = np.empty(len(x))
+def _interpolate_by_taste(taste: Whole, x: Floats, xs: NDArray[Any], ys: NDArray[Any]) -> Floats:
+    """Linear interpolation of x with the points of its taste; xs or ys has a row for each taste."""
+    y = np.empty(len(x))
     for row in range(len(TASTES)):
         mine = taste == row
-        found[mine] = np.interp(x[mine], xs[row] if xs.ndim == 2 else xs, ys[row] if ys.ndim == 2 else ys)
-    return found
+        y[mine] = np.interp(x[mine], xs[row] if xs.ndim == 2 else xs, ys[row] if ys.ndim == 2 else ys)
+    return y
 
 
-def _lines(
+def _draw_lines(
     random: np.random.Generator, calendar: _Calendar, catalogue: _Catalogue, people: _People, orders: _Orders
 ) -> pl.DataFrame:
-    """What is in each order, each product once, and the cancellations."""
+    """The lines of each order, each product once, and of the cancellations."""
     kind = orders.kind
     mean_lines = np.array([kind.lines_per_order for kind in _KINDS])[kind]
     n_lines = 1 + random.poisson((mean_lines - 1) * random.gamma(3, 1 / 3, len(kind)))
@@ -441,51 +432,48 @@ def _lines(
             "dirt": pl.Series([None] * len(order), dtype=pl.String),
         }
     )
-    return pl.concat([lines, _cancellations(random, calendar, lines, len(orders.minute))])
+    return pl.concat([lines, _draw_cancellations(random, calendar, lines, len(orders.minute))])
 
 
-def _cancellations(
+def _draw_cancellations(
     random: np.random.Generator, calendar: _Calendar, lines: pl.DataFrame, n_orders: int
 ) -> pl.DataFrame:
-    """Some orders are taken back, in part or in full, within three weeks and within the log."""
+    """The lines that cancel orders, in part or in full, within three weeks and within the log."""
     fate = random.random(n_orders)
     days_later = random.integers(1, _MAX_DAYS_TO_CANCEL + 1, n_orders)
     order = lines["order"].to_numpy()
     in_full = fate < _SHARE_CANCELLED * _SHARE_OF_THOSE_IN_FULL
     in_part = (fate < _SHARE_CANCELLED) & ~in_full
-    is_sent_back = in_full[order] | (in_part[order] & (random.random(len(order)) < _SHARE_OF_LINES_SENT_BACK))
+    is_cancelled = in_full[order] | (in_part[order] & (random.random(len(order)) < _SHARE_OF_LINES_CANCELLED))
     return (
-        lines.with_columns(pl.col("minute") + days_later[order] * _MINUTES_A_DAY, is_sent_back=is_sent_back)
-        .filter("is_sent_back", pl.col("customer").is_not_null(), pl.col("minute") < calendar.n_days * _MINUTES_A_DAY)
+        lines.with_columns(pl.col("minute") + days_later[order] * _MINUTES_A_DAY, is_cancelled=is_cancelled)
+        .filter("is_cancelled", pl.col("customer").is_not_null(), pl.col("minute") < calendar.n_days * _MINUTES_A_DAY)
         .with_columns(-pl.col("quantity"), is_cancellation=pl.lit(True))
-        .drop("is_sent_back")
+        .drop("is_cancelled")
     )
 
 
-def _with_dirt(random: np.random.Generator, lines: pl.DataFrame) -> pl.DataFrame:
-    """The lines with dirt of every kind, each on lines of its own."""
+def _add_dirt(random: np.random.Generator, lines: pl.DataFrame) -> pl.DataFrame:
+    """The lines with dirt of every kind added, each kind on its own lines."""
     is_order_of_customer = (~lines["is_cancellation"] & lines["customer"].is_not_null()).to_numpy()
     some = random.permutation(np.flatnonzero(is_order_of_customer))
     n_of = {reason: max(3, round(share * len(lines))) for reason, share in _DIRT.items()}
     chosen = dict(zip(n_of, np.split(some, np.cumsum(list(n_of.values())))[:-1], strict=True))
     copies = {reason: lines[rows] for reason, rows in chosen.items()}
     is_unreadable = np.isin(np.arange(len(lines)), chosen["unreadable"])
-    return pl.concat(
-        [
-            lines.with_columns(dirt=pl.when(pl.Series(is_unreadable)).then(pl.lit("unreadable"))),
-            _as_dirt(copies["duplicate"], "duplicate"),
-            _as_dirt(_services(random, copies["service_code"], _SERVICE_CODES), "service_code"),
-            _as_dirt(_services(random, copies["service_description"], _SERVICE_TEXTS), "service_description"),
-            _as_dirt(copies["non_positive_price"].with_columns(unit_price=pl.lit(0.0)), "non_positive_price"),
-        ]
-    )
+    added = {
+        "duplicate": copies["duplicate"],
+        "service_code": _draw_services(random, copies["service_code"], _SERVICE_CODES),
+        "service_description": _draw_services(random, copies["service_description"], _SERVICE_TEXTS),
+        "non_positive_price": copies["non_positive_price"].with_columns(unit_price=pl.lit(0.0)),
+    }
+    lines = lines.with_columns(dirt=pl.when(pl.Series(is_unreadable)).then(pl.lit("unreadable")))
+    return pl.concat([lines, *(part.with_columns(dirt=pl.lit(reason)) for reason, part in added.items())])
 
 
-def _as_dirt(lines: pl.DataFrame, reason: str) -> pl.DataFrame:
-    return lines.with_columns(dirt=pl.lit(reason))
-
-
-def _services(random: np.random.Generator, lines: pl.DataFrame, services: dict[str, tuple[str, float]]) -> pl.DataFrame:
+def _draw_services(
+    random: np.random.Generator, lines: pl.DataFrame, services: dict[str, tuple[str, float]]
+) -> pl.DataFrame:
     """A service on the invoice of each line, each service once per invoice."""
     which = random.integers(0, len(services), len(lines))
     names, prices = zip(*services.values(), strict=True)
@@ -497,8 +485,8 @@ def _services(random: np.random.Generator, lines: pl.DataFrame, services: dict[s
     ).unique(("order", "product_id"), keep="first", maintain_order=True)
 
 
-def _written(lines: pl.DataFrame, calendar: _Calendar, ids: list[str], people: _People) -> pl.DataFrame:
-    """The log as its file would be read: invoices numbered in the order of time, values that cannot be read null."""
+def _write_log(lines: pl.DataFrame, calendar: _Calendar, ids: list[str], people: _People) -> pl.DataFrame:
+    """The log with its final columns: invoices numbered in the order of time, values that cannot be read as null."""
     midnight = datetime.combine(calendar.first_day, datetime.min.time())
     prefix = pl.when("is_cancellation").then(pl.lit("C")).otherwise(pl.lit(""))
     number = FIRST_INVOICE + pl.struct("minute", "order", "is_cancellation").rle_id()
@@ -516,14 +504,14 @@ def _written(lines: pl.DataFrame, calendar: _Calendar, ids: list[str], people: _
             source_row=pl.int_range(1, pl.len() + 1),
         )
         .with_columns(pl.col("country").fill_null(_HOME_COUNTRY))
-        .pipe(_spoilt)
+        .pipe(_spoil_values)
         .select(*MAPPED_NAMES, "unreadable_values", "source_row")
         .cast({name: RAW_TRANSACTIONS.schema[name] for name in (*MAPPED_NAMES, "source_row")})
     )
 
 
-def _spoilt(lines: pl.DataFrame) -> pl.DataFrame:
-    """The lines marked unreadable lose a value each, the columns taking turns, and keep its text."""
+def _spoil_values(lines: pl.DataFrame) -> pl.DataFrame:
+    """In each line marked unreadable one value, of each column in turn, becomes null, and its text is kept."""
     is_unreadable = pl.col("dirt").eq_missing(pl.lit("unreadable"))
     lines = lines.with_columns(turn=pl.when(is_unreadable).then(is_unreadable.cum_sum() % len(_UNREADABLE)))
     texts = [json.dumps({name: text}, ensure_ascii=False) for name, text in _UNREADABLE]

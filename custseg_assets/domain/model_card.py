@@ -1,4 +1,7 @@
-"""What a reader needs to trust a model, as Markdown."""
+"""The model card: what a reader needs to know to trust a model, as Markdown.
+
+Only the text is made here. Measures come from ``segments.training_tables``; ``stores`` keeps the card.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +54,14 @@ Code: {code}
 def model_card(
     model: SegmentationModel, candidates: pl.DataFrame, *, rule: str, choice: tuple[str, ...], data: str, code: str
 ) -> str:
-    """The card of a trained model.
+    """The model card of a trained model, in Markdown.
 
     Args:
         model: the model.
         candidates: ``model_candidates`` of its snapshot.
-        rule: what the choice of k follows.
-        choice: why its k was chosen, one sentence each.
-        data: which lines it was trained on, in words.
+        rule: the rule of the choice of k, in words.
+        choice: the reasons for its k, one sentence each.
+        data: the lines it was trained on, in words.
         code: revision of the code that trained it.
     """
     reference = model.reference

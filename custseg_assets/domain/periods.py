@@ -2,7 +2,9 @@
 
 A *period* is a calendar day, week (Monday first) or month, named by the date of its first day: ``2011-06-01`` names
 June 2011. A *snapshot* is the state at the end of a period; its ``as_of`` is the first instant that was not observed.
-Everything is half-open and naive: the log's own clock is the only one.
+Ranges of time are half-open. Instants have no time zone: the log's own clock is the only one.
+
+Only arithmetic belongs here. Which periods a home has is read in ``home``; Dagster's partitions are in ``defs``.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Literal
 
 Cadence = Literal["daily", "weekly", "monthly"]
 Lookback = int | Literal["all"]
+FIRST_SNAPSHOT_PERIODS_WHEN_ALL = 6
 
 EARLIEST_DATE = date(1990, 1, 1)
 """No web shop has older lines: an older date is the zero of a spreadsheet or of Unix, or a slip, and would give a home
@@ -20,7 +23,7 @@ decades of empty periods."""
 
 
 def period_start(moment: date, cadence: Cadence) -> date:
-    """The first day of the period that holds ``moment``.
+    """The first day of the period that contains ``moment``.
 
     >>> period_start(date(2011, 6, 17), "monthly"), period_start(date(2011, 6, 17), "weekly")
     (datetime.date(2011, 6, 1), datetime.date(2011, 6, 13))
@@ -65,7 +68,11 @@ def as_of(key: str, cadence: Cadence) -> datetime:
 
 
 def keys_between(first: date, last: date, cadence: Cadence) -> tuple[str, ...]:
-    """The keys of every period from the one that holds ``first`` to the one that holds ``last``."""
+    """The keys of every period from the one that contains ``first`` to the one that contains ``last``.
+
+    >>> keys_between(date(2011, 6, 17), date(2011, 7, 1), "monthly")
+    ('2011-06-01', '2011-07-01')
+    """
     keys, start, end = [], period_start(first, cadence), period_start(last, cadence)
     while start <= end:
         keys.append(key_of(start))
@@ -75,7 +82,7 @@ def keys_between(first: date, last: date, cadence: Cadence) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Window:
-    """What a snapshot looks at: ``[start, as_of)``, made of whole periods.
+    """The observation window of a snapshot: ``[start, as_of)``, made of whole periods.
 
     Attributes:
         key: partition key of the snapshot, which is the window's last period.
@@ -95,9 +102,9 @@ def window_of(key: str, first_key: str, lookback: Lookback, cadence: Cadence) ->
 
     Args:
         key: partition key of the snapshot.
-        first_key: key of the first period there are data of; the window never reaches behind it.
-        lookback: how many periods, or ``"all"``.
-        cadence: how long a period is.
+        first_key: key of the first period with data; the window never begins before it.
+        lookback: length in periods, or ``"all"``.
+        cadence: length of a period.
 
     >>> window_of("2011-06-01", "2010-12-01", 6, "monthly").keys[0]
     '2011-01-01'
@@ -112,14 +119,11 @@ def window_of(key: str, first_key: str, lookback: Lookback, cadence: Cadence) ->
     )
 
 
-FIRST_SNAPSHOT_PERIODS_WHEN_ALL = 6
-
-
 def snapshot_keys(period_keys: tuple[str, ...], lookback: Lookback) -> tuple[str, ...]:
-    """The periods whose snapshot is taken: those with a full observation window.
+    """The periods that have a snapshot: those with a full observation window.
 
-    A snapshot with half a window is not comparable with the others, so it is not taken; a log that is shorter than
-    one window still gets one snapshot, its last. With ``lookback="all"`` snapshots start at the sixth period.
+    A snapshot with half a window would not be comparable with the others. A log that is shorter than one window still
+    has one snapshot, of its last period. With ``lookback="all"`` snapshots start at the sixth period.
 
     >>> snapshot_keys(("2011-01-01", "2011-02-01", "2011-03-01"), 2)
     ('2011-02-01', '2011-03-01')

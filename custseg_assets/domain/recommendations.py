@@ -16,6 +16,7 @@ import polars as pl
 
 from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
+from custseg_assets.domain.transactions.features import MICRO
 
 Method = Literal["global_all", "global_recent", "segment_recent"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -23,22 +24,21 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 * ``global_all``: customers of the whole shop who bought the product.
 * ``global_recent``: of those, the ones who did in the last 30 days.
-* ``segment_recent``: share of the customer's segment that took the product up, a take-up counting half as much every
-  half-life, smoothed towards the whole shop's share. A segment with few or no purchases (Lapsed, Refunded) is
-  therefore offered what the whole shop took up lately.
+* ``segment_recent``: share of the customer's segment who bought the product for the first time, each first purchase
+  counting half as much every half-life, smoothed towards the whole shop's share. A segment with few or no purchases
+  (Lapsed, Refunded) is therefore offered what the whole shop began to buy lately.
 """
 DEFAULT_METHOD: Method = "segment_recent"
 
 RECENT_DAYS = 30
 PRIOR_CUSTOMERS = 400
-"""Customers of average taste that every segment is mixed with.
+"""Customers of average taste that are added to every segment, to smooth its shares.
 
 On Online Retail, hit rates at five cuts from June to October 2011 rise up to here and hardly beyond.
 """
 MIN_TEST_CUSTOMERS = 30
-"""With fewer the 95 % interval of a hit rate of a quarter is 30 points wide or more, and the comparison a lottery."""
+"""With fewer, the 95 % interval of a hit rate of a quarter is 30 points wide or more: too wide to compare methods."""
 
-_WEIGHT_UNIT = 1_000_000
 _CUSTOMERS_AT_ONCE = 50_000
 
 
@@ -63,14 +63,14 @@ def recommend(
         as_of: first instant not observed; later lines are left out.
         n_items: products per customer.
         method: how products are ranked.
-        half_life_days: after which a take-up counts half; used by ``segment_recent`` only.
+        half_life_days: after which a first purchase counts half; used by ``segment_recent`` only.
 
     Returns:
         Columns of ``product_recommendations`` without ``period``, sorted by customer and rank; no rows for a shop that
         has no product ids. ``score`` is a number of customers, or for ``segment_recent`` a decayed share of them.
     """
     observed = _orders(purchases, until=as_of)
-    offers = _offers(_pairs(observed), assignments, assignments, as_of, n_items, method, half_life_days)
+    offers = _list_offers(_pairs(observed), assignments, assignments, as_of, n_items, method, half_life_days)
     return (
         offers.join(_descriptions(observed), on="product_id", how="left")
         .with_columns(pl.lit(method).alias("method"))
@@ -86,7 +86,7 @@ def _orders(purchases: pl.DataFrame | pl.LazyFrame, *, until: datetime) -> pl.La
 
 
 def _pairs(orders: pl.LazyFrame) -> pl.DataFrame:
-    """Each customer and product once, with the first and the last time."""
+    """Each customer and product once, with the instants of the first and the last purchase."""
     at = pl.col("invoiced_at")
     return orders.group_by("customer_id", "product_id").agg(first_at=at.min(), last_at=at.max()).collect()
 
@@ -102,7 +102,7 @@ def _descriptions(orders: pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def _offers(
+def _list_offers(
     pairs: pl.DataFrame,
     assignments: pl.DataFrame,
     audience: pl.DataFrame,
@@ -114,21 +114,21 @@ def _offers(
     """The first products of each audience member's ranking that are new to it: customer_id, product_id, score, rank."""
     customer_id = pl.col("customer_id").cast(pairs.schema["customer_id"])
     segments = assignments.select(customer_id, pl.col("segment_id").fill_null(""))
-    ranking = _ranking(_scores(pairs, segments, as_of, method, half_life_days))
+    ranking = _rank_products(_score_products(pairs, segments, as_of, method, half_life_days))
     members = audience.select(customer_id).join(segments, on="customer_id")
-    parts = [_first_new(part, pairs, ranking, n_items) for part in members.iter_slices(_CUSTOMERS_AT_ONCE)]
-    return pl.concat(parts) if parts else _first_new(members, pairs, ranking, n_items)
+    parts = [_pick_new(part, pairs, ranking, n_items) for part in members.iter_slices(_CUSTOMERS_AT_ONCE)]
+    return pl.concat(parts) if parts else _pick_new(members, pairs, ranking, n_items)
 
 
-def _scores(
+def _score_products(
     pairs: pl.DataFrame, segments: pl.DataFrame, as_of: datetime, method: Method, half_life_days: float
 ) -> pl.DataFrame:
     """Every product's score in every segment: segment_id, product_id, score and n_buyers of the whole shop."""
     days_known = (pl.lit(as_of) - pl.col("first_at")).dt.total_days()
-    weight = ((days_known * (-math.log(2) / half_life_days)).exp() * _WEIGHT_UNIT).round().cast(pl.Int64)
+    weight = ((days_known * (-math.log(2) / half_life_days)).exp() * MICRO).round().cast(pl.Int64)
     is_recent = pl.col("last_at") >= as_of - timedelta(days=RECENT_DAYS)
-    taken_up = pairs.with_columns(weight.alias("weight"))
-    shop = taken_up.group_by("product_id").agg(
+    weighted = pairs.with_columns(weight.alias("weight"))
+    shop = weighted.group_by("product_id").agg(
         n_buyers=pl.len(), n_recent=is_recent.sum(), shop_weight=pl.col("weight").sum()
     )
     every = segments.select("segment_id").unique().join(shop, how="cross")
@@ -136,11 +136,11 @@ def _scores(
         n_customers = pl.col("n_buyers" if method == "global_all" else "n_recent")
         return every.select("segment_id", "product_id", "n_buyers", n_customers.cast(pl.Float64).alias("score"))
 
-    in_segment = taken_up.join(segments, on="customer_id").group_by("segment_id", "product_id")
+    in_segment = weighted.join(segments, on="customer_id").group_by("segment_id", "product_id")
     buyers = pairs.select("customer_id").unique().join(segments, on="customer_id").group_by("segment_id")
     shop_share = pl.col("shop_weight") / pairs["customer_id"].n_unique()
     smoothed = pl.col("segment_weight").fill_null(0) + PRIOR_CUSTOMERS * shop_share
-    share = smoothed / (pl.col("n_segment").fill_null(0) + PRIOR_CUSTOMERS) / _WEIGHT_UNIT
+    share = smoothed / (pl.col("n_segment").fill_null(0) + PRIOR_CUSTOMERS) / MICRO
     return (
         every.join(in_segment.agg(segment_weight=pl.col("weight").sum()), on=["segment_id", "product_id"], how="left")
         .join(buyers.agg(n_segment=pl.len()), on="segment_id", how="left")
@@ -148,13 +148,13 @@ def _scores(
     )
 
 
-def _ranking(scores: pl.DataFrame) -> pl.DataFrame:
+def _rank_products(scores: pl.DataFrame) -> pl.DataFrame:
     """The scores with each product's position in its segment, from 1."""
     order = scores.sort("segment_id", "score", "n_buyers", "product_id", descending=[False, True, True, False])
     return order.with_columns(pl.int_range(1, pl.len() + 1).over("segment_id").alias("position")).drop("n_buyers")
 
 
-def _first_new(members: pl.DataFrame, pairs: pl.DataFrame, ranking: pl.DataFrame, n_items: int) -> pl.DataFrame:
+def _pick_new(members: pl.DataFrame, pairs: pl.DataFrame, ranking: pl.DataFrame, n_items: int) -> pl.DataFrame:
     """The first ``n_items`` of each member's ranking that it has not bought.
 
     Who bought b products finds them among the first ``n_items + b``, so no more than that is looked at: the rows are
@@ -178,14 +178,14 @@ def _first_new(members: pl.DataFrame, pairs: pl.DataFrame, ranking: pl.DataFrame
 
 @dataclass(frozen=True)
 class MethodScore:
-    """How one method did.
+    """The hit rate of one method.
 
     Attributes:
         method: its name.
         n_hits: test customers who bought at least one of the offered products.
-        hit_rate: their share.
+        hit_rate: their share of the test customers.
         low: lower end of its 95 % Wilson interval.
-        high: upper end.
+        high: upper end of that interval.
     """
 
     method: Method
@@ -197,10 +197,10 @@ class MethodScore:
 
 @dataclass(frozen=True)
 class RecommendationEvaluation:
-    """Which method to use, and the comparison it rests on.
+    """The comparison of the methods, and the one to use.
 
     Attributes:
-        cut: first instant of the test; methods saw only what was before it.
+        cut: first instant of the test; methods are given only what is before it.
         as_of: first instant after the test.
         n_items: products offered to each customer.
         n_customers: test customers, who bought something new between the two.
@@ -227,14 +227,14 @@ def evaluate(
     horizon_days: int = 30,
     n_items: int = 3,
 ) -> RecommendationEvaluation:
-    """Which method would have foreseen what customers bought next, by a split in time.
+    """Which method predicts best what customers buy next, by a split in time.
 
-    Methods see the purchases before ``as_of − horizon_days``; a hit is a customer who in the horizon buys at least one
-    of the offered products, for the first time in the window. Customers who buy nothing new are not in the test.
+    Methods are given the purchases before ``as_of − horizon_days``. A hit is a customer who in the horizon buys at
+    least one of the offered products for the first time in the window. Customers who buy nothing new are not tested.
 
     Args:
         purchases: as in ``recommend``.
-        assignments: where customers stood at ``as_of − horizon_days``; a later segment knows who bought in the test.
+        assignments: segments at ``as_of − horizon_days``; later ones would already depend on purchases in the test.
         as_of: first instant not observed.
         half_life_days: as in ``recommend``.
         horizon_days: length of the test.
@@ -255,7 +255,7 @@ def evaluate(
 
     scores = []
     for method in METHODS:
-        offers = _offers(train, assignments, test, cut, n_items, method, half_life_days)
+        offers = _list_offers(train, assignments, test, cut, n_items, method, half_life_days)
         hits = offers.join(new, on=["customer_id", "product_id"], how="semi")["customer_id"].n_unique()
         scores.append(MethodScore(method, hits, hits / len(test), *wilson_interval(hits, len(test))))
     # max() keeps the first of equals, and METHODS has the simplest first.

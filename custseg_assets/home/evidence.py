@@ -22,9 +22,9 @@ from custseg_assets.domain.schemas import (
     REJECTED_TRANSACTIONS,
     SEGMENTATION_MODEL,
 )
-from custseg_assets.domain.segments import training
+from custseg_assets.domain.segments import training_tables
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
-from custseg_assets.domain.transactions.quality import reject_shares, unsound_periods
+from custseg_assets.domain.transactions.quality import reject_shares, unusual_periods
 from custseg_assets.home.open import OpenHome
 
 
@@ -37,7 +37,7 @@ def decide_promotion(home: OpenHome, key: str) -> tuple[PromotionVerdict, Compar
         return PromotionVerdict("HOLD", (reason,)), None
     if champion is None or trained.is_empty():
         challenger = trained["model_version"].item() if len(trained) else None
-        return judge_first(challenger, training.choice_in_words(candidates)), None
+        return judge_first(challenger, training_tables.choice_in_words(candidates)), None
     comparison = _compare(home, model_from_json(trained["model_json"].item()), candidates)
     settings = home.settings
     trial = Trial(comparison, settings.model.limits(), unsound_in_window(home, key), settings.promotion.limits())
@@ -91,9 +91,9 @@ def reject_shares_of(home: OpenHome) -> dict[str, float]:
 
 
 def unsound_in_window(home: OpenHome, key: str) -> Mapping[str, str]:
-    """What speaks against training on a snapshot's window, by period; see ``unsound_periods``.
+    """What speaks against training on a snapshot's window, by period; see ``unusual_periods``.
 
     A blocking check that fails ends the run before anything is decided, so what is left to look at is the share of
     rejected lines, which only warns.
     """
-    return unsound_periods(reject_shares_of(home), home.calendar.window(key).keys)
+    return unusual_periods(reject_shares_of(home), home.calendar.window(key).keys)

@@ -13,9 +13,9 @@ import lmdb
 import polars as pl
 
 from custseg_assets.domain.periods import Window
+from custseg_assets.domain.segments.customer_history import count_moves, describe_customers
 from custseg_assets.domain.segments.migrations import CAUSES
 from custseg_assets.domain.segments.model import RFM, SegmentationModel
-from custseg_assets.domain.segments.standing import moves, standing
 from custseg_assets.stores import releases
 from custseg_assets.stores.releases import FileEntry, ReleaseManifest, canonical_json, customer_key, is_digest
 
@@ -159,7 +159,7 @@ def _migrations(content: ReleaseContent) -> dict[str, Any]:
     n_moves = {} if caused is None else dict(caused["cause"].value_counts().iter_rows())
     return {
         "before": before,
-        "moves": moves(wanted, before=before, period=period).to_dicts(),
+        "moves": count_moves(wanted, before=before, period=period).to_dicts(),
         "causes": {cause: n_moves.get(cause, 0) for cause in CAUSES} if n_moves else {},
     }
 
@@ -188,14 +188,14 @@ def _records(content: ReleaseContent) -> Iterator[pl.DataFrame]:
         chunk = ids[start : start + CHUNK_CUSTOMERS]
         is_in_chunk = of_customers.is_between(pl.lit(chunk[0]), pl.lit(chunk[-1]))
         wanted = ["period", "customer_id", "segment_id", "segment_name", "margin", "is_held", "runner_up_segment_id"]
-        rows = standing(
+        rows = describe_customers(
             history.filter(is_in_chunk).select(wanted).collect(),
             content.customer_features.filter(is_in_chunk),
             content.product_recommendations.filter(is_in_chunk),
             period=content.window.key,
             features=features,
         )
-        yield rows.select("customer_id", record=pl.col("standing").struct.json_encode())
+        yield rows.select("customer_id", pl.col("record").struct.json_encode())
 
 
 def _later_records(later_customers: pl.DataFrame | None) -> pl.DataFrame:
@@ -206,7 +206,7 @@ def _later_records(later_customers: pl.DataFrame | None) -> pl.DataFrame:
 
 
 def _write_customers(path: Path, chunks: Iterator[pl.DataFrame], later: pl.DataFrame) -> tuple[int, int]:
-    """The customers' file; returns how many have a standing and how many are known by id only."""
+    """The customers' file; returns how many were assigned and how many are known by id only."""
     environment = lmdb.open(str(path), map_size=_FIRST_MAP_BYTES, subdir=False, lock=False, sync=False, create=True)
     with environment:
         long_ids: list[tuple[bytes, bytes]] = []

@@ -196,8 +196,8 @@ class Release:
         """What is on file about a customer; ``None`` where the id is not known.
 
         Returns:
-            the struct that ``domain.standing`` makes, or ``{"first_seen_at": …}`` for a customer who came after the
-            snapshot.
+            the ``record`` that ``customer_history.describe_customers`` makes, or ``{"first_seen_at": …}`` for a
+            customer who came after the snapshot.
         """
         with self._customers.environment.begin() as reading:
             record = reading.get(customer_key(customer_id))

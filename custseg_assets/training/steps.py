@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from custseg_assets.domain.segments import clustering, training
+from custseg_assets.domain.segments import clustering, training_tables
 from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.settings import ModelSettings
 
@@ -33,7 +33,7 @@ def sweep_snapshot(
     """
     limits = settings.limits()
     candidates = clustering.sweep(
-        training.matrix_of(scaled, settings.features),
+        training_tables.matrix_of(scaled, settings.features),
         settings.k_range,
         limits,
         n_bootstraps=settings.n_bootstraps,
@@ -43,7 +43,7 @@ def sweep_snapshot(
         progress=progress,
     )
     choice = clustering.choose_k(candidates, limits)
-    return training.candidate_table(key, candidates, choice), choice
+    return training_tables.candidate_table(key, candidates, choice), choice
 
 
 def train_snapshot(
@@ -62,8 +62,8 @@ def train_snapshot(
         settings: the segmentation features.
         champion: the model in force, on whose scale the candidates were fitted and whose segments go on.
     """
-    centroids = training.chosen_centroids(candidates)
+    centroids = training_tables.chosen_centroids(candidates)
     if centroids is None:
         return None
-    _, used = training.scale_snapshot(features, settings.features, champion.reference if champion else None)
-    return clustering.train(features, centroids, used, key, champion)
+    _, used = training_tables.scale_snapshot(features, settings.features, champion.reference if champion else None)
+    return clustering.train_model(features, centroids, used, key, champion)

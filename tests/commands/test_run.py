@@ -33,10 +33,10 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     tables,
 )
-from custseg_assets.domain.segments.clustering import assign, train
+from custseg_assets.domain.segments.clustering import assign_customers, train_model
+from custseg_assets.domain.segments.customer_history import count_moves
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
-from custseg_assets.domain.segments.standing import moves
-from custseg_assets.domain.segments.training import drift_reference_of
+from custseg_assets.domain.segments.training_tables import drift_reference_of
 from custseg_assets.domain.transactions import features
 from custseg_assets.home.evidence import gather_evidence
 from custseg_assets.home.intake import STAGE_MARKER
@@ -161,7 +161,7 @@ def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders
     assignments = pl.concat(frames_of(home, "segment_assignments").values())
     for before, period in pairwise(SNAPSHOTS):
         found = frames_of(home, "segment_migrations")[period]
-        counted = moves(assignments, before=before, period=period)
+        counted = count_moves(assignments, before=before, period=period)
         assert found.height == counted.filter(pl.col("from_segment_id") != pl.col("to_segment_id"))["n_customers"].sum()
         assert set(found["cause"]) <= {"behaviour", "border"}
     out = tmp_path / "movers.csv"
@@ -549,7 +549,7 @@ def test_another_model_in_force_holds_whom_it_places_near_a_border_and_the_relea
     assert outcome.status == 0, outcome.err
     assigned = frames_of(copy, "segment_assignments")
     assert assigned[key]["model_version"].unique().to_list() == [challenger.model_version]
-    expected = assign(features, assigned[key]["customer_id"], challenger, assigned[before_key], champion)
+    expected = assign_customers(features, assigned[key]["customer_id"], challenger, assigned[before_key], champion)
     assert_frame_equal(assigned[key].drop("period").sort("customer_id").select(expected.columns), expected)
     held = expected.filter("is_held")
     assert held.height > 0
@@ -571,8 +571,8 @@ def promote_a_neighbour(
     for own, other, share in itertools.product(range(champion.k), range(champion.k), np.linspace(0.02, 0.6, 30)):
         moved = centroids.copy()
         moved[own] += share * (centroids[other] - centroids[own])
-        challenger = train(features, moved.tolist(), champion.reference, key, champion)
-        if assign(features, features["customer_id"], challenger, before, champion)["is_held"].any():
+        challenger = train_model(features, moved.tolist(), champion.reference, key, champion)
+        if assign_customers(features, features["customer_id"], challenger, before, champion)["is_held"].any():
             break
     changed = {"period": key, "model_version": challenger.model_version, "model_json": challenger.to_json()}
     tables.write(SEGMENTATION_MODEL, pl.DataFrame([row | changed], schema=SEGMENTATION_MODEL.schema), {key: 1})

@@ -1,4 +1,6 @@
-"""The demo shop: the same for a seed, and the truth it claims to plant is the truth the pipeline finds."""
+"""The demo shop: equal logs for equal seeds, and the pipeline finds what the generator says it planted."""
+
+from __future__ import annotations
 
 import json
 from collections import Counter
@@ -13,19 +15,12 @@ import pytest
 from custseg_assets.domain.demo import ARCHETYPES, PlantedTruth, generate_demo, planted_truth
 from custseg_assets.domain.periods import snapshot_keys, window_of
 from custseg_assets.domain.schemas import RAW_TRANSACTIONS
-from custseg_assets.domain.segments.model import measure_reference
+from custseg_assets.domain.segments.model import RFM, Matrix, measure_reference
 from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines
-from custseg_assets.domain.transactions.features import (
-    bought_products,
-    customer_features,
-    customer_totals,
-    order_parts,
-    spend_by_period,
-)
 from custseg_assets.domain.transactions.quality import reject_share_outliers
+from tests.support.features import measure_features
 
 RULES = CleaningRules(1, ("Next Day Carriage", "High Resolution Image"), "C")
-RFM = ("recency_days", "frequency_orders", "monetary_net")
 
 
 @dataclass(frozen=True)
@@ -47,22 +42,18 @@ def shop() -> Shop:
 
 
 @pytest.fixture(scope="module")
-def rfm(shop: Shop) -> dict[str, np.ndarray]:
+def rfm(shop: Shop) -> dict[str, Matrix]:
     """log1p of recency, frequency and net money by snapshot, of the customers that K-means would see."""
-    lines = nw.from_native(shop.clean.lazy())
-    parts, products = order_parts(lines), bought_products(lines)
     keys = tuple(shop.clean["period"].unique().sort())
     matrices = {}
     for key in snapshot_keys(keys, 6):
-        window = window_of(key, keys[0], 6, "monthly")
-        totals = customer_totals(parts, products, window).to_native().collect()
-        features = customer_features(totals, spend_by_period(parts, window).to_native().collect(), window)
-        seen = features.filter(pl.col("frequency_orders") > 0, pl.col("monetary_net") > 0)
-        matrices[key] = np.log1p(seen.select(RFM).to_numpy().astype(float))
+        features = measure_features(shop.clean, window_of(key, keys[0], 6, "monthly"))
+        visible = features.filter(pl.col("frequency_orders") > 0, pl.col("monetary_net") > 0)
+        matrices[key] = np.log1p(visible.select(RFM).to_numpy().astype(float))
     return matrices
 
 
-def psi(reference: np.ndarray, current: np.ndarray) -> float:
+def psi(reference: Matrix, current: Matrix) -> float:
     """Population stability index over the reference's deciles."""
     edges = np.unique(np.quantile(reference, np.arange(0.1, 1, 0.1)))
     shares = [
@@ -72,14 +63,14 @@ def psi(reference: np.ndarray, current: np.ndarray) -> float:
     return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
 
 
-def test_equal_seeds_give_equal_logs_and_other_seeds_other_logs():
+def test_equal_seeds_give_equal_logs_and_other_seeds_other_logs() -> None:
     log = generate_demo(7, 60, 6)
     assert log.equals(generate_demo(7, 60, 6))
     assert log.write_csv() == generate_demo(7, 60, 6).write_csv()
     assert not log.equals(generate_demo(8, 60, 6))
 
 
-def test_the_log_has_the_columns_of_a_source_as_it_was_read(shop):
+def test_the_log_has_the_columns_of_a_source_as_it_was_read(shop: Shop) -> None:
     expected = {name: dtype for name, dtype in RAW_TRANSACTIONS.schema.items() if name not in ("period", "source_file")}
     assert dict(shop.raw.schema) == expected
     assert shop.raw["source_row"].to_list() == list(range(1, len(shop.raw) + 1))
@@ -87,7 +78,7 @@ def test_the_log_has_the_columns_of_a_source_as_it_was_read(shop):
     assert 150_000 <= len(shop.raw) <= 250_000
 
 
-def test_every_kind_of_dirt_is_found_exactly_as_often_as_it_was_planted(shop):
+def test_every_kind_of_dirt_is_found_exactly_as_often_as_it_was_planted(shop: Shop) -> None:
     found = Counter(shop.reasons["reason"].drop_nulls().to_list())
     assert found == shop.truth.rejected
     assert set(found) == {
@@ -97,7 +88,7 @@ def test_every_kind_of_dirt_is_found_exactly_as_often_as_it_was_planted(shop):
     assert found["duplicate"] / len(shop.raw) == pytest.approx(0.01, abs=0.001)
 
 
-def test_values_that_could_not_be_read_are_null_and_keep_their_text(shop):
+def test_values_that_could_not_be_read_are_null_and_keep_their_text(shop: Shop) -> None:
     bad = shop.raw.filter(pl.col("unreadable_values").is_not_null())
     assert len(bad) == shop.truth.rejected["unreadable"]
     columns = set()
@@ -109,7 +100,7 @@ def test_values_that_could_not_be_read_are_null_and_keep_their_text(shop):
     assert columns == {"invoiced_at", "quantity", "unit_price"}
 
 
-def test_every_cancellation_takes_back_an_earlier_order_line(shop):
+def test_every_cancellation_takes_back_an_earlier_order_line(shop: Shop) -> None:
     key = ["customer_id", "product_id", "quantity"]
     known = shop.raw.filter(pl.col("invoiced_at").is_not_null() & pl.col("quantity").is_not_null())
     is_cancellation = pl.col("invoice_id").str.starts_with("C")
@@ -117,24 +108,24 @@ def test_every_cancellation_takes_back_an_earlier_order_line(shop):
     ordered = known.filter(~is_cancellation).select(*key, pl.col("invoiced_at").alias("ordered_at"))
     earlier = cancelled.join(ordered, on=key).filter(pl.col("ordered_at") < pl.col("invoiced_at"))
     assert cancelled.height == shop.truth.n_cancellation_lines > 1_000
-    # An order line that could not be read may have been taken back, too.
+    # An order line that could not be read may have been cancelled, too.
     assert cancelled["source_row"].n_unique() - earlier["source_row"].n_unique() <= shop.truth.rejected["unreadable"]
     assert (known.filter(~is_cancellation)["quantity"] > 0).all()
 
 
-def test_some_customers_sent_everything_back(shop):
+def test_some_customers_sent_everything_back(shop: Shop) -> None:
     net = shop.clean.group_by("customer_id").agg(pl.col("line_amount").sum().round(2))
     assert (net["line_amount"] == 0).sum() >= 5
 
 
-def test_every_customer_has_an_archetype_and_orders(shop):
+def test_every_customer_has_an_archetype_and_orders(shop: Shop) -> None:
     assert set(shop.raw["customer_id"].drop_nulls()) == set(shop.truth.archetypes)
     assert set(shop.truth.archetypes.values()) == set(ARCHETYPES)
     assert len(shop.truth.archetypes) == 5_000
     assert sum(archetype.share for archetype in ARCHETYPES.values()) == pytest.approx(1)
 
 
-def test_whales_spend_most_and_over_fifty_times_the_median(shop):
+def test_whales_spend_most_and_over_fifty_times_the_median(shop: Shop) -> None:
     spend = shop.clean.group_by("customer_id").agg(pl.col("line_amount").sum())
     whales = spend.filter(pl.col("customer_id").is_in(shop.truth.whales))
     assert len(whales) == len(shop.truth.whales) == 6
@@ -142,7 +133,7 @@ def test_whales_spend_most_and_over_fifty_times_the_median(shop):
     assert set(spend.top_k(5, by="line_amount")["customer_id"]) <= set(shop.truth.whales)
 
 
-def test_leavers_order_nothing_from_the_change_on_and_others_do(shop):
+def test_leavers_order_nothing_from_the_change_on_and_others_do(shop: Shop) -> None:
     first, *_, last = shop.truth.change_months
     assert (first, last) == (date(2024, 11, 1), date(2025, 1, 1))
     change = datetime.combine(first, datetime.min.time())
@@ -152,7 +143,7 @@ def test_leavers_order_nothing_from_the_change_on_and_others_do(shop):
     assert len(shop.truth.leavers) > 1_000
 
 
-def test_subscribers_come_in_the_month_of_the_change_and_order_every_week(shop):
+def test_subscribers_come_in_the_month_of_the_change_and_order_every_week(shop: Shop) -> None:
     subscribers = [customer for customer, kind in shop.truth.archetypes.items() if kind == "subscriber"]
     orders = shop.clean.filter(pl.col("customer_id").is_in(subscribers), ~pl.col("is_cancellation"))
     first = orders.group_by("customer_id").agg(pl.col("invoiced_at").min())["invoiced_at"]
@@ -164,15 +155,15 @@ def test_subscribers_come_in_the_month_of_the_change_and_order_every_week(shop):
     assert 4 <= in_december["invoice_id"].mean() <= 6  # December is busy
 
 
-def test_the_change_does_not_look_like_broken_data(shop):
-    """Were it as busy over the counter as before, the share of rejected lines would jump, and nothing be trained."""
+def test_the_change_does_not_look_like_broken_data(shop: Shop) -> None:
+    """Lines over the counter become fewer too; else the share of rejected lines would rise, and no model be trained."""
     shares = shop.reasons.drop_nulls("period").group_by("period").agg(pl.col("reason").is_not_null().mean())
     found = reject_share_outliers(dict(shares.iter_rows()))
     assert found.is_judged
     assert found.outliers == {}
 
 
-def test_prices_rise_by_a_quarter_at_the_change(shop):
+def test_prices_rise_by_a_quarter_at_the_change(shop: Shop) -> None:
     change = datetime.combine(shop.truth.change_months[0], datetime.min.time())
     orders = shop.clean.filter(~pl.col("is_cancellation")).with_columns(is_late=pl.col("invoiced_at") >= change)
     prices = orders.group_by("product_id", "is_late").agg(
@@ -185,7 +176,7 @@ def test_prices_rise_by_a_quarter_at_the_change(shop):
     assert (both["price_late"] / both["price"]).median() == pytest.approx(1.25, abs=0.01)
 
 
-def test_a_product_in_fashion_sells_more_to_its_taste_than_before_or_after(shop):
+def test_a_product_in_fashion_sells_more_to_its_taste_than_before_or_after(shop: Shop) -> None:
     taste_of = {customer: ARCHETYPES[kind].taste for customer, kind in shop.truth.archetypes.items()}
     taste = pl.col("customer_id").replace_strict(taste_of)
     lines = shop.clean.filter(~pl.col("is_cancellation")).select("product_id", "invoiced_at", taste=taste)
@@ -198,7 +189,7 @@ def test_a_product_in_fashion_sells_more_to_its_taste_than_before_or_after(shop)
     assert sold["is_on"].sum() / days_on > 3 * (~sold["is_on"]).sum() / days_off
 
 
-def test_recency_drifts_in_the_last_months_and_nothing_does_before(rfm):
+def test_recency_drifts_in_the_last_months_and_nothing_does_before(rfm: dict[str, Matrix]) -> None:
     reference = rfm["2024-06-01"]
     scores = {key: [psi(reference[:, column], values[:, column]) for column in range(3)] for key, values in rfm.items()}
     quiet = [key for key in scores if key < "2024-11-01"]
@@ -207,7 +198,7 @@ def test_recency_drifts_in_the_last_months_and_nothing_does_before(rfm):
     assert scores["2025-01-01"][0] >= 0.25
 
 
-def test_four_clusters_of_the_first_full_window_are_stable(rfm):
+def test_four_clusters_of_the_first_full_window_are_stable(rfm: dict[str, Matrix]) -> None:
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
 
@@ -224,7 +215,7 @@ def test_four_clusters_of_the_first_full_window_are_stable(rfm):
 
 
 @pytest.mark.parametrize(("n_customers", "n_months"), [(1, 4), (40, 5)])
-def test_a_small_shop_is_a_shop(n_customers, n_months):
+def test_a_small_shop_is_a_shop(n_customers: int, n_months: int) -> None:
     log, truth = generate_demo(3, n_customers, n_months), planted_truth(3, n_customers, n_months)
     assert log["customer_id"].drop_nulls().n_unique() == n_customers
     assert len(log) == truth.n_lines
@@ -233,6 +224,8 @@ def test_a_small_shop_is_a_shop(n_customers, n_months):
 
 
 @pytest.mark.parametrize(("n_customers", "n_months"), [(0, 13), (10, 3)])
-def test_a_shop_without_customers_or_without_a_month_before_the_change_is_refused(n_customers, n_months):
+def test_a_shop_without_customers_or_without_a_month_before_the_change_is_refused(
+    n_customers: int, n_months: int
+) -> None:
     with pytest.raises(ValueError, match="at least 1 and 4 are needed"):
         generate_demo(1, n_customers, n_months)

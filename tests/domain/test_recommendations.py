@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -15,8 +14,9 @@ from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.recommendations import METHODS, Method, evaluate, recommend
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
-from custseg_assets.domain.segments.model import measure_reference
-from custseg_assets.domain.transactions import features
+from custseg_assets.domain.segments.model import RFM, measure_reference
+from tests.conftest import RealTables
+from tests.support.features import measure_features
 from tests.support.lines import clean_rows
 
 AS_OF = datetime(2011, 7, 1)
@@ -271,20 +271,16 @@ def k_means_segments(clean: pl.DataFrame, key: str) -> pl.DataFrame:
     """Four plain K-means clusters of a snapshot, as segments."""
     from sklearn.cluster import KMeans
 
-    window, lines = window_of(key, "2010-12-01", 6, "monthly"), nw.from_native(clean.lazy())
-    parts = features.order_parts(lines)
-    totals = features.customer_totals(parts, features.bought_products(lines), window).to_native().collect()
-    table = features.customer_features(totals, features.spend_by_period(parts, window).to_native().collect(), window)
-    seen = table.filter(pl.col("frequency_orders") > 0, pl.col("monetary_net") > 0)
-    names = ("recency_days", "frequency_orders", "monetary_net")
-    values = seen.select(names).to_numpy().astype(np.float64)
-    labels = KMeans(4, n_init=4, random_state=0).fit_predict(measure_reference(values, names).scale(values))
-    return seen.select("customer_id", segment_id=pl.Series(labels).cast(pl.String))
+    features = measure_features(clean, window_of(key, "2010-12-01", 6, "monthly"))
+    visible = features.filter(pl.col("frequency_orders") > 0, pl.col("monetary_net") > 0)
+    values = visible.select(RFM).to_numpy().astype(np.float64)
+    labels = KMeans(4, n_init=4, random_state=0).fit_predict(measure_reference(values, RFM).scale(values))
+    return visible.select("customer_id", segment_id=pl.Series(labels).cast(pl.String))
 
 
 @pytest.mark.parametrize(("as_of", "key"), [("2011-11-01", "2011-09-01"), ("2011-12-01", "2011-10-01")])
 def test_on_the_real_log_the_segments_recent_popularity_beats_both_plain_ones(
-    real_tables: Any, as_of: str, key: str
+    real_tables: RealTables, as_of: str, key: str
 ) -> None:
     end = datetime.fromisoformat(as_of)
     start = window_of(key, "2010-12-01", 6, "monthly").start

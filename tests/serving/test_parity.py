@@ -11,7 +11,14 @@ from flask.testing import FlaskClient
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import window_of
-from custseg_assets.domain.segments.clustering import Limits, assign, choose_k, sweep, train, visible_to_kmeans
+from custseg_assets.domain.segments.clustering import (
+    Limits,
+    assign_customers,
+    choose_k,
+    sweep,
+    train_model,
+    visible_to_kmeans,
+)
 from custseg_assets.domain.segments.model import SegmentationModel, measure_reference
 from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.stores.release_writer import ReleaseContent
@@ -36,9 +43,9 @@ def make_real_content(features: pl.DataFrame, known: pl.Series) -> tuple[Release
     The first model is trained on all customers, the second, which is released, on a random half of them, so that the
     margin rule holds some.
     """
-    first = train_model(features)
-    model = train_model(features.sample(fraction=0.5, seed=1), first)
-    assigned = assign(features, known, model, assign(features, known, first), first)
+    first = train_real_model(features)
+    model = train_real_model(features.sample(fraction=0.5, seed=1), first)
+    assigned = assign_customers(features, known, model, assign_customers(features, known, first), first)
     assert assigned["is_held"].any()
     now = assigned.with_columns(period=pl.lit(PERIOD)).select(schemas.SEGMENT_ASSIGNMENTS.schema.names())
     profiles = profile_segments(assigned, features, model).with_columns(period=pl.lit(PERIOD))
@@ -53,7 +60,7 @@ def make_real_content(features: pl.DataFrame, known: pl.Series) -> tuple[Release
     return content, assigned
 
 
-def train_model(features: pl.DataFrame, champion: SegmentationModel | None = None) -> SegmentationModel:
+def train_real_model(features: pl.DataFrame, champion: SegmentationModel | None = None) -> SegmentationModel:
     """Train a model of four clusters, with the scaling of the champion where there is one."""
     seen = features.filter(visible_to_kmeans(features, FEATURES))
     values = seen.select(FEATURES).cast(pl.Float64).to_numpy()
@@ -61,7 +68,7 @@ def train_model(features: pl.DataFrame, champion: SegmentationModel | None = Non
     [candidate] = sweep(reference.scale(values), (4, 4), LIMITS, n_bootstraps=2, n_initialisations=2, seed=1)
     assert choose_k([candidate], LIMITS).k == 4
     assert candidate.centroids is not None
-    return train(features, candidate.centroids, reference, PERIOD, champion)
+    return train_model(features, candidate.centroids, reference, PERIOD, champion)
 
 
 def count_agreeing(client: FlaskClient, features: pl.DataFrame, assigned: pl.DataFrame) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from custseg_assets.domain.segments.standing import standing
+from custseg_assets.domain.segments.customer_history import describe_customers
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores import release_writer
 from custseg_assets.stores.release_writer import write_release
@@ -72,7 +72,8 @@ def test_since_is_the_first_snapshot_of_the_unbroken_stay() -> None:
     )
     features = pl.DataFrame({"customer_id": ["a"], "recency_days": [1]})
     offered = pl.DataFrame(schema={"customer_id": pl.String, "rank": pl.Int64, "product_id": pl.String})
-    found = standing(history, features, offered, period="2011-04-01", features=["recency_days"])["standing"][0]
+    described = describe_customers(history, features, offered, period="2011-04-01", features=["recency_days"])
+    found = described["record"][0]
     assert (found["since"], found["previous"]["segment_id"]) == ("2011-03-01", "B")
 
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import window_of
-from custseg_assets.domain.segments.explain import is_seen_by_kmeans
+from custseg_assets.domain.segments.explain import is_visible_to_kmeans
 from custseg_assets.domain.segments.model import (
     LAPSED,
     REFUNDED,
@@ -75,7 +75,7 @@ def make_assignments(features: pl.DataFrame, model: SegmentationModel, lapsed: S
     period, rows = features["period"][0], []
     for row in features.iter_rows(named=True):
         values = {name: row[name] for name in FEATURES}
-        if not is_seen_by_kmeans(values):
+        if not is_visible_to_kmeans(values):
             rows.append(_rule_row(period, row["customer_id"], REFUNDED, model))
             continue
         scores = model.score(np.array([[float(value) for value in values.values()]]))

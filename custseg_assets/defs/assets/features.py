@@ -9,7 +9,7 @@ import polars as pl
 from custseg_assets.defs.materialise import Materialization, in_batches, key_batches, materialise, snapshot_asset
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, scaled_features_table
-from custseg_assets.domain.segments.training import scale_snapshot
+from custseg_assets.domain.segments.training_tables import scale_snapshot
 from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.home.open import LockedHome, OpenHome
 

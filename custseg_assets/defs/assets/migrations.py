@@ -9,8 +9,8 @@ import polars as pl
 from custseg_assets.defs.materialise import Materialization, in_batches, materialise, snapshot_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
-from custseg_assets.domain.segments.clustering import assign
-from custseg_assets.domain.segments.migrations import flows, migrations, summarise
+from custseg_assets.domain.segments.clustering import assign_customers
+from custseg_assets.domain.segments.migrations import count_flows, list_migrations, summarise_moves
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import migration_matrix
 
@@ -52,8 +52,8 @@ def _list_moves(home: OpenHome, key: str) -> pl.DataFrame:
     if two is None:
         return SEGMENT_MIGRATIONS.schema.to_frame().drop("period")
     earlier_model = home.champions.model_at(two.before_key)
-    stay = assign(two.features_now, two.now["customer_id"], earlier_model, two.before, earlier_model)
-    return migrations(two.before, two.now, stay, two.features_before, two.features_now)
+    stay = assign_customers(two.features_now, two.now["customer_id"], earlier_model, two.before, earlier_model)
+    return list_migrations(two.before, two.now, stay, two.features_before, two.features_now)
 
 
 def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
@@ -61,9 +61,9 @@ def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
     two = _read_both(home, key)
     if two is None:
         return {"moves": f"{key} is the first snapshot with segments: nobody can have moved yet."}
-    all_flows = flows(two.before, two.now, two.features_now)
+    all_flows = count_flows(two.before, two.now, two.features_now)
     n_known = all_flows.filter(pl.col("from_segment").is_not_null())["n_customers"].sum()
-    summary = summarise(home.tables.read(SEGMENT_MIGRATIONS, [key]), int(n_known))
+    summary = summarise_moves(home.tables.read(SEGMENT_MIGRATIONS, [key]), int(n_known))
     return {
         "moves": f"{two.before_key} → {key}: {summary.sentence}.",
         "phantom_moves": summary.n_phantom,

@@ -21,7 +21,7 @@ from custseg_assets.domain.schemas import (
     Table,
     scaled_features_table,
 )
-from custseg_assets.domain.segments import clustering, training
+from custseg_assets.domain.segments import clustering, training_tables
 from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.decision_record import describe_decision
@@ -66,7 +66,7 @@ def model_candidates(
         table, _ = sweep_snapshot(scaled, key, settings, context.log.info)
     home.registry.log_candidates(mlflow.run_id, table)
     shown = {
-        "choice": bullets(training.choice_in_words(table)),
+        "choice": bullets(training_tables.choice_in_words(table)),
         "rule": clustering.RULE,
         "candidates": table_preview(table.drop("centroids", "choice")),
         **reported,
@@ -88,7 +88,7 @@ def segmentation_model(
 ) -> Materialization:
     """Make the challenger of the chosen number of clusters, and register it."""
     candidates = home.tables.read(MODEL_CANDIDATES, context.partition_keys)
-    if training.chosen_centroids(candidates) is None:
+    if training_tables.chosen_centroids(candidates) is None:
         return _nothing_trained(context, home, SEGMENTATION_MODEL)
     key = context.partition_key
     features = home.tables.read(CUSTOMER_FEATURES, [key])
@@ -193,7 +193,7 @@ def _model_row(
 ) -> pl.DataFrame:
     """The challenger as a row of ``segmentation_model``."""
     window = home.calendar.window(model.trained_on)
-    choice = training.choice_in_words(candidates)
+    choice = training_tables.choice_in_words(candidates)
     names = [delivery.name for delivery in home.calendar.deliveries]
     files = ", ".join(names) if len(names) <= _FILES_NAMED else f"{len(names):,} files, {names[0]} to {names[-1]},"
     fields = {
@@ -202,7 +202,7 @@ def _model_row(
         "k": model.k,
         "choice": choice[0],
         "model_json": model.to_json(),
-        "drift_reference": training.drift_reference_of(model, features, window).to_json(),
+        "drift_reference": training_tables.drift_reference_of(model, features, window).to_json(),
         "model_card": model_card(
             model,
             candidates,

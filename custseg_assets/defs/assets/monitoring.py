@@ -22,7 +22,7 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     scaled_features_table,
 )
-from custseg_assets.domain.segments.training import matrix_of
+from custseg_assets.domain.segments.training_tables import matrix_of
 from custseg_assets.home.evidence import unsound_in_window
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.monitoring import distribution_change, drift_over_time

@@ -18,7 +18,7 @@ from custseg_assets.domain.schemas import (
     SEGMENT_PROFILES,
     SEGMENTATION_MODEL,
 )
-from custseg_assets.domain.segments.training import metrics_of
+from custseg_assets.domain.segments.training_tables import metrics_of
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings
 from custseg_assets.stores.release_writer import ReleaseContent, write_release

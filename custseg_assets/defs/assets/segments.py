@@ -17,7 +17,7 @@ from custseg_assets.domain.schemas import (
     SEGMENT_ASSIGNMENTS,
     SEGMENT_PROFILES,
 )
-from custseg_assets.domain.segments.clustering import assign
+from custseg_assets.domain.segments.clustering import assign_customers
 from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.home.open import LockedHome, OpenHome
@@ -29,12 +29,12 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
     """Assign every known customer to a segment of the model in force."""
     first_seen, newest = _first_seen(home, context.partition_keys[-1]), context.partition_keys[-1:]
 
-    def assign_customers() -> Iterator[tuple[str, pl.DataFrame]]:
+    def assign_snapshots() -> Iterator[tuple[str, pl.DataFrame]]:
         before, earlier_model = _snapshot_before(home, context.partition_keys[0])
         for key in context.partition_keys:
             known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
             features, model = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.model_at(key)
-            before = assign(features, known, model, before, earlier_model)
+            before = assign_customers(features, known, model, before, earlier_model)
             earlier_model = model
             yield key, _with_period(before, key)
 
@@ -43,7 +43,7 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
         scatter = cluster_scatter(features, assignments, seed=home.settings.model.seed)
         return {"scatter": picture("customers by segment", scatter)}
 
-    return materialise(context, home, SEGMENT_ASSIGNMENTS, in_batches(assign_customers()), show=show)
+    return materialise(context, home, SEGMENT_ASSIGNMENTS, in_batches(assign_snapshots()), show=show)
 
 
 @snapshot_asset("segment_profiles", group="segments", kinds={"polars", "deltalake"})

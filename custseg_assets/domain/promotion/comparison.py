@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from custseg_assets.domain.promotion.validity import Foreseen, PairedValidity, foresee, paired_validity
-from custseg_assets.domain.segments.clustering import adjusted_rand, assign, visible_to_kmeans
+from custseg_assets.domain.segments.clustering import adjusted_rand, assign_customers, visible_to_kmeans
 from custseg_assets.domain.segments.model import Matrix, SegmentationModel
 from custseg_assets.errors import BadInputError
 
@@ -218,6 +218,10 @@ def _less(value: float, than: float) -> float:
 def _foreseen(
     evidence: Evidence, champion: SegmentationModel, challenger: SegmentationModel, seed: int
 ) -> Foreseen | None:
-    segments = assign(evidence.features, evidence.known, champion).select("customer_id", champion="segment_id")
-    others = assign(evidence.features, evidence.known, challenger).select("customer_id", challenger="segment_id")
+    segments = assign_customers(evidence.features, evidence.known, champion).select(
+        "customer_id", champion="segment_id"
+    )
+    others = assign_customers(evidence.features, evidence.known, challenger).select(
+        "customer_id", challenger="segment_id"
+    )
     return foresee(segments.join(others, on="customer_id"), evidence.done, seed=seed)

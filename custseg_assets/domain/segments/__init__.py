@@ -1,1 +1,1 @@
-"""Segments: the model, how it is trained and chosen, and what is said of segments and of customers in them."""
+"""Segments: the model, how it is trained and chosen, and how segments and their customers are described."""

@@ -1,7 +1,7 @@
-"""How many clusters, how stable they are, the model they make, and which customer is in which segment.
+"""Fitting and using K-means: the sweep over k, the choice of k, the model it makes, and the assignment of customers.
 
-The sweep tries every k and says what is wrong with it; the choice follows one rule; training names the clusters of
-the chosen k. Nothing here scales features: matrices come in on the model's scale, and models bring their reference.
+The sweep measures every k and says which limits it misses; the choice follows one rule; training names the clusters of
+the chosen k. Features are scaled in ``training_tables``; the model as a value, and scoring, belong in ``model``.
 
 Everything that depends on chance has its own generator per k, rows are put in one order first, and libraries run on
 one thread, so neither the order of customers, nor the other k, nor the number of cores changes a result.
@@ -19,16 +19,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from custseg_assets.domain.segments.identity import count_overlaps, inherit
+from custseg_assets.domain.segments.identity import count_overlaps, inherit_segments
 from custseg_assets.domain.segments.model import (
     LAPSED,
-    NOWHERE,
+    NO_CLUSTER,
     REFUNDED,
     RFM,
+    Labels,
     Matrix,
     ScalingReference,
     SegmentationModel,
-    hold,
+    apply_margin_rule,
     nearest,
     version_of,
 )
@@ -38,22 +39,20 @@ from custseg_assets.errors import BadInputError
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
 
-Labels = NDArray[np.integer]
-
 FIT_SAMPLE = 20_000
-"""From more customers a random sample of so many finds the clusters and refits them; all customers then move the
+"""Customers that clusters are fitted and refitted on; of more a random sample is taken, and then all of them move the
 centroids to their final place. A sweep over six k then costs a million customers as much as 20,000: 13 CPU s."""
 SILHOUETTE_SAMPLE = 5_000
-"""The silhouette compares every customer with every other: exact up to so many, on a random sample of more."""
+"""Customers that the silhouette, which compares all pairs, is computed on; of more a random sample is taken."""
 REFIT_INITIALISATIONS = 3
-"""Starts of a bootstrap refit. With one, a poor start passes for an unstable cluster: at k = 7 on July 2011 of
+"""Starts of a bootstrap refit. With one, a poor start looks like an unstable cluster: at k = 7 on July 2011 of
 Online Retail the mean ARI is 0.73 with one start and 0.85 with three."""
 SILHOUETTE_SLACK = 0.05
-"""How much of the best silhouette one may give up for more segments. On eight monthly snapshots of Online Retail
+"""The share of the best silhouette that may be given up for more segments. On eight monthly snapshots of Online Retail
 5 % chooses four every time; 0 % would twice choose three, and 10 % once five and once six."""
 WARM_START_SLACK = 0.01
-"""How much more inertia than a fit from scratch one may have that starts from the model in force; it goes no further
-from there than that takes, and where no way leads there, the fit from scratch is taken. K-means' optima are flat: on
+"""The share of inertia that a fit which starts from the model in force may have more than a fit from scratch; it stops
+as soon as it has no more, and where it never comes so low, the fit from scratch is taken. K-means' optima are flat: on
 resamples of the unchanged customers of Online Retail the centroids in force have 0.4 % more inertia than the best,
 and going all the way to it would move up to 6 % of the customers, also with the margin rule."""
 WARM_START_STEPS = 100
@@ -68,13 +67,13 @@ _ROWS_AT_ONCE = 500_000
 
 @dataclass(frozen=True)
 class Limits:
-    """What makes a number of clusters eligible; a value equal to its limit keeps it.
+    """The limits that make a number of clusters eligible; a value equal to its limit keeps it.
 
     Attributes:
-        min_bootstrap_ari: of the mean adjusted Rand index against the bootstrap refits.
-        min_jaccard: of the least stable cluster's mean Jaccard index.
-        min_share: of the smallest cluster, among the customers that K-means sees.
-        min_customers: of the same.
+        min_bootstrap_ari: least mean adjusted Rand index against the bootstrap refits.
+        min_jaccard: least mean Jaccard index of the least stable cluster.
+        min_share: least share of the smallest cluster, among the customers that K-means sees.
+        min_customers: least number of customers of the smallest cluster.
     """
 
     min_bootstrap_ari: float
@@ -98,7 +97,7 @@ class Candidate:
         cluster_jaccards: per cluster, mean over the refits of its Jaccard index with the most alike cluster of the
             refit (Hennig 2007, *Cluster-wise assessment of cluster stability*), counted on all customers.
         smallest_cluster: its number of customers.
-        smallest_share: the same, as a share.
+        smallest_share: its share of the customers.
         centroids: on the matrix' scale, by descending last feature.
         is_eligible: whether every limit is kept.
         reason: why it is, or is not, eligible.
@@ -121,11 +120,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class KChoice:
-    """Which k was chosen and why.
+    """The chosen number of clusters, with the reasons.
 
     Attributes:
         k: the number of clusters; ``None`` where none is eligible.
-        rule: what the choice follows, in words.
+        rule: the rule of the choice, in words.
         reasons: one sentence each, the choice first.
     """
 
@@ -146,13 +145,10 @@ class _Check(NamedTuple):
     def value(self, candidate: Candidate) -> float:
         return float(getattr(candidate, self.measure))
 
-    def is_missed(self, candidate: Candidate, limits: Limits) -> bool:
-        return self.value(candidate) < float(getattr(limits, self.limit))
-
-    def said(self, candidate: Candidate, limits: Limits) -> str:
+    def describe(self, candidate: Candidate, limits: Limits) -> str:
         return f"{self.words} {self.value(candidate):.{self.decimals}f} is below {getattr(limits, self.limit):g}"
 
-    def loosened(self, candidate: Candidate) -> str:
+    def loosen(self, candidate: Candidate) -> str:
         steps = 10**self.decimals
         return f"{self.setting} = {math.floor(self.value(candidate) * steps) / steps:g}"
 
@@ -163,6 +159,10 @@ _CHECKS = (
     _Check("smallest_share", "min_share", "min_segment_share", "smallest cluster's share", 4),
     _Check("smallest_cluster", "min_customers", "min_segment_customers", "smallest cluster's number of customers", 0),
 )
+
+
+def _missed_checks(candidate: Candidate, limits: Limits) -> list[_Check]:
+    return [check for check in _CHECKS if check.value(candidate) < getattr(limits, check.limit)]
 
 
 def sweep(
@@ -179,18 +179,18 @@ def sweep(
     """Try every number of clusters and measure how good and how stable it is.
 
     Stability is that of refits from scratch on bootstrap resamples of the customers, compared on all customers.
-    Where as many clusters are tried as the model in force has, the fit starts from its centroids and stops as soon as
-    it is almost as good as the one from scratch: of all fits that are, it moves few customers.
+    For the k of the model in force the fit starts from that model's centroids and stops as soon as it is almost as good
+    as a fit from scratch, so that few customers change their cluster.
 
     Args:
         matrix: shape (customers, features), on the model's scale.
         k_range: lowest and highest k.
-        limits: what makes a k eligible.
+        limits: those that an eligible k keeps.
         n_bootstraps: refits per k.
         n_initialisations: k-means++ starts of the fit that is measured.
         seed: of everything that depends on chance.
         start: centroids of the model in force, on the same scale; shape (its k, features).
-        progress: told one line per k.
+        progress: gets one line per k.
 
     Returns:
         One candidate per k, lowest first, whether it could be fitted or not.
@@ -199,20 +199,20 @@ def sweep(
     n_distinct = int(np.any(np.diff(rows, axis=0) != 0, axis=1).sum()) + 1 if len(rows) else 0
     candidates = []
     for k in range(k_range[0], k_range[1] + 1):
-        obstacle = _obstacle(k, len(rows), n_distinct, limits)
+        obstacle = _why_not_tried(k, len(rows), n_distinct, limits)
         if obstacle:
             candidate = Candidate(k, is_eligible=False, reason=obstacle)
         else:
             warm = start if start is not None and len(start) == k else None
-            candidate = _tried(rows, k, limits, n_bootstraps, n_initialisations, seed, warm)
+            candidate = _measure_k(rows, k, limits, n_bootstraps, n_initialisations, seed, warm)
         candidates.append(candidate)
         if progress:
             progress(f"k = {k}: {candidate.reason}")
     return tuple(candidates)
 
 
-def _obstacle(k: int, n_customers: int, n_distinct: int, limits: Limits) -> str | None:
-    """Why k clusters cannot even be tried."""
+def _why_not_tried(k: int, n_customers: int, n_distinct: int, limits: Limits) -> str | None:
+    """Why k clusters cannot be tried, in words; ``None`` where they can."""
     needed = max(k * limits.min_customers, k + 1)
     if n_customers < needed:
         return (
@@ -224,38 +224,32 @@ def _obstacle(k: int, n_customers: int, n_distinct: int, limits: Limits) -> str 
     return None
 
 
-def _tried(
-    rows: Matrix,
-    k: int,
-    limits: Limits,
-    n_bootstraps: int,
-    n_initialisations: int,
-    seed: int,
-    start: Matrix | None,
+def _measure_k(
+    rows: Matrix, k: int, limits: Limits, n_bootstraps: int, n_initialisations: int, seed: int, start: Matrix | None
 ) -> Candidate:
     from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
     from threadpoolctl import threadpool_limits
 
     rng = np.random.default_rng([seed, k])
     with threadpool_limits(1):
-        sample = _drawn(rows, FIT_SAMPLE, rng)
+        sample = _draw_rows(rows, FIT_SAMPLE, rng)
         fitted = _fit(rows[sample], k, n_initialisations, rng)
         if len(sample) < len(rows):
             fitted = _fit(rows, k, 1, rng, start=fitted.cluster_centers_)
         if start is not None:
-            fitted = _from_start(rows, start, (1 + WARM_START_SLACK) * fitted.inertia_) or fitted
-        centroids, labels = _in_order(fitted)
-        seen = _drawn(rows, SILHOUETTE_SAMPLE, rng)
+            fitted = _fit_from_start(rows, start, (1 + WARM_START_SLACK) * fitted.inertia_) or fitted
+        centroids, labels = _sort_clusters(fitted)
+        subset = _draw_rows(rows, SILHOUETTE_SAMPLE, rng)
         sizes = np.bincount(labels, minlength=k)
-        if len(np.unique(labels[seen])) < k:
+        if len(np.unique(labels[subset])) < k:
             reason = f"the smallest cluster holds {sizes.min():,} of {len(rows):,} customers, too few to measure"
             return Candidate(k, is_eligible=False, reason=reason)
-        aris, jaccards = _stability(rows[sample], labels[sample], k, n_bootstraps, rng)
+        aris, jaccards = _measure_stability(rows[sample], labels[sample], k, n_bootstraps, rng)
         measured = Candidate(
             k=k,
             is_eligible=True,
             reason=ELIGIBLE,
-            silhouette=float(silhouette_score(rows[seen], labels[seen])),
+            silhouette=float(silhouette_score(rows[subset], labels[subset])),
             davies_bouldin=float(davies_bouldin_score(rows, labels)),
             calinski_harabasz=float(calinski_harabasz_score(rows, labels)),
             inertia=float(fitted.inertia_),
@@ -266,11 +260,11 @@ def _tried(
             smallest_share=float(sizes.min() / len(rows)),
             centroids=tuple(tuple(row) for row in centroids.tolist()),
         )
-    missed = [check.said(measured, limits) for check in _CHECKS if check.is_missed(measured, limits)]
+    missed = [check.describe(measured, limits) for check in _missed_checks(measured, limits)]
     return replace(measured, is_eligible=False, reason="; ".join(missed)) if missed else measured
 
 
-def _drawn(rows: Matrix, at_most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _draw_rows(rows: Matrix, at_most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Row numbers of all customers, or of a random sample of them, in their order."""
     if len(rows) <= at_most:
         return np.arange(len(rows))
@@ -290,8 +284,8 @@ def _fit(rows: Matrix, k: int, n_init: int, rng: np.random.Generator, start: Mat
         return estimator.fit(rows)
 
 
-def _from_start(rows: Matrix, start: Matrix, inertia: float) -> KMeans | None:
-    """The fewest steps of K-means from a start that reach an inertia; ``None`` where they end above it."""
+def _fit_from_start(rows: Matrix, start: Matrix, inertia: float) -> KMeans | None:
+    """K-means from a start, stopped at the first step that reaches an inertia; ``None`` where it ends above it."""
     from sklearn.cluster import KMeans
 
     for _ in range(WARM_START_STEPS):
@@ -304,13 +298,13 @@ def _from_start(rows: Matrix, start: Matrix, inertia: float) -> KMeans | None:
     return None
 
 
-def _in_order(fitted: KMeans) -> tuple[Matrix, Labels]:
-    """Centroids by descending last feature, then the one before it, and labels that follow: no trace of the start."""
+def _sort_clusters(fitted: KMeans) -> tuple[Matrix, Labels]:
+    """Centroids by descending last feature, then the one before it, and labels to match, whatever the start was."""
     order = np.lexsort(-fitted.cluster_centers_.T)
     return fitted.cluster_centers_[order], np.argsort(order)[fitted.labels_]
 
 
-def _stability(
+def _measure_stability(
     rows: Matrix, labels: Labels, k: int, n_bootstraps: int, rng: np.random.Generator
 ) -> tuple[Matrix, Matrix]:
     """Adjusted Rand index of each refit, and Jaccard index of each cluster in it, shape (refits, k)."""
@@ -332,17 +326,20 @@ def adjusted_rand(labels: Labels, others: Labels) -> float:
     Args:
         labels: cluster number of each customer.
         others: the same in the other clustering; numbers need not agree.
+
+    >>> adjusted_rand(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]))
+    1.0
     """
     overlaps = count_overlaps(labels, others, (int(labels.max()) + 1, int(others.max()) + 1))
 
     def pairs(counts: NDArray[np.int64]) -> float:
         return float((counts * (counts - 1.0) / 2).sum())
 
-    together, mine, theirs = pairs(overlaps), pairs(overlaps.sum(axis=1)), pairs(overlaps.sum(axis=0))
+    in_both, in_first, in_second = pairs(overlaps), pairs(overlaps.sum(axis=1)), pairs(overlaps.sum(axis=0))
     all_pairs = len(labels) * (len(labels) - 1) / 2
-    expected, most = mine * theirs / all_pairs if all_pairs else 0.0, (mine + theirs) / 2
-    # Both all in one cluster, or both each alone: nothing can differ.
-    return 1.0 if most == expected else (together - expected) / (most - expected)
+    expected, most = in_first * in_second / all_pairs if all_pairs else 0.0, (in_first + in_second) / 2
+    # Where both have one cluster, or both one customer in each, they cannot differ.
+    return 1.0 if most == expected else (in_both - expected) / (most - expected)
 
 
 def cluster_jaccards(labels: Labels, others: Labels, k: int) -> Matrix:
@@ -363,13 +360,13 @@ def choose_k(candidates: Sequence[Candidate], limits: Limits) -> KChoice:
     """The number of clusters, by ``RULE``.
 
     Args:
-        candidates: what ``sweep`` returned.
-        limits: those it was given.
+        candidates: from ``sweep``.
+        limits: those that the sweep applied.
     """
     silhouettes = {one.k: one.silhouette for one in candidates if one.is_eligible and one.silhouette is not None}
     if not silhouettes:
         reasons = [f"k = {one.k}: {one.reason}" for one in candidates]
-        return KChoice(None, RULE, ("no k is eligible", *reasons, *_way_out(candidates, limits)))
+        return KChoice(None, RULE, ("no k is eligible", *reasons, *_suggest_settings(candidates, limits)))
     best = max(silhouettes, key=lambda k: silhouettes[k])
     needed = silhouettes[best] - SILHOUETTE_SLACK * abs(silhouettes[best])
     chosen = max(k for k, silhouette in silhouettes.items() if silhouette >= needed)
@@ -390,26 +387,22 @@ def _why_not(candidate: Candidate, chosen: int, needed: float) -> str:
     return f"eligible, but its silhouette {candidate.silhouette:.3f} is below {needed:.3f}"
 
 
-def _way_out(candidates: Sequence[Candidate], limits: Limits) -> Iterator[str]:
-    """Which settings would let the k through that misses fewest limits, and those by least."""
+def _suggest_settings(candidates: Sequence[Candidate], limits: Limits) -> Iterator[str]:
+    """The settings that would make the k eligible that misses the fewest limits, and those by least."""
 
     def distance(candidate: Candidate) -> tuple[int, float]:
-        ratios = [
-            check.value(candidate) / getattr(limits, check.limit)
-            for check in _CHECKS
-            if check.is_missed(candidate, limits)
-        ]
+        ratios = [check.value(candidate) / getattr(limits, check.limit) for check in _missed_checks(candidate, limits)]
         return len(ratios), 1 - min(ratios)
 
     measured = [one for one in candidates if one.silhouette is not None]
     if measured:
         nearest_miss = min(measured, key=distance)
-        settings = [check.loosened(nearest_miss) for check in _CHECKS if check.is_missed(nearest_miss, limits)]
-        yield f"k = {nearest_miss.k} comes nearest: it would be eligible with [model] {', '.join(settings)}"
+        settings = ", ".join(check.loosen(nearest_miss) for check in _missed_checks(nearest_miss, limits))
+        yield f"k = {nearest_miss.k} comes nearest: it would be eligible with [model] {settings}"
 
 
 def visible_to_kmeans(customer_features: pl.DataFrame, feature_names: Sequence[str]) -> pl.Series:
-    """Which customers K-means sees: those with an order in the window and something left of it; one flag per row.
+    """Which customers K-means sees: those with an order in the window and a positive net spend; one flag per row.
 
     Args:
         customer_features: of one snapshot.
@@ -431,27 +424,32 @@ def visible_to_kmeans(customer_features: pl.DataFrame, feature_names: Sequence[s
     return is_visible
 
 
-def train(
+def feature_values(customer_features: pl.DataFrame, names: Sequence[str]) -> Matrix:
+    """Raw feature values in business units, shape (customers, features)."""
+    return customer_features.select(names).cast(pl.Float64).to_numpy()
+
+
+def train_model(
     customer_features: pl.DataFrame,
     centroids: Sequence[Sequence[float]],
     reference: ScalingReference,
     trained_on: str,
     champion: SegmentationModel | None = None,
 ) -> SegmentationModel:
-    """The model that the chosen candidate makes, with its segments named by who is in them.
+    """The model of the chosen candidate, with its segments named by the customers in them.
 
     Args:
         customer_features: of the snapshot it was fitted on.
         centroids: of the chosen candidate.
         reference: the scaling the candidate was fitted on.
         trained_on: key of the snapshot.
-        champion: the model in force, of the same features, whose segments go on in it; see ``identity``.
+        champion: the model in force, of the same features, whose segments it continues; see ``identity``.
 
     Raises:
         BadInputError: a segmentation feature has no value for a customer with orders.
     """
-    seen = customer_features.filter(visible_to_kmeans(customer_features, reference.features))
-    values, rfm = _values(seen, reference.features), _values(seen, RFM)
+    visible = customer_features.filter(visible_to_kmeans(customer_features, reference.features))
+    values, rfm = feature_values(visible, reference.features), feature_values(visible, RFM)
     fixed = tuple(tuple(float(value) for value in row) for row in centroids)
     clusters = nearest(reference.scale(values), np.array(fixed)).cluster
     model = SegmentationModel(
@@ -461,10 +459,10 @@ def train(
         segments=name_segments(rfm, clusters, len(fixed)),
         model_version=version_of(trained_on, reference, fixed),
     )
-    return inherit(model, champion, values, rfm) if champion else model
+    return inherit_segments(model, champion, values, rfm) if champion else model
 
 
-def assign(
+def assign_customers(
     customer_features: pl.DataFrame,
     known_customers: pl.Series,
     model: SegmentationModel,
@@ -473,15 +471,15 @@ def assign(
 ) -> pl.DataFrame:
     """The segment of every known customer, each exactly once, sorted by customer.
 
-    Another model alone moves nobody whom it places near a border: who would change segment stays in the earlier one,
-    while that is the runner-up and the margin is below ``MARGIN_RULE``. As long as one model is in force nobody is
-    held, and the segment is the nearest.
+    A change of the model alone moves no customer near a border: the customer stays in the earlier segment while that is
+    the runner-up and the margin is below ``MARGIN_RULE``. As long as one model is in force, everybody is in the
+    nearest segment.
 
     Args:
         customer_features: of one snapshot.
-        known_customers: ids of everybody seen up to the snapshot's end, repeats allowed.
+        known_customers: ids of everybody with a line before the snapshot's end, repeats allowed.
         model: the model in force.
-        before: ``segment_assignments`` of the snapshot before; nobody is held without it.
+        before: ``segment_assignments`` of the snapshot before; without it the margin rule does not apply.
         earlier_model: the model that was in force there; of the same features.
 
     Returns:
@@ -490,24 +488,23 @@ def assign(
     Raises:
         BadInputError: a segmentation feature has no value for a customer with orders.
     """
-    seen = customer_features.filter(visible_to_kmeans(customer_features, model.features))
+    visible = customer_features.filter(visible_to_kmeans(customer_features, model.features))
     everybody = pl.concat([known_customers.cast(pl.String), customer_features["customer_id"]]).unique()
-    scored = _scored(seen, model, _stays(customer_features, model, before, earlier_model))
+    scores = _score_customers(visible, model, _clusters_before(customer_features, model, before, earlier_model))
 
     def of_segment(field: str, clusters: pl.Expr) -> pl.Expr:
         fields = {number: getattr(segment, field) for number, segment in enumerate(model.segments)}
         return clusters.replace_strict(fields, default=None, return_dtype=pl.String)
 
     def or_rule(field: str) -> pl.Expr:
-        by_rule = (
-            pl.when("is_in_window").then(pl.lit(getattr(REFUNDED, field))).otherwise(pl.lit(getattr(LAPSED, field)))
-        )
+        refunded, lapsed = (pl.lit(getattr(segment, field)) for segment in (REFUNDED, LAPSED))
+        by_rule = pl.when("is_in_window").then(refunded).otherwise(lapsed)
         return pl.coalesce(of_segment(field, pl.col("cluster")), by_rule)
 
     return (
         everybody.to_frame("customer_id")
         .join(customer_features.select("customer_id", is_in_window=True), on="customer_id", how="left")
-        .join(scored, on="customer_id", how="left")
+        .join(scores, on="customer_id", how="left")
         .select(
             "customer_id",
             or_rule("segment_id").alias("segment_id"),
@@ -524,7 +521,7 @@ def assign(
     )
 
 
-def _stays(
+def _clusters_before(
     customer_features: pl.DataFrame,
     model: SegmentationModel,
     before: pl.DataFrame | None,
@@ -532,30 +529,29 @@ def _stays(
 ) -> pl.DataFrame:
     """``customer_id`` and ``stay``, the cluster of the segment that a customer would be in had the model not changed.
 
-    Under the same model that is where customers are held; nobody else has a segment to stay in but the nearest.
+    Under the same model only customers with ``is_held`` have one; all others are in the nearest segment.
     """
     if before is None or earlier_model is None:
         return pl.DataFrame(schema={"customer_id": pl.String, "stay": pl.Int64})
     if earlier_model.model_version == model.model_version:
         earlier = before.filter("is_held")
     else:
-        earlier = assign(customer_features, before["customer_id"], earlier_model, before, earlier_model)
+        earlier = assign_customers(customer_features, before["customer_id"], earlier_model, before, earlier_model)
     stay = pl.col("segment_id").replace_strict(model.cluster_of, default=None, return_dtype=pl.Int64)
     return earlier.select("customer_id", stay=stay).drop_nulls()
 
 
-def _scored(seen: pl.DataFrame, model: SegmentationModel, stays: pl.DataFrame) -> pl.DataFrame:
-    """Cluster, distance, runner-up, margin and hold of customers that K-means sees; slices bound the memory."""
-    placed = seen.join(stays, on="customer_id", how="left", maintain_order="left")
-    slices = placed.iter_slices(_ROWS_AT_ONCE) if len(placed) else [placed]
+def _score_customers(visible: pl.DataFrame, model: SegmentationModel, stays: pl.DataFrame) -> pl.DataFrame:
+    """Cluster, distance, runner-up, margin and ``is_held`` of customers that K-means sees; slices bound the memory."""
+    customers = visible.join(stays, on="customer_id", how="left", maintain_order="left")
+    slices = customers.iter_slices(_ROWS_AT_ONCE) if len(customers) else [customers]
     scores = [
-        hold(model.score(_values(part, model.features)), part["stay"].fill_null(NOWHERE).to_numpy()) for part in slices
+        apply_margin_rule(
+            model.score(feature_values(part, model.features)), part["stay"].fill_null(NO_CLUSTER).to_numpy()
+        )
+        for part in slices
     ]
-    return seen.select("customer_id").with_columns(
+    return visible.select("customer_id").with_columns(
         pl.Series(name, np.concatenate([getattr(part, name) for part in scores]))
         for name in ("cluster", "distance", "runner_up", "margin", "is_held")
     )
-
-
-def _values(customer_features: pl.DataFrame, names: Sequence[str]) -> Matrix:
-    return customer_features.select(names).cast(pl.Float64).to_numpy()

@@ -1,7 +1,8 @@
 """Why a customer is in a segment, in business units.
 
 Used for the customers of a release and for rows scored by the service, so both are explained alike. Plain Python on
-purpose: it runs once per answer, where NumPy's cost per call would be most of the work.
+purpose: it runs once per answer, where NumPy's cost per call would be most of the work. The phrases belong in
+``feature_words``; whole segments are described in ``profiles``.
 """
 
 from __future__ import annotations
@@ -10,53 +11,35 @@ from collections.abc import Mapping
 from math import expm1, log1p
 from typing import NamedTuple
 
+from custseg_assets.domain.segments.feature_words import FEATURE_WORDS
 from custseg_assets.domain.segments.model import LAPSED, REFUNDED, Segment, SegmentationModel
-
-RULE_SEGMENTS = (REFUNDED, LAPSED)
 
 RULE_FEATURES = ("frequency_orders", "monetary_net")
 """What decides, beside the model's features, whether K-means sees a customer at all."""
-
 MAX_REASONS = 3
-
 MARGIN = "margin"
-"""What a reason is about that no feature gives."""
-
-_PHRASES: Mapping[str, tuple[str, str]] = {
-    "recency_days": ("{} days since the last order", ",.0f"),
-    "frequency_orders": ("{} orders", ",.0f"),
-    "monetary_gross": ("{} spent before cancellations", ",.2f"),
-    "monetary_net": ("{} spent", ",.2f"),
-    "avg_order_value": ("{} an order", ",.2f"),
-    "n_products": ("{} different products", ",.0f"),
-    "n_units": ("{} units", ",.0f"),
-    "n_cancelled_orders": ("{} cancellations", ",.0f"),
-    "cancellation_rate": ("{} of orders cancelled", ".1%"),
-    "tenure_days": ("{} days since the first order", ",.0f"),
-    "days_between_orders": ("{} days between orders", ",.1f"),
-    "monthly_spend_mean": ("{} spent a period", ",.2f"),
-    "monthly_spend_std": ("{} up or down a period", ",.2f"),
-}
-"""How a feature is said, and how its value is written; every feature a model may use is here."""
-
-FEATURES = tuple(_PHRASES)
+"""Stands in a reason for the margin rule, where others name a feature."""
+FEATURES = tuple(FEATURE_WORDS)
 """Every feature that can be explained."""
 
 
 class Reason(NamedTuple):
-    """What a reason is about, a feature or ``MARGIN``, and a text: ``62 days since the last order; Champions: 14``."""
+    """A feature or ``MARGIN``, and why it speaks for the segment: ``62 days since the last order; Champions: 14``."""
 
     feature: str
     text: str
 
 
-def is_seen_by_kmeans(features: Mapping[str, float | None]) -> bool:
+def is_visible_to_kmeans(features: Mapping[str, float | None]) -> bool:
     """Whether K-means decides about a customer: an order in the window and something left of it.
 
     The same rule for one row as ``clustering.visible_to_kmeans`` is for a frame.
 
     Args:
-        features: at least ``RULE_FEATURES``.
+        features: at least ``RULE_FEATURES``; money in currency.
+
+    >>> is_visible_to_kmeans({"frequency_orders": 2, "monetary_net": 0.0})
+    False
     """
     orders, net = features["frequency_orders"], features["monetary_net"]
     return orders is not None and orders > 0 and net is not None and net > 0
@@ -64,11 +47,11 @@ def is_seen_by_kmeans(features: Mapping[str, float | None]) -> bool:
 
 def segments_of(model: SegmentationModel) -> dict[str, Segment]:
     """Every segment a customer can be in under a model, rule segments included, by id."""
-    return {segment.segment_id: segment for segment in (*model.segments, *RULE_SEGMENTS)}
+    return {segment.segment_id: segment for segment in (*model.segments, REFUNDED, LAPSED)}
 
 
 class Explainer:
-    """What a model's segments are compared by, made ready once.
+    """Explains the segments of customers under one model; what its segments are compared by is computed once.
 
     Args:
         model: the model that assigned the segments.
@@ -81,9 +64,9 @@ class Explainer:
         self._centroids = {
             segment.segment_id: centroid for segment, centroid in zip(model.segments, model.centroids, strict=True)
         }
-        self._compared = {
+        self._typical_values = {
             segment_id: tuple(
-                f"; {self._names[segment_id]}: {_written(feature, expm1(value * std + mean))}"
+                f"; {self._names[segment_id]}: {format(expm1(value * std + mean), FEATURE_WORDS[feature].form)}"
                 for value, (feature, mean, std) in zip(centroid, self._scales, strict=True)
             )
             for segment_id, centroid in self._centroids.items()
@@ -97,15 +80,15 @@ class Explainer:
         *,
         is_held: bool = False,
     ) -> tuple[Reason, ...]:
-        """What puts a customer in the segment and not in the runner-up, strongest first.
+        """The reasons why a customer is in its segment and not in the runner-up, strongest first.
 
         A feature's pull is how much nearer it brings the customer to the own centroid than to the runner-up's, in
         squared standard deviations; the pulls of all features add up to the difference of the squared distances.
         The value after the runner-up's name is what is typical there: its centroid in business units.
-        Where the margin rule decided, that comes first, and then what still speaks for the segment.
+        Where the margin rule decided, that comes first, and then the features that still speak for the segment.
 
         Args:
-            segment_id: where the customer is.
+            segment_id: the customer's segment.
             runner_up_segment_id: segment of the second nearest centroid; ``None`` in a rule segment.
             features: raw values by name; ``None`` for a customer with nothing in the window.
             is_held: whether the margin rule keeps the customer in the segment.
@@ -113,16 +96,13 @@ class Explainer:
         if features is None or segment_id == LAPSED.segment_id:
             return (Reason("recency_days", "nothing in the observation window"),)
         if runner_up_segment_id is None:
-            return (_why_refunded(features),)
-        if is_held:
-            pulls = self._pulls(segment_id, runner_up_segment_id, features)
-            return (self._why_held(segment_id, runner_up_segment_id), *pulls)[:MAX_REASONS]
-        return self._pulls(segment_id, runner_up_segment_id, features)
-
-    def _why_held(self, segment_id: str, nearer_segment_id: str) -> Reason:
-        own, nearer = self._names[segment_id], self._names[nearer_segment_id]
+            return (_explain_refunded(features),)
+        pulls = self._pulls(segment_id, runner_up_segment_id, features)
+        if not is_held:
+            return pulls
+        own, nearer = self._names[segment_id], self._names[runner_up_segment_id]
         text = f"kept in {own}: nearer to {nearer} now, but by less than the margin rule asks for"
-        return Reason(MARGIN, text)
+        return (Reason(MARGIN, text), *pulls)[:MAX_REASONS]
 
     def _pulls(
         self, segment_id: str, runner_up_segment_id: str, features: Mapping[str, float | None]
@@ -136,21 +116,18 @@ class Explainer:
             if pull > 0:
                 pulls.append((-pull, index, feature, value))
         pulls.sort()
-        compared = self._compared[runner_up_segment_id]
+        typical_values = self._typical_values[runner_up_segment_id]
         strongest = pulls[:MAX_REASONS]
-        return tuple([Reason(name, _said(name, value) + compared[index]) for _, index, name, value in strongest])
+        return tuple(
+            [
+                Reason(name, FEATURE_WORDS[name].describe(value) + typical_values[index])
+                for _, index, name, value in strongest
+            ]
+        )
 
 
-def _why_refunded(features: Mapping[str, float | None]) -> Reason:
+def _explain_refunded(features: Mapping[str, float | None]) -> Reason:
     if not features["frequency_orders"]:
         return Reason("frequency_orders", "no orders, only cancellations")
-    return Reason("monetary_net", f"{_said('monetary_net', features['monetary_net'] or 0.0)} after cancellations")
-
-
-def _written(feature: str, value: float) -> str:
-    return format(value, _PHRASES[feature][1])
-
-
-def _said(feature: str, value: float) -> str:
-    phrase, form = _PHRASES[feature]
-    return phrase.replace("{}", format(value, form))
+    spent = FEATURE_WORDS["monetary_net"].describe(features["monetary_net"] or 0.0)
+    return Reason("monetary_net", f"{spent} after cancellations")

@@ -1,12 +1,13 @@
-"""Who moved between two consecutive snapshots, why, and with how much revenue.
+"""Migrations: who moved between two consecutive snapshots, why, and with how much revenue.
 
 A move has one cause, so the causes add up to all moves:
 
 * ``model change``: the model in force at the earlier snapshot would still have the customer in the earlier segment.
-  The customer did nothing; it is a phantom move.
-* ``border``: the customer moved, but lies so near to a border that it may as well move back: within the margin that
-  holds customers when the model changes.
-* ``behaviour``: the customer moved, and stands clear of any border; into and out of rule segments always.
+  The customer's behaviour did not cause it; it is a phantom move.
+* ``border``: the customer moved, but its margin is below ``MARGIN_RULE``, so that it may as well move back.
+* ``behaviour``: the customer moved, and is not near a border; or it moved into or out of a rule segment.
+
+Counts of moves without causes belong in ``customer_history``.
 """
 
 from __future__ import annotations
@@ -16,16 +17,14 @@ from dataclasses import dataclass
 import polars as pl
 
 from custseg_assets.domain.schemas import SEGMENT_MIGRATIONS
-from custseg_assets.domain.segments.model import MARGIN_RULE
-from custseg_assets.domain.segments.standing import transitions
+from custseg_assets.domain.segments.customer_history import list_transitions
+from custseg_assets.domain.segments.model import MARGIN_RULE, RFM
 
 BEHAVIOUR, BORDER, MODEL_CHANGE = "behaviour", "border", "model change"
 CAUSES = (BEHAVIOUR, BORDER, MODEL_CHANGE)
 
-_MEASURES = ("recency_days", "frequency_orders", "monetary_net")
 
-
-def migrations(
+def list_migrations(
     before: pl.DataFrame,
     now: pl.DataFrame,
     stay: pl.DataFrame,
@@ -38,27 +37,28 @@ def migrations(
         before: ``segment_assignments`` of the earlier snapshot.
         now: of the later one.
         stay: ``customer_id`` and ``segment_id`` that the model in force at the earlier snapshot gives, with its own
-            holds, for the features of the later one.
+            margin rule, for the features of the later one.
         features_before: ``customer_features`` of the earlier snapshot.
         features_now: of the later one.
 
     Returns:
         The columns of ``segment_migrations`` without ``period``.
     """
-    moved = transitions(before, now).filter(pl.col("from_segment_id") != pl.col("to_segment_id"))
-    then = before.select(
+    moved = list_transitions(before, now).filter(pl.col("from_segment_id") != pl.col("to_segment_id"))
+    earlier = before.select(
         "customer_id",
         from_segment_name="segment_name",
         was_rule_segment="is_rule_segment",
         earlier_model_version="model_version",
     )
     current = now.select("customer_id", "is_rule_segment", "margin", "model_version", to_segment_name="segment_name")
+    rfm = pl.col(RFM)
     joined = (
-        moved.join(then, on="customer_id", how="left")
+        moved.join(earlier, on="customer_id", how="left")
         .join(current, on="customer_id", how="left")
         .join(stay.select("customer_id", stay_segment_id="segment_id"), on="customer_id", how="left")
-        .join(_measured(features_before, "before"), on="customer_id", how="left")
-        .join(_measured(features_now, "now"), on="customer_id", how="left")
+        .join(features_before.select("customer_id", rfm.name.suffix("_before")), on="customer_id", how="left")
+        .join(features_now.select("customer_id", rfm.name.suffix("_now")), on="customer_id", how="left")
     )
     spent, spent_before = (pl.col(f"monetary_net_{when}").fill_null(0.0) for when in ("now", "before"))
     return (
@@ -66,10 +66,6 @@ def migrations(
         .select(SEGMENT_MIGRATIONS.schema.names()[1:])
         .sort("customer_id")
     )
-
-
-def _measured(customer_features: pl.DataFrame, when: str) -> pl.DataFrame:
-    return customer_features.select("customer_id", pl.col(_MEASURES).name.suffix(f"_{when}"))
 
 
 def _cause() -> pl.Expr:
@@ -84,8 +80,8 @@ def _cause() -> pl.Expr:
     )
 
 
-def flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -> pl.DataFrame:
-    """Customers and their net spend by where they came from and where they are, those who stayed included.
+def count_flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -> pl.DataFrame:
+    """Customers and their net spend by earlier and present segment, also of those who stayed.
 
     Args:
         before: ``segment_assignments`` of the earlier snapshot.
@@ -94,14 +90,14 @@ def flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -
 
     Returns:
         ``from_segment`` (null: not known before), ``to_segment``, ``n_customers`` and ``revenue_net``, in currency.
-        Segments are called by their id and name: the name they have now, or had last.
+        Segments are given as id and name: the name they have now, or had last.
     """
     label = pl.format("{} {}", "segment_id", "segment_name").alias("label")
     named = pl.concat([frame.select("segment_id", label) for frame in (now, before)])
     labels = dict(named.unique("segment_id", keep="first", maintain_order=True).iter_rows())
     spent = features_now.select("customer_id", "monetary_net")
     return (
-        transitions(before, now)
+        list_transitions(before, now)
         .join(spent, on="customer_id", how="left")
         .group_by(
             from_segment=pl.col("from_segment_id").replace(labels), to_segment=pl.col("to_segment_id").replace(labels)
@@ -113,13 +109,13 @@ def flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -
 
 @dataclass(frozen=True)
 class MoveSummary:
-    """The moves of one snapshot at a glance; money is in currency.
+    """The moves of one snapshot in few numbers; money is in currency.
 
     Attributes:
         by_cause: ``cause``, ``n_customers``, ``revenue_net`` and ``revenue_change``; every cause, then all moves.
         by_flow: the same per cause and ``flow``, the pair of segments, the largest first.
-        n_phantom: moves that only the model made.
-        sentence: the numbers in words, phantom moves apart.
+        n_phantom: moves that only a change of the model caused.
+        sentence: the numbers in words, with phantom moves apart.
     """
 
     by_cause: pl.DataFrame
@@ -128,7 +124,7 @@ class MoveSummary:
     sentence: str
 
 
-def summarise(moves: pl.DataFrame, n_known: int) -> MoveSummary:
+def summarise_moves(moves: pl.DataFrame, n_known: int) -> MoveSummary:
     """How many moved, for which cause, and from where to where.
 
     Args:

@@ -1,7 +1,8 @@
-"""The segmentation model as a value: what is trained once, released, and used to score; nothing is fitted here.
+"""The segmentation model as a value: scaling, centroids and segments, scoring, the margin rule, and its JSON.
 
 The pipeline and the service both score through this module, with the same arithmetic in the same order, so their
-answers are equal bit for bit. It needs NumPy only.
+answers are equal bit for bit. It needs NumPy only. Clusters are fitted in ``clustering``, the model file is kept by
+``stores.registry``.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 
 MODEL_FORMAT = 1
 RFM = ("recency_days", "frequency_orders", "monetary_net")
-"""What segments are named by and answers speak of, whatever features a model was fitted on."""
+"""Features that name segments and stand in answers, also where a model was fitted on others."""
 
 MARGIN_RULE = 0.1
 """The margin from which on a customer follows another model into another segment; with less it stays where it was."""
-NOWHERE = -1
-"""In place of a cluster's number: none."""
+NO_CLUSTER = -1
+"""Stands for "no cluster" in an array of clusters' numbers."""
 
 Matrix = NDArray[np.float64]
+Labels = NDArray[np.integer]
+"""The number of each customer's cluster."""
 LineageKind = Literal["continued", "split", "merged", "born", "retired"]
 
 
@@ -103,13 +106,13 @@ LAPSED = Segment(
 
 @dataclass(frozen=True)
 class LineageEvent:
-    """What became of segments when one model followed another.
+    """A change of segments from one model to its successor.
 
     Attributes:
         kind: continued, split, merged, born or retired.
         before: ids of the segments of the earlier model; none for one that was born.
-        after: ids of the segments of the later model, whoever kept the id first; none for one that was retired.
-        words: the same in a sentence.
+        after: ids of the segments of the later model, the one that kept the id first; none for one that was retired.
+        words: the change in a sentence.
     """
 
     kind: LineageKind
@@ -120,15 +123,15 @@ class LineageEvent:
 
 @dataclass(frozen=True)
 class Scores:
-    """Where customers stand among the clusters; each array has one entry per customer.
+    """The nearest clusters of customers; each array has one entry per customer.
 
     Attributes:
         cluster: number of the nearest centroid.
-        distance: to it, in standard deviations.
+        distance: to it, in standard deviations of the reference.
         runner_up: number of the second nearest centroid.
-        runner_up_distance: to it, in standard deviations.
+        runner_up_distance: to that, in standard deviations of the reference.
         margin: (second − first) / second distance; 0 at the border, 1 on a centroid. Negative where ``is_held``.
-        is_held: whether ``hold`` kept the customer; cluster and runner-up have then changed places.
+        is_held: whether ``apply_margin_rule`` kept the customer; cluster and runner-up have then changed places.
     """
 
     cluster: NDArray[np.int64]
@@ -148,6 +151,10 @@ def nearest(matrix: Matrix, centroids: Matrix) -> Scores:
     Args:
         matrix: shape (customers, features), on the model's scale.
         centroids: shape (k, features).
+
+    >>> scores = nearest(np.array([[1.0]]), np.array([[0.0], [5.0]]))
+    >>> scores.cluster[0].item(), scores.runner_up_distance[0].item(), scores.margin[0].item()
+    (0, 4.0, 0.75)
     """
     squared = np.zeros((len(matrix), len(centroids)))
     for feature in range(matrix.shape[1]):
@@ -159,14 +166,14 @@ def nearest(matrix: Matrix, centroids: Matrix) -> Scores:
     return Scores(order[:, 0], first, order[:, 1], second, margin, np.zeros(len(matrix), dtype=np.bool_))
 
 
-def hold(fresh: Scores, earlier: NDArray[np.int64]) -> Scores:
+def apply_margin_rule(fresh: Scores, earlier: NDArray[np.int64]) -> Scores:
     """Keep customers in their earlier cluster where another is nearer by less than ``MARGIN_RULE`` asks for.
 
-    Only whose runner-up is the earlier cluster can be kept: who has left it behind two others has moved.
+    A customer can be kept only while the earlier cluster is its runner-up; with two others nearer it has moved.
 
     Args:
-        fresh: what ``nearest`` says.
-        earlier: number of the cluster each customer was in, in the same model; ``NOWHERE`` for none.
+        fresh: from ``nearest``.
+        earlier: number of the cluster each customer was in, in the same model; ``NO_CLUSTER`` for none.
     """
     is_held = (fresh.runner_up == earlier) & (fresh.margin < MARGIN_RULE)
     return replace(
@@ -190,9 +197,9 @@ class SegmentationModel:
         centroids: one tuple per cluster, on the reference's scale.
         segments: one per cluster, in the clusters' order.
         model_version: name made from the content; see ``version_of``.
-        predecessor: version of the model whose segments it goes on with; ``None`` for a first model.
-        lineage: what became of the predecessor's segments, each of them and of its own in one event.
-        n_segment_ids: how many ``S`` numbers were used up to now, also by segments that are gone.
+        predecessor: version of the model whose segments it continues; ``None`` for a first model.
+        lineage: the changes from the predecessor's segments to its own; each segment of either is in one event.
+        n_segment_ids: how many ``S`` numbers were used up to now, also by segments that no longer exist.
     """
 
     trained_on: str
@@ -224,7 +231,7 @@ class SegmentationModel:
         return {segment.segment_id: cluster for cluster, segment in enumerate(self.segments)}
 
     def score(self, values: Matrix) -> Scores:
-        """Where raw feature rows stand; shape (customers, features), business units."""
+        """The nearest clusters of raw feature rows; shape (customers, features), business units."""
         return nearest(self.reference.scale(values), np.array(self.centroids))
 
     def to_json(self) -> str:
@@ -235,13 +242,13 @@ class SegmentationModel:
 def version_of(
     trained_on: str, reference: ScalingReference, centroids: Sequence[Sequence[float]], predecessor: str | None = None
 ) -> str:
-    """A model's name: the snapshot and a digest of what it computes, so equal models have equal names.
+    """A model's name: its snapshot and a digest of its content, so that equal models have equal names.
 
     Args:
         trained_on: key of the snapshot.
         reference: the model's scaling.
         centroids: one row per cluster.
-        predecessor: version of the model whose segments it goes on with.
+        predecessor: version of the model whose segments it continues.
     """
     content: list[Any] = [trained_on, asdict(reference), [list(row) for row in centroids]]
     if predecessor is not None:

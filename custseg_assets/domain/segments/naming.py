@@ -1,8 +1,8 @@
-"""What clusters are called: names from the RFM vocabulary, each with the rule that gave it and what to do.
+"""Names of segments: the RFM vocabulary, and which of its names fits a cluster, with the reason and with advice.
 
 Names always come from recency, frequency and net spend, whatever features the model was fitted on. A cluster's
 medians are turned into RFM scores from 1 to 5, relative to all customers, and the name with the nearest typical
-scores is given, no name twice.
+scores is given, no name twice. Which segments keep the name of an earlier model belongs in ``identity``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from custseg_assets.domain.segments.model import Matrix, Segment
+from custseg_assets.domain.segments.model import Labels, Matrix, Segment
 
 LOWEST, HIGHEST = 1.0, 5.0
 
 
 class _Name(NamedTuple):
-    """A name, its typical R, F and M scores, who they are, and what to do."""
+    """A name, its typical R, F and M scores, who is meant ("customers who …"), and what to do."""
 
     name: str
     typical: tuple[float, float, float]
@@ -67,11 +66,7 @@ VOCABULARY = (
 
 
 def name_segments(
-    rfm: Matrix,
-    clusters: NDArray[np.integer],
-    k: int,
-    kept: Mapping[int, Segment] = MappingProxyType({}),
-    n_segment_ids: int = 0,
+    rfm: Matrix, clusters: Labels, k: int, kept: Mapping[int, Segment] = MappingProxyType({}), n_segment_ids: int = 0
 ) -> tuple[Segment, ...]:
     """The segment of every cluster, in the clusters' order; ids ``S1``, ``S2`` … by median net spend, highest first.
 
@@ -79,7 +74,7 @@ def name_segments(
         rfm: recency in days, orders, and net spend of each customer, shape (customers, 3).
         clusters: number of each customer's cluster, 0 to k − 1.
         k: number of clusters.
-        kept: segments of an earlier model that clusters go on with, ids, names and all, by the cluster's number.
+        kept: segments of an earlier model that clusters continue, by the cluster's number; id, name and advice stay.
         n_segment_ids: how many ids were used before; new ones follow.
 
     Raises:
@@ -91,23 +86,26 @@ def name_segments(
     medians = np.array([np.median(rfm[clusters == cluster], axis=0) for cluster in range(k)])
     scores = rfm_scores(rfm, medians)
     new = sorted(set(range(k)) - set(kept), key=lambda cluster: (-medians[cluster, 2], cluster))
-    names = _named(scores[new], {segment.name for segment in kept.values()})
+    names = _assign_names(scores[new], {segment.name for segment in kept.values()})
     segments = {cluster: replace(segment, cluster=cluster) for cluster, segment in kept.items()}
     for number, (cluster, (name, entry)) in enumerate(zip(new, names, strict=True), start=n_segment_ids + 1):
-        rule = _rule(entry, medians[cluster], scores[cluster])
+        rule = _describe_rule(entry, medians[cluster], scores[cluster])
         segments[cluster] = Segment(f"S{number}", name, rule, entry.advice, cluster)
     return tuple(segments[cluster] for cluster in range(k))
 
 
 def rfm_scores(rfm: Matrix, values: Matrix) -> Matrix:
-    """Where values stand among all customers, from 1 (worst) to 5 (best), shape as ``values``.
+    """The rank of values among all customers as scores from 1 (worst) to 5 (best), shape as ``values``.
 
     1 + 4 × the share of customers that are worse, those that are equal counting half; a lower recency is better.
     An average customer therefore scores 3, also where most customers are alike.
 
     Args:
         rfm: recency, orders and net spend of each customer, shape (customers, 3).
-        values: the same of whatever is scored, shape (n, 3).
+        values: the same of what is to be scored, shape (n, 3).
+
+    >>> rfm_scores(np.array([[5, 9, 90.0], [9, 5, 90.0]]), np.array([[5, 9, 90.0]])).tolist()
+    [[4.0, 4.0, 3.0]]
     """
     better_is_more = np.array([-1.0, 1.0, 1.0])
     customers, scored = np.sort(rfm * better_is_more, axis=0), values * better_is_more
@@ -117,7 +115,7 @@ def rfm_scores(rfm: Matrix, values: Matrix) -> Matrix:
     return LOWEST + (HIGHEST - LOWEST) * share
 
 
-def _named(scores: Matrix, taken: Collection[str]) -> list[tuple[str, _Name]]:
+def _assign_names(scores: Matrix, taken: Collection[str]) -> list[tuple[str, _Name]]:
     """A name that is not taken for every row, by the least sum of squared distances to the names' typical scores.
 
     Names repeat, with a number, only when there are more rows than names.
@@ -125,26 +123,27 @@ def _named(scores: Matrix, taken: Collection[str]) -> list[tuple[str, _Name]]:
     from scipy.optimize import linear_sum_assignment
 
     n_rounds = -(-(len(scores) + len(taken)) // len(VOCABULARY))
-    slots = [(n, entry) for n in range(n_rounds) for entry in VOCABULARY if _numbered(entry, n) not in taken]
+    slots = [(n, entry) for n in range(n_rounds) for entry in VOCABULARY if _number_name(entry, n) not in taken]
     typical = np.array([entry.typical for _, entry in slots]).reshape(-1, 3)
     # No sum of distances outweighs a repeat: each is at most 3 × 4².
     repeat = 3 * (HIGHEST - LOWEST) ** 2 * len(scores)
     costs = ((scores[:, None] - typical[None]) ** 2).sum(axis=2) + repeat * np.array([n for n, _ in slots])
     _, columns = linear_sum_assignment(costs)
-    return [(_numbered(entry, n), entry) for n, entry in (slots[column] for column in columns)]
+    return [(_number_name(entry, n), entry) for n, entry in (slots[column] for column in columns)]
 
 
-def _numbered(entry: _Name, n_before: int) -> str:
+def _number_name(entry: _Name, n_before: int) -> str:
     return entry.name if n_before == 0 else f"{entry.name} {n_before + 1}"
 
 
-def _rule(entry: _Name, medians: Matrix, scores: Matrix) -> str:
+def _describe_rule(entry: _Name, medians: Matrix, scores: Matrix) -> str:
     recency, orders, spend = medians
+    own, typical = _format_scores(scores), _format_scores(entry.typical)
     return (
-        f"RFM scores {_said(scores)} (medians: recency {recency:,.0f} days, orders {orders:g}, net spend {spend:,.0f}) "
-        f"are nearest to {_said(entry.typical)}: customers who {entry.who}"
+        f"RFM scores {own} (medians: recency {recency:,.0f} days, orders {orders:g}, net spend {spend:,.0f}) "
+        f"are nearest to {typical}: customers who {entry.who}"
     )
 
 
-def _said(scores: Matrix | tuple[float, float, float]) -> str:
+def _format_scores(scores: Matrix | tuple[float, float, float]) -> str:
     return " ".join(f"{letter}{score:.1f}" for letter, score in zip("RFM", scores, strict=True))

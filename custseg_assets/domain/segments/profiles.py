@@ -1,52 +1,29 @@
 """What segments are like, in business units and in words that a marketer uses.
 
-One row per segment of the model, rule segments included, also where nobody is in it: a segment that ran empty is
-news, not a missing row.
+One row per segment of the model, rule segments included, also where nobody is in it. What one customer is told
+belongs in ``explain``, the names of segments in ``naming``, phrases about features in ``feature_words``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import polars as pl
 
 from custseg_assets.domain.schemas import SEGMENT_PROFILES
+from custseg_assets.domain.segments.feature_words import FEATURE_WORDS
 from custseg_assets.domain.segments.model import LAPSED, REFUNDED, SegmentationModel
+from custseg_assets.domain.transactions.features import MICRO
 
-MICRO = 1_000_000
 MAX_DISTINGUISHING = 4
 MIN_EFFECT = 0.14
 """From here on an effect counts as medium (Vargha and Delaney 2000: A of 0.64 or more)."""
 MIN_TIMES = 1.5
-"""Below it "1.2 times as much" is harder to grasp than "more"."""
+"""The least ratio that is told as a number of times; below it, "more" is easier to grasp than "1.2 times as much"."""
 
-
-class _Words(NamedTuple):
-    """How it is said that a segment has more or less of a feature, and what its values are."""
-
-    kind: Literal["days", "count", "money", "share"]
-    more: str
-    less: str
-    times: str = ""
-
-
-_WORDS: Mapping[str, _Words] = {
-    "recency_days": _Words("days", "ordered longer ago", "ordered more recently"),
-    "frequency_orders": _Words("count", "orders more often", "orders less often", "orders {} times as often"),
-    "monetary_net": _Words("money", "spends more", "spends less", "spends {} times as much"),
-    "avg_order_value": _Words(
-        "money", "spends more per order", "spends less per order", "spends {} times as much per order"
-    ),
-    "n_products": _Words(
-        "count", "buys more products", "buys fewer products", "buys {} times as many different products"
-    ),
-    "tenure_days": _Words("days", "was first seen ordering longer ago", "was first seen ordering more recently"),
-    "days_between_orders": _Words("days", "leaves more time between orders", "leaves less time between orders"),
-    "cancellation_rate": _Words("share", "cancels more", "cancels less"),
-}
-PROFILED = tuple(_WORDS)
+PROFILED = tuple(name for name, words in FEATURE_WORDS.items() if words.more)
 """The features a profile has a median of."""
 
 
@@ -86,7 +63,7 @@ def profile_segments(
         *(_effect(name, customer_features[name].count()) for name in PROFILED),
     )
     sized = (
-        _segments(model)
+        _list_segments(model)
         .join(measured, on="segment_id", how="left", maintain_order="left")
         .with_columns(pl.col("n_customers", "net_micro").fill_null(0))
         .with_columns(
@@ -99,13 +76,13 @@ def profile_segments(
     whole = customer_features.select(pl.col(name).cast(pl.Float64).median() for name in PROFILED).row(0, named=True)
     rows = sized.to_dicts()
     worded = sized.with_columns(
-        pl.Series("distinguishing", [json.dumps(_distinguishing(row, whole)) for row in rows], pl.String),
-        pl.Series("description", [_description(row) for row in rows], pl.String),
+        pl.Series("distinguishing", [json.dumps(_find_differences(row, whole)) for row in rows], pl.String),
+        pl.Series("description", [_describe_segment(row) for row in rows], pl.String),
     )
     return worded.select(pl.col(column.name).cast(column.dtype) for column in SEGMENT_PROFILES.columns[1:])
 
 
-def _segments(model: SegmentationModel) -> pl.DataFrame:
+def _list_segments(model: SegmentationModel) -> pl.DataFrame:
     ordered = sorted(model.segments, key=lambda segment: (len(segment.segment_id), segment.segment_id))
     return pl.DataFrame(
         {
@@ -129,60 +106,60 @@ def _effect(name: str, n_all: int) -> pl.Expr:
     return (place.sum() / place.count() / (2 * n_all) - 0.5).alias(f"effect_{name}")
 
 
-def _distinguishing(row: Mapping[str, Any], whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _find_differences(row: Mapping[str, Any], whole: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What sets a segment apart, strongest first, without features that the shop or the segment lacks."""
     known = [name for name in PROFILED if row[f"median_{name}"] is not None]
     strongest = sorted(known, key=lambda name: -abs(row[f"effect_{name}"]))
     found = []
     for name in strongest:
         median, of_all = row[f"median_{name}"], whole[name]
-        if abs(row[f"effect_{name}"]) < MIN_EFFECT or _written(name, median) == _written(name, of_all):
+        if abs(row[f"effect_{name}"]) < MIN_EFFECT or _format_value(name, median) == _format_value(name, of_all):
             continue
         ratio = median / of_all if of_all > 0 else None
-        text = _compared(name, median, of_all, ratio)
+        text = _compare(name, median, of_all, ratio)
         found.append({"feature": name, "median": median, "median_of_all": of_all, "ratio": ratio, "text": text})
     return found[:MAX_DISTINGUISHING]
 
 
-def _compared(name: str, median: float, of_all: float, ratio: float | None) -> str:
-    words = _WORDS[name]
+def _compare(name: str, median: float, of_all: float, ratio: float | None) -> str:
+    words = FEATURE_WORDS[name]
     if words.times and ratio and ratio >= MIN_TIMES:
-        said = words.times.format(_counted(round(ratio, 1)))
+        text = words.times.format(_format_number(round(ratio, 1)))
     else:
-        said = words.more if median > of_all else words.less
-    own = _counted(median, "day") if words.kind == "days" else _written(name, median)
-    return f"{said} ({own} against {_written(name, of_all)})"
+        text = words.more if median > of_all else words.less
+    own = _format_number(median, "day") if words.kind == "days" else _format_value(name, median)
+    return f"{text} ({own} against {_format_value(name, of_all)})"
 
 
-def _written(name: str, value: float) -> str:
-    kind = _WORDS[name].kind
+def _format_value(name: str, value: float) -> str:
+    kind = FEATURE_WORDS[name].kind
     if kind == "share":
         return f"{value * 100:.0f} %"
-    return f"{value:,.0f}" if kind == "money" else _counted(value)
+    return f"{value:,.0f}" if kind == "money" else _format_number(value)
 
 
-def _counted(value: float, unit: str = "") -> str:
+def _format_number(value: float, unit: str = "") -> str:
     """A number as people write it, with its unit.
 
-    >>> _counted(1, "day"), _counted(30.5, "day"), _counted(1234.0)
+    >>> _format_number(1, "day"), _format_number(30.5, "day"), _format_number(1234.0)
     ('1 day', '30.5 days', '1,234')
     """
     number = f"{value:,.1f}".removesuffix(".0")
     return f"{number} {unit}{'' if number == '1' else 's'}" if unit else number
 
 
-def _description(row: Mapping[str, Any]) -> str:
+def _describe_segment(row: Mapping[str, Any]) -> str:
     n_customers, share_revenue = row["n_customers"], row["share_revenue"]
     if not n_customers:
         return "Nobody is in this segment at this snapshot."
-    who = f"{_counted(n_customers, 'customer')} ({row['share_customers'] * 100:.0f} % of all)"
+    who = f"{_format_number(n_customers, 'customer')} ({row['share_customers'] * 100:.0f} % of all)"
     if row["segment_id"] == LAPSED.segment_id:
         return f"{who} who are known from before and have nothing in the window."
     if row["segment_id"] == REFUNDED.segment_id:
         return f"{who} whose orders came to nothing after cancellations, or who only cancelled."
     together = "" if share_revenue is None else f"; together they bring {share_revenue * 100:.0f} % of net spend"
     return (
-        f"{who} who typically placed {_counted(row['median_frequency_orders'], 'order')}, the last "
-        f"{_counted(row['median_recency_days'], 'day')} ago, and spent "
-        f"{_written('monetary_net', row['median_monetary_net'])}{together}."
+        f"{who} who typically placed {_format_number(row['median_frequency_orders'], 'order')}, the last "
+        f"{_format_number(row['median_recency_days'], 'day')} ago, and spent "
+        f"{_format_value('monetary_net', row['median_monetary_net'])}{together}."
     )

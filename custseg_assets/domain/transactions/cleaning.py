@@ -1,6 +1,7 @@
-"""Which lines count: every raw line is either clean or rejected for one reason.
+"""Cleaning: every raw line is either clean or rejected for one reason.
 
-Narwhals expressions over a lazy frame, so that the same rules run on Polars and on Spark.
+Narwhals expressions over a lazy frame, so that the same rules run on Polars and on Spark. Reading files belongs in
+``stores.sources``, the rules that a known export needs in ``presets``, unusual shares of rejected lines in ``quality``.
 """
 
 from __future__ import annotations
@@ -12,17 +13,11 @@ import narwhals as nw
 
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, MAPPED_NAMES, REJECTED_TRANSACTIONS
 
-REASONS = (
-    "unreadable",
-    "missing_customer",
-    "duplicate",
-    "service_code",
-    "service_description",
-    "non_positive_price",
-)
+REASONS = ("unreadable", "missing_customer", "duplicate", "service_code", "service_description", "non_positive_price")
 """Why a line is rejected, in the order in which the reasons are tried; the first that matches wins."""
 
 Lines = nw.LazyFrame[Any]
+"""Rows of the log, or of what is grouped from them, in Polars, Spark or another backend."""
 _LINE = ("source_file", "source_row")
 
 
@@ -33,7 +28,7 @@ class CleaningRules:
     Attributes:
         service_code_max_digits: a product code with at most so many digits is a service; ``None``: no such rule.
         service_descriptions: descriptions that name a service.
-        cancellation_prefix: how the id of a cancelling invoice starts; ``None``: a negative line is a cancellation.
+        cancellation_prefix: the start of the id of a cancelling invoice; ``None``: a negative line is a cancellation.
     """
 
     service_code_max_digits: int | None = None
@@ -42,16 +37,16 @@ class CleaningRules:
 
 
 def classify(raw: Lines, rules: CleaningRules) -> Lines:
-    """Add ``reason``: why the line is rejected, null where it counts; ``line_amount`` is filled in.
+    """Add ``reason``, why the line is rejected (null for a clean line), and fill in ``line_amount``, in currency.
 
-    The lines come out in no particular order, with whatever other columns they had.
+    The lines are returned in no particular order, with all their other columns.
 
     Args:
         raw: lines with the columns of ``raw_transactions``.
         rules: the shop's own rules.
     """
     amount = nw.coalesce(nw.col("line_amount"), nw.col("quantity") * nw.col("unit_price"))
-    lines = raw.join(_repeats(raw), on=list(_LINE), how="left").with_columns(amount.alias("line_amount"))
+    lines = raw.join(_find_repeats(raw), on=list(_LINE), how="left").with_columns(amount.alias("line_amount"))
     conditions = {
         "unreadable": nw.col("invoiced_at").is_null() | nw.col("line_amount").is_null(),
         "missing_customer": nw.col("customer_id").is_null(),
@@ -66,11 +61,11 @@ def classify(raw: Lines, rules: CleaningRules) -> Lines:
     return lines.with_columns(reason.alias("reason")).drop("is_repeat")
 
 
-def _repeats(raw: Lines) -> Lines:
+def _find_repeats(raw: Lines) -> Lines:
     """The lines of known customers that are equal in all mapped columns to an earlier one.
 
-    Comparing nine columns of every line costs ten times what comparing three does, and few lines share those three;
-    without a customer many would, and such lines are rejected for that before anybody asks whether they are repeats.
+    Comparing nine columns of every line costs ten times what comparing three does, and few lines share those three.
+    Lines without a customer are left out: many would share them, and they are rejected for another reason.
     """
     known = raw.filter(~nw.col("customer_id").is_null())
     suspects = known.filter(nw.len().over("customer_id", "invoiced_at", "product_id") > 1)
@@ -93,13 +88,13 @@ def _is_service_description(rules: CleaningRules) -> nw.Expr:
 
 
 def clean_lines(classified: Lines, rules: CleaningRules) -> Lines:
-    """The lines that count, with the columns of ``clean_transactions``.
+    """The clean lines, with the columns of ``clean_transactions``.
 
-    A line without an invoice belongs to the one order its customer placed that day.
+    All lines of a customer on one day that have no invoice id are one order.
 
     Args:
-        classified: what ``classify`` returned.
-        rules: the same rules.
+        classified: from ``classify``.
+        rules: the rules that it applied.
     """
     day_order = nw.concat_str(nw.col("customer_id"), nw.col("invoiced_at").dt.to_string("%Y-%m-%d"), separator=" ")
     is_negative = (nw.col("line_amount") < 0) | (nw.col("quantity") < 0).fill_null(False)
@@ -110,13 +105,12 @@ def clean_lines(classified: Lines, rules: CleaningRules) -> Lines:
     return (
         classified.filter(nw.col("reason").is_null())
         .with_columns(
-            is_cancellation.alias("is_cancellation"),
-            nw.coalesce(nw.col("invoice_id"), day_order).alias("invoice_id"),
+            is_cancellation.alias("is_cancellation"), nw.coalesce(nw.col("invoice_id"), day_order).alias("invoice_id")
         )
         .select(CLEAN_TRANSACTIONS.schema.names())
     )
 
 
 def rejected_lines(classified: Lines) -> Lines:
-    """The lines that do not count, as they came, with the columns of ``rejected_transactions``."""
+    """The rejected lines of ``classify``, unchanged, with the columns of ``rejected_transactions``."""
     return classified.filter(~nw.col("reason").is_null()).select(REJECTED_TRANSACTIONS.schema.names())

@@ -1,7 +1,8 @@
-"""RFM features of the customers seen in an observation window.
+"""RFM features of the customers with a line in an observation window.
 
-Two passes. What is as large as the log is Narwhals over lazy frames (``order_parts``, ``bought_products``,
-``customer_totals``), on Polars or Spark. What is as large as the customers (``customer_features``) is NumPy and Polars.
+Transaction-sized work (``order_parts``, ``bought_products``, ``customer_totals``, ``spend_by_period``) is Narwhals over
+lazy frames, on Polars or Spark. Customer-sized work (``customer_features``) is NumPy and Polars. Scaling for K-means
+belongs in ``segments.training_tables``.
 
 Money and quantities are summed as whole millionths: integer sums do not depend on the order in which threads add them,
 so the same data give the same features, byte for byte.
@@ -9,20 +10,18 @@ so the same data give the same features, byte for byte.
 
 from __future__ import annotations
 
-from typing import Any
-
 import narwhals as nw
 import numpy as np
 import polars as pl
 
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
+from custseg_assets.domain.transactions.cleaning import Lines
 
 MICRO = 1_000_000
+"""Millionths of a unit of currency, or of a quantity, in one."""
 _DAYS_A_WEEK, _HOURS_A_DAY = 7, 24
 _MICROSECONDS_A_DAY = 86_400_000_000
-
-Lines = nw.LazyFrame[Any]
 
 
 def order_parts(clean: Lines) -> Lines:
@@ -64,16 +63,16 @@ def _in(window: Window) -> nw.Expr:
 
 
 def customer_totals(parts: Lines, products: Lines, window: Window) -> Lines:
-    """Per customer seen in the window: counts, sums and first and last instants.
+    """Per customer with a line in the window: counts, sums in millionths, and first and last instants.
 
     Args:
-        parts: what ``order_parts`` returned, of the window's periods at least.
-        products: what ``bought_products`` returned, of the same.
+        parts: from ``order_parts``, of the window's periods at least.
+        products: from ``bought_products``, of the same periods.
         window: the observation window.
     """
-    seen = parts.filter(_in(window))
+    observed = parts.filter(_in(window))
     orders = (
-        seen.filter(~nw.col("is_cancellation"))
+        observed.filter(~nw.col("is_cancellation"))
         .group_by("customer_id", "invoice_id")
         .agg(
             nw.col("first_line_at").min(),
@@ -95,7 +94,7 @@ def customer_totals(parts: Lines, products: Lines, window: Window) -> Lines:
         nw.col("order_date").max().alias("last_order_date"),
     )
     cancelled = (
-        seen.filter(nw.col("is_cancellation"))
+        observed.filter(nw.col("is_cancellation"))
         .group_by("customer_id")
         .agg(
             nw.col("invoice_id").n_unique().alias("n_cancelled_orders"),
@@ -105,22 +104,19 @@ def customer_totals(parts: Lines, products: Lines, window: Window) -> Lines:
     n_products = (
         products.filter(_in(window)).group_by("customer_id").agg(nw.col("product_id").n_unique().alias("n_products"))
     )
-    totals = seen.group_by("customer_id").agg(nw.col("period").min().alias("first_period"))
+    totals = observed.group_by("customer_id").agg(nw.col("period").min().alias("first_period"))
     weekday, hour = nw.col("first_line_at").dt.weekday() - 1, nw.col("first_line_at").dt.hour()
-    for part in (
-        per_customer,
-        cancelled,
-        n_products,
+    favourites = (
         _favourite(orders, weekday, _DAYS_A_WEEK, "favourite_weekday"),
         _favourite(orders, hour, _HOURS_A_DAY, "favourite_hour"),
-        _main_country(orders),
-    ):
+    )
+    for part in (per_customer, cancelled, n_products, *favourites, _main_country(orders)):
         totals = totals.join(part, on="customer_id", how="left")
     return totals
 
 
 def _favourite(orders: Lines, value: nw.Expr, n_values: int, name: str) -> Lines:
-    """The value most orders have, the smallest of several: the maximum of (count, −value) packed in one number."""
+    """The value of most orders, the smallest of equals: the maximum of (count, −value) packed in one number."""
     packed = nw.col("n") * n_values + (n_values - 1 - nw.col("value"))
     best = nw.col("packed").max()
     return (
@@ -135,7 +131,7 @@ def _favourite(orders: Lines, value: nw.Expr, n_values: int, name: str) -> Lines
 
 
 def _main_country(orders: Lines) -> Lines:
-    """The country of most orders; of several, the one ordered from last."""
+    """The country of most orders; of equals, the one of the most recent order."""
     return (
         orders.filter(~nw.col("country").is_null())
         .group_by("customer_id", "country")
@@ -148,7 +144,7 @@ def _main_country(orders: Lines) -> Lines:
 
 
 def spend_by_period(parts: Lines, window: Window) -> Lines:
-    """Net spend of each customer in each period of the window it was seen in, in millionths."""
+    """Net spend of each customer in each period of the window with a line of it, in millionths of the currency."""
     return (
         parts.filter(_in(window)).group_by("customer_id", "period").agg(nw.col("amount_micro").sum().alias("net_micro"))
     )
@@ -156,6 +152,8 @@ def spend_by_period(parts: Lines, window: Window) -> Lines:
 
 def customer_features(totals: pl.DataFrame, spend: pl.DataFrame, window: Window) -> pl.DataFrame:
     """The features of one snapshot, with the columns of ``customer_features``, sorted by customer.
+
+    Each is defined, with its unit, in ``domain.schemas``.
 
     Args:
         totals: ``customer_totals``, collected.
@@ -227,9 +225,9 @@ def _spend_statistics(totals: pl.DataFrame, spend: pl.DataFrame, window: Window)
     std = np.sqrt(np.divide(squares, n - 1, out=np.zeros(n_customers), where=several))
     around_middle = np.bincount(row, t * x, n_customers) - (n - 1) / 2 * total
     slope = np.divide(around_middle, n * (n**2 - 1) / 12, out=np.zeros(n_customers), where=several)
-    shown = pl.Series(several)
+    has_one = pl.Series(~several)
     return [
         pl.Series("monthly_spend_mean", mean),
-        pl.Series("monthly_spend_std", std).set(~shown, None),
-        pl.Series("monthly_spend_slope", slope).set(~shown, None),
+        pl.Series("monthly_spend_std", std).set(has_one, None),
+        pl.Series("monthly_spend_slope", slope).set(has_one, None),
     ]

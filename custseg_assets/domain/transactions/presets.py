@@ -1,4 +1,7 @@
-"""Exports that custseg knows: what their columns are called and which product-specific rules they need."""
+"""Presets: exports that custseg knows, with the names of their columns and their product-specific rules.
+
+Matching a file's header to columns, also without a preset, belongs in ``stores.columns``.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ class Preset:
     """A known export.
 
     Attributes:
-        name: what it is called in ``[source] preset``.
+        name: as in ``[source] preset``.
         columns: mapped column → the headers it may have, the usual one first.
-        identifying: mapped columns that a header must have to be taken for this export without being told.
+        identifying: mapped columns that a header must have to be recognised as this export.
         service_code_max_digits: a product code with at most so many digits is a service.
         service_descriptions: descriptions that name a service.
-        cancellation_prefix: how the id of a cancelling invoice starts.
+        cancellation_prefix: the start of the id of a cancelling invoice.
     """
 
     name: str
@@ -33,15 +36,11 @@ class Preset:
         >>> ONLINE_RETAIL.find(["Invoice", "Price", "Colour"])
         {'invoice_id': 'Invoice', 'unit_price': 'Price'}
         """
-        found = {}
-        for column, names in self.columns.items():
-            present = [name for name in names if name in header]
-            if present:
-                found[column] = present[0]
-        return found
+        present = {column: [name for name in names if name in header] for column, names in self.columns.items()}
+        return {column: names[0] for column, names in present.items() if names}
 
     def is_export(self, header: Collection[str]) -> bool:
-        """Whether a file with this header is surely this export."""
+        """Whether a file with this header is recognised as this export."""
         return set(self.identifying) <= self.find(header).keys()
 
 

@@ -1,4 +1,7 @@
-"""Which periods lose unusually many, or unusually few, of their lines to the cleaning rules."""
+"""Quality of periods: which of them have an unusually large or small share of rejected lines.
+
+Why a single line is rejected belongs in ``cleaning``; checks of tables belong in ``expectations``.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,27 @@ from dataclasses import dataclass
 from statistics import median
 
 MIN_PERIODS = 4
-"""With fewer there is no range to be outside of."""
+"""Periods needed to tell a usual range."""
 
 MAX_SPREADS = 5.0
-"""Spreads from the others' median that still count as usual. The first and last months of a real log, which a
-seasonal business and a cut export make different, lie within 4."""
+"""Spreads from the others' median that still count as usual. The first and last months of a real log, which differ
+because of the season and because the export cuts a month, lie within 4."""
 
 MIN_SPREAD = 0.02
-"""Two percentage points: how much the share of periods that agree exactly may still vary."""
+"""The least spread, two percentage points, also for periods that all have the same share."""
 
 _MAD_TO_STD = 1.4826
-"""Makes the median absolute deviation of normal values their standard deviation."""
+"""Standard deviation / median absolute deviation of a normal distribution."""
 
 
 @dataclass(frozen=True)
-class RejectShares:
-    """What was made of the periods' reject shares.
+class RejectShareOutliers:
+    """The periods whose reject share is unlike the others'.
 
     Attributes:
         outliers: reason in words by partition key, for the periods far outside the others' range.
         is_judged: whether there were enough periods to tell.
-        summary: one sentence.
+        summary: the result in one sentence.
     """
 
     outliers: Mapping[str, str]
@@ -35,10 +38,10 @@ class RejectShares:
     summary: str
 
 
-def reject_share_outliers(shares: Mapping[str, float]) -> RejectShares:
+def reject_share_outliers(shares: Mapping[str, float]) -> RejectShareOutliers:
     """Which periods' reject share is far outside the range of the other periods.
 
-    Each period is held against the others' median and median absolute deviation, so that it cannot hide in them.
+    Each period is compared with the median and the median absolute deviation of the others, without itself.
 
     Args:
         shares: rejected lines / raw lines, by partition key.
@@ -47,16 +50,17 @@ def reject_share_outliers(shares: Mapping[str, float]) -> RejectShares:
     {'2011-04-01': '90.0% of its lines were rejected; usual for the others is 10.0% to 30.0%'}
     """
     if len(shares) < MIN_PERIODS:
-        return RejectShares({}, False, f"Not judged: {len(shares)} periods, {MIN_PERIODS} are needed.")
+        return RejectShareOutliers({}, False, f"Not judged: {len(shares)} periods, {MIN_PERIODS} are needed.")
     outliers = {}
     for key in sorted(shares):
         low, high = _usual_range([share for other, share in shares.items() if other != key])
         if not low <= shares[key] <= high:
-            outliers[key] = (
-                f"{shares[key]:.1%} of its lines were rejected; usual for the others is {low:.1%} to {high:.1%}"
-            )
+            usual = f"usual for the others is {low:.1%} to {high:.1%}"
+            outliers[key] = f"{shares[key]:.1%} of its lines were rejected; {usual}"
     found = f"{len(outliers)} of {len(shares)} periods reject an unusual share of their lines" if outliers else ""
-    return RejectShares(outliers, True, f"{found or f'All {len(shares)} periods reject a usual share of their lines'}.")
+    return RejectShareOutliers(
+        outliers, True, f"{found or f'All {len(shares)} periods reject a usual share of their lines'}."
+    )
 
 
 def reject_shares(n_rejected: Mapping[str, int], n_kept: Mapping[str, int]) -> dict[str, float]:
@@ -64,7 +68,7 @@ def reject_shares(n_rejected: Mapping[str, int], n_kept: Mapping[str, int]) -> d
 
     Args:
         n_rejected: rejected lines, by partition key; a period without any may be missing.
-        n_kept: the others.
+        n_kept: clean lines, likewise.
 
     >>> reject_shares({"2011-01-01": 1}, {"2011-01-01": 3, "2011-02-01": 5})
     {'2011-01-01': 0.25, '2011-02-01': 0.0}
@@ -73,13 +77,13 @@ def reject_shares(n_rejected: Mapping[str, int], n_kept: Mapping[str, int]) -> d
     return {key: n_rejected.get(key, 0) / n_lines for key, n_lines in n_raw.items() if n_lines}
 
 
-def unsound_periods(shares: Mapping[str, float], window: Sequence[str]) -> Mapping[str, str]:
-    """What speaks against training on a window's data, by period: its lines were rejected as never before.
+def unusual_periods(shares: Mapping[str, float], window: Sequence[str]) -> Mapping[str, str]:
+    """The window's periods with an unusual reject share, each with the reason in words, which speaks against training.
 
     Every period of the window counts, not only the newest: a model would be trained on all of them.
 
     Args:
-        shares: rejected lines / raw lines, by partition key; periods after the window are not looked at.
+        shares: rejected lines / raw lines, by partition key; periods after the window are left out.
         window: partition keys of the window's periods, oldest first.
     """
     found = reject_share_outliers({key: share for key, share in shares.items() if key <= window[-1]})

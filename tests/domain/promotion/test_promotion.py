@@ -24,7 +24,7 @@ from custseg_assets.domain.promotion.promotion import (
     judge_first,
 )
 from custseg_assets.domain.promotion.validity import PairedValidity, next_period
-from custseg_assets.domain.segments import training
+from custseg_assets.domain.segments import training_tables
 from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.errors import BadInputError
@@ -246,7 +246,7 @@ def evidence_of(
 def trained(
     features: pl.DataFrame, key: str, champion: SegmentationModel | None = None, settings: ModelSettings = SETTINGS
 ) -> tuple[pl.DataFrame, SegmentationModel]:
-    scaled, _ = training.scale_snapshot(features, settings.features, champion and champion.reference)
+    scaled, _ = training_tables.scale_snapshot(features, settings.features, champion and champion.reference)
     candidates, _ = sweep_snapshot(scaled, key, settings, lambda _: None, champion)
     model = train_snapshot(features, candidates, key, settings, champion)
     assert model is not None, candidates["choice"][0]

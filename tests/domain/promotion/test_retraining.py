@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain.promotion.retraining import RetrainRules, RetrainVerdict, TrainingCost, decide_retrain
-from custseg_assets.domain.transactions.quality import reject_shares, unsound_periods
+from custseg_assets.domain.transactions.quality import reject_shares, unusual_periods
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import RetrainSettings, load_settings
 
@@ -168,9 +168,9 @@ def test_everything_that_stands_against_it_is_said() -> None:
 def test_data_are_unsound_where_a_period_of_the_window_rejects_as_never_before() -> None:
     months = [f"2011-{month:02}-01" for month in range(1, 9)]
     shares = reject_shares(dict.fromkeys(months, 10), dict.fromkeys(months, 90)) | {"2011-05-01": 0.9}
-    assert list(unsound_periods(shares, months[3:7])) == ["2011-05-01"]
-    assert unsound_periods(shares, months[5:7]) == {}
-    assert unsound_periods(shares, months[1:4]) == {}, "what comes after the window is not known yet"
+    assert list(unusual_periods(shares, months[3:7])) == ["2011-05-01"]
+    assert unusual_periods(shares, months[5:7]) == {}
+    assert unusual_periods(shares, months[1:4]) == {}, "what comes after the window is not known yet"
 
 
 def test_a_period_with_nothing_but_rejected_lines_has_a_share() -> None:
@@ -187,4 +187,4 @@ def test_the_settings_are_the_rules_and_impossible_ones_are_refused(tmp_path: An
 
 def test_what_was_broken_when_it_came_stays_so_when_later_periods_are_no_better() -> None:
     shares = {f"2011-{month:02}-01": 0.1 if month < 5 else 0.5 for month in range(1, 13)}
-    assert list(unsound_periods(shares, ["2011-04-01", "2011-05-01"])) == ["2011-05-01"]
+    assert list(unusual_periods(shares, ["2011-04-01", "2011-05-01"])) == ["2011-05-01"]

@@ -1,7 +1,7 @@
-"""Segments across models: what goes on, splits, merges, comes and goes, and whom a new model alone does not move.
+"""Identity of segments across models: the events of their lineage, and the margin rule for single customers.
 
-Every shop here has one feature. Customers and centroids stand on a line at the places that are written: a value is
-``expm1(place)``, which the model takes back.
+Every shop here has one feature, and each customer and centroid a place on its scale: a value is ``expm1(place)``, and
+the model's ``log1p`` gives the place again.
 """
 
 from __future__ import annotations
@@ -22,28 +22,22 @@ from benchmarks import identity as benchmark
 from custseg_assets.domain.demo import generate_demo
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.segments import identity
-from custseg_assets.domain.segments.clustering import assign
-from custseg_assets.domain.segments.identity import inherit
+from custseg_assets.domain.segments.clustering import assign_customers
+from custseg_assets.domain.segments.identity import inherit_segments
 from custseg_assets.domain.segments.model import (
     LineageEvent,
     Matrix,
     ScalingReference,
     Segment,
     SegmentationModel,
-    hold,
+    apply_margin_rule,
     model_from_json,
     nearest,
     version_of,
 )
 from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines
-from custseg_assets.domain.transactions.features import (
-    bought_products,
-    customer_features,
-    customer_totals,
-    order_parts,
-    spend_by_period,
-)
 from tests.conftest import RealTables
+from tests.support.features import measure_features
 
 LINE = ScalingReference(("monetary_net",), (0.0,), (1.0,), 1)
 NAMES = ("Champions", "Loyal", "Steady", "New", "Lost")
@@ -64,7 +58,7 @@ def crowd(**places: int) -> Matrix:
 
 def followed(champion: SegmentationModel, challenger: SegmentationModel, values: Matrix) -> SegmentationModel:
     rfm = np.column_stack([np.full(len(values), 10.0), np.ones(len(values)), values[:, 0]])
-    return inherit(challenger, champion, values, rfm)
+    return inherit_segments(challenger, champion, values, rfm)
 
 
 def events(successor: SegmentationModel) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
@@ -75,7 +69,7 @@ def ids(successor: SegmentationModel) -> list[str]:
     return [segment.segment_id for segment in successor.segments]
 
 
-def test_segments_with_most_of_their_customers_in_common_go_on_with_id_name_and_advice():
+def test_segments_with_most_of_their_customers_in_common_go_on_with_id_name_and_advice() -> None:
     champion = model(8, 2)
     # Of the 10 customers around 8, 9 stay; the one at 5.5 is nearer to 4 than to 8 now.
     successor = followed(champion, model(4, 8), crowd(at_8=9, at_5_5=1, at_2=5))
@@ -89,7 +83,7 @@ def test_segments_with_most_of_their_customers_in_common_go_on_with_id_name_and_
     assert events(successor)[1] == ("continued", ("S2",), ("S2",))
 
 
-def test_a_segment_that_makes_up_most_of_two_new_ones_was_split_and_the_larger_keeps_the_id():
+def test_a_segment_that_makes_up_most_of_two_new_ones_was_split_and_the_larger_keeps_the_id() -> None:
     # The 16 customers of S2 are the 10 at 1 and the 6 at 3.
     successor = followed(model(9, 2), model(9, 3, 1), crowd(at_9=20, at_1=10, at_3=6))
     assert ids(successor) == ["S1", "S3", "S2"]
@@ -101,14 +95,14 @@ def test_a_segment_that_makes_up_most_of_two_new_ones_was_split_and_the_larger_k
     )
 
 
-def test_segments_that_went_mostly_into_one_are_merged_under_the_id_of_the_largest():
+def test_segments_that_went_mostly_into_one_are_merged_under_the_id_of_the_largest() -> None:
     successor = followed(model(9, 3, 1), model(2, 9), crowd(at_9=20, at_1=10, at_3=6))
     assert ids(successor) == ["S3", "S1"]
     assert events(successor) == [("merged", ("S3", "S2"), ("S3",)), ("continued", ("S1",), ("S1",))]
     assert successor.lineage[0].words == "Steady (S3) and Loyal (S2) are one segment now, Steady (S3)."
 
 
-def test_a_new_segment_without_most_of_its_customers_from_one_is_born():
+def test_a_new_segment_without_most_of_its_customers_from_one_is_born() -> None:
     # Ten customers from either side of the old border at 4: half is not most.
     successor = followed(model(6, 2), model(6, 2, 4), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
     assert ids(successor) == ["S1", "S2", "S3"]
@@ -122,7 +116,7 @@ def test_a_new_segment_without_most_of_its_customers_from_one_is_born():
     )
 
 
-def test_an_old_segment_that_no_new_one_took_most_of_is_retired_and_its_number_never_used_again():
+def test_an_old_segment_that_no_new_one_took_most_of_is_retired_and_its_number_never_used_again() -> None:
     first = model(6, 2, 4)
     second = followed(first, model(6, 2), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
     assert events(second)[2] == ("retired", ("S3",), ())
@@ -136,18 +130,18 @@ def test_an_old_segment_that_no_new_one_took_most_of_is_retired_and_its_number_n
     assert third.n_segment_ids == 4
 
 
-def test_ids_that_models_used_which_were_taken_back_are_not_used_again_either():
+def test_ids_that_models_used_which_were_taken_back_are_not_used_again_either() -> None:
     champion = replace(model(6, 2), n_segment_ids=7)
     successor = followed(champion, model(6, 2, 4), crowd(at_6=30, at_2=30, at_3_9=10, at_4_1=10))
     assert (ids(successor), successor.n_segment_ids) == (["S1", "S2", "S8"], 8)
 
 
-def test_a_segment_that_nobody_is_in_any_more_is_retired():
+def test_a_segment_that_nobody_is_in_any_more_is_retired() -> None:
     successor = followed(model(9, 5, 1), model(9, 1), crowd(at_9=5, at_1=5))
     assert successor.lineage[2].words == "Loyal (S2) is no segment of its own any more: nobody was in it any more."
 
 
-def test_a_split_segment_takes_no_part_in_a_merger():
+def test_a_split_segment_takes_no_part_in_a_merger() -> None:
     # S1, at 2, is the 12 at 1 and the 10 at 3; S2, at 5, is the 8 at 4, and all of them are nearer to 3 now.
     successor = followed(model(2, 5, 9), model(1, 3.4, 9), crowd(at_1=12, at_3=10, at_4=8, at_9=9))
     assert events(successor) == [
@@ -157,7 +151,7 @@ def test_a_split_segment_takes_no_part_in_a_merger():
     ]
 
 
-def test_from_four_clusters_to_five_and_back_the_other_three_keep_their_ids():
+def test_from_four_clusters_to_five_and_back_the_other_three_keep_their_ids() -> None:
     values = crowd(at_9=20, at_7=20, at_4_6=12, at_3_2=10, at_1=20)
     four = model(9, 7, 4, 1)
     five = followed(four, model(9, 7, 4.6, 3.2, 1), values)
@@ -170,7 +164,7 @@ def test_from_four_clusters_to_five_and_back_the_other_three_keep_their_ids():
     assert again.n_segment_ids == 5
 
 
-def test_the_numbers_of_the_clusters_change_nothing():
+def test_the_numbers_of_the_clusters_change_nothing() -> None:
     values = crowd(at_9=20, at_7=20, at_4_6=12, at_3_2=10, at_1=20)
     champion, challenger = model(9, 7, 4, 1), model(9, 7, 4.6, 3.2, 1)
     plain = followed(champion, challenger, values)
@@ -207,26 +201,26 @@ def shuffled(ordered: SegmentationModel, order: list[int]) -> SegmentationModel:
         ),
     ],
 )
-def test_what_comes_first_and_what_is_not_most_of_both(overlaps: list[list[int]], links: list[tuple[str, ...]]):
-    found = identity._links(np.array(overlaps), range(len(overlaps)), range(len(overlaps[0])))
+def test_what_comes_first_and_what_is_not_most_of_both(overlaps: list[list[int]], links: list[tuple[str, ...]]) -> None:
+    found = identity._link_clusters(np.array(overlaps), range(len(overlaps)), range(len(overlaps[0])))
     assert [tuple(link) for link in found] == links
 
 
 @settings(max_examples=200, deadline=None)
 @given(hnp.arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 9)))
-def test_every_segment_of_either_model_is_in_exactly_one_event(overlaps: np.ndarray):
-    links = identity._links(overlaps, range(len(overlaps)), range(overlaps.shape[1]))
+def test_every_segment_of_either_model_is_in_exactly_one_event(overlaps: np.ndarray) -> None:
+    links = identity._link_clusters(overlaps, range(len(overlaps)), range(overlaps.shape[1]))
     assert sorted(old for link in links for old in link.old) == list(range(len(overlaps)))
     assert sorted(new for link in links for new in link.new) == list(range(overlaps.shape[1]))
 
 
-def test_a_model_with_a_predecessor_is_read_back_as_it_was_and_has_a_name_of_its_own():
+def test_a_model_with_a_predecessor_is_read_back_as_it_was_and_has_a_name_of_its_own() -> None:
     successor = followed(model(9, 2), model(9, 3, 1), crowd(at_9=20, at_1=10, at_3=6))
     assert model_from_json(successor.to_json()) == successor
     assert successor.model_version != model(9, 3, 1).model_version
 
 
-def test_a_model_written_before_there_were_predecessors_is_read():
+def test_a_model_written_before_there_were_predecessors_is_read() -> None:
     fields = json.loads(model(9, 2).to_json())
     old = {name: value for name, value in fields.items() if name not in ("predecessor", "lineage", "n_segment_ids")}
     assert old.keys() == {"format", "trained_on", "reference", "centroids", "segments", "model_version"}
@@ -257,7 +251,7 @@ def placed(
     before: pl.DataFrame | None = None,
     then: SegmentationModel | None = None,
 ) -> pl.DataFrame:
-    return assign(customers, customers["customer_id"], now, before, then)
+    return assign_customers(customers, customers["customer_id"], now, before, then)
 
 
 def where(assigned: pl.DataFrame) -> dict[str, tuple[str, bool]]:
@@ -265,7 +259,7 @@ def where(assigned: pl.DataFrame) -> dict[str, tuple[str, bool]]:
     return {name: (segment, is_held) for name, segment, is_held in rows}
 
 
-def test_a_new_model_alone_moves_only_whom_it_places_well_inside_another_segment():
+def test_a_new_model_alone_moves_only_whom_it_places_well_inside_another_segment() -> None:
     customers = at(near=3.9, inside=3.95, far=1.0, refunded=0)
     before = placed(customers, EARLIER)
     assert where(before)["near"] == where(before)["inside"] == ("S2", False)
@@ -283,7 +277,7 @@ def test_a_new_model_alone_moves_only_whom_it_places_well_inside_another_segment
     assert now.filter(customer_id="inside")["margin"][0] == pytest.approx(0.3 / 2.15)
 
 
-def test_a_held_customer_stays_while_nothing_changes_and_is_let_go_further_in():
+def test_a_held_customer_stays_while_nothing_changes_and_is_let_go_further_in() -> None:
     held = placed(at(near=3.9), LATER, placed(at(near=3.9), EARLIER), EARLIER)
     still = placed(at(near=3.9), LATER, held, LATER)
     assert_frame_equal(still, held)
@@ -293,45 +287,45 @@ def test_a_held_customer_stays_while_nothing_changes_and_is_let_go_further_in():
     assert where(back) == {"near": ("S1", False)}
 
 
-def test_a_held_customer_who_comes_back_over_the_border_is_an_ordinary_one_again():
+def test_a_held_customer_who_comes_back_over_the_border_is_an_ordinary_one_again() -> None:
     held = placed(at(near=3.9), LATER, placed(at(near=3.9), EARLIER), EARLIER)
     home = placed(at(near=3.7), LATER, held, LATER)
     assert where(home) == {"near": ("S2", False)}
     assert where(placed(at(near=3.9), LATER, home, LATER)) == {"near": ("S1", False)}
 
 
-def test_the_earlier_segment_is_what_the_earlier_model_says_of_the_customer_as_it_is_now():
+def test_the_earlier_segment_is_what_the_earlier_model_says_of_the_customer_as_it_is_now() -> None:
     # In the earlier snapshot at 6, well in S1; now at 3.9, which both models ask about: the earlier says S2.
     before = placed(at(near=6), EARLIER)
     assert where(placed(at(near=3.9), LATER, before, EARLIER)) == {"near": ("S2", True)}
 
 
-def test_a_hold_outlives_the_next_model():
+def test_a_hold_outlives_the_next_model() -> None:
     held = placed(at(near=3.9), LATER, placed(at(near=3.9), EARLIER), EARLIER)
     third = replace(model(5.81, 1.8, key="2011-07-01"), predecessor=LATER.model_version)
     assert where(placed(at(near=3.9), third, held, LATER)) == {"near": ("S2", True)}
     assert where(placed(at(near=3.9), third, held.clear(), LATER)) == {"near": ("S1", False)}
 
 
-def test_whom_two_other_segments_are_nearer_to_is_not_held():
+def test_whom_two_other_segments_are_nearer_to_is_not_held() -> None:
     # At 6.1 the margin between 6 and 6.22 is small, but the earlier cluster at 2 is third.
     fresh = nearest(np.array([[6.1]]), np.array([[2.0], [6.0], [6.22]]))
     assert fresh.margin[0] == pytest.approx(0.02 / 0.12)
     near = nearest(np.array([[6.1]]), np.array([[2.0], [6.0], [6.205]]))
     assert near.margin[0] == pytest.approx(0.005 / 0.105)
-    assert not hold(near, np.array([0])).is_held[0]
-    assert hold(near, np.array([2])).is_held[0]
-    assert not hold(fresh, np.array([2])).is_held[0]
+    assert not apply_margin_rule(near, np.array([0])).is_held[0]
+    assert apply_margin_rule(near, np.array([2])).is_held[0]
+    assert not apply_margin_rule(fresh, np.array([2])).is_held[0]
 
 
-def test_nobody_is_held_in_a_segment_that_is_gone():
+def test_nobody_is_held_in_a_segment_that_is_gone() -> None:
     gone = replace(LATER, segments=(LATER.segments[0], replace(LATER.segments[1], segment_id="S3")))
     assert where(placed(at(near=3.9), gone, placed(at(near=3.9), EARLIER), EARLIER)) == {"near": ("S1", False)}
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.floats(0.5, 8), min_size=3, max_size=3), min_size=1, max_size=4))
-def test_with_one_model_throughout_nobody_is_ever_held(history: list[list[float]]):
+def test_with_one_model_throughout_nobody_is_ever_held(history: list[list[float]]) -> None:
     before = None
     for places in history:
         customers = at(**dict(zip("abc", places, strict=True)))
@@ -342,10 +336,7 @@ def test_with_one_model_throughout_nobody_is_ever_held(history: list[list[float]
 
 def first_snapshot(clean: pl.DataFrame, key: str) -> pl.DataFrame:
     """``customer_features`` of six months."""
-    lines, window = nw.from_native(clean.lazy()), window_of(key, clean["period"].min(), 6, "monthly")
-    parts = order_parts(lines)
-    totals = customer_totals(parts, bought_products(lines), window).collect("polars").to_native()
-    return customer_features(totals, spend_by_period(parts, window).collect("polars").to_native(), window)
+    return measure_features(clean, window_of(key, str(clean["period"].min()), 6, "monthly"))
 
 
 def assert_hardly_anybody_moves(features: pl.DataFrame) -> None:
@@ -356,7 +347,7 @@ def assert_hardly_anybody_moves(features: pl.DataFrame) -> None:
     assert moves[benchmark.HELD].mean() < moves[benchmark.WARM].mean() < moves[benchmark.MATCHED].mean()
 
 
-def test_refits_on_unchanged_customers_of_the_demo_move_hardly_anybody():
+def test_refits_on_unchanged_customers_of_the_demo_move_hardly_anybody() -> None:
     lines = generate_demo().with_columns(
         pl.col("invoiced_at").dt.strftime("%Y-%m-01").alias("period"), pl.lit("demo").alias("source_file")
     )
@@ -365,5 +356,5 @@ def test_refits_on_unchanged_customers_of_the_demo_move_hardly_anybody():
     assert_hardly_anybody_moves(first_snapshot(clean, "2024-06-01"))
 
 
-def test_refits_on_unchanged_customers_of_the_real_shop_move_hardly_anybody(real_tables: RealTables):
+def test_refits_on_unchanged_customers_of_the_real_shop_move_hardly_anybody(real_tables: RealTables) -> None:
     assert_hardly_anybody_moves(first_snapshot(real_tables.clean, "2011-06-01"))

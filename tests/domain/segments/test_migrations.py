@@ -7,18 +7,18 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_MIGRATIONS
-from custseg_assets.domain.segments.clustering import assign
+from custseg_assets.domain.segments.clustering import assign_customers
+from custseg_assets.domain.segments.customer_history import count_moves
 from custseg_assets.domain.segments.migrations import (
     BEHAVIOUR,
     BORDER,
     CAUSES,
     MODEL_CHANGE,
-    flows,
-    migrations,
-    summarise,
+    count_flows,
+    list_migrations,
+    summarise_moves,
 )
 from custseg_assets.domain.segments.model import ScalingReference, Segment, SegmentationModel
-from custseg_assets.domain.segments.standing import moves
 
 NAMES = {"S1": "Champions", "S2": "Loyal", "S3": "At risk", "R1": "Refunded", "R2": "Lapsed"}
 NEVER = pl.Series("customer_id", [], pl.String)
@@ -44,7 +44,7 @@ def seen(**spent: tuple[int, int, float]) -> pl.DataFrame:
 
 
 def causes(before: pl.DataFrame, now: pl.DataFrame, stay: pl.DataFrame) -> dict[str, str]:
-    found = migrations(before, now, stay, seen(), seen())
+    found = list_migrations(before, now, stay, seen(), seen())
     return dict(found.select("customer_id", "cause").iter_rows())
 
 
@@ -75,13 +75,13 @@ def test_moves_into_and_out_of_rule_segments_are_behaviour_however_small_the_mar
 
 def test_who_stayed_and_who_is_new_did_not_move() -> None:
     before, now = assigned(a="S1"), assigned(a="S1", b="S2")
-    assert migrations(before, now, now, seen(), seen()).is_empty()
+    assert list_migrations(before, now, now, seen(), seen()).is_empty()
 
 
 def test_a_move_carries_its_revenue_and_the_features_before_and_now() -> None:
     before, now = assigned(a="S1", b="S2"), assigned("m-2", a="S2", b="R2")
     then, after = seen(a=(5, 9, 900.0), b=(170, 1, 40.0)), seen(a=(30, 4, 350.0))
-    found = migrations(before, now, now, then, after)
+    found = list_migrations(before, now, now, then, after)
     assert dict(found.schema) == dict(list(SEGMENT_MIGRATIONS.schema.items())[1:])
     moved, lapsed = found.to_dicts()
     assert (moved["revenue_net"], moved["revenue_change"]) == (350.0, -550.0)
@@ -97,7 +97,7 @@ def test_a_move_carries_its_revenue_and_the_features_before_and_now() -> None:
 def test_flows_count_everybody_with_their_revenue_under_the_names_of_now() -> None:
     before = assigned(a="S1", b="S1", c="S3").with_columns(segment_name=pl.lit("Old name"))
     now = assigned(a="S1", b="S2", c="S2", d="S2")
-    found = flows(before, now, seen(a=(1, 1, 10.0), b=(1, 1, 20.0), d=(1, 1, 5.0)))
+    found = count_flows(before, now, seen(a=(1, 1, 10.0), b=(1, 1, 20.0), d=(1, 1, 5.0)))
     assert found.sort("n_customers", "to_segment", "from_segment").rows() == [
         ("S1 Champions", "S1 Champions", 1, 10.0),
         (None, "S2 Loyal", 1, 5.0),
@@ -109,8 +109,8 @@ def test_flows_count_everybody_with_their_revenue_under_the_names_of_now() -> No
 def test_the_summary_counts_phantom_moves_apart() -> None:
     before, now = assigned(a="S1", b="S1", c="S1"), assigned("m-2", a="S2", b="S2", c="R2")
     spent = seen(a=(1, 1, 10.0), b=(1, 1, 20.0))
-    found = migrations(before, now, assigned(a="S1", b="S2", c="R2"), spent, spent)
-    summary = summarise(found, n_known=4)
+    found = list_migrations(before, now, assigned(a="S1", b="S2", c="R2"), spent, spent)
+    summary = summarise_moves(found, n_known=4)
     assert summary.by_cause.rows() == [
         ("behaviour", 2, 20.0, 0.0),
         ("border", 0, 0.0, 0.0),
@@ -128,7 +128,7 @@ def test_the_summary_counts_phantom_moves_apart() -> None:
 
 def test_nobody_who_moved_has_a_summary_too() -> None:
     none = SEGMENT_MIGRATIONS.schema.to_frame()
-    assert summarise(none, n_known=4).by_cause.rows()[-1] == ("all moves", 0, 0.0, 0.0)
+    assert summarise_moves(none, n_known=4).by_cause.rows()[-1] == ("all moves", 0, 0.0, 0.0)
 
 
 def model_of(seed: int) -> SegmentationModel:
@@ -157,11 +157,11 @@ def random_shop(seed: int, n: int = 400) -> pl.DataFrame:
 def test_the_causes_add_up_to_all_moves_whatever_the_model_did(seed: int) -> None:
     model, other = model_of(seed), model_of(seed + 100 * (seed % 2))
     then, now = random_shop(2 * seed), random_shop(2 * seed + 1)
-    before = assign(then, NEVER, model)
-    after = assign(now, before["customer_id"], other)
-    stay = assign(now, before["customer_id"], model)
-    found = migrations(before, after, stay, then, now)
-    counted = moves(
+    before = assign_customers(then, NEVER, model)
+    after = assign_customers(now, before["customer_id"], other)
+    stay = assign_customers(now, before["customer_id"], model)
+    found = list_migrations(before, after, stay, then, now)
+    counted = count_moves(
         pl.concat([before.with_columns(period=pl.lit("a")), after.with_columns(period=pl.lit("b"))]),
         before="a",
         period="b",
@@ -169,10 +169,12 @@ def test_the_causes_add_up_to_all_moves_whatever_the_model_did(seed: int) -> Non
     n_moved = counted.filter(pl.col("from_segment_id") != pl.col("to_segment_id"))["n_customers"].sum()
     assert found["customer_id"].is_unique().all()
     assert set(found["cause"]) <= set(CAUSES)
-    assert summarise(found, 400).by_cause["n_customers"].to_list()[:3] == [
+    assert summarise_moves(found, 400).by_cause["n_customers"].to_list()[:3] == [
         found.filter(pl.col("cause") == cause).height for cause in CAUSES
     ]
     assert found.height == n_moved > 0
     # One model throughout moves nobody by itself.
     assert (MODEL_CHANGE in set(found["cause"])) == (model != other)
-    assert found.equals(migrations(before.reverse(), after.reverse(), stay.reverse(), then.reverse(), now.reverse()))
+    assert found.equals(
+        list_migrations(before.reverse(), after.reverse(), stay.reverse(), then.reverse(), now.reverse())
+    )

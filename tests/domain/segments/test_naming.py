@@ -16,34 +16,34 @@ CUSTOMERS = np.array(
 PAIRS = np.array([0, 0, 1, 1, 2, 2, 3, 3])
 
 
-def test_scores_by_hand():
+def test_scores_by_hand() -> None:
     # 1 + 4 × (worse + half of the equal) / 8. Recency 2: seven are worse, one is equal; one order: four are equal.
     scores = rfm_scores(CUSTOMERS, np.array([[2.0, 1.0, 85.0]]))
     assert scores.tolist() == [[1 + 4 * 7.5 / 8, 1 + 4 * 2 / 8, 1 + 4 * 3 / 8]]
 
 
-def test_customers_who_are_all_alike_score_three():
+def test_customers_who_are_all_alike_score_three() -> None:
     assert rfm_scores(np.ones((5, 3)), np.ones((1, 3))).tolist() == [[3, 3, 3]]
 
 
-def test_scores_that_are_typical_of_a_name_give_that_name():
+def test_scores_that_are_typical_of_a_name_give_that_name() -> None:
     for entry in VOCABULARY:
-        assert naming._named(np.array([entry.typical]), ()) == [(entry.name, entry)]
+        assert naming._assign_names(np.array([entry.typical]), ()) == [(entry.name, entry)]
 
 
-def test_the_groups_of_a_small_shop_get_customary_names():
+def test_the_groups_of_a_small_shop_get_customary_names() -> None:
     segments = name_segments(CUSTOMERS, PAIRS, 4)
     assert [segment.name for segment in segments] == ["Champions", "Needs attention", "Occasional", "Lost"]
 
 
-def test_ids_follow_median_net_spend_not_the_clusters_numbers():
+def test_ids_follow_median_net_spend_not_the_clusters_numbers() -> None:
     segments = name_segments(CUSTOMERS, np.array([3, 3, 1, 1, 0, 0, 2, 2]), 4)
     assert [segment.segment_id for segment in segments] == ["S3", "S2", "S4", "S1"]
     assert [segment.cluster for segment in segments] == [0, 1, 2, 3]
     assert segments[3].name == "Champions"
 
 
-def test_the_rule_says_the_medians_the_scores_and_what_the_name_stands_for():
+def test_the_rule_says_the_medians_the_scores_and_what_the_name_stands_for() -> None:
     rule = name_segments(CUSTOMERS, PAIRS, 4)[0].naming_rule
     # Recency 2.5 days: six are worse; 8.5 orders: seven are; 850 spent: seven are.
     assert rule == (
@@ -52,12 +52,12 @@ def test_the_rule_says_the_medians_the_scores_and_what_the_name_stands_for():
     )
 
 
-def test_the_order_of_customers_does_not_change_the_names():
+def test_the_order_of_customers_does_not_change_the_names() -> None:
     assert name_segments(CUSTOMERS[::-1], PAIRS[::-1], 4) == name_segments(CUSTOMERS, PAIRS, 4)
 
 
 @pytest.mark.parametrize("k", [1, 8, len(VOCABULARY), len(VOCABULARY) + 1, 30])
-def test_names_are_unique_and_numbered_only_when_the_vocabulary_is_used_up(k: int):
+def test_names_are_unique_and_numbered_only_when_the_vocabulary_is_used_up(k: int) -> None:
     rfm = np.random.default_rng(k).lognormal(3, 1, (k * 20, 3))
     names = [segment.name for segment in name_segments(rfm, np.arange(k * 20) % k, k)]
     assert len(set(names)) == k
@@ -65,25 +65,25 @@ def test_names_are_unique_and_numbered_only_when_the_vocabulary_is_used_up(k: in
     assert len(numbered) == max(0, k - len(VOCABULARY))
 
 
-def test_two_segments_of_the_same_kind_get_different_names_of_that_kind():
+def test_two_segments_of_the_same_kind_get_different_names_of_that_kind() -> None:
     rfm = np.vstack([CUSTOMERS, CUSTOMERS[:2] * 0.9])
     names = [segment.name for segment in name_segments(rfm, np.append(PAIRS, [4, 4]), 5)]
     assert {names[0], names[4]} == {"Champions", "Potential loyalists"}
 
 
-def test_every_name_has_scores_in_range_and_one_sentence_of_advice():
+def test_every_name_has_scores_in_range_and_one_sentence_of_advice() -> None:
     for entry in VOCABULARY:
         assert all(1 <= score <= 5 for score in entry.typical)
         assert entry.advice.endswith(".")
         assert ". " not in entry.advice
 
 
-def test_a_cluster_without_customers_cannot_be_named():
+def test_a_cluster_without_customers_cannot_be_named() -> None:
     with pytest.raises(ValueError, match=r"clusters \[1\] have no customer"):
         name_segments(CUSTOMERS[:1], np.array([0]), 2)
 
 
-def test_a_kept_segment_keeps_id_name_and_rule_and_the_others_share_the_ids_and_names_that_are_free():
+def test_a_kept_segment_keeps_id_name_and_rule_and_the_others_share_the_ids_and_names_that_are_free() -> None:
     loyal = Segment("S2", "Champions", "as it was found", "Keep them.", cluster=7)
     segments = name_segments(CUSTOMERS, PAIRS, 4, kept={2: loyal}, n_segment_ids=6)
     assert segments[2] == Segment("S2", "Champions", "as it was found", "Keep them.", cluster=2)
@@ -92,7 +92,7 @@ def test_a_kept_segment_keeps_id_name_and_rule_and_the_others_share_the_ids_and_
     assert [segment.name for segment in segments] == ["Loyal", "Needs attention", "Champions", "Lost"]
 
 
-def test_with_every_name_taken_a_new_segment_gets_a_number():
+def test_with_every_name_taken_a_new_segment_gets_a_number() -> None:
     kept = {n: Segment(f"S{n + 1}", entry.name, "", "", n) for n, entry in enumerate(VOCABULARY)}
     rfm = np.vstack([CUSTOMERS] * 3)[: len(VOCABULARY) + 1]
     segments = name_segments(rfm, np.arange(len(rfm)), len(rfm), kept, len(kept))

@@ -47,7 +47,7 @@ def of(table: pl.DataFrame, segment_id: str) -> dict[str, Any]:
     return table.row(by_predicate=pl.col("segment_id") == segment_id, named=True)
 
 
-def test_one_row_per_segment_in_order_with_the_tables_columns():
+def test_one_row_per_segment_in_order_with_the_tables_columns() -> None:
     table = profiles(SEVEN)
     assert table["segment_id"].to_list() == ["S1", "S2", "R1", "R2"]
     assert table["is_rule_segment"].to_list() == [False, False, True, True]
@@ -56,7 +56,7 @@ def test_one_row_per_segment_in_order_with_the_tables_columns():
     assert set(table["model_version"]) == {"m-1"}
 
 
-def test_customers_and_revenue_by_hand():
+def test_customers_and_revenue_by_hand() -> None:
     table = profiles(SEVEN)
     assert table["n_customers"].to_list() == [2, 3, 1, 1]
     assert table["revenue_net"].to_list() == [1600, 400, -100, 0]
@@ -64,7 +64,7 @@ def test_customers_and_revenue_by_hand():
     assert table["share_revenue"].to_list() == pytest.approx([16 / 19, 4 / 19, -1 / 19, 0])
 
 
-def test_medians_are_of_the_segment_and_lapsed_customers_have_none():
+def test_medians_are_of_the_segment_and_lapsed_customers_have_none() -> None:
     table = profiles(SEVEN)
     assert of(table, "S1")["median_frequency_orders"] == 10
     assert of(table, "S2")["median_recency_days"] == 80
@@ -72,7 +72,7 @@ def test_medians_are_of_the_segment_and_lapsed_customers_have_none():
     assert all(of(table, "R2")[f"median_{name}"] is None for name in PROFILED)
 
 
-def test_what_sets_a_segment_apart_is_said_against_everybody_in_the_window():
+def test_what_sets_a_segment_apart_is_said_against_everybody_in_the_window() -> None:
     table = profiles(SEVEN)
     said = json.loads(of(table, "S1")["distinguishing"])
     # Six in the window: median of the orders 0, 1, 1, 2, 9, 11 is 1.5; of the spend −100 … 900 it is 150.5.
@@ -90,18 +90,18 @@ def test_what_sets_a_segment_apart_is_said_against_everybody_in_the_window():
     }
 
 
-def test_a_segment_like_the_whole_has_nothing_that_sets_it_apart():
+def test_a_segment_like_the_whole_has_nothing_that_sets_it_apart() -> None:
     alike = [(one, "S1" if one in "ab" else "S2", 5, 2, 50.0) for one in "abcd"]
     assert set(profiles(alike)["distinguishing"]) == {"[]"}
 
 
-def test_a_higher_median_alone_does_not_set_apart():
+def test_a_higher_median_alone_does_not_set_apart() -> None:
     # S1 has the lowest and the highest spend: more than half of everybody, less than the other half.
     rows = [("a", "S1", 5, 2, 10.0), ("b", "S1", 5, 2, 45.0), ("c", "S2", 5, 2, 20.0), ("d", "S2", 5, 2, 30.0)]
     assert of(profiles(rows), "S1")["distinguishing"] == "[]"
 
 
-def test_ties_count_half_wherever_the_tied_customers_stand():
+def test_ties_count_half_wherever_the_tied_customers_stand() -> None:
     # Two orders are more than the one of four customers, and as many as four have: (4 + 4/2) / 8, less a half, is 0.25.
     rows = [
         ("a", "S1", 5, 2, 9.0),
@@ -112,21 +112,21 @@ def test_ties_count_half_wherever_the_tied_customers_stand():
     assert [item["text"] for item in said] == ["orders more often (2 against 1.5)"]
 
 
-def test_a_feature_that_the_shop_has_no_values_of_is_left_out_and_one_it_has_is_not():
+def test_a_feature_that_the_shop_has_no_values_of_is_left_out_and_one_it_has_is_not() -> None:
     without = json.loads(of(profiles(SEVEN), "S1")["distinguishing"])
     assert "n_products" not in {item["feature"] for item in without}
     table = profiles(SEVEN, n_products=[30.0, 40.0, 3.0, 1.0, 2.0, 0.0, None])
     assert "n_products" in {item["feature"] for item in json.loads(of(table, "S1")["distinguishing"])}
 
 
-def test_shares_are_said_as_percentages_and_nothing_is_divided_by_zero():
+def test_shares_are_said_as_percentages_and_nothing_is_divided_by_zero() -> None:
     table = profiles(SEVEN, cancellation_rate=[0.0, 0.0, 0.0, 0.0, 0.0, 1.0, None])
     said = {item["feature"]: item for item in json.loads(of(table, "R1")["distinguishing"])}
     assert said["cancellation_rate"]["text"] == "cancels more (100 % against 0 %)"
     assert said["cancellation_rate"]["ratio"] is None
 
 
-def test_descriptions_are_one_plain_sentence():
+def test_descriptions_are_one_plain_sentence() -> None:
     assert profiles(SEVEN)["description"].to_list() == [
         (
             "2 customers (29 % of all) who typically placed 10 orders, the last 3 days ago, and spent 800; "
@@ -141,7 +141,7 @@ def test_descriptions_are_one_plain_sentence():
     ]
 
 
-def test_a_segment_that_ran_empty_keeps_its_row_and_says_so():
+def test_a_segment_that_ran_empty_keeps_its_row_and_says_so() -> None:
     table = profiles(SEVEN[:2])
     lost = of(table, "S2")
     assert (lost["n_customers"], lost["share_customers"], lost["revenue_net"]) == (0, 0, 0)
@@ -149,13 +149,13 @@ def test_a_segment_that_ran_empty_keeps_its_row_and_says_so():
     assert lost["distinguishing"] == "[]"
 
 
-def test_without_any_customer_every_segment_is_empty():
+def test_without_any_customer_every_segment_is_empty() -> None:
     table = profiles([])
     assert table["n_customers"].to_list() == [0, 0, 0, 0]
     assert table["share_revenue"].null_count() == 4
 
 
-def test_without_revenue_nobody_has_a_share_of_it():
+def test_without_revenue_nobody_has_a_share_of_it() -> None:
     table = profiles([("a", "R1", 1, 1, -5.0), ("b", "S1", 1, 1, 5.0)])
     assert table["share_revenue"].null_count() == 4
     assert of(table, "S1")["description"] == (
@@ -163,5 +163,5 @@ def test_without_revenue_nobody_has_a_share_of_it():
     )
 
 
-def test_the_order_of_rows_does_not_matter():
+def test_the_order_of_rows_does_not_matter() -> None:
     assert profiles(SEVEN[::-1]).equals(profiles(SEVEN))

@@ -1,4 +1,8 @@
-"""Which lines count, and why the others do not."""
+"""Cleaning: which lines are clean, and why the others are rejected."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import narwhals as nw
 import polars as pl
@@ -35,19 +39,19 @@ def split(raw: pl.DataFrame, rules: CleaningRules = RETAIL) -> tuple[pl.DataFram
         ({"unit_price": -1.0}, "non_positive_price"),
     ],
 )
-def test_the_first_matching_reason_wins(line, reason):
+def test_the_first_matching_reason_wins(line: dict[str, Any], reason: str) -> None:
     clean, rejected = split(raw_lines(line))
     assert clean.is_empty()
     assert rejected["reason"].to_list() == [reason]
 
 
 @pytest.mark.parametrize("code", ["85123A", "22", "A1B2", "15056BL"])
-def test_a_code_with_two_digits_is_a_product(code):
+def test_a_code_with_two_digits_is_a_product(code: str) -> None:
     clean, _ = split(raw_lines({"product_id": code}))
     assert clean["product_id"].to_list() == [code]
 
 
-def test_the_first_of_equal_lines_stays_and_the_later_ones_are_duplicates():
+def test_the_first_of_equal_lines_stays_and_the_later_ones_are_duplicates() -> None:
     raw = raw_lines({}, {"quantity": 7.0}, {}, {})
     clean, rejected = split(raw)
     assert clean["quantity"].to_list() == [2.0, 7.0]
@@ -55,28 +59,28 @@ def test_the_first_of_equal_lines_stays_and_the_later_ones_are_duplicates():
     assert set(rejected["reason"]) == {"duplicate"}
 
 
-def test_lines_that_differ_only_in_a_missing_value_are_no_duplicates():
+def test_lines_that_differ_only_in_a_missing_value_are_no_duplicates() -> None:
     clean, _ = split(raw_lines({"country": None}, {"country": "France"}, {"country": None}))
     assert clean.height == 2
 
 
-def test_an_equal_line_in_a_later_file_is_the_duplicate():
+def test_an_equal_line_in_a_later_file_is_the_duplicate() -> None:
     raw = raw_lines({"source_file": "b.csv"}, {"source_file": "a.csv", "source_row": 9})
     _, rejected = split(raw)
     assert rejected["source_file"].to_list() == ["b.csv"]
 
 
-def test_without_a_mark_a_negative_line_is_a_cancellation():
+def test_without_a_mark_a_negative_line_is_a_cancellation() -> None:
     clean, _ = split(raw_lines({"quantity": -1.0}, {"quantity": 1.0}), CleaningRules())
     assert clean["is_cancellation"].to_list() == [True, False]
 
 
-def test_with_a_mark_only_the_mark_makes_a_cancellation():
+def test_with_a_mark_only_the_mark_makes_a_cancellation() -> None:
     clean, _ = split(raw_lines({"invoice_id": "C1", "quantity": -1.0}, {"quantity": -1.0}))
     assert clean["is_cancellation"].to_list() == [True, False]
 
 
-def test_without_invoices_a_customers_day_is_one_order():
+def test_without_invoices_a_customers_day_is_one_order() -> None:
     raw = raw_lines(
         {"invoice_id": None, "invoiced_at": "2011-05-02 09:00"},
         {"invoice_id": None, "invoiced_at": "2011-05-02 17:00"},
@@ -86,18 +90,18 @@ def test_without_invoices_a_customers_day_is_one_order():
     assert clean["invoice_id"].to_list() == ["12347 2011-05-02", "12347 2011-05-02", "12347 2011-05-03"]
 
 
-def test_a_shop_with_line_totals_needs_neither_quantity_nor_price():
+def test_a_shop_with_line_totals_needs_neither_quantity_nor_price() -> None:
     clean, rejected = split(raw_lines({"quantity": None, "unit_price": None, "line_amount": 9.5}))
     assert clean["line_amount"].to_list() == [9.5]
     assert rejected.is_empty()
 
 
-def test_amounts_are_quantity_times_price():
+def test_amounts_are_quantity_times_price() -> None:
     clean, _ = split(raw_lines({"quantity": 3.0, "unit_price": 2.55}))
     assert clean["line_amount"].to_list() == [pytest.approx(7.65)]
 
 
-def test_no_lines_give_two_empty_tables_with_their_columns():
+def test_no_lines_give_two_empty_tables_with_their_columns() -> None:
     clean, rejected = split(pl.DataFrame(schema=RAW_TRANSACTIONS.schema))
     assert clean.schema == CLEAN_TRANSACTIONS.schema
     assert rejected.schema == REJECTED_TRANSACTIONS.schema
@@ -116,7 +120,7 @@ def test_no_lines_give_two_empty_tables_with_their_columns():
         max_size=12,
     )
 )
-def test_every_raw_line_is_in_exactly_one_of_the_two_tables(lines):
+def test_every_raw_line_is_in_exactly_one_of_the_two_tables(lines: list[dict[str, Any]]) -> None:
     raw = raw_lines(*lines)
     clean, rejected = split(raw)
     assert clean.height + rejected.height == raw.height

@@ -1,38 +1,33 @@
-"""RFM features, by hand and against the goldens."""
+"""RFM features: worked out by hand, and equal to the goldens of the real log."""
+
+from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import polars as pl
 import pytest
 
-from custseg_assets.domain.periods import Window, window_of
+from custseg_assets.domain.periods import Lookback, Window, window_of
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES
 from custseg_assets.domain.transactions import cleaning
-from custseg_assets.domain.transactions.features import (
-    bought_products,
-    customer_features,
-    customer_totals,
-    order_parts,
-    spend_by_period,
-)
+from tests.conftest import RealTables
+from tests.support.features import features_of_lines, measure_features
 from tests.support.lines import clean_rows, raw_lines
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 WINDOW = window_of("2011-06-01", "2011-05-01", 2, "monthly")
 
 
-def measure(clean: pl.DataFrame, window: Window = WINDOW) -> pl.DataFrame:
-    lines = nw.from_native(clean.lazy())
-    parts, products = order_parts(lines), bought_products(lines)
-    totals = customer_totals(parts, products, window).collect("polars").to_native()
-    return customer_features(totals, spend_by_period(parts, window).collect("polars").to_native(), window)
+def one(clean: pl.DataFrame) -> dict[str, Any]:
+    return measure_features(clean, WINDOW).row(0, named=True)
 
 
-def one(clean: pl.DataFrame) -> dict:
-    return measure(clean).row(0, named=True)
-
-
-def test_a_customer_by_hand():
+def test_a_customer_by_hand() -> None:
     features = one(
         clean_rows(
             {"invoice_id": "1", "invoiced_at": "2011-05-02 09:00", "quantity": 2.0, "unit_price": 5.0},
@@ -78,7 +73,7 @@ def test_a_customer_by_hand():
     assert features["monthly_spend_mean"] == 16.25
 
 
-def test_a_customer_with_only_cancellations_has_no_order_features():
+def test_a_customer_with_only_cancellations_has_no_order_features() -> None:
     features = one(clean_rows({"invoice_id": "C1", "quantity": -3.0, "is_cancellation": True}))
     assert features["frequency_orders"] == 0
     assert features["cancellation_rate"] == 1.0
@@ -95,13 +90,13 @@ def test_a_customer_with_only_cancellations_has_no_order_features():
     } | ({"n_products", "n_units"} & nulls)
 
 
-def test_one_order_date_has_no_gap_between_orders():
+def test_one_order_date_has_no_gap_between_orders() -> None:
     features = one(clean_rows({"invoice_id": "1"}, {"invoice_id": "2", "invoiced_at": "2011-05-02 18:00"}))
     assert features["frequency_orders"] == 2
     assert features["days_between_orders"] is None
 
 
-def test_ties_between_countries_go_to_the_most_recent():
+def test_ties_between_countries_go_to_the_most_recent() -> None:
     features = one(
         clean_rows(
             {"invoice_id": "1", "country": "Austria", "invoiced_at": "2011-05-09 09:00"},
@@ -111,46 +106,48 @@ def test_ties_between_countries_go_to_the_most_recent():
     assert features["main_country"] == "Austria"
 
 
-def test_an_invoice_cut_by_the_window_counts_only_its_own_lines():
+def test_an_invoice_cut_by_the_window_counts_only_its_own_lines() -> None:
     clean = clean_rows(
         {"invoiced_at": "2011-04-30 23:59", "unit_price": 100.0}, {"invoiced_at": "2011-05-01 00:01", "unit_price": 1.0}
     )
     assert one(clean)["monetary_gross"] == 2.0
 
 
-def test_the_first_instant_after_the_window_is_not_observed():
+def test_the_first_instant_after_the_window_is_not_observed() -> None:
     clean = clean_rows({"invoiced_at": "2011-06-30 23:59"}, {"invoice_id": "9", "invoiced_at": "2011-07-01 00:00"})
     assert one(clean)["frequency_orders"] == 1
 
 
-def test_spend_counts_periods_without_an_order_as_zero_from_the_first_on():
+def test_spend_counts_periods_without_an_order_as_zero_from_the_first_on() -> None:
     window = window_of("2011-08-01", "2011-04-01", 5, "monthly")
     clean = clean_rows(
         {"invoiced_at": "2011-05-02 09:00", "unit_price": 5.0},
         {"invoice_id": "2", "invoiced_at": "2011-07-02 09:00", "unit_price": 10.0},
     )
-    features = measure(clean, window).row(0, named=True)  # 10, 0, 20, 0
+    features = measure_features(clean, window).row(0, named=True)  # 10, 0, 20, 0
     assert features["monthly_spend_mean"] == 7.5
     assert features["monthly_spend_std"] == pytest.approx(9.574271)
     assert features["monthly_spend_slope"] == pytest.approx(-1.0)
 
 
-def test_one_day_later_is_one_day_more_recency():
+def test_one_day_later_is_one_day_more_recency() -> None:
     clean = clean_rows({"customer_id": "a"}, {"customer_id": "b", "invoiced_at": "2011-05-20 10:00"})
     window = window_of("2011-05-20", "2011-05-01", 20, "daily")
     later = Window(window.key, window.keys, window.start, datetime(2011, 5, 22))
     clean = clean.with_columns(period=pl.col("invoiced_at").dt.strftime("%Y-%m-%d"))
-    assert (measure(clean, later)["recency_days"] - measure(clean, window)["recency_days"]).to_list() == [1, 1]
+    assert (
+        measure_features(clean, later)["recency_days"] - measure_features(clean, window)["recency_days"]
+    ).to_list() == [1, 1]
 
 
-def test_the_order_of_the_lines_does_not_matter():
+def test_the_order_of_the_lines_does_not_matter() -> None:
     clean = clean_rows(
         *({"invoice_id": str(n // 3), "unit_price": 0.1 * n, "product_id": f"2000{n}"} for n in range(1, 9))
     )
-    assert measure(clean).equals(measure(clean.reverse()))
+    assert measure_features(clean, WINDOW).equals(measure_features(clean.reverse(), WINDOW))
 
 
-def test_a_shop_without_products_and_quantities_has_null_there():
+def test_a_shop_without_products_and_quantities_has_null_there() -> None:
     clean = clean_rows({"line_amount": 5.0}).with_columns(
         pl.lit(None, pl.String).alias("product_id"), pl.lit(None, pl.Float64).alias("quantity")
     )
@@ -158,8 +155,8 @@ def test_a_shop_without_products_and_quantities_has_null_there():
     assert (features["n_products"], features["n_units"], features["monetary_net"]) == (None, None, 5.0)
 
 
-def test_no_lines_give_no_customers_and_all_columns():
-    features = measure(pl.DataFrame(schema=CLEAN_TRANSACTIONS.schema))
+def test_no_lines_give_no_customers_and_all_columns() -> None:
+    features = measure_features(pl.DataFrame(schema=CLEAN_TRANSACTIONS.schema), WINDOW)
     assert features.is_empty()
     assert features.schema == CUSTOMER_FEATURES.schema
 
@@ -168,9 +165,11 @@ def test_no_lines_give_no_customers_and_all_columns():
     ("key", "lookback", "golden"),
     [("2011-11-01", 6, "customer_features_2011-12-01_6m"), ("2011-12-01", "all", "customer_features_2012-01-01_all")],
 )
-def test_the_real_log_gives_the_golden_features(real_tables, shared, key, lookback, golden):
+def test_the_real_log_gives_the_golden_features(
+    real_tables: RealTables, shared: Path, key: str, lookback: Lookback, golden: str
+) -> None:
     window = window_of(key, "2010-12-01", lookback, "monthly")
-    measured = measure(real_tables.clean, window)
+    measured = measure_features(real_tables.clean, window)
     right = pl.read_parquet(shared / "goldens" / f"{golden}.parquet").sort("customer_id")
     assert measured["customer_id"].to_list() == right["customer_id"].to_list()
     for name in set(right.columns) & set(measured.columns) - {"customer_id"}:
@@ -180,8 +179,8 @@ def test_the_real_log_gives_the_golden_features(real_tables, shared, key, lookba
 
 
 @pytest.mark.spark
-def test_spark_gives_the_same_clean_lines_and_features(spark):
-    """What a shop that outgrows one machine runs: the same expressions, on PySpark."""
+def test_spark_gives_the_same_clean_lines_and_features(spark: SparkSession) -> None:
+    """A shop that is too large for one machine runs the same expressions on PySpark."""
     raw = raw_lines(
         {"customer_id": "a", "invoice_id": "1"},
         {"customer_id": "a", "invoice_id": "1"},
@@ -193,22 +192,15 @@ def test_spark_gives_the_same_clean_lines_and_features(spark):
     ).drop("line_amount", "unreadable_values")
     rules = cleaning.CleaningRules(1, (), "C")
 
-    def cleaned(lines):
+    def clean(lines: cleaning.Lines) -> cleaning.Lines:
         lines = lines.with_columns(
             nw.lit(None, dtype=nw.Float64).alias("line_amount"),
             nw.lit(None, dtype=nw.String).alias("unreadable_values"),
         )
         return cleaning.clean_lines(cleaning.classify(lines, rules), rules)
 
-    on_spark = cleaned(nw.from_native(spark.createDataFrame(raw.to_pandas())))
-    here = cleaned(nw.from_native(raw.lazy()))
-    measured = [
-        customer_features(
-            customer_totals(order_parts(lines), bought_products(lines), WINDOW).collect("polars").to_native(),
-            spend_by_period(order_parts(lines), WINDOW).collect("polars").to_native(),
-            WINDOW,
-        )
-        for lines in (on_spark, here)
-    ]
+    on_spark = clean(nw.from_native(spark.createDataFrame(raw.to_pandas())))
+    here = clean(nw.from_native(raw.lazy()))
+    measured = [features_of_lines(lines, WINDOW) for lines in (on_spark, here)]
     assert measured[0].equals(measured[1])
     assert measured[0]["customer_id"].to_list() == ["a", "b"]

@@ -1,6 +1,7 @@
-"""Where every customer stands at a snapshot: segment, since when, from where, features and what to offer; who moved.
+"""What assignments say over time: each customer's segment, since when and from where, and who moved between snapshots.
 
-Made once per release; the service reads it back one customer at a time.
+The records that a release keeps of its customers are made here; how they are stored is ``stores.release_writer``'s
+matter. Why a customer moved belongs in ``migrations``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import polars as pl
 
 
-def standing(
+def describe_customers(
     history: pl.DataFrame,
     customer_features: pl.DataFrame,
     product_recommendations: pl.DataFrame,
@@ -28,7 +29,7 @@ def standing(
         features: names of the features to carry.
 
     Returns:
-        ``customer_id`` and ``standing``, a struct of ``segment_id``, ``since`` (key of the first snapshot of the
+        ``customer_id`` and ``record``, a struct of ``segment_id``, ``since`` (key of the first snapshot of the
         unbroken stay), ``previous`` (id and name of the segment before it, null for the first), ``margin``,
         ``is_held``, ``runner_up_segment_id``, ``features`` (a struct; null with nothing in the window) and
         ``products`` (ids, best first).
@@ -51,32 +52,21 @@ def standing(
         .agg(since=pl.col("period").min())
     )
     in_window = customer_features.select("customer_id", features=pl.struct(features))
-    offered = (
+    products = (
         product_recommendations.sort("customer_id", "rank")
         .group_by("customer_id", maintain_order=True)
         .agg(products=pl.col("product_id"))
     )
-    joined = now.join(since, on="customer_id", how="left").join(
-        before.select("customer_id", "previous"), on="customer_id", how="left"
-    )
-    joined = joined.join(in_window, on="customer_id", how="left").join(offered, on="customer_id", how="left")
-    return joined.sort("customer_id").select(
-        "customer_id",
-        standing=pl.struct(
-            "segment_id",
-            "since",
-            "previous",
-            "margin",
-            "is_held",
-            "runner_up_segment_id",
-            "features",
-            pl.col("products").fill_null([]),
-        ),
-    )
+    joined = now
+    for part in (since, before.select("customer_id", "previous"), in_window, products):
+        joined = joined.join(part, on="customer_id", how="left")
+    fields = ("segment_id", "since", "previous", "margin", "is_held", "runner_up_segment_id", "features")
+    record = pl.struct(*fields, pl.col("products").fill_null([]))
+    return joined.sort("customer_id").select("customer_id", record=record)
 
 
-def transitions(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """From where to where each customer of a snapshot went since an earlier one, those who stayed included.
+def list_transitions(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """The segment of each customer at an earlier and at a later snapshot, also of those who stayed.
 
     Args:
         before: ``segment_assignments`` of the earlier snapshot.
@@ -85,12 +75,12 @@ def transitions(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
     Returns:
         ``customer_id``, ``from_segment_id`` (null for customers not known before) and ``to_segment_id``.
     """
-    then = before.select("customer_id", from_segment_id="segment_id")
-    return now.select("customer_id", to_segment_id="segment_id").join(then, on="customer_id", how="left")
+    earlier = before.select("customer_id", from_segment_id="segment_id")
+    return now.select("customer_id", to_segment_id="segment_id").join(earlier, on="customer_id", how="left")
 
 
-def moves(history: pl.DataFrame, *, before: str | None, period: str) -> pl.DataFrame:
-    """How many customers went from which segment to which between two snapshots, those who stayed included.
+def count_moves(history: pl.DataFrame, *, before: str | None, period: str) -> pl.DataFrame:
+    """How many customers went from which segment to which between two snapshots, also those who stayed.
 
     Args:
         history: ``segment_assignments`` of at least both snapshots.
@@ -100,7 +90,7 @@ def moves(history: pl.DataFrame, *, before: str | None, period: str) -> pl.DataF
     Returns:
         ``from_segment_id`` (null for customers not known before), ``to_segment_id`` and ``n_customers``, sorted.
     """
-    then, now = (history.filter(pl.col("period") == pl.lit(key, pl.String)) for key in (before, period))
-    counted = transitions(then, now).group_by("from_segment_id", "to_segment_id")
-    counts = counted.agg(n_customers=pl.len().cast(pl.Int64)).sort("from_segment_id", "to_segment_id")
+    earlier, now = (history.filter(pl.col("period") == pl.lit(key, pl.String)) for key in (before, period))
+    transitions = list_transitions(earlier, now).group_by("from_segment_id", "to_segment_id")
+    counts = transitions.agg(n_customers=pl.len().cast(pl.Int64)).sort("from_segment_id", "to_segment_id")
     return counts if before is not None else counts.clear()

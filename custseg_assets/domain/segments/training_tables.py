@@ -1,4 +1,8 @@
-"""From a snapshot's features to a challenger: the tables that training passes from step to step, and the model card."""
+"""The tables that training passes from step to step, between a snapshot's features and a challenger.
+
+Here are only the conversions between tables and the domain's values. K-means is fitted in ``clustering``, the order of
+the steps belongs in ``custseg_assets.training``, the text about a model in ``domain.model_card``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import polars as pl
 from custseg_assets.domain.drift.reference import DriftReference, fit_reference
 from custseg_assets.domain.periods import Window, start_of
 from custseg_assets.domain.schemas import MODEL_CANDIDATES, scaled_features_table
-from custseg_assets.domain.segments.clustering import Candidate, KChoice, visible_to_kmeans
+from custseg_assets.domain.segments.clustering import Candidate, KChoice, feature_values, visible_to_kmeans
 from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, measure_reference
 
 
@@ -25,13 +29,16 @@ def scale_snapshot(
         features: ``customer_features`` of one snapshot.
         names: the segmentation features, in the model's order.
         reference: of the model in force; without one the snapshot's own becomes the reference.
+
+    Raises:
+        BadInputError: a segmentation feature has no value for a customer with orders.
     """
-    seen = features.filter(visible_to_kmeans(features, names)).sort("customer_id")
-    values = seen.select(names).cast(pl.Float64).to_numpy()
-    used = reference or measure_reference(values, names)
-    scaled = pl.DataFrame(used.scale(values), schema=dict.fromkeys(names, pl.Float64), orient="row")
-    table = seen.select("period", "customer_id").hstack(scaled)
-    return table.cast(scaled_features_table(names).schema), used
+    visible = features.filter(visible_to_kmeans(features, names)).sort("customer_id")
+    values = feature_values(visible, names)
+    reference = reference or measure_reference(values, names)
+    scaled = pl.DataFrame(reference.scale(values), schema=dict.fromkeys(names, pl.Float64), orient="row")
+    table = visible.select("period", "customer_id").hstack(scaled)
+    return table.cast(scaled_features_table(names).schema), reference
 
 
 def matrix_of(scaled: pl.DataFrame, names: Sequence[str]) -> Matrix:
@@ -40,14 +47,14 @@ def matrix_of(scaled: pl.DataFrame, names: Sequence[str]) -> Matrix:
 
 
 def candidate_table(key: str, candidates: Sequence[Candidate], choice: KChoice) -> pl.DataFrame:
-    """What the sweep found, with the columns of ``model_candidates``."""
-    found = pl.DataFrame(
+    """The candidates of a sweep and the choice among them, with the columns of ``model_candidates``."""
+    table = pl.DataFrame(
         [{**asdict(one), "centroids": one.centroids and json.dumps(one.centroids)} for one in candidates],
         schema_overrides=dict(MODEL_CANDIDATES.schema),
         infer_schema_length=None,
     )
     chosen = pl.lit(choice.k, pl.Int64)
-    return found.with_columns(
+    return table.with_columns(
         pl.lit(key).alias("period"),
         (pl.col("k") == chosen).fill_null(value=False).alias("is_chosen"),
         pl.lit(json.dumps(choice.reasons, ensure_ascii=False)).alias("choice"),
@@ -55,25 +62,25 @@ def candidate_table(key: str, candidates: Sequence[Candidate], choice: KChoice) 
 
 
 def chosen_centroids(candidates: pl.DataFrame) -> list[list[float]] | None:
-    """Centroids of the k that was chosen, on the model's scale; ``None`` where none was."""
+    """Centroids of the chosen k, on the model's scale, from ``model_candidates``; ``None`` where none was chosen."""
     chosen = candidates.filter("is_chosen")
     return json.loads(chosen["centroids"].item()) if chosen.height else None
 
 
 def choice_in_words(candidates: pl.DataFrame) -> tuple[str, ...]:
-    """Why the chosen k was chosen, or why none was, from a snapshot's ``model_candidates``."""
+    """The reasons for the chosen k, or why none was chosen, from a snapshot's ``model_candidates``."""
     return tuple(json.loads(candidates["choice"][0]))
 
 
 def metrics_of(candidates: pl.DataFrame) -> dict[str, float | None]:
-    """The figures of the k that was chosen, by name."""
+    """The measures of the chosen k, by name, from a snapshot's ``model_candidates``."""
     names = [name for name, dtype in candidates.schema.items() if dtype == pl.Float64 or name == "smallest_cluster"]
     chosen = candidates.filter("is_chosen").select(names)
     return chosen.row(0, named=True) if chosen.height else {}
 
 
 def drift_reference_of(model: SegmentationModel, features: pl.DataFrame, window: Window) -> DriftReference:
-    """What drift will be measured against: the snapshot the model was trained on.
+    """The reference that drift is measured against: the snapshot the model was trained on.
 
     Args:
         model: the model.
