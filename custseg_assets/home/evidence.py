@@ -31,7 +31,7 @@ def judged(stores: Stores, key: str) -> tuple[PromotionVerdict, Comparison | Non
         return judge_first(challenger, training.choice_in_words(candidates)), None
     comparison = _compared(stores, model_from_json(trained["model_json"].item()), candidates)
     settings = stores.settings
-    trial = Trial(comparison, settings.model.limits(), unsound_in_window(stores, key), settings.promotion.limits())
+    trial = Trial(comparison, settings.model.limits(), unsound_in_window(stores, key), settings.promotion)
     return judge_challenger(trial), comparison
 
 

@@ -8,7 +8,7 @@ to the deliveries instead; where the two differ, the partition has to be made ag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TypeVar
@@ -329,13 +329,13 @@ class Provenance:
             "drift_report": lambda: [
                 before or champion,
                 settings.model.seed,
-                settings.drift.model_dump(mode="json"),
+                asdict(settings.drift),
                 str(self.observed_until(key)),
             ],
             "retrain_decision": lambda: [
                 self.trainings_before(key),
                 in_force_before or champion,
-                settings.retrain.model_dump(mode="json"),
+                asdict(settings.retrain),
                 *(() if self._is_affordable(key) else ("no money",)),
             ],
         }.get(name, lambda: champion)()

@@ -128,7 +128,7 @@ def _decided(stores: Stores, key: str, reports: pl.DataFrame) -> pl.DataFrame:
         trained_on=model.trained_on,
         trainings=provenance.trainings,
         unsound=unsound,
-        rules=stores.settings.retrain.rules(),
+        rules=stores.settings.retrain,
         cost=training_cost(stores.settings),
     )
     fields = {
@@ -150,7 +150,7 @@ def _measured(stores: Stores, key: str, history: pl.DataFrame) -> DriftReport:
         matrix_of(scaled, reference.features),
         period=key,
         seed=settings.model.seed,
-        settings=settings.drift.of_report(),
+        settings=settings.drift,
         # Who was seen in the window, but not by K-means, is Refunded.
         n_refunded=in_window - scaled.height,
         history=history,

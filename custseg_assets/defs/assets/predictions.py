@@ -1,6 +1,7 @@
 """What the service was asked and answered; in days of the clock, whatever the periods of the shop's log are."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,7 @@ def prediction_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     def prediction_drift(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
         references = _references(stores)
         weeks = asked.complete_weeks(stores.tables.sizes(PREDICTION_LOG), _today(), _first_day_kept(settings))
-        for week, made_from in _stale(
-            stores, PREDICTION_DRIFT, weeks, settings.model.seed, settings.drift.model_dump()
-        ):
+        for week, made_from in _stale(stores, PREDICTION_DRIFT, weeks, settings.model.seed, asdict(settings.drift)):
             parts = (asked.customers_of(stores.tables.scan(PREDICTION_LOG, [day])) for day in weeks[week])
             customers, history = asked.last_known(parts), stores.tables.read(PREDICTION_DRIFT)
             report = asked.measure_asked(
@@ -132,7 +131,7 @@ def prediction_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 week=week,
                 seed=settings.model.seed,
                 history=history,
-                settings=settings.drift.of_report(),
+                settings=settings.drift,
             )
             stores.tables.write(PREDICTION_DRIFT, report, {week: made_from})
             for version in set(customers["model_version"]) - references.keys():

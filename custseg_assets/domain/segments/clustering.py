@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from custseg_assets.domain.bounds import CountFromOne, Share
 from custseg_assets.domain.segments.identity import count_overlaps, inherit
 from custseg_assets.domain.segments.model import (
     LAPSED,
@@ -71,16 +72,16 @@ class Limits:
     """What makes a number of clusters eligible; a value equal to its limit keeps it.
 
     Attributes:
-        min_bootstrap_ari: of the mean adjusted Rand index against the bootstrap refits.
-        min_jaccard: of the least stable cluster's mean Jaccard index.
-        min_share: of the smallest cluster, among the customers that K-means sees.
-        min_customers: of the same.
+        min_bootstrap_ari: lowest mean adjusted Rand index against the bootstrap refits.
+        min_jaccard: lowest mean Jaccard index of the least stable cluster.
+        min_share: smallest share of a cluster, among the customers that K-means sees.
+        min_customers: smallest number of customers in a cluster.
     """
 
-    min_bootstrap_ari: float
-    min_jaccard: float
-    min_share: float
-    min_customers: int
+    min_bootstrap_ari: Share
+    min_jaccard: Share
+    min_share: Share
+    min_customers: CountFromOne
 
 
 @dataclass(frozen=True)

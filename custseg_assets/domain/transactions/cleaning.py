@@ -10,6 +10,7 @@ from typing import Any
 
 import narwhals as nw
 
+from custseg_assets.domain.bounds import Count
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, MAPPED_NAMES, REJECTED_TRANSACTIONS
 
 REASONS = (
@@ -36,7 +37,7 @@ class CleaningRules:
         cancellation_prefix: how the id of a cancelling invoice starts; ``None``: a negative line is a cancellation.
     """
 
-    service_code_max_digits: int | None = None
+    service_code_max_digits: Count | None = None
     service_descriptions: tuple[str, ...] = ()
     cancellation_prefix: str | None = None
 
