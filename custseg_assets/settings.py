@@ -49,11 +49,11 @@ class SourceSettings(_Section):
     Attributes:
         path: file or folder to read, ``bq://project.dataset.table``, or ``demo`` for the demo shop.
         preset: known export whose column names and cleaning rules apply; recognised from the header without it.
-        columns: headers of the log by the name of the column that each is.
-        date_format: of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``; recognised without it.
+        columns: the header that each column, such as ``customer_id``, has in the log.
+        date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``; recognised without it.
         encoding: text encoding of csv files.
         delimiter: character between the values of csv files; recognised without it.
-        decimal: sign before the decimals of numbers.
+        decimal: decimal point or comma of the numbers.
         sheet: sheet of a workbook to read; all of them without it.
     """
 
@@ -111,7 +111,7 @@ class SnapshotSettings(_Section):
 
     Attributes:
         cadence: length of a period.
-        lookback: periods in the observation window of a snapshot, from 1, or ``all`` since the first.
+        lookback: periods in the observation window of a snapshot; ``all`` looks back to the first.
     """
 
     cadence: Cadence = "monthly"
@@ -130,14 +130,14 @@ class ModelSettings(_Section):
 
     Attributes:
         features: customer features that the clusters are made of; fixed when a home is made.
-        k_range: lowest and highest number of clusters that is tried, from 2 to 30.
+        k_range: lowest and highest number of clusters that is tried.
         min_bootstrap_ari: lowest mean adjusted Rand index against the bootstrap refits.
         min_jaccard: lowest mean Jaccard index of the least stable cluster.
         min_segment_share: smallest share of a cluster, among the customers that K-means sees.
         min_segment_customers: smallest number of customers in a cluster.
         n_bootstraps: bootstrap refits for each k.
         n_initialisations: starts of each fit, of which the best is kept.
-        seed: of everything that depends on chance; the same seed gives the same result.
+        seed: start of all random numbers; the same seed and data give the same result.
     """
 
     features: tuple[str, ...] = ("recency_days", "frequency_orders", "monetary_net")
@@ -190,7 +190,7 @@ class RecommendationSettings(_Section):
 
     Attributes:
         n_items: products for each customer.
-        half_life_days: days after which a purchase counts half, where recent purchases in the segment are the method.
+        half_life_days: days after which a purchase counts half in the ranking by a segment's recent purchases.
     """
 
     n_items: Annotated[int, Field(ge=1, le=100)] = 3
@@ -242,9 +242,9 @@ class GcpTrainingSettings(_Section):
 
     Attributes:
         image: container image of the trainer.
-        machine_type: of Compute Engine, for the job.
-        accelerator_type: such as ``NVIDIA_TESLA_T4``; set together with ``accelerator_count``.
-        accelerator_count: accelerators of the machine.
+        machine_type: Compute Engine machine type of a job.
+        accelerator_type: kind of accelerator, such as ``NVIDIA_TESLA_T4``; needs an ``accelerator_count`` from 1.
+        accelerator_count: accelerators of the machine; above 0 it needs an ``accelerator_type``.
         service_account: account that the job runs as; Vertex AI's own agent without it.
         network: full name of a peered VPC network, ``projects/NUMBER/global/networks/NAME``.
         is_spot: whether jobs run on machines that are cheaper and can be taken away.
@@ -282,8 +282,8 @@ class GcpServingSettings(_Section):
         image: container image of the service, which reads the release that the model names.
         model_id: id of the model whose versions are releases.
         endpoint: number or full name of an existing endpoint; none is ever made.
-        machine_type: of Compute Engine, for each replica.
-        n_replicas: machines that answer.
+        machine_type: Compute Engine machine type of a replica.
+        n_replicas: replicas of a version, whatever the traffic.
         service_account: account that the container runs as; Vertex AI's own agent without it.
         canary_percent: percent of the traffic that a new version gets first.
     """
@@ -302,7 +302,7 @@ class GcpStorageSettings(_Section):
 
     Attributes:
         uri: ``gs://bucket/prefix`` of the releases, a landing zone and the service's prediction log.
-        tables: whether the pipeline's tables are there, too, instead of on disk; fixed when a home is made.
+        tables: whether the pipeline's tables are in the bucket, not on the home's disk; fixed when a home is made.
     """
 
     uri: Annotated[str, Field(pattern=r"^gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[A-Za-z0-9._-]+)*$")] | None = None
@@ -322,7 +322,7 @@ class GcpBigQuerySettings(_Section):
         dataset: dataset that tables are published to; nothing is published without it.
         maximum_gib_billed: GiB that one query on a source may bill at most.
         since: first day of the lines that are read from a ``bq://`` source.
-        time_zone: of the shop, for a source whose instants are timestamps.
+        time_zone: time zone of the shop, for a source whose instants are timestamps.
         looker_report: id of a Looker Studio report to copy for the published views.
     """
 
@@ -355,11 +355,6 @@ class GcpSettings(_Section):
         location: region of the jobs and the bucket, such as ``europe-west1``.
         bucket: name of the bucket for what is passed to jobs and back.
         prefix: what every name in that bucket starts with.
-        training: how challengers are trained on Vertex AI.
-        serving: what ``custseg vertex`` deploys to.
-        storage: a bucket for what the home shares with other machines.
-        bigquery: how BigQuery is read from and published to.
-        endpoints: other addresses of Google's services.
     """
 
     project: Annotated[str, Field(min_length=1)] | None = None
@@ -386,9 +381,9 @@ class Settings(_Section):
     """Everything that can be configured.
 
     Attributes:
-        home: folder that holds everything that is made; from the command line or the environment only.
-        ui_port: port of the pages that started this process; from the environment only, which ``custseg ui`` sets.
-        alert_webhook: address that alerts are posted to; a secret, so from the environment only.
+        home: folder that holds everything that is made; from the environment only.
+        ui_port: port of the pages that started this process; ``custseg ui`` sets it in the environment.
+        alert_webhook: http or https address that alerts are posted to; a secret, so from the environment only.
     """
 
     home: Path = Path(DEFAULT_HOME)
