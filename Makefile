@@ -58,6 +58,10 @@ format: $(VENV)/dev.stamp ## rewrite the code in the house style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+.PHONY: docs
+docs: $(VENV)/dev.stamp ## make docs/settings.md anew from the settings
+	$(VENV)/bin/python docs/make_settings.py
+
 .PHONY: bench
 bench: $(VENV)/dev.stamp ## measure CPU, wall and memory at 1x, 5x and 20x the log [SOURCE=path]
 	$(VENV)/bin/python benchmarks/bench.py $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)

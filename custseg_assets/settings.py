@@ -1,7 +1,8 @@
-"""One frozen settings object, and the only reader of ``custseg.toml`` and of ``CUSTSEG_*`` variables.
+"""One frozen settings object, and the pipeline's only reader of ``custseg.toml`` and of ``CUSTSEG_*`` variables.
 
 Precedence: command line over environment over file over defaults. Unknown keys and impossible values are refused
-with the accepted ones named.
+with the accepted ones named. Each section describes its keys; ``docs/settings.md`` is made from that by ``make docs``.
+The service's settings are in ``custseg_serving.settings``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from custseg_assets.domain.drift import report as drift_report
+from custseg_assets.domain.bounds import Share
+from custseg_assets.domain.drift.report import DriftSettings
 from custseg_assets.domain.periods import Cadence, Lookback
 from custseg_assets.domain.promotion.promotion import PromotionLimits
 from custseg_assets.domain.promotion.retraining import RetrainRules
@@ -30,14 +33,10 @@ CONFIG_VARIABLE = "CUSTSEG_CONFIG"
 SOURCE_VARIABLE = "CUSTSEG_SOURCE"
 UI_PORT_VARIABLE = "CUSTSEG_UI_PORT"
 WEBHOOK_VARIABLE = "CUSTSEG_ALERT_WEBHOOK"
-_FROM_ENVIRONMENT = {"home": HOME_VARIABLE, "ui_port": UI_PORT_VARIABLE, "alert_webhook": WEBHOOK_VARIABLE}
+FROM_ENVIRONMENT = {"home": HOME_VARIABLE, "ui_port": UI_PORT_VARIABLE, "alert_webhook": WEBHOOK_VARIABLE}
 DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
-
-_RETRAIN, _PROMOTION = RetrainRules(), PromotionLimits()
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -45,7 +44,18 @@ class _Section(BaseModel):
 
 
 class SourceSettings(_Section):
-    """Where the log is and how it is read."""
+    """Where the transaction log is and how it is read.
+
+    Attributes:
+        path: file or folder to read, ``bq://project.dataset.table``, or ``demo`` for the demo shop.
+        preset: known export whose column names and cleaning rules apply; recognised from the header without it.
+        columns: the header that each column, such as ``customer_id``, has in the log.
+        date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``; recognised without it.
+        encoding: text encoding of csv files.
+        delimiter: character between the values of csv files; recognised without it.
+        decimal: decimal point or comma of the numbers.
+        sheet: sheet of a workbook to read; all of them without it.
+    """
 
     path: str | None = None
     preset: Literal["online_retail"] | None = None
@@ -58,7 +68,7 @@ class SourceSettings(_Section):
 
     @field_validator("columns")
     @classmethod
-    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+    def _check_columns(cls, columns: dict[str, str]) -> dict[str, str]:
         unknown = sorted(set(columns) - set(MAPPED_NAMES))
         if unknown:
             raise ValueError(f"no such column: {', '.join(unknown)}; accepted are {', '.join(MAPPED_NAMES)}")
@@ -66,19 +76,30 @@ class SourceSettings(_Section):
 
 
 class LandingSettings(_Section):
-    """Where files may be dropped, and when one is taken to be whole."""
+    """Where files may be dropped, and when one is taken to be whole.
+
+    Attributes:
+        folder: folder that files are dropped into; ``landing`` in the home without it.
+        settle_seconds: seconds that a file must not have changed for before it is taken in.
+    """
 
     folder: Path | None = None
     settle_seconds: Annotated[float, Field(ge=0)] = 5.0
 
     @field_validator("folder")
     @classmethod
-    def _absolute(cls, folder: Path | None) -> Path | None:
+    def _make_absolute(cls, folder: Path | None) -> Path | None:
         return folder and folder.expanduser().absolute()
 
 
 class CleaningSettings(_Section):
-    """Product-specific rules; a key left out is taken from the source's preset, or is off without one."""
+    """Product-specific rules; a key left out is taken from the source's preset, or is off without one.
+
+    Attributes:
+        service_code_max_digits: a product code with at most so many digits is a service, and its lines do not count.
+        service_descriptions: descriptions that name a service; lines with them do not count.
+        cancellation_prefix: how the id of a cancelling invoice starts; without it a negative line is a cancellation.
+    """
 
     service_code_max_digits: Annotated[int, Field(ge=0)] | None = None
     service_descriptions: tuple[str, ...] | None = None
@@ -86,21 +107,38 @@ class CleaningSettings(_Section):
 
 
 class SnapshotSettings(_Section):
-    """How long a period is and how far a snapshot looks back."""
+    """How long a period is and how far a snapshot looks back; fixed when a home is made.
+
+    Attributes:
+        cadence: length of a period.
+        lookback: periods in the observation window of a snapshot; ``all`` looks back to the first.
+    """
 
     cadence: Cadence = "monthly"
     lookback: Lookback = 6
 
     @field_validator("lookback")
     @classmethod
-    def _at_least_one(cls, lookback: Lookback) -> Lookback:
+    def _check_lookback(cls, lookback: Lookback) -> Lookback:
         if lookback != "all" and lookback < 1:
             raise ValueError("must be a number of periods from 1, or 'all'")
         return lookback
 
 
 class ModelSettings(_Section):
-    """What K-means sees, which k are tried, and what makes one eligible."""
+    """What K-means sees, which k are tried, and what makes one eligible.
+
+    Attributes:
+        features: customer features that the clusters are made of; fixed when a home is made.
+        k_range: lowest and highest number of clusters that is tried.
+        min_bootstrap_ari: lowest mean adjusted Rand index against the bootstrap refits.
+        min_jaccard: lowest mean Jaccard index of the least stable cluster.
+        min_segment_share: smallest share of a cluster, among the customers that K-means sees.
+        min_segment_customers: smallest number of customers in a cluster.
+        n_bootstraps: bootstrap refits for each k.
+        n_initialisations: starts of each fit, of which the best is kept.
+        seed: start of all random numbers; the same seed and data give the same result.
+    """
 
     features: tuple[str, ...] = ("recency_days", "frequency_orders", "monetary_net")
     k_range: tuple[int, int] = (3, 8)
@@ -114,21 +152,21 @@ class ModelSettings(_Section):
 
     @field_validator("features")
     @classmethod
-    def _known_features(cls, features: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_features(cls, features: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in features if name not in SCALABLE_FEATURES]
         if unknown or not features or len(set(features)) < len(features):
             raise ValueError(f"must be different names from {', '.join(SCALABLE_FEATURES)}")
         return features
 
     @model_validator(mode="after")
-    def _ordered_range(self) -> ModelSettings:
+    def _check_range(self) -> ModelSettings:
         low, high = self.k_range
         if not 2 <= low <= high <= 30:
             raise ValueError(f"k_range {[low, high]} must be [lowest, highest] with 2 <= lowest <= highest <= 30")
         return self
 
     def limits(self) -> Limits:
-        """What makes a k eligible."""
+        """What makes a k eligible, for the domain."""
         return Limits(
             min_bootstrap_ari=self.min_bootstrap_ari,
             min_jaccard=self.min_jaccard,
@@ -138,115 +176,45 @@ class ModelSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """How a trainer is run that is not part of the Dagster run."""
+    """How a trainer is run on this machine.
+
+    Attributes:
+        timeout_minutes: minutes after which a trainer is stopped; the champion then stays.
+    """
 
     timeout_minutes: Annotated[float, Field(gt=0)] = 60.0
 
 
 class RecommendationSettings(_Section):
-    """What is offered to a customer."""
+    """What is offered to a customer.
+
+    Attributes:
+        n_items: products for each customer.
+        half_life_days: days after which a purchase counts half in the ranking by a segment's recent purchases.
+    """
 
     n_items: Annotated[int, Field(ge=1, le=100)] = 3
     half_life_days: Annotated[float, Field(gt=0)] = 10.0
 
 
-_DRIFT = drift_report.DriftSettings()
-Effect = Annotated[float, Field(ge=0)]
-
-
-class MinEffectSettings(_Section):
-    """The smallest score of each kind worth knowing."""
-
-    psi: Effect = _DRIFT.min_effect.psi
-    wasserstein: Effect = _DRIFT.min_effect.wasserstein
-    share_shift: Effect = _DRIFT.min_effect.share_shift
-    correlation_shift: Effect = _DRIFT.min_effect.correlation_shift
-
-
-class LargeEffectSettings(_Section):
-    """The score of each kind from which on an alert is a breach."""
-
-    psi: Effect = _DRIFT.large_effect.psi
-    wasserstein: Effect = _DRIFT.large_effect.wasserstein
-    share_shift: Effect = _DRIFT.large_effect.share_shift
-    correlation_shift: Effect = _DRIFT.large_effect.correlation_shift
-
-
-class DriftSection(_Section):
-    """What counts as drift; ``domain.drift_report.DriftSettings`` says what each key means.
-
-    A false-alarm rate below one in a thousand cannot be told apart from none by the resamples that calibrate it.
-    """
-
-    false_alarm_rate: Annotated[float, Field(ge=0.001, le=0.5)] = _DRIFT.false_alarm_rate
-    min_effect: MinEffectSettings = MinEffectSettings()
-    large_effect: LargeEffectSettings = LargeEffectSettings()
-    min_history: Annotated[int, Field(ge=2)] = _DRIFT.min_history
-    max_unobserved_share: Share = _DRIFT.max_unobserved_share
-    max_blind_lapse: Share = _DRIFT.max_blind_lapse
-
-    @model_validator(mode="after")
-    def _ordered_effects(self) -> DriftSection:
-        for kind, smallest in self.min_effect.model_dump().items():
-            large = getattr(self.large_effect, kind)
-            if smallest > large:
-                raise ValueError(f"min_effect.{kind} {smallest:g} must not be above large_effect.{kind} {large:g}")
-        return self
-
-    def of_report(self) -> drift_report.DriftSettings:
-        """The same as drift reports take it."""
-        return drift_report.DriftSettings(
-            false_alarm_rate=self.false_alarm_rate,
-            min_effect=drift_report.Effects(**self.min_effect.model_dump()),
-            large_effect=drift_report.Effects(**self.large_effect.model_dump()),
-            min_history=self.min_history,
-            max_unobserved_share=self.max_unobserved_share,
-            max_blind_lapse=self.max_blind_lapse,
-        )
-
-
-class RetrainSettings(_Section):
-    """When drift leads to a training; see ``RetrainRules``."""
-
-    is_on: bool = _RETRAIN.is_on
-    min_breaches: Annotated[int, Field(ge=1)] = _RETRAIN.min_breaches
-    of_last: Annotated[int, Field(ge=1)] = _RETRAIN.of_last
-    cooldown_snapshots: Annotated[int, Field(ge=0)] = _RETRAIN.cooldown_snapshots
-    max_per_quarter: Annotated[int, Field(ge=0)] = _RETRAIN.max_per_quarter
-
-    @model_validator(mode="after")
-    def _possible(self) -> RetrainSettings:
-        if self.min_breaches > self.of_last:
-            raise ValueError(f"min_breaches {self.min_breaches} must be at most of_last {self.of_last}")
-        return self
-
-    def rules(self) -> RetrainRules:
-        """The same for the domain."""
-        return RetrainRules(**self.model_dump())
-
-
-class PromotionSettings(_Section):
-    """What a challenger must keep, and what counts as better; see ``PromotionLimits``."""
-
-    min_validity_gain: Share = _PROMOTION.min_validity_gain
-    max_validity_loss: Share = _PROMOTION.max_validity_loss
-    min_fit_gain: Share = _PROMOTION.min_fit_gain
-    min_coverage_gain: Share = _PROMOTION.min_coverage_gain
-    min_same_segment: Share = _PROMOTION.min_same_segment
-
-    def limits(self) -> PromotionLimits:
-        """The same for the domain."""
-        return PromotionLimits(**self.model_dump())
-
-
 class PredictionSettings(_Section):
-    """How long the service's prediction log is kept."""
+    """How long the service's prediction log is kept.
+
+    Attributes:
+        keep_days: days that a record is kept.
+    """
 
     keep_days: Annotated[int, Field(ge=14)] = 400
 
 
 class TrackingSettings(_Section):
-    """Where MLflow keeps runs and models; an SQLite file in the home without a URI."""
+    """Where MLflow keeps runs and models.
+
+    Attributes:
+        uri: address of the tracking server or database; an SQLite file in the home without it.
+        experiment: name of the experiment that runs are recorded in.
+        registered_model: name that the models are registered under.
+    """
 
     uri: str | None = None
     experiment: str = "custseg"
@@ -258,8 +226,8 @@ class AutomationSettings(_Section):
 
     Attributes:
         enabled: whether sensors and the schedule are on when the pages are first opened; each can be switched there.
-        interval_seconds: between two looks of a sensor.
-        grace_hours: after its end, before a period is closed: how late the last files of a period come.
+        interval_seconds: seconds between two looks of a sensor.
+        grace_hours: hours after the end of a period (UTC) before it is closed: how late its last files may come.
         max_attempts: runs that may fail on the same data before a person has to look.
     """
 
@@ -270,16 +238,21 @@ class AutomationSettings(_Section):
 
 
 class GcpTrainingSettings(_Section):
-    """Where a challenger is trained on Vertex AI; on this machine without an image.
+    """How challengers are trained on Vertex AI; without an image they are trained on this machine.
 
     Attributes:
-        service_account: the job runs as; Vertex AI's own agent without it.
+        image: container image of the trainer.
+        machine_type: Compute Engine machine type of a job.
+        accelerator_type: kind of accelerator, such as ``NVIDIA_TESLA_T4``; needs an ``accelerator_count`` from 1.
+        accelerator_count: accelerators of the machine; above 0 it needs an ``accelerator_type``.
+        service_account: account that the job runs as; Vertex AI's own agent without it.
         network: full name of a peered VPC network, ``projects/NUMBER/global/networks/NAME``.
-        is_spot: on machines that are cheaper and can be taken away.
-        pending_timeout_minutes: how long a job may wait for a machine.
-        max_cost: a job that could cost more is not started, USD.
-        max_cost_per_quarter: drift starts no job that, with those of 92 days before it, could cost more, USD.
-        price_per_hour: of the whole machine, USD; a list price by default.
+        is_spot: whether jobs run on machines that are cheaper and can be taken away.
+        timeout_minutes: minutes after which Vertex AI stops a job; at most a week.
+        pending_timeout_minutes: minutes that a job may wait for a machine.
+        max_cost: USD; a job that could cost more is not started.
+        max_cost_per_quarter: USD; drift starts no job that, with those of 92 days before it, could cost more.
+        price_per_hour: USD for an hour of the whole machine; a list price without it.
     """
 
     image: Annotated[str, Field(min_length=1)] | None = None
@@ -296,19 +269,23 @@ class GcpTrainingSettings(_Section):
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
-    def _counted_accelerators(self) -> GcpTrainingSettings:
+    def _check_accelerators(self) -> GcpTrainingSettings:
         if (self.accelerator_type is None) != (self.accelerator_count == 0):
             raise ValueError("accelerator_type and an accelerator_count from 1 come together or not at all")
         return self
 
 
 class GcpServingSettings(_Section):
-    """Which model and which existing endpoint of Vertex AI a champion is deployed to.
+    """The model and the existing endpoint of Vertex AI that ``custseg vertex`` deploys releases to.
 
     Attributes:
-        image: of the service, which reads the release the model names.
-        endpoint: number or full name of an endpoint that is there; none is ever made.
-        canary_percent: share of the traffic a new model gets first.
+        image: container image of the service, which reads the release that the model names.
+        model_id: id of the model whose versions are releases.
+        endpoint: number or full name of an existing endpoint; none is ever made.
+        machine_type: Compute Engine machine type of a replica.
+        n_replicas: replicas of a version, whatever the traffic.
+        service_account: account that the container runs as; Vertex AI's own agent without it.
+        canary_percent: percent of the traffic that a new version gets first.
     """
 
     image: Annotated[str, Field(min_length=1)] | None = None
@@ -321,18 +298,18 @@ class GcpServingSettings(_Section):
 
 
 class GcpStorageSettings(_Section):
-    """A bucket that releases go to and files come from, besides the home; its tables, where they are wanted there.
+    """A bucket for what the home shares with other machines.
 
     Attributes:
-        uri: ``gs://bucket/prefix``; releases, landing zone and the service's prediction log are below it.
-        tables: whether the pipeline's tables are below it, too, and not on the home's disk.
+        uri: ``gs://bucket/prefix`` of the releases, a landing zone and the service's prediction log.
+        tables: whether the pipeline's tables are in the bucket, not on the home's disk; fixed when a home is made.
     """
 
     uri: Annotated[str, Field(pattern=r"^gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[A-Za-z0-9._-]+)*$")] | None = None
     tables: bool = False
 
     @model_validator(mode="after")
-    def _somewhere(self) -> GcpStorageSettings:
+    def _check_uri(self) -> GcpStorageSettings:
         if self.tables and self.uri is None:
             raise ValueError("tables needs a uri in [gcp.storage], too")
         return self
@@ -342,11 +319,11 @@ class GcpBigQuerySettings(_Section):
     """How BigQuery is read from and published to.
 
     Attributes:
-        dataset: where tables are published; nothing is published without it.
-        maximum_gib_billed: the most that one query on a source may bill.
-        since: of a ``bq://`` source only lines from this day on are read.
-        time_zone: the shop's, for a source whose instants are timestamps.
-        looker_report: id of a Looker Studio report to open on the published views.
+        dataset: dataset that tables are published to; nothing is published without it.
+        maximum_gib_billed: GiB that one query on a source may bill at most.
+        since: first day of the lines that are read from a ``bq://`` source.
+        time_zone: time zone of the shop, for a source whose instants are timestamps.
+        looker_report: id of a Looker Studio report to copy for the published views.
     """
 
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,1024}$")] | None = None
@@ -357,7 +334,13 @@ class GcpBigQuerySettings(_Section):
 
 
 class GcpEndpointSettings(_Section):
-    """Where Google's services answer, when not at their own addresses; asked without credentials then."""
+    """Addresses of Google's services other than their own, such as fakes; no credentials are sent there.
+
+    Attributes:
+        aiplatform: address of Vertex AI.
+        storage: address of Cloud Storage.
+        bigquery: address of BigQuery.
+    """
 
     aiplatform: str | None = None
     storage: str | None = None
@@ -368,8 +351,10 @@ class GcpSettings(_Section):
     """Google Cloud; nothing of it is used, nor imported, without a project.
 
     Attributes:
+        project: id of the project that queries and jobs are billed to.
         location: region of the jobs and the bucket, such as ``europe-west1``.
-        bucket: for what is passed to jobs and back; ``prefix`` goes before every name in it.
+        bucket: name of the bucket for what is passed to jobs and back.
+        prefix: what every name in that bucket starts with.
     """
 
     project: Annotated[str, Field(min_length=1)] | None = None
@@ -383,7 +368,7 @@ class GcpSettings(_Section):
     endpoints: GcpEndpointSettings = GcpEndpointSettings()
 
     @model_validator(mode="after")
-    def _complete(self) -> GcpSettings:
+    def _check_completeness(self) -> GcpSettings:
         missing = [name for name in ("project", "location", "bucket") if getattr(self, name) is None]
         if (self.training.image or self.serving.image) and missing:
             raise ValueError(f"an image needs {', '.join(missing)} in [gcp], too")
@@ -396,9 +381,9 @@ class Settings(_Section):
     """Everything that can be configured.
 
     Attributes:
-        home: folder that holds everything that is made.
-        ui_port: of the pages that started this process; from the environment.
-        alert_webhook: where alerts are posted; a secret, so from the environment only.
+        home: folder that holds everything that is made; from the environment only.
+        ui_port: port of the pages that started this process; ``custseg ui`` sets it in the environment.
+        alert_webhook: http or https address that alerts are posted to; a secret, so from the environment only.
     """
 
     home: Path = Path(DEFAULT_HOME)
@@ -408,24 +393,33 @@ class Settings(_Section):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     recommendations: RecommendationSettings = RecommendationSettings()
-    drift: DriftSection = DriftSection()
-    retrain: RetrainSettings = RetrainSettings()
-    promotion: PromotionSettings = PromotionSettings()
+    drift: DriftSettings = DriftSettings()
+    retrain: RetrainRules = RetrainRules()
+    promotion: PromotionLimits = PromotionLimits()
     predictions: PredictionSettings = PredictionSettings()
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
     automation: AutomationSettings = AutomationSettings()
     ui_port: int | None = None
     alert_webhook: SecretStr | None = None
+    gcp: GcpSettings = GcpSettings()
+
+    @field_validator("drift", mode="before")
+    @classmethod
+    def _complete_effects(cls, drift: Any) -> Any:
+        """Fill in the effect sizes that a table leaves out; ``min_effect`` and ``large_effect`` have different ones."""
+        if not isinstance(drift, dict):
+            return drift
+        defaults = {name: value for name, value in asdict(DriftSettings()).items() if isinstance(value, dict)}
+        given = {name: drift[name] for name in defaults if isinstance(drift.get(name), dict)}
+        return {**drift, **{name: {**defaults[name], **table} for name, table in given.items()}}
 
     @field_validator("alert_webhook")
     @classmethod
-    def _is_address(cls, webhook: SecretStr | None) -> SecretStr | None:
+    def _check_address(cls, webhook: SecretStr | None) -> SecretStr | None:
         if webhook and not webhook.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("must be an http or https address")
         return webhook
-
-    gcp: GcpSettings = GcpSettings()
 
 
 def load_settings(
@@ -450,7 +444,7 @@ def load_settings(
     named = config or variables.get(CONFIG_VARIABLE)
     path = Path(named or DEFAULT_CONFIG)
     fields: dict[str, Any] = _read_toml(path) if named or path.exists() else {}
-    for name, variable in _FROM_ENVIRONMENT.items():
+    for name, variable in FROM_ENVIRONMENT.items():
         if name in fields:
             raise BadInputError(f"{path}: key {name!r}", "sections only", f"Set the variable {variable} instead.")
         if value := variables.get(variable):
@@ -462,7 +456,7 @@ def load_settings(
     try:
         return Settings.model_validate(fields)
     except ValidationError as error:
-        raise _explained(path, error) from None
+        raise _explain(path, fields, error) from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -478,40 +472,57 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise BadInputError(f"configuration {path}: {error}", "valid TOML", "Correct that line.") from None
 
 
-def _explained(path: Path, error: ValidationError) -> BadInputError:
+def _explain(path: Path, fields: dict[str, Any], error: ValidationError) -> BadInputError:
     """The first thing wrong with a configuration, in one line, with what would have been accepted."""
     first, *others = error.errors()
     where, expected = first["loc"], [first["msg"]]
+    given: Any = first["input"]
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return _unknown_key(path, where)
+    if first["type"] == "value_error":
+        # One of the checks here or in the domain: what they were given has defaults filled in.
+        given = fields
+        for part in where:
+            given = given[part]
     if _has_alternatives(where[:-1]):
         # One error for each type that the value could have had, with the type's name at the end.
         where = where[:-1]
         expected += [other["msg"] for other in others if other["loc"][:-1] == where]
-    key = ".".join(str(part) for part in where)
-    if first["type"] == "extra_forbidden":
-        accepted = list(_section_at(first["loc"][:-1]))
-        near = difflib.get_close_matches(str(first["loc"][-1]), accepted, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else "Remove it."
-        return BadInputError(f"{path}: unknown key {key!r}", f"one of {', '.join(accepted)}", hint)
     messages = [message.removeprefix("Value error, ") for message in expected]
     return BadInputError(
-        f"{path}: {key} = {first['input']!r}",
+        f"{path}: {_dotted(where)} = {given!r}",
         ", or ".join(message[0].lower() + message[1:] for message in messages),
         "Correct the value.",
     )
 
 
+def _unknown_key(path: Path, where: tuple[int | str, ...]) -> BadInputError:
+    accepted = [name for name in _keys_of(_type_at(where[:-1])) if name not in FROM_ENVIRONMENT]
+    near = difflib.get_close_matches(str(where[-1]), accepted, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else "Remove it."
+    return BadInputError(f"{path}: unknown key {_dotted(where)!r}", f"one of {', '.join(accepted)}", hint)
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
 def _has_alternatives(location: tuple[int | str, ...]) -> bool:
     """Whether what stands there in the configuration may be of several types."""
-    expected: Any = Settings
-    for part in location:
-        fields = getattr(expected, "model_fields", {})
-        expected = fields[part].annotation if part in fields else None
-    is_union = get_origin(expected) in (Union, UnionType)
-    return is_union and len(set(get_args(expected)) - {NoneType}) > 1
+    expected = _type_at(location)
+    return get_origin(expected) in (Union, UnionType) and len(set(get_args(expected)) - {NoneType}) > 1
 
 
-def _section_at(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = Settings
+def _type_at(location: tuple[int | str, ...]) -> Any:
+    """The type of what stands there in the configuration; ``None`` inside a value."""
+    found: Any = Settings
     for part in location:
-        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return [name for name in section.model_fields if name not in _FROM_ENVIRONMENT]
+        found = _keys_of(found).get(str(part))
+    return found
+
+
+def _keys_of(section: Any) -> dict[str, Any]:
+    """The keys of a section with their types; none where it is a value."""
+    if is_dataclass(section):
+        return get_type_hints(section)
+    return {name: field.annotation for name, field in getattr(section, "model_fields", {}).items()}

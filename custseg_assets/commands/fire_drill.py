@@ -58,7 +58,7 @@ def fire_drill(
         seed=settings.model.seed,
         period_days=(window.as_of - datetime.fromisoformat(chosen)) / timedelta(days=1),
         window_days=(window.as_of - window.start) / timedelta(days=1),
-        settings=settings.drift.of_report(),
+        settings=settings.drift,
         progress=progress,
     )
     return _report(result, chosen)

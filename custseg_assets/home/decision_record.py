@@ -32,7 +32,7 @@ def describe_decision(home: OpenHome, row: Mapping[str, Any]) -> dict[str, Any]:
             for name in read
         },
         "code": code_revision(),
-        "settings": {"model": settings.model.model_dump(mode="json"), "promotion": vars(settings.promotion.limits())},
+        "settings": {"model": settings.model.model_dump(mode="json"), "promotion": vars(settings.promotion)},
         # A blocking check that fails ends the run, so these held; the warnings are what the gate looks at itself.
         "checks_held": {
             name: [group.name for group in groups_for(name, settings) if group.is_blocking] for name in read[:3]

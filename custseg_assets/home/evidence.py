@@ -40,7 +40,7 @@ def decide_promotion(home: OpenHome, key: str) -> tuple[PromotionVerdict, Compar
         return judge_first(challenger, training_tables.choice_in_words(candidates)), None
     comparison = _compare(home, model_from_json(trained["model_json"].item()), candidates)
     settings = home.settings
-    trial = Trial(comparison, settings.model.limits(), unsound_in_window(home, key), settings.promotion.limits())
+    trial = Trial(comparison, settings.model.limits(), unsound_in_window(home, key), settings.promotion)
     return judge_challenger(trial), comparison
 
 

@@ -8,6 +8,7 @@ fingerprints of what it reads, as ``domain.schemas`` declares that. It is stored
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 
 from custseg_assets.domain.promotion.retraining import TrainingCost, of_quarter
 from custseg_assets.domain.schemas import Partitions, tables
@@ -123,9 +124,9 @@ class Fingerprints:
             return in_force_before or settings.model.model_dump(mode="json")
         if name == "drift_report":
             observed_until = str(self._calendar.observed_until(key))
-            return [before or champion, settings.model.seed, settings.drift.model_dump(mode="json"), observed_until]
+            return [before or champion, settings.model.seed, asdict(settings.drift), observed_until]
         if name == "retrain_decision":
-            rules = settings.retrain.model_dump(mode="json")
+            rules = asdict(settings.retrain)
             money = () if self._is_affordable(key) else ("no money",)
             return [champions.trainings_before(key), in_force_before or champion, rules, *money]
         return champion

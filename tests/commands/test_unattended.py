@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -88,7 +89,7 @@ def test_the_promoted_model_says_where_it_comes_from_and_what_it_replaced(live: 
     assert origin["data_versions"]["customer_features"] == {NEWEST: made_from}
     assert origin["code"] == served(live).git_revision
     assert origin["settings"]["model"] == settings.model.model_dump(mode="json")
-    assert origin["settings"]["promotion"] == settings.promotion.model_dump(mode="json")
+    assert origin["settings"]["promotion"] == asdict(settings.promotion)
     assert origin["checks_held"]["customer_features"]
     assert origin["warnings"] == {}
     registry = live.opened.registry

@@ -79,7 +79,7 @@ def _decide_retrain(home: OpenHome, key: str, reports: pl.DataFrame) -> pl.DataF
         trained_on=model.trained_on,
         trainings=home.champions.trainings,
         unsound=unsound,
-        rules=home.settings.retrain.rules(),
+        rules=home.settings.retrain,
         cost=home.training_cost,
     )
     fields = {
@@ -101,7 +101,7 @@ def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
         matrix_of(scaled, reference.features),
         period=key,
         seed=settings.model.seed,
-        settings=settings.drift.of_report(),
+        settings=settings.drift,
         # Who was seen in the window, but not by K-means, is Refunded.
         n_refunded=in_window - scaled.height,
         history=history,

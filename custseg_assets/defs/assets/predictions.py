@@ -1,6 +1,7 @@
 """What the service was asked and answered; in days of the clock, whatever the periods of the shop's log are."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def prediction_drift(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     """Measure the customers asked about in each week against the answering model's reference."""
     settings, references = home.settings, _references(home)
     weeks = requests.complete_weeks(home.tables.sizes(PREDICTION_LOG), _today(), _first_day_kept(settings))
-    for week, made_from in _stale(home, PREDICTION_DRIFT, weeks, settings.model.seed, settings.drift.model_dump()):
+    for week, made_from in _stale(home, PREDICTION_DRIFT, weeks, settings.model.seed, asdict(settings.drift)):
         parts = (requests.customers_of(home.tables.scan(PREDICTION_LOG, [day])) for day in weeks[week])
         customers, history = requests.last_known(parts), home.tables.read(PREDICTION_DRIFT)
         report = requests.measure_asked(
@@ -110,7 +111,7 @@ def prediction_drift(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
             week=week,
             seed=settings.model.seed,
             history=history,
-            settings=settings.drift.of_report(),
+            settings=settings.drift,
         )
         home.tables.write(PREDICTION_DRIFT, report, {week: made_from})
         for version in set(customers["model_version"]) - references.keys():

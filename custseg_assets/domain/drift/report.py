@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
+from annotated_types import Ge, Interval
 
+from custseg_assets.domain.bounds import EffectSize, Share
 from custseg_assets.domain.drift.reference import DISTANCE, DriftReference
 from custseg_assets.domain.schemas import DRIFT_REPORT
 from custseg_assets.domain.segments.model import REFUNDED as REFUNDED_SEGMENT
@@ -27,16 +29,16 @@ class Effects:
     """One effect size per kind of score.
 
     Attributes:
-        psi: population stability index; of a feature or of the distance to the centroids.
-        wasserstein: standard deviations of the reference.
-        share_shift: share of customers.
-        correlation_shift: difference of correlations.
+        psi: population stability index of a feature, or of the distance to the centroids.
+        wasserstein: Wasserstein distance of a feature, in standard deviations of the reference.
+        share_shift: change of a segment's share of the customers.
+        correlation_shift: change of the correlation of two features.
     """
 
-    psi: float
-    wasserstein: float
-    share_shift: float
-    correlation_shift: float
+    psi: EffectSize
+    wasserstein: EffectSize
+    share_shift: EffectSize
+    correlation_shift: EffectSize
 
     def of(self, kind: Kind) -> float:
         """The effect size of one kind of score."""
@@ -48,23 +50,31 @@ class DriftSettings:
     """What counts as drift.
 
     Attributes:
-        false_alarm_rate: share of reports that may alert although nothing changed, over all scores together.
+        false_alarm_rate: share of reports that may alert although nothing changed, over all scores together. The
+            resamples that calibrate it cannot tell less than one in a thousand from none.
         min_effect: smaller scores never alert, however many customers there are.
-        large_effect: from here on an alert is a breach, whatever this shop usually does.
+        large_effect: from here on an alert is a breach, whatever is usual for this shop; never below ``min_effect``.
         min_history: snapshots after which the shop's own movement counts as known.
-        max_unobserved_share: of the last period; with more of it missing nothing is judged.
-        max_blind_lapse: where not even the lapse of this share of active customers would be seen, seeing nothing
-            means nothing.
-        n_draws: resamples that the thresholds are calibrated from.
+        max_unobserved_share: share of the last period that may be missing; with more missing, drift is not measured.
+        max_blind_lapse: share of the active customers; a report without alerts that would miss the lapse of so many
+            says "not enough data" instead of "stable".
+
+    Raises:
+        ValueError: a minimum effect is above the large one.
     """
 
-    false_alarm_rate: float = 0.01
+    false_alarm_rate: Annotated[float, Interval(ge=0.001, le=0.5)] = 0.01
     min_effect: Effects = Effects(psi=0.005, wasserstein=0.04, share_shift=0.015, correlation_shift=0.05)
     large_effect: Effects = Effects(psi=0.2, wasserstein=0.5, share_shift=0.15, correlation_shift=0.3)
-    min_history: int = 6
-    max_unobserved_share: float = 1 / 3
-    max_blind_lapse: float = 0.5
-    n_draws: int = 4000
+    min_history: Annotated[int, Ge(2)] = 6
+    max_unobserved_share: Share = 1 / 3
+    max_blind_lapse: Share = 0.5
+
+    def __post_init__(self) -> None:
+        for kind, smallest in vars(self.min_effect).items():
+            large = getattr(self.large_effect, kind)
+            if smallest > large:
+                raise ValueError(f"min_effect.{kind} {smallest:g} must not be above large_effect.{kind} {large:g}")
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ __all__ = [
 
 MIN_CUSTOMERS = 30
 DEFAULT_SETTINGS = DriftSettings()
+N_DRAWS = 4_000
+"""Resamples that the thresholds are calibrated from."""
 _POWER = 0.9
 _POWER_DRAWS = 200
 _LAPSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 50, 60, 70, 80, 90, 100)
@@ -77,7 +79,9 @@ class Calibration:
     noise: Matrix
 
 
-def calibrate(reference: DriftReference, n_customers: int, *, settings: DriftSettings, seed: int) -> Calibration:
+def calibrate(
+    reference: DriftReference, n_customers: int, *, settings: DriftSettings, seed: int, n_draws: int = N_DRAWS
+) -> Calibration:
     """Joint thresholds for all scores of a report on ``n_customers``.
 
     The means of the current customers differ from the reference's by the sampling errors of both, which for means
@@ -89,10 +93,11 @@ def calibrate(reference: DriftReference, n_customers: int, *, settings: DriftSet
     Args:
         reference: what drift is measured against.
         n_customers: at least 1.
-        settings: gives the false-alarm rate and the number of draws.
+        settings: gives the false-alarm rate.
         seed: of the draws.
+        n_draws: number of resamples.
     """
-    errors = np.random.default_rng(seed).standard_normal((settings.n_draws, len(reference.means) + 1))
+    errors = np.random.default_rng(seed).standard_normal((n_draws, len(reference.means) + 1))
     scale = np.sqrt(1 / reference.n_customers + 1 / n_customers)
     with threadpool_limits(1):
         # On several, BLAS spins longer than it computes.

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from custseg_assets.domain.bounds import Share
 from custseg_assets.domain.promotion.comparison import Comparison
 from custseg_assets.domain.promotion.validity import PairedValidity
 from custseg_assets.domain.segments.clustering import Limits
@@ -26,19 +27,21 @@ class PromotionLimits:
     """What a challenger must keep, and what counts as better.
 
     Attributes:
-        min_validity_gain: a smaller difference of predictive validity is none, however sure it is.
-        max_validity_loss: the 95 % interval of the difference must stay above minus this.
-        min_fit_gain: less inertia per customer, a share of the champion's, that is clearly better; so much more on the
-            snapshot before speaks of an error in the newest.
-        min_coverage_gain: more of the current customers within reach, a share, that is clearly better, or worse.
-        min_same_segment: where fewer customers keep their segment, only better predictive validity is worth it.
+        min_validity_gain: difference of predictive validity (concordance) from which on it counts; a smaller one
+            does not, however sure it is.
+        max_validity_loss: how far the 95 % interval of that difference may reach below 0.
+        min_fit_gain: reduction of the inertia per customer, a share of the champion's, that is clearly better; as much
+            an increase on the snapshot before speaks of an error in the newest.
+        min_coverage_gain: change of the share of current customers within reach that is clearly better, or worse.
+        min_same_segment: share of customers that should keep their segment; where fewer do, only better predictive
+            validity is worth it.
     """
 
-    min_validity_gain: float = 0.005
-    max_validity_loss: float = 0.01
-    min_fit_gain: float = 0.05
-    min_coverage_gain: float = 0.01
-    min_same_segment: float = 0.5
+    min_validity_gain: Share = 0.005
+    max_validity_loss: Share = 0.01
+    min_fit_gain: Share = 0.05
+    min_coverage_gain: Share = 0.01
+    min_same_segment: Share = 0.5
 
 
 @dataclass(frozen=True)

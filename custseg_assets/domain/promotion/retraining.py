@@ -13,6 +13,7 @@ from typing import Literal
 
 import polars as pl
 
+from custseg_assets.domain.bounds import Count, CountFromOne
 from custseg_assets.domain.periods import start_of
 
 Decision = Literal["RETRAIN", "WAIT"]
@@ -26,18 +27,25 @@ class RetrainRules:
     """When drift leads to a training.
 
     Attributes:
-        is_on: whether it ever does by itself.
-        min_breaches: so many of the last ``of_last`` snapshots must breach, the newest among them.
-        of_last: how many snapshots are looked at, those before the model in force was trained never.
-        cooldown_snapshots: how many snapshots after a training the next one may come.
+        is_on: whether drift starts trainings at all.
+        min_breaches: drift reports among the last ``of_last`` that must be a breach, the newest among them.
+        of_last: snapshots that are looked at; those before the model in force was trained never count.
+        cooldown_snapshots: snapshots after a training before the next one may come.
         max_per_quarter: trainings within 92 days, whatever became of their models.
+
+    Raises:
+        ValueError: more breaches are needed than snapshots are looked at.
     """
 
     is_on: bool = True
-    min_breaches: int = 2
-    of_last: int = 3
-    cooldown_snapshots: int = 2
-    max_per_quarter: int = 2
+    min_breaches: CountFromOne = 2
+    of_last: CountFromOne = 3
+    cooldown_snapshots: Count = 2
+    max_per_quarter: Count = 2
+
+    def __post_init__(self) -> None:
+        if self.min_breaches > self.of_last:
+            raise ValueError(f"min_breaches {self.min_breaches} must be at most of_last {self.of_last}")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from custseg_assets.domain.bounds import CountFromOne, Share
 from custseg_assets.domain.segments.identity import count_overlaps, inherit_segments
 from custseg_assets.domain.segments.model import (
     LAPSED,
@@ -70,16 +71,16 @@ class Limits:
     """The limits that make a number of clusters eligible; a value equal to its limit keeps it.
 
     Attributes:
-        min_bootstrap_ari: least mean adjusted Rand index against the bootstrap refits.
-        min_jaccard: least mean Jaccard index of the least stable cluster.
-        min_share: least share of the smallest cluster, among the customers that K-means sees.
-        min_customers: least number of customers of the smallest cluster.
+        min_bootstrap_ari: lowest mean adjusted Rand index against the bootstrap refits.
+        min_jaccard: lowest mean Jaccard index of the least stable cluster.
+        min_share: smallest share of a cluster, among the customers that K-means sees.
+        min_customers: smallest number of customers in a cluster.
     """
 
-    min_bootstrap_ari: float
-    min_jaccard: float
-    min_share: float
-    min_customers: int
+    min_bootstrap_ari: Share
+    min_jaccard: Share
+    min_share: Share
+    min_customers: CountFromOne
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import narwhals as nw
 
+from custseg_assets.domain.bounds import Count
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, MAPPED_NAMES, REJECTED_TRANSACTIONS
 
 REASONS = ("unreadable", "missing_customer", "duplicate", "service_code", "service_description", "non_positive_price")
@@ -31,7 +32,7 @@ class CleaningRules:
         cancellation_prefix: the start of the id of a cancelling invoice; ``None``: a negative line is a cancellation.
     """
 
-    service_code_max_digits: int | None = None
+    service_code_max_digits: Count | None = None
     service_descriptions: tuple[str, ...] = ()
     cancellation_prefix: str | None = None
 

@@ -159,19 +159,19 @@ def test_more_refunded_customers_alert(reference):
 
 
 def test_unchanged_customers_alarm_as_often_as_was_asked_for():
-    alarms, asked = 0, DriftSettings(false_alarm_rate=0.1, min_effect=Effects(0, 0, 0, 0), n_draws=1000)
+    alarms, asked = 0, DriftSettings(false_alarm_rate=0.1, min_effect=Effects(0, 0, 0, 0))
     for seed in range(100):
         reference = reference_of(shop(1000, seed=2 * seed + 10_000))
         now = shop(1000, seed=2 * seed + 10_001)
-        alarms += bool(measured(reference, now, settings=asked, n_refunded=0).alerts)
+        chance = calibrate(reference, len(now), settings=asked, seed=3, n_draws=1000)
+        alarms += bool(measured(reference, now, settings=asked, n_refunded=0, calibration=chance).alerts)
     assert 2 <= alarms <= 21  # 10 expected; chance leaves either side once in 2,000
 
 
 def test_thresholds_fall_with_the_root_of_the_number_of_customers():
     def of(n):
-        exact = DriftSettings(n_draws=8000)
-        thresholds = calibrate(reference_of(np.tile(shop(1000, seed=1), (n, 1))), 1000 * n, settings=exact, seed=1)
-        return thresholds.thresholds
+        reference = reference_of(np.tile(shop(1000, seed=1), (n, 1)))
+        return calibrate(reference, 1000 * n, settings=DriftSettings(), seed=1, n_draws=8000).thresholds
 
     ratio = of(1) / of(16)
     assert ratio[:3] == pytest.approx([16] * 3, rel=0.2)  # PSI is a square

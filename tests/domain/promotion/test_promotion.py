@@ -28,7 +28,7 @@ from custseg_assets.domain.segments import training_tables
 from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import ModelSettings, PromotionSettings
+from custseg_assets.settings import ModelSettings
 from custseg_assets.training.steps import sweep_snapshot, train_snapshot
 from tests.conftest import RealTables
 
@@ -173,8 +173,7 @@ def test_one_that_moves_most_customers_must_foresee_more() -> None:
     assert judged(share_same_segment=0.4, validity=validity(0.02, 0.01, 0.03)).decision == "PROMOTE"
 
 
-def test_the_settings_are_the_limits() -> None:
-    assert PromotionSettings().limits() == PromotionLimits()
+def test_a_limit_that_is_configured_decides() -> None:
     loose = PromotionLimits(min_fit_gain=0.01)
     seen = replace(EQUAL, inertia_challenger=0.98, inertia_same_k=0.98)
     assert judge_challenger(Trial(seen, ELIGIBILITY, limits=loose)).decision == "PROMOTE"

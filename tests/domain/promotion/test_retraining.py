@@ -11,7 +11,7 @@ import pytest
 from custseg_assets.domain.promotion.retraining import RetrainRules, RetrainVerdict, TrainingCost, decide_retrain
 from custseg_assets.domain.transactions.quality import reject_shares, unusual_periods
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import RetrainSettings, load_settings
+from custseg_assets.settings import load_settings
 
 MAY, JUNE, JULY, AUGUST, SEPTEMBER = (f"2011-{month:02}-01" for month in range(5, 10))
 VERDICTS = {MAY: "stable", JUNE: "stable", JULY: "breach", AUGUST: "stable", SEPTEMBER: "breach"}
@@ -177,8 +177,9 @@ def test_a_period_with_nothing_but_rejected_lines_has_a_share() -> None:
     assert reject_shares({"2011-01-01": 4}, {"2011-02-01": 4}) == {"2011-01-01": 1.0, "2011-02-01": 0.0}
 
 
-def test_the_settings_are_the_rules_and_impossible_ones_are_refused(tmp_path: Any) -> None:
-    assert RetrainSettings().rules() == RetrainRules()
+def test_impossible_rules_are_refused(tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match="min_breaches 4 must be at most of_last 3"):
+        RetrainRules(min_breaches=4)
     path = tmp_path / "custseg.toml"
     path.write_text("[retrain]\nmin_breaches = 4")
     with pytest.raises(BadInputError, match="min_breaches 4 must be at most of_last 3"):
