@@ -451,8 +451,8 @@ def load_settings(
             fields[name] = value
     fields["home"] = Path(home or variables.get(HOME_VARIABLE) or DEFAULT_HOME).absolute()
     wanted_source = source or variables.get(SOURCE_VARIABLE)
-    if wanted_source:
-        fields["source"] = {**fields.get("source", {}), "path": wanted_source}
+    if wanted_source and isinstance(fields.setdefault("source", {}), dict):
+        fields["source"]["path"] = wanted_source
     try:
         return Settings.model_validate(fields)
     except ValidationError as error:
@@ -489,8 +489,10 @@ def _explain(path: Path, fields: dict[str, Any], error: ValidationError) -> BadI
         where = where[:-1]
         expected += [other["msg"] for other in others if other["loc"][:-1] == where]
     messages = [message.removeprefix("Value error, ") for message in expected]
+    # The address of a webhook is a secret: nobody reads it in an error.
+    got = WEBHOOK_VARIABLE if where == ("alert_webhook",) else f"{path}: {_dotted(where)} = {given!r}"
     return BadInputError(
-        f"{path}: {_dotted(where)} = {given!r}",
+        got,
         ", or ".join(message[0].lower() + message[1:] for message in messages),
         "Correct the value.",
     )

@@ -254,3 +254,16 @@ def test_a_key_without_a_description_stops_the_page(generator: dict[str, Callabl
     generator["check_descriptions"]("[thing]", {"size": {}}, described)
     with pytest.raises(LookupError, match=r"\[thing\] does not describe colour, weight under Attributes:"):
         generator["check_descriptions"]("[thing]", {"size": {}, "colour": {}, "weight": {}}, described)
+
+
+def test_the_address_of_a_webhook_is_not_read_in_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="^CUSTSEG_ALERT_WEBHOOK; expected must be an http or https") as refused:
+        load_settings(home=tmp_path, environment={"CUSTSEG_ALERT_WEBHOOK": "ftp://hooks.example/s3cret"})
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_source_that_is_no_section_is_refused_with_a_source_on_the_command_line_too(tmp_path: Path) -> None:
+    config = tmp_path / "custseg.toml"
+    config.write_text("source = 3\n")
+    with pytest.raises(BadInputError, match="source = 3; expected input should be a valid dictionary"):
+        load_settings(config, source="demo", home=tmp_path, environment={})
