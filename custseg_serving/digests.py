@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from pathlib import Path
 
+from custseg_assets.stores.files import lock_file
 from custseg_assets.stores.releases import sha256_of
 
 _HEXADECIMAL_DIGITS = 64
@@ -31,7 +31,7 @@ class SharedDigests:
         state = f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
         known = self._folder / f"digest-{hashlib.sha256(state.encode()).hexdigest()}"
         with known.open("a+", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file)
             file.seek(0)
             digest = file.read()
             if len(digest) != _HEXADECIMAL_DIGITS:  # new, or whoever hashed it was killed

@@ -37,6 +37,7 @@ from custseg_assets.settings import (
     SourceSettings,
     TrackingSettings,
 )
+from custseg_assets.stores.files import replacement_for
 
 _SENSORS = ("landing", "stale_partitions", "retrain_on_drift")
 _SCHEDULE = "close_period"
@@ -142,9 +143,8 @@ class Replay:
         lines = self._from.deliveries.scan_periods(self._from.provenance.current, [key], cadence).collect()
         path = self._stores.landing_zone.folder / f"{key}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}")
-        as_delivered(lines, self._columns).write_parquet(unfinished)
-        unfinished.rename(path)
+        with replacement_for(path) as unfinished:
+            as_delivered(lines, self._columns).write_parquet(unfinished)
 
     def _close(self, key: str) -> Iterator[str]:
         """The schedule's tick at the end of a period, and what the sensors make of it."""

@@ -18,7 +18,8 @@ from custseg_assets.home.open import bucket_of, tables_of
 from custseg_assets.home.plan import Stage, due_publication, next_stage
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
-from custseg_assets.stores.home import Home, replace_text
+from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.home import Home
 from custseg_assets.stores.prediction_log import waiting
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import TableStore

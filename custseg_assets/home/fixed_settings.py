@@ -7,7 +7,8 @@ from typing import Any
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings
-from custseg_assets.stores.home import Home, replace_text
+from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.home import Home
 
 PLACE = "[gcp.storage] tables"
 ON_DISK = "the home's own folder"
@@ -33,7 +34,7 @@ def made_with(home: Home) -> dict[str, Any]:
 
 def keep_shape(settings: Settings) -> None:
     """Record the shape that a home is made with."""
-    replace_text(Home(settings.home).shape, json.dumps(shape_of(settings)))
+    replace_text(Home(settings.home).shape, json.dumps(shape_of(settings)), is_durable=True)
 
 
 def require_same_shape(settings: Settings, *names: str) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -20,6 +19,7 @@ from custseg_assets.home.open import bucket_at, bucket_of, tables_of
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
+from custseg_assets.stores.files import remove_folder
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.landing_zone import LandingZone, TakenIn, Waiting, sort_out
 from custseg_assets.stores.sources import list_source_files
@@ -193,8 +193,7 @@ class Intake:
                 bucket_at(self._settings, place.rpartition("/")[0]).remove_tables()
         for folder in (home.tables, home.releases, home.data_docs, home.mlflow, home.dagster):
             if folder.exists():
-                # Renamed first: what is half removed must not be seen.
-                shutil.rmtree(folder.rename(folder.with_name(f".removing-{folder.name}")))
+                remove_folder(folder)
         (home.root / STAGE_MARKER).unlink(missing_ok=True)
         # The last, because it says where the tables are that have to be removed.
         home.shape.unlink(missing_ok=True)

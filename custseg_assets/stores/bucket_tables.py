@@ -26,7 +26,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from custseg_assets.errors import CustsegError
-from custseg_assets.stores.home import replace_text
+from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.tables import TableStore
 
 _IN_DOUBT = "?"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -26,6 +25,7 @@ from custseg_assets.domain.periods import Cadence, key_of, period_start, shift, 
 from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text, replacement_for
 from custseg_assets.stores.formats import SOURCE_ROW
 from custseg_assets.stores.sources import (
     SCRATCH_PREFIX,
@@ -47,6 +47,8 @@ _UNDATED = ""
 _CURRENT = "current.json"
 _FILE = "file"
 _WRITING_PREFIX = ".writing-"
+"""How folders are called that earlier versions left when they were killed."""
+
 _ROWS_PER_GROUP = 1 << 17
 _HASH_SEEDS = (20101201, 20111209)
 _HASH_MODULUS = 1 << 64
@@ -249,7 +251,7 @@ class DeliveryStore:
             ],
         }
         with self._writable():
-            self._put(_CURRENT, json.dumps(fields, ensure_ascii=False, indent=1))
+            replace_text(self.root / _CURRENT, json.dumps(fields, ensure_ascii=False, indent=1), is_durable=True)
 
     def current(self) -> CurrentSource | None:
         """What the pipeline reads now; ``None`` before the first ``set_current``."""
@@ -360,7 +362,9 @@ class DeliveryStore:
         for name in names:
             if name.startswith((SCRATCH_PREFIX, _WRITING_PREFIX)):
                 shutil.rmtree(self.root / name)
-            elif name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" not in names:
+            elif name.endswith(UNFINISHED) or (
+                name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" not in names
+            ):
                 (self.root / name).unlink()
         try:
             yield
@@ -371,8 +375,7 @@ class DeliveryStore:
     def _keep(
         self, delivery_id: str, name: str, lines: pl.LazyFrame, columns: Mapping[str, str], preset: str | None
     ) -> Delivery:
-        with tempfile.TemporaryDirectory(prefix=_WRITING_PREFIX, dir=self.root) as folder:
-            path = Path(folder) / "lines.parquet"
+        with replacement_for(self.root / f"{delivery_id}.parquet") as path:
             lines.select(*_CONTENT, SOURCE_ROW).sink_parquet(
                 path, compression="zstd", compression_level=1, statistics=True, row_group_size=_ROWS_PER_GROUP
             )
@@ -382,20 +385,11 @@ class DeliveryStore:
                 raise ValueError(f"{name}: no line has a date")
             n_rows = sum(n for n, _ in days.values())
             delivery = Delivery(delivery_id, name, min(dates), max(dates), n_rows, days, columns, preset)
-            _sync(path)
-            path.replace(self.root / f"{delivery_id}.parquet")
+            # The folder's entry is made durable with the manifest's.
+            make_durable(path)
         # The manifest makes the delivery visible, so it comes last.
-        self._put(f"{delivery_id}.json", delivery.to_json())
+        replace_text(self.root / f"{delivery_id}.json", delivery.to_json(), is_durable=True)
         return delivery
-
-    def _put(self, name: str, text: str) -> None:
-        """Write a small file so that it is there whole or not at all, even after a power cut."""
-        with tempfile.TemporaryDirectory(prefix=_WRITING_PREFIX, dir=self.root) as folder:
-            path = Path(folder) / name
-            path.write_text(text, encoding="utf-8")
-            _sync(path)
-            path.replace(self.root / name)
-        _sync(self.root)
 
 
 def _has_changed(path: Path, stamp: Stamp) -> bool:
@@ -486,12 +480,3 @@ def _in_order(deliveries: Iterable[Delivery]) -> tuple[Delivery, ...]:
 
 def _id_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps([_READER, *parts], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _sync(path: Path) -> None:
-    """Have the system write a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from custseg_assets.settings import Settings
-from custseg_assets.stores.home import Home, replace_text
+from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.home import Home
 
 
 class Publications:

@@ -16,6 +16,7 @@ import polars as pl
 
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.settings import TrackingSettings
+from custseg_assets.stores.files import replacement_for
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,11 +73,9 @@ class ModelRegistry:
         from mlflow import MlflowClient
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"unfinished-{os.getpid()}.db")
-        unfinished.unlink(missing_ok=True)
-        uri = f"sqlite:///{unfinished}"
-        MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
-        unfinished.replace(path)
+        with replacement_for(path) as unfinished:
+            uri = f"sqlite:///{unfinished}"
+            MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
 
     def log_candidates(self, run_id: str, candidates: pl.DataFrame) -> None:
         """One nested run per number of clusters tried, with its figures and whether it was eligible.

@@ -24,6 +24,7 @@ from pydantic_core import from_json
 
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError, CustsegError
+from custseg_assets.stores.files import REMOVING, make_durable, remove_folder, replace_text
 
 RELEASE_FORMAT = 1
 MANIFEST = "manifest.json"
@@ -39,7 +40,7 @@ MODEL_CARD = "model_card.md"
 REQUIRED_FILES = frozenset({MODEL, PROFILES, PRODUCTS, CUSTOMERS, DRIFT, HISTORY, MIGRATIONS, MODEL_CARD})
 
 _RELEASE_ID = re.compile(r"r-\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
-_WRITING, _REMOVING = ".writing-", ".removing-"
+_WRITING = ".writing-"
 LONGEST_KEY = 511
 # No UTF-8 text begins with this byte, so a digest can never be mistaken for a customer's id, and sorts behind them all.
 _DIGEST_MARK = b"\xff"
@@ -338,11 +339,7 @@ def point_to(root: Path, release_id: str) -> None:
     except DamagedReleaseError as error:
         names = ", ".join(releases(root)) or "none"
         raise BadInputError(str(error), f"a release that verifies ({names})", "Nothing was changed.") from None
-    temporary = root / f".{CURRENT}-{os.getpid()}"
-    temporary.write_text(release_id + "\n", encoding="utf-8")
-    make_durable(temporary)
-    temporary.replace(root / CURRENT)
-    make_durable(root)
+    replace_text(root / CURRENT, release_id + "\n", is_durable=True)
 
 
 def place(root: Path, written: Path, manifest: ReleaseManifest) -> None:
@@ -358,7 +355,7 @@ def place(root: Path, written: Path, manifest: ReleaseManifest) -> None:
         try:
             verify(root, manifest.release_id)
         except DamagedReleaseError:
-            _set_aside(final)
+            remove_folder(final)
         else:
             shutil.rmtree(written)
             return
@@ -373,7 +370,7 @@ def writing_directory(root: Path) -> Path:
     """
     root.mkdir(parents=True, exist_ok=True)
     for entry in root.iterdir():
-        if entry.name.startswith((_WRITING, _REMOVING)):
+        if entry.name.startswith((_WRITING, REMOVING)):
             shutil.rmtree(entry)
     directory = root / f"{_WRITING}{os.getpid()}"
     directory.mkdir()
@@ -389,24 +386,8 @@ def prune(root: Path, keep: int) -> tuple[str, ...]:
     candidates = [release_id for release_id in releases(root) if release_id != serving]
     gone = candidates[: max(0, len(candidates) - keep)]
     for release_id in gone:
-        _set_aside(root / release_id)
+        remove_folder(root / release_id)
     return tuple(gone)
-
-
-def _set_aside(directory: Path) -> None:
-    """Remove a release such that it is never seen half removed."""
-    doomed = directory.with_name(f"{_REMOVING}{directory.name}")
-    directory.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def make_durable(path: Path) -> None:
-    """Wait until a file's content, or a directory's entries, would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_json(path: Path) -> Any:

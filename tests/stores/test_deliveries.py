@@ -265,7 +265,7 @@ def test_what_a_killed_writer_left_is_invisible_and_goes_with_the_next_delivery(
     assert {path.name for path in store.root.iterdir()} == names
 
 
-@pytest.mark.parametrize("moment", ["Path.replace", "Path.replace twice", "_sync", "_days_of", "type_lines"])
+@pytest.mark.parametrize("moment", ["Path.replace", "Path.replace twice", "make_durable", "_days_of", "type_lines"])
 def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStore, tmp_path: Path, moment: str) -> None:
     path = write(tmp_path, ROWS)
     script = f"""
@@ -278,7 +278,7 @@ def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStor
             if len(calls) == {2 if "twice" in moment else 1}:
                 os.kill(os.getpid(), signal.SIGKILL)
             os.replace(*args)
-        places = {{"replace": pathlib.Path, "_sync": deliveries, "_days_of": deliveries, "type_lines": sources}}
+        places = {{"replace": pathlib.Path, "make_durable": deliveries, "_days_of": deliveries, "type_lines": sources}}
         for name, place in places.items():
             if name == {moment.partition(" ")[0].removeprefix("Path.")!r}:
                 setattr(place, name, die)

@@ -53,7 +53,7 @@ def release_assets() -> list[dg.AssetsDefinition]:
     )
     def serving_release(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
         """The newest snapshot's segments with the model that gave them, written once and pointed to by ``CURRENT``."""
-        with stores.home.releasing():
+        with stores.home.mark_unreleased():
             content = _content(stores, stores.provenance.released_key())
             manifest = write_release(stores.home.releases, content)
             point_to(stores.home.releases, manifest.release_id)
