@@ -14,6 +14,9 @@ from typing import Literal
 Cadence = Literal["daily", "weekly", "monthly"]
 Lookback = int | Literal["all"]
 
+EARLIEST_DATE = date(1990, 1, 1)
+"""Web shops have no older lines; the zero dates of spreadsheets and Unix are older."""
+
 
 def period_start(moment: date, cadence: Cadence) -> date:
     """The first day of the period that holds ``moment``.

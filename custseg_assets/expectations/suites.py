@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 
@@ -44,8 +43,6 @@ MAX_SCALED_MEAN = 1.0
 MIN_SHARE_WITH_CUSTOMER = 0.5
 MIN_SHARE_READABLE = 0.99
 MIN_SHARE_FOUND = 0.5
-EARLIEST_DATE = datetime(1990, 1, 1)
-"""Web shops have no older lines; spreadsheets' and Unix' zero dates are older."""
 
 VERDICTS = ("stable", "watch", "breach", "not enough data")
 PREDICTION_KINDS = ("lookup", "score", "dropped")

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from custseg_assets import no_telemetry as telemetry
-from custseg_assets.domain.periods import Cadence, as_of, start_of
+from custseg_assets.domain.periods import EARLIEST_DATE, Cadence, as_of, start_of
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.expectations.suites import (
     EARLIEST,
-    EARLIEST_DATE,
     EXAMPLE_KEYS,
     N_DIGITS,
     PERIOD_END,

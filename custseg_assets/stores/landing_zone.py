@@ -23,7 +23,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from custseg_assets.domain.periods import Cadence
+from custseg_assets.domain.periods import EARLIEST_DATE, Cadence
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
@@ -35,9 +35,6 @@ from custseg_assets.stores.deliveries import (
     period_content,
 )
 from custseg_assets.stores.sources import Stamp, stamp_of
-
-EARLIEST = date(1990, 1, 1)
-"""A line before this is a spreadsheet's zero or a slip; it would give the home decades of empty periods."""
 
 _TAKEN_IN, _UNREADABLE, _REASON = "taken_in", "unreadable", ".reason.txt"
 _UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
@@ -359,11 +356,11 @@ def _refuse_other_kind(delivery: Delivery, kinds: Sequence[_Kind]) -> None:
 
 def _refuse_impossible_dates(delivery: Delivery, latest: date) -> None:
     for day, words in ((delivery.first_date, "before"), (delivery.last_date, "after")):
-        bound = EARLIEST if words == "before" else latest
+        bound = EARLIEST_DATE if words == "before" else latest
         if (day < bound) if words == "before" else (day > bound):
             raise BadInputError(
                 f"{delivery.name} has lines of {day}, {words} {bound}",
-                f"lines from {EARLIEST} to today",
+                f"lines from {EARLIEST_DATE} to today",
                 "Correct those dates, or [source] date_format, and put the file into the landing folder again.",
             )
 

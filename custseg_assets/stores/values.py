@@ -11,7 +11,7 @@ from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
-from custseg_assets.stores.dates import in_range, recognise_dates
+from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
 from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS
 
 UNREADABLE = "unreadable_values"
@@ -166,7 +166,7 @@ def _instants(lines: pl.LazyFrame, where: str, date_format: str | None) -> tuple
     unread = texts.filter(instants(pl.col("text")).is_null())
     if len(unread) == len(texts):
         raise BadInputError(
-            f"{where} holds {unread.sort('text')['text'][0]}", "dates from 1970 to 2099", "Correct them."
+            f"{where} holds {unread.sort('text')['text'][0]}", f"dates from {YEARS[0]} to {YEARS[1]}", "Correct them."
         )
     return instants(values), int(unread["n"].sum())
 
