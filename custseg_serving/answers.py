@@ -100,7 +100,7 @@ class Answers:
 
     def lookup(self, customer_id: str) -> Found:
         """Where a customer stands in the release."""
-        standing = self.release.standing(customer_id)
+        standing = self.release.record_of(customer_id)
         if standing is None:
             return Found()
         if "first_seen_at" in standing:
@@ -149,7 +149,7 @@ class Answers:
         """The cluster a customer is held in; only near a border is it worth looking up."""
         if customer_id is None or margin >= MARGIN_RULE:
             return NOWHERE
-        standing = self.release.standing(customer_id)
+        standing = self.release.record_of(customer_id)
         return self._clusters[standing["segment_id"]] if standing and standing.get("is_held") else NOWHERE
 
     def _said(self, place: _Place, features: Mapping[str, Any] | None) -> dict[str, Any]:

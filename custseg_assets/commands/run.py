@@ -20,7 +20,7 @@ from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.home import Home
-from custseg_assets.stores.prediction_log import waiting
+from custseg_assets.stores.prediction_log import finished_files
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import TableStore
 
@@ -73,7 +73,7 @@ class Runner:
             n_runs = len(self._execute_abandoned()) + len(self.follow(last_key, last_key))
             if bucket := bucket_of(self.settings):
                 bucket.fetch_predictions(self.home.prediction_log)
-            jobs = ["prediction_log"] if waiting(self.home.prediction_log) else []
+            jobs = ["prediction_log"] if finished_files(self.home.prediction_log) else []
             if n_runs:
                 jobs += [job for job in _ALWAYS_SHOWN if job not in jobs and not self.engine.has_run(job)]
             for job in jobs:

@@ -83,7 +83,7 @@ def _state_of(settings: Settings, tables: TableStore) -> dict[str, Any]:
         "landing": {
             "n_taken_in": len(current.landed) if current else 0,
             "waiting": [*(file.name for file in waiting.files), *waiting.settling, *waiting.unfinished],
-            "unreadable": list(zone.aside()),
+            "unreadable": list(zone.unreadable_files()),
         },
         "periods": [provenance.period_keys[0], provenance.period_keys[-1]] if provenance.period_keys else None,
         "rows": {

@@ -23,7 +23,7 @@ from custseg_assets.home.plan import TABLES_OF_JOB, Stage, due_publication, due_
 from custseg_assets.run_workers import ABANDONED_TAG
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.bucket_tables import in_words
-from custseg_assets.stores.prediction_log import waiting
+from custseg_assets.stores.prediction_log import finished_files
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import fingerprint
 
@@ -118,7 +118,7 @@ def every_sensor(stores: Stores, layout: Layout, jobs: Mapping[str, Job], world:
     def prediction_log(context: dg.SensorEvaluationContext) -> Answer:
         if bucket := bucket_of(stores.settings):
             bucket.fetch_predictions(stores.home.prediction_log)
-        files = waiting(stores.home.prediction_log)
+        files = finished_files(stores.home.prediction_log)
         if not files:
             return dg.SkipReason(f"no finished file in {stores.home.prediction_log}")
         instance = world.instance_of(context)

@@ -142,7 +142,7 @@ class Bucket:
 
     def _fetch(self, root: Path, folder: str, release_id: str | None = None) -> str:
         """A release from a folder there, verified and placed here; its id, from the manifest if not known."""
-        holding = releases.writing_directory(root)
+        holding = releases.make_writing_directory(root)
         try:
             fetched = holding / "fetched"
             fetched.mkdir()

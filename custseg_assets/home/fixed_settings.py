@@ -27,14 +27,14 @@ def shape_of(settings: Settings) -> dict[str, Any]:
 
 def made_with(home: Home) -> dict[str, Any]:
     """The shape a home was made with; nothing where it was not made yet."""
-    made = json.loads(home.shape.read_text(encoding="utf-8")) if home.shape.exists() else {}
+    made = json.loads(home.fixed_settings.read_text(encoding="utf-8")) if home.fixed_settings.exists() else {}
     # Before there was a choice, tables were on the disk.
     return {PLACE: ON_DISK, **made} if made or home.tables.exists() else {}
 
 
 def keep_shape(settings: Settings) -> None:
     """Record the shape that a home is made with."""
-    replace_text(Home(settings.home).shape, json.dumps(shape_of(settings)), is_durable=True)
+    replace_text(Home(settings.home).fixed_settings, json.dumps(shape_of(settings)), is_durable=True)
 
 
 def require_same_shape(settings: Settings, *names: str) -> None:

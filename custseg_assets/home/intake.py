@@ -21,7 +21,7 @@ from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
 from custseg_assets.stores.files import remove_folder
 from custseg_assets.stores.home import Home
-from custseg_assets.stores.landing_zone import LandingZone, TakenIn, Waiting, sort_out
+from custseg_assets.stores.landing_zone import LandingZone, TakenIn, Waiting, classify_files
 from custseg_assets.stores.sources import list_source_files
 
 Say = Callable[[str], None]
@@ -72,7 +72,7 @@ class Intake:
             else:
                 require_same_shape(self._settings)
                 self._refuse_loss(source, before, refreshed)
-            taken = sort_out(read, refreshed, now)
+            taken = classify_files(read, refreshed, now)
             self._require_something(taken, waiting)
             last_key = self._last_key(taken.current.deliveries, through)
         if current and is_first:
@@ -100,7 +100,7 @@ class Intake:
             require_same_shape(self._settings)
         else:
             self._require_place_of_its_own()
-        taken = sort_out(self.zone.read(waiting.files, self._settings.source), current, time.time())
+        taken = classify_files(self.zone.read(waiting.files, self._settings.source), current, time.time())
         if taken.arrivals:
             self._adopt(taken, current)
         return taken
@@ -196,7 +196,7 @@ class Intake:
                 remove_folder(folder)
         (home.root / STAGE_MARKER).unlink(missing_ok=True)
         # The last, because it says where the tables are that have to be removed.
-        home.shape.unlink(missing_ok=True)
+        home.fixed_settings.unlink(missing_ok=True)
 
     def _forget_lost(self, before: Sequence[Delivery], after: Sequence[Delivery]) -> None:
         """Empty the partitions of periods and snapshots that there are no more.

@@ -1,4 +1,7 @@
-"""The home: the one folder that holds everything custseg makes, and the lock that keeps two runs out of it."""
+"""The home: the paths below the one folder where custseg keeps everything, and the lock that one run at a time has.
+
+What is in the files below it does not belong here: each store knows its own.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +30,17 @@ class HomeLock:
 
 
 class Home:
-    """Where things are below the home folder.
+    """The paths below a home folder, and its lock.
 
     Args:
-        root: the folder; nothing is made until something is written.
+        root: the folder; it is made when something is first written.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.tables = root / "tables"
         self.notes = root / "bucket_tables"
-        self.shape = root / "shape.json"
+        self.fixed_settings = root / "shape.json"
         self.landing = root / "landing"
         self.deliveries = root / "deliveries"
         self.releases = root / "releases"

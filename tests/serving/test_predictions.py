@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from flask import Flask
 
-from custseg_assets.stores.prediction_log import read_batches, waiting
+from custseg_assets.stores.prediction_log import finished_files, read_batches
 from custseg_serving import predictions
 from custseg_serving.drain import Drain
 from custseg_serving.predictions import finish_abandoned
@@ -134,7 +134,7 @@ def test_the_pipeline_reads_every_record_the_service_writes(start_app: StartApp,
     client.post("/v1/score", json={"customers": [ROW, {**ROW, "customer_id": 'a\n"b"', "n_products": 4}]})
     application.extensions["custseg"].predictions._drop(7, "queue_full")
     stop(application)
-    [batch] = read_batches(waiting(served_home / "prediction_log"))
+    [batch] = read_batches(finished_files(served_home / "prediction_log"))
     assert batch.rejected.is_empty()
     rows = batch.predictions
     found = rows.filter(pl.col("kind") == "lookup", pl.col("outcome") == "found")

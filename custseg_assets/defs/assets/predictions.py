@@ -24,7 +24,7 @@ from custseg_assets.domain.schemas import (
 from custseg_assets.home.fingerprints import CODE_VERSIONS
 from custseg_assets.pictures.monitoring import drift_over_time, latency_over_time
 from custseg_assets.settings import Settings
-from custseg_assets.stores.prediction_log import read_batches, take_in, waiting
+from custseg_assets.stores.prediction_log import commit_batch, finished_files, read_batches
 from custseg_assets.stores.tables import fingerprint
 
 NOTHING_DROPPED, LINES_READABLE = "nothing_dropped", "lines_readable"
@@ -58,7 +58,7 @@ def prediction_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         ],
     )
     def prediction_log(stores: dg.ResourceParam[Stores]) -> Iterator[dg.MaterializeResult]:
-        examination, files = Examination(PREDICTION_LOG, stores), waiting(stores.home.prediction_log)
+        examination, files = Examination(PREDICTION_LOG, stores), finished_files(stores.home.prediction_log)
         counts, n_rejected = _taken_in(stores, files, examination)
         removed = _tidy(stores)
         n_dropped = counts["n_dropped"].sum()
@@ -158,7 +158,7 @@ def _taken_in(stores: Stores, files: Sequence[Path], examination: Examination) -
     counts, n_rejected = [_counts(_NO_RECORDS)], 0
     examination.examine(_NO_RECORDS)
     for batch in read_batches(files):
-        fresh = take_in(stores.tables, batch)
+        fresh = commit_batch(stores.tables, batch)
         examination.examine(fresh.predictions)
         counts.append(_counts(fresh.predictions))
         n_rejected += fresh.rejected.height
