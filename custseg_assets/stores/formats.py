@@ -54,7 +54,7 @@ class RawTable:
         lines: one column per header, named by its position, with ``source_row`` and, where the format can have them,
             ``surplus``: the fields that a row has beyond the header.
         is_large: whether it is too large for memory.
-        read_repaired: reads the same table with its quotes repaired, which is slower; ``None`` for formats without quotes.
+        read_repaired: reads the same table with repaired quotes, which is slower; ``None`` for formats without quotes.
     """
 
     header: tuple[str, ...]

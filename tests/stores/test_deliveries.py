@@ -28,6 +28,7 @@ from custseg_assets.stores.deliveries import (
     StillWrittenError,
     period_content,
 )
+from custseg_assets.stores.sources import open_source
 from tests.support.files import REPOSITORY
 
 HEADER = "customer_id,invoiced_at,line_amount\n"
@@ -200,12 +201,11 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
     store: DeliveryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, ROWS[:2])
-    read = deliveries.open_source
 
     def open_and_write_on(*arguments: Any, **others: Any) -> Any:
         with path.open("a") as file:
             file.write(f"{ROWS[3]}\n")
-        return read(*arguments, **others)
+        return open_source(*arguments, **others)
 
     monkeypatch.setattr(deliveries, "open_source", open_and_write_on)
     with pytest.raises(StillWrittenError, match="changed while it was read"):

@@ -1,4 +1,4 @@
-"""Taking the service's prediction log in: every line once, whatever happens; and what is made of what was asked."""
+"""Taking the service's prediction log in: every line once, whatever happens; and what is made of what was requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from custseg_assets.domain.drift import requests as asked
+from custseg_assets.domain.drift import requests
 from custseg_assets.domain.schemas import PREDICTION_DRIFT, PREDICTION_LOG, REJECTED_PREDICTIONS
 from custseg_assets.stores.prediction_log import MAX_LINE_BYTES, Batch, commit_batch, finished_files, read_batches
 from custseg_assets.stores.tables import TableStore
@@ -253,7 +253,7 @@ def test_traffic_counts_requests_once_and_customers_each() -> None:
     """Five requests of 1, 2, 3, 4 and 50 ms, the last about three customers."""
     batch = {"request_id": "many", "latency_ms": 50.0}
     asked_about = [{"latency_ms": float(ms)} for ms in (1, 2, 3, 4)]
-    rows = asked.traffic_of(
+    rows = requests.traffic_of(
         records(
             *asked_about,
             batch,
@@ -272,11 +272,11 @@ def test_traffic_counts_requests_once_and_customers_each() -> None:
 
 
 def test_no_records_are_no_traffic() -> None:
-    assert asked.traffic_of(records()).is_empty()
+    assert requests.traffic_of(records()).is_empty()
 
 
 def test_a_customer_asked_about_often_counts_once_as_last_answered() -> None:
-    rows = asked.customers_of(
+    rows = requests.customers_of(
         records(
             {"customer_id": "a", "recency_days": 2.0, "at": datetime(2026, 11, 23, 11)},
             {"customer_id": "a", "recency_days": 1.0, "at": datetime(2026, 11, 23, 9)},
@@ -291,18 +291,18 @@ def test_a_customer_asked_about_often_counts_once_as_last_answered() -> None:
 
 
 def test_of_several_days_the_last_counts() -> None:
-    first = asked.customers_of(records({"customer_id": "a", "recency_days": 1.0}, {"customer_id": "b"}))
-    second = asked.customers_of(records({"customer_id": "a", "recency_days": 2.0}))
-    both = asked.last_known([first, second])
+    first = requests.customers_of(records({"customer_id": "a", "recency_days": 1.0}, {"customer_id": "b"}))
+    second = requests.customers_of(records({"customer_id": "a", "recency_days": 2.0}))
+    both = requests.last_known([first, second])
     assert both.select("customer_id", "recency_days").rows() == [("a", 2.0), ("b", None)]
 
 
 def test_a_week_counts_when_it_is_over_and_nothing_of_it_was_removed() -> None:
     """2026-11-16 and 2026-11-23 are Mondays."""
     sizes = {"2026-11-08": 1, "2026-11-15": 2, "2026-11-16": 3, "2026-11-22": 4, "2026-11-23": 5}
-    weeks = asked.complete_weeks(sizes, date(2026, 11, 23), date(2026, 11, 3))
+    weeks = requests.complete_weeks(sizes, date(2026, 11, 23), date(2026, 11, 3))
     assert weeks == {"2026-11-09": {"2026-11-15": 2}, "2026-11-16": {"2026-11-16": 3, "2026-11-22": 4}}
-    assert "2026-11-16" not in asked.complete_weeks(sizes, date(2026, 11, 22), date(2026, 11, 3))
+    assert "2026-11-16" not in requests.complete_weeks(sizes, date(2026, 11, 22), date(2026, 11, 3))
 
 
 def customers(values: np.ndarray[Any, Any], **more: Any) -> pl.DataFrame:
@@ -311,13 +311,13 @@ def customers(values: np.ndarray[Any, Any], **more: Any) -> pl.DataFrame:
         {"customer_id": str(n), "recency_days": r, "frequency_orders": f, "monetary_net": m, "segment_id": "S1"} | more
         for n, (r, f, m) in enumerate(values.tolist())
     ]
-    return asked.customers_of(records(*rows))
+    return requests.customers_of(records(*rows))
 
 
 def measured(seen: pl.DataFrame, history: pl.DataFrame | None = None) -> pl.DataFrame:
     references = {"m-test": reference_of(shop(3_000, 1)), "m-unused": reference_of(shop(3_000, 1))}
     before = PREDICTION_DRIFT.schema.to_frame() if history is None else history
-    return asked.measure_asked(seen, references, week="2026-11-16", seed=7, history=before)
+    return requests.measure_asked(seen, references, week="2026-11-16", seed=7, history=before)
 
 
 def test_asking_about_customers_like_those_trained_on_is_stable_and_about_others_is_a_breach() -> None:
