@@ -94,11 +94,11 @@ class Home:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            held = HomeLock(path)
+            taken = HomeLock(path)
             try:
-                yield held
+                yield taken
             finally:
-                held.is_held = False
+                taken.is_held = False
                 if list(self.root.iterdir()) == [path]:
                     path.unlink()
                     self.root.rmdir()
