@@ -48,10 +48,10 @@ class _Placement(NamedTuple):
 _REFUNDED = _Placement(REFUNDED.segment_id, None, None, is_held=False)
 
 
-def _placement_of(standing: Mapping[str, Any]) -> _Placement:
+def _placement_of(record: Mapping[str, Any]) -> _Placement:
     # Releases written before there was a margin rule have no ``is_held``.
-    is_held = standing.get("is_held", False)
-    return _Placement(standing["segment_id"], standing["runner_up_segment_id"], standing["margin"], is_held)
+    is_held = record.get("is_held", False)
+    return _Placement(record["segment_id"], record["runner_up_segment_id"], record["margin"], is_held)
 
 
 class Answers:
@@ -100,20 +100,19 @@ class Answers:
 
     def lookup(self, customer_id: str) -> LookupResult:
         """Look up a customer's segment in the release."""
-        standing = self.release.standing(customer_id)
-        if standing is None:
+        record = self.release.record_of(customer_id)
+        if record is None:
             return LookupResult()
-        if "first_seen_at" in standing:
-            return LookupResult(first_seen_at=standing["first_seen_at"])
-        features = standing["features"]
+        if "first_seen_at" in record:
+            return LookupResult(first_seen_at=record["first_seen_at"])
+        features = record["features"]
         answer = {
             "customer_id": customer_id,
-            **self._describe(_placement_of(standing), features),
-            "since": standing["since"],
-            "previous": standing["previous"],
+            **self._describe(_placement_of(record), features),
+            "since": record["since"],
+            "previous": record["previous"],
             "recommendations": [
-                {"product_id": product, "description": self.release.products[product]}
-                for product in standing["products"]
+                {"product_id": product, "description": self.release.products[product]} for product in record["products"]
             ],
         }
         return LookupResult(answer=answer)
@@ -150,8 +149,8 @@ class Answers:
         """Cluster that the margin rule holds a customer in, else ``NO_CLUSTER``; looked up only near a border."""
         if customer_id is None or margin >= MARGIN_RULE:
             return NO_CLUSTER
-        standing = self.release.standing(customer_id)
-        return self._clusters[standing["segment_id"]] if standing and standing.get("is_held") else NO_CLUSTER
+        record = self.release.record_of(customer_id)
+        return self._clusters[record["segment_id"]] if record and record.get("is_held") else NO_CLUSTER
 
     def _describe(self, placement: _Placement, features: Mapping[str, Any] | None) -> dict[str, Any]:
         """Fields that the answers to lookups and scores share."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from pathlib import Path
 
+from custseg_assets.stores.files import lock_file
 from custseg_assets.stores.releases import sha256_of
 
 _HEXADECIMAL_DIGITS = 64
@@ -40,7 +40,7 @@ class SharedDigests:
         state = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         stored = self._folder / f"digest-{hashlib.sha256(state.encode()).hexdigest()}"
         with stored.open("a+", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file)
             file.seek(0)
             digest = file.read()
             if len(digest) != _HEXADECIMAL_DIGITS:  # new, or the worker that hashed it was killed

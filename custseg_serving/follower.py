@@ -7,7 +7,6 @@ the bucket fails, the service keeps its release.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from custseg_assets.errors import CustsegError
+from custseg_assets.stores.files import lock_file
 from custseg_assets.stores.releases import prune
 from custseg_serving.metrics import Metrics
 from custseg_serving.settings import ServingSettings
@@ -79,12 +79,7 @@ class Follower:
         """Try to take the lock of the one worker that follows; the system releases it when a worker dies."""
         self._settings.home.mkdir(parents=True, exist_ok=True)
         with (self._settings.home / ".follower.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+            yield lock_file(lock, patience_seconds=0.0)
 
     def _follow(self, bucket: FollowedBucket) -> None:
         if release_id := bucket.pull_release(self._settings.releases):

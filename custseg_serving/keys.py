@@ -7,11 +7,9 @@ SHA-256 is enough.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from custseg_assets.errors import BadInputError
+from custseg_assets.stores.files import lock_file, replacement_for
 
 Scope = Literal["lookup", "score", "admin"]
 SCOPES: tuple[Scope, ...] = ("lookup", "score", "admin")
@@ -125,18 +124,14 @@ class KeyFile:
         """Lock the file, so that two commands at the same time do not lose each other's keys."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock)
             yield
 
     def _write(self, keys: tuple[ApiKey, ...]) -> None:
-        temporary = self.path.with_suffix(f".new-{os.getpid()}")
         content = json.dumps(_File(keys=keys).model_dump(mode="json"), indent=1) + "\n"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        with replacement_for(self.path, is_durable=True) as unfinished:
+            unfinished.touch(0o600)
+            unfinished.write_text(content, encoding="utf-8")
 
 
 def digest_of(secret: str) -> str:

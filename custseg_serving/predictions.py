@@ -8,7 +8,6 @@ records, with the reason, is a line in front of the next record. The pipeline's 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from custseg_assets.stores.files import lock_file
 from custseg_serving.drain import Drain
 from custseg_serving.errors import to_json
 from custseg_serving.logs import iso_instant
@@ -144,7 +144,7 @@ class _OpenFile:
         # Locked before it gets the name that finish_abandoned_files looks for.
         unlocked = self._path.with_suffix(".new")
         self._descriptor = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        lock_file(self._descriptor)
         unlocked.rename(self._path)
         self.n_bytes = 0
         self.opened_at = time.monotonic()
@@ -172,9 +172,7 @@ def finish_abandoned_files(folder: Path) -> tuple[Path, ...]:
     finished = []
     for path in sorted(folder.glob(f"*{_OPEN}")):
         with path.open("r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not lock_file(file, patience_seconds=0.0):
                 continue
             if not path.exists():
                 continue  # finished by another worker meanwhile

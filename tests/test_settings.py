@@ -257,7 +257,7 @@ def test_a_key_without_a_description_stops_the_page(generator: dict[str, Callabl
 
 
 def test_the_address_of_a_webhook_is_not_read_in_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="^CUSTSEG_ALERT_WEBHOOK; expected must be an http or https") as refused:
+    with pytest.raises(BadInputError, match=r"^CUSTSEG_ALERT_WEBHOOK; expected must be an http or https") as refused:
         load_settings(home=tmp_path, environment={"CUSTSEG_ALERT_WEBHOOK": "ftp://hooks.example/s3cret"})
     assert "s3cret" not in str(refused.value)
 

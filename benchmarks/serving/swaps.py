@@ -52,7 +52,7 @@ def make_damaged_copy(root: Path, release_id: str, number: int) -> str:
 def expected_answers(root: Path, release_id: str, customers: list[str]) -> dict[str, tuple[str, str, str]]:
     """Model version, segment and first product of some customers, read from the release itself."""
     release = open_release(root, release_id)
-    standings = {customer: release.standing(customer) or {} for customer in customers}
+    standings = {customer: release.record_of(customer) or {} for customer in customers}
     return {
         customer: (release.model.model_version, standing["segment_id"], standing["products"][0])
         for customer, standing in standings.items()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
+from custseg_assets.stores.files import replacement_for
 
 _SUFFIXES = (".parquet", ".csv")
 
@@ -38,19 +38,16 @@ def export_table(home: OpenHome, name: str, key: str | None, out: Path) -> int:
             f"partition {key} of {name}", f"one of {', '.join(keys)}", "Name one of those, or leave it out for all."
         )
     frame = store.read(table, keys if key is None else [key])
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        if out.suffix == ".csv":
-            frame.write_csv(unfinished)
-        else:
-            frame.write_parquet(unfinished)
-        unfinished.replace(out)
+        with replacement_for(out) as unfinished:
+            if out.suffix == ".csv":
+                frame.write_csv(unfinished)
+            else:
+                frame.write_parquet(unfinished)
     except OSError as error:
         raise BadInputError(
             f"--out {out}: {error.strerror or error}", "a file that can be written", "Name another."
         ) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
     return frame.height
 
 

@@ -29,6 +29,7 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.instance.event_log import passing_instance
 from custseg_assets.instance.execute import JobRunner
 from custseg_assets.settings import CleaningSettings, GcpSettings, LandingSettings, SourceSettings, TrackingSettings
+from custseg_assets.stores.files import replacement_for
 
 _SENSORS = ("landing", "stale_partitions", "retrain_on_drift")
 _SCHEDULE = "close_period"
@@ -135,9 +136,8 @@ class Replay:
         lines = self._source.deliveries.scan_periods(deliveries, [key], cadence).collect()
         path = self.home.landing_zone.folder / f"{key}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}")
-        as_delivered(lines, self._columns).write_parquet(unfinished)
-        unfinished.rename(path)
+        with replacement_for(path) as unfinished:
+            as_delivered(lines, self._columns).write_parquet(unfinished)
 
     def _close(self, key: str) -> Iterator[str]:
         """The schedule's tick at the end of a period, and what the sensors make of it."""

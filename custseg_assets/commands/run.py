@@ -17,8 +17,8 @@ from custseg_assets.errors import RunFailedError
 from custseg_assets.home.intake import STAGE_MARKER, Intake
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import Stage, due_publication, next_stage
-from custseg_assets.stores.home import replace_text
-from custseg_assets.stores.prediction_log import waiting
+from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.prediction_log import finished_files
 from custseg_assets.stores.publications import Publications
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Runner:
             n_runs = self._resume(home) + len(self.follow(home, last_key))
             if bucket := home.open_bucket():
                 bucket.fetch_predictions(home.paths.prediction_log)
-            jobs = ["prediction_log"] if waiting(home.paths.prediction_log) else []
+            jobs = ["prediction_log"] if finished_files(home.paths.prediction_log) else []
             if n_runs:
                 jobs += [job for job in _ALWAYS_SHOWN if job not in jobs and not self.jobs.has_run(job)]
             for job in jobs:

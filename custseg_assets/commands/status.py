@@ -75,7 +75,7 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "landing": {
             "n_taken_in": len(current.landed) if current else 0,
             "waiting": [*(file.name for file in waiting.files), *waiting.settling, *waiting.unfinished],
-            "unreadable": list(zone.aside()),
+            "unreadable": list(zone.unreadable_files()),
         },
         "periods": [calendar.period_keys[0], calendar.period_keys[-1]] if calendar.period_keys else None,
         "rows": {

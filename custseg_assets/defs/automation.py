@@ -22,7 +22,7 @@ from custseg_assets.home.plan import TABLES_OF_JOB, Stage, digest_inputs, due_pu
 from custseg_assets.run_workers import ABANDONED_TAG
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.bucket_tables import in_words
-from custseg_assets.stores.prediction_log import waiting
+from custseg_assets.stores.prediction_log import finished_files
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import fingerprint
 
@@ -119,7 +119,7 @@ def every_sensor(
     def prediction_log(context: dg.SensorEvaluationContext) -> Answer:
         if bucket := home.open_bucket():
             bucket.fetch_predictions(home.paths.prediction_log)
-        files = waiting(home.paths.prediction_log)
+        files = finished_files(home.paths.prediction_log)
         if not files:
             return dg.SkipReason(f"no finished file in {home.paths.prediction_log}")
         instance = ticks.instance_of(context)

@@ -22,6 +22,8 @@ from great_expectations.render.view.view import DefaultJinjaPageView
 from great_expectations.util import convert_to_json_serializable
 from great_expectations.validator.validation_statistics import calc_validation_statistics
 
+from custseg_assets.stores.files import replace_text
+
 _PASSED, _FAILED = "<!-- passed -->\n", "<!-- failed -->\n"
 
 _HEAD = """<head>
@@ -75,8 +77,8 @@ def write_page(folder: Path, table: str, frame: pl.DataFrame, results: Sequence[
     html = _view().render(ValidationResultsPageRenderer().render(outcome), show_how_to_buttons=False)
     page = (_PASSED if statistics.success else _FAILED) + html.replace("<head>", _HEAD, 1)
     (folder / table).mkdir(parents=True, exist_ok=True)
-    _replace(folder / table / f"{keys[0] if keys else 'no-rows'}.html", page)
-    _replace(folder / "index.html", _render_index(folder))
+    replace_text(folder / table / f"{keys[0] if keys else 'no-rows'}.html", page)
+    replace_text(folder / "index.html", _render_index(folder))
 
 
 @cache
@@ -102,10 +104,3 @@ def _render_index(folder: Path) -> str:
         f"<h1>Data Docs</h1>\n<table>\n<tr><th></th><th>table</th><th>validated from</th></tr>\n{body}\n</table>\n"
         "</body>\n</html>\n"
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step: a reader sees the old page or the new one."""
-    beside = path.with_suffix(".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from custseg_assets.errors import CustsegError
 from custseg_assets.stores import releases
+from custseg_assets.stores.files import replacement_for
 from custseg_assets.stores.releases import DamagedReleaseError
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 CALL_SECONDS = 60.0
 RELEASES, LANDING, FETCHED, PREDICTION_LOG = "releases", "landing", "landing_fetched", "prediction_log"
 TABLES = "tables"
-_MINE = ".fetching-"
 
 
 class BucketError(CustsegError):
@@ -144,7 +142,7 @@ class Bucket:
 
     def _fetch(self, root: Path, folder: str, release_id: str | None = None) -> str:
         """A release from a folder there, verified and placed here; its id, from the manifest if not known."""
-        holding = releases.writing_directory(root)
+        holding = releases.make_writing_directory(root)
         try:
             fetched = holding / "fetched"
             fetched.mkdir()
@@ -282,12 +280,8 @@ class Bucket:
     def _download_blob(self, blob: Any, path: Path) -> None:
         """Exactly the generation that was listed, under its name only when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{_MINE}{os.getpid()}-{secrets.token_hex(4)}")
-        try:
+        with replacement_for(path) as partial:
             blob.download_to_filename(partial, if_generation_match=blob.generation, checksum="crc32c", **self._calls)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _explained(self, name: str) -> Iterator[None]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings
-from custseg_assets.stores.home import Home, replace_text
+from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.home import Home
 
 PLACE = "[gcp.storage] tables"
 ON_DISK = "the home's own folder"
@@ -26,14 +27,14 @@ def settings_to_fix(settings: Settings) -> dict[str, Any]:
 
 def read_fixed_settings(home: Home) -> dict[str, Any]:
     """What a home was made with; nothing where it was not made yet."""
-    made = json.loads(home.shape.read_text(encoding="utf-8")) if home.shape.exists() else {}
+    made = json.loads(home.fixed_settings.read_text(encoding="utf-8")) if home.fixed_settings.exists() else {}
     # Before there was a choice, tables were on the disk.
     return {PLACE: ON_DISK, **made} if made or home.tables.exists() else {}
 
 
 def fix_settings(settings: Settings) -> None:
     """Record what a home is made with."""
-    replace_text(Home(settings.home).shape, json.dumps(settings_to_fix(settings)))
+    replace_text(Home(settings.home).fixed_settings, json.dumps(settings_to_fix(settings)), is_durable=True)
 
 
 def require_same_settings(settings: Settings, *names: str) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -27,7 +26,8 @@ from custseg_assets.home.open import LockedHome, open_bucket
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
-from custseg_assets.stores.landing_zone import TakenIn, Waiting, sort_out
+from custseg_assets.stores.files import remove_folder
+from custseg_assets.stores.landing_zone import TakenIn, Waiting, classify_files
 from custseg_assets.stores.sources import list_source_files
 
 Say = Callable[[str], None]
@@ -77,7 +77,7 @@ class Intake:
             else:
                 require_same_settings(self._settings)
                 self._refuse_loss(source, before, refreshed)
-            taken = sort_out(read, refreshed, now)
+            taken = classify_files(read, refreshed, now)
             self._require_something(taken, waiting)
             last_key = self._last_key(taken.current.deliveries, through)
         if current and is_first:
@@ -105,7 +105,7 @@ class Intake:
             require_same_settings(self._settings)
         else:
             self._require_place_of_its_own()
-        taken = sort_out(self._zone.read(waiting.files, self._settings.source), current, time.time())
+        taken = classify_files(self._zone.read(waiting.files, self._settings.source), current, time.time())
         if taken.arrivals:
             self._adopt(taken, current)
         return taken
@@ -198,11 +198,10 @@ class Intake:
                 open_bucket(self._settings, place.rpartition("/")[0]).remove_tables()
         for folder in (paths.tables, paths.releases, paths.data_docs, paths.mlflow, paths.dagster):
             if folder.exists():
-                # Renamed first: what is half removed must not be seen.
-                shutil.rmtree(folder.rename(folder.with_name(f".removing-{folder.name}")))
+                remove_folder(folder)
         (paths.root / STAGE_MARKER).unlink(missing_ok=True)
         # The last, because it says where the tables are that have to be removed.
-        paths.shape.unlink(missing_ok=True)
+        paths.fixed_settings.unlink(missing_ok=True)
         self._home.forget_tables()
 
     def _forget_lost(self, before: Sequence[Delivery], after: Sequence[Delivery]) -> None:

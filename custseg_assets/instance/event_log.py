@@ -26,6 +26,8 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine
 
+from custseg_assets.stores.files import replacement_for
+
 
 class HeldEventLog(SqliteEventLogStorage):
     """The same files as Dagster's class writes; between ``held`` blocks it is that class."""
@@ -60,9 +62,8 @@ class HeldEventLog(SqliteEventLogStorage):
     def _opened(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))
         if self._blank and not path.exists():
-            written = path.with_suffix(".new")
-            written.write_bytes(self._blank)
-            written.replace(path)
+            with replacement_for(path) as unfinished:
+                unfinished.write_bytes(self._blank)
             self._initialized_dbs.add(shard)
         engine = create_engine(self.conn_string_for_shard(shard), connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
         event.listen(engine, "connect", _without_waiting_for_the_disk)

@@ -1,1 +1,4 @@
-"""Storage and outside systems, without rules: files, Delta tables, the landing zone, releases, the model registry."""
+"""Storage and outside systems: files, Delta tables, the landing zone, releases, the model registry.
+
+The rules about what is stored do not belong here; they are in ``domain``.
+"""

@@ -1,4 +1,4 @@
-"""Alerts: a file a person can read, and a webhook where one is configured."""
+"""Alerts: a text file of them, and a webhook where one is configured. What is worth an alert is not decided here."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class AlertLog:
 
     Args:
         path: the file.
-        webhook: takes a POST with ``{"text": …}``, as chat systems do; it is a secret, so it is never said.
+        webhook: takes a POST with ``{"text": …}``, as chat systems do; it is a secret, so it is never shown.
     """
 
     def __init__(self, path: Path, webhook: SecretStr | None = None) -> None:
         self._path, self._webhook = path, webhook
 
     def add(self, at: datetime, text: str) -> str:
-        """Write an alert down, then post it.
+        """Append an alert to the file, then post it.
 
         Args:
             at: when it happened, in UTC.

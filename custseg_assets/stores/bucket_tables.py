@@ -3,11 +3,11 @@
 Delta's own client writes and reads them, so nothing of Google's is needed here. A commit is an object that is only
 written where there is none of its name, so two writers cannot both have one, and a table is never torn.
 
-To ask a bucket for news, or for the fingerprint of a partition, costs requests, and a run asks 1,500 times. Other
-writers are held off by the home's lock, which is this machine's, so this machine can keep note of commits: of each
-table a small file with its version and its fingerprints, or with a question mark while a commit is under way, or was
-when its process was killed. The bucket is asked where there is a question mark or the note has changed. What is noted
-of another version of the table than the one that is there is not believed.
+Reading a table's version, or the fingerprint of a partition, costs requests, and a run needs 1,500 of them. The home's
+lock keeps other writers of this machine out, so notes about commits can be kept on this machine: for each table a small
+file with its version and its fingerprints, or with a question mark while a commit is under way, or was when its process
+was killed. The bucket is read where there is a question mark or the note has changed. A note about another version of
+the table than the present one is ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from custseg_assets.errors import CustsegError
-from custseg_assets.stores.home import replace_text
+from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.tables import TableStore
 
 _IN_DOUBT = "?"
@@ -39,12 +39,12 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
 class TablesError(CustsegError):
-    """The bucket of the tables did not do what it was asked to; says why and what to do."""
+    """A request to the bucket of the tables failed; the message says why and what to do."""
 
 
 @dataclass
 class _Seen:
-    """A table at the last look: what was noted, the table or none, and what partitions were made from; 0 is nothing."""
+    """A table when it was last read: its note, the table or ``None``, and fingerprints of partitions, 0 for none."""
 
     note: str | None
     opened: DeltaTable | None
@@ -56,8 +56,8 @@ class TablesInBucket(TableStore):
 
     Args:
         uri: where; made at the first write.
-        endpoint: where Cloud Storage answers, when not at its own address; asked without credentials then.
-        notes: folder on this machine for what is known about commits.
+        endpoint: instead of Cloud Storage's own address; it is used without credentials.
+        notes: folder on this machine for notes about commits.
     """
 
     def __init__(self, uri: str, endpoint: str | None, notes: Path) -> None:
@@ -67,7 +67,7 @@ class TablesInBucket(TableStore):
         self._writing: str | None = None
 
     def fingerprint_of(self, name: str, key: str) -> int | None:
-        """See ``TableStore``; what is not known is read from all of the log since its last checkpoint."""
+        """See ``TableStore``; an unknown fingerprint is read from the log since its last checkpoint."""
         seen = self._look(name)
         if seen.opened and key not in seen.fingerprints:
             with self.explained():
@@ -78,7 +78,7 @@ class TablesInBucket(TableStore):
         return self._look(name).opened
 
     def _look(self, name: str) -> _Seen:
-        """The table as it stands now."""
+        """The present state of the table."""
         seen, note = self._seen.get(name), self._note(name)
         if seen and (name == self._writing or seen.note == note != _IN_DOUBT):
             return seen
@@ -166,7 +166,7 @@ class TablesInBucket(TableStore):
 
 
 def _noted(note: str | None, opened: DeltaTable | None) -> dict[str, int]:
-    """Fingerprints from a note of this very version of this very table."""
+    """Fingerprints from a note, if it is about this version of this table."""
     if opened is None or note is None or note == _IN_DOUBT:
         return {}
     found = json.loads(note)
@@ -174,7 +174,7 @@ def _noted(note: str | None, opened: DeltaTable | None) -> dict[str, int]:
 
 
 def _identity(opened: DeltaTable | None) -> list[str | int]:
-    """Which table it is and in which version."""
+    """The id of a table and its version."""
     return [opened.metadata().id, opened.version()] if opened else []
 
 
@@ -188,7 +188,7 @@ def _without_credentials(endpoint: str | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def forgetting(notes: Path) -> Iterator[None]:
-    """Around the removal of all tables: in doubt until they are gone, for every process that knows them."""
+    """Around the removal of all tables: mark every note as in doubt first, and remove the notes at the end."""
     for note in notes.glob("*"):
         replace_text(note, _IN_DOUBT)
     yield
@@ -196,7 +196,7 @@ def forgetting(notes: Path) -> Iterator[None]:
 
 
 def in_words(said: str, uri: str) -> str:
-    """What the client of the bucket says about a failure, and what to do about it."""
+    """A failure as the bucket's client reports it, with what to do about it."""
     if "NoSuchBucket" in said:
         return f"{uri}: there is no such bucket. Correct [gcp.storage] uri, or make the bucket."
     if "token" in said or "credential" in said.lower():

@@ -1,4 +1,4 @@
-"""Which column of a source is which: a header in, a mapping with its reasons out."""
+"""Columns of a source: find the mapped columns in a header, or say which are missing. Values are in ``values``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from custseg_assets.settings import SourceSettings
 
 _EXPECTED = "columns for customer_id, invoiced_at and line_amount (or quantity and unit_price)"
 
-_OFTEN_CALLED = {
+_COMMON_NAMES = {
     "customer_id": (
         "customer",
         "client",
@@ -33,17 +33,17 @@ _OFTEN_CALLED = {
     "quantity": ("qty", "units", "count"),
     "unit_price": ("price", "itemprice", "rate"),
 }
-"""Names to suggest, never to map silently: a column called ``total`` may be the whole invoice's."""
+"""Names that are suggested, never mapped silently: a column ``total`` may be that of the whole invoice."""
 
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """Where the mapped columns are in a source.
+    """Which header of a source each mapped column has.
 
     Attributes:
         columns: mapped column → header, in the mapped columns' order.
-        preset: name of the export it is, ``None`` for any other.
-        ignored: headers that nothing is mapped to.
+        preset: name of the known export, ``None`` for any other.
+        ignored: headers without a mapped column.
     """
 
     columns: dict[str, str]
@@ -52,7 +52,7 @@ class ColumnMapping:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The columns without which no line counts."""
+        """The columns that every line needs."""
         amount = ("line_amount",) if "line_amount" in self.columns else ("quantity", "unit_price")
         return ("customer_id", "invoiced_at", *amount)
 
@@ -60,8 +60,8 @@ class ColumnMapping:
 def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> ColumnMapping:
     """Find the mapped columns in a header.
 
-    What ``[source.columns]`` names wins; then the names of the preset, named or recognised; then headers that are the
-    mapped names themselves but for case, spaces and underscores.
+    ``[source.columns]`` comes first; then the names of the preset, set or recognised; then headers that differ from the
+    mapped names only in case, spaces and underscores.
 
     Args:
         header: the source's column names, without surrounding spaces.
@@ -69,12 +69,12 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
         where: the file, and its sheet, for the messages.
 
     Raises:
-        BadInputError: a name is there twice, a named column is not there, or a required one cannot be found.
+        BadInputError: a header is there twice, a column in the settings is missing, or a required one cannot be found.
     """
     _refuse_repeated(header, where)
     _refuse_absent(header, settings, where)
     preset = _preset_of(header, settings)
-    found = _same_names(header) | (preset.find(header) if preset else {}) | settings.columns
+    found = _equal_names(header) | (preset.find(header) if preset else {}) | settings.columns
     _refuse_missing(found, header, where)
     columns = {name: found[name] for name in MAPPED_NAMES if name in found}
     ignored = tuple(name for name in header if name and name not in columns.values())
@@ -85,7 +85,9 @@ def _refuse_repeated(header: Sequence[str], where: str) -> None:
     repeated = sorted(name for name, n in Counter(header).items() if name and n > 1)
     if repeated:
         raise BadInputError(
-            f"{where} has more than one column {_listed(repeated)}", "different names", "Rename or remove one of them."
+            f"{where} has more than one column {_quote(repeated)}",
+            "different names",
+            "Rename or remove one of them.",
         )
 
 
@@ -95,7 +97,7 @@ def _refuse_absent(header: Sequence[str], settings: SourceSettings, where: str) 
             near = difflib.get_close_matches(name, header, n=3) or list(header)
             raise BadInputError(
                 f"{where} has no column {name!r}, which [source.columns] names for {column}",
-                f"a column of the file, the nearest being {_listed(near)}",
+                f"a column of the file, the nearest being {_quote(near)}",
                 f'Correct {column} = "…" in [source.columns].',
             )
 
@@ -106,7 +108,7 @@ def _preset_of(header: Sequence[str], settings: SourceSettings) -> Preset | None
     return next((preset for preset in PRESETS.values() if preset.is_export(header)), None)
 
 
-def _same_names(header: Sequence[str]) -> dict[str, str]:
+def _equal_names(header: Sequence[str]) -> dict[str, str]:
     by_bare_name = {_bare(name): name for name in reversed(header)}
     return {name: by_bare_name[_bare(name)] for name in MAPPED_NAMES if _bare(name) in by_bare_name}
 
@@ -123,7 +125,7 @@ def _refuse_missing(found: Collection[str], header: Sequence[str], where: str) -
     lines = " and ".join(f'{name} = "{nearest[name] or "…"}"' for name in missing)
     doubt = ", if that is what they are" if any(nearest.values()) else ""
     raise BadInputError(
-        f"{where} has no column for {', '.join(missing)} (it has {_listed(header)})",
+        f"{where} has no column for {', '.join(missing)} (it has {_quote(header)})",
         _EXPECTED,
         f"Under [source.columns] in custseg.toml write {lines}{doubt}.",
     )
@@ -131,7 +133,7 @@ def _refuse_missing(found: Collection[str], header: Sequence[str], where: str) -
 
 def _nearest(column: str, header: Sequence[str]) -> str | None:
     by_bare_name = {_bare(name): name for name in reversed(header) if name}
-    usual = [name for name in _OFTEN_CALLED[column] if name in by_bare_name]
+    usual = [name for name in _COMMON_NAMES[column] if name in by_bare_name]
     near = usual or difflib.get_close_matches(_bare(column), list(by_bare_name), n=1)
     return by_bare_name[near[0]] if near else None
 
@@ -140,6 +142,6 @@ def _bare(name: str) -> str:
     return re.sub(r"[\s_]+", "", name).lower()
 
 
-def _listed(names: Sequence[str], at_most: int = 12) -> str:
+def _quote(names: Sequence[str], at_most: int = 12) -> str:
     shown = ", ".join(repr(name) for name in names[:at_most])
     return f"{shown} and {len(names) - at_most} more" if len(names) > at_most else shown

@@ -1,8 +1,8 @@
 """Deliveries: the typed content of each source file, kept once and unchanged, and which of them are the source now.
 
-A delivery is ``<id>.parquet`` with its manifest ``<id>.json``; it is there when its manifest is. The id is made from
+A delivery is ``<id>.parquet`` with its manifest ``<id>.json``; it exists when its manifest does. The id is made from
 the file's bytes and the settings that say how to read them, so a file that comes again costs only its digest.
-One process writes at a time: the caller holds the home's lock.
+Only one process may write: the one that has the home's lock. Reading a file's lines is in ``sources``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -26,16 +25,9 @@ from custseg_assets.domain.periods import Cadence, key_of, period_start, shift, 
 from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text, replacement_for
 from custseg_assets.stores.formats import SOURCE_ROW
-from custseg_assets.stores.sources import (
-    SCRATCH_PREFIX,
-    Progress,
-    SourceFile,
-    Stamp,
-    digest_of,
-    open_source,
-    stamp_of,
-)
+from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, open_source, stamp_of
 from custseg_assets.stores.values import UNREADABLE
 
 _READER = 2
@@ -47,6 +39,8 @@ _UNDATED = ""
 _CURRENT = "current.json"
 _FILE = "file"
 _WRITING_PREFIX = ".writing-"
+"""How the names of folders begin that earlier versions left when they were killed."""
+
 _ROWS_PER_GROUP = 1 << 17
 _HASH_SEEDS = (20101201, 20111209)
 _HASH_MODULUS = 1 << 64
@@ -62,7 +56,7 @@ class StillWrittenError(BadInputError):
 
 @dataclass(frozen=True)
 class Delivery:
-    """What one source file brought.
+    """The lines of one source file, as its manifest describes them.
 
     Attributes:
         id: made from the file's bytes and how they were read.
@@ -70,9 +64,9 @@ class Delivery:
         first_date: day of the earliest line; lines without a readable date are filed under it.
         last_date: day of the latest line.
         n_rows: lines.
-        days: ISO day → lines of it and a digest of them that their order does not change; ``""`` for undated lines.
+        days: ISO day → number of its lines and a digest of them in any order; ``""`` for undated lines.
         columns: mapped column → the file's own name for it.
-        preset: the known export it is, if it is one.
+        preset: name of the known export that the file is, if any.
     """
 
     id: str
@@ -85,22 +79,22 @@ class Delivery:
     preset: str | None
 
     def day_of(self, day: str) -> date:
-        """The date that the lines under a key of ``days`` are filed under."""
+        """The date that a key of ``days`` stands for; for undated lines the file's first."""
         return date.fromisoformat(day) if day != _UNDATED else self.first_date
 
     def to_json(self) -> str:
-        """The manifest."""
+        """The manifest as text of its file."""
         return json.dumps(asdict(self), default=date.isoformat, sort_keys=True, ensure_ascii=False, indent=1)
 
 
 @dataclass(frozen=True)
 class LandedFile:
-    """The file that came through the landing zone last under its name.
+    """The last file of its name that came through the landing zone.
 
     Attributes:
-        delivery: what it brought.
+        delivery: its content.
         n_bytes: its size when it was read.
-        replaces: ids of the deliveries that the source has had under this name and that it stands for.
+        replaces: ids of the source's deliveries of this name that it replaces.
     """
 
     delivery: Delivery
@@ -110,12 +104,12 @@ class LandedFile:
 
 @dataclass(frozen=True)
 class CurrentSource:
-    """What the pipeline reads now: what a folder would hold that has the last file of every name, each content once.
+    """What the pipeline reads now: the last file of every name, and of files with the same lines only one.
 
     Attributes:
-        source: what the source held when it was last read.
-        landed: what came through the landing zone, one file for each name.
-        description: the source as the user named it; ``None`` for a home that lives on its landing zone alone.
+        source: the source's files when it was last read.
+        landed: files that came through the landing zone, one for each name.
+        description: the source as the user named it; ``None`` for a home that has only its landing zone.
     """
 
     source: tuple[Delivery, ...] = ()
@@ -124,23 +118,23 @@ class CurrentSource:
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
-        """What is read, in the order of names; of several with the same lines only one."""
+        """The deliveries that are read, in the order of names; of several with the same lines only one."""
         once = {_content_of(one): one for one in reversed(self.in_force)}
         return _in_order(once.values())
 
     def named(self, name: str) -> Delivery | None:
-        """What is in force under a file's name."""
+        """The last delivery of a file's name, if any."""
         return next((one for one in self.in_force if one.name == name), None)
 
     def with_landed(self, delivery: Delivery, n_bytes: int) -> CurrentSource:
-        """The same after a file came through the landing zone: it takes the place of those of its name."""
+        """The source after a file came through the landing zone and replaced those of its name."""
         others = [one for one in self.landed if one.delivery.name != delivery.name]
         replaced = tuple(one.id for one in self.source if one.name == delivery.name)
         landed = sorted([*others, LandedFile(delivery, n_bytes, replaced)], key=lambda one: one.delivery.name)
         return replace(self, landed=tuple(landed))
 
     def with_source(self, deliveries: Iterable[Delivery], description: str | None) -> CurrentSource:
-        """The same after the source was read again: what changed there since a file landed is newer than that file."""
+        """The source after it was read again: a file that changed there replaces the landed one of its name."""
         source = _in_order(deliveries)
         newer = {(one.name, one.id) for one in source}
         newer -= {(one.delivery.name, id_) for one in self.landed for id_ in (one.delivery.id, *one.replaces)}
@@ -150,7 +144,7 @@ class CurrentSource:
 
     @property
     def in_force(self) -> list[Delivery]:
-        """The last of every name, also where several hold the same lines."""
+        """The last delivery of every name, also where several have the same lines."""
         replaced = {(one.delivery.name, id_) for one in self.landed for id_ in one.replaces}
         return [
             *(one.delivery for one in self.landed),
@@ -159,10 +153,10 @@ class CurrentSource:
 
 
 class DeliveryStore:
-    """Deliveries below one folder.
+    """The deliveries in one folder.
 
     Args:
-        root: the folder; made at the first delivery.
+        root: the folder; it is made with the first delivery.
     """
 
     def __init__(self, root: Path) -> None:
@@ -170,13 +164,13 @@ class DeliveryStore:
         self._manifests: dict[str, Delivery] = {}
 
     def accept(self, path: Path, settings: SourceSettings, progress: Progress, *, name: str | None = None) -> Delivery:
-        """Read a file into the store, unless its content is there already, under whatever name.
+        """Read a file into the store, unless its content is there already, under any name.
 
         Args:
             path: the file.
             settings: how to read it.
-            progress: told what was recognised.
-            name: the name it is known by; its own by default.
+            progress: is called with what was recognised.
+            name: instead of the file's own.
 
         Raises:
             StillWrittenError: the file changed while it was read; the store is as before.
@@ -184,53 +178,53 @@ class DeliveryStore:
         """
         digest, stamp = digest_of(path)
         delivery_id = _id_of("file", digest, settings.model_dump(mode="json", exclude={"path"}))
-        if known := self._known(delivery_id):
+        if known := self._find(delivery_id):
             return replace(known, name=name or path.name)
-        with self._writable(), open_source(path, settings, progress=progress, scratch_in=self.root) as source:
-            # All of it has been read by now, and the id is right only if that is what was digested.
+        with self._prepare_folder(), open_source(path, settings, progress=progress, scratch_in=self.root) as source:
+            # The file has been read completely; the id is right only if the same bytes were digested.
             if _has_changed(path, stamp):
                 raise StillWrittenError(path.name)
             mapping = source.mapping
-            return self._keep(delivery_id, name or source.name, source.lines, mapping.columns, mapping.preset)
+            return self._write_delivery(delivery_id, name or source.name, source.lines, mapping.columns, mapping.preset)
 
     def accept_frame(
         self, name: str, identity: str, make: Callable[[], pl.DataFrame], preset: str | None = None
     ) -> Delivery:
-        """Put made lines into the store, unless they are there already.
+        """Put generated lines into the store, unless they are there already.
 
         Args:
-            name: stands for a file's name.
+            name: used as the file's name.
             identity: everything that decides what ``make`` returns.
-            make: the lines, as ``SourceFile.lines`` has them.
-            preset: the known export they are like, if any.
+            make: returns the lines, as in ``SourceFile.lines``.
+            preset: name of the known export that they are like, if any.
         """
         delivery_id = _id_of("frame", name, identity, preset)
-        if known := self._known(delivery_id):
+        if known := self._find(delivery_id):
             return known
-        with self._writable():
+        with self._prepare_folder():
             columns = dict(zip(MAPPED_NAMES, MAPPED_NAMES, strict=True))
-            return self._keep(delivery_id, name, make().lazy(), columns, preset)
+            return self._write_delivery(delivery_id, name, make().lazy(), columns, preset)
 
     def accept_lines(self, name: str, identity: str, read: Callable[[Path], SourceFile]) -> Delivery:
-        """Put lines from elsewhere than a file into the store, unless they are there already.
+        """Put lines that do not come from a file into the store, unless they are there already.
 
         Args:
-            name: stands for a file's name.
+            name: used as the file's name.
             identity: everything that decides what ``read`` returns.
-            read: reads the source; what it leaves in the folder it is given lasts until the lines are kept.
+            read: reads the source; it may use the folder it is given until the lines are in the store.
 
         Raises:
             BadInputError: the source cannot be used; the store is as before.
         """
         delivery_id = _id_of("lines", name, identity)
-        if known := self._known(delivery_id):
+        if known := self._find(delivery_id):
             return known
-        with self._writable(), tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
+        with self._prepare_folder(), tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
             source = read(Path(folder))
-            return self._keep(delivery_id, name, source.lines, source.mapping.columns, source.mapping.preset)
+            return self._write_delivery(delivery_id, name, source.lines, source.mapping.columns, source.mapping.preset)
 
     def set_current(self, current: CurrentSource) -> None:
-        """Make this what the pipeline reads.
+        """Set what the pipeline reads.
 
         Raises:
             KeyError: a delivery is not in the store.
@@ -239,17 +233,13 @@ class DeliveryStore:
             "description": current.description,
             "source": [{"id": self.get(one.id).id, "name": one.name} for one in current.source],
             "landed": [
-                {
-                    "id": self.get(one.delivery.id).id,
-                    "name": one.delivery.name,
-                    "n_bytes": one.n_bytes,
-                    "replaces": one.replaces,
-                }
+                {"id": self.get(file.id).id, "name": file.name, "n_bytes": one.n_bytes, "replaces": one.replaces}
                 for one in current.landed
+                for file in [one.delivery]
             ],
         }
-        with self._writable():
-            self._put(_CURRENT, json.dumps(fields, ensure_ascii=False, indent=1))
+        with self._prepare_folder():
+            replace_text(self.root / _CURRENT, json.dumps(fields, ensure_ascii=False, indent=1), is_durable=True)
 
     def current(self) -> CurrentSource | None:
         """What the pipeline reads now; ``None`` before the first ``set_current``."""
@@ -274,7 +264,7 @@ class DeliveryStore:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def landed_sizes(self) -> dict[tuple[str, str], int]:
-        """Id and name of every file that came through the landing zone → its bytes, without reading any manifest."""
+        """Id and name of every landed file → its size in bytes, without reading a manifest."""
         fields = self._current_fields() or {"landed": []}
         return {(one["id"], one["name"]): one["n_bytes"] for one in fields["landed"]}
 
@@ -288,12 +278,12 @@ class DeliveryStore:
 
     @contextlib.contextmanager
     def unchanged_if_refused(self) -> Iterator[None]:
-        """Take away again what was put into the store for an input that is refused in the end."""
+        """Remove what the block put into the store if it ends with a ``BadInputError``."""
         before = set(self.root.glob("*"))
         try:
             yield
         except BadInputError:
-            # A delivery is there when its .json is, so that goes first.
+            # A delivery exists when its .json does, so that goes first.
             for path in sorted(set(self.root.glob("*")) - before):
                 path.unlink()
                 self._manifests.pop(path.stem, None)
@@ -307,7 +297,7 @@ class DeliveryStore:
         Raises:
             KeyError: it is not in the store.
         """
-        if delivery := self._known(delivery_id):
+        if delivery := self._find(delivery_id):
             return delivery
         raise KeyError(delivery_id)
 
@@ -327,15 +317,15 @@ class DeliveryStore:
             cadence: how long a period is.
         """
         wanted = frozenset(keys)
-        held = [one for one in _in_order(deliveries) if wanted & _keys_of(one, cadence)]
+        chosen = [one for one in _in_order(deliveries) if wanted & _keys_of(one, cadence)]
         names = RAW_TRANSACTIONS.schema.names()
-        if not held:
+        if not chosen:
             return RAW_TRANSACTIONS.schema.to_frame(eager=False)
-        # One scan of all files: a plan with hundreds of them costs more than reading them does.
-        paths = [str(self.root / f"{one.id}.parquet") for one in held]
-        filed_under = [key_of(period_start(one.first_date, cadence)) for one in held]
-        files = pl.LazyFrame({_FILE: paths, "source_file": [one.name for one in held], "filed_under": filed_under})
-        has_undated = any(_UNDATED in one.days for one in held)
+        # One scan of all files: a plan with hundreds of scans costs more than the reading.
+        paths = [str(self.root / f"{one.id}.parquet") for one in chosen]
+        filed_under = [key_of(period_start(one.first_date, cadence)) for one in chosen]
+        files = pl.LazyFrame({_FILE: paths, "source_file": [one.name for one in chosen], "filed_under": filed_under})
+        has_undated = any(_UNDATED in one.days for one in chosen)
         lines = pl.scan_parquet(paths, include_file_paths=_FILE).filter(_within(wanted, cadence, has_undated))
         period = pl.col("invoiced_at").dt.truncate(_TRUNCATION[cadence]).dt.date().cast(pl.String)
         lines = lines.join(files, on=_FILE, how="left", maintain_order="left")
@@ -346,8 +336,8 @@ class DeliveryStore:
         lines = pl.scan_parquet(self.root / f"{delivery.id}.parquet")
         return lines.with_columns(pl.lit(delivery.name).alias("source_file")).select(_STORED)
 
-    def _known(self, delivery_id: str) -> Delivery | None:
-        # A manifest is written once; hundreds of them are read many times in a run.
+    def _find(self, delivery_id: str) -> Delivery | None:
+        # A manifest never changes, and hundreds of them are read many times in a run.
         if delivery_id in self._manifests:
             return self._manifests[delivery_id]
         path = self.root / f"{delivery_id}.json"
@@ -361,14 +351,16 @@ class DeliveryStore:
         return self._manifests[delivery_id]
 
     @contextlib.contextmanager
-    def _writable(self) -> Iterator[None]:
-        """The folder, without what a killed writer left; it is taken away again when nothing came of it."""
+    def _prepare_folder(self) -> Iterator[None]:
+        """Make the folder and remove what killed writers left; at the end remove it if it is empty."""
         self.root.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in self.root.iterdir()}
         for name in names:
             if name.startswith((SCRATCH_PREFIX, _WRITING_PREFIX)):
                 shutil.rmtree(self.root / name)
-            elif name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" not in names:
+            elif name.endswith(UNFINISHED) or (
+                name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" not in names
+            ):
                 (self.root / name).unlink()
         try:
             yield
@@ -376,11 +368,10 @@ class DeliveryStore:
             if not any(self.root.iterdir()):
                 self.root.rmdir()
 
-    def _keep(
+    def _write_delivery(
         self, delivery_id: str, name: str, lines: pl.LazyFrame, columns: Mapping[str, str], preset: str | None
     ) -> Delivery:
-        with tempfile.TemporaryDirectory(prefix=_WRITING_PREFIX, dir=self.root) as folder:
-            path = Path(folder) / "lines.parquet"
+        with replacement_for(self.root / f"{delivery_id}.parquet") as path:
             lines.select(*_CONTENT, SOURCE_ROW).sink_parquet(
                 path, compression="zstd", compression_level=1, statistics=True, row_group_size=_ROWS_PER_GROUP
             )
@@ -390,20 +381,11 @@ class DeliveryStore:
                 raise ValueError(f"{name}: no line has a date")
             n_rows = sum(n for n, _ in days.values())
             delivery = Delivery(delivery_id, name, min(dates), max(dates), n_rows, days, columns, preset)
-            _sync(path)
-            path.replace(self.root / f"{delivery_id}.parquet")
+            # The folder's entry is made durable with the manifest's.
+            make_durable(path)
         # The manifest makes the delivery visible, so it comes last.
-        self._put(f"{delivery_id}.json", delivery.to_json())
+        replace_text(self.root / f"{delivery_id}.json", delivery.to_json(), is_durable=True)
         return delivery
-
-    def _put(self, name: str, text: str) -> None:
-        """Write a small file so that it is there whole or not at all, even after a power cut."""
-        with tempfile.TemporaryDirectory(prefix=_WRITING_PREFIX, dir=self.root) as folder:
-            path = Path(folder) / name
-            path.write_text(text, encoding="utf-8")
-            _sync(path)
-            path.replace(self.root / name)
-        _sync(self.root)
 
 
 def _has_changed(path: Path, stamp: Stamp) -> bool:
@@ -414,9 +396,9 @@ def _has_changed(path: Path, stamp: Stamp) -> bool:
 
 
 def period_content(deliveries: Iterable[Delivery], cadence: Cadence) -> dict[str, tuple[int, str]]:
-    """What each period holds, from the manifests alone: period key → lines and their digest, oldest first.
+    """Number of lines of each period and their digest, by period key, oldest first; only manifests are read.
 
-    Equal lines give equal digests, whatever files, formats and order they came in.
+    Equal lines give equal digests, in any files, formats and order.
     """
     counts: dict[str, int] = defaultdict(int)
     sums: dict[str, list[int]] = defaultdict(lambda: [0] * len(_HASH_SEEDS))
@@ -429,7 +411,7 @@ def period_content(deliveries: Iterable[Delivery], cadence: Cadence) -> dict[str
 
 
 def _days_of(lines: pl.LazyFrame) -> dict[str, tuple[int, str]]:
-    """Each day's number of lines and their digest: sums of row hashes, so that neither order nor threads matter."""
+    """Each day's number of lines and their digest, a sum of row hashes that does not depend on the order of rows."""
     first, second = _HASH_SEEDS
     totals = (
         lines.select(pl.col("invoiced_at").dt.date().alias("day"), pl.struct(_CONTENT).hash(first).alias(f"{first}"))
@@ -437,10 +419,7 @@ def _days_of(lines: pl.LazyFrame) -> dict[str, tuple[int, str]]:
         .with_columns(pl.col(f"{first}").hash(second).alias(f"{second}"))
         .group_by("day")
         # Halves cannot overflow a sum; the whole would.
-        .agg(
-            pl.len().alias("n"),
-            *(expr for seed in _HASH_SEEDS for expr in _half_sums(str(seed))),
-        )
+        .agg(pl.len().alias("n"), *(half for seed in _HASH_SEEDS for half in _half_sums(str(seed))))
         .sort("day")
         .collect(engine="streaming")
     )
@@ -473,7 +452,7 @@ def _keys_of(delivery: Delivery, cadence: Cadence) -> set[str]:
 
 
 def _within(keys: Iterable[str], cadence: Cadence, has_undated: bool) -> pl.Expr:
-    """Whether a line may belong to one of the periods; neighbours make one range, for row-group statistics."""
+    """Whether a line may be of one of the periods; adjacent periods become one range, for row-group statistics."""
     ranges: list[tuple[date, date]] = []
     for start in sorted(start_of(key) for key in keys):
         follows = bool(ranges) and ranges[-1][1] == start
@@ -484,7 +463,7 @@ def _within(keys: Iterable[str], cadence: Cadence, has_undated: bool) -> pl.Expr
 
 
 def _content_of(delivery: Delivery) -> frozenset[tuple[str, tuple[int, str]]]:
-    """Equal for deliveries with the same lines, whatever file and format they came in."""
+    """A value that is equal for deliveries with the same lines, from any file and format."""
     return frozenset(delivery.days.items())
 
 
@@ -494,12 +473,3 @@ def _in_order(deliveries: Iterable[Delivery]) -> tuple[Delivery, ...]:
 
 def _id_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps([_READER, *parts], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _sync(path: Path) -> None:
-    """Have the system write a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

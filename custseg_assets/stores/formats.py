@@ -1,7 +1,7 @@
-"""File formats: a csv, parquet or xlsx file, plain or packed, as one raw table without meanings.
+"""File formats: a csv, parquet or xlsx file, plain or packed, as one raw table.
 
-Text is copied to the scratch folder as UTF-8 under a header of our own, so that every encoding, byte-order mark and
-ragged row reaches Polars in one shape.
+Text is copied to the scratch folder as UTF-8 with a header of numbers, so that Polars reads every encoding, byte-order
+mark and ragged row in one way. What the columns mean is in ``columns``, and what their values mean in ``values``.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ ACCEPTED = ".csv, .tsv or .txt (also with .gz), .parquet, .xlsx, or .zip with on
 _CHUNK = 1 << 20
 _DELIMITERS = ",;\t|"
 _N_SURPLUS = 4
-"""How many fields beyond the header are kept of a row; more than that are only in the file."""
+"""How many fields beyond the header are kept of a row; further ones are left out."""
 
 _LARGE = {"text": 256 << 20, "parquet": 32 << 20}
-"""Bytes from which on a table is kept in a scratch file instead of in memory."""
+"""Size in bytes above which a table is kept in a scratch file instead of in memory."""
 
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile)
 
@@ -53,35 +53,35 @@ class RawTable:
         header: column names without surrounding spaces; an unnamed column is ``""``.
         lines: one column per header, named by its position, with ``source_row`` and, where the format can have them,
             ``surplus``: the fields that a row has beyond the header.
-        is_large: whether it should not be held in memory.
-        mend: reads the same table with a slower, more forgiving reader; ``None`` where there is none.
+        is_large: whether it is too large for memory.
+        read_repaired: reads the same table with repaired quotes, which is slower; ``None`` for formats without quotes.
     """
 
     header: tuple[str, ...]
     lines: pl.LazyFrame
     is_large: bool = False
-    mend: Callable[[], pl.LazyFrame] | None = None
+    read_repaired: Callable[[], pl.LazyFrame] | None = None
 
-    def settle(self, columns: Sequence[pl.Expr], scratch: Path, where: str) -> pl.LazyFrame:
-        """Read the file once, to memory or to a scratch file, so that everything after is cheap and cannot fail.
+    def load(self, columns: Sequence[pl.Expr], scratch: Path, where: str) -> pl.LazyFrame:
+        """Read the file once, into memory or a scratch file, so that later reads are cheap and cannot fail.
 
         Args:
             columns: what to keep of ``lines``; text that comes out empty becomes null.
-            scratch: folder that outlives the result.
+            scratch: folder that exists as long as the result is used.
             where: the file, for the messages.
 
         Raises:
             BadInputError: the content is damaged.
         """
         try:
-            return self._settled(self.lines, columns, scratch)
+            return self._load(self.lines, columns, scratch)
         except pl.exceptions.PolarsError as error:
-            if self.mend is None:
-                raise _damaged(where, str(error).splitlines()[0]) from None
-            return self._settled(self.mend(), columns, scratch)
+            if self.read_repaired is None:
+                raise _damage_error(where, str(error).splitlines()[0]) from None
+            return self._load(self.read_repaired(), columns, scratch)
 
-    def _settled(self, table: pl.LazyFrame, columns: Sequence[pl.Expr], scratch: Path) -> pl.LazyFrame:
-        # A step of its own: in one with the trimming, Polars would trim everything twice.
+    def _load(self, table: pl.LazyFrame, columns: Sequence[pl.Expr], scratch: Path) -> pl.LazyFrame:
+        # A separate step: in one with the trimming, Polars would trim everything twice.
         lines = table.select(columns).with_columns(non_empty(pl.col(pl.String)))
         if not self.is_large:
             return lines.collect().lazy()
@@ -91,7 +91,7 @@ class RawTable:
 
 
 def packing_of(name: str) -> tuple[Packing, Kind | None]:
-    """How a file of this name is packed and what is in it; ``None`` when only the content can tell, or nobody.
+    """How a file of this name is packed and what is in it; ``None`` when the name does not tell.
 
     >>> packing_of("log.csv.gz"), packing_of("log.zip"), packing_of("log.doc")
     (('gzip', 'text'), ('zip', None), ('plain', None))
@@ -113,7 +113,7 @@ def is_accepted(name: str) -> bool:
 
 def non_empty(text: pl.Expr) -> pl.Expr:
     """The text, null where it is empty."""
-    # Not ``replace("", None)``: the streaming engine would hold the whole column for it.
+    # Not ``replace("", None)``: the streaming engine would need the whole column in memory.
     return pl.when(text != "").then(text)
 
 
@@ -123,7 +123,7 @@ def open_tables(path: Path, settings: SourceSettings, scratch: Path) -> Iterator
     Args:
         path: the file.
         settings: how to read it.
-        scratch: an empty folder that outlives the tables.
+        scratch: an empty folder that exists as long as the tables are used.
 
     Raises:
         BadInputError: the file is empty, damaged, not what its name says, or not in the encoding set.
@@ -140,9 +140,9 @@ def open_tables(path: Path, settings: SourceSettings, scratch: Path) -> Iterator
             if kind == "text":
                 table = _read_text(stream, settings, scratch, path.name)
             elif packing == "zip":
-                path = _copied(stream, scratch / f"member.{kind}")
+                path = _copy(stream, scratch / f"member.{kind}")
         except _DAMAGE as error:
-            raise _damaged(path.name, str(error)) from None
+            raise _damage_error(path.name, str(error)) from None
     if kind == "text":
         yield "", table
     elif kind == "parquet":
@@ -151,26 +151,26 @@ def open_tables(path: Path, settings: SourceSettings, scratch: Path) -> Iterator
         yield from _read_workbook(path, settings)
 
 
-def _damaged(where: str, reason: str) -> BadInputError:
+def _damage_error(where: str, reason: str) -> BadInputError:
     return BadInputError(f"{where} is damaged or cut off ({reason})", "a whole file", "Fetch or export it again.")
 
 
 def _refuse_false_name(path: Path) -> None:
-    """The first bytes must be those of the format that the name promises."""
+    """Refuse a file that is empty, or whose first bytes are not those of the format in its name."""
     if path.stat().st_size == 0:
         raise BadInputError(f"{path.name} is empty", "a header and data rows", "Export it again.")
     packing, kind = packing_of(path.name)
     promised = {"gzip": "gzip", "zip": "zip", "plain": str(kind)}[packing]
-    found = _content_of(path)
+    found = _format_of(path)
     if found != promised:
         raise BadInputError(
-            f"{path.name} holds {_CALLED[found]}",
-            f"{_CALLED[promised]}, as the name says",
+            f"{path.name} holds {_FORMAT_NAMES[found]}",
+            f"{_FORMAT_NAMES[promised]}, as the name says",
             "Save it as .xlsx or .csv." if found == "ole" else "Correct the name, or export it again.",
         )
 
 
-_CALLED = {
+_FORMAT_NAMES = {
     "gzip": "gzip-compressed data",
     "zip": "a zip archive",
     "xlsx": "an Excel workbook",
@@ -182,11 +182,11 @@ _CALLED = {
 _FIRST_BYTES = {b"\x1f\x8b": "gzip", b"PAR1": "parquet", b"\xd0\xcf\x11\xe0": "ole"}
 
 
-def _content_of(path: Path) -> str:
+def _format_of(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     if start.startswith(b"PK"):
-        # A cut-off archive has no list of members left to tell a workbook by, so its name is believed.
+        # A truncated archive has no list of members that would show a workbook, so the name decides.
         if not zipfile.is_zipfile(path):
             return "xlsx" if path.suffix.lower() == ".xlsx" else "zip"
         with zipfile.ZipFile(path) as archive:
@@ -195,7 +195,7 @@ def _content_of(path: Path) -> str:
 
 
 def _open_member(path: Path, stack: contextlib.ExitStack) -> tuple[Kind, IO[bytes]]:
-    """The one data file of an archive, read as a stream: its name never becomes a path."""
+    """Open the one data file of an archive as a stream: its name is never used as a path."""
     archive = stack.enter_context(zipfile.ZipFile(path))
     members = [
         (kind, info)
@@ -219,7 +219,7 @@ def _open_member(path: Path, stack: contextlib.ExitStack) -> tuple[Kind, IO[byte
     return kind, stack.enter_context(archive.open(info))
 
 
-def _copied(stream: IO[bytes], target: Path) -> Path:
+def _copy(stream: IO[bytes], target: Path) -> Path:
     with target.open("wb") as file:
         shutil.copyfileobj(stream, file, _CHUNK)
     return target
@@ -229,7 +229,7 @@ def _read_parquet(path: Path) -> RawTable:
     try:
         names = pl.scan_parquet(path).collect_schema().names()
     except pl.exceptions.PolarsError as error:
-        raise _damaged(path.name, str(error).splitlines()[0]) from None
+        raise _damage_error(path.name, str(error).splitlines()[0]) from None
     lines = pl.scan_parquet(path).select(pl.col(name).alias(str(i)) for i, name in enumerate(names))
     is_large = path.stat().st_size > _LARGE["parquet"]
     return RawTable(tuple(name.strip() for name in names), lines.with_row_index(SOURCE_ROW, 1), is_large)
@@ -247,20 +247,20 @@ def _read_workbook(path: Path, settings: SourceSettings) -> Iterator[tuple[str, 
                 "Correct [source] sheet.",
             )
         for name in [settings.sheet] if settings.sheet else workbook.sheet_names:
-            # Every cell as text: a type guessed from the first cells would turn C536379 among numbers into nothing.
+            # Every cell as text: a type guessed from the first cells would make C536379 among numbers null.
             cells = workbook.load_sheet(name, header_row=None, dtypes="string").to_polars()
             header = tuple((cell or "").strip() for cell in cells.row(0)) if cells.height else ()
             lines = cells[1:].rename({old: str(i) for i, old in enumerate(cells.columns)})
             yield name, RawTable(header, lines.lazy().with_row_index(SOURCE_ROW, 1))
     except fastexcel.FastExcelError as error:
-        raise _damaged(path.name, str(error).splitlines()[0]) from None
+        raise _damage_error(path.name, str(error).splitlines()[0]) from None
 
 
 def _read_text(stream: IO[bytes], settings: SourceSettings, scratch: Path, where: str) -> RawTable:
     path = scratch / "text.csv"
-    chunks = _decoded(stream, settings.encoding, where)
+    chunks = _decode(stream, settings.encoding, where)
     start = next(chunks, "").lstrip("\r\n")
-    delimiter = settings.delimiter or _sniffed(start)
+    delimiter = settings.delimiter or _find_delimiter(start)
     try:
         header, length = _header_of(start, delimiter)
     except (csv.Error, StopIteration):
@@ -272,7 +272,7 @@ def _read_text(stream: IO[bytes], settings: SourceSettings, scratch: Path, where
         file.writelines(chunks)
     is_large = path.stat().st_size > _LARGE["text"]
     lines = _scan(path, names, delimiter)
-    return RawTable(header, lines, is_large, lambda: _scan(_mended(path, delimiter, where), names, delimiter))
+    return RawTable(header, lines, is_large, lambda: _scan(_repair(path, delimiter, where), names, delimiter))
 
 
 def _scan(path: Path, names: Sequence[str], delimiter: str) -> pl.LazyFrame:
@@ -288,8 +288,8 @@ def _scan(path: Path, names: Sequence[str], delimiter: str) -> pl.LazyFrame:
     ).with_columns(non_empty(joined).alias(SURPLUS))
 
 
-def _decoded(stream: IO[bytes], encoding: str, where: str) -> Iterator[str]:
-    """The text in pieces."""
+def _decode(stream: IO[bytes], encoding: str, where: str) -> Iterator[str]:
+    """Decode a stream, piece by piece."""
     try:
         is_utf_8 = codecs.lookup(encoding).name == "utf-8"
         decoder = codecs.getincrementaldecoder("utf-8-sig" if is_utf_8 else encoding)()
@@ -319,8 +319,8 @@ def _decoded(stream: IO[bytes], encoding: str, where: str) -> Iterator[str]:
         n_bytes, n_lines = n_bytes + len(chunk), n_lines + text.count("\n")
 
 
-def _sniffed(start: str) -> str:
-    """The delimiter that cuts the header into most names."""
+def _find_delimiter(start: str) -> str:
+    """The delimiter that splits the header into most names."""
 
     def n_names(delimiter: str) -> int:
         with contextlib.suppress(csv.Error, StopIteration):
@@ -338,8 +338,8 @@ def _header_of(start: str, delimiter: str) -> tuple[tuple[str, ...], int]:
     return header, sum(len(line) for line in used)
 
 
-def _mended(path: Path, delimiter: str, where: str) -> Path:
-    """The same records quoted by the rules, for files that write ``6" plate`` without quotes around it."""
+def _repair(path: Path, delimiter: str, where: str) -> Path:
+    """Copy the records with standard quotes, for files that write ``6" plate`` without quotes around it."""
     target = path.with_name("mended.csv")
     with path.open(encoding="utf-8", newline="") as file, target.open("w", encoding="utf-8", newline="") as mended:
         records = csv.reader(file, delimiter=delimiter, strict=True)

@@ -1,40 +1,46 @@
-"""The home: the one folder that holds everything custseg makes, and the lock that keeps two runs out of it."""
+"""The home: the paths below the one folder where custseg keeps everything, and the lock that one run at a time has.
+
+What is in the files below it does not belong here: each store knows its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from custseg_assets.errors import BadInputError
+from custseg_assets.stores.files import lock_file
 
-_SECONDS_BETWEEN_TRIES = 0.2
 
-
-@dataclass
 class HomeLock:
-    """The lock of a home, held by this process until ``is_held`` is false."""
+    """The home's lock as its owner sees it.
 
-    is_held: bool = True
+    Args:
+        path: of the locked file; its folder is the home.
+
+    Attributes:
+        is_held: whether the block that took the lock is still running.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_held = True
 
 
 class Home:
-    """Where things are below the home folder.
+    """The paths below a home folder, and its lock.
 
     Args:
-        root: the folder; nothing is made until something is written.
+        root: the folder; it is made when something is first written.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.tables = root / "tables"
         self.notes = root / "bucket_tables"
-        self.shape = root / "shape.json"
+        self.fixed_settings = root / "shape.json"
         self.landing = root / "landing"
         self.deliveries = root / "deliveries"
         self.releases = root / "releases"
@@ -65,9 +71,9 @@ class Home:
 
     @contextlib.contextmanager
     def locked(self, patience_seconds: float = 0.0) -> Iterator[HomeLock]:
-        """Keep every other run out of this home; the system lets go of it when this process ends, however it ends.
+        """Lock the home, so that no other run uses it, until the block or this process ends.
 
-        A home that was made only to be locked, and got nothing in it, is taken away again.
+        A home that was made only to be locked, and is empty at the end, is removed.
 
         Args:
             patience_seconds: how long to wait for another run to end.
@@ -78,7 +84,7 @@ class Home:
         self.make()
         path = self.root / "lock"
         with path.open("a+") as lock:
-            if not _got_lock(lock, patience_seconds):
+            if not lock_file(lock, patience_seconds):
                 lock.seek(0)
                 raise BadInputError(
                     f"home {self.root} is in use by process {lock.read().strip() or 'unknown'}",
@@ -88,24 +94,24 @@ class Home:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            held = HomeLock()
+            taken = HomeLock(path)
             try:
-                yield held
+                yield taken
             finally:
-                held.is_held = False
+                taken.is_held = False
                 if list(self.root.iterdir()) == [path]:
                     path.unlink()
                     self.root.rmdir()
 
     @contextlib.contextmanager
-    def releasing(self) -> Iterator[None]:
-        """Remember, until the block has come to its end, that what was made is not released."""
+    def mark_unreleased(self) -> Iterator[None]:
+        """Record that a release is not finished; the record goes at the end of the block, and stays after an error."""
         self._unreleased.touch()
         yield
         self._unreleased.unlink()
 
     def is_released(self) -> bool:
-        """Whether no release was begun and not brought to where it is read."""
+        """Whether every release that was begun was also finished, so that the service can read it."""
         return not self._unreleased.exists()
 
     def is_locked(self) -> bool:
@@ -114,25 +120,4 @@ class Home:
         if not path.exists():
             return False
         with path.open("a+") as lock:
-            return not _got_lock(lock, 0.0)
-
-
-def _got_lock(file: IO[str], patience_seconds: float) -> bool:
-    """Lock a file until it is closed."""
-    give_up = time.monotonic() + patience_seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= give_up:
-                return False
-            time.sleep(_SECONDS_BETWEEN_TRIES)
-        else:
-            return True
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old text or the new one."""
-    written = path.with_name(f".{path.name}.new")
-    written.write_text(text, encoding="utf-8")
-    written.replace(path)
+            return not lock_file(lock, patience_seconds=0.0)

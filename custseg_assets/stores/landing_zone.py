@@ -1,12 +1,12 @@
-"""The landing zone: a folder into which files are dropped, and what becomes of each of them.
+"""The landing zone: a folder for new source files, and how each of them is classified and moved.
 
 A file's name is its path below the folder. The last file of every name counts, and of files with the same lines only
-one: a file that comes again brings nothing, and another file of a known name corrects the earlier one. Nothing is
-deleted: a file ends up in ``taken_in/<id of its delivery>/``, or in ``unreadable/`` beside its reason.
+one: a file that comes again changes nothing, and another file of a known name corrects the earlier one. No file is
+deleted: it is moved to ``taken_in/<id of its delivery>/``, or to ``unreadable/`` beside its reason.
 
-Effects have one order, accepted into the store, made current, moved, so that a process killed between any two of them
-leaves files that the next one takes in to the same end. One process takes in at a time: the caller holds the home's
-lock.
+A file is put into the store, then made current, then moved. A process that is killed between two of these steps leaves
+the file where the next one finds it, with the same result. Only the process that has the home's lock may do this.
+The content of files is in ``deliveries``.
 """
 
 from __future__ import annotations
@@ -27,18 +27,12 @@ from custseg_assets.domain.periods import EARLIEST_DATE, Cadence
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
-from custseg_assets.stores.deliveries import (
-    CurrentSource,
-    Delivery,
-    DeliveryStore,
-    StillWrittenError,
-    period_content,
-)
+from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore, StillWrittenError, period_content
 from custseg_assets.stores.sources import Stamp, stamp_of
 
 _TAKEN_IN, _UNREADABLE, _REASON = "taken_in", "unreadable", ".reason.txt"
 _UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
-# The log's clock may be ahead of ours by its time zone.
+# The log's clock may be ahead of this machine's by its time zone.
 _AHEAD = timedelta(days=1)
 
 Outcome = Literal["new", "corrected", "repeated", "unreadable"]
@@ -52,7 +46,7 @@ class WaitingFile:
     Attributes:
         path: where it is.
         name: its path below the landing folder, with slashes; a corrected file has it too.
-        stamp: by which a change of it shows.
+        stamp: changes when the file does.
     """
 
     path: Path
@@ -62,12 +56,12 @@ class WaitingFile:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What is in the landing folder, seen without reading any of it.
+    """The files in the landing folder; none of them was read.
 
     Attributes:
-        files: whole and to be taken in, by name.
-        settling: names of files that changed a moment ago.
-        unfinished: names of files that are empty or say themselves that they are not whole.
+        files: complete ones that can be read, by name.
+        settling: names of files that changed less than the settle time ago.
+        unfinished: names of files that are empty, or whose names say that they are incomplete.
     """
 
     files: tuple[WaitingFile, ...] = ()
@@ -76,7 +70,7 @@ class Waiting:
 
     @property
     def digest(self) -> str:
-        """Stands for the files to be taken in: the same until one comes, goes or changes; empty without any."""
+        """A digest of the files that can be read: equal until one comes, goes or changes; empty without any."""
         found = [(file.name, file.stamp) for file in self.files]
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16] if found else ""
 
@@ -87,7 +81,7 @@ class ReadFile:
 
     Attributes:
         file: as it was found.
-        delivery: what it brings, or why it cannot be used.
+        delivery: its content, or why it cannot be used.
     """
 
     file: WaitingFile
@@ -96,13 +90,13 @@ class ReadFile:
 
 @dataclass(frozen=True)
 class Arrival:
-    """What becomes of a file.
+    """A file and how it was classified.
 
     Attributes:
         file: as it was found.
-        outcome: in a word.
-        delivery: what it brings; ``None`` for an unreadable one.
-        note: the reason of an unreadable one; which file a repeated one is like, or what a corrected one changes.
+        outcome: its class.
+        delivery: its content; ``None`` for an unreadable file.
+        note: why it is unreadable, which file it repeats, or what it corrects.
     """
 
     file: WaitingFile
@@ -113,11 +107,11 @@ class Arrival:
 
 @dataclass(frozen=True)
 class TakenIn:
-    """What becomes of all of them.
+    """All files that were read at one time, and the source before and after them.
 
     Attributes:
         arrivals: by name.
-        before: what the home read without them.
+        before: what the home read without these files.
         current: what it reads with them.
     """
 
@@ -127,32 +121,32 @@ class TakenIn:
 
     @property
     def new(self) -> tuple[str, ...]:
-        """Names of the files that bring lines."""
+        """Names of the files that have new lines."""
         return self._with("new")
 
     @property
     def corrected(self) -> tuple[str, ...]:
-        """Names of the files that take the place of an earlier one of their name."""
+        """Names of the files that replace an earlier one of their name."""
         return self._with("corrected")
 
     @property
     def repeated(self) -> tuple[str, ...]:
-        """Names of the files that bring nothing, because their lines are there."""
+        """Names of the files whose lines were there already."""
         return self._with("repeated")
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Names of the files that are moved aside → why."""
+        """Names of the files that cannot be used → why."""
         return {one.file.name: one.note for one in self.arrivals if one.outcome == "unreadable"}
 
     @property
     def n_rows(self) -> int:
-        """Lines of the new and the corrected files."""
+        """Number of lines of the new and the corrected files."""
         taken = [one.delivery for one in self.arrivals if one.outcome in ("new", "corrected")]
         return sum(delivery.n_rows for delivery in taken if delivery)
 
     def touched(self, cadence: Cadence) -> list[str]:
-        """Keys of the periods whose lines are others than before."""
+        """Keys of the periods whose lines have changed."""
         before = period_content(self.before.deliveries, cadence)
         after = period_content(self.current.deliveries, cadence)
         return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
@@ -170,8 +164,8 @@ class LandingZone:
     """The landing folder of a home.
 
     Args:
-        folder: the folder; it need not be there.
-        deliveries: the store that its files go into.
+        folder: the folder; it does not have to exist.
+        deliveries: the store for its files.
     """
 
     def __init__(self, folder: Path, deliveries: DeliveryStore) -> None:
@@ -179,43 +173,43 @@ class LandingZone:
         self._deliveries = deliveries
 
     def waiting(self, now: float, settle_seconds: float) -> Waiting:
-        """What there is to take in; cheap, because no file is read.
+        """The files that can be read now; cheap, because none is read for it.
 
-        Hidden files and folders and links are not seen; other folders are entered.
+        Hidden files and folders and links are ignored; other folders are entered.
 
         Args:
             now: seconds since 1970.
-            settle_seconds: how long a file must not have changed.
+            settle_seconds: how long a file must be unchanged before it is read.
         """
         files: list[WaitingFile] = []
         settling, unfinished = [], []
-        for path, name in (*self._grown(), *self._dropped()):
+        for path, name in (*self._find_grown(), *self._find_dropped()):
             with contextlib.suppress(FileNotFoundError):
                 status = path.lstat()
                 if not stat.S_ISREG(status.st_mode):
                     continue
                 if not status.st_size or name.lower().endswith(_UNFINISHED):
                     unfinished.append(name)
-                # Not the time of the last write: copying programs set that back to the original's at their end.
+                # Not the time of the last write, which copying programs finally set to that of the original.
                 elif now - status.st_ctime < settle_seconds:
                     settling.append(name)
                 else:
                     files.append(WaitingFile(path, name, stamp_of(status)))
-        # Stable: of one name, the file that grew where it was taken in is older than the one in the folder.
+        # The sort is stable: of one name, the file that grew in taken_in is older than the one in the folder.
         return Waiting(tuple(sorted(files, key=lambda file: file.name)), tuple(settling), tuple(unfinished))
 
-    def aside(self) -> tuple[str, ...]:
-        """Names of the files that were moved aside and still are there."""
+    def unreadable_files(self) -> tuple[str, ...]:
+        """Names of the files in ``unreadable``."""
         folder = self.folder / _UNREADABLE
         found = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(_REASON)]
         return tuple(sorted(path.relative_to(folder).as_posix() for path in found))
 
     def read(self, files: Iterable[WaitingFile], settings: SourceSettings) -> tuple[ReadFile, ...]:
-        """Read files into the store; a file that was still written to is left for the next time.
+        """Read files into the store; a file that changes meanwhile is left for the next time.
 
         Args:
-            files: which.
-            settings: how they are read.
+            files: that are waiting.
+            settings: how to read them.
         """
         found = []
         for file in files:
@@ -232,25 +226,25 @@ class LandingZone:
         return tuple(found)
 
     def adopt(self, taken: TakenIn) -> None:
-        """Make what the home reads current, and put the files away."""
+        """Set what the home reads, then move the files out of the folder."""
         if taken.current.deliveries:
             self._deliveries.set_current(taken.current)
         for arrival in taken.arrivals:
             with contextlib.suppress(FileNotFoundError):
-                self._put_away(arrival)
+                self._move_away(arrival)
 
-    def _dropped(self) -> Iterator[tuple[Path, str]]:
-        """Path and name of every visible file in the folder that has not been put away."""
+    def _find_dropped(self) -> Iterator[tuple[Path, str]]:
+        """Path and name of every visible file in the folder, without those that were moved."""
         for folder, folders, names in os.walk(self.folder):
             below = Path(folder).relative_to(self.folder)
             own = {_TAKEN_IN, _UNREADABLE} if folder == str(self.folder) else set()
             folders[:] = [one for one in folders if not one.startswith(".") and one not in own]
             yield from ((Path(folder, name), (below / name).as_posix()) for name in names if not name.startswith("."))
 
-    def _grown(self) -> Iterator[tuple[Path, str]]:
-        """The same for files that someone went on writing after they had been taken in.
+    def _find_grown(self) -> Iterator[tuple[Path, str]]:
+        """Path and name of every file that grew after it had been moved.
 
-        A copy that stalls for longer than files are given to settle goes on wherever the file has been moved to.
+        A program that pauses for longer than the settle time goes on writing to the file where it was moved to.
         """
         for (delivery_id, name), n_bytes in self._deliveries.landed_sizes().items():
             path = self.folder / _TAKEN_IN / delivery_id / name
@@ -258,33 +252,33 @@ class LandingZone:
                 if path.stat().st_size != n_bytes:
                     yield path, name
 
-    def _put_away(self, arrival: Arrival) -> None:
+    def _move_away(self, arrival: Arrival) -> None:
         file = arrival.file
         if arrival.delivery:
             target = self.folder / _TAKEN_IN / arrival.delivery.id / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
         else:
-            target = _free(self.folder / _UNREADABLE / file.name)
+            target = _unused_path(self.folder / _UNREADABLE / file.name)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.with_name(f"{target.name}{_REASON}").write_text(f"{arrival.note}\n", encoding="utf-8")
         file.path.rename(target)
         if stamp_of(target.stat()) != file.stamp and not file.path.exists():
-            # Another file had come in its place since it was read: that one is still to be taken in.
+            # Another file had come in its place since it was read: that one is left for the next time.
             target.rename(file.path)
 
 
-def sort_out(read: Sequence[ReadFile], current: CurrentSource, now: float) -> TakenIn:
-    """What becomes of each file, and what the home then reads.
+def classify_files(read: Sequence[ReadFile], current: CurrentSource, now: float) -> TakenIn:
+    """Classify the files that were read, and work out what the home reads with them.
 
     Args:
         read: the files, by name.
         current: what the home reads now.
-        now: seconds since 1970, against which a line is in the future.
+        now: seconds since 1970; later lines are impossible.
     """
     names = {one.file.name for one in read}
     staying = Counter(_kind_of(one) for one in current.deliveries if one.name not in names)
     brought = Counter(_kind_of(one.delivery) for one in read if isinstance(one.delivery, Delivery))
-    # The first files of a home show what its files are like; one that is not must not decide it for all.
+    # Of a home's first files the most frequent kind counts: a single other file must not decide for all.
     kinds = dict.fromkeys(staying) or dict.fromkeys(kind for kind, _ in brought.most_common(1))
     latest = datetime.fromtimestamp(now, UTC).date() + _AHEAD
     before, arrivals = current, []
@@ -302,12 +296,12 @@ def _arrival(read: ReadFile, current: CurrentSource, kinds: Sequence[_Kind], lat
             raise read.delivery
         _refuse_other_kind(read.delivery, kinds)
         _refuse_impossible_dates(read.delivery, latest)
-        return _sorted_in(read.file, read.delivery, current)
+        return _compare_with_current(read.file, read.delivery, current)
     except BadInputError as error:
         return Arrival(read.file, "unreadable", None, str(error))
 
 
-def _sorted_in(file: WaitingFile, delivery: Delivery, current: CurrentSource) -> Arrival:
+def _compare_with_current(file: WaitingFile, delivery: Delivery, current: CurrentSource) -> Arrival:
     before = current.named(file.name)
     if before is None:
         if same := next((one.name for one in current.deliveries if one.days == delivery.days), None):
@@ -322,12 +316,12 @@ def _sorted_in(file: WaitingFile, delivery: Delivery, current: CurrentSource) ->
 
 
 def _refuse_other_days(delivery: Delivery, before: Delivery, current: CurrentSource) -> None:
-    """An export that has the same name every day would, taken for a correction, push out the day before."""
+    """Refuse a file of a known name without a common day: it is the next export, and must not replace the last."""
     has_days_in_common = bool(before.days.keys() & delivery.days.keys() - {""})
     is_elsewhere = any(one.name != before.name and one.days == before.days for one in current.in_force)
     if not has_days_in_common and not is_elsewhere:
         raise BadInputError(
-            f"{delivery.name} has lines of {_span(delivery)}, the earlier file of that name of {_span(before)}",
+            f"{delivery.name} has lines of {_days(delivery)}, the earlier file of that name of {_days(before)}",
             "a file that corrects the earlier one to have days in common with it, and any other file its own name",
             "Give it another name and put it into the landing folder again.",
         )
@@ -355,14 +349,14 @@ def _refuse_other_kind(delivery: Delivery, kinds: Sequence[_Kind]) -> None:
 
 
 def _refuse_impossible_dates(delivery: Delivery, latest: date) -> None:
-    for day, words in ((delivery.first_date, "before"), (delivery.last_date, "after")):
-        bound = EARLIEST_DATE if words == "before" else latest
-        if (day < bound) if words == "before" else (day > bound):
-            raise BadInputError(
-                f"{delivery.name} has lines of {day}, {words} {bound}",
-                f"lines from {EARLIEST_DATE} to today",
-                "Correct those dates, or [source] date_format, and put the file into the landing folder again.",
-            )
+    is_early = delivery.first_date < EARLIEST_DATE
+    if is_early or delivery.last_date > latest:
+        early, late = f"{delivery.first_date}, before {EARLIEST_DATE}", f"{delivery.last_date}, after {latest}"
+        raise BadInputError(
+            f"{delivery.name} has lines of {early if is_early else late}",
+            f"lines from {EARLIEST_DATE} to today",
+            "Correct those dates, or [source] date_format, and put the file into the landing folder again.",
+        )
 
 
 def _kind_of(delivery: Delivery) -> _Kind:
@@ -373,13 +367,13 @@ def _export(preset: str | None) -> str:
     return f"an {preset} export" if preset else "an export with own columns"
 
 
-def _span(delivery: Delivery) -> str:
+def _days(delivery: Delivery) -> str:
     first, last = delivery.first_date, delivery.last_date
     return f"{first}" if first == last else f"{first} to {last}"
 
 
-def _free(path: Path) -> Path:
-    """The path itself, or one beside it with a number, where nothing is yet."""
+def _unused_path(path: Path) -> Path:
+    """The path itself, or where that exists the first one with a number that does not."""
     number, free = 1, path
     while free.exists():
         number += 1

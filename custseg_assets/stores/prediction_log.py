@@ -1,7 +1,8 @@
-"""Taking in what the service recorded: its finished files, line by line, into batches that a table can take.
+"""The service's prediction log: read its finished files, validate the lines, and commit them to tables.
 
-A file is removed when every line of it stands in a table. Rows carry the file and the line they came from, so a line
-that was committed before somebody was killed is recognised and left out (docs/adr/0024).
+A file is removed when every line of it is in a table. A row has the file and the line it came from, so a line that was
+committed before a process was killed is recognised and left out (docs/adr/0024). The files are written by
+``custseg_serving.predictions``; what the requests tell is in ``domain.drift.requests``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,16 +24,16 @@ from custseg_assets.stores.tables import TableStore
 
 RECORD_FORMAT = 1
 MAX_BATCH_BYTES = 16 << 20
-"""Lines of so many bytes are held at a time; as values they take about four times as much."""
+"""Bytes of lines in memory at a time; as values they take about four times as much."""
 
 MAX_LINE_BYTES = 4 << 20
-"""Longer than any record can be; what is longer is read, and rejected, in pieces."""
+"""More than any record has; a longer line is read, and rejected, in pieces."""
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
-    # Fields that a later service adds are no reason to reject its records; ``answer`` keeps them.
+    # Fields that a later version of the service adds are accepted; the column ``answer`` keeps them.
     model_config = ConfigDict(strict=True, extra="ignore")
 
     at: Annotated[AwareDatetime, Field(strict=False)]
@@ -82,17 +84,20 @@ class _Dropped(_Record):
     n_dropped: Annotated[int, Field(ge=1, le=1 << 62)]
 
 
+# In the order of the table's columns.
+_REQUEST = attrgetter("request_id", "key_id", "latency_ms", "release_id", "model_version", "outcome", "customer_id")
+_RFM = attrgetter(*_Rfm.model_fields)
 _ANSWERED: TypeAdapter[_Found | _NotFound] = TypeAdapter(Annotated[_Found | _NotFound, Field(discriminator="outcome")])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Lines of one or more files.
+    """Validated lines of one or more files.
 
     Attributes:
         predictions: rows of ``prediction_log``.
         rejected: rows of ``rejected_predictions``.
-        finished: the files whose last line is in here.
+        finished: the files whose last line is in this batch.
     """
 
     predictions: pl.DataFrame
@@ -100,57 +105,57 @@ class Batch:
     finished: tuple[Path, ...]
 
 
-def waiting(folder: Path) -> tuple[Path, ...]:
-    """The files to take in, oldest first; cheap enough to ask every few seconds.
+def finished_files(folder: Path) -> tuple[Path, ...]:
+    """The files that the service has finished, oldest first; cheap enough for every few seconds.
 
     Args:
-        folder: where the service writes; files it has not finished are called otherwise.
+        folder: where the service writes; its unfinished files have other suffixes.
     """
     return tuple(sorted(folder.glob("*.jsonl")))
 
 
 def read_batches(files: Iterable[Path], max_bytes: int = MAX_BATCH_BYTES) -> Iterator[Batch]:
-    """What files hold, validated; the memory for it does not grow with the files.
+    """Read and validate files, in memory that does not grow with them.
 
     Args:
         files: finished files of the service.
-        max_bytes: about so many bytes of lines make a batch.
+        max_bytes: bytes of lines in a batch, about.
     """
-    gathered = _Gathered()
+    builder = _BatchBuilder()
     for path in files:
         finished_on = datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
-                gathered.add(path.name, number, line, finished_on)
-                if gathered.n_bytes >= max_bytes:
-                    yield gathered.batch()
-                    gathered = _Gathered()
-        gathered.finished.append(path)
-    if gathered.finished:
-        yield gathered.batch()
+                builder.add(path.name, number, line, finished_on)
+                if builder.n_bytes >= max_bytes:
+                    yield builder.batch()
+                    builder = _BatchBuilder()
+        builder.finished.append(path)
+    if builder.finished:
+        yield builder.batch()
 
 
-def take_in(tables: TableStore, batch: Batch) -> Batch:
-    """Commit a batch and remove the files it finishes; killed anywhere, the next attempt ends in the same tables.
+def commit_batch(tables: TableStore, batch: Batch) -> Batch:
+    """Commit a batch and remove its finished files; after a kill at any point the next attempt makes the same tables.
 
     Returns:
-        The rows that no earlier attempt had committed.
+        The batch without the rows that an earlier attempt had committed.
     """
-    rejected = _not_yet_in(tables, REJECTED_PREDICTIONS, batch.rejected)
-    predictions = _not_yet_in(tables, PREDICTION_LOG, batch.predictions)
+    rejected = _uncommitted_rows(tables, REJECTED_PREDICTIONS, batch.rejected)
+    predictions = _uncommitted_rows(tables, PREDICTION_LOG, batch.predictions)
     for table, frame in ((REJECTED_PREDICTIONS, rejected), (PREDICTION_LOG, predictions)):
         if frame.height:
             tables.append(table, frame)
     if batch.finished:
-        # Delta does not wait for the disk; the only other copy must not go before this one is safe.
+        # Delta does not wait for the disk; the file must not be removed before the table is durable.
         os.sync()
         for path in batch.finished:
             path.unlink()
     return Batch(predictions, rejected, batch.finished)
 
 
-def _not_yet_in(tables: TableStore, table: Table, frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows that are not committed. A file's lines are committed in their order, so the last one tells."""
+def _uncommitted_rows(tables: TableStore, table: Table, frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows after the last line of their file that is in the table; lines are committed in their order."""
     if frame.is_empty():
         return frame
     files = frame["source_file"].unique()
@@ -167,8 +172,8 @@ def _not_yet_in(tables: TableStore, table: Table, frame: pl.DataFrame) -> pl.Dat
     return joined.filter(pl.col("source_line") > pl.col("last_line").fill_null(0)).drop("last_line")
 
 
-class _Gathered:
-    """A batch in the making."""
+class _BatchBuilder:
+    """Collects lines for a batch."""
 
     def __init__(self) -> None:
         self.n_bytes = 0
@@ -177,7 +182,7 @@ class _Gathered:
         self._rejected: list[tuple[Any, ...]] = []
 
     def add(self, file: str, number: int, line: bytes, finished_on: str) -> None:
-        """Validate a line and file it under predictions or rejected."""
+        """Validate a line and add it to the predictions or to the rejected lines."""
         self.n_bytes += len(line)
         try:
             self._predictions.append(_row(file, number, line))
@@ -186,7 +191,7 @@ class _Gathered:
             self._rejected.append((finished_on, file, number, _reason(error), content))
 
     def batch(self) -> Batch:
-        """What has gathered."""
+        """The lines so far as a batch."""
         return Batch(
             pl.DataFrame(self._predictions, schema=PREDICTION_LOG.schema, orient="row"),
             pl.DataFrame(self._rejected, schema=REJECTED_PREDICTIONS.schema, orient="row"),
@@ -198,7 +203,7 @@ def _row(file: str, number: int, line: bytes) -> tuple[Any, ...]:
     """A line as a row of ``prediction_log``.
 
     Raises:
-        ValueError: it is no record.
+        ValueError: it is not a record.
     """
     try:
         fields = from_json(line, allow_inf_nan=False)
@@ -213,35 +218,17 @@ def _row(file: str, number: int, line: bytes) -> tuple[Any, ...]:
     head = (at.date().isoformat(), file, number, at, record.kind)
     if isinstance(record, _Dropped):
         return (*head, None, None, None, None, None, record.outcome, *[None] * 9, record.n_dropped)
-    asked = (
-        record.request_id,
-        record.key_id,
-        record.latency_ms,
-        record.release_id,
-        record.model_version,
-        record.outcome,
-        record.customer_id,
-    )
+    request = _REQUEST(record)
     if isinstance(record, _NotFound):
-        return (*head, *asked, *[None] * 9)
-    answer, rfm = record.answer, record.answer.rfm
-    return (
-        *head,
-        *asked,
-        answer.segment_id,
-        answer.is_rule_segment,
-        answer.margin,
-        rfm.recency_days,
-        rfm.frequency_orders,
-        rfm.monetary_net,
-        to_json(answer.other_features).decode(),
-        to_json(fields["answer"]).decode(),
-        None,
-    )
+        return (*head, *request, *[None] * 9)
+    answer = record.answer
+    segment = (answer.segment_id, answer.is_rule_segment, answer.margin)
+    texts = (to_json(answer.other_features).decode(), to_json(fields["answer"]).decode())
+    return (*head, *request, *segment, *_RFM(answer.rfm), *texts, None)
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a line, in words."""
+    """Why a line is rejected."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]

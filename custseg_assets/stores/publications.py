@@ -1,4 +1,7 @@
-"""What has been published elsewhere, so that only what changed is published again."""
+"""Publications: a record of the partitions that BigQuery has, so that only changed ones are published again.
+
+The publishing itself is in ``gcp``.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from custseg_assets.settings import Settings
-from custseg_assets.stores.home import Home, replace_text
+from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.home import Home
 
 
 class Publications:
     """The record of one destination, in a file of the home.
 
-    It is a cache of what the destination holds: where the destination was made anew, or the file is lost, everything is
-    published again, which changes nothing there.
+    It is a cache: where the destination was made anew, or the file is lost, everything is published again, which
+    changes nothing there.
 
     Args:
-        path: the file; made at the first note.
-        destination: what the tables were published to; a record of another one counts for nothing.
+        path: the file; made when the first partition is recorded.
+        destination: what the tables are published to; a record of another destination is ignored.
     """
 
     def __init__(self, path: Path, destination: str) -> None:
@@ -31,12 +35,12 @@ class Publications:
         return dict(found)
 
     def created(self, table: str) -> str | None:
-        """When the destination made the table, as it said when something was last published to it."""
+        """When the destination made the table, as reported at the last publication to it."""
         found: str | None = self._read().get(table, {}).get("created")
         return found
 
     def n_before(self, table: str) -> int:
-        """How often something has been published to a table."""
+        """Number of times that partitions of a table were published."""
         return int(self._read().get(table, {}).get("n_published", 0))
 
     def note(self, table: str, key: str, fingerprint: int | None, created: str) -> None:
@@ -46,12 +50,7 @@ class Publications:
         partitions = entry["partitions"] if entry.get("created") == created else {}
         kept = {other: known for other, known in partitions.items() if other != key}
         kept |= {} if fingerprint is None else {key: fingerprint}
-        record[table] = {
-            **entry,
-            "created": created,
-            "n_published": entry["n_published"] + 1,
-            "partitions": kept,
-        }
+        record[table] = {**entry, "created": created, "n_published": entry["n_published"] + 1, "partitions": kept}
         self._write(record)
 
     def version_of(self, table: str) -> int | None:
@@ -68,7 +67,7 @@ class Publications:
 
     @staticmethod
     def in_bigquery(home: Home, settings: Settings) -> Publications:
-        """The record of the BigQuery dataset, which is configured."""
+        """The record of the BigQuery dataset in the settings."""
         gcp = settings.gcp
         return Publications(home.root / "bigquery.json", f"{gcp.project}.{gcp.bigquery.dataset}")
 

@@ -1,12 +1,14 @@
-"""MLflow: the record of what was tried, and the registry of the models that came of it.
+"""MLflow: the record of training runs, and the registry of their models.
 
-The pipeline never reads a model from here, it reads its own tables; MLflow is for people, and for what serves from a
-registry. Everything here can be done twice: a model version is found by the name custseg gave it before one is made.
+The pipeline never reads a model from here, but from its own tables; MLflow is for people, and for services that load
+models from a registry. Every step can be repeated: a model version is looked up by its custseg name before it is made.
+MLflow stores the path of this module with each model, so the module must not move.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ import polars as pl
 
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.settings import TrackingSettings
+from custseg_assets.stores.files import replacement_for
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,7 +42,7 @@ class ModelRegistry:
 
     Args:
         settings: where it is; without a URI, an SQLite file in ``folder``.
-        folder: for the file and the artifacts.
+        folder: of that file and the artifacts.
     """
 
     def __init__(self, settings: TrackingSettings, folder: Path) -> None:
@@ -68,21 +71,19 @@ class ModelRegistry:
             client.create_experiment(self.experiment, artifact_location=artifacts)
 
     def _make_database(self, path: Path) -> None:
-        """Make MLflow's tables beside their place first: a killed migration leaves a database that opens no more."""
+        """Make MLflow's tables in a new file first: a database whose migration was killed cannot be opened."""
         from mlflow import MlflowClient
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"unfinished-{os.getpid()}.db")
-        unfinished.unlink(missing_ok=True)
-        uri = f"sqlite:///{unfinished}"
-        MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
-        unfinished.replace(path)
+        with replacement_for(path) as unfinished:
+            uri = f"sqlite:///{unfinished}"
+            MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
 
     def log_candidates(self, run_id: str, candidates: pl.DataFrame) -> None:
-        """One nested run per number of clusters tried, with its figures and whether it was eligible.
+        """Log each number of clusters that was tried as a nested run, with its metrics and whether it was eligible.
 
         Args:
-            run_id: the run they are nested in.
+            run_id: of the parent run.
             candidates: rows of ``model_candidates``.
         """
         from mlflow.entities import Metric, Param, RunTag
@@ -112,7 +113,7 @@ class ModelRegistry:
         files: Mapping[str, str | bytes],
         params: Mapping[str, object],
     ) -> str:
-        """Log a model with signature, input example and files, register it, and call it the challenger.
+        """Log a model with signature, input example and files, register it, and give it the challenger's alias.
 
         Args:
             run_id: the run that trained it.
@@ -122,7 +123,7 @@ class ModelRegistry:
             params: what it was trained with.
 
         Returns:
-            The registry's version number; the existing one where this very model is registered already.
+            The registry's version number; the existing one where this model is registered already.
         """
         import mlflow
 
@@ -156,7 +157,7 @@ class ModelRegistry:
         client.set_registered_model_alias(self.registered_model, CHAMPION, version)
 
     def note(self, model_version: str, tags: Mapping[str, str]) -> None:
-        """Write on the run that trained a model what was decided about it later.
+        """Tag the run that trained a model with what was decided about the model later.
 
         Args:
             model_version: of a registered model.
@@ -170,7 +171,7 @@ class ModelRegistry:
                 client.set_tag(run_id, name, value)
 
     def close_abandoned(self, dagster_run_ids: list[str]) -> None:
-        """Mark MLflow runs as killed whose Dagster run has died."""
+        """Mark MLflow runs as killed whose Dagster run was killed."""
         if self._database is not None and not self._database.exists():
             return
         client = self.client()
@@ -196,35 +197,24 @@ class ModelRegistry:
             )
 
     def _log_file(self, client: MlflowClient, run_id: str, name: str, content: str | bytes) -> None:
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             path.write_bytes(content.encode() if isinstance(content, str) else content)
             client.log_artifact(run_id, str(path))
 
     def _log_model(self, model: SegmentationModel, examples: pl.DataFrame) -> str:
-        """The model as an MLflow pyfunc that is loaded from JSON by this module; no pickle is involved.
+        """Log the model as an MLflow pyfunc that this module loads from JSON; no pickle is involved.
 
         Returns:
             The URI of the logged model.
         """
-        import tempfile
-
         import mlflow
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, DataType, Schema
 
-        signature = ModelSignature(
-            inputs=Schema([ColSpec(DataType.double, name) for name in model.features]),
-            outputs=Schema(
-                [
-                    ColSpec(DataType.string, "segment_id"),
-                    ColSpec(DataType.string, "segment_name"),
-                    ColSpec(DataType.double, "margin"),
-                ]
-            ),
-        )
+        inputs = Schema([ColSpec(DataType.double, name) for name in model.features])
+        segment = [ColSpec(DataType.string, name) for name in ("segment_id", "segment_name")]
+        signature = ModelSignature(inputs, Schema([*segment, ColSpec(DataType.double, "margin")]))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.json"
             path.write_text(model.to_json(), encoding="utf-8")
@@ -265,5 +255,5 @@ class ScoringModel:
 
 
 def _load_pyfunc(path: str) -> ScoringModel:
-    """What MLflow calls to load a model that ``_log_model`` logged; ``path`` is the JSON file."""
+    """Load a model that ``_log_model`` logged, from its JSON file; MLflow calls this function by its name."""
     return ScoringModel(model_from_json(Path(path).read_text(encoding="utf-8")))

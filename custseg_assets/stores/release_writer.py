@@ -1,4 +1,7 @@
-"""Writing releases: from the pipeline's tables to the directory that ``releases`` reads."""
+"""Writing releases: from the pipeline's tables to the directory that ``releases`` reads.
+
+Which release is served, and the format of its parts, is in ``releases``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from custseg_assets.stores import releases
 from custseg_assets.stores.releases import FileEntry, ReleaseManifest, canonical_json, customer_key, is_digest
 
 CHUNK_CUSTOMERS = 200_000
-"""Customers rendered at a time; bounds the memory of a write whatever the size of the shop."""
+"""Customers written at a time; bounds the memory of a write for a shop of any size."""
 
 _FIRST_MAP_BYTES = 1 << 20
 _LISTS_AS_TEXT = ("reasons", "distinguishing")
@@ -28,7 +31,7 @@ _LISTS_AS_TEXT = ("reasons", "distinguishing")
 
 @dataclass(frozen=True)
 class ReleaseContent:
-    """Everything a release is made from; the frames have the columns of ``domain.schemas``.
+    """What a release is made from; the frames have the columns of ``domain.schemas``.
 
     Attributes:
         model: the champion.
@@ -45,7 +48,7 @@ class ReleaseContent:
         git_revision: of the code; ``None`` outside a checkout.
         data_versions: table → version it was read at.
         drift_reference: the champion's, as JSON values, where there is one.
-        segment_migrations: of the snapshot, where causes of moves are to be told.
+        segment_migrations: of the snapshot, where the causes of moves are to be written.
         later_customers: ``customer_id`` and ``first_seen_at`` of customers first seen at or after ``as_of``.
     """
 
@@ -68,7 +71,7 @@ class ReleaseContent:
 
 
 def write_release(root: Path, content: ReleaseContent) -> ReleaseManifest:
-    """Write a release; it is there completely or not at all, and not served before ``point_to`` says so.
+    """Write a release, completely or not at all; it is not served before ``point_to`` selects it.
 
     Equal content gives an equal release, byte for byte, and writing it again changes nothing.
 
@@ -82,7 +85,7 @@ def write_release(root: Path, content: ReleaseContent) -> ReleaseManifest:
     Raises:
         ValueError: no customer is assigned at the snapshot, or customers have segments the profiles do not name.
     """
-    directory = releases.writing_directory(root)
+    directory = releases.make_writing_directory(root)
     try:
         manifest = _write_files(directory, content)
         releases.place(root, directory, manifest)
@@ -127,7 +130,7 @@ def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
 
 
 def _documents(content: ReleaseContent) -> dict[str, Any]:
-    """The files that are plain JSON, by name."""
+    """Content of the JSON files, by file name."""
     assigned = content.assignments.filter(pl.col("period") == content.window.key).select("segment_id").unique()
     unnamed = set(assigned.collect()["segment_id"]) - set(content.segment_profiles["segment_id"])
     if unnamed:
@@ -149,7 +152,7 @@ def _documents(content: ReleaseContent) -> dict[str, Any]:
 
 
 def _migrations(content: ReleaseContent) -> dict[str, Any]:
-    """Moves since the snapshot before, and how many had which cause; ``before`` is null where this is the first."""
+    """Moves since the previous snapshot, ``before``, and their number by cause; it is null at the first snapshot."""
     period = content.window.key
     earlier = content.assignments.filter(pl.col("period") < period).select(pl.col("period").max())
     before: str | None = earlier.collect().item()
@@ -165,7 +168,7 @@ def _migrations(content: ReleaseContent) -> dict[str, Any]:
 
 
 def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON values: lists that a table keeps as text opened, and what is no number (NaN, infinite) as null."""
+    """Rows as JSON values: lists that a table has as text become lists, and NaN and infinite numbers become null."""
     readable = frame.with_columns(
         pl.col(pl.Float32, pl.Float64).map_batches(_finite_or_null),
         pl.col(pl.Date, pl.Datetime).dt.to_string("iso:strict"),
@@ -179,7 +182,7 @@ def _finite_or_null(column: pl.Series) -> pl.Series:
 
 
 def _records(content: ReleaseContent) -> Iterator[pl.DataFrame]:
-    """Key and ready JSON of every customer, in the order of the keys, a chunk at a time."""
+    """Id and record, as JSON, of every customer, in the order of the ids, a chunk at a time."""
     features = tuple(dict.fromkeys((*RFM, *content.model.features)))
     of_customers = pl.col("customer_id")
     history = content.assignments.filter(pl.col("period") <= content.window.key)
@@ -206,7 +209,7 @@ def _later_records(later_customers: pl.DataFrame | None) -> pl.DataFrame:
 
 
 def _write_customers(path: Path, chunks: Iterator[pl.DataFrame], later: pl.DataFrame) -> tuple[int, int]:
-    """The customers' file; returns how many were assigned and how many are known by id only."""
+    """Write the customers' file; returns how many have a segment and how many are known by id only."""
     environment = lmdb.open(str(path), map_size=_FIRST_MAP_BYTES, subdir=False, lock=False, sync=False, create=True)
     with environment:
         long_ids: list[tuple[bytes, bytes]] = []
@@ -223,7 +226,7 @@ def _write_customers(path: Path, chunks: Iterator[pl.DataFrame], later: pl.DataF
 
 
 def _put(environment: lmdb.Environment, items: list[tuple[bytes, bytes]], *, append: bool) -> None:
-    """Write items in one transaction, in a larger map where they do not fit; what is there already stays."""
+    """Write items in one transaction, in a larger map where they do not fit; existing keys keep their values."""
     while True:
         try:
             with environment.begin(write=True) as writing:

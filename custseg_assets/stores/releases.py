@@ -1,7 +1,7 @@
 """Releases: the only thing that passes from the pipeline to the service.
 
-A release is a directory named by its id, written once and never changed; ``CURRENT`` names the one to serve. What a
-reader needs is here, and it is light: no Polars. Writing is in ``release_writer``.
+A release is a directory named by its id, written once and never changed; ``CURRENT`` names the one to serve. Here is
+what a reader needs, without Polars. Writing a release's content is in ``release_writer``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydantic_core import from_json
 
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError, CustsegError
+from custseg_assets.stores.files import REMOVING, make_durable, remove_folder, replace_text
 
 RELEASE_FORMAT = 1
 MANIFEST = "manifest.json"
@@ -39,18 +40,18 @@ MODEL_CARD = "model_card.md"
 REQUIRED_FILES = frozenset({MODEL, PROFILES, PRODUCTS, CUSTOMERS, DRIFT, HISTORY, MIGRATIONS, MODEL_CARD})
 
 _RELEASE_ID = re.compile(r"r-\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
-_WRITING, _REMOVING = ".writing-", ".removing-"
+_WRITING = ".writing-"
 LONGEST_KEY = 511
-# No UTF-8 text begins with this byte, so a digest can never be mistaken for a customer's id, and sorts behind them all.
+# No UTF-8 text begins with this byte, so a digest is never taken for a customer's id, and sorts after all of them.
 _DIGEST_MARK = b"\xff"
 
 
 class DamagedReleaseError(CustsegError):
-    """A release that must not be served: something in it is missing, changed, or of a format not known here."""
+    """A release that must not be served: a part of it is missing, changed, or of an unknown format."""
 
 
 class FileEntry(BaseModel):
-    """A file of a release: digest of its bytes, in hexadecimal, and its size."""
+    """A file of a release: SHA-256 of its bytes, in hexadecimal, and its size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,8 +63,8 @@ class ReleaseManifest(BaseModel):
     """What a release is made of and where it comes from.
 
     Attributes:
-        format: of the directory; a reader refuses others than its own.
-        release_id: made from the snapshot and a digest of everything else in here.
+        format: of the directory; a reader refuses any other than its own.
+        release_id: made from the snapshot and a digest of all other fields.
         period: key of the snapshot.
         as_of: first instant the snapshot does not observe.
         window_start: first instant it observes.
@@ -98,12 +99,12 @@ class ReleaseManifest(BaseModel):
         return (self.as_of.date() - date.fromisoformat(self.period)).days
 
     def to_json(self) -> str:
-        """The manifest as it stands in the file."""
+        """The manifest as text of its file."""
         return canonical_json(self.model_dump(mode="json"))
 
 
 def canonical_json(value: Any) -> str:
-    """JSON that is equal for equal values, one key a line so that two releases can be compared by eye."""
+    """JSON that is equal for equal values, one key per line so that people can compare two releases."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
@@ -114,7 +115,7 @@ def release_id_of(fields: Mapping[str, Any]) -> str:
 
 
 def customer_key(customer_id: str) -> bytes:
-    """What a customer is filed under: the id's UTF-8, or a digest of it where that is longer than LMDB takes."""
+    """A customer's key in the file: the id's UTF-8, or a digest of it where that is too long for LMDB."""
     # A lone surrogate, which JSON can carry, is no customer's id but must not be an error either.
     key = customer_id.encode("utf-8", "surrogatepass")
     return key if 0 < len(key) <= LONGEST_KEY else _DIGEST_MARK + hashlib.sha256(key).digest()
@@ -132,15 +133,15 @@ def sha256_of(path: Path) -> str:
 
 
 class _CustomersFile:
-    """An open file of customers; closed when the last release that reads it is gone."""
+    """An open file of customers; it closes when the last release that reads it is released from memory."""
 
     def __init__(self, path: Path) -> None:
         # Random reads over a file larger than memory: read-ahead would only push out pages that are wanted.
         self.environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False)
 
 
-# LMDB refuses to open a file twice in a process, which a rollback does while the last request of the time before is
-# still being answered.
+# LMDB refuses to open a file twice in a process, which a rollback does while the last request to the earlier release
+# is still being answered.
 _open_files: WeakValueDictionary[tuple[int, int], _CustomersFile] = WeakValueDictionary()
 _opening = threading.Lock()
 
@@ -189,22 +190,22 @@ class Release:
 
     @property
     def n_records(self) -> int:
-        """Customers on file."""
+        """Number of customers with a record."""
         return self._customers.environment.stat()["entries"]
 
-    def standing(self, customer_id: str) -> dict[str, Any] | None:
-        """What is on file about a customer; ``None`` where the id is not known.
+    def record_of(self, customer_id: str) -> dict[str, Any] | None:
+        """A customer's record; ``None`` where the id is not known.
 
         Returns:
             the ``record`` that ``customer_history.describe_customers`` makes, or ``{"first_seen_at": …}`` for a
             customer who came after the snapshot.
         """
         with self._customers.environment.begin() as reading:
-            record = reading.get(customer_key(customer_id))
-        if record is None:
+            content = reading.get(customer_key(customer_id))
+        if content is None:
             return None
-        standing: dict[str, Any] = from_json(bytes(record))
-        return standing
+        record: dict[str, Any] = from_json(bytes(content))
+        return record
 
 
 def read_manifest(root: Path, release_id: str) -> ReleaseManifest:
@@ -230,7 +231,7 @@ def read_manifest(root: Path, release_id: str) -> ReleaseManifest:
 
 
 def id_of(directory: Path) -> str:
-    """The id of the release that a directory of another name holds; nothing else of it is checked.
+    """The id of the release in a directory of any name; nothing else of it is checked.
 
     Raises:
         DamagedReleaseError: its manifest cannot be read, or names no release.
@@ -245,7 +246,7 @@ def id_of(directory: Path) -> str:
 
 
 def verify(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_of) -> ReleaseManifest:
-    """Check a release completely: format, every file's digest, and that its parts belong together.
+    """Check a release completely: its format, every file's digest, and that model and manifest belong together.
 
     Args:
         root: folder of the releases.
@@ -253,9 +254,9 @@ def verify(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_o
         digest: gives a file's SHA-256.
 
     Raises:
-        DamagedReleaseError: anything is not as it was written; says what.
+        DamagedReleaseError: something is not as it was written; the message says what.
     """
-    return _verified(root, release_id, digest)[0]
+    return _verify(root, release_id, digest)[0]
 
 
 def open_release(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_of) -> Release:
@@ -264,12 +265,12 @@ def open_release(root: Path, release_id: str, digest: Callable[[Path], str] = sh
     Args:
         root: folder of the releases.
         release_id: of the release.
-        digest: gives a file's SHA-256; several workers can share the work of it.
+        digest: gives a file's SHA-256; workers can share this work.
 
     Raises:
         DamagedReleaseError: it does not verify.
     """
-    manifest, model = _verified(root, release_id, digest)
+    manifest, model = _verify(root, release_id, digest)
     try:
         release = Release(root / release_id, manifest, model)
     except (OSError, ValueError, lmdb.Error) as error:
@@ -283,7 +284,7 @@ def open_release(root: Path, release_id: str, digest: Callable[[Path], str] = sh
     return release
 
 
-def _verified(root: Path, release_id: str, digest: Callable[[Path], str]) -> tuple[ReleaseManifest, SegmentationModel]:
+def _verify(root: Path, release_id: str, digest: Callable[[Path], str]) -> tuple[ReleaseManifest, SegmentationModel]:
     manifest = read_manifest(root, release_id)
     missing = REQUIRED_FILES - manifest.files.keys()
     if missing:
@@ -308,7 +309,7 @@ def _verified(root: Path, release_id: str, digest: Callable[[Path], str]) -> tup
 
 
 def releases(root: Path) -> tuple[str, ...]:
-    """Ids of all releases that were written to the end, in the order they were written."""
+    """Ids of all complete releases, in the order they were written."""
     if not root.is_dir():
         return ()
     written = [
@@ -328,7 +329,7 @@ def current(root: Path) -> str | None:
 
 
 def point_to(root: Path, release_id: str) -> None:
-    """Make a release the one to serve, also an earlier one; running services follow by themselves.
+    """Make a release, which may be an earlier one, the one to serve; running services notice it.
 
     Raises:
         BadInputError: there is no such release, or it does not verify.
@@ -338,17 +339,13 @@ def point_to(root: Path, release_id: str) -> None:
     except DamagedReleaseError as error:
         names = ", ".join(releases(root)) or "none"
         raise BadInputError(str(error), f"a release that verifies ({names})", "Nothing was changed.") from None
-    temporary = root / f".{CURRENT}-{os.getpid()}"
-    temporary.write_text(release_id + "\n", encoding="utf-8")
-    make_durable(temporary)
-    temporary.replace(root / CURRENT)
-    make_durable(root)
+    replace_text(root / CURRENT, release_id + "\n", is_durable=True)
 
 
 def place(root: Path, written: Path, manifest: ReleaseManifest) -> None:
     """Give a directory that was written completely its name; from here on it is a release.
 
-    Idempotent: where the release is there already and sound, the new copy is thrown away.
+    Idempotent: where the release is there already and verifies, the new copy is removed.
     """
     for entry in written.iterdir():
         make_durable(entry)
@@ -358,7 +355,7 @@ def place(root: Path, written: Path, manifest: ReleaseManifest) -> None:
         try:
             verify(root, manifest.release_id)
         except DamagedReleaseError:
-            _set_aside(final)
+            remove_folder(final)
         else:
             shutil.rmtree(written)
             return
@@ -366,14 +363,14 @@ def place(root: Path, written: Path, manifest: ReleaseManifest) -> None:
     make_durable(root)
 
 
-def writing_directory(root: Path) -> Path:
-    """A fresh directory to write a release in; what writers that died left behind is removed.
+def make_writing_directory(root: Path) -> Path:
+    """Make a directory to write a release in, and remove what killed writers left.
 
-    One writer at a time: the home's lock sees to it.
+    Only one process may write: in a home, the one that has its lock.
     """
     root.mkdir(parents=True, exist_ok=True)
     for entry in root.iterdir():
-        if entry.name.startswith((_WRITING, _REMOVING)):
+        if entry.name.startswith((_WRITING, REMOVING)):
             shutil.rmtree(entry)
     directory = root / f"{_WRITING}{os.getpid()}"
     directory.mkdir()
@@ -381,32 +378,16 @@ def writing_directory(root: Path) -> Path:
 
 
 def prune(root: Path, keep: int) -> tuple[str, ...]:
-    """Remove all but the newest releases; the one that is served always stays. Returns the ids removed.
+    """Remove all but the newest releases and the one to serve; returns the ids of the removed ones.
 
-    A service that still has a removed release open keeps answering from it: the files live as long as they are mapped.
+    A service that has a removed release open goes on answering from it: the files exist as long as they are mapped.
     """
     serving = current(root)
     candidates = [release_id for release_id in releases(root) if release_id != serving]
     gone = candidates[: max(0, len(candidates) - keep)]
     for release_id in gone:
-        _set_aside(root / release_id)
+        remove_folder(root / release_id)
     return tuple(gone)
-
-
-def _set_aside(directory: Path) -> None:
-    """Remove a release such that it is never seen half removed."""
-    doomed = directory.with_name(f"{_REMOVING}{directory.name}")
-    directory.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def make_durable(path: Path) -> None:
-    """Wait until a file's content, or a directory's entries, would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Which code is running."""
+"""The revision of the code that is running."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 def code_revision() -> str:
     """The git revision of the checkout this package runs from, or the installed version outside one.
 
-    A checkout with uncommitted changes is marked ``+changes``: its revision does not name the code.
+    A checkout with uncommitted changes is marked ``+changes``, as its revision alone does not identify the code.
     """
     folder = Path(__file__).resolve().parents[2]
     described = subprocess.run(

@@ -1,6 +1,6 @@
-"""Sources: the files a user gives, as typed lines with the columns of ``domain.schemas.MAPPED``.
+"""Sources: a user's files as typed lines with the columns of ``domain.schemas.MAPPED``.
 
-What is wrong with a whole file is one clear error; what is wrong with a row stays in the row.
+A fault of a whole file is one clear error; a fault of a row stays in the row. Keeping lines is in ``deliveries``.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
 
     Args:
         path: a file or a folder; folders in it are not entered.
-        progress: told which files are left out.
+        progress: is called with the files that are left out.
 
     Raises:
-        BadInputError: there is nothing there, or nothing that can be read.
+        BadInputError: there is no such path, or no file that can be read.
     """
     if not path.exists():
         raise BadInputError(f"{path} does not exist", "a file or folder", "Correct --source or [source] path.")
@@ -75,7 +75,7 @@ def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """By which it shows that a file was written to or replaced: its inode, bytes and instant of the last write."""
+    """What changes when a file is written to or replaced: its inode, size and instant of the last write."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -85,7 +85,7 @@ def digest_of(path: Path) -> tuple[str, Stamp]:
     Raises:
         BadInputError: it cannot be read.
     """
-    with _reading(path), path.open("rb") as file:
+    with _explain_errors(path), path.open("rb") as file:
         stamp = stamp_of(os.fstat(file.fileno()))
         return hashlib.file_digest(file, "sha256").hexdigest(), stamp
 
@@ -94,39 +94,39 @@ def digest_of(path: Path) -> tuple[str, Stamp]:
 def open_source(
     path: Path, settings: SourceSettings, *, progress: Progress, scratch_in: Path | None = None
 ) -> Iterator[SourceFile]:
-    """One file as typed lines, which can be collected until the context ends.
+    """Open one file as typed lines, which can be collected until the context ends.
 
     Args:
         path: a csv, tsv, txt, csv.gz, parquet or xlsx file, or a zip with one of them.
         settings: how to read it; what is not set is recognised.
-        progress: told what was recognised.
+        progress: is called with what was recognised.
         scratch_in: folder for the files that reading a large source needs; the system's by default.
 
     Raises:
         BadInputError: the file cannot be used; each cause has its own message.
     """
     with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=scratch_in) as folder:
-        with _reading(path):
+        with _explain_errors(path):
             source = _read(path, settings, progress, Path(folder))
         yield source
 
 
 def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Path) -> SourceFile:
-    sheet, table, mapping = _chosen(path, settings, scratch)
-    where = _place(path, sheet)
+    sheet, table, mapping = _choose_table(path, settings, scratch)
+    where = _location(path, sheet)
     progress(describe_mapping(where, mapping))
     positions = {name: str(table.header.index(header)) for name, header in mapping.columns.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, where)
-    lines = type_lines(table.settle(plain, scratch, where), mapping, settings, where)
+    lines = type_lines(table.load(plain, scratch, where), mapping, settings, where)
     return SourceFile(path.name, mapping, sheet, lines)
 
 
-def _place(path: Path, sheet: str) -> str:
+def _location(path: Path, sheet: str) -> str:
     return f"{path.name}, sheet {sheet!r}" if sheet else path.name
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -137,11 +137,11 @@ def _reading(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _chosen(path: Path, settings: SourceSettings, scratch: Path) -> tuple[str, formats.RawTable, ColumnMapping]:
-    """The table to read: the only one, or the only sheet that has the required columns."""
+def _choose_table(path: Path, settings: SourceSettings, scratch: Path) -> tuple[str, formats.RawTable, ColumnMapping]:
+    """Choose the table to read: the only one, or the only sheet that has the required columns."""
     usable, refused = [], []
     for sheet, table in formats.open_tables(path, settings, scratch):
-        where = _place(path, sheet)
+        where = _location(path, sheet)
         if not any(table.header):
             refused.append(BadInputError(f"{where} is empty", "a header and data rows", "Export it again."))
             continue
@@ -152,7 +152,7 @@ def _chosen(path: Path, settings: SourceSettings, scratch: Path) -> tuple[str, f
     if len(usable) == 1:
         return usable[0]
     if not usable:
-        # The first sheet is the one a user means when none fits.
+        # When no sheet fits, the user most likely means the first.
         raise refused[0]
     names = ", ".join(repr(sheet) for sheet, _, _ in usable)
     raise BadInputError(
@@ -163,7 +163,7 @@ def _chosen(path: Path, settings: SourceSettings, scratch: Path) -> tuple[str, f
 
 
 def describe_mapping(where: str, mapping: ColumnMapping) -> str:
-    """Which column was taken for what, in one line."""
+    """One line that says which header each mapped column has."""
     known = f"an {mapping.preset} export" if mapping.preset else "own columns"
     read = ", ".join(name if name == header else f"{name} from {header!r}" for name, header in mapping.columns.items())
     ignored = f"; ignored {', '.join(map(repr, mapping.ignored))}" if mapping.ignored else ""

@@ -1,4 +1,4 @@
-"""Raw columns to typed ones: numbers, instants and ids; what cannot be read becomes null and keeps its text."""
+"""Values of a source: raw columns become numbers, instants and ids; an unreadable value is null and keeps its text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
-from custseg_assets.stores.dates import in_range, recognise_dates
+from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
 from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS
 
 UNREADABLE = "unreadable_values"
@@ -31,7 +31,7 @@ def plain_columns(schema: pl.Schema, positions: Mapping[str, str], where: str) -
         where: the file, for the messages.
 
     Raises:
-        BadInputError: a column holds something that is no value, such as lists.
+        BadInputError: a column has something else than plain values, such as lists.
     """
     plain = [_plain(name, column, schema[column], where).alias(name) for name, column in positions.items()]
     surplus = pl.col(SURPLUS) if SURPLUS in schema else pl.lit(None, pl.String).alias(SURPLUS)
@@ -41,7 +41,7 @@ def plain_columns(schema: pl.Schema, positions: Mapping[str, str], where: str) -
 def _plain(name: str, column: str, dtype: pl.DataType, where: str) -> pl.Expr:
     values = pl.col(column)
     if isinstance(dtype, pl.Datetime | pl.Date) and name == _INSTANT:
-        # A zone is dropped, not converted: the shop's day is what matters.
+        # A zone is dropped, not converted: periods are made of the shop's days.
         naive = values.dt.replace_time_zone(None) if isinstance(dtype, pl.Datetime) else values
         return naive.cast(pl.Datetime("us"))
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
@@ -55,14 +55,14 @@ def _plain(name: str, column: str, dtype: pl.DataType, where: str) -> pl.Expr:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What has to be known of whole columns before single values can be read.
+    """Facts about whole columns that are needed to read single values.
 
     Attributes:
         n_rows: data rows.
         n_surplus: rows with more fields than the header.
-        values: how many values a number column has.
-        unreadable: how many of them cannot be read.
-        examples: one of those.
+        values: number column → how many values it has.
+        unreadable: number column → how many of them cannot be read.
+        examples: number column → one of those.
         float_like: id columns in which every value looks like ``17850.0``.
     """
 
@@ -117,7 +117,7 @@ def _measure(lines: pl.LazyFrame, names: list[str], decimal: str) -> _Facts:
     schema = lines.collect_schema()
     numbers, ids = ([name for name in names if name in group] for group in (_NUMBERS, _IDS))
     aggregates = [pl.len().alias("n_rows"), pl.col(SURPLUS).count().alias("n_surplus")]
-    # Most columns are settled by their ending; a regular expression on every value costs five times as much.
+    # The ending decides most columns; a regular expression on every value costs five times as much.
     aggregates += [pl.col(name).str.ends_with(_FLOAT_ENDING).all().alias(name) for name in ids]
     for name in numbers:
         text = pl.col(name)
@@ -149,14 +149,14 @@ def _number(name: str, dtype: pl.DataType, decimal: str) -> pl.Expr:
     values = pl.col(name)
     if dtype == pl.String:
         if decimal == ",":
-            # A point is a thousands separator there, and 1.234 must not become a little over one.
+            # A point is then a thousands separator: 1.234 must not be read as a number near 1.
             values = pl.when(~values.str.contains(".", literal=True)).then(values.str.replace(",", ".", literal=True))
         values = values.cast(pl.Float64, strict=False)
     return pl.when(values.is_finite()).then(values)
 
 
 def _instants(lines: pl.LazyFrame, where: str, date_format: str | None) -> tuple[pl.Expr, int]:
-    """The column of instants, and in how many rows it holds something that is none."""
+    """The column of instants, and in how many rows its value is not one."""
     values = pl.col(_INSTANT)
     texts = lines.group_by(values.alias("text")).agg(pl.len().alias("n")).drop_nulls().collect(engine="streaming")
     if texts.is_empty():
@@ -166,7 +166,7 @@ def _instants(lines: pl.LazyFrame, where: str, date_format: str | None) -> tuple
     unread = texts.filter(instants(pl.col("text")).is_null())
     if len(unread) == len(texts):
         raise BadInputError(
-            f"{where} holds {unread.sort('text')['text'][0]}", "dates from 1970 to 2099", "Correct them."
+            f"{where} holds {unread.sort('text')['text'][0]}", f"dates from {YEARS[0]} to {YEARS[1]}", "Correct them."
         )
     return instants(values), int(unread["n"].sum())
 
@@ -181,9 +181,9 @@ def _refuse_surplus(facts: _Facts, where: str) -> None:
 
 
 def _set_surplus_aside(lines: pl.LazyFrame, names: list[str]) -> tuple[pl.LazyFrame, list[pl.Expr]]:
-    """Blank the rows with more fields than the header; the pairs hold their texts.
+    """Make rows with more fields than the header null, and return their texts as JSON pairs.
 
-    The fields of such a row are shifted, so none of them is believed.
+    The fields of such a row are shifted, so none of them can be trusted.
     """
     is_surplus = pl.col(SURPLUS).is_not_null()
     blanked = lines.with_columns(

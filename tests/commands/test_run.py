@@ -555,7 +555,7 @@ def test_another_model_in_force_holds_whom_it_places_near_a_border_and_the_relea
     assert held.height > 0
     root = copy / "releases"
     release = releases.open_release(root, releases.current(root) or "")
-    assert (release.standing(held["customer_id"][0]) or {})["is_held"]
+    assert (release.record_of(held["customer_id"][0]) or {})["is_held"]
     assert custseg(copy, "run", "--source", source, config=QUICK).status == 0
     assert_frame_equal(frames_of(copy, "segment_assignments")[key], assigned[key])
 

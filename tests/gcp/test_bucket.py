@@ -61,7 +61,7 @@ def test_a_release_reaches_the_service_and_is_pointed_to(bucket: Bucket, here: P
     bucket.push_release(here, release_id)
     assert bucket.pull_release(there) == release_id
     assert releases.current(there) == release_id
-    assert releases.open_release(there, release_id).standing("12347") is not None
+    assert releases.open_release(there, release_id).record_of("12347") is not None
     assert bucket.pull_release(there) is None
 
 

@@ -33,7 +33,7 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import DEMO, Settings, SourceSettings
 from custseg_assets.stores import deliveries
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
-from custseg_assets.stores.landing_zone import LandingZone, TakenIn, sort_out
+from custseg_assets.stores.landing_zone import LandingZone, TakenIn, classify_files
 from custseg_assets.stores.tables import TableStore
 from tests.support import homes
 from tests.support.files import REPOSITORY
@@ -62,7 +62,7 @@ class Place:
     def take_in(self, now: float | None = None, **settings: Any) -> TakenIn:
         zone = self.zone
         read = zone.read(zone.waiting(time.time(), 0).files, SourceSettings(**settings))
-        taken = sort_out(read, self.store.current() or CurrentSource(), now or time.time())
+        taken = classify_files(read, self.store.current() or CurrentSource(), now or time.time())
         zone.adopt(taken)
         return taken
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_read_is_moved_aside_with_the_reason_and_blocks_nothing(p
     assert reason.strip() == taken.unreadable["bad.csv"]
     place.drop("bad.csv", "other", header="p,q")
     place.take_in()
-    assert place.zone.aside() == ("bad (2).csv", "bad.csv", "notes.doc", "torn.parquet", "undated.csv")
+    assert place.zone.unreadable_files() == ("bad (2).csv", "bad.csv", "notes.doc", "torn.parquet", "undated.csv")
 
 
 def test_an_export_that_reuses_a_name_for_other_days_does_not_push_out_the_earlier_one(place: Place) -> None:
@@ -283,7 +283,7 @@ def test_a_file_replaced_after_it_was_read_is_not_put_away_unread(place: Place) 
     place.drop("a.csv", MAY)
     read = place.zone.read(place.zone.waiting(time.time(), 0).files, SourceSettings())
     place.drop("a.csv.part", MAY, JUNE).replace(place.folder / "a.csv")
-    place.zone.adopt(sort_out(read, CurrentSource(), time.time()))
+    place.zone.adopt(classify_files(read, CurrentSource(), time.time()))
     assert (place.lines(), place.files()) == (["1 5"], ["a.csv"])
     place.take_in()
     assert place.lines() == ["1 5", "2 6"]
@@ -356,7 +356,7 @@ def test_a_process_killed_at_any_effect_loses_and_doubles_nothing(tmp_path: Path
             "taken_in/c/b.csv",
             "taken_in/d.csv",
         ]
-        assert place.zone.aside() == ("bad.csv",)
+        assert place.zone.unreadable_files() == ("bad.csv",)
         if survived:
             break
     assert n_effects > 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from custseg_assets.stores.prediction_log import read_batches, waiting
+from custseg_assets.stores.prediction_log import finished_files, read_batches
 from custseg_serving.drain import Drain
 from custseg_serving.predictions import finish_abandoned_files
 from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER
@@ -120,7 +120,7 @@ def test_the_pipeline_reads_every_record_the_service_writes(start_app: StartApp,
     client.post("/v1/score", json={"customers": [ROW, {**ROW, "customer_id": 'a\n"b"', "n_products": 4}]})
     application.extensions["custseg"].predictions._drop(7, "queue_full")
     stop_app(application)
-    [batch] = read_batches(waiting(served_home / "prediction_log"))
+    [batch] = read_batches(finished_files(served_home / "prediction_log"))
     assert batch.rejected.is_empty()
     rows = batch.predictions
     found = rows.filter(pl.col("kind") == "lookup", pl.col("outcome") == "found")

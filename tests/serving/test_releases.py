@@ -32,7 +32,7 @@ from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER, damage, make_cont
 
 def test_a_customer_is_found_with_everything_the_snapshot_says(tmp_path: Path) -> None:
     release = open_release(tmp_path, make_release(tmp_path))
-    found = release.standing("12348")
+    found = release.record_of("12348")
     assert found is not None
     assert found["segment_id"] == "S2"
     assert found["since"] == "2011-11-01"
@@ -44,21 +44,21 @@ def test_a_customer_is_found_with_everything_the_snapshot_says(tmp_path: Path) -
 def test_every_kind_of_customer_is_on_file(tmp_path: Path) -> None:
     release = open_release(tmp_path, make_release(tmp_path))
     for name, *_ in CUSTOMERS:
-        assert release.standing(name) is not None, name
-    lapsed = release.standing(LAPSED_CUSTOMER)
+        assert release.record_of(name) is not None, name
+    lapsed = release.record_of(LAPSED_CUSTOMER)
     assert lapsed is not None
     assert (lapsed["features"], lapsed["products"]) == (None, [])
-    assert release.standing("19999") == {"first_seen_at": "2011-12-05T09:30:00.000000"}
-    assert release.standing("nobody") is None
-    assert release.standing("") is None
-    assert release.standing("\ud800") is None
+    assert release.record_of("19999") == {"first_seen_at": "2011-12-05T09:30:00.000000"}
+    assert release.record_of("nobody") is None
+    assert release.record_of("") is None
+    assert release.record_of("\ud800") is None
 
 
 def test_a_release_can_be_opened_again_while_it_is_open(tmp_path: Path) -> None:
     release_id = make_release(tmp_path)
     first, second = open_release(tmp_path, release_id), open_release(tmp_path, release_id)
     del first
-    assert second.standing("12347") is not None
+    assert second.record_of("12347") is not None
 
 
 def test_since_is_the_first_snapshot_of_the_unbroken_stay() -> None:
@@ -78,7 +78,7 @@ def test_since_is_the_first_snapshot_of_the_unbroken_stay() -> None:
 
 
 def test_since_of_who_never_moved_is_the_first_snapshot_there_is(tmp_path: Path) -> None:
-    record = open_release(tmp_path, make_release(tmp_path)).standing("12347")
+    record = open_release(tmp_path, make_release(tmp_path)).record_of("12347")
     assert record is not None
     assert (record["since"], record["previous"]) == ("2011-10-01", None)
 
@@ -122,8 +122,8 @@ def test_equal_content_gives_equal_bytes_whatever_the_order_and_the_chunks(
     assert write_release(tmp_path / "b", shuffled) == first
     monkeypatch.setattr(release_writer, "CHUNK_CUSTOMERS", 2)
     release = open_release(tmp_path / "c", write_release(tmp_path / "c", content).release_id)
-    assert [release.standing(name) for name, *_ in CUSTOMERS] == [
-        open_release(tmp_path / "a", first.release_id).standing(name) for name, *_ in CUSTOMERS
+    assert [release.record_of(name) for name, *_ in CUSTOMERS] == [
+        open_release(tmp_path / "a", first.release_id).record_of(name) for name, *_ in CUSTOMERS
     ]
 
 

@@ -28,6 +28,7 @@ from custseg_assets.stores.deliveries import (
     StillWrittenError,
     period_content,
 )
+from custseg_assets.stores.sources import open_source
 from tests.support.files import REPOSITORY
 
 HEADER = "customer_id,invoiced_at,line_amount\n"
@@ -200,12 +201,11 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
     store: DeliveryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, ROWS[:2])
-    read = deliveries.open_source
 
     def open_and_write_on(*arguments: Any, **others: Any) -> Any:
         with path.open("a") as file:
             file.write(f"{ROWS[3]}\n")
-        return read(*arguments, **others)
+        return open_source(*arguments, **others)
 
     monkeypatch.setattr(deliveries, "open_source", open_and_write_on)
     with pytest.raises(StillWrittenError, match="changed while it was read"):
@@ -265,7 +265,7 @@ def test_what_a_killed_writer_left_is_invisible_and_goes_with_the_next_delivery(
     assert {path.name for path in store.root.iterdir()} == names
 
 
-@pytest.mark.parametrize("moment", ["Path.replace", "Path.replace twice", "_sync", "_days_of", "type_lines"])
+@pytest.mark.parametrize("moment", ["Path.replace", "Path.replace twice", "make_durable", "_days_of", "type_lines"])
 def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStore, tmp_path: Path, moment: str) -> None:
     path = write(tmp_path, ROWS)
     script = f"""
@@ -278,7 +278,7 @@ def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStor
             if len(calls) == {2 if "twice" in moment else 1}:
                 os.kill(os.getpid(), signal.SIGKILL)
             os.replace(*args)
-        places = {{"replace": pathlib.Path, "_sync": deliveries, "_days_of": deliveries, "type_lines": sources}}
+        places = {{"replace": pathlib.Path, "make_durable": deliveries, "_days_of": deliveries, "type_lines": sources}}
         for name, place in places.items():
             if name == {moment.partition(" ")[0].removeprefix("Path.")!r}:
                 setattr(place, name, die)

@@ -1,4 +1,4 @@
-"""Taking the service's prediction log in: every line once, whatever happens; and what is made of what was asked."""
+"""Taking the service's prediction log in: every line once, whatever happens; and what is made of what was requests."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from custseg_assets.domain.drift import requests as asked
+from custseg_assets.domain.drift import requests
 from custseg_assets.domain.schemas import PREDICTION_DRIFT, PREDICTION_LOG, REJECTED_PREDICTIONS
-from custseg_assets.stores.prediction_log import MAX_LINE_BYTES, Batch, read_batches, take_in, waiting
+from custseg_assets.stores.prediction_log import MAX_LINE_BYTES, Batch, commit_batch, finished_files, read_batches
 from custseg_assets.stores.tables import TableStore
 from tests.domain.drift.test_scores import reference_of, shop
 from tests.support.files import REPOSITORY
@@ -145,15 +145,15 @@ def test_batches_are_bounded_and_name_a_file_when_its_last_line_is_in(tmp_path: 
 def test_only_finished_files_are_waiting_oldest_first(tmp_path: Path) -> None:
     for name in ("20261124T2.jsonl", "20261124T1.jsonl", "20261124T3.jsonl.open", "20261124T4.jsonl.new"):
         write(tmp_path, name, line())
-    assert [path.name for path in waiting(tmp_path)] == ["20261124T1.jsonl", "20261124T2.jsonl"]
-    assert waiting(tmp_path / "nowhere") == ()
+    assert [path.name for path in finished_files(tmp_path)] == ["20261124T1.jsonl", "20261124T2.jsonl"]
+    assert finished_files(tmp_path / "nowhere") == ()
 
 
 def test_what_is_taken_in_is_in_the_tables_and_the_file_is_gone(tmp_path: Path) -> None:
     tables = TableStore(tmp_path / "tables")
     path = write(tmp_path / "log", "a.jsonl", line(), b"garbage\n", line(at="2026-11-24T10:00:00Z"))
     for batch in read_batches([path]):
-        take_in(tables, batch)
+        commit_batch(tables, batch)
     assert not path.exists()
     assert tables.sizes(PREDICTION_LOG) == {"2026-11-23": 1, "2026-11-24": 1}
     assert tables.read(REJECTED_PREDICTIONS)["source_line"].to_list() == [2]
@@ -166,11 +166,11 @@ def test_lines_that_an_earlier_attempt_committed_are_left_out(tmp_path: Path) ->
     lines.insert(1, b"garbage\n")
     path = write(tmp_path / "log", "b.jsonl", *lines)
     first = next(read_batches([path], max_bytes=3 * len(line())))
-    take_in(tables, first)
+    commit_batch(tables, first)
     assert tables.read(PREDICTION_LOG).height == first.predictions.height < 5
     write(tmp_path / "log", "a.jsonl", line())
-    for batch in read_batches(waiting(tmp_path / "log")):
-        take_in(tables, batch)
+    for batch in read_batches(finished_files(tmp_path / "log")):
+        commit_batch(tables, batch)
     rows = tables.read(PREDICTION_LOG).sort("source_file", "source_line")
     found = rows.select("source_file", "source_line").rows()
     assert found == [("a.jsonl", 1), *(("b.jsonl", number) for number in (1, 3, 4, 5, 6))]
@@ -179,11 +179,11 @@ def test_lines_that_an_earlier_attempt_committed_are_left_out(tmp_path: Path) ->
 
 _TAKE_IN = """
 import sys; from pathlib import Path
-from custseg_assets.stores.prediction_log import read_batches, take_in, waiting
+from custseg_assets.stores.prediction_log import read_batches, commit_batch, finished_files
 from custseg_assets.stores.tables import TableStore
 home = Path(sys.argv[1]); print("begun", flush=True)
-for batch in read_batches(waiting(home / "prediction_log"), max_bytes=20_000):
-    take_in(TableStore(home / "tables"), batch)
+for batch in read_batches(finished_files(home / "prediction_log"), max_bytes=20_000):
+    commit_batch(TableStore(home / "tables"), batch)
 """
 
 
@@ -209,7 +209,7 @@ def test_killed_at_twenty_moments_every_line_is_taken_in_once(tmp_path: Path) ->
         n_killed += process.wait() == -signal.SIGKILL
         process.stdout.close()
     assert n_killed >= 5
-    assert waiting(folder) == ()
+    assert finished_files(folder) == ()
     tables = TableStore(tmp_path / "tables")
     found = [*tables.read(PREDICTION_LOG).select("source_file", "source_line").rows()]
     found += tables.read(REJECTED_PREDICTIONS).select("source_file", "source_line").rows()
@@ -221,7 +221,7 @@ def test_old_days_are_removed_and_days_that_are_over_become_one_file(tmp_path: P
     for name in "abc":
         days = [line(at=f"2026-11-{day}T10:00:00Z") for day in (22, 23, 24)]
         for batch in read_batches([write(tmp_path, f"{name}.jsonl", *days)]):
-            take_in(tables, batch)
+            commit_batch(tables, batch)
     assert tables.remove_before(PREDICTION_LOG, "2026-11-23") == ["2026-11-22"]
     assert tables.remove_before(PREDICTION_LOG, "2026-11-23") == []
     tables.tidy(PREDICTION_LOG, ["2026-11-23"])
@@ -253,7 +253,7 @@ def test_traffic_counts_requests_once_and_customers_each() -> None:
     """Five requests of 1, 2, 3, 4 and 50 ms, the last about three customers."""
     batch = {"request_id": "many", "latency_ms": 50.0}
     asked_about = [{"latency_ms": float(ms)} for ms in (1, 2, 3, 4)]
-    rows = asked.traffic_of(
+    rows = requests.traffic_of(
         records(
             *asked_about,
             batch,
@@ -272,11 +272,11 @@ def test_traffic_counts_requests_once_and_customers_each() -> None:
 
 
 def test_no_records_are_no_traffic() -> None:
-    assert asked.traffic_of(records()).is_empty()
+    assert requests.traffic_of(records()).is_empty()
 
 
 def test_a_customer_asked_about_often_counts_once_as_last_answered() -> None:
-    rows = asked.customers_of(
+    rows = requests.customers_of(
         records(
             {"customer_id": "a", "recency_days": 2.0, "at": datetime(2026, 11, 23, 11)},
             {"customer_id": "a", "recency_days": 1.0, "at": datetime(2026, 11, 23, 9)},
@@ -291,18 +291,18 @@ def test_a_customer_asked_about_often_counts_once_as_last_answered() -> None:
 
 
 def test_of_several_days_the_last_counts() -> None:
-    first = asked.customers_of(records({"customer_id": "a", "recency_days": 1.0}, {"customer_id": "b"}))
-    second = asked.customers_of(records({"customer_id": "a", "recency_days": 2.0}))
-    both = asked.last_known([first, second])
+    first = requests.customers_of(records({"customer_id": "a", "recency_days": 1.0}, {"customer_id": "b"}))
+    second = requests.customers_of(records({"customer_id": "a", "recency_days": 2.0}))
+    both = requests.last_known([first, second])
     assert both.select("customer_id", "recency_days").rows() == [("a", 2.0), ("b", None)]
 
 
 def test_a_week_counts_when_it_is_over_and_nothing_of_it_was_removed() -> None:
     """2026-11-16 and 2026-11-23 are Mondays."""
     sizes = {"2026-11-08": 1, "2026-11-15": 2, "2026-11-16": 3, "2026-11-22": 4, "2026-11-23": 5}
-    weeks = asked.complete_weeks(sizes, date(2026, 11, 23), date(2026, 11, 3))
+    weeks = requests.complete_weeks(sizes, date(2026, 11, 23), date(2026, 11, 3))
     assert weeks == {"2026-11-09": {"2026-11-15": 2}, "2026-11-16": {"2026-11-16": 3, "2026-11-22": 4}}
-    assert "2026-11-16" not in asked.complete_weeks(sizes, date(2026, 11, 22), date(2026, 11, 3))
+    assert "2026-11-16" not in requests.complete_weeks(sizes, date(2026, 11, 22), date(2026, 11, 3))
 
 
 def customers(values: np.ndarray[Any, Any], **more: Any) -> pl.DataFrame:
@@ -311,13 +311,13 @@ def customers(values: np.ndarray[Any, Any], **more: Any) -> pl.DataFrame:
         {"customer_id": str(n), "recency_days": r, "frequency_orders": f, "monetary_net": m, "segment_id": "S1"} | more
         for n, (r, f, m) in enumerate(values.tolist())
     ]
-    return asked.customers_of(records(*rows))
+    return requests.customers_of(records(*rows))
 
 
 def measured(seen: pl.DataFrame, history: pl.DataFrame | None = None) -> pl.DataFrame:
     references = {"m-test": reference_of(shop(3_000, 1)), "m-unused": reference_of(shop(3_000, 1))}
     before = PREDICTION_DRIFT.schema.to_frame() if history is None else history
-    return asked.measure_asked(seen, references, week="2026-11-16", seed=7, history=before)
+    return requests.measure_asked(seen, references, week="2026-11-16", seed=7, history=before)
 
 
 def test_asking_about_customers_like_those_trained_on_is_stable_and_about_others_is_a_breach() -> None:

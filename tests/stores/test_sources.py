@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-import xlsxwriter
+import xlsxwriter  # type: ignore[import-untyped]  # it publishes no types
 from polars.testing import assert_frame_equal
 
 from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES
@@ -239,7 +239,7 @@ def test_parquet_keeps_its_types_and_the_clock_of_its_zone(tmp_path: Path) -> No
 def test_a_workbook_with_numbers_and_text_in_one_column_keeps_both(tmp_path: Path) -> None:
     header = ["customer_id", "invoice_id", "invoiced_at", "line_amount"]
     moment = datetime(2011, 6, 1, 8, 26)
-    rows = [
+    rows: list[list[Any]] = [
         [17850, 536365, moment, 2.55],
         ["CG-12520", "C536379", moment, -1],
         [],
@@ -362,7 +362,7 @@ def _book(folder: Path, **sheets: list[list[Any]]) -> bytes:
     return workbook(folder / "made.xlsx", **sheets).read_bytes()
 
 
-SHEET = [["customer_id", "invoiced_at", "line_amount"], [1, date(2011, 6, 1), 5]]
+SHEET: list[list[Any]] = [["customer_id", "invoiced_at", "line_amount"], [1, date(2011, 6, 1), 5]]
 LINES = b"customer_id,invoiced_at,line_amount\n"
 PARQUET = _parquet(
     customer_id=["1"] * 500, invoiced_at=[date(2011, 6, 1)] * 500, line_amount=[float(i) for i in range(500)]

@@ -1,5 +1,10 @@
 """The table store: whole partitions, in one commit, with what they were made from; in a folder and in a bucket."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -16,7 +21,7 @@ def rows(*pairs: tuple[str, int]) -> pl.DataFrame:
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def open_store(request, tmp_path):
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], TableStore]]:
     """Opens the tables of one home, as each of its processes does."""
     if request.param == "folder":
         yield lambda: TableStore(tmp_path / "tables")
@@ -26,31 +31,33 @@ def open_store(request, tmp_path):
 
 
 @pytest.fixture
-def store(open_store):
+def store(open_store: Callable[[], TableStore]) -> TableStore:
     return open_store()
 
 
-def test_a_table_that_was_never_written_is_empty(store):
+def test_a_table_that_was_never_written_is_empty(store: TableStore) -> None:
     assert store.read(TABLE).schema == TABLE.schema
     assert store.fingerprint_of("t", "2011-01-01") is None
     assert store.version_of("t") is None
 
 
-def test_writing_replaces_only_the_named_partitions(store):
+def test_writing_replaces_only_the_named_partitions(store: TableStore) -> None:
     store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 11, "2011-02-01": 22})
     store.write(TABLE, rows(("2011-02-01", 5), ("2011-02-01", 4)), {"2011-02-01": 33})
     assert store.read(TABLE).rows() == [("2011-01-01", 1), ("2011-02-01", 4), ("2011-02-01", 5)]
     assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [11, 33]
 
 
-def test_what_another_process_wrote_is_seen_at_the_next_look(store, open_store):
+def test_what_another_process_wrote_is_seen_at_the_next_look(
+    store: TableStore, open_store: Callable[[], TableStore]
+) -> None:
     store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 11, "2011-02-01": 22})
     assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [11, 22]
     open_store().write(TABLE, rows(("2011-01-01", 3)), {"2011-01-01": 33})
     assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [33, 22]
 
 
-def test_fingerprints_are_true_whoever_wrote_last(store, open_store):
+def test_fingerprints_are_true_whoever_wrote_last(store: TableStore, open_store: Callable[[], TableStore]) -> None:
     other = open_store()
     expected = {}
     for number, (writer, key) in enumerate(
@@ -78,20 +85,20 @@ def test_fingerprints_are_true_whoever_wrote_last(store, open_store):
     assert [store.fingerprint_of("t", key) for key in "abc"] == [None, 7, 8]
 
 
-def test_a_partition_without_rows_is_written_too(store):
+def test_a_partition_without_rows_is_written_too(store: TableStore) -> None:
     store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
     store.write(TABLE, rows(), {"2011-01-01": 2, "2011-02-01": 3})
     assert store.read(TABLE).is_empty()
     assert store.fingerprint_of("t", "2011-02-01") == 3
 
 
-def test_the_first_write_may_be_empty(store):
+def test_the_first_write_may_be_empty(store: TableStore) -> None:
     store.write(TABLE, rows(), {"2011-01-01": 2})
     assert store.read(TABLE).schema == TABLE.schema
     assert store.fingerprint_of("t", "2011-01-01") == 2
 
 
-def test_a_column_that_was_declared_later_is_null_until_its_partition_is_written_again(store):
+def test_a_column_that_was_declared_later_is_null_until_its_partition_is_written_again(store: TableStore) -> None:
     store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 1, "2011-02-01": 1})
     wider = Table("t", "for tests", (*TABLE.columns, Column("is_new", pl.Boolean(), "added")), ("n",))
     assert store.read(wider).rows() == [("2011-01-01", 1, None), ("2011-02-01", 2, None)]
@@ -99,7 +106,7 @@ def test_a_column_that_was_declared_later_is_null_until_its_partition_is_written
     assert store.read(wider).rows() == [("2011-01-01", 1, None), ("2011-02-01", 2, True)]
 
 
-def test_another_process_sees_the_commit(store, open_store):
+def test_another_process_sees_the_commit(store: TableStore, open_store: Callable[[], TableStore]) -> None:
     store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
     other = open_store()
     assert other.read(TABLE).height == store.whole(TABLE).height == 1
@@ -109,24 +116,26 @@ def test_another_process_sees_the_commit(store, open_store):
     assert store.version_of("t") == other.version_of("t") == 1
 
 
-def test_rows_of_another_partition_are_refused(store):
+def test_rows_of_another_partition_are_refused(store: TableStore) -> None:
     with pytest.raises(ValueError, match="2011-02-01"):
         store.write(TABLE, rows(("2011-02-01", 1)), {"2011-01-01": 1})
 
 
-def test_other_columns_are_refused(store):
+def test_other_columns_are_refused(store: TableStore) -> None:
     with pytest.raises(ValueError, match="expected"):
         store.write(TABLE, pl.DataFrame({"period": ["2011-01-01"]}), {"2011-01-01": 1})
 
 
-def test_a_forgotten_partition_is_empty_and_has_no_fingerprint(store):
+def test_a_forgotten_partition_is_empty_and_has_no_fingerprint(store: TableStore) -> None:
     store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 1, "2011-02-01": 2})
     store.forget(TABLE, ["2011-01-01", "1999-01-01"])
     assert list(store.sizes(TABLE)) == ["2011-02-01"]
     assert store.fingerprint_of("t", "2011-01-01") is None
 
 
-def test_rows_that_were_appended_are_tidied_into_one_file_and_removed_by_age(store, open_store):
+def test_rows_that_were_appended_are_tidied_into_one_file_and_removed_by_age(
+    store: TableStore, open_store: Callable[[], TableStore]
+) -> None:
     for n in (1, 2, 3):
         store.append(TABLE, rows(("2011-01-01", n), ("2011-02-01", n)))
     assert store.sizes(TABLE) == {"2011-01-01": 3, "2011-02-01": 3}
@@ -137,5 +146,5 @@ def test_rows_that_were_appended_are_tidied_into_one_file_and_removed_by_age(sto
     assert store.version_of("t") == other.version_of("t")
 
 
-def test_fingerprints_differ_in_any_part():
+def test_fingerprints_differ_in_any_part() -> None:
     assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("b", 1), fingerprint("a", [1])}) == 4

@@ -25,7 +25,7 @@ from custseg_assets.domain.schemas import (
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.monitoring import drift_over_time, latency_over_time
 from custseg_assets.settings import Settings
-from custseg_assets.stores.prediction_log import read_batches, take_in, waiting
+from custseg_assets.stores.prediction_log import commit_batch, finished_files, read_batches
 from custseg_assets.stores.tables import fingerprint
 
 NOTHING_DROPPED, LINES_READABLE = "nothing_dropped", "lines_readable"
@@ -56,7 +56,7 @@ _NO_RECORDS = pl.DataFrame(schema=PREDICTION_LOG.schema)
 )
 def prediction_log(home: dg.ResourceParam[LockedHome]) -> Iterator[Materialization]:
     """Take in the service's finished log files, and remove days that are older than they are kept."""
-    suite, files = SuiteRun(PREDICTION_LOG, home), waiting(home.paths.prediction_log)
+    suite, files = SuiteRun(PREDICTION_LOG, home), finished_files(home.paths.prediction_log)
     counts, n_rejected = _take_in(home, files, suite)
     removed = _tidy(home)
     n_dropped = int(counts["n_dropped"].sum())
@@ -135,7 +135,7 @@ def _take_in(home: LockedHome, files: Sequence[Path], suite: SuiteRun) -> tuple[
     counts, n_rejected = [_counts(_NO_RECORDS)], 0
     suite.check(_NO_RECORDS)
     for batch in read_batches(files):
-        fresh = take_in(home.tables, batch)
+        fresh = commit_batch(home.tables, batch)
         suite.check(fresh.predictions)
         counts.append(_counts(fresh.predictions))
         n_rejected += fresh.rejected.height

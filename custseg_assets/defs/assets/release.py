@@ -44,7 +44,7 @@ def serving_release(layout: Layout, _: Settings) -> dg.AssetsDefinition:
     def serving_release(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
         """The newest snapshot's segments with the model that gave them, written once and pointed to by ``CURRENT``."""
         folder = home.paths.releases
-        with home.paths.releasing():
+        with home.paths.mark_unreleased():
             content = _gather_content(home, home.newest_snapshot())
             manifest = write_release(folder, content)
             point_to(folder, manifest.release_id)

@@ -1,0 +1,95 @@
+"""Files: replace one in a single step, make it durable, lock it; and remove a folder in a single step.
+
+What a file contains does not belong here. The service imports this module, so it needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+UNFINISHED = ".new"
+"""How the name of a file ends that is still written, or that a killed process left; it is hidden as well."""
+
+REMOVING = ".removing-"
+"""How the name of a folder begins that is being removed, or that a killed process left."""
+
+_SECONDS_BETWEEN_TRIES = 0.2
+
+
+@contextlib.contextmanager
+def replacement_for(path: Path, *, is_durable: bool = False) -> Iterator[Path]:
+    """Replace a file in one step: what the block writes to the path it is given takes the file's place at its end.
+
+    A reader sees the old file or the new one. After an error the old file stays and nothing else does.
+
+    Args:
+        path: the file; its folder must be there.
+        is_durable: whether the new file must survive a power cut from then on.
+    """
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    try:
+        yield unfinished
+        if is_durable:
+            make_durable(unfinished)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if is_durable:
+        make_durable(path.parent)
+
+
+def replace_text(path: Path, text: str, *, is_durable: bool = False) -> None:
+    """Replace a small file by this text in one step; see ``replacement_for``."""
+    with replacement_for(path, is_durable=is_durable) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def make_durable(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder such that nobody sees it half removed; a killed process leaves it under a hidden name."""
+    hidden = folder.with_name(f"{REMOVING}{folder.name}")
+    if hidden.exists():
+        shutil.rmtree(hidden)
+    shutil.rmtree(folder.rename(hidden))
+
+
+def lock_file(file: IO[Any] | int, patience_seconds: float | None = None) -> bool:
+    """Lock an open file against other processes until it is closed, or until this process ends in any way.
+
+    Args:
+        file: the file, or its descriptor.
+        patience_seconds: how long to wait for who has it; without end by default.
+
+    Returns:
+        Whether this process has the lock now.
+    """
+    if patience_seconds is None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return True
+    give_up = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            return True
