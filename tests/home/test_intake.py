@@ -313,7 +313,8 @@ def test_a_process_killed_at_any_effect_loses_and_doubles_nothing(tmp_path: Path
     script.write_text(
         textwrap.dedent("""
         import os, pathlib, signal, sys
-                from custseg_assets.home.open import OpenHome
+        from custseg_assets.home.intake import Intake
+        from custseg_assets.home.open import OpenHome
         from custseg_assets.settings import Settings
         left = [int(sys.argv[2])]
         def deadly(do):
