@@ -14,10 +14,10 @@ import pytest
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import PREDICTION_LOG, Column, Table
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError
-from custseg_assets.gcp.bigquery_publish import Part, Publisher, looker_url, view_queries
-from custseg_assets.gcp.published import prediction_parts, published_tables
+from custseg_assets.gcp.bigquery_publish import Publisher, looker_url, view_queries
+from custseg_assets.defs.assets.bigquery import published_tables
 from custseg_assets.settings import GcpSettings
-from custseg_assets.stores.publications import Publications
+from custseg_assets.stores.publications import Part, Publications, prediction_parts
 from custseg_assets.stores.tables import TableStore
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.gcs import FakeGcs
@@ -214,7 +214,7 @@ def test_a_service_that_is_busy_is_asked_again(shop: Shop) -> None:
 
 
 def test_the_views_run_on_the_published_tables_and_show_announced_snapshots_only(shop: Shop) -> None:
-    tables = published_tables()
+    tables = [*published_tables(), PREDICTION_LOG]
     publisher = shop.publisher()
     made = publisher.make_views(tables, None)
     assert set(made) == set(view_queries("shop.segments"))
@@ -237,7 +237,7 @@ def test_the_views_run_on_the_published_tables_and_show_announced_snapshots_only
 
 
 def test_a_view_whose_query_changed_is_brought_up_to_date(shop: Shop) -> None:
-    tables = published_tables()
+    tables = [*published_tables(), PREDICTION_LOG]
     shop.publisher().make_views(tables, None)
     view = shop.fake.datasets["segments"]["current_segments"].resource
     wanted = view["view"]["query"]

@@ -179,8 +179,8 @@ def leaves_nothing(cloud: Cloud) -> None:
 
 
 def leaves_nonsense(cloud: Cloud) -> None:
-    leave = "import sys; from google.cloud import storage; from custseg_assets.gcp.folders import split\n"
-    leave += "bucket, prefix = split(sys.argv[4])\n"
+    leave = "import sys; from google.cloud import storage; from custseg_assets.gcp.folders import split_uri\n"
+    leave += "bucket, prefix = split_uri(sys.argv[4])\n"
     leave += "storage.Client().bucket(bucket).blob(prefix + 'candidates.parquet').upload_from_string('no parquet')"
     cloud.run_trainer_as(leave)
 

@@ -8,7 +8,7 @@ from custseg_assets.definitions import launcher_of
 from custseg_assets.domain.segments.model import model_from_json
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.costs import check_cost, highest_cost
-from custseg_assets.gcp.folders import split
+from custseg_assets.gcp.folders import split_uri
 from custseg_assets.gcp.training import VertexLauncher
 from custseg_assets.settings import GcpTrainingSettings, ModelSettings, Settings
 from custseg_assets.training.exchange import CANDIDATES, FEATURES, MODEL, SETTINGS
@@ -141,4 +141,4 @@ def test_vertex_trains_where_an_image_is_configured(gcp, tmp_path):
 
 
 def test_a_folder_in_the_cloud_is_a_bucket_and_a_prefix():
-    assert split("gs://shop-data/jobs/1") == split("gs://shop-data/jobs/1/") == ("shop-data", "jobs/1/")
+    assert split_uri("gs://shop-data/jobs/1") == split_uri("gs://shop-data/jobs/1/") == ("shop-data", "jobs/1/")

@@ -157,59 +157,59 @@ def test_a_container_whose_files_are_not_the_release_ends_and_says_so(models, ve
 @pytest.mark.usefixtures("endpoint")
 def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(models, vertex, tmp_path):
     one, two, three = (models.register(*release(tmp_path, month)) for month in (2, 3, 4))
-    assert shares(models.canary(one)) == {"1": 100}
-    assert shares(models.full(one)) == {"1": 100}
-    assert shares(models.canary(two)) == {"1": 90, "2": 10}
-    assert shares(models.canary(two)) == {"1": 90, "2": 10}
-    assert shares(models.full(two)) == {"1": 0, "2": 100}
+    assert shares(models.deploy_canary(one)) == {"1": 100}
+    assert shares(models.send_all_traffic(one)) == {"1": 100}
+    assert shares(models.deploy_canary(two)) == {"1": 90, "2": 10}
+    assert shares(models.deploy_canary(two)) == {"1": 90, "2": 10}
+    assert shares(models.send_all_traffic(two)) == {"1": 0, "2": 100}
     assert "champion" in models._models.get_model(name=two).version_aliases
-    assert shares(models.canary(three)) == {"1": 0, "2": 90, "3": 10}
+    assert shares(models.deploy_canary(three)) == {"1": 0, "2": 90, "3": 10}
     # A canary that does not sing: the traffic is as it was before.
-    assert shares(models.back()) == {"1": 0, "2": 100}
-    assert shares(models.canary(three)) == {"1": 0, "2": 90, "3": 10}
+    assert shares(models.roll_back()) == {"1": 0, "2": 100}
+    assert shares(models.deploy_canary(three)) == {"1": 0, "2": 90, "3": 10}
     # The one before stays as the way back; what is older goes.
-    assert shares(models.full(three)) == {"2": 0, "3": 100}
-    assert shares(models.back()) == {"2": 100}
+    assert shares(models.send_all_traffic(three)) == {"2": 0, "3": 100}
+    assert shares(models.roll_back()) == {"2": 100}
     assert list(models._models.get_model(name=two).version_aliases) == ["champion"]
-    assert shares(models.traffic()) == {"2": 100}
+    assert shares(models.get_traffic()) == {"2": 100}
     assert not any(request.endswith("/endpoints") for request in vertex.requests)
 
 
 @pytest.mark.usefixtures("endpoint")
 def test_without_another_version_there_is_no_way_back(models, tmp_path):
     with pytest.raises(BadInputError, match="nothing deployed; expected another version"):
-        models.back()
-    models.canary(models.register(*release(tmp_path, 2)))
+        models.roll_back()
+    models.deploy_canary(models.register(*release(tmp_path, 2)))
     with pytest.raises(BadInputError, match=r"custseg-segmentation@1; expected another version"):
-        models.back()
+        models.roll_back()
 
 
 @pytest.mark.usefixtures("endpoint")
 def test_all_traffic_is_for_what_is_deployed(models, tmp_path):
     version = models.register(*release(tmp_path, 2))
     with pytest.raises(BadInputError, match=r"is not deployed .*custseg vertex canary"):
-        models.full(version)
+        models.send_all_traffic(version)
 
 
 def test_an_endpoint_that_is_not_there_is_not_made(models, vertex, tmp_path):
     version = models.register(*release(tmp_path, 2))
     with pytest.raises(RunFailedError, match=r"The Endpoint does not exist.*Check project, location"):
-        models.canary(version)
+        models.deploy_canary(version)
     assert vertex.endpoints == {}
 
 
 @pytest.mark.usefixtures("endpoint")
 def test_a_deployment_that_fails_leaves_the_traffic_alone(models, vertex, tmp_path):
     one, two = (models.register(*release(tmp_path, month)) for month in (2, 3))
-    models.canary(one)
+    models.deploy_canary(one)
     vertex.fail_operations = "Model server never became ready."
     with pytest.raises(RunFailedError, match=r"never became ready.*custseg vertex status"):
-        models.canary(two)
-    assert shares(models.traffic()) == {"1": 100}
+        models.deploy_canary(two)
+    assert shares(models.get_traffic()) == {"1": 100}
     vertex.fail_operations, vertex.denied = "", {"aiplatform.endpoints.deploy"}
     with pytest.raises(RunFailedError, match=r"not allowed .*roles/aiplatform\.user"):
-        models.canary(two)
-    assert shares(models.traffic()) == {"1": 100}
+        models.deploy_canary(two)
+    assert shares(models.get_traffic()) == {"1": 100}
 
 
 @pytest.mark.parametrize(
@@ -256,16 +256,16 @@ endpoints = {{aiplatform = "{vertex.url}", storage = "{gcs.url}"}}
         ("models.get", lambda models, one: models.register(*one)),
         ("models.list", lambda models, one: models.register(*one)),
         ("modelEvaluations.import", lambda models, one: models.register(*one)),
-        ("endpoints.get", lambda models, _: models.traffic()),
-        ("endpoints.update", lambda models, _: models.back()),
-        ("endpoints.undeploy", lambda models, _: models.back()),
-        ("models.update", lambda models, _: models.back()),
+        ("endpoints.get", lambda models, _: models.get_traffic()),
+        ("endpoints.update", lambda models, _: models.roll_back()),
+        ("endpoints.undeploy", lambda models, _: models.roll_back()),
+        ("models.update", lambda models, _: models.roll_back()),
     ],
 )
 @pytest.mark.usefixtures("endpoint")
 def test_the_fake_refuses_what_the_caller_may_not_do(models, vertex, tmp_path, permission, attempt):
     for month in (2, 3):
-        models.canary(models.register(*release(tmp_path, month)))
+        models.deploy_canary(models.register(*release(tmp_path, month)))
     another = release(tmp_path, 4)
     if permission == "models.get":
         # It is asked for only where no version has the release.
@@ -283,8 +283,8 @@ def models_traffic(vertex):
 @pytest.mark.usefixtures("endpoint")
 def test_a_split_that_somebody_changed_meanwhile_is_left_as_they_made_it(models, vertex, tmp_path, monkeypatch):
     one, two = (models.register(*release(tmp_path, month)) for month in (2, 3))
-    models.canary(one)
-    models.canary(two)
+    models.deploy_canary(one)
+    models.deploy_canary(two)
     get = models._get_endpoint
 
     def raced():
@@ -294,7 +294,7 @@ def test_a_split_that_somebody_changed_meanwhile_is_left_as_they_made_it(models,
 
     monkeypatch.setattr(models, "_get_endpoint", raced)
     with pytest.raises(RunFailedError, match="etag does not match"):
-        models.full(two)
+        models.send_all_traffic(two)
     assert sorted(models_traffic(vertex).values()) == [10, 90]
 
 
