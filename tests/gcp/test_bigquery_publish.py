@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import polars as pl
 import pytest
 
+from custseg_assets.defs.assets.bigquery import published_tables
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import PREDICTION_LOG, Column, Table
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError
 from custseg_assets.gcp.bigquery_publish import Publisher, looker_url, view_queries
-from custseg_assets.defs.assets.bigquery import published_tables
 from custseg_assets.settings import GcpSettings
 from custseg_assets.stores.publications import Part, Publications, prediction_parts
 from custseg_assets.stores.tables import TableStore

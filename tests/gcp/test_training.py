@@ -1,5 +1,7 @@
 """A challenger trained on Vertex AI is the one that this machine would have trained; without one the champion stays."""
 
+from pathlib import Path
+
 import dagster as dg
 import polars as pl
 import pytest
@@ -10,10 +12,12 @@ from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.costs import check_cost, highest_cost
 from custseg_assets.gcp.folders import split_uri
 from custseg_assets.gcp.training import VertexLauncher
-from custseg_assets.settings import GcpTrainingSettings, ModelSettings, Settings
-from custseg_assets.training.exchange import CANDIDATES, FEATURES, MODEL, SETTINGS
+from custseg_assets.settings import GcpSettings, GcpTrainingSettings, ModelSettings, Settings
+from custseg_assets.training.exchange import CANDIDATES, FEATURES, MODEL, SETTINGS, TrainerReport
 from custseg_assets.training.local import LocalLauncher
 from custseg_assets.training.steps import train_snapshot
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.vertex import FakeVertex
 from tests.support.gcp_pieces import QUICK as QUICKLY
 from tests.support.gcp_pieces import gcp_of
 from tests.training.test_trainer import KEY, features_of
@@ -28,16 +32,16 @@ pytestmark = [
 
 
 @pytest.fixture
-def gcp(vertex, gcs):
+def gcp(vertex: FakeVertex, gcs: FakeGcs) -> GcpSettings:
     return gcp_of(vertex.url, gcs.url, training=GcpTrainingSettings(image="trainer:1"))
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     return filled(tmp_path / "training", features_of(600))
 
 
-def filled(folder, features):
+def filled(folder: Path, features: pl.DataFrame) -> Path:
     (folder / "in").mkdir(parents=True)
     (folder / "out").mkdir()
     features.write_parquet(folder / "in" / FEATURES)
@@ -45,9 +49,9 @@ def filled(folder, features):
     return folder
 
 
-def train(gcp, folder):
+def train(gcp: GcpSettings, folder: Path) -> TrainerReport:
     """Train as a step of a run does; what the trainer said."""
-    said = []
+    said: list[TrainerReport] = []
 
     @dg.asset
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -58,7 +62,9 @@ def train(gcp, folder):
     return said[0]
 
 
-def test_the_trainer_on_vertex_leaves_what_it_leaves_here(gcp, vertex, gcs, folder, capfd):
+def test_the_trainer_on_vertex_leaves_what_it_leaves_here(
+    gcp: GcpSettings, vertex: FakeVertex, gcs: FakeGcs, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     # The roles that docs/gcp.md names are for objects, not for buckets.
     gcs.denied = {"storage.buckets.get"}
     said = train(gcp, folder)
@@ -82,7 +88,9 @@ def test_the_trainer_on_vertex_leaves_what_it_leaves_here(gcp, vertex, gcs, fold
     ]
 
 
-def test_what_was_trained_is_taken_and_trained_again_only_where_it_is_gone(gcp, vertex, gcs, folder):
+def test_what_was_trained_is_taken_and_trained_again_only_where_it_is_gone(
+    gcp: GcpSettings, vertex: FakeVertex, gcs: FakeGcs, folder: Path
+) -> None:
     train(gcp, folder)
     first = (folder / "out" / CANDIDATES).read_bytes()
     (folder / "out" / CANDIDATES).unlink()
@@ -95,28 +103,30 @@ def test_what_was_trained_is_taken_and_trained_again_only_where_it_is_gone(gcp, 
     assert len(vertex.jobs) == 2
 
 
-def test_an_outcome_without_a_model_is_no_failure(gcp, tmp_path):
+def test_an_outcome_without_a_model_is_no_failure(gcp: GcpSettings, tmp_path: Path) -> None:
     folder = filled(tmp_path / "few", features_of(40))
     assert train(gcp, folder)["k"].value == "none"
     assert (folder / "out" / CANDIDATES).exists()
     assert not (folder / "out" / MODEL).exists()
 
 
-def test_a_bucket_out_of_reach_starts_nothing(vertex, folder):
+def test_a_bucket_out_of_reach_starts_nothing(vertex: FakeVertex, folder: Path) -> None:
     gcp = gcp_of(vertex.url, "http://127.0.0.1:9", training=GcpTrainingSettings(image="trainer:1"))
     with pytest.raises(RunFailedError, match=r"the bucket, .*no answer .*The champion stays"):
         train(gcp, folder)
     assert vertex.jobs == []
 
 
-def test_a_trainer_that_is_given_nonsense_says_so_in_the_run(gcp, folder, capfd):
+def test_a_trainer_that_is_given_nonsense_says_so_in_the_run(
+    gcp: GcpSettings, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (folder / "in" / SETTINGS).write_text("{", encoding="utf-8")
     with pytest.raises(RunFailedError, match=r"the container failed .*status of 2.*The champion stays"):
         train(gcp, folder)
     assert "trainer: " in "".join(capfd.readouterr())
 
 
-def test_a_job_that_could_cost_too_much_is_not_started(vertex, gcs, folder):
+def test_a_job_that_could_cost_too_much_is_not_started(vertex: FakeVertex, gcs: FakeGcs, folder: Path) -> None:
     # 24 hours at 0.218499 are 5.243976.
     training = GcpTrainingSettings(image="trainer:1", timeout_minutes=24 * 60)
     assert highest_cost(training) == pytest.approx(5.243976)
@@ -126,7 +136,7 @@ def test_a_job_that_could_cost_too_much_is_not_started(vertex, gcs, folder):
     assert gcs.names("shop-data") == []
 
 
-def test_the_price_of_a_machine_is_listed_or_given():
+def test_the_price_of_a_machine_is_listed_or_given() -> None:
     with_gpu = GcpTrainingSettings(accelerator_type="NVIDIA_TESLA_T4", accelerator_count=2)
     # 0.218499 + 2 × 0.4025.
     assert highest_cost(with_gpu) == pytest.approx(1.023499)
@@ -135,10 +145,10 @@ def test_the_price_of_a_machine_is_listed_or_given():
     assert "at most 1.50 USD" in check_cost(GcpTrainingSettings(price_per_hour=3, timeout_minutes=30))
 
 
-def test_vertex_trains_where_an_image_is_configured(gcp, tmp_path):
+def test_vertex_trains_where_an_image_is_configured(gcp: GcpSettings, tmp_path: Path) -> None:
     assert isinstance(launcher_of(Settings(home=tmp_path)), LocalLauncher)
     assert isinstance(launcher_of(Settings(home=tmp_path, gcp=gcp)), VertexLauncher)
 
 
-def test_a_folder_in_the_cloud_is_a_bucket_and_a_prefix():
+def test_a_folder_in_the_cloud_is_a_bucket_and_a_prefix() -> None:
     assert split_uri("gs://shop-data/jobs/1") == split_uri("gs://shop-data/jobs/1/") == ("shop-data", "jobs/1/")

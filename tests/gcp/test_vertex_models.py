@@ -1,6 +1,10 @@
 """A release becomes a model version, gets a share of an endpoint's traffic, then all of it, and can be taken back."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from google.api_core import exceptions
@@ -10,11 +14,13 @@ from google.cloud import aiplatform_v1 as api
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.clients import vertex_client
 from custseg_assets.gcp.vertex_models import VertexModels, _make_room
-from custseg_assets.settings import GcpServingSettings
+from custseg_assets.settings import GcpServingSettings, GcpSettings
 from custseg_assets.stores.releases import ReleaseManifest, current, verify
 from custseg_serving.cli import main as serving_command
 from tests.serving.test_api import ROW
 from tests.serving.test_server import serving
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.vertex import FakeVertex
 from tests.support.gcp_pieces import gcp_of
 from tests.support.releases import make_release
 from tests.support.shops import custseg
@@ -26,7 +32,7 @@ MODEL = f"{PARENT}/models/custseg-segmentation"
 AT_ONCE = DEFAULT_POLLING.with_delay(initial=0.01, maximum=0.01)
 
 
-def release(tmp_path, month):
+def release(tmp_path: Path, month: int) -> tuple[Path, ReleaseManifest]:
     """A release as far as Vertex AI is concerned: a folder of files and a manifest."""
     manifest = ReleaseManifest(
         format=1,
@@ -51,27 +57,29 @@ def release(tmp_path, month):
 
 
 @pytest.fixture
-def gcp(vertex, gcs):
+def gcp(vertex: FakeVertex, gcs: FakeGcs) -> GcpSettings:
     return gcp_of(vertex.url, gcs.url, serving=GcpServingSettings(image="serving:1", endpoint="77"))
 
 
 @pytest.fixture
-def models(gcp):
+def models(gcp: GcpSettings) -> Iterator[VertexModels]:
     with VertexModels(gcp, AT_ONCE) as models:
         yield models
 
 
 @pytest.fixture
-def endpoint(vertex):
+def endpoint(vertex: FakeVertex) -> api.Endpoint:
     return vertex.add_endpoint("77")
 
 
-def shares(traffic):
+def shares(traffic: Mapping[str, int]) -> dict[str, int]:
     """Version number → share."""
     return {version.removeprefix(f"{MODEL}@"): share for version, share in traffic.items()}
 
 
-def test_a_release_is_a_version_with_the_serving_image_and_its_figures(models, vertex, gcs, tmp_path):
+def test_a_release_is_a_version_with_the_serving_image_and_its_figures(
+    models: VertexModels, vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path
+) -> None:
     name = models.register(*release(tmp_path, 2))
     assert name == f"{MODEL}@1"
     [version] = vertex.models["custseg-segmentation"]
@@ -92,18 +100,20 @@ def test_a_release_is_a_version_with_the_serving_image_and_its_figures(models, v
     assert '"silhouette": 0.34' in version.version_description
 
 
-def test_a_release_is_registered_once_and_the_next_is_the_next_version(models, vertex, tmp_path):
+def test_a_release_is_registered_once_and_the_next_is_the_next_version(
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path
+) -> None:
     first, second = release(tmp_path, 2), release(tmp_path, 3)
     assert [models.register(*one) for one in (first, second, first)] == [f"{MODEL}@1", f"{MODEL}@2", f"{MODEL}@1"]
     assert len(vertex.models["custseg-segmentation"]) == 2
 
 
 @pytest.fixture
-def container(gcs, monkeypatch):
+def container(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> Callable[[api.Model], None]:
     """A version's container as Vertex AI starts it, from what the version says of it."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
 
-    def prepare(version):
+    def prepare(version: api.Model) -> None:
         monkeypatch.setenv("AIP_HTTP_PORT", str(version.container_spec.ports[0].container_port))
         monkeypatch.setenv("AIP_HEALTH_ROUTE", version.container_spec.health_route)
         monkeypatch.setenv("AIP_PREDICT_ROUTE", version.container_spec.predict_route)
@@ -112,7 +122,7 @@ def container(gcs, monkeypatch):
     return prepare
 
 
-def registered(models, vertex, root):
+def registered(models: VertexModels, vertex: FakeVertex, root: Path) -> tuple[str, api.Model]:
     """A whole release, and its version."""
     release_id = make_release(root)
     models.register(root / release_id, verify(root, release_id))
@@ -120,7 +130,9 @@ def registered(models, vertex, root):
     return release_id, version
 
 
-def test_the_container_of_a_version_serves_its_release(models, vertex, container, tmp_path):
+def test_the_container_of_a_version_serves_its_release(
+    models: VertexModels, vertex: FakeVertex, container: Callable[[api.Model], None], tmp_path: Path
+) -> None:
     release_id, version = registered(models, vertex, tmp_path / "releases")
     container(version)
     home = tmp_path / "container"
@@ -133,7 +145,14 @@ def test_the_container_of_a_version_serves_its_release(models, vertex, container
     assert not (home / "prediction_log").exists()
 
 
-def test_a_container_whose_files_are_not_the_release_ends_and_says_so(models, vertex, gcs, container, tmp_path, capsys):
+def test_a_container_whose_files_are_not_the_release_ends_and_says_so(
+    models: VertexModels,
+    vertex: FakeVertex,
+    gcs: FakeGcs,
+    container: Callable[[api.Model], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     _, version = registered(models, vertex, tmp_path / "releases")
     container(version)
     name = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/model.json"
@@ -155,7 +174,9 @@ def test_a_container_whose_files_are_not_the_release_ends_and_says_so(models, ve
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(models, vertex, tmp_path):
+def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path
+) -> None:
     one, two, three = (models.register(*release(tmp_path, month)) for month in (2, 3, 4))
     assert shares(models.deploy_canary(one)) == {"1": 100}
     assert shares(models.send_all_traffic(one)) == {"1": 100}
@@ -176,7 +197,7 @@ def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(models, vertex, tmp
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_without_another_version_there_is_no_way_back(models, tmp_path):
+def test_without_another_version_there_is_no_way_back(models: VertexModels, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="nothing deployed; expected another version"):
         models.roll_back()
     models.deploy_canary(models.register(*release(tmp_path, 2)))
@@ -185,13 +206,13 @@ def test_without_another_version_there_is_no_way_back(models, tmp_path):
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_all_traffic_is_for_what_is_deployed(models, tmp_path):
+def test_all_traffic_is_for_what_is_deployed(models: VertexModels, tmp_path: Path) -> None:
     version = models.register(*release(tmp_path, 2))
     with pytest.raises(BadInputError, match=r"is not deployed .*custseg vertex canary"):
         models.send_all_traffic(version)
 
 
-def test_an_endpoint_that_is_not_there_is_not_made(models, vertex, tmp_path):
+def test_an_endpoint_that_is_not_there_is_not_made(models: VertexModels, vertex: FakeVertex, tmp_path: Path) -> None:
     version = models.register(*release(tmp_path, 2))
     with pytest.raises(RunFailedError, match=r"The Endpoint does not exist.*Check project, location"):
         models.deploy_canary(version)
@@ -199,7 +220,9 @@ def test_an_endpoint_that_is_not_there_is_not_made(models, vertex, tmp_path):
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_a_deployment_that_fails_leaves_the_traffic_alone(models, vertex, tmp_path):
+def test_a_deployment_that_fails_leaves_the_traffic_alone(
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path
+) -> None:
     one, two = (models.register(*release(tmp_path, month)) for month in (2, 3))
     models.deploy_canary(one)
     vertex.fail_operations = "Model server never became ready."
@@ -222,19 +245,19 @@ def test_a_deployment_that_fails_leaves_the_traffic_alone(models, vertex, tmp_pa
         ({"a": 100, "b": 0}, {"0": 10, "a": 90, "b": 0}),
     ],
 )
-def test_room_for_a_canary_is_made_by_share(traffic, split):
+def test_room_for_a_canary_is_made_by_share(traffic: Mapping[str, int], split: Mapping[str, int]) -> None:
     endpoint = api.Endpoint(deployed_models=[{"id": name} for name in traffic], traffic_split=traffic)
     assert _make_room(endpoint, 10) == split
     assert sum(split.values()) == 100
 
 
-def test_without_an_image_or_an_endpoint_nothing_is_served_there(vertex, gcs):
+def test_without_an_image_or_an_endpoint_nothing_is_served_there(vertex: FakeVertex, gcs: FakeGcs) -> None:
     with pytest.raises(BadInputError, match=r"gcloud ai endpoints create"):
         VertexModels(gcp_of(vertex.url, gcs.url))
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_the_command_says_how_the_traffic_is_split(vertex, gcs, tmp_path):
+def test_the_command_says_how_the_traffic_is_split(vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert "no [gcp] project" in custseg(home, "vertex", "status", config="").err
     config = f"""
@@ -263,7 +286,13 @@ endpoints = {{aiplatform = "{vertex.url}", storage = "{gcs.url}"}}
     ],
 )
 @pytest.mark.usefixtures("endpoint")
-def test_the_fake_refuses_what_the_caller_may_not_do(models, vertex, tmp_path, permission, attempt):
+def test_the_fake_refuses_what_the_caller_may_not_do(
+    models: VertexModels,
+    vertex: FakeVertex,
+    tmp_path: Path,
+    permission: str,
+    attempt: Callable[[VertexModels, tuple[Path, ReleaseManifest]], object],
+) -> None:
     for month in (2, 3):
         models.deploy_canary(models.register(*release(tmp_path, month)))
     another = release(tmp_path, 4)
@@ -276,18 +305,20 @@ def test_the_fake_refuses_what_the_caller_may_not_do(models, vertex, tmp_path, p
     assert sum(models_traffic(vertex).values()) == 100
 
 
-def models_traffic(vertex):
+def models_traffic(vertex: FakeVertex) -> dict[str, int]:
     return dict(vertex.endpoints["77"].traffic_split)
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_a_split_that_somebody_changed_meanwhile_is_left_as_they_made_it(models, vertex, tmp_path, monkeypatch):
+def test_a_split_that_somebody_changed_meanwhile_is_left_as_they_made_it(
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = (models.register(*release(tmp_path, month)) for month in (2, 3))
     models.deploy_canary(one)
     models.deploy_canary(two)
     get = models._get_endpoint
 
-    def raced():
+    def raced() -> api.Endpoint:
         seen = get()
         vertex.touch(vertex.endpoints["77"])
         return seen
@@ -298,7 +329,7 @@ def test_a_split_that_somebody_changed_meanwhile_is_left_as_they_made_it(models,
     assert sorted(models_traffic(vertex).values()) == [10, 90]
 
 
-def test_the_fake_changes_nothing_of_an_endpoint_but_its_split(gcp, endpoint):
+def test_the_fake_changes_nothing_of_an_endpoint_but_its_split(gcp: GcpSettings, endpoint: api.Endpoint) -> None:
     with (
         vertex_client(api.EndpointServiceClient, gcp) as endpoints,
         pytest.raises(exceptions.BadRequest, match="updateMask"),
@@ -318,14 +349,18 @@ def test_the_fake_changes_nothing_of_an_endpoint_but_its_split(gcp, endpoint):
         ({"labels": {"Release": "x"}}, "Label Release"),
     ],
 )
-def test_the_fake_refuses_models_that_are_not_in_order(gcp, vertex, change, said):
+def test_the_fake_refuses_models_that_are_not_in_order(
+    gcp: GcpSettings, vertex: FakeVertex, change: Mapping[str, object], said: str
+) -> None:
     model = {"display_name": "a model", "container_spec": {"image_uri": "serving:1"}, **change}
     with vertex_client(api.ModelServiceClient, gcp) as client, pytest.raises(exceptions.BadRequest, match=said):
         client.upload_model(parent=PARENT, model=model)
     assert vertex.models == {}
 
 
-def test_the_fake_refuses_ids_machines_and_splits_that_cannot_be(gcp, vertex, endpoint):
+def test_the_fake_refuses_ids_machines_and_splits_that_cannot_be(
+    gcp: GcpSettings, vertex: FakeVertex, endpoint: api.Endpoint
+) -> None:
     model = {"display_name": "a model", "container_spec": {"image_uri": "serving:1"}}
     with (
         vertex_client(api.ModelServiceClient, gcp) as models,

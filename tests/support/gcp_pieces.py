@@ -78,7 +78,7 @@ def materialize(
     """Run a job as what makes the asset ``piece``."""
 
     @dg.asset(check_specs=[dg.AssetCheckSpec(name, asset="piece") for name in checks])
-    def piece(context: dg.AssetExecutionContext):
+    def piece(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         return client.run(context=context, job=job, key=key, **more).get_materialize_result()
 
     return dg.materialize([piece])
