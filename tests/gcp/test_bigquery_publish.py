@@ -21,7 +21,8 @@ from custseg_assets.stores.publications import Part, Publications, prediction_pa
 from custseg_assets.stores.tables import TableStore
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.gcs import FakeGcs
-from tests.support.shops import HEADERS, QUICK, custseg, shop_log, write_log
+from tests.support.places import URI, cloud_config
+from tests.support.shops import HEADERS, custseg, shop_log, write_log
 
 pytestmark = pytest.mark.gcp
 
@@ -56,12 +57,6 @@ class Shop:
         )
         record = Publications(self.folder / "published.json", "shop.segments")
         return Publisher(BigQuery(gcp, patience_seconds), record, lambda _: None)
-
-
-@pytest.fixture
-def gcs() -> Iterator[FakeGcs]:
-    with FakeGcs("shop-data") as fake:
-        yield fake
 
 
 @pytest.fixture
@@ -209,7 +204,7 @@ def test_a_dataset_that_is_not_there_is_named(shop: Shop) -> None:
 
 
 def test_a_service_that_is_busy_is_asked_again(shop: Shop) -> None:
-    shop.fake.unavailable = 1
+    shop.fake.n_unavailable = 1
     assert shop.publisher(patience_seconds=30).publish([part("2024-02-01", 0.5)]) == 1
 
 
@@ -287,18 +282,12 @@ def test_a_run_reads_from_bigquery_releases_to_a_bucket_and_publishes_to_bigquer
 ) -> None:
     log = shop_log(n_months=3)
     service.add_table("sales.orders", log.select([name for name in log.columns if name in HEADERS]))
-    config = f"""
-{QUICK}
-[gcp]
-project = "shop"
-[gcp.bigquery]
-dataset = "segments"
-[gcp.storage]
-uri = "gs://shop-data/home"
-[gcp.endpoints]
-bigquery = "{service.url}"
-storage = "{gcs.url}"
-"""
+    config = cloud_config(
+        project="shop",
+        bigquery={"dataset": "segments"},
+        storage={"uri": URI},
+        endpoints={"bigquery": service.url, "storage": gcs.url},
+    )
     home = tmp_path / "home"
     outcome = custseg(home, "run", "--source", "bq://shop.sales.orders", config=config)
     assert outcome.status == 0, outcome.err

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ from custseg_assets.stores.releases import DamagedReleaseError
 from custseg_serving.app import create_app
 from custseg_serving.settings import ServingSettings
 from tests.support.fakes.gcs import FakeGcs
+from tests.support.places import URI
 from tests.support.releases import make_other_content, make_release
 from tests.support.shops import shop_log, write_log
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.gcp
-
-URI = "gs://shop-data/home"
 
 
 @pytest.fixture
@@ -241,13 +240,6 @@ def test_predictions_that_cannot_be_sent_stay(gcs: FakeGcs, bucket: Bucket, tmp_
     bucket.send_predictions(tmp_path)
     shutil.copy(tmp_path / "kept", tmp_path / "a.jsonl")
     assert bucket.send_predictions(tmp_path) == ("a.jsonl",)
-
-
-def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def is_failing(application: Flask) -> float:

@@ -30,7 +30,7 @@ def client_of(fake: FakeGcs) -> storage.Client:
 
 
 def ask(method: str, url: str, content: bytes = b"", **headers: str) -> requests.Response:
-    """A request as no client would make it."""
+    """Send a request that Google's client would not send."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return requests.request(method, url, data=content, headers=named, timeout=10)
 
@@ -66,19 +66,19 @@ def test_a_large_object_goes_up_in_chunks(bucket: storage.Bucket, gcs: FakeGcs) 
     assert sum(request.startswith("PUT /upload/") for request in gcs.requests) == 3
 
 
-def begun(gcs: FakeGcs) -> str:
-    """Where the chunks of an upload of the object x go."""
+def begin_upload(gcs: FakeGcs) -> str:
+    """Begin an upload of the object x, and return the address for its chunks."""
     return ask("POST", f"{gcs.url}/upload/storage/v1/b/shop-data/o?uploadType=resumable&name=x").headers["Location"]
 
 
 def test_a_chunk_that_is_no_multiple_of_256_kib_is_refused(gcs: FakeGcs) -> None:
-    sent = ask("PUT", begun(gcs), b"abc", Content_Range="bytes 0-2/*")
+    sent = ask("PUT", begin_upload(gcs), b"abc", Content_Range="bytes 0-2/*")
     assert sent.status_code == 400
     assert "multiple of 262144" in sent.json()["error"]["message"]
 
 
 def test_an_upload_that_broke_off_says_how_far_it_came(gcs: FakeGcs) -> None:
-    place, first = begun(gcs), b"x" * 262144
+    place, first = begin_upload(gcs), b"x" * 262144
     ask("PUT", place, first, Content_Range="bytes 0-262143/262147")
     asked = ask("PUT", place, Content_Range="bytes */*")
     assert (asked.status_code, asked.headers["Range"]) == (308, "bytes=0-262143")
@@ -235,7 +235,7 @@ def test_an_upload_that_is_not_in_order_is_refused(
 
 
 def test_a_chunk_that_does_not_say_where_it_belongs_is_refused(gcs: FakeGcs) -> None:
-    sent = ask("PUT", begun(gcs), b"abc", Content_Range="3 bytes")
+    sent = ask("PUT", begin_upload(gcs), b"abc", Content_Range="3 bytes")
     assert (sent.status_code, sent.json()["error"]["message"]) == (400, "Failed to parse Content-Range header.")
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -29,8 +28,8 @@ from custseg_assets.stores.tables import TableStore
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.service import Request
 from tests.support.files import REPOSITORY
-from tests.support.places import URI
-from tests.support.shops import QUICK, custseg, shop_log, write_log
+from tests.support.places import URI, cloud_config
+from tests.support.shops import custseg, shop_log, write_log
 
 pytestmark = pytest.mark.gcp
 
@@ -38,34 +37,19 @@ pytestmark = pytest.mark.gcp
 ITS_OWN = {"model_version", "mlflow_run_id", "trained_at", "decided_at", "champion_before"}
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_log(shop_log(4), tmp_path_factory.mktemp("source") / "log.csv")
-
-
-@pytest.fixture(scope="module")
-def on_disk(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
-    """A home with its tables on the disk, to compare with."""
-    home = tmp_path_factory.mktemp("disk") / "home"
-    assert custseg(home, "run", "--source", source, config=QUICK).status == 0
-    return home
-
-
 @pytest.fixture
-def gcs() -> Iterator[FakeGcs]:
-    with FakeGcs("shop-data") as fake:
-        yield fake
+def source(filled_home: Path) -> Path:
+    """The log that ``filled_home``, whose tables are on the disk, was made from."""
+    return filled_home.with_name("log.csv")
 
 
 @pytest.fixture
 def config(gcs: FakeGcs, tmp_path: Path) -> Path:
-    return written(tmp_path / "bucket.toml", gcs)
+    return write_config(tmp_path / "bucket.toml", gcs)
 
 
-def written(path: Path, gcs: FakeGcs, uri: str = URI, tables: str = "true") -> Path:
-    path.write_text(
-        f'{QUICK}\n[gcp.storage]\nuri = "{uri}"\ntables = {tables}\n[gcp.endpoints]\nstorage = "{gcs.url}"\n'
-    )
+def write_config(path: Path, gcs: FakeGcs, uri: str = URI, *, tables: bool = True) -> Path:
+    path.write_text(cloud_config(storage={"uri": uri, "tables": tables}, endpoints={"storage": gcs.url}))
     return path
 
 
@@ -87,13 +71,13 @@ def assert_same_tables(left: TableStore, right: TableStore) -> None:
 
 
 def test_tables_in_a_bucket_are_those_of_a_run_on_disk(
-    gcs: FakeGcs, config: Path, source: Path, on_disk: Path, tmp_path: Path
+    gcs: FakeGcs, config: Path, source: Path, filled_home: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     outcome = custseg(home, "run", "--source", source, config=config)
     assert outcome.status == 0, outcome.err
     assert not (home / "tables").exists()
-    assert_same_tables(tables_of(settings_of(home, config)), TableStore(on_disk / "tables"))
+    assert_same_tables(tables_of(settings_of(home, config)), TableStore(filled_home / "tables"))
 
     gcs.requests.clear()
     outcome = custseg(home, "run", config=config)
@@ -104,13 +88,13 @@ def test_tables_in_a_bucket_are_those_of_a_run_on_disk(
     assert custseg(home, "export", "segment_profiles", "--out", tmp_path / "x.parquet", config=config).status == 0
     assert (
         pl.read_parquet(tmp_path / "x.parquet").height
-        == TableStore(on_disk / "tables").read(tables(("recency_days",))["segment_profiles"]).height
+        == TableStore(filled_home / "tables").read(tables(("recency_days",))["segment_profiles"]).height
     )
     assert re.search(r"stale +nothing", custseg(home, "status", config=config).out)
 
 
 def test_a_run_killed_between_commits_is_finished_by_the_next(
-    gcs: FakeGcs, config: Path, source: Path, on_disk: Path, tmp_path: Path
+    gcs: FakeGcs, config: Path, source: Path, filled_home: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "CUSTSEG_HOME": str(home)}
@@ -125,7 +109,7 @@ def test_a_run_killed_between_commits_is_finished_by_the_next(
     assert made == {"raw_transactions", "clean_transactions"}
     outcome = custseg(home, "run", "--source", source, config=config)
     assert outcome.status == 0, outcome.err
-    assert_same_tables(tables_of(settings_of(home, config)), TableStore(on_disk / "tables"))
+    assert_same_tables(tables_of(settings_of(home, config)), TableStore(filled_home / "tables"))
 
 
 def kill_at_commit(gcs: FakeGcs, process: subprocess.Popen[bytes], n_commits: int) -> None:
@@ -176,9 +160,9 @@ def test_a_bucket_that_fails_under_a_run_is_told_and_the_release_that_is_served_
 
 @pytest.mark.parametrize("command", [("run",), ("status",), ("export", "raw_transactions", "--out", "x.csv")])
 def test_a_home_on_disk_does_not_go_on_in_a_bucket(
-    gcs: FakeGcs, config: Path, on_disk: Path, command: tuple[str, ...]
+    gcs: FakeGcs, config: Path, filled_home: Path, command: tuple[str, ...]
 ) -> None:
-    outcome = custseg(on_disk, *command, config=config)
+    outcome = custseg(filled_home, *command, config=config)
     assert outcome.status == 2
     assert "[gcp.storage] tables = 'gs://shop-data/home/tables'; expected \"the home's own folder\"" in outcome.err
     assert gcs.names("shop-data") == []
@@ -190,8 +174,8 @@ def test_a_home_in_a_bucket_does_not_go_on_elsewhere(gcs: FakeGcs, config: Path,
         settings_of(home, config).model_copy(update={"source": SourceSettings(path=str(source))}), lambda _: None
     ).take_in()
     for other in (
-        written(tmp_path / "disk.toml", gcs, tables="false"),
-        written(tmp_path / "other.toml", gcs, uri="gs://shop-data/other"),
+        write_config(tmp_path / "disk.toml", gcs, tables=False),
+        write_config(tmp_path / "other.toml", gcs, uri="gs://shop-data/other"),
     ):
         for command in ("run", "status"):
             outcome = custseg(home, command, config=other)

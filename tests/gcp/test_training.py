@@ -18,8 +18,7 @@ from custseg_assets.training.local import LocalLauncher
 from custseg_assets.training.steps import train_snapshot
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex
-from tests.support.gcp_pieces import QUICK as QUICKLY
-from tests.support.gcp_pieces import gcp_of
+from tests.support.gcp_pieces import SHORT_PATIENCE, gcp_of
 from tests.training.test_trainer import KEY, features_of
 
 pytestmark = [
@@ -38,10 +37,10 @@ def gcp(vertex: FakeVertex, gcs: FakeGcs) -> GcpSettings:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return filled(tmp_path / "training", features_of(600))
+    return fill_folder(tmp_path / "training", features_of(600))
 
 
-def filled(folder: Path, features: pl.DataFrame) -> Path:
+def fill_folder(folder: Path, features: pl.DataFrame) -> Path:
     (folder / "in").mkdir(parents=True)
     (folder / "out").mkdir()
     features.write_parquet(folder / "in" / FEATURES)
@@ -50,16 +49,16 @@ def filled(folder: Path, features: pl.DataFrame) -> Path:
 
 
 def train(gcp: GcpSettings, folder: Path) -> TrainerReport:
-    """Train as a step of a run does; what the trainer said."""
-    said: list[TrainerReport] = []
+    """Train in an asset of a Dagster run; the trainer's report."""
+    reports: list[TrainerReport] = []
 
     @dg.asset
-    def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        said.append(VertexLauncher(gcp, QUICKLY).train(context, snapshot=KEY, folder=folder))
+    def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        reports.append(VertexLauncher(gcp, SHORT_PATIENCE).train(context, snapshot=KEY, folder=folder))
         return dg.MaterializeResult()
 
     dg.materialize([challenger])
-    return said[0]
+    return reports[0]
 
 
 def test_the_trainer_on_vertex_leaves_what_it_leaves_here(
@@ -67,13 +66,13 @@ def test_the_trainer_on_vertex_leaves_what_it_leaves_here(
 ) -> None:
     # The roles that docs/gcp.md names are for objects, not for buckets.
     gcs.denied = {"storage.buckets.get"}
-    said = train(gcp, folder)
+    report = train(gcp, folder)
     features, candidates = features_of(600), pl.read_parquet(folder / "out" / CANDIDATES)
     model = model_from_json((folder / "out" / MODEL).read_text(encoding="utf-8"))
     assert model == train_snapshot(features, candidates, KEY, ModelSettings(n_bootstraps=4))
     [job] = vertex.jobs
-    assert said["k"].value == model.k
-    assert said["vertex_job"].value == job.name
+    assert report["k"].value == model.k
+    assert report["vertex_job"].value == job.name
     logged = "".join(capfd.readouterr())
     assert "at most 0.22 USD: 60 minutes of n1-standard-4" in logged
     assert f"{model.model_version}: " in logged
@@ -104,7 +103,7 @@ def test_what_was_trained_is_taken_and_trained_again_only_where_it_is_gone(
 
 
 def test_an_outcome_without_a_model_is_no_failure(gcp: GcpSettings, tmp_path: Path) -> None:
-    folder = filled(tmp_path / "few", features_of(40))
+    folder = fill_folder(tmp_path / "few", features_of(40))
     assert train(gcp, folder)["k"].value == "none"
     assert (folder / "out" / CANDIDATES).exists()
     assert not (folder / "out" / MODEL).exists()

@@ -22,6 +22,7 @@ from tests.serving.test_server import serving
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex
 from tests.support.gcp_pieces import gcp_of
+from tests.support.places import PLACE, cloud_config
 from tests.support.releases import make_release
 from tests.support.shops import custseg
 
@@ -33,7 +34,7 @@ AT_ONCE = DEFAULT_POLLING.with_delay(initial=0.01, maximum=0.01)
 
 
 def release(tmp_path: Path, month: int) -> tuple[Path, ReleaseManifest]:
-    """A release as far as Vertex AI is concerned: a folder of files and a manifest."""
+    """A release without content: a folder with a manifest."""
     manifest = ReleaseManifest(
         format=1,
         release_id=f"r-2024-0{month}-01-0000000{month}",
@@ -109,8 +110,8 @@ def test_a_release_is_registered_once_and_the_next_is_the_next_version(
 
 
 @pytest.fixture
-def container(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> Callable[[api.Model], None]:
-    """A version's container as Vertex AI starts it, from what the version says of it."""
+def set_environment(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> Callable[[api.Model], None]:
+    """Sets the environment in which Vertex AI starts the container of a version."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
 
     def prepare(version: api.Model) -> None:
@@ -122,8 +123,8 @@ def container(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> Callable[[api.Mo
     return prepare
 
 
-def registered(models: VertexModels, vertex: FakeVertex, root: Path) -> tuple[str, api.Model]:
-    """A whole release, and its version."""
+def register_release(models: VertexModels, vertex: FakeVertex, root: Path) -> tuple[str, api.Model]:
+    """Make a whole release and register it; its id and its version."""
     release_id = make_release(root)
     models.register(root / release_id, verify(root, release_id))
     [version] = vertex.models["custseg-segmentation"]
@@ -131,10 +132,10 @@ def registered(models: VertexModels, vertex: FakeVertex, root: Path) -> tuple[st
 
 
 def test_the_container_of_a_version_serves_its_release(
-    models: VertexModels, vertex: FakeVertex, container: Callable[[api.Model], None], tmp_path: Path
+    models: VertexModels, vertex: FakeVertex, set_environment: Callable[[api.Model], None], tmp_path: Path
 ) -> None:
-    release_id, version = registered(models, vertex, tmp_path / "releases")
-    container(version)
+    release_id, version = register_release(models, vertex, tmp_path / "releases")
+    set_environment(version)
     home = tmp_path / "container"
     home.mkdir()
     with serving(home, "--workers", "1") as server:
@@ -149,12 +150,12 @@ def test_a_container_whose_files_are_not_the_release_ends_and_says_so(
     models: VertexModels,
     vertex: FakeVertex,
     gcs: FakeGcs,
-    container: Callable[[api.Model], None],
+    set_environment: Callable[[api.Model], None],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _, version = registered(models, vertex, tmp_path / "releases")
-    container(version)
+    _, version = register_release(models, vertex, tmp_path / "releases")
+    set_environment(version)
     name = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/model.json"
     for content, said in (
         (b"{}", "model.json is not as it was written"),
@@ -185,10 +186,10 @@ def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(
     assert shares(models.send_all_traffic(two)) == {"1": 0, "2": 100}
     assert "champion" in models._models.get_model(name=two).version_aliases
     assert shares(models.deploy_canary(three)) == {"1": 0, "2": 90, "3": 10}
-    # A canary that does not sing: the traffic is as it was before.
+    # The canary is taken back: the traffic is as it was before.
     assert shares(models.roll_back()) == {"1": 0, "2": 100}
     assert shares(models.deploy_canary(three)) == {"1": 0, "2": 90, "3": 10}
-    # The one before stays as the way back; what is older goes.
+    # The version before stays deployed; older ones are undeployed.
     assert shares(models.send_all_traffic(three)) == {"2": 0, "3": 100}
     assert shares(models.roll_back()) == {"2": 100}
     assert list(models._models.get_model(name=two).version_aliases) == ["champion"]
@@ -260,14 +261,11 @@ def test_without_an_image_or_an_endpoint_nothing_is_served_there(vertex: FakeVer
 def test_the_command_says_how_the_traffic_is_split(vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert "no [gcp] project" in custseg(home, "vertex", "status", config="").err
-    config = f"""
-[gcp]
-project = "shop"
-location = "europe-west1"
-bucket = "shop-data"
-serving = {{image = "serving:1", endpoint = "77"}}
-endpoints = {{aiplatform = "{vertex.url}", storage = "{gcs.url}"}}
-"""
+    config = cloud_config(
+        **PLACE,
+        serving={"image": "serving:1", "endpoint": "77"},
+        endpoints={"aiplatform": vertex.url, "storage": gcs.url},
+    )
     assert custseg(home, "vertex", "status", config=config).out == "nothing is deployed\n"
     assert "has no release" in custseg(home, "vertex", "canary", config=config).err
 
@@ -297,7 +295,7 @@ def test_the_fake_refuses_what_the_caller_may_not_do(
         models.deploy_canary(models.register(*release(tmp_path, month)))
     another = release(tmp_path, 4)
     if permission == "models.get":
-        # It is asked for only where no version has the release.
+        # It is requested only if no version has the release.
         vertex.models["custseg-segmentation"].clear()
     vertex.denied = {f"aiplatform.{permission}"}
     with pytest.raises(RunFailedError, match=f"aiplatform.{permission}"):
@@ -318,12 +316,12 @@ def test_a_split_that_somebody_changed_meanwhile_is_left_as_they_made_it(
     models.deploy_canary(two)
     get = models._get_endpoint
 
-    def raced() -> api.Endpoint:
+    def get_and_change() -> api.Endpoint:
         seen = get()
         vertex.touch(vertex.endpoints["77"])
         return seen
 
-    monkeypatch.setattr(models, "_get_endpoint", raced)
+    monkeypatch.setattr(models, "_get_endpoint", get_and_change)
     with pytest.raises(RunFailedError, match="etag does not match"):
         models.send_all_traffic(two)
     assert sorted(models_traffic(vertex).values()) == [10, 90]

@@ -1,4 +1,4 @@
-"""What becomes of a job on Vertex AI is told in the run that started it, and no job is started twice or left behind."""
+"""The client for Vertex AI jobs: a run reports how its job went, and no job is started twice or left running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.service import Answer, Request
 from tests.support.fakes.vertex import FakeVertex, State
 from tests.support.files import REPOSITORY
-from tests.support.gcp_pieces import job_of, materialize, pipes_client, talk
+from tests.support.gcp_pieces import job_of, materialize, pipes_client, report_code
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.gcp,
@@ -37,19 +38,19 @@ def client(vertex: FakeVertex, gcs: FakeGcs) -> Iterator[PipesVertexAIClient]:
 
 
 @pytest.fixture
-def told(capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Everything that was logged so far."""
-    heard: list[str] = []
+def read_log(capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Returns everything that was logged so far."""
+    parts: list[str] = []
 
     def read() -> str:
-        heard.append("".join(capfd.readouterr()))
-        return "".join(heard)
+        parts.append("".join(capfd.readouterr()))
+        return "".join(parts)
 
     return read
 
 
 def after(n_looks: int, do: Callable[[], object]) -> Callable[[float], None]:
-    """A way to sleep that does something the n-th time."""
+    """A ``sleep`` that calls a function the n-th time."""
     looks = 0
 
     def sleep(seconds: float) -> None:
@@ -62,19 +63,12 @@ def after(n_looks: int, do: Callable[[], object]) -> Callable[[float], None]:
     return sleep
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_job_s_lines_figures_and_checks_come_into_the_run(
-    client: PipesVertexAIClient, vertex: FakeVertex, gcs: FakeGcs, told: Callable[[], str]
+    client: PipesVertexAIClient, vertex: FakeVertex, gcs: FakeGcs, read_log: Callable[[], str]
 ) -> None:
     spec = {"service_account": "trainer@shop.iam.gserviceaccount.com", "is_spot": True, "labels": {"app": "test"}}
     check = 'pipes.report_asset_check("complete", passed=True, metadata={"n_missing": 0})'
-    result = materialize(client, job_of(talk(check), gcs.url, **spec), checks=["complete"])
+    result = materialize(client, job_of(report_code(check), gcs.url, **spec), checks=["complete"])
     [made] = result.asset_materializations_for_node("piece")
     assert made.metadata["n_customers"].value == 3
     assert made.tags["dagster/data_version"] == "7"
@@ -82,8 +76,8 @@ def test_a_job_s_lines_figures_and_checks_come_into_the_run(
     assert made.metadata["vertex_job"].value == job.name
     [check] = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("complete", True)
-    assert "half way through piece" in told()
-    assert f"job {job.name}: running" in told()
+    assert "half way through piece" in read_log()
+    assert f"job {job.name}: running" in read_log()
     assert job.labels["app"] == "test"
     assert job.labels["dagster-key"] == "piece-1"
     assert job.labels["dagster-run"] == result.run_id
@@ -97,7 +91,7 @@ def test_a_container_sees_its_own_environment_only(
     monkeypatch.setenv("SECRET_OF_THE_PARENT", "1")
     code = "import os; print(*sorted(os.environ)); assert 'SECRET_OF_THE_PARENT' not in os.environ"
     materialize(client, job_of(code, gcs.url))
-    said = vertex.said(vertex.jobs[0].name)
+    said = vertex.read_output(vertex.jobs[0].name)
     assert "DAGSTER_PIPES_CONTEXT" in said
     assert "SECRET_OF_THE_PARENT" not in said
 
@@ -108,11 +102,11 @@ def test_a_container_that_fails_fails_the_run(client: PipesVertexAIClient, gcs: 
 
 
 def test_a_container_s_last_words_reach_the_run_before_it_fails(
-    client: PipesVertexAIClient, gcs: FakeGcs, told: Callable[[], str]
+    client: PipesVertexAIClient, gcs: FakeGcs, read_log: Callable[[], str]
 ) -> None:
     with pytest.raises(VertexJobError, match="the container failed"):
-        materialize(client, job_of(talk("raise ValueError('no such column')"), gcs.url))
-    assert "half way through piece" in told()
+        materialize(client, job_of(report_code("raise ValueError('no such column')"), gcs.url))
+    assert "half way through piece" in read_log()
 
 
 def test_an_image_that_is_not_there_is_named(client: PipesVertexAIClient, gcs: FakeGcs) -> None:
@@ -161,7 +155,7 @@ def test_every_end_but_success_is_explained_with_the_page_of_the_job(
 
 # What proto-plus says to a value that is newer than it.
 @pytest.mark.filterwarnings("ignore:Unrecognized JobState enum value")
-def test_states_on_the_way_are_waited_out(vertex: FakeVertex, gcs: FakeGcs, told: Callable[[], str]) -> None:
+def test_states_on_the_way_are_waited_out(vertex: FakeVertex, gcs: FakeGcs, read_log: Callable[[], str]) -> None:
     states = iter([State.JOB_STATE_PAUSED, State.JOB_STATE_UPDATING, State.JOB_STATE_RUNNING, 99])
 
     def pass_through(job: api.CustomJob) -> None:
@@ -171,8 +165,8 @@ def test_states_on_the_way_are_waited_out(vertex: FakeVertex, gcs: FakeGcs, told
     vertex.at_poll = pass_through
     with pipes_client(vertex.url, gcs.url, after(12, lambda: vertex.end(State.JOB_STATE_SUCCEEDED))) as client:
         materialize(client, job_of("import time; time.sleep(60)", gcs.url))
-    assert "paused" in told()
-    assert "state 99" in told()
+    assert "paused" in read_log()
+    assert "state 99" in read_log()
 
 
 @pytest.mark.parametrize(
@@ -213,19 +207,19 @@ def test_a_job_that_gets_no_machine_is_cancelled(vertex: FakeVertex, gcs: FakeGc
 
 
 def test_a_network_that_is_cut_while_waiting_is_waited_for(
-    vertex: FakeVertex, gcs: FakeGcs, told: Callable[[], str]
+    vertex: FakeVertex, gcs: FakeGcs, read_log: Callable[[], str]
 ) -> None:
     def cut() -> None:
         vertex.n_unavailable, vertex.n_cut = 2, 2
 
     with pipes_client(vertex.url, gcs.url, after(3, cut)) as client:
         materialize(client, job_of("import time; time.sleep(0.5)", gcs.url))
-    assert told().count("the job goes on, looking again") == 4
+    assert read_log().count("the job goes on, looking again") == 4
     assert len(vertex.jobs) == 1
 
 
 def test_a_network_that_stays_away_leaves_the_job_for_the_next_run(
-    vertex: FakeVertex, gcs: FakeGcs, told: Callable[[], str]
+    vertex: FakeVertex, gcs: FakeGcs, read_log: Callable[[], str]
 ) -> None:
     def cut() -> None:
         vertex.n_unavailable = 1000
@@ -234,14 +228,14 @@ def test_a_network_that_stays_away_leaves_the_job_for_the_next_run(
         pipes_client(vertex.url, gcs.url, after(4, cut), silence=0.2) as client,
         pytest.raises(VertexJobError, match=r"has not answered for .* goes on.*follows the job instead"),
     ):
-        materialize(client, job_of(talk("time.sleep(1)"), gcs.url))
+        materialize(client, job_of(report_code("time.sleep(1)"), gcs.url))
     vertex.n_unavailable = 0
     [job] = vertex.jobs
     assert job.state == State.JOB_STATE_RUNNING
     with pipes_client(vertex.url, gcs.url) as client:
-        result = materialize(client, job_of(talk("time.sleep(1)"), gcs.url))
+        result = materialize(client, job_of(report_code("time.sleep(1)"), gcs.url))
     assert result.asset_materializations_for_node("piece")[0].metadata["n_customers"].value == 3
-    assert f"following job {job.name}" in told()
+    assert f"following job {job.name}" in read_log()
     assert len(vertex.jobs) == 1
 
 
@@ -264,37 +258,37 @@ def test_a_start_whose_answer_got_lost_is_not_made_twice(
 def test_a_run_that_is_interrupted_cancels_its_job(
     vertex: FakeVertex, gcs: FakeGcs, interrupt: type[BaseException]
 ) -> None:
-    def strike() -> None:
+    def interrupt_run() -> None:
         raise interrupt
 
-    with pipes_client(vertex.url, gcs.url, after(3, strike)) as client, pytest.raises(interrupt):
+    with pipes_client(vertex.url, gcs.url, after(3, interrupt_run)) as client, pytest.raises(interrupt):
         materialize(client, job_of("import time; time.sleep(60)", gcs.url))
-    wait_for(lambda: vertex.jobs[0].state == State.JOB_STATE_CANCELLED)
+    wait_until(lambda: vertex.jobs[0].state == State.JOB_STATE_CANCELLED)
 
 
 def test_a_job_that_cannot_be_cancelled_is_named_to_be_cancelled_by_hand(
-    vertex: FakeVertex, gcs: FakeGcs, told: Callable[[], str]
+    vertex: FakeVertex, gcs: FakeGcs, read_log: Callable[[], str]
 ) -> None:
-    def strike() -> None:
+    def interrupt_run() -> None:
         vertex.denied = {"aiplatform.customJobs.cancel"}
         raise KeyboardInterrupt
 
-    with pipes_client(vertex.url, gcs.url, after(3, strike)) as client, pytest.raises(KeyboardInterrupt):
+    with pipes_client(vertex.url, gcs.url, after(3, interrupt_run)) as client, pytest.raises(KeyboardInterrupt):
         materialize(client, job_of("import time; time.sleep(60)", gcs.url))
-    assert "could not be cancelled" in told()
-    assert "https://console.cloud.google.com/" in told()
+    assert "could not be cancelled" in read_log()
+    assert "https://console.cloud.google.com/" in read_log()
 
 
 @contextlib.contextmanager
 def piece_in_a_process(vertex: FakeVertex, gcs: FakeGcs, code: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The piece, run by a process of its own whose job is running when the block starts."""
+    """Run the piece in a process of its own; its job is running when the block starts."""
     command = [sys.executable, "-m", "tests.support.gcp_pieces", vertex.url, gcs.url, "piece-1", code]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(
         command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, **quiet
     ) as process:
         try:
-            wait_for(lambda: [job.state for job in vertex.jobs] == [State.JOB_STATE_RUNNING])
+            wait_until(lambda: [job.state for job in vertex.jobs] == [State.JOB_STATE_RUNNING])
             yield process
         finally:
             process.kill()
@@ -303,19 +297,19 @@ def piece_in_a_process(vertex: FakeVertex, gcs: FakeGcs, code: str) -> Iterator[
 def test_a_process_that_is_told_to_end_cancels_its_job(vertex: FakeVertex, gcs: FakeGcs) -> None:
     with piece_in_a_process(vertex, gcs, "import time; time.sleep(60)") as process:
         process.send_signal(signal.SIGTERM)
-        wait_for(lambda: vertex.jobs[0].state == State.JOB_STATE_CANCELLED)
+        wait_until(lambda: vertex.jobs[0].state == State.JOB_STATE_CANCELLED)
 
 
 def test_the_job_of_a_process_that_was_killed_is_followed_from_its_first_line(
-    client: PipesVertexAIClient, vertex: FakeVertex, gcs: FakeGcs, told: Callable[[], str]
+    client: PipesVertexAIClient, vertex: FakeVertex, gcs: FakeGcs, read_log: Callable[[], str]
 ) -> None:
-    code = talk("time.sleep(2)")
+    code = report_code("time.sleep(2)")
     with piece_in_a_process(vertex, gcs, code) as process:
         process.kill()
         process.wait()
     result = materialize(client, job_of(code, gcs.url))
     assert len(vertex.jobs) == 1
-    assert "half way through piece" in told()
+    assert "half way through piece" in read_log()
     assert result.asset_materializations_for_node("piece")[0].metadata["n_customers"].value == 3
 
 
@@ -323,7 +317,7 @@ def test_what_has_been_done_is_not_done_again_unless_it_will_not_do(
     client: PipesVertexAIClient, vertex: FakeVertex, gcs: FakeGcs
 ) -> None:
     for accept_ended, n_jobs in ((True, 1), (True, 1), (False, 2)):
-        result = materialize(client, job_of(talk(), gcs.url), accept_ended=accept_ended)
+        result = materialize(client, job_of(report_code(), gcs.url), accept_ended=accept_ended)
         assert result.asset_materializations_for_node("piece")[0].metadata["n_customers"].value == 3
         assert len(vertex.jobs) == n_jobs
 
@@ -343,15 +337,17 @@ def test_a_job_that_failed_is_done_again_and_other_work_is_other_work(
 
 
 def test_a_job_that_says_nothing_is_told_of_and_believed(
-    client: PipesVertexAIClient, gcs: FakeGcs, told: Callable[[], str]
+    client: PipesVertexAIClient, gcs: FakeGcs, read_log: Callable[[], str]
 ) -> None:
     result = materialize(client, job_of("", gcs.url))
     assert result.success
-    assert "did not receive any messages" in told()
-    assert "gs://shop-data/work/pipes/" in told()
+    assert "did not receive any messages" in read_log()
+    assert "gs://shop-data/work/pipes/" in read_log()
 
 
-def test_messages_that_make_no_sense_are_left_out(vertex: FakeVertex, gcs: FakeGcs, told: Callable[[], str]) -> None:
+def test_messages_that_make_no_sense_are_left_out(
+    vertex: FakeVertex, gcs: FakeGcs, read_log: Callable[[], str]
+) -> None:
     def spoil(_: api.CustomJob) -> None:
         for name in gcs.names("shop-data", "work/pipes/"):
             if name.endswith("messages/1.json"):
@@ -364,10 +360,10 @@ def test_messages_that_make_no_sense_are_left_out(vertex: FakeVertex, gcs: FakeG
     # The reader may look first, so the job's messages are spoilt while it waits at the end of its own.
     vertex.at_poll = spoil
     with pipes_client(vertex.url, gcs.url, message_interval=3) as client:
-        result = materialize(client, job_of(talk("time.sleep(1)"), gcs.url))
+        result = materialize(client, job_of(report_code("time.sleep(1)"), gcs.url))
     assert result.asset_materializations_for_node("piece")[0].metadata["n_customers"].value == 3
-    assert "2 lines of" in told()
-    assert told().count("makes no sense") == 2
+    assert "2 lines of" in read_log()
+    assert read_log().count("makes no sense") == 2
 
 
 def test_a_bucket_out_of_reach_starts_no_job(vertex: FakeVertex, gcs: FakeGcs) -> None:

@@ -1,4 +1,4 @@
-"""What Dagster's daemon does on a home, done here and now."""
+"""Do in this process what Dagster's daemon does on a home: evaluate the sensors and run what they request."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from custseg_assets.stores.home import Home
 _SENSORS = ("landing", "stale_partitions", "retrain_on_drift", "prediction_log", "publishing")
 
 
-def runs_of(settings: Settings, now: datetime) -> Iterator[str]:
-    """Ask the sensors, and run what the first of them asks for, until none asks for anything.
+def run_sensors(settings: Settings, now: datetime) -> Iterator[str]:
+    """Evaluate the sensors and run the first request, until no sensor requests a run.
 
     Args:
         settings: of the home.
-        now: what the clock says.
+        now: the time that the sensors see.
 
     Returns:
-        Each run that succeeded, with the sensor that asked for it.
+        Each run that succeeded, with the sensor that requested it.
 
     Raises:
         RunFailedError: a run failed.
@@ -32,7 +32,7 @@ def runs_of(settings: Settings, now: datetime) -> Iterator[str]:
     with dg.DagsterInstance.ephemeral() as instance:
         engine = Engine(settings, Home(settings.home), lambda _: None, instance)
         while True:
-            # Loaded again after every run, as the daemon has it done where there are new periods.
+            # Loaded again after every run, as the daemon does when there are new periods.
             definitions = build_defs(settings=settings, world=World(lambda: now, instance))
             sensor, request = next(_requests(definitions, instance), (None, None))
             if request is None:
