@@ -215,13 +215,13 @@ class PipesVertexAIClient(dg.PipesClient):
     def _session(self, context: Any, found: api.CustomJob | None, extras: Any) -> Iterator[Any]:
         """A Pipes session for a new job, or for a running one, which knows where it writes its messages."""
         bucket, place = self._bucket_client.bucket(self._bucket), self._path(f"pipes/{uuid.uuid4().hex}")
-        told = _pipes_params(found) if found is not None else {}
+        params = _pipes_params(found) if found is not None else {}
         injector = (
-            _KnownContextInjector(told[DAGSTER_PIPES_CONTEXT_ENV_VAR])
-            if told
+            _KnownContextInjector(params[DAGSTER_PIPES_CONTEXT_ENV_VAR])
+            if params
             else _BlobContextInjector(bucket.blob(f"{place}/context.json"), self._patience.silence)
         )
-        to = told.get(DAGSTER_PIPES_MESSAGES_ENV_VAR) or {"bucket": self._bucket, "key_prefix": f"{place}/messages"}
+        to = params.get(DAGSTER_PIPES_MESSAGES_ENV_VAR) or {"bucket": self._bucket, "key_prefix": f"{place}/messages"}
         reader = _BucketMessageReader(self._bucket_client.bucket(to["bucket"]), to, self._patience.message_interval)
         with contextlib.ExitStack() as stack:
             try:
@@ -563,8 +563,8 @@ _UNKNOWN = _Cause("", "it failed", "The job's log says more.")
 
 def explain_end(job: api.CustomJob) -> VertexJobError:
     """The error for a job that has ended without success."""
-    said = _first_line(job.error.message) if job.error else ""
-    cause = next((cause for cause in _CAUSES if re.search(cause.sign, said, re.IGNORECASE)), _UNKNOWN)
+    message = _first_line(job.error.message) if job.error else ""
+    cause = next((cause for cause in _CAUSES if re.search(cause.sign, message, re.IGNORECASE)), _UNKNOWN)
     happened, todo = cause.happened, cause.todo
     if job.state == _State.JOB_STATE_EXPIRED:
         happened, todo = "it expired", "It waited or ran longer than it may: see its page, then start it again."
@@ -572,7 +572,9 @@ def explain_end(job: api.CustomJob) -> VertexJobError:
         happened, todo = "it succeeded in part only", "What it left is not complete and not used; start it again."
     elif job.state == _State.JOB_STATE_CANCELLED and cause.happened != _TIME_IS_UP:
         happened, todo = "someone cancelled it", "Start it again if that was a mistake."
-    words = f"job {job.name} {_describe_state(job.state)}: {happened}" + (f" ({said.rstrip('.')})" if said else "")
+    words = f"job {job.name} {_describe_state(job.state)}: {happened}" + (
+        f" ({message.rstrip('.')})" if message else ""
+    )
     return VertexJobError(words, f"{todo} {console_url(job.name)}", job.name)
 
 
@@ -584,26 +586,26 @@ def explain_call(error: Exception, doing: str, job: VertexJob | None = None) -> 
         doing: what the request was for.
         job: the job to be started, if there is one.
     """
-    said = _first_line(error)
+    message = _first_line(error)
     if isinstance(error, exceptions.TooManyRequests):
         machine = f" of {job.machine_type}" if job else ""
         todo = f"Wait until other jobs have ended, name a smaller machine instead{machine}, or ask for more quota."
-        return VertexJobError(f"{doing}: the quota is used up ({said})", todo)
+        return VertexJobError(f"{doing}: the quota is used up ({message})", todo)
     if isinstance(error, exceptions.Forbidden):
         account = f" and roles/iam.serviceAccountUser on {job.service_account}" if job and job.service_account else ""
         todo = (
             f"Give the account that Dagster runs as roles/aiplatform.user{account}, and roles/storage.objectUser on "
             "the bucket."
         )
-        return VertexJobError(f"{doing}: not allowed ({said})", todo)
+        return VertexJobError(f"{doing}: not allowed ({message})", todo)
     if isinstance(error, exceptions.Unauthorized | GoogleAuthError) and not isinstance(error, TransportError):
         todo = "Run as a service account, or log in with `gcloud auth application-default login`."
-        return VertexJobError(f"{doing}: no valid credentials ({said})", todo)
+        return VertexJobError(f"{doing}: no valid credentials ({message})", todo)
     if isinstance(error, exceptions.NotFound):
-        return VertexJobError(f"{doing}: not there ({said})", "Check project, location and bucket.")
+        return VertexJobError(f"{doing}: not there ({message})", "Check project, location and bucket.")
     if isinstance(error, exceptions.ClientError):
-        return VertexJobError(f"{doing}: refused ({said})", "Correct what the message names.")
-    return VertexJobError(f"{doing}: no answer ({said})", "Check the connection to Google Cloud and start it again.")
+        return VertexJobError(f"{doing}: refused ({message})", "Correct what the message names.")
+    return VertexJobError(f"{doing}: no answer ({message})", "Check the connection to Google Cloud and start it again.")
 
 
 def _no_machine_error(job: api.CustomJob, seconds: float) -> VertexJobError:

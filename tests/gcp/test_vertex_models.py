@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,8 @@ def release(tmp_path: Path, month: int) -> tuple[Path, ReleaseManifest]:
         format=1,
         release_id=f"r-2024-0{month}-01-0000000{month}",
         period=f"2024-0{month}-01",
-        as_of=f"2024-0{month + 1}-01",
-        window_start="2024-01-01",
+        as_of=datetime(2024, month + 1, 1),
+        window_start=datetime(2024, 1, 1),
         model_version=f"m-2024-0{month}-01-0000000{month}",
         trained_on=f"2024-0{month}-01",
         features=("recency_days",),
