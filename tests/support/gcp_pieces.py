@@ -77,7 +77,7 @@ def materialize(
     """Materialize the asset ``piece`` with a job."""
 
     @dg.asset(check_specs=[dg.AssetCheckSpec(name, asset="piece") for name in checks])
-    def piece(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def piece(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         return client.run(context=context, job=job, key=key, **more).get_materialize_result()
 
     return dg.materialize([piece])
