@@ -219,14 +219,10 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _vertex(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.vertex import serve_on_vertex
     from custseg_assets.settings import load_settings
 
-    settings = load_settings(arguments.config)
-    if settings.gcp.project is None:
-        raise BadInputError("no [gcp] project", "Google Cloud in the configuration", "See docs/gcp.md.")
-    from custseg_assets.gcp.vertex_models import serve_on_vertex
-
-    print(serve_on_vertex(settings, arguments.verb))
+    print(serve_on_vertex(load_settings(arguments.config), arguments.verb))
     return 0
 
 

@@ -18,7 +18,7 @@ from tests.support.files import REPOSITORY
 # What the entry point imports only when it gets to work.
 WORKS_WITH = {
     "pipeline": "custseg_assets.definitions",
-    "pipeline-gcp": "custseg_assets.gcp.published, custseg_assets.gcp.bucket, google.cloud.storage",
+    "pipeline-gcp": "custseg_assets.gcp.bigquery_publish, custseg_assets.gcp.bucket, google.cloud.storage",
     "serving": "custseg_serving.app",
     "serving-gcp": "custseg_serving.app, custseg_assets.gcp.bucket, google.cloud.storage",
     "trainer": "custseg_assets.trainer",

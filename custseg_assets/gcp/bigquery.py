@@ -1,4 +1,7 @@
-"""BigQuery's client as custseg uses it, and its errors in words that a user can act on."""
+"""A connection to BigQuery, names of its tables, and its errors in words that a user can act on.
+
+Reading a table belongs in ``bigquery_source``; writing tables and views, in ``bigquery_publish``.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,19 @@ from requests.exceptions import RequestException
 from custseg_assets.errors import BadInputError, CustsegError
 from custseg_assets.settings import GcpSettings
 
-SCHEME = "bq://"
 PATIENCE_SECONDS = 120.0
-"""How long a service that cannot be reached, or says it is busy, is asked again."""
+"""How long a request is tried again when BigQuery is busy or cannot be reached."""
 
 _NAME = re.compile(r"bq://(?P<project>[a-z0-9.:-]+)\.(?P<dataset>\w+)\.(?P<table>[\w-]+)", re.ASCII)
 
 
 class BigQueryError(CustsegError):
-    """BigQuery did not do what it was asked to; says why and what to do."""
+    """A request to BigQuery failed; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class TableName:
-    """A table's full name."""
+    """The full name of a table in BigQuery."""
 
     project: str
     dataset: str
@@ -44,7 +46,7 @@ def table_name(source: str) -> TableName:
     """The table that ``bq://project.dataset.table`` names.
 
     Raises:
-        BadInputError: it names none.
+        BadInputError: the text is not such a name.
 
     >>> str(table_name("bq://shop-1.sales.orders"))
     'shop-1.sales.orders'
@@ -60,7 +62,7 @@ class BigQuery:
 
     Args:
         settings: with a project.
-        patience_seconds: how long requests are tried again that may work later.
+        patience_seconds: how long a request is tried again when the service is busy or cannot be reached.
 
     Raises:
         BadInputError: no project is configured.
@@ -73,20 +75,20 @@ class BigQuery:
         self.settings, self.project = settings, settings.project
         self.retry = DEFAULT_RETRY.with_timeout(patience_seconds)
         endpoint = settings.endpoints.bigquery
-        with explained("connecting to BigQuery"):
+        with explain_errors("connecting to BigQuery"):
             self.client = bigquery.Client(
                 project=self.project,
-                credentials=AnonymousCredentials() if endpoint else None,  # type: ignore[no-untyped-call]
+                credentials=AnonymousCredentials() if endpoint else None,
                 client_options={"api_endpoint": endpoint} if endpoint else None,
             )
 
 
 @contextlib.contextmanager
-def explained(doing: str) -> Iterator[None]:
-    """Turn what the client raises into one line.
+def explain_errors(doing: str) -> Iterator[None]:
+    """Turn the errors of Google's client into a ``BigQueryError`` of one line.
 
     Args:
-        doing: what is being done, with the names in it.
+        doing: what is being done, with the names of the tables.
 
     Raises:
         BigQueryError: the service refused, could not be reached, or there are no credentials.
@@ -115,15 +117,11 @@ _ADVICE = {
 }
 
 
-def reason_of(error: exceptions.GoogleAPICallError) -> str:
-    """BigQuery's word for why it refused, such as ``accessDenied``; empty where it gave none."""
-    return str(error.errors[0].get("reason", "")) if error.errors else ""
-
-
 def _message(error: exceptions.GoogleAPICallError) -> str:
     text = str(error.errors[0].get("message", error.message) if error.errors else error.message)
     return text if text.endswith((".", "!")) else f"{text}."
 
 
 def _advice(error: exceptions.GoogleAPICallError) -> str:
-    return _ADVICE.get(reason_of(error), "Nothing was changed.")
+    reason = error.errors[0].get("reason", "") if error.errors else ""
+    return _ADVICE.get(reason, "Nothing was changed.")

@@ -1,9 +1,9 @@
-"""Publishing tables to BigQuery: one load job replaces one partition, and doing it again changes nothing.
+"""Publish tables to BigQuery: one load job replaces one partition, and publishing again changes nothing.
 
 A load job with ``WRITE_TRUNCATE`` on a partition's decorator replaces that partition as a whole or not at all. Its id
-is made from what it loads, so a retry after a crash or a cut connection finds the job instead of starting a second
-one. A snapshot is announced in ``published_snapshots`` after everything of it has been loaded; the views show announced
-ones only.
+is made from what it loads, so a retry after a crash or a lost connection finds the job instead of starting a second
+one. A snapshot is announced in ``published_snapshots`` after all its tables have been loaded; the views show announced
+snapshots only. Which tables are published does not belong here but in ``defs.assets.bigquery``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import hashlib
 import importlib.resources
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 from urllib.parse import urlencode
 
 import polars as pl
@@ -21,10 +21,9 @@ from google.api_core import exceptions
 from google.cloud import bigquery
 
 from custseg_assets.domain.schemas import Column, Table
-from custseg_assets.gcp.bigquery import BigQuery, BigQueryError, explained
-from custseg_assets.stores.publications import Publications
-
-Say = Callable[[str], None]
+from custseg_assets.gcp.bigquery import BigQuery, BigQueryError, explain_errors
+from custseg_assets.stores.publications import Part, Publications
+from custseg_assets.stores.sources import Progress
 
 ANNOUNCEMENTS = Table(
     "published_snapshots",
@@ -35,7 +34,7 @@ ANNOUNCEMENTS = Table(
     ),
 )
 MAX_ATTEMPTS = 5
-"""How often a load with the same content is tried before somebody has to look."""
+"""How often a load with the same content is tried before a person has to look."""
 
 _TYPES: Mapping[pl.DataType, str] = {
     pl.String(): "STRING",
@@ -45,84 +44,70 @@ _TYPES: Mapping[pl.DataType, str] = {
     pl.Datetime("us"): "DATETIME",
     pl.Date(): "DATE",
 }
-_SAME = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
-_NEVER = "0001-01-01"
+_ALIASES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
+_BEFORE_ALL_PERIODS = "0001-01-01"
 _CLUSTERED_BY = ("segment_id", "customer_id")
 
 
-@dataclass(frozen=True)
-class Part:
-    """A partition to publish.
-
-    Attributes:
-        table: the table's declaration.
-        key: the partition's.
-        fingerprint: of what it was made from; ``None`` where it is gone and has to go there, too.
-        read: gives its rows.
-    """
-
-    table: Table
-    key: str
-    fingerprint: int | None
-    read: Callable[[], pl.DataFrame]
-
-
 class Publisher:
-    """Publishes to the configured dataset.
+    """Publishes tables to the configured dataset.
 
     Args:
         connection: with a dataset configured.
-        record: what was published before.
-        say: takes each line of progress.
+        publications: the record of what was published before.
+        progress: takes a line for each partition that was loaded or removed.
     """
 
-    def __init__(self, connection: BigQuery, record: Publications, say: Say) -> None:
-        self._bq, self._record, self._say = connection, record, say
+    def __init__(self, connection: BigQuery, publications: Publications, progress: Progress) -> None:
+        self._bq, self._publications, self._progress = connection, publications, progress
         self._dataset = f"{connection.project}.{connection.settings.bigquery.dataset}"
 
     def publish(self, parts: Sequence[Part], *, announce: bool = True) -> int:
         """Bring partitions up to date and announce their snapshots.
 
         Args:
-            parts: everything of the snapshots concerned, also what has not changed.
-            announce: whether they are snapshots.
+            parts: all partitions of the snapshots concerned, also those that have not changed.
+            announce: whether the parts belong to snapshots, which are announced.
 
         Returns:
-            How many partitions were loaded or removed; 0 where everything was there.
+            How many partitions were loaded or removed; 0 if all were up to date.
 
         Raises:
-            BigQueryError: something was refused or cannot be reached; no snapshot is announced whose parts are not all
-                there, and running it again goes on where it stopped.
+            BigQueryError: a request was refused or BigQuery cannot be reached. A snapshot with missing parts is not
+                announced; publishing again goes on where it stopped.
         """
-        there = {table.name: self._prepared(table) for table in _tables_of(parts)}
+        tables = {part.table.name: part.table for part in parts}
+        there = {name: self._prepare_table(table) for name, table in tables.items()}
         due = [part for part in parts if self._is_due(part, there[part.table.name])]
         for part in due:
-            self._bring(part, there[part.table.name])
+            self._publish_part(part, there[part.table.name])
         if announce:
-            snapshots = [_announcement(key, [part for part in parts if part.key == key]) for key in _keys_of(parts)]
-            self.publish(snapshots, announce=False)
+            keys = sorted({part.key for part in parts})
+            self.publish(
+                [_announcement(key, [part for part in parts if part.key == key]) for key in keys], announce=False
+            )
         return len(due)
 
     def make_views(self, tables: Iterable[Table], newest: str | None) -> tuple[str, ...]:
-        """Make the views for the dashboard, or bring their queries up to date.
+        """Create the views for the dashboard, or update their queries.
 
         Args:
-            tables: every table that is published, now or later; a view on others is not made.
-            newest: key of the newest snapshot that is announced.
+            tables: all tables that are ever published; a view on other tables is not created.
+            newest: key of the newest announced snapshot.
 
         Returns:
             The views' names.
         """
         known = {table.name for table in (*tables, ANNOUNCEMENTS)}
         for table in (*tables, ANNOUNCEMENTS):
-            self._prepared(table)
+            self._prepare_table(table)
         names = []
         for name, sql in view_queries(self._dataset, newest).items():
             if not {read for _, read in re.findall(r"`([\w.-]+)\.(\w+)`", sql)} <= known:
                 continue
             wanted = bigquery.Table(f"{self._dataset}.{name}")
             wanted.view_query = sql
-            with explained(f"making the view {self._dataset}.{name}"):
+            with explain_errors(f"making the view {self._dataset}.{name}"):
                 try:
                     found = self._bq.client.get_table(wanted.reference, retry=self._bq.retry)
                 except exceptions.NotFound:
@@ -134,19 +119,19 @@ class Publisher:
             names.append(name)
         return tuple(names)
 
-    def _prepared(self, table: Table) -> bigquery.Table:
-        """The table as it is there, made where it is missing.
+    def _prepare_table(self, table: Table) -> bigquery.Table:
+        """The table in BigQuery, created if it is missing.
 
         Raises:
-            BigQueryError: a column has another type there.
+            BigQueryError: the existing table has a column of another type, or is not partitioned by period.
         """
         wanted = bigquery.Table(f"{self._dataset}.{table.name}", schema=[_field(column) for column in table.columns])
         wanted.time_partitioning = bigquery.TimePartitioning(field="period")
         wanted.clustering_fields = [name for name in _CLUSTERED_BY if name in table.schema] or None
         wanted.description = table.description
-        with explained(f"preparing {self._dataset}.{table.name}"):
+        with explain_errors(f"preparing {self._dataset}.{table.name}"):
             found = self._bq.client.create_table(wanted, exists_ok=True, retry=self._bq.retry)
-        types = {field.name: _SAME.get(field.field_type, field.field_type) for field in found.schema}
+        types = {field.name: _ALIASES.get(field.field_type, field.field_type) for field in found.schema}
         for field in wanted.schema:
             before = types.get(field.name, field.field_type)
             if before != field.field_type:
@@ -163,21 +148,21 @@ class Publisher:
 
     def _is_due(self, part: Part, there: bigquery.Table) -> bool:
         name = part.table.name
-        is_same_table = self._record.created(name) == str(there.created)
-        known = self._record.of(name).get(part.key) if is_same_table else None
+        is_same_table = self._publications.created(name) == str(there.created)
+        known = self._publications.of(name).get(part.key) if is_same_table else None
         return known != part.fingerprint
 
-    def _bring(self, part: Part, there: bigquery.Table) -> None:
+    def _publish_part(self, part: Part, there: bigquery.Table) -> None:
         target = f"{self._dataset}.{part.table.name}${part.key.replace('-', '')}"
         if part.fingerprint is None:
-            with explained(f"removing {target}"):
+            with explain_errors(f"removing {target}"):
                 self._bq.client.delete_table(target, not_found_ok=True, retry=self._bq.retry)
         else:
-            self._load(part, there, target)
-        self._record.note(part.table.name, part.key, part.fingerprint, str(there.created))
-        self._say(f"BigQuery: {target}")
+            self._load_part(part, there, target)
+        self._publications.note(part.table.name, part.key, part.fingerprint, str(there.created))
+        self._progress(f"BigQuery: {target}")
 
-    def _load(self, part: Part, there: bigquery.Table, target: str) -> None:
+    def _load_part(self, part: Part, there: bigquery.Table, target: str) -> None:
         rows = part.read().with_columns(pl.col("period").str.to_date())
         content = io.BytesIO()
         rows.write_parquet(content)
@@ -191,10 +176,10 @@ class Publisher:
         )
         for attempt in range(MAX_ATTEMPTS):
             job_id = self._job_id(part, there, attempt)
-            with explained(f"loading {target}"):
-                job = self._found(job_id, there.location)
+            with explain_errors(f"loading {target}"):
+                job = self._find_job(job_id, there.location)
                 is_new = job is None
-                job = self._ended(job or self._started(content, target, config, job_id, there.location))
+                job = self._wait_for(job or self._start_job(content, target, config, job_id, there.location))
             if job.error_result is None:
                 return
             if is_new:
@@ -204,13 +189,13 @@ class Publisher:
                 )
         raise BigQueryError(f"loading {target} has failed {MAX_ATTEMPTS} times, last in job {job_id}; see its errors.")
 
-    def _found(self, job_id: str, location: str) -> bigquery.LoadJob | None:
+    def _find_job(self, job_id: str, location: str) -> bigquery.LoadJob | None:
         try:
-            return self._bq.client.get_job(job_id, location=location, retry=self._bq.retry)
+            return self._get_job(job_id, location)
         except exceptions.NotFound:
             return None
 
-    def _started(
+    def _start_job(
         self, content: io.BytesIO, target: str, config: bigquery.LoadJobConfig, job_id: str, location: str
     ) -> bigquery.LoadJob:
         size = content.getbuffer().nbytes
@@ -220,9 +205,12 @@ class Publisher:
             )
         except exceptions.Conflict:
             # The request had arrived although its answer was lost.
-            return self._bq.client.get_job(job_id, location=location, retry=self._bq.retry)
+            return self._get_job(job_id, location)
 
-    def _ended(self, job: bigquery.LoadJob) -> bigquery.LoadJob:
+    def _get_job(self, job_id: str, location: str) -> bigquery.LoadJob:
+        return cast("bigquery.LoadJob", self._bq.client.get_job(job_id, location=location, retry=self._bq.retry))
+
+    def _wait_for(self, job: bigquery.LoadJob) -> bigquery.LoadJob:
         try:
             job.result(retry=self._bq.retry)
         except exceptions.GoogleAPICallError:
@@ -231,19 +219,11 @@ class Publisher:
         return job
 
     def _job_id(self, part: Part, there: bigquery.Table, attempt: int) -> str:
-        """Equal for a retry, another after something else was published in between or the table was made anew."""
+        """A job id that is equal for a retry, and new if the table was published to or created again in between."""
         name = part.table.name
-        state = [str(there.created), self._record.n_before(name), attempt]
+        state = [str(there.created), self._publications.n_before(name), attempt]
         digest = hashlib.sha256(repr(state).encode()).hexdigest()[:8]
         return f"custseg-{name}-{part.key}-{part.fingerprint:x}-{digest}"
-
-
-def _tables_of(parts: Iterable[Part]) -> list[Table]:
-    return list({part.table.name: part.table for part in parts}.values())
-
-
-def _keys_of(parts: Iterable[Part]) -> list[str]:
-    return sorted({part.key for part in parts})
 
 
 def _announcement(key: str, parts: Sequence[Part]) -> Part:
@@ -265,18 +245,18 @@ def _with_new_columns(there: bigquery.Table, table: Table) -> list[bigquery.Sche
 
 
 def view_queries(dataset: str, newest: str | None = None) -> dict[str, str]:
-    """The views' names and queries.
+    """SQL queries of the views, by name.
 
     Args:
         dataset: ``project.dataset``.
-        newest: key of the newest snapshot that is announced; the views of the newest are empty without one.
+        newest: key of the newest announced snapshot; without one, views of the newest snapshot are empty.
     """
     folder = importlib.resources.files("custseg_assets.gcp").joinpath("views")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return {
         file.name.removesuffix(".sql"): file.read_text(encoding="utf-8")
         .replace("{dataset}", dataset)
-        .replace("{newest}", newest or _NEVER)
+        .replace("{newest}", newest or _BEFORE_ALL_PERIODS)
         for file in files
     }
 
@@ -284,8 +264,8 @@ def view_queries(dataset: str, newest: str | None = None) -> dict[str, str]:
 def looker_url(project: str, dataset: str, report: str | None) -> str:
     """A link that opens a Looker Studio report on the published views.
 
-    Without a template the link makes a report with one source, the segments over time, for Looker's own start page. A
-    template has a data source with the alias of each view (``docs/gcp.md``); the link points them all at this dataset.
+    Without a template report, the link creates a report with one data source, the segments over time. A template has a
+    data source with the alias of each view (``docs/gcp.md``); the link points all of them to this dataset.
 
     Source: https://developers.google.com/looker-studio/integrate/linking-api
     """

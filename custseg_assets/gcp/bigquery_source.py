@@ -1,8 +1,8 @@
-"""``bq://project.dataset.table`` as a source: its mapped columns, read by one query into the store of deliveries.
+"""A BigQuery table as a source: its mapped columns, read by one query into the store of deliveries.
 
-The query names the mapped columns only, leaves lines before ``[gcp.bigquery] since`` where they are, and may bill no
-more than is configured; what it would read is said before it runs. A table that has not changed since is not read
-again.
+The query names the mapped columns only, skips lines before ``[gcp.bigquery] since``, and may bill no more than is
+configured; how much it would read is reported before it runs. A table that has not changed is not read again. Writing
+to BigQuery belongs in ``bigquery_publish``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from google.cloud import bigquery
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.gcp.bigquery import BigQuery, TableName, explained, table_name
+from custseg_assets.gcp.bigquery import BigQuery, TableName, explain_errors, table_name
 from custseg_assets.settings import GcpBigQuerySettings, Settings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore
@@ -26,7 +26,7 @@ from custseg_assets.stores.sources import Progress, SourceFile, describe_mapping
 from custseg_assets.stores.values import plain_columns, type_lines
 
 _READER = 1
-"""Version of the query and of how its rows are read; a change makes every table a new delivery."""
+"""Version of this reader; another version makes every table a new delivery."""
 
 GIB = 1 << 30
 PAGE_ROWS = 50_000
@@ -39,52 +39,53 @@ _PLAIN = ("STRING", "INTEGER", "INT64", "FLOAT", "FLOAT64", "BOOLEAN", "BOOL", *
 def accept_table(
     deliveries: DeliveryStore, source: str, settings: Settings, progress: Progress, connection: BigQuery | None = None
 ) -> Delivery:
-    """Read a table into the store of deliveries, unless it is there as it stands.
+    """Read a table into the store of deliveries, unless its present version is there already.
 
     Args:
-        deliveries: where it goes.
+        deliveries: the store.
         source: ``bq://project.dataset.table``.
-        settings: how it is read, and what it may cost.
-        progress: told what was recognised and what the query reads.
-        connection: one that is open already.
+        settings: how the table is read, and how much may be billed.
+        progress: takes lines about the mapping and the size of the query.
+        connection: a connection to use; a new one without it.
 
     Raises:
         BadInputError: the table has no such columns, or reading it would cost more than is allowed.
-        BigQueryError: it cannot be reached or read.
+        BigQueryError: the table cannot be reached or read.
     """
     name = table_name(source)
     with_project = settings.gcp if settings.gcp.project else settings.gcp.model_copy(update={"project": name.project})
     bq = connection or BigQuery(with_project)
-    with explained(f"reading {name}"):
+    with explain_errors(f"reading {name}"):
         table = bq.client.get_table(str(name), retry=bq.retry)
     mapping = map_columns([field.name for field in table.schema], settings.source, str(name))
     sql = query_of(name, table.schema, mapping, settings)
 
     def read(scratch: Path) -> SourceFile:
         progress(describe_mapping(str(name), mapping))
-        _download(bq, sql, name, scratch / "rows.parquet", progress)
+        _download_rows(bq, sql, name, scratch / "rows.parquet", progress)
         raw = pl.scan_parquet(scratch / "rows.parquet").with_row_index(SOURCE_ROW, offset=1)
         plain = plain_columns(raw.collect_schema(), {column: column for column in mapping.columns}, str(name))
         return SourceFile(str(name), mapping, "", type_lines(raw.select(plain), mapping, settings.source, str(name)))
 
     reading = settings.source.model_dump_json(exclude={"path"})
-    return deliveries.accept_lines(str(name), f"{_READER} {sql} {reading} {_state_of(table)}", read)
+    return deliveries.accept_lines(str(name), f"{_READER} {sql} {reading} {_version_of(table)}", read)
 
 
-def _state_of(table: bigquery.Table) -> str:
-    """What changes when the table's rows do."""
+def _version_of(table: bigquery.Table) -> str:
+    """A text that changes when the rows of the table change."""
     if table.table_type != "TABLE":
-        # Nothing tells when the tables behind a view change; equal lines have equal digests, however often they come.
+        # BigQuery does not say when the tables behind a view change. Reading it again changes nothing: equal lines
+        # have equal digests.
         return uuid.uuid4().hex
     waiting = table.streaming_buffer.estimated_rows if table.streaming_buffer else 0
     return f"{table.etag} {table.modified} {table.num_rows} {waiting}"
 
 
 def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: ColumnMapping, settings: Settings) -> str:
-    """The query for the mapped columns, each under its mapped name.
+    """The SQL query for the mapped columns, each under its mapped name.
 
     Raises:
-        BadInputError: a column is of a type that holds no single value, or ``since`` needs a date that is not there.
+        BadInputError: a column does not have single values, or ``since`` is set and the column has no dates.
     """
     types = {field.name: field.field_type if field.mode != "REPEATED" else "ARRAY" for field in schema}
     bigquery_settings = settings.gcp.bigquery
@@ -108,41 +109,39 @@ def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: Colum
                 f"a column of type {', '.join(_INSTANTS)}",
                 "Leave since out, or make a view with the column as DATETIME.",
             )
-        # The bare column on the left: that is what BigQuery leaves partitions of a table out by.
+        # BigQuery skips partitions of the table only if the bare column stands on the left.
         since = f" WHERE `{header}` >= {_first_instant(types[header], bigquery_settings)}"
     return f"SELECT {', '.join(columns)} FROM `{name}`{since}"  # noqa: S608  (names of a schema, checked settings)
 
 
 def _first_instant(kind: str, settings: GcpBigQuerySettings) -> str:
-    """Where ``since`` begins, as a value of the column's type."""
-    return (
-        f"TIMESTAMP('{settings.since}', '{settings.time_zone}')"
-        if kind == "TIMESTAMP"
-        else f"{kind} '{settings.since}'"
-    )
+    """The first instant of ``since``, as a SQL value of the column's type."""
+    if kind == "TIMESTAMP":
+        return f"TIMESTAMP('{settings.since}', '{settings.time_zone}')"
+    return f"{kind} '{settings.since}'"
 
 
 def _expression(column: str, header: str, kind: str, time_zone: str) -> str:
     if kind in _DECIMALS:
         return f"CAST(`{header}` AS {'FLOAT64' if column in _NUMBERS else 'STRING'})"
     if kind == "TIMESTAMP" and column == "invoiced_at":
-        # A timestamp is UTC's; the day that matters is the shop's.
+        # A timestamp is in UTC; the day that counts is the shop's.
         return f"DATETIME(`{header}`, '{time_zone}')"
     return f"`{header}`"
 
 
-def _download(bq: BigQuery, sql: str, name: TableName, path: Path, progress: Progress) -> None:
-    """Run the query and write its rows, a page at a time."""
+def _download_rows(bq: BigQuery, sql: str, name: TableName, path: Path, progress: Progress) -> None:
+    """Run the query and write its rows to a Parquet file, one page at a time."""
     limit = int(bq.settings.bigquery.maximum_gib_billed * GIB)
-    with explained(f"reading {name}"):
+    with explain_errors(f"reading {name}"):
         estimate = bq.client.query(
             sql, bigquery.QueryJobConfig(dry_run=True, use_query_cache=False), retry=bq.retry
         ).total_bytes_processed
-        progress(f"{name}: the query reads {_size(estimate)}; {_size(limit)} may be billed")
+        progress(f"{name}: the query reads {_format_size(estimate)}; {_format_size(limit)} may be billed")
         if estimate > limit:
             raise BadInputError(
-                f"reading {name} would bill {_size(estimate)}",
-                f"at most {_size(limit)}, as [gcp.bigquery] maximum_gib_billed says",
+                f"reading {name} would bill {_format_size(estimate)}",
+                f"at most {_format_size(limit)}, as [gcp.bigquery] maximum_gib_billed says",
                 "Raise it, or read less with [gcp.bigquery] since.",
             )
         job = bq.client.query(
@@ -159,15 +158,15 @@ def _download(bq: BigQuery, sql: str, name: TableName, path: Path, progress: Pro
 
 
 def _plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch without the client's marks on instants, which Polars takes for a type of their own."""
+    """A batch without the field metadata that the client adds to instants; Polars reads them as another type."""
     schema = pa.schema([field.remove_metadata() for field in batch.schema])
     return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
 
-def _size(n_bytes: int) -> str:
-    """Bytes in the unit BigQuery bills.
+def _format_size(n_bytes: int) -> str:
+    """A number of bytes in the units that BigQuery bills.
 
-    >>> _size(3 << 30), _size(5 << 20)
+    >>> _format_size(3 << 30), _format_size(5 << 20)
     ('3.00 GiB', '5.0 MiB')
     """
     return f"{n_bytes / GIB:,.2f} GiB" if n_bytes >= GIB else f"{n_bytes / (1 << 20):,.1f} MiB"

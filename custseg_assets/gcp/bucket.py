@@ -1,9 +1,8 @@
-"""The home's part on Cloud Storage: releases, files that land, the service's prediction log, and room for tables.
+"""A home's part on Cloud Storage: releases, landed files, the service's prediction log, and the folder of its tables.
 
-A release is written once under its id, its manifest last, and ``CURRENT`` is replaced only if it is still the one that
-was read. Pipeline and service both keep a verified copy on their own disk, which is what they read; so everything that
-holds for releases on a disk holds here. The service imports this and Google's storage client, and nothing else of
-Google's.
+A release is written once under its id, its manifest last, and ``CURRENT`` is replaced only if it has not changed since
+it was read. Pipeline and service each read a verified copy on their own disk. The service imports only this and
+Google's storage client. Reading and writing tables belongs in ``stores.bucket_tables``.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ TABLES = "tables"
 
 
 class BucketError(CustsegError):
-    """Cloud Storage did not do what it was asked to; says why and what to do."""
+    """A request to Cloud Storage failed; the message says why and what to do."""
 
 
 class Bucket:
@@ -38,7 +37,7 @@ class Bucket:
     Args:
         client: of Cloud Storage.
         uri: ``gs://bucket/prefix``.
-        patience_seconds: how long a service that is busy or cannot be reached is asked again.
+        patience_seconds: how long a request is tried again when the service is busy or cannot be reached.
     """
 
     def __init__(self, client: storage.Client, uri: str, patience_seconds: float = CALL_SECONDS) -> None:
@@ -58,108 +57,109 @@ class Bucket:
         Raises:
             BucketError: the bucket cannot be read.
         """
-        with self._explained(f"{RELEASES}/{releases.CURRENT}"):
+        with self._explain_errors(f"{RELEASES}/{releases.CURRENT}"):
             return self._read_current()[0]
 
     def push_release(self, root: Path, release_id: str) -> None:
-        """Copy a release there and make it the one to serve; what is there already is not copied again.
+        """Copy a release to the bucket and make it the one to serve; files that are there already are not copied again.
 
         Args:
-            root: folder of the releases here.
-            release_id: of one that is there.
+            root: local folder of the releases.
+            release_id: of a release in it.
 
         Raises:
-            DamagedReleaseError: the release here does not verify; nothing was copied.
-            BucketError: it could not be copied, or another writer changed ``CURRENT`` at the same time; the release
-                that was served before still is.
+            DamagedReleaseError: the local release is damaged; nothing was copied.
+            BucketError: the release could not be copied, or another writer changed ``CURRENT`` at the same time; the
+                release that was served before still is.
         """
         manifest = releases.verify(root, release_id)
-        with self._explained(f"{RELEASES}/{release_id}"):
+        with self._explain_errors(f"{RELEASES}/{release_id}"):
             before, generation = self._read_current()
             for name in (*sorted(manifest.files), releases.MANIFEST):
                 self._write_once(f"{RELEASES}/{release_id}/{name}", root / release_id / name)
-        with self._explained(f"{RELEASES}/{releases.CURRENT}"):
+        with self._explain_errors(f"{RELEASES}/{releases.CURRENT}"):
             if before != release_id:
-                # Whoever pointed elsewhere meanwhile may have meant it: a rollback, or a second pipeline.
+                # Another writer may have replaced it on purpose: a rollback, or a second pipeline.
                 self._blob(f"{RELEASES}/{releases.CURRENT}").upload_from_string(
                     f"{release_id}\n", if_generation_match=generation, checksum="crc32c", **self._calls
                 )
 
     def pull_release(self, root: Path) -> str | None:
-        """Bring the release to serve here, verified, and point to it; the id where it is another than before.
+        """Copy the release to serve to this disk, verified, and point to it; return its id if it is not the one before.
 
         Args:
-            root: folder of the releases here.
+            root: local folder of the releases.
 
         Raises:
-            DamagedReleaseError: what is there is not what was written; what is here stays as it is.
+            DamagedReleaseError: the release in the bucket is damaged; the local ones stay as they are.
             BucketError: the bucket cannot be read.
         """
-        with self._explained(f"{RELEASES}/{releases.CURRENT}"):
+        with self._explain_errors(f"{RELEASES}/{releases.CURRENT}"):
             wanted = self._read_current()[0]
         if wanted is None or wanted == releases.current(root):
             return None
         if wanted not in releases.releases(root):
-            self._fetch(root, f"{RELEASES}/{wanted}/", wanted)
+            self._fetch_release(root, f"{RELEASES}/{wanted}/", wanted)
         releases.point_to(root, wanted)
         return wanted
 
     def prune_releases(self, keep: int) -> tuple[str, ...]:
-        """Remove all but the newest releases there; the one that is served always stays. Returns the ids removed.
+        """Remove all but the newest releases from the bucket, but never the served one. Returns the ids removed.
 
         Raises:
             BucketError: the bucket cannot be listed or written.
         """
-        with self._explained(RELEASES):
+        with self._explain_errors(RELEASES):
             serving = self._read_current()[0]
-            manifests = [blob for blob in self._listed(f"{RELEASES}/") if blob.name.endswith(f"/{releases.MANIFEST}")]
+            manifest = f"/{releases.MANIFEST}"
+            manifests = [blob for blob in self._list_blobs(f"{RELEASES}/") if blob.name.endswith(manifest)]
             written = [blob.name.split("/")[-2] for blob in sorted(manifests, key=lambda blob: blob.time_created)]
             candidates = [release_id for release_id in written if release_id != serving]
             gone = candidates[: max(0, len(candidates) - keep)]
             for release_id in gone:
-                # The manifest goes first: without it the rest is no release.
-                names = [blob.name for blob in self._listed(f"{RELEASES}/{release_id}/")]
-                for name in sorted(names, key=lambda name: not name.endswith(f"/{releases.MANIFEST}")):
+                # The manifest is removed first: without it the rest is no release.
+                names = [blob.name for blob in self._list_blobs(f"{RELEASES}/{release_id}/")]
+                for name in sorted(names, key=lambda name: not name.endswith(manifest)):
                     self._bucket.blob(name).delete(**self._calls)
         return tuple(gone)
 
     def fetch_artifact(self, root: Path) -> str:
-        """Bring the release whose files lie in this very folder, as a model on Vertex AI has them, and point to it.
+        """Copy the release whose files lie directly in this folder, as for a model on Vertex AI, and point to it.
 
         Args:
-            root: folder of the releases here.
+            root: local folder of the releases.
 
         Returns:
             The release's id.
 
         Raises:
-            DamagedReleaseError: what is there is not what was written.
+            DamagedReleaseError: the release in the bucket is damaged.
             BucketError: the bucket cannot be read.
         """
-        release_id = self._fetch(root, "")
+        release_id = self._fetch_release(root, "")
         releases.point_to(root, release_id)
         return release_id
 
-    def _fetch(self, root: Path, folder: str, release_id: str | None = None) -> str:
-        """A release from a folder there, verified and placed here; its id, from the manifest if not known."""
-        holding = releases.make_writing_directory(root)
+    def _fetch_release(self, root: Path, folder: str, release_id: str | None = None) -> str:
+        """Copy a release from a folder of the bucket, verify and place it; return its id, read if it is not given."""
+        scratch = releases.make_writing_directory(root)
         try:
-            fetched = holding / "fetched"
+            fetched = scratch / "fetched"
             fetched.mkdir()
-            with self._explained(f"{folder}{releases.MANIFEST}"):
+            with self._explain_errors(f"{folder}{releases.MANIFEST}"):
                 self._download(f"{folder}{releases.MANIFEST}", fetched / releases.MANIFEST)
             known = release_id or releases.id_of(fetched)
-            written = fetched.rename(holding / known)
-            with self._explained(f"{folder}*"):
-                for name in releases.read_manifest(holding, known).files:
+            written = fetched.rename(scratch / known)
+            with self._explain_errors(f"{folder}*"):
+                for name in releases.read_manifest(scratch, known).files:
                     self._download(f"{folder}{name}", written / name)
-            releases.place(root, written, releases.verify(holding, known))
+            releases.place(root, written, releases.verify(scratch, known))
         finally:
-            shutil.rmtree(holding, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
         return known
 
     def _read_current(self) -> tuple[str | None, int]:
-        """What ``CURRENT`` says, and its generation: 0 where there is none, as preconditions have it."""
+        """The id in ``CURRENT`` and its generation; 0 if there is none, which is what preconditions expect."""
         blob = self._bucket.get_blob(f"{self._prefix}{RELEASES}/{releases.CURRENT}", **self._calls)
         if blob is None:
             return None, 0
@@ -179,12 +179,12 @@ class Bucket:
                 f"{self.uri}/{name} is there with other content. Remove that release from the bucket, then run again."
             )
 
-    # Files that come and go.
+    # Landed files and the prediction log.
 
     def fetch_landed(self, folder: Path) -> tuple[str, ...]:
-        """Move what has landed there to the landing folder here; a copy of each stays in ``landing_fetched/``.
+        """Move landed files to the local landing folder; a copy of each stays in ``landing_fetched/``.
 
-        Done again after it was cut off, it brings a file twice, which the landing zone takes for repeated.
+        After a crash a file may be fetched twice; the landing zone recognises it as repeated.
 
         Args:
             folder: the landing folder.
@@ -196,27 +196,27 @@ class Bucket:
             BucketError: the bucket cannot be read or written.
         """
         names = []
-        with self._explained(LANDING):
-            for blob in self._listed(f"{LANDING}/"):
+        with self._explain_errors(LANDING):
+            for blob in self._list_blobs(f"{LANDING}/"):
                 name = blob.name.removeprefix(f"{self._prefix}{LANDING}/")
                 if blob.name.endswith("/") or not _is_below(folder, name):
                     continue
                 self._download_blob(blob, folder / name)
                 kept = f"{self._prefix}{FETCHED}/{blob.generation}/{name}"
                 self._bucket.copy_blob(blob, self._bucket, kept, source_generation=blob.generation, **self._calls)
-                # One that was replaced meanwhile is fetched the next time.
+                # A file that was replaced meanwhile is fetched the next time.
                 blob.delete(if_generation_match=blob.generation, **self._calls)
                 names.append(name)
         return tuple(names)
 
     def send_predictions(self, folder: Path) -> tuple[str, ...]:
-        """Move the finished files of the prediction log there. Returns their names.
+        """Move finished files of the prediction log to the bucket. Returns their names.
 
         Raises:
             BucketError: the bucket cannot be written; the files stay.
         """
         paths = sorted(folder.glob("*.jsonl"))
-        with self._explained(PREDICTION_LOG):
+        with self._explain_errors(PREDICTION_LOG):
             for path in paths:
                 self._write_once(f"{PREDICTION_LOG}/{path.name}", path)
                 # Another worker may have sent it at the same time.
@@ -224,14 +224,16 @@ class Bucket:
         return tuple(path.name for path in paths)
 
     def fetch_predictions(self, folder: Path) -> tuple[str, ...]:
-        """Move the service's finished files here; the pipeline takes each line in once, however often it comes.
+        """Move the service's finished files of the prediction log to a local folder. Returns their names.
+
+        A file may be fetched twice; the pipeline takes each line in once.
 
         Raises:
             BucketError: the bucket cannot be read or written.
         """
         names = []
-        with self._explained(PREDICTION_LOG):
-            for blob in self._listed(f"{PREDICTION_LOG}/"):
+        with self._explain_errors(PREDICTION_LOG):
+            for blob in self._list_blobs(f"{PREDICTION_LOG}/"):
                 name = blob.name.removeprefix(f"{self._prefix}{PREDICTION_LOG}/")
                 if "/" in name or not name.endswith(".jsonl"):
                     continue
@@ -240,51 +242,51 @@ class Bucket:
                 names.append(name)
         return tuple(names)
 
-    # Tables, which Delta's own client writes and reads.
+    # Tables, which Delta's client writes and reads.
 
     def has_tables(self) -> bool:
-        """Whether there is anything where a home's tables go.
+        """Whether the folder for a home's tables has any files.
 
         Raises:
             BucketError: the bucket cannot be listed.
         """
-        with self._explained(TABLES):
+        with self._explain_errors(TABLES):
             found = self._client.list_blobs(
                 self._bucket, prefix=f"{self._prefix}{TABLES}/", max_results=1, **self._calls
             )
             return any(True for _ in found)
 
     def remove_tables(self) -> None:
-        """Remove all tables there.
+        """Remove all tables from the bucket.
 
-        A table loses its newest commit first and its rows last, so that one which is cut off leaves each table as it
-        once was, or none, and nobody a table that says it has rows which are gone.
+        The newest commits are removed first and the rows last. If this is interrupted, each table is left as an earlier
+        version of itself or without any commit, and no commit names rows that are gone.
 
         Raises:
             BucketError: the bucket cannot be listed or written.
         """
-        with self._explained(TABLES):
-            names = sorted((blob.name for blob in self._listed(f"{TABLES}/")), reverse=True)
+        with self._explain_errors(TABLES):
+            names = sorted((blob.name for blob in self._list_blobs(f"{TABLES}/")), reverse=True)
             for name in sorted(names, key=lambda name: "/_delta_log/" not in name):
                 self._bucket.blob(name).delete(**self._calls)
 
     def _blob(self, name: str) -> Any:
         return self._bucket.blob(f"{self._prefix}{name}")
 
-    def _listed(self, prefix: str) -> list[Any]:
+    def _list_blobs(self, prefix: str) -> list[Any]:
         return list(self._client.list_blobs(self._bucket, prefix=f"{self._prefix}{prefix}", **self._calls))
 
     def _download(self, name: str, path: Path) -> None:
         self._blob(name).download_to_filename(path, checksum="crc32c", **self._calls)
 
     def _download_blob(self, blob: Any, path: Path) -> None:
-        """Exactly the generation that was listed, under its name only when it is whole."""
+        """Download the generation that was listed; the file gets its name only when it is complete."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacement_for(path) as partial:
             blob.download_to_filename(partial, if_generation_match=blob.generation, checksum="crc32c", **self._calls)
 
     @contextlib.contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
+    def _explain_errors(self, name: str) -> Iterator[None]:
         from google.api_core import exceptions
         from google.auth.exceptions import GoogleAuthError
         from google.cloud.exceptions import GoogleCloudError
@@ -309,7 +311,7 @@ class Bucket:
 
 
 def bucket_from_environment(uri: str) -> Bucket:
-    """The folder with the environment's credentials, for a process without custseg's settings.
+    """A home's folder with credentials from the environment, for a process without custseg's settings.
 
     Raises:
         BucketError: there are no credentials.
@@ -334,6 +336,6 @@ def _crc32c(path: Path) -> str:
 
 
 def _is_below(folder: Path, name: str) -> bool:
-    """Whether a name from outside stays in the folder it is meant for, and is not hidden there."""
+    """Whether a name from outside leads to a place inside the folder that is not hidden."""
     path = (folder / name).resolve()
     return path.is_relative_to(folder.resolve()) and not any(part.startswith(".") for part in Path(name).parts)

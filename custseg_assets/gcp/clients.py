@@ -1,6 +1,7 @@
-"""Clients of Google Cloud, as configured: credentials from the environment, none where an endpoint is set.
+"""Clients of Cloud Storage and Vertex AI, as configured: credentials from the environment, none if an endpoint is set.
 
-All speak REST: what is tested is then what runs, and nothing of gRPC's threads is in a process that Dagster forks.
+All use REST: it is what the tests run, and gRPC's threads do not belong in a process that Dagster forks. BigQuery's
+client is in ``bigquery``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from custseg_assets.settings import GcpSettings
 
 
 def storage_client(gcp: GcpSettings) -> storage.Client:
-    """Of Cloud Storage.
+    """A client of Cloud Storage.
 
     Raises:
         BadInputError: there are no credentials.
@@ -23,11 +24,11 @@ def storage_client(gcp: GcpSettings) -> storage.Client:
     if gcp.endpoints.storage:
         options = {"api_endpoint": gcp.endpoints.storage}
         return storage.Client(project=gcp.project, credentials=AnonymousCredentials(), client_options=options)
-    return _with_credentials(storage.Client, project=gcp.project)
+    return _create_client(storage.Client, project=gcp.project)
 
 
 def vertex_client(kind: Any, gcp: GcpSettings) -> Any:
-    """Of a service of Vertex AI.
+    """A client of a service of Vertex AI.
 
     Args:
         kind: a client class of ``google.cloud.aiplatform_v1``.
@@ -40,10 +41,10 @@ def vertex_client(kind: Any, gcp: GcpSettings) -> Any:
         options = {"api_endpoint": gcp.endpoints.aiplatform}
         return kind(transport="rest", credentials=AnonymousCredentials(), client_options=options)
     options = {"api_endpoint": f"{gcp.location}-aiplatform.googleapis.com"}
-    return _with_credentials(kind, transport="rest", client_options=options)
+    return _create_client(kind, transport="rest", client_options=options)
 
 
-def _with_credentials(kind: Any, **arguments: Any) -> Any:
+def _create_client(kind: Any, **arguments: Any) -> Any:
     from google.auth.exceptions import DefaultCredentialsError
 
     try:

@@ -1,4 +1,4 @@
-"""What a job can cost at most, said and checked before it starts."""
+"""What a training job on Vertex AI can cost at most, checked before it starts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import GcpTrainingSettings
 
 PRICES_OF = "2025, us-central1"
-"""When and where the prices below were asked. Elsewhere, ``price_per_hour`` says better."""
+"""When and where the prices below were looked up; for other regions set ``price_per_hour``."""
 
-# USD an hour of Vertex AI custom training, list price of a machine that stays, management fee included.
+# USD an hour of Vertex AI custom training: list price of a machine that is not spot, with the management fee.
 _MACHINES = {
     "e2-standard-4": 0.154126,
     "e2-standard-8": 0.308252,
@@ -26,9 +26,9 @@ _ACCELERATORS = {"NVIDIA_TESLA_T4": 0.4025, "NVIDIA_TESLA_P100": 1.679, "NVIDIA_
 
 
 def highest_cost(training: GcpTrainingSettings) -> float:
-    """What a job costs if it takes all the time it may, in USD.
+    """The cost of a job that takes all the time it may, in USD.
 
-    A spot machine counts in full: its discount changes by the day.
+    A spot machine counts at full price: its discount changes daily.
 
     Raises:
         BadInputError: there is no price for the machine.
@@ -42,7 +42,7 @@ def highest_cost(training: GcpTrainingSettings) -> float:
 
 
 def training_cost(training: GcpTrainingSettings) -> TrainingCost:
-    """What the retrain decision reckons with."""
+    """The cost of a training and the budget, for the retrain decision; no cost if no price is known."""
     try:
         return TrainingCost(highest_cost(training), training.max_cost_per_quarter)
     except BadInputError:
@@ -50,7 +50,7 @@ def training_cost(training: GcpTrainingSettings) -> TrainingCost:
 
 
 def check_cost(training: GcpTrainingSettings) -> str:
-    """Words for the estimate of a job.
+    """Check that a job cannot cost more than allowed, and return a sentence about its cost.
 
     Raises:
         BadInputError: it is higher than allowed, or there is no price for the machine.

@@ -1,6 +1,6 @@
-"""Folders on Google Cloud Storage, for a trainer that runs where no disk outlives it.
+"""Copy folders to and from Cloud Storage, for a trainer in a container that keeps no disk.
 
-The trainer's container imports this and Google's storage client, and nothing else of Google's.
+The trainer's container imports only this and Google's storage client. A home's part on Cloud Storage is in ``bucket``.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ SCHEME = "gs://"
 _CALL_SECONDS = 60.0
 
 
-def split(uri: str) -> tuple[str, str]:
+def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and prefix of a folder; the prefix ends with a slash.
 
-    >>> split("gs://shop-data/jobs/1")
+    >>> split_uri("gs://shop-data/jobs/1")
     ('shop-data', 'jobs/1/')
     """
     bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
     return bucket, prefix.rstrip("/") + "/"
 
 
-def download(client: storage.Client, uri: str, folder: Path, **calls: Any) -> list[str]:
-    """Copy the files of a folder, not of folders in it; their names.
+def download_folder(client: storage.Client, uri: str, folder: Path, **calls: Any) -> list[str]:
+    """Copy the files of a folder here, without its subfolders, and return their names.
 
     Args:
         client: of Cloud Storage.
         uri: ``gs://bucket/prefix``.
-        folder: where they go; it is there.
-        calls: how the client calls, such as its retries.
+        folder: an existing folder to copy to.
+        calls: arguments of each call, such as ``retry``.
     """
-    bucket, prefix = split(uri)
+    bucket, prefix = split_uri(uri)
     names = []
     for blob in client.list_blobs(bucket, prefix=prefix, delimiter="/", timeout=_CALL_SECONDS, **calls):
         names.append(blob.name.removeprefix(prefix))
@@ -46,9 +46,9 @@ def download(client: storage.Client, uri: str, folder: Path, **calls: Any) -> li
     return names
 
 
-def upload(client: storage.Client, folder: Path, uri: str, **calls: Any) -> None:
-    """Copy the files of a folder into one on Cloud Storage; arguments as of ``download``."""
-    bucket, prefix = split(uri)
+def upload_folder(client: storage.Client, folder: Path, uri: str, **calls: Any) -> None:
+    """Copy the files of a folder here to a folder on Cloud Storage; arguments as of ``download_folder``."""
+    bucket, prefix = split_uri(uri)
     for path in sorted(folder.iterdir()):
         blob = client.bucket(bucket).blob(f"{prefix}{path.name}")
         blob.upload_from_filename(path, checksum="crc32c", timeout=_CALL_SECONDS, **calls)
@@ -56,7 +56,7 @@ def upload(client: storage.Client, folder: Path, uri: str, **calls: Any) -> None
 
 @contextlib.contextmanager
 def local_copies(given: str, out: str) -> Iterator[tuple[Path, Path]]:
-    """Folders on this disk for what is given and what is made; what was made is uploaded when all went well.
+    """Local folders with the inputs and for the outputs; the outputs are uploaded if no error is raised.
 
     Args:
         given: ``gs://bucket/prefix`` of the inputs.
@@ -69,23 +69,19 @@ def local_copies(given: str, out: str) -> Iterator[tuple[Path, Path]]:
         folders = Path(name) / "in", Path(name) / "out"
         for folder in folders:
             folder.mkdir()
-        download(client, given, folders[0])
+        download_folder(client, given, folders[0])
         yield folders
-        upload(client, folders[1], out)
+        upload_folder(client, folders[1], out)
 
 
 def pipes_channels() -> dict[str, Any]:
-    """How a process that Dagster Pipes started in the cloud finds its context and sends its messages."""
+    """Context loader and message writer for a process that Dagster Pipes started in the cloud."""
     from dagster_pipes import PipesGCSContextLoader, PipesGCSMessageWriter
     from google.cloud import storage
 
-    class Client(storage.Client):
-        """Believes a bucket's name: Dagster's channels ask for the bucket, which a role for objects forbids."""
-
-        def get_bucket(self, bucket_or_name: Any, **_: Any) -> storage.Bucket:
-            return self.bucket(bucket_or_name)
-
-    client = Client()
+    client = storage.Client()
+    # Dagster's channels look the bucket up, which a role for objects does not allow; a bucket's name is enough.
+    client.get_bucket = client.bucket
     return {
         "context_loader": PipesGCSContextLoader(client),
         "message_writer": PipesGCSMessageWriter(client, interval=2),

@@ -1,4 +1,7 @@
-"""Training a challenger on Vertex AI: the local launcher's signature, the same trainer, a machine of its own."""
+"""Train a challenger on Vertex AI: the launcher that starts the trainer as a custom job.
+
+The protocol of launchers is in ``training.exchange``; how a custom job is run, in ``vertex_pipes``.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ _STORAGE_SECONDS = 120.0
 class VertexLauncher:
     """Starts the trainer as a Vertex AI custom job; see ``training.exchange.TrainingLauncher``.
 
-    What a job is given decides its name, so asking for the same again, after a crash of this process for example,
-    follows the job that runs or takes what it left.
+    A job's key is made from its inputs. Training on the same inputs again, after a crash of this process for example,
+    follows the job that runs or takes the result that it left.
 
     Args:
         gcp: with project, location, bucket and an image.
-        patience: how jobs are waited for; from the settings by default.
+        patience: how long jobs are waited for; from the settings by default.
     """
 
     def __init__(self, gcp: GcpSettings, patience: Patience | None = None) -> None:
@@ -41,32 +44,32 @@ class VertexLauncher:
         """See ``training.exchange.TrainingLauncher``.
 
         Raises:
-            RunFailedError: the job could not be started, or brought no candidates.
-            BadInputError: it would cost more than allowed, or there are no credentials.
+            RunFailedError: the job could not be started, failed or left no candidates.
+            BadInputError: the job could cost more than allowed, or there are no credentials.
         """
         context.log.info("on Vertex AI, %s", check_cost(self._gcp.training))
-        # Google's libraries take two to three seconds to import: when something is trained, not when the graph loads.
+        # Google's libraries take two to three seconds to import: not when the graph is loaded, only for a training.
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         from custseg_assets.gcp.clients import storage_client
-        from custseg_assets.gcp.folders import download, upload
+        from custseg_assets.gcp.folders import download_folder, upload_folder
         from custseg_assets.gcp.vertex_pipes import Patience, VertexJobError
 
         patience = self._patience or Patience(pending=60 * self._gcp.training.pending_timeout_minutes)
-        key = key_of(self._gcp.training.image or "", folder / "in")
+        key = job_key(self._gcp.training.image or "", folder / "in")
         place = "/".join(part for part in (self._gcp.prefix.strip("/"), "jobs", key) if part)
         uri = f"gs://{self._gcp.bucket}/{place}"
         storage = storage_client(self._gcp)
         retry = DEFAULT_RETRY.with_timeout(min(patience.silence, _STORAGE_SECONDS))
         try:
-            with _reaching(uri):
-                upload(storage, folder / "in", f"{uri}/in", retry=retry)
+            with _explain_bucket_errors(uri):
+                upload_folder(storage, folder / "in", f"{uri}/in", retry=retry)
                 is_made = storage.bucket(self._gcp.bucket).blob(f"{place}/out/{CANDIDATES}").exists(retry=retry)
             invocation = self._client(storage, place, patience).run(
                 context=context, job=self._job(snapshot, uri), key=key, accept_ended=is_made
             )
-            with _reaching(uri):
-                names = download(storage, f"{uri}/out", folder / "out", retry=retry)
+            with _explain_bucket_errors(uri):
+                names = download_folder(storage, f"{uri}/out", folder / "out", retry=retry)
         except VertexJobError as error:
             raise RunFailedError(f"training {snapshot} on Vertex AI: {error} The champion stays.") from error
         if CANDIDATES not in names:
@@ -100,7 +103,7 @@ class VertexLauncher:
             display_name=f"custseg training {snapshot}",
             image=str(training.image),
             args=("--in", f"{uri}/in", "--out", f"{uri}/out"),
-            # The variable that Google's own client reads.
+            # Google's storage client reads this variable.
             environment={"STORAGE_EMULATOR_HOST": storage} if storage else {},
             machine_type=training.machine_type,
             accelerator_type=training.accelerator_type,
@@ -113,8 +116,8 @@ class VertexLauncher:
         )
 
 
-def key_of(image: str, folder: Path) -> str:
-    """Names a piece of training by all that its outcome hangs on: the trainer's image and the files it is given."""
+def job_key(image: str, folder: Path) -> str:
+    """A key made from all that decides a training's result: the trainer's image and the input files."""
     digest = hashlib.sha256(image.encode())
     for path in sorted(folder.iterdir()):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -122,8 +125,8 @@ def key_of(image: str, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _reaching(uri: str) -> Iterator[None]:
-    """Say what went wrong with the bucket in the words of the job."""
+def _explain_bucket_errors(uri: str) -> Iterator[None]:
+    """Turn the errors of Google's storage client into a ``VertexJobError``."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from requests.exceptions import RequestException

@@ -1,8 +1,8 @@
 """A Dagster Pipes client for Vertex AI custom jobs.
 
-It starts a container as a custom job, passes the context in and the messages out through a bucket, waits, and says
-what became of it. A job carries a label made of the caller's key: what is asked for again while it runs, after a
-restart for example, is found by that label and followed from its first message, never started twice.
+It starts a container as a custom job, passes the context in and the messages out through a bucket, waits for the job to
+end, and explains a failure. A job has a label with the caller's key: if the same key is run again while its job runs,
+after a restart for example, that job is found by its label and followed from its first message, not started twice.
 
 In the container, ``dagster_pipes`` reads and writes with its ``PipesGCSContextLoader`` and ``PipesGCSMessageWriter``.
 Self-contained: it needs ``dagster``, ``google-cloud-aiplatform`` and ``google-cloud-storage``, and nothing of custseg.
@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -59,11 +59,11 @@ _CALL_SECONDS = 30.0
 
 
 class VertexJobError(Exception):
-    """A job did not bring what it was started for; ``str()`` of it is one line.
+    """A job could not be started or did not succeed; ``str()`` of it is one line.
 
     Args:
         happened: what happened, in words.
-        todo: the next thing to do about it.
+        todo: what to do about it.
         job: name of the job, where there is one.
     """
 
@@ -74,7 +74,7 @@ class VertexJobError(Exception):
 
 @dataclass(frozen=True)
 class VertexJob:
-    """What to run, and on what.
+    """A container to run, and the machine to run it on.
 
     Attributes:
         display_name: shown in the console.
@@ -108,12 +108,12 @@ class VertexJob:
 
 @dataclass(frozen=True)
 class Patience:
-    """How a job is waited for, all in seconds.
+    """How long and how often a job is waited for, all in seconds.
 
     Attributes:
-        first_wait: between two looks at a job whose state has just changed; later waits grow by half.
-        longest_wait: that they grow to.
-        message_interval: between two looks for messages.
+        first_wait: between two requests for a job whose state has just changed; later waits grow by half.
+        longest_wait: the wait that they grow to.
+        message_interval: between two requests for messages.
         silence: how long Vertex AI may be out of reach; the job goes on meanwhile.
         pending: how long a job may wait for a machine before it is cancelled.
     """
@@ -133,10 +133,10 @@ class PipesVertexAIClient(dg.PipesClient):
         bucket_client: client of Cloud Storage.
         project: whose jobs they are.
         location: region of the jobs.
-        bucket: that context and messages pass through; whom the job runs as needs to read and write in it, too, and
-            Dagster's own channels ask for ``storage.buckets.get`` besides.
+        bucket: that context and messages pass through. The job's service account needs to read and write in it, too;
+            Dagster's own channels also need ``storage.buckets.get``.
         prefix: before the name of every object there.
-        patience: how jobs are waited for.
+        patience: how long jobs are waited for.
         sleep: waits; for tests.
     """
 
@@ -166,20 +166,20 @@ class PipesVertexAIClient(dg.PipesClient):
         extras: Mapping[str, Any] | None = None,
         accept_ended: bool = True,
     ) -> dg.PipesClientCompletedInvocation:
-        """Run a container to its end, or follow the one that runs for this key already.
+        """Run a container to its end, or follow a job that runs for this key already.
 
-        When the run is interrupted the job is cancelled; when this process is killed it goes on, and the next call
+        If the run is interrupted, the job is cancelled. If this process is killed, the job goes on, and the next call
         with the same key follows it.
 
         Args:
             context: of the op or asset.
             job: what to run.
-            key: names this piece of work: same key, same work. At most 63 lowercase letters, digits, ``_`` and ``-``.
+            key: names the work: same key, same work. At most 63 lowercase letters, digits, ``_`` and ``-``.
             extras: for the container, in its Pipes context.
-            accept_ended: whether a job of this key that has succeeded already will do.
+            accept_ended: whether a job of this key that has succeeded already is taken as the result.
 
         Returns:
-            What the container reported; metadata name the job.
+            What the container reported, with metadata that name the job.
 
         Raises:
             VertexJobError: the job could not be started or did not succeed, or Vertex AI was out of reach too long.
@@ -187,24 +187,25 @@ class PipesVertexAIClient(dg.PipesClient):
         """
         if not _LABEL.fullmatch(key):
             raise ValueError(f"key {key!r}; expected at most 63 lowercase letters, digits, underscores and dashes")
-        found = self._find(key, accept_ended=accept_ended)
+        found = self._find_job(key, accept_ended=accept_ended)
         if found is not None:
-            context.log.info("following job %s, %s: it was started for the same work", found.name, _words(found.state))
+            state = _describe_state(found.state)
+            context.log.info("following job %s, %s: it was started for the same work", found.name, state)
         with self._session(context, found, extras) as session:
             ended = self._run(context, session, job, key, found)
         return dg.PipesClientCompletedInvocation(session, metadata=self._metadata(ended))
 
     def _run(self, context: Any, session: Any, job: VertexJob, key: str, found: api.CustomJob | None) -> api.CustomJob:
-        """From a session to a job that has succeeded; an interrupt cancels the job, wherever it strikes."""
+        """Start or follow a job and wait until it has succeeded; an interrupt at any time cancels it."""
         started = found
         try:
-            started = started or self._start(context, session, job, key)
-            ended = self._watch(context, started)
+            started = started or self._start_job(context, session, job, key)
+            ended = self._watch_job(context, started)
         except _INTERRUPTS:
             context.log.warning("interrupted: cancelling the job of %s on Vertex AI", key)
-            active = started or self._find(key, accept_ended=False)
+            active = started or self._find_job(key, accept_ended=False)
             if active is not None:
-                self._cancel(context, active.name)
+                self._cancel_job(context, active.name)
             raise
         if ended.state != _State.JOB_STATE_SUCCEEDED:
             raise explain_end(ended)
@@ -212,19 +213,19 @@ class PipesVertexAIClient(dg.PipesClient):
 
     @contextlib.contextmanager
     def _session(self, context: Any, found: api.CustomJob | None, extras: Any) -> Iterator[Any]:
-        """A Pipes session of a new job, or of one that has been told where to write already."""
+        """A Pipes session for a new job, or for a running one, which knows where it writes its messages."""
         bucket, place = self._bucket_client.bucket(self._bucket), self._path(f"pipes/{uuid.uuid4().hex}")
-        told = _pipes_params(found) if found is not None else {}
+        params = _pipes_params(found) if found is not None else {}
         injector = (
-            _Told(told[DAGSTER_PIPES_CONTEXT_ENV_VAR])
-            if told
-            else _Context(bucket.blob(f"{place}/context.json"), self._patience.silence)
+            _KnownContextInjector(params[DAGSTER_PIPES_CONTEXT_ENV_VAR])
+            if params
+            else _BlobContextInjector(bucket.blob(f"{place}/context.json"), self._patience.silence)
         )
-        to = told.get(DAGSTER_PIPES_MESSAGES_ENV_VAR) or {"bucket": self._bucket, "key_prefix": f"{place}/messages"}
-        reader = _Messages(self._bucket_client.bucket(to["bucket"]), to, self._patience.message_interval)
+        to = params.get(DAGSTER_PIPES_MESSAGES_ENV_VAR) or {"bucket": self._bucket, "key_prefix": f"{place}/messages"}
+        reader = _BucketMessageReader(self._bucket_client.bucket(to["bucket"]), to, self._patience.message_interval)
         with contextlib.ExitStack() as stack:
             try:
-                session = stack.enter_context(dg.open_pipes_session(context, injector, reader, extras=extras))  # type: ignore[arg-type]
+                session = stack.enter_context(dg.open_pipes_session(context, injector, reader, extras=extras))
             except (exceptions.GoogleAPIError, GoogleAuthError, RequestException) as error:
                 raise explain_call(error, f"writing to gs://{self._bucket}") from error
             yield session
@@ -236,37 +237,37 @@ class PipesVertexAIClient(dg.PipesClient):
     def _parent(self) -> str:
         return f"projects/{self._project}/locations/{self._location}"
 
-    def _find(self, key: str, *, accept_ended: bool) -> api.CustomJob | None:
-        """The job of a key that has not ended, or else, where that will do, the newest that has succeeded."""
+    def _find_job(self, key: str, *, accept_ended: bool) -> api.CustomJob | None:
+        """The job of a key that has not ended or else, if accepted, the newest one that has succeeded."""
         request = {"parent": self._parent, "filter": f'labels.{KEY_LABEL}="{key}"'}
-        jobs = self._persistently(lambda: list(self._jobs.list_custom_jobs(request, timeout=_CALL_SECONDS)))
+        jobs = self._retry(lambda: list(self._jobs.list_custom_jobs(request, timeout=_CALL_SECONDS)))
         active = [job for job in jobs if job.state not in _ENDED and job.state != _State.JOB_STATE_CANCELLING]
         done = [job for job in jobs if job.state == _State.JOB_STATE_SUCCEEDED and accept_ended]
         return next(iter([*active, *done]), None)
 
-    def _start(self, context: Any, session: Any, job: VertexJob, key: str) -> api.CustomJob:
-        """Start a job; where the answer got lost on its way, look for what it was about before asking again."""
+    def _start_job(self, context: Any, session: Any, job: VertexJob, key: str) -> api.CustomJob:
+        """Start a job; if the answer was lost, look for the job before starting it again."""
         labels = {**job.labels, KEY_LABEL: key, RUN_LABEL: context.run.run_id}
-        spec = _message_of(job, labels, {**job.environment, **session.get_bootstrap_env_vars()})
+        spec = _custom_job_of(job, labels, {**job.environment, **session.get_bootstrap_env_vars()})
 
-        def create() -> api.CustomJob:
+        def create() -> Any:
             try:
-                return self._jobs.create_custom_job(parent=self._parent, custom_job=spec, timeout=_CALL_SECONDS)
+                found: Any = self._jobs.create_custom_job(parent=self._parent, custom_job=spec, timeout=_CALL_SECONDS)
             except _TRANSIENT as error:
-                # A quota that is used up is said with the same code as too many requests, and waiting does not help.
+                # A used up quota has the same code as too many requests, and waiting does not help.
                 if isinstance(error, exceptions.TooManyRequests):
                     raise explain_call(error, "starting a job", job) from error
-                found = self._find(key, accept_ended=True)
+                found = self._find_job(key, accept_ended=True)
                 if found is None:
                     raise
-                return found
+            return found
 
-        started = self._persistently(create, job)
+        started: api.CustomJob = self._retry(create, job)
         context.log.info("job %s: %s on %s; %s", started.name, job.image, job.machine_type, console_url(started.name))
         return started
 
-    def _persistently(self, call: Callable[[], Any], job: VertexJob | None = None) -> Any:
-        """The answer to a call; what passes is waited for, as long as patience allows."""
+    def _retry(self, call: Callable[[], Any], job: VertexJob | None = None) -> Any:
+        """Make a call and return its answer; transient errors are tried again, as long as patience allows."""
         silence = _Silence(self._patience)
         while True:
             try:
@@ -276,31 +277,31 @@ class PipesVertexAIClient(dg.PipesClient):
                     raise explain_call(error, "talking to Vertex AI", job) from error
             except (exceptions.GoogleAPIError, GoogleAuthError) as error:
                 raise explain_call(error, "talking to Vertex AI", job) from error
-            self._sleep(silence.wait())
+            self._sleep(silence.next_wait())
 
-    def _watch(self, context: Any, job: api.CustomJob) -> api.CustomJob:
-        """Wait until a job has ended, and tell every change of its state."""
+    def _watch_job(self, context: Any, job: api.CustomJob) -> api.CustomJob:
+        """Wait until a job has ended, and log every change of its state."""
         silence, state, since = _Silence(self._patience), None, time.monotonic()
         while True:
-            seen = self._look(context, job.name, silence)
+            seen = self._get_job(context, job.name, silence)
             if seen is not None and seen.state != state:
                 silence, state, since = _Silence(self._patience), seen.state, time.monotonic()
-                context.log.info("job %s: %s", job.name, _words(state))
+                context.log.info("job %s: %s", job.name, _describe_state(state))
             if seen is not None and state in _ENDED:
                 return seen
             if state in _WAITING and time.monotonic() - since > self._patience.pending:
-                self._cancel(context, job.name)
-                raise _stuck(job, self._patience.pending)
-            self._sleep(silence.wait())
+                self._cancel_job(context, job.name)
+                raise _no_machine_error(job, self._patience.pending)
+            self._sleep(silence.next_wait())
 
-    def _look(self, context: Any, name: str, silence: _Silence) -> api.CustomJob | None:
-        """A job as it stands; ``None`` where it cannot be seen just now."""
+    def _get_job(self, context: Any, name: str, silence: _Silence) -> api.CustomJob | None:
+        """A job with its present state; ``None`` if Vertex AI does not answer at the moment."""
         try:
             job = self._jobs.get_custom_job(name=name, timeout=_CALL_SECONDS)
         except _TRANSIENT as error:
             if silence.is_too_long():
                 raise VertexJobError(
-                    f"Vertex AI has not answered for {silence.lasted():.0f} s ({_first_line(error)}); {name} goes on",
+                    f"Vertex AI has not answered for {silence.seconds():.0f} s ({_first_line(error)}); {name} goes on",
                     "Mend the connection and start the run again: it follows the job instead of starting another.",
                     name,
                 ) from error
@@ -308,11 +309,11 @@ class PipesVertexAIClient(dg.PipesClient):
             return None
         except (exceptions.GoogleAPIError, GoogleAuthError) as error:
             raise explain_call(error, f"looking at {name}") from error
-        silence.broken()
+        silence.end()
         return job
 
-    def _cancel(self, context: Any, name: str) -> None:
-        """Ask for the end of a job. What goes wrong is told and no more: what led here matters more."""
+    def _cancel_job(self, context: Any, name: str) -> None:
+        """Cancel a job. An error is logged, not raised: the reason for cancelling is the error to report."""
         try:
             self._jobs.cancel_custom_job(name=name, timeout=_CALL_SECONDS)
         except (exceptions.GoogleAPIError, GoogleAuthError, RequestException) as error:
@@ -337,34 +338,34 @@ class PipesVertexAIClient(dg.PipesClient):
 
 
 class _Silence:
-    """For how long there has been no answer, and how long to wait before asking again."""
+    """Measures how long a service has not answered, and how long to wait before the next request."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
         self._wait = patience.first_wait
         self._since: float | None = None
 
-    def lasted(self) -> float:
-        """Seconds since the first call that was not answered."""
+    def seconds(self) -> float:
+        """Seconds since the first request without an answer; the first call starts the clock."""
         self._since = self._since or time.monotonic()
         return time.monotonic() - self._since
 
     def is_too_long(self) -> bool:
-        """Whether patience is at its end; the first ask starts the clock."""
-        return self.lasted() > self._patience.silence
+        """Whether the service has not answered for longer than patience allows."""
+        return self.seconds() > self._patience.silence
 
-    def broken(self) -> None:
-        """There was an answer."""
+    def end(self) -> None:
+        """Record that the service has answered."""
         self._since = None
 
-    def wait(self) -> float:
-        """Seconds until the next look; longer every time."""
+    def next_wait(self) -> float:
+        """Seconds until the next request; longer every time."""
         wait, self._wait = self._wait, min(1.5 * self._wait, self._patience.longest_wait)
         return wait
 
 
-class _Context(dg.PipesContextInjector):
-    """The context of a new job, as an object. It stays: a job that is restarted, or followed later, reads it again."""
+class _BlobContextInjector(dg.PipesContextInjector):
+    """Writes the context of a new job to an object, which stays: a restarted job reads it again."""
 
     def __init__(self, blob: storage.Blob, seconds: float) -> None:
         self._blob, self._seconds = blob, seconds
@@ -380,15 +381,15 @@ class _Context(dg.PipesContextInjector):
         return f"The context is in gs://{self._blob.bucket.name}/{self._blob.name}, for PipesGCSContextLoader."
 
 
-class _Told(dg.PipesContextInjector):
-    """The context of a job that has been given it already."""
+class _KnownContextInjector(dg.PipesContextInjector):
+    """Gives the parameters of a context that was written when the job was started."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self._params = params
 
     @contextlib.contextmanager
     def inject_context(self, context_data: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ARG002
-        """Nothing to write."""
+        """See ``PipesContextInjector``; the context is written already."""
         yield self._params
 
     def no_messages_debug_text(self) -> str:
@@ -396,20 +397,20 @@ class _Told(dg.PipesContextInjector):
         return f"The job was given its context when it was started: {dict(self._params)}."
 
 
-class _Messages(dg.PipesBlobStoreMessageReader):
-    """Reads the chunks of messages that ``PipesGCSMessageWriter`` leaves, from the first, whoever has read them before.
+class _BucketMessageReader(dg.PipesBlobStoreMessageReader):
+    """Reads the chunks of messages that ``PipesGCSMessageWriter`` writes, always from the first.
 
-    What is no message is told of and passed over; what is out of reach is asked for again.
+    Lines that are not messages are logged and left out; a chunk that cannot be read is asked for again.
 
     Args:
-        bucket: they are in.
-        params: what the writer is told.
-        interval: between two looks, in seconds.
+        bucket: the messages are in.
+        params: of the writer.
+        interval: between two requests, in seconds.
     """
 
     def __init__(self, bucket: storage.Bucket, params: Mapping[str, Any], interval: float) -> None:
         super().__init__(interval=interval)
-        self._place, self._params = bucket, params
+        self._source, self._params = bucket, params
 
     @contextlib.contextmanager
     def get_params(self) -> Iterator[Mapping[str, Any]]:
@@ -420,16 +421,16 @@ class _Messages(dg.PipesBlobStoreMessageReader):
     def read_messages(self, handler: Any) -> Iterator[Mapping[str, Any]]:
         """See ``PipesMessageReader``."""
         self._warn = handler._context.log.warning  # noqa: SLF001  (as Dagster's own readers do)
-        with super().read_messages(_Careful(handler, self._warn)) as params:  # type: ignore[arg-type]
+        with super().read_messages(_TolerantMessageHandler(handler, self._warn)) as params:  # type: ignore[arg-type]
             yield params
 
     def messages_are_readable(self, params: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        """Always: a chunk that is not there yet is asked for again."""
+        """See ``PipesMessageReader``; always, because a chunk that does not exist yet is asked for again."""
         return True
 
     def download_messages_chunk(self, index: int, params: Mapping[str, Any]) -> str | None:  # noqa: ARG002
-        """The lines of a chunk that are messages; ``None`` where it is not there, or out of reach."""
-        blob = self._place.blob(f"{self._params['key_prefix']}/{index}.json")
+        """The messages of a chunk, one on each line; ``None`` if the chunk does not exist or cannot be read."""
+        blob = self._source.blob(f"{self._params['key_prefix']}/{index}.json")
         try:
             text = blob.download_as_bytes(retry=None, timeout=_CALL_SECONDS).decode("utf-8", "replace")
         except exceptions.NotFound:
@@ -441,17 +442,17 @@ class _Messages(dg.PipesBlobStoreMessageReader):
         messages = [line for line in lines if _is_message(line)]
         if len(messages) < len(lines):
             self._warn(f"{len(lines) - len(messages)} lines of {blob.name} are no Pipes messages and are left out")
-        # Dagster takes an empty chunk for one that is not there, and would ask for it for ever.
+        # Dagster takes an empty chunk for one that does not exist, and would ask for it for ever.
         return "\n".join(messages) + "\n"
 
     def no_messages_debug_text(self) -> str:
         """See ``PipesMessageReader``."""
-        place = f"gs://{self._place.name}/{self._params['key_prefix']}"
+        place = f"gs://{self._source.name}/{self._params['key_prefix']}"
         return f"Messages are expected in {place}, from PipesGCSMessageWriter."
 
 
-class _Careful:
-    """A message handler whose reader outlives a message that the handler refuses."""
+class _TolerantMessageHandler:
+    """A message handler that logs messages which Dagster's handler refuses, so that reading goes on."""
 
     def __init__(self, handler: Any, warn: Callable[[str], None]) -> None:
         self._handler, self._warn = handler, warn
@@ -460,10 +461,10 @@ class _Careful:
         return getattr(self._handler, name)
 
     def handle_message(self, message: Any) -> None:
-        """Hand a message on."""
+        """Pass a message on; log an error."""
         try:
             self._handler.handle_message(message)
-        except Exception as error:  # noqa: BLE001  (whatever the job wrote, its result does not hang on it)
+        except Exception as error:  # noqa: BLE001  (the job's result does not depend on its messages)
             self._warn(f"a message of the job makes no sense and is left out: {_first_line(error)}")
 
 
@@ -475,13 +476,13 @@ def _is_message(line: str) -> bool:
 
 
 def _pipes_params(job: api.CustomJob) -> dict[str, Any]:
-    """Where a job finds its context and writes its messages, from its own environment; empty for a stranger's."""
+    """Where a job finds its context and writes its messages, from its environment; empty for a job without Pipes."""
     given = {variable.name: variable.value for variable in job.job_spec.worker_pool_specs[0].container_spec.env}
     names = (DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR)
     return {name: decode_param(given[name]) for name in names} if set(names) <= set(given) else {}
 
 
-def _message_of(job: VertexJob, labels: Mapping[str, str], environment: Mapping[str, str]) -> api.CustomJob:
+def _custom_job_of(job: VertexJob, labels: Mapping[str, str], environment: Mapping[str, str]) -> api.CustomJob:
     machine: dict[str, Any] = {"machine_type": job.machine_type}
     if job.accelerator_type:
         machine |= {"accelerator_type": _accelerator(job.accelerator_type), "accelerator_count": job.accelerator_count}
@@ -500,7 +501,7 @@ def _message_of(job: VertexJob, labels: Mapping[str, str], environment: Mapping[
             "scheduling": {
                 "timeout": timedelta(seconds=job.timeout_seconds),
                 "restart_job_on_worker_restart": job.is_restarted,
-                # A container that failed once fails again: it is for the caller to decide on another try.
+                # A container that failed once fails again; whether to retry is the caller's decision.
                 "disable_retries": not job.is_restarted,
                 "strategy": strategy,
             },
@@ -510,66 +511,60 @@ def _message_of(job: VertexJob, labels: Mapping[str, str], environment: Mapping[
     )
 
 
-def _accelerator(name: str) -> api.AcceleratorType:
-    try:
-        return api.AcceleratorType[name]
-    except KeyError:
-        known = ", ".join(kind.name for kind in list(api.AcceleratorType)[1:])
-        raise VertexJobError(f"unknown accelerator {name!r}", f"Name one of {known}.") from None
+def _accelerator(name: str) -> Any:
+    known = {kind.name: kind for kind in list(api.AcceleratorType)}
+    if name not in known:
+        raise VertexJobError(f"unknown accelerator {name!r}", f"Name one of {', '.join(list(known)[1:])}.")
+    return known[name]
 
 
-@dataclass(frozen=True)
-class _Cause:
-    """What a message means, and what to do then."""
+class _Cause(NamedTuple):
+    """A cause of failure: the text by which a message is recognised, what happened, and what to do."""
 
-    sign: re.Pattern[str]
+    sign: str
     happened: str
     todo: str
 
 
-def _cause(sign: str, happened: str, todo: str) -> _Cause:
-    return _Cause(re.compile(sign, re.IGNORECASE), happened, todo)
-
-
-# Vertex AI says why a job failed in prose; the codes beside it do not tell these apart.
+# Vertex AI gives the cause of a failure as text; its codes do not distinguish these causes.
 _TIME_IS_UP = "it was stopped after its time was up"
 _CAUSES = (
-    _cause(r"out.of.memory|status of 137", "it ran out of memory", "Name a machine_type with more of it."),
-    # First, because a container's last words come with it, and these can hold any of the signs below.
-    _cause(r"non-zero status", "the container failed", "Its lines above say why; the rest is in the job's log."),
-    _cause(
+    _Cause(r"out.of.memory|status of 137", "it ran out of memory", "Name a machine_type with more of it."),
+    # Before the others: the message has the container's last lines, which may match any of the texts below.
+    _Cause(r"non-zero status", "the container failed", "Its lines above say why; the rest is in the job's log."),
+    _Cause(
         r"preempt|spot vm",
         "its machine was taken away",
         "Start it again, or pay for a machine that stays: is_spot = false.",
     ),
-    _cause(
+    _Cause(
         r"timeout|timed out|deadline",
         _TIME_IS_UP,
         "Find out what it waited for, or allow it more: timeout_minutes.",
     ),
-    _cause(
+    _Cause(
         r"pull(ing)? (the )?image|image .*not found",
         "its image could not be fetched",
         "Check its name, and that the Vertex AI service agent may read it (roles/artifactregistry.reader).",
     ),
-    _cause(
+    _Cause(
         r"stockout|insufficient|quota|resource_exhausted",
         "there was no machine for it",
         "Start it again later, or name another machine_type or location; ask for more quota if this keeps happening.",
     ),
-    _cause(
+    _Cause(
         r"permission|forbidden|denied",
         "it was not allowed something",
         "Give the job's service account what the message names.",
     ),
 )
-_UNKNOWN = _cause("", "it failed", "The job's log says more.")
+_UNKNOWN = _Cause("", "it failed", "The job's log says more.")
 
 
 def explain_end(job: api.CustomJob) -> VertexJobError:
-    """What to say of a job that has ended otherwise than well."""
-    said = _first_line(job.error.message) if job.error else ""
-    cause = next((cause for cause in _CAUSES if cause.sign.search(said)), _UNKNOWN)
+    """The error for a job that has ended without success."""
+    message = _first_line(job.error.message) if job.error else ""
+    cause = next((cause for cause in _CAUSES if re.search(cause.sign, message, re.IGNORECASE)), _UNKNOWN)
     happened, todo = cause.happened, cause.todo
     if job.state == _State.JOB_STATE_EXPIRED:
         happened, todo = "it expired", "It waited or ran longer than it may: see its page, then start it again."
@@ -577,41 +572,43 @@ def explain_end(job: api.CustomJob) -> VertexJobError:
         happened, todo = "it succeeded in part only", "What it left is not complete and not used; start it again."
     elif job.state == _State.JOB_STATE_CANCELLED and cause.happened != _TIME_IS_UP:
         happened, todo = "someone cancelled it", "Start it again if that was a mistake."
-    words = f"job {job.name} {_words(job.state)}: {happened}" + (f" ({said.rstrip('.')})" if said else "")
+    words = f"job {job.name} {_describe_state(job.state)}: {happened}" + (
+        f" ({message.rstrip('.')})" if message else ""
+    )
     return VertexJobError(words, f"{todo} {console_url(job.name)}", job.name)
 
 
 def explain_call(error: Exception, doing: str, job: VertexJob | None = None) -> VertexJobError:
-    """What to say of a call that was refused or not answered.
+    """The error for a request that was refused or not answered.
 
     Args:
-        error: what the client library raised.
-        doing: what the call was for.
-        job: that was to be started.
+        error: raised by Google's client.
+        doing: what the request was for.
+        job: the job to be started, if there is one.
     """
-    said = _first_line(error)
+    message = _first_line(error)
     if isinstance(error, exceptions.TooManyRequests):
         machine = f" of {job.machine_type}" if job else ""
         todo = f"Wait until other jobs have ended, name a smaller machine instead{machine}, or ask for more quota."
-        return VertexJobError(f"{doing}: the quota is used up ({said})", todo)
+        return VertexJobError(f"{doing}: the quota is used up ({message})", todo)
     if isinstance(error, exceptions.Forbidden):
         account = f" and roles/iam.serviceAccountUser on {job.service_account}" if job and job.service_account else ""
         todo = (
             f"Give the account that Dagster runs as roles/aiplatform.user{account}, and roles/storage.objectUser on "
             "the bucket."
         )
-        return VertexJobError(f"{doing}: not allowed ({said})", todo)
+        return VertexJobError(f"{doing}: not allowed ({message})", todo)
     if isinstance(error, exceptions.Unauthorized | GoogleAuthError) and not isinstance(error, TransportError):
         todo = "Run as a service account, or log in with `gcloud auth application-default login`."
-        return VertexJobError(f"{doing}: no valid credentials ({said})", todo)
+        return VertexJobError(f"{doing}: no valid credentials ({message})", todo)
     if isinstance(error, exceptions.NotFound):
-        return VertexJobError(f"{doing}: not there ({said})", "Check project, location and bucket.")
+        return VertexJobError(f"{doing}: not there ({message})", "Check project, location and bucket.")
     if isinstance(error, exceptions.ClientError):
-        return VertexJobError(f"{doing}: refused ({said})", "Correct what the message names.")
-    return VertexJobError(f"{doing}: no answer ({said})", "Check the connection to Google Cloud and start it again.")
+        return VertexJobError(f"{doing}: refused ({message})", "Correct what the message names.")
+    return VertexJobError(f"{doing}: no answer ({message})", "Check the connection to Google Cloud and start it again.")
 
 
-def _stuck(job: api.CustomJob, seconds: float) -> VertexJobError:
+def _no_machine_error(job: api.CustomJob, seconds: float) -> VertexJobError:
     machine = job.job_spec.worker_pool_specs[0].machine_spec.machine_type
     return VertexJobError(
         f"job {job.name} got no {machine} in {seconds / 60:g} minutes and was cancelled",
@@ -621,16 +618,16 @@ def _stuck(job: api.CustomJob, seconds: float) -> VertexJobError:
 
 
 def console_url(name: str) -> str:
-    """The page of a job, from its full name."""
+    """Address of a job's page in the console, from the job's full name."""
     _, project, _, location, _, number = name.split("/")
     return f"https://console.cloud.google.com/ai/platform/locations/{location}/training/{number}?project={project}"
 
 
-def _words(state: Any) -> str:
+def _describe_state(state: Any) -> str:
     return getattr(state, "name", f"state {state}").removeprefix("JOB_STATE_").lower().replace("_", " ")
 
 
 def _first_line(error: object) -> str:
-    """What a library says, without the page it may have been sent, and without addresses that change."""
+    """The message of an error as one line of at most 300 characters."""
     text = getattr(error, "message", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())[:300]

@@ -1,18 +1,23 @@
-"""Publications: a record of the partitions that BigQuery has, so that only changed ones are published again.
+"""What is to be published elsewhere and what has been, so that only what changed is published again.
 
-The publishing itself is in ``gcp``.
+How a destination is written to does not belong here: BigQuery is in ``gcp.bigquery_publish``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from custseg_assets.domain.schemas import PREDICTION_LOG, Table
 from custseg_assets.settings import Settings
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.home import Home
+from custseg_assets.stores.tables import TableReader, fingerprint
 
 
 class Publications:
@@ -80,3 +85,57 @@ class Publications:
             return {}
         content = json.loads(self.path.read_text(encoding="utf-8"))
         return dict(content["tables"]) if content["destination"] == self.destination else {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A partition to publish.
+
+    Attributes:
+        table: declaration of its table.
+        key: of the partition.
+        fingerprint: of what it was made from; ``None`` if it is gone and has to be removed from the destination, too.
+        read: reads its rows.
+    """
+
+    table: Table
+    key: str
+    fingerprint: int | None
+    read: Callable[[], pl.DataFrame]
+
+
+def snapshot_parts(
+    tables: Sequence[Table], store: TableReader, publications: Publications, keys: Iterable[str]
+) -> list[Part]:
+    """The partitions of all snapshots, and of snapshots that are published but no longer in the store.
+
+    Args:
+        tables: the published tables of a snapshot; a snapshot is complete if the first has it.
+        store: of the tables.
+        publications: what is published.
+        keys: of the snapshots.
+    """
+    wanted = {key for key in keys if store.fingerprint_of(tables[0].name, key)}
+    every = {key for table in tables for key in publications.of(table.name)}
+    gone = {key for key in every if all(store.fingerprint_of(table.name, key) is None for table in tables)}
+    return [
+        Part(table, key, store.fingerprint_of(table.name, key), _reader(store, table, key))
+        for table in tables
+        for key in sorted(wanted | gone)
+    ]
+
+
+def prediction_parts(store: TableReader, publications: Publications) -> list[Part]:
+    """The days of the prediction log, and days that are published but no longer in the store."""
+    log = PREDICTION_LOG
+    records = pl.struct("source_file", "source_line").hash(20101201)
+    # Halves cannot overflow a sum; the whole would.
+    halves = (records // (1 << 32)).sum().alias("high"), (records % (1 << 32)).sum().alias("low")
+    found = store.scan(log).group_by("period").agg(pl.len().alias("n"), *halves).collect()
+    days: dict[str, int | None] = dict.fromkeys(publications.of(log.name))
+    days |= {day: fingerprint(*state) for day, *state in found.iter_rows()}
+    return [Part(log, day, state, _reader(store, log, day)) for day, state in sorted(days.items())]
+
+
+def _reader(store: TableReader, table: Table, key: str) -> Callable[[], pl.DataFrame]:
+    return lambda: store.read(table, [key])

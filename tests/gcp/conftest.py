@@ -11,10 +11,21 @@ import pytest
 from tests.support.files import REPOSITORY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.fakes.gcs import FakeGcs
     from tests.support.fakes.vertex import FakeVertex, Image
 
 # `make test-gcp` has the environment for these.
+
+
+@pytest.fixture(scope="session")
+def filled_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home on disk with three snapshots and a model, and its log beside it; tests that change it take a copy."""
+    from tests.support.places import fill_home
+    from tests.support.shops import shop_log
+
+    return fill_home(tmp_path_factory.mktemp("filled"), shop_log(4))
 
 
 @pytest.fixture
@@ -48,12 +59,12 @@ def images() -> dict[str, Image]:
 
 @pytest.fixture
 def no_waiting_for_stragglers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dagster waits seconds for messages that may still come, here hundredths."""
+    """Dagster waits seconds for late messages; in these tests hundredths of a second."""
     hurry(monkeypatch)
 
 
 def hurry(patch: pytest.MonkeyPatch) -> None:
-    """Have Dagster not wait for stragglers, for as long as the patch lasts."""
+    """Make Dagster wait hundredths of a second for late messages, for as long as the patch lasts."""
     from dagster._core.pipes import utils
 
     patch.setattr(utils, "DEFAULT_SLEEP_INTERVAL", 0.02)

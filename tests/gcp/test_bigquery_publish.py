@@ -11,17 +11,18 @@ from urllib.parse import parse_qs, urlsplit
 import polars as pl
 import pytest
 
+from custseg_assets.defs.assets.bigquery import published_tables
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import PREDICTION_LOG, Column, Table
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError
-from custseg_assets.gcp.bigquery_publish import Part, Publisher, looker_url, view_queries
-from custseg_assets.gcp.published import prediction_parts, published_tables
+from custseg_assets.gcp.bigquery_publish import Publisher, looker_url, view_queries
 from custseg_assets.settings import GcpSettings
-from custseg_assets.stores.publications import Publications
+from custseg_assets.stores.publications import Part, Publications, prediction_parts
 from custseg_assets.stores.tables import TableStore
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.gcs import FakeGcs
-from tests.support.shops import HEADERS, QUICK, custseg, shop_log, write_log
+from tests.support.places import URI, cloud_config
+from tests.support.shops import HEADERS, custseg, shop_log, write_log
 
 pytestmark = pytest.mark.gcp
 
@@ -56,12 +57,6 @@ class Shop:
         )
         record = Publications(self.folder / "published.json", "shop.segments")
         return Publisher(BigQuery(gcp, patience_seconds), record, lambda _: None)
-
-
-@pytest.fixture
-def gcs() -> Iterator[FakeGcs]:
-    with FakeGcs("shop-data") as fake:
-        yield fake
 
 
 @pytest.fixture
@@ -209,12 +204,12 @@ def test_a_dataset_that_is_not_there_is_named(shop: Shop) -> None:
 
 
 def test_a_service_that_is_busy_is_asked_again(shop: Shop) -> None:
-    shop.fake.unavailable = 1
+    shop.fake.n_unavailable = 1
     assert shop.publisher(patience_seconds=30).publish([part("2024-02-01", 0.5)]) == 1
 
 
 def test_the_views_run_on_the_published_tables_and_show_announced_snapshots_only(shop: Shop) -> None:
-    tables = published_tables()
+    tables = [*published_tables(), PREDICTION_LOG]
     publisher = shop.publisher()
     made = publisher.make_views(tables, None)
     assert set(made) == set(view_queries("shop.segments"))
@@ -237,7 +232,7 @@ def test_the_views_run_on_the_published_tables_and_show_announced_snapshots_only
 
 
 def test_a_view_whose_query_changed_is_brought_up_to_date(shop: Shop) -> None:
-    tables = published_tables()
+    tables = [*published_tables(), PREDICTION_LOG]
     shop.publisher().make_views(tables, None)
     view = shop.fake.datasets["segments"]["current_segments"].resource
     wanted = view["view"]["query"]
@@ -287,18 +282,12 @@ def test_a_run_reads_from_bigquery_releases_to_a_bucket_and_publishes_to_bigquer
 ) -> None:
     log = shop_log(n_months=3)
     service.add_table("sales.orders", log.select([name for name in log.columns if name in HEADERS]))
-    config = f"""
-{QUICK}
-[gcp]
-project = "shop"
-[gcp.bigquery]
-dataset = "segments"
-[gcp.storage]
-uri = "gs://shop-data/home"
-[gcp.endpoints]
-bigquery = "{service.url}"
-storage = "{gcs.url}"
-"""
+    config = cloud_config(
+        project="shop",
+        bigquery={"dataset": "segments"},
+        storage={"uri": URI},
+        endpoints={"bigquery": service.url, "storage": gcs.url},
+    )
     home = tmp_path / "home"
     outcome = custseg(home, "run", "--source", "bq://shop.sales.orders", config=config)
     assert outcome.status == 0, outcome.err

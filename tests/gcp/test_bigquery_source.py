@@ -204,11 +204,11 @@ def test_a_table_that_is_not_there_and_a_name_that_is_none(service: FakeBigQuery
 def test_a_service_that_is_busy_is_asked_again_and_one_that_stays_so_is_an_error(
     service: FakeBigQuery, store: DeliveryStore
 ) -> None:
-    service.unavailable = 1
+    service.n_unavailable = 1
     settings = settings_for(service)
     patient = BigQuery(settings.gcp, patience_seconds=30)
     assert accept_table(store, SOURCE, settings, lambda _: None, patient).n_rows == 3
-    service.unavailable = 1_000
+    service.n_unavailable = 1_000
     with pytest.raises(BigQueryError, match="run it again later"):
         take(store, settings)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,19 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from custseg_assets.gcp.bucket import Bucket, BucketError
-from custseg_assets.home.intake import Intake
 from custseg_assets.settings import Settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.releases import DamagedReleaseError
 from custseg_serving.app import create_app
 from custseg_serving.settings import ServingSettings
+from tests.support import homes
 from tests.support.fakes.gcs import FakeGcs
+from tests.support.places import URI
 from tests.support.releases import make_other_content, make_release
 from tests.support.shops import shop_log, write_log
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.gcp
-
-URI = "gs://shop-data/home"
 
 
 @pytest.fixture
@@ -243,13 +242,6 @@ def test_predictions_that_cannot_be_sent_stay(gcs: FakeGcs, bucket: Bucket, tmp_
     assert bucket.send_predictions(tmp_path) == ("a.jsonl",)
 
 
-def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
 def is_failing(application: Flask) -> float:
     """What the service's metrics say about the bucket."""
     exposed = application.extensions["custseg"].metrics.exposition().decode()
@@ -270,19 +262,19 @@ def test_the_service_follows_the_bucket_and_keeps_its_release_when_that_fails(
     application = create_app(settings)
     client = application.test_client()
     try:
-        wait_until(lambda: client.get("/readyz").status_code == 200)
+        wait_until(lambda: client.get("/readyz").status_code == 200, seconds=20)
         answer = client.get("/v1/customers/12347/segment").get_json()
         assert answer["release_id"] == first
 
         second = make_release(here, make_other_content())
         bucket.push_release(here, second)
-        wait_until(lambda: client.get("/v1/customers/12347/segment").get_json()["release_id"] == second)
+        wait_until(lambda: client.get("/v1/customers/12347/segment").get_json()["release_id"] == second, seconds=20)
 
         gcs.denied.add("storage.objects.get")
-        wait_until(lambda: is_failing(application) == 1)
+        wait_until(lambda: is_failing(application) == 1, seconds=20)
         assert client.get("/v1/customers/12347/segment").get_json()["release_id"] == second
         gcs.denied.clear()
-        wait_until(lambda: is_failing(application) == 0)
+        wait_until(lambda: is_failing(application) == 0, seconds=20)
     finally:
         application.extensions["custseg"].stop()
     # What was asked until the end has been sent.
@@ -296,6 +288,6 @@ def test_what_lands_in_the_bucket_is_taken_in(gcs: FakeGcs, tmp_path: Path) -> N
     gcp = {"project": "shop", "storage": {"uri": URI}, "endpoints": {"storage": gcs.url}}
     settings = Settings.model_validate({"home": tmp_path / "home", "landing": {"settle_seconds": 0}, "gcp": gcp})
     said: list[str] = []
-    assert Intake(settings, said.append).take_in() == "2024-03-01"
+    assert homes.take_in(settings, said.append) == "2024-03-01"
     assert f"landing: shop.csv came from {URI}" in said
     assert gcs.names("shop-data", "home/landing/") == []

@@ -1,8 +1,8 @@
 """From a file that lands in the bucket to the answer of the service, with nobody doing anything in between.
 
-Customers begin to order by the case. The sensors that run under ``custseg ui`` are asked, and what they ask for is run;
-everything of Google is its own client library and a fake on loopback. Played twice, the challenger trained on Vertex AI
-and on this machine, from the same home on.
+Customers begin to order by the case. The sensors of ``custseg ui`` are evaluated and the runs that they request are
+executed, with Google's client libraries and fakes on loopback. PlayResult twice from the same home: the challenger is
+trained on Vertex AI and on this machine.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from tests.gcp.conftest import hurry, images
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex, State
-from tests.support.gcp_daemon import runs_of
-from tests.support.gcp_pieces import QUICK as QUICKLY
-from tests.support.server import RunningServer, serving, wait_until
-from tests.support.shops import QUICK, Kind, custseg, quiet, shop_log, write_log
+from tests.support.gcp_daemon import run_sensors
+from tests.support.gcp_pieces import SHORT_PATIENCE
+from tests.support.places import PLACE, URI, cloud_config, fill_home
+from tests.support.server import RunningServer, serving
+from tests.support.shops import Kind, quiet, shop_log, write_log
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.gcp
 
@@ -41,13 +43,12 @@ BY_THE_CASE = tuple(replace(kind, units=4 * kind.units) for kind in USUAL)
 KEY, DAY = "2024-05-01", date(2024, 5, 1)
 CLOSED = datetime(2024, 6, 1, 6)
 CUSTOMER = "A000"
-URI = "gs://shop-data/home"
 TRAINED = (schemas.MODEL_CANDIDATES, schemas.SEGMENTATION_MODEL, schemas.PROMOTION_DECISION)
 
 
 @dataclass(frozen=True)
-class Played:
-    """What became of it.
+class PlayResult:
+    """The result of playing the story once.
 
     Attributes:
         runs: the Dagster runs, in order, each with the sensor that asked for it.
@@ -70,26 +71,23 @@ class Played:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with three snapshots, the last one a month after the change; nothing of Google's yet."""
-    folder = tmp_path_factory.mktemp("drift")
+    """A home on disk with three snapshots, the last one a month after the change."""
     log = pl.concat([shop_log(3, kinds=USUAL), shop_log(1, date(2024, 4, 1), BY_THE_CASE)])
-    outcome = custseg(folder / "home", "run", "--source", write_log(log, folder / "log.csv"), config=QUICK)
-    assert outcome.status == 0, outcome.err
-    return folder / "home"
+    return fill_home(tmp_path_factory.mktemp("drift"), log)
 
 
 @pytest.fixture(scope="module")
-def on_vertex(shop: Path) -> Played:
+def on_vertex(shop: Path) -> PlayResult:
     return play(shop, "vertex")
 
 
 @pytest.fixture(scope="module")
-def on_this_machine(shop: Path) -> Played:
+def on_this_machine(shop: Path) -> PlayResult:
     return play(shop, "local")
 
 
-def play(shop: Path, runner: str) -> Played:
-    """May's file lands in the bucket, and the sensors do the rest."""
+def play(shop: Path, runner: str) -> PlayResult:
+    """Put May's file into the bucket, and run what the sensors request until nothing is left to do."""
     home = shutil.copytree(shop, shop.with_name(runner))
     with (
         FakeGcs("shop-data") as gcs,
@@ -104,11 +102,11 @@ def play(shop: Path, runner: str) -> Played:
         # How the service, a process of its own, finds the bucket: the variable that Google's client reads.
         patch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
         hurry(patch)
-        patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: QUICKLY)
+        patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: SHORT_PATIENCE)
         may = write_log(shop_log(1, DAY, BY_THE_CASE), home.with_name("may.csv"))
         gcs.put("shop-data", "home/landing/may.csv", may.read_bytes())
         settings = settings_of(home, runner, vertex, gcs, bigquery)
-        asked = runs_of(settings, CLOSED)
+        asked = run_sensors(settings, CLOSED)
         runs = []
         for run in asked:
             runs.append(run)
@@ -125,7 +123,7 @@ def play(shop: Path, runner: str) -> Played:
             answers = (before, answer_of(service))
         assert gcs.buckets["shop-data"]["home/releases/CURRENT"].content == f"{released.release_id}\n".encode()
         tables = (*TRAINED, schemas.SEGMENT_ASSIGNMENTS, schemas.SEGMENT_PROFILES, schemas.RETRAIN_DECISION)
-        return Played(
+        return PlayResult(
             runs=tuple(runs),
             tables={table.name: stores.tables.read(table, [KEY]) for table in tables},
             published={
@@ -140,27 +138,17 @@ def play(shop: Path, runner: str) -> Played:
 
 
 def settings_of(home: Path, runner: str, vertex: FakeVertex, gcs: FakeGcs, bigquery: FakeBigQuery) -> Settings:
-    """As a person writes them for a small shop: gate, drift and sensors as they come, and where Google answers."""
-    trainer = '[gcp.training]\nimage = "trainer:1"\n' if runner == "vertex" else ""
+    """Settings of a small shop: gate, drift and sensors by default, and the addresses of the fakes."""
     config = home.with_name(f"{runner}.toml")
     config.write_text(
-        f"""{QUICK}
-[landing]
-settle_seconds = 0
-[gcp]
-project = "shop"
-location = "europe-west1"
-bucket = "shop-data"
-[gcp.storage]
-uri = "{URI}"
-[gcp.bigquery]
-dataset = "segments"
-{trainer}
-[gcp.endpoints]
-aiplatform = "{vertex.url}"
-storage = "{gcs.url}"
-bigquery = "{bigquery.url}"
-"""
+        cloud_config(
+            "[landing]\nsettle_seconds = 0",
+            **PLACE,
+            storage={"uri": URI},
+            bigquery={"dataset": "segments"},
+            training={"image": "trainer:1"} if runner == "vertex" else {},
+            endpoints={"aiplatform": vertex.url, "storage": gcs.url, "bigquery": bigquery.url},
+        )
     )
     return load_settings(config, home=home, environment={})
 
@@ -172,11 +160,11 @@ def answer_of(service: RunningServer) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["on_vertex", "on_this_machine"])
-def played(request: pytest.FixtureRequest) -> Played:
+def played(request: pytest.FixtureRequest) -> PlayResult:
     return request.getfixturevalue(request.param)
 
 
-def test_lasting_drift_leads_to_a_challenger_that_the_service_answers_with(played: Played) -> None:
+def test_lasting_drift_leads_to_a_challenger_that_the_service_answers_with(played: PlayResult) -> None:
     assert played.runs == (
         "take_in (landing)",
         f"ingest {KEY} (stale_partitions)",
@@ -200,7 +188,7 @@ def test_lasting_drift_leads_to_a_challenger_that_the_service_answers_with(playe
     assert played.tables["segment_assignments"]["model_version"].unique().to_list() == [challenger]
 
 
-def test_bigquery_has_the_rows_of_the_new_model(played: Played) -> None:
+def test_bigquery_has_the_rows_of_the_new_model(played: PlayResult) -> None:
     mine = played.tables["segment_assignments"].with_columns(pl.col("period").str.to_date())
     theirs = played.published["segment_assignments"].select(mine.columns)
     assert_frame_equal(theirs.sort("customer_id"), mine.sort("customer_id"))
@@ -208,7 +196,7 @@ def test_bigquery_has_the_rows_of_the_new_model(played: Played) -> None:
     assert played.published["drift_report"].height > 0
 
 
-def test_the_job_ran_on_vertex_and_its_messages_came_through_the_bucket(on_vertex: Played) -> None:
+def test_the_job_ran_on_vertex_and_its_messages_came_through_the_bucket(on_vertex: PlayResult) -> None:
     [job] = on_vertex.jobs
     assert job.state == State.JOB_STATE_SUCCEEDED
     assert job.labels["snapshot"] == KEY
@@ -220,7 +208,7 @@ def test_the_job_ran_on_vertex_and_its_messages_came_through_the_bucket(on_verte
     assert any("/messages/" in name for name in passed)
 
 
-def test_what_the_job_may_cost_stands_in_the_decision_before_it(on_vertex: Played) -> None:
+def test_what_the_job_may_cost_stands_in_the_decision_before_it(on_vertex: PlayResult) -> None:
     # 60 minutes at 0.218499; the model of February counts as much.
     words = "trainings of the quarter count as 0.22 USD and another can cost 0.22; allowed are 10.00"
     assert words in on_vertex.tables["retrain_decision"]["reasons"].item()
@@ -229,24 +217,25 @@ def test_what_the_job_may_cost_stands_in_the_decision_before_it(on_vertex: Playe
 def test_a_budget_that_is_used_up_is_decided_about_anew_and_one_that_is_not_changes_nothing(shop: Path) -> None:
     def with_budget(budget: float) -> OpenHome:
         config = shop.with_name("budget.toml")
-        training = f'[gcp.training]\nimage = "trainer:1"\nmax_cost_per_quarter = {budget}\n'
-        config.write_text(f'{QUICK}\n[gcp]\nproject = "shop"\nlocation = "europe-west1"\nbucket = "b-1"\n{training}')
+        config.write_text(cloud_config(**PLACE, training={"image": "trainer:1", "max_cost_per_quarter": budget}))
         return OpenHome(load_settings(config, home=shop, environment={}))
 
     keys = ["2024-02-01", "2024-03-01", "2024-04-01"]
-    assert with_budget(10).provenance.stale(("retrain_decision",), keys) == ()
+    assert with_budget(10).fingerprints.stale(("retrain_decision",), keys) == ()
     # The model of February counts from March on.
-    assert with_budget(0.3).provenance.stale(("retrain_decision",), keys) == ("2024-03-01", "2024-04-01")
+    assert with_budget(0.3).fingerprints.stale(("retrain_decision",), keys) == ("2024-03-01", "2024-04-01")
     reports = with_budget(0.3).tables.read(schemas.DRIFT_REPORT)
     decided = _decided(with_budget(0.3), "2024-04-01", reports)
     assert "another can cost 0.22; allowed are 0.30 ([gcp.training] max_cost_per_quarter)" in decided["reasons"].item()
 
 
-def test_without_an_image_nothing_is_asked_of_vertex(on_this_machine: Played) -> None:
+def test_without_an_image_nothing_is_asked_of_vertex(on_this_machine: PlayResult) -> None:
     assert (on_this_machine.jobs, on_this_machine.files) == ([], [])
 
 
-def test_it_makes_no_difference_where_the_challenger_was_trained(on_vertex: Played, on_this_machine: Played) -> None:
+def test_it_makes_no_difference_where_the_challenger_was_trained(
+    on_vertex: PlayResult, on_this_machine: PlayResult
+) -> None:
     # Why to retrain says what it may cost, where it costs anything.
     costs = {"retrain_decision": ["reasons"]}
     for name, mine in on_this_machine.tables.items():

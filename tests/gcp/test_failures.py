@@ -1,4 +1,4 @@
-"""Whatever fails in Google Cloud, the champion goes on serving and what to do is said: the table in docs/gcp.md."""
+"""If something fails in Google Cloud, the champion goes on serving and the error says what to do; see docs/gcp.md."""
 
 from __future__ import annotations
 
@@ -22,29 +22,21 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
-from tests.commands.test_ui import opened, wait
+from tests.commands.test_ui import opened
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex, Image, State
-from tests.support.gcp_daemon import runs_of
-from tests.support.gcp_pieces import QUICK as QUICKLY
-from tests.support.shops import QUICK, custseg, quiet, shop_log, write_log
+from tests.support.gcp_daemon import run_sensors
+from tests.support.gcp_pieces import SHORT_PATIENCE
+from tests.support.places import PLACE, URI, cloud_config
+from tests.support.shops import custseg, quiet, shop_log, write_log
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.gcp, pytest.mark.usefixtures("no_waiting_for_stragglers")]
 
 KEY = "2024-04-01"
 CLOSED = datetime(2024, 6, 1, 6)
-URI = "gs://shop-data/home"
 ASLEEP = "import time; time.sleep(60)"
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with three snapshots and a model; tests take a copy."""
-    folder = tmp_path_factory.mktemp("failures")
-    outcome = custseg(folder / "home", "run", "--source", write_log(shop_log(4), folder / "log.csv"), config=QUICK)
-    assert outcome.status == 0, outcome.err
-    return folder / "home"
 
 
 class Cloud:
@@ -58,28 +50,19 @@ class Cloud:
 
     @property
     def config(self) -> str:
-        return f"""{QUICK}
-[landing]
-settle_seconds = 0
-[automation]
-enabled = false
-[gcp]
-project = "shop"
-location = "europe-west1"
-bucket = "shop-data"
-[gcp.storage]
-uri = "{URI}"
-[gcp.training]
-image = "trainer:1"
-service_account = "{self.service_account}"
-timeout_minutes = {self.timeout_minutes}
-{"[gcp.bigquery]" if self.bigquery else ""}
-{'dataset = "segments"' if self.bigquery else ""}
-[gcp.endpoints]
-aiplatform = "{self.vertex.url}"
-storage = "{self.bucket_url}"
-{f'bigquery = "{self.bigquery.url}"' if self.bigquery else ""}
-"""
+        endpoints = {"aiplatform": self.vertex.url, "storage": self.bucket_url}
+        return cloud_config(
+            "[landing]\nsettle_seconds = 0\n[automation]\nenabled = false",
+            **PLACE,
+            storage={"uri": URI},
+            training={
+                "image": "trainer:1",
+                "service_account": self.service_account,
+                "timeout_minutes": self.timeout_minutes,
+            },
+            bigquery={"dataset": "segments"} if self.bigquery else {},
+            endpoints={**endpoints, "bigquery": self.bigquery.url} if self.bigquery else endpoints,
+        )
 
     @property
     def config_file(self) -> Path:
@@ -95,12 +78,12 @@ storage = "{self.bucket_url}"
         return Bucket(storage_client(settings.gcp), URI)
 
     def run_trainer_as(self, code: str) -> None:
-        """Another program in the trainer's place; the trainer's arguments are its own."""
+        """Run another program as the trainer's image, with the trainer's arguments."""
         self.vertex.images["trainer:1"] = Image(
             [sys.executable, "-c", code], self.vertex.images["trainer:1"].environment
         )
 
-    def in_force(self) -> Any:
+    def read_champion(self) -> Any:
         """Everything that says which model serves: tables, registry, and ``CURRENT`` here and in the bucket."""
         stores = OpenHome(load_settings(home=self.home, environment={}))
         registry = stores.registry
@@ -115,9 +98,11 @@ storage = "{self.bucket_url}"
 
 
 @pytest.fixture
-def cloud(shop: Path, vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    monkeypatch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: QUICKLY)
-    return Cloud(shutil.copytree(shop, tmp_path / "home"), vertex, gcs)
+def cloud(
+    filled_home: Path, vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Cloud:
+    monkeypatch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: SHORT_PATIENCE)
+    return Cloud(shutil.copytree(filled_home, tmp_path / "home"), vertex, gcs)
 
 
 def fails(cloud: Cloud) -> None:
@@ -179,8 +164,8 @@ def leaves_nothing(cloud: Cloud) -> None:
 
 
 def leaves_nonsense(cloud: Cloud) -> None:
-    leave = "import sys; from google.cloud import storage; from custseg_assets.gcp.folders import split\n"
-    leave += "bucket, prefix = split(sys.argv[4])\n"
+    leave = "import sys; from google.cloud import storage; from custseg_assets.gcp.folders import split_uri\n"
+    leave += "bucket, prefix = split_uri(sys.argv[4])\n"
     leave += "storage.Client().bucket(bucket).blob(prefix + 'candidates.parquet').upload_from_string('no parquet')"
     cloud.run_trainer_as(leave)
 
@@ -193,7 +178,7 @@ def may_not_write_to_the_bucket(cloud: Cloud) -> None:
     cloud.gcs.denied = {"storage.objects.create"}
 
 
-TROUBLES = {
+FAILURES = {
     fails: r"the container failed .*status of 5.*Its lines above say why",
     runs_out_of_memory: r"ran out of memory .*machine_type with more",
     is_preempted: r"its machine was taken away .*is_spot = false",
@@ -210,20 +195,20 @@ TROUBLES = {
     has_no_bucket: r"the bucket, gs://shop-data/.*: no answer .*Check the connection",
     may_not_write_to_the_bucket: r"the bucket, gs://shop-data/.*: not allowed .*roles/storage\.objectUser",
 }
-"""What happens to a job, and what is said of it."""
+"""What happens to a job, and the error that reports it."""
 
 
-@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.__name__)
-def test_when_a_job_does_not_bring_a_challenger_the_champion_stays(cloud: Cloud, trouble: Any) -> None:
-    before = cloud.in_force()
-    trouble(cloud)
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
+def test_when_a_job_does_not_bring_a_challenger_the_champion_stays(cloud: Cloud, failure: Any) -> None:
+    before = cloud.read_champion()
+    failure(cloud)
     outcome = cloud.retrain()
     assert outcome.status == 1
     [line] = [line for line in outcome.err.splitlines() if line.startswith("custseg: ")]
     assert KEY in line
     assert "The champion stays." in line
-    assert re.search(TROUBLES[trouble], line), line
-    assert cloud.in_force() == before
+    assert re.search(FAILURES[failure], line), line
+    assert cloud.read_champion() == before
     assert OpenHome(load_settings(home=cloud.home, environment={})).tables.read(schemas.PROMOTION_DECISION, [KEY])[
         "model_version"
     ].to_list() == [None]
@@ -252,26 +237,26 @@ runpy.run_module("custseg_assets.trainer", run_name="__main__")
 
 
 def test_a_run_that_is_cancelled_in_the_pages_cancels_its_job(cloud: Cloud) -> None:
-    before = cloud.in_force()
+    before = cloud.read_champion()
     cloud.run_trainer_as(ASLEEP)
     with opened(cloud.home, cloud.config_file) as (pages, _):
         run_id = pages.launch("retrain", KEY, ops={"model_candidates": {"config": {"retrain": True}}})
-        wait(lambda: [job.state for job in cloud.vertex.jobs] == [State.JOB_STATE_RUNNING])
+        wait_until(lambda: [job.state for job in cloud.vertex.jobs] == [State.JOB_STATE_RUNNING], seconds=90)
         pages.ask("mutation ($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id)
-        wait(lambda: pages.status(run_id) == "CANCELED")
-        wait(lambda: cloud.vertex.jobs[0].state == State.JOB_STATE_CANCELLED)
-    assert cloud.in_force() == before
+        wait_until(lambda: pages.status(run_id) == "CANCELED", seconds=90)
+        wait_until(lambda: cloud.vertex.jobs[0].state == State.JOB_STATE_CANCELLED, seconds=90)
+    assert cloud.read_champion() == before
 
 
 def test_a_daemon_that_is_killed_leaves_a_job_that_the_next_run_follows(cloud: Cloud) -> None:
-    before = cloud.in_force()
+    before = cloud.read_champion()
     with opened(cloud.home, cloud.config_file) as (pages, process):
         pages.launch("retrain", KEY, ops={"model_candidates": {"config": {"retrain": True}}})
-        wait(lambda: [job.state for job in cloud.vertex.jobs] == [State.JOB_STATE_RUNNING])
+        wait_until(lambda: [job.state for job in cloud.vertex.jobs] == [State.JOB_STATE_RUNNING], seconds=90)
         os.killpg(process.pid, signal.SIGKILL)
     # The others of the group go in their own time.
-    wait(lambda: not Home(cloud.home).is_locked())
-    assert cloud.in_force() == before
+    wait_until(lambda: not Home(cloud.home).is_locked(), seconds=90)
+    assert cloud.read_champion() == before
     outcome = cloud.retrain()
     assert outcome.status == 0, outcome.err
     [job] = cloud.vertex.jobs
@@ -282,12 +267,12 @@ def test_a_release_that_does_not_reach_the_bucket_is_brought_there_when_it_can_b
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Bucket.__init__, "__defaults__", (0.5,))
-    before = cloud.in_force()
+    before = cloud.read_champion()
     landing = cloud.home / "landing"
     landing.mkdir()
     write_log(shop_log(1, date(2024, 5, 1)), landing / "may.csv")
     settings = load_settings(cloud.config_file, home=cloud.home, environment={})
-    asked = runs_of(settings, CLOSED)
+    asked = run_sensors(settings, CLOSED)
     with quiet():
         assert [next(asked), next(asked)] == ["take_in (landing)", "ingest 2024-05-01 (stale_partitions)"]
         cloud.gcs.denied = {"storage.objects.create"}
@@ -295,9 +280,9 @@ def test_a_release_that_does_not_reach_the_bucket_is_brought_there_when_it_can_b
             RunFailedError, match=r"serving_release failed: .*gs://shop-data/home/releases/.*docs/gcp.md"
         ):
             next(asked)
-        assert cloud.in_force()[-1] == before[-1]
+        assert cloud.read_champion()[-1] == before[-1]
         cloud.gcs.denied = set()
-        assert list(runs_of(settings, CLOSED)) == ["segment 2024-05-01 (stale_partitions)"]
+        assert list(run_sensors(settings, CLOSED)) == ["segment 2024-05-01 (stale_partitions)"]
     there = cloud.gcs.buckets["shop-data"]["home/releases/CURRENT"].content.decode().strip()
     assert there == releases.current(cloud.home / "releases")
     assert there.startswith("r-2024-05-01-")
@@ -307,7 +292,7 @@ def test_a_load_that_bigquery_rejects_in_part_is_announced_when_all_of_it_is_the
     with FakeBigQuery("shop") as bigquery:
         cloud.bigquery = bigquery
         bigquery.add_dataset("segments")
-        before = cloud.in_force()
+        before = cloud.read_champion()
         log = write_log(shop_log(5), cloud.home.with_name("longer.csv"))
         assert custseg(cloud.home, "run", config=cloud.config_file).status == 0
         announced = bigquery.rows("segments.published_snapshots")
@@ -318,8 +303,8 @@ def test_a_load_that_bigquery_rejects_in_part_is_announced_when_all_of_it_is_the
         assert bigquery.rows("segments.published_snapshots").equals(announced)
         assert set(bigquery.query("SELECT period FROM segments.current_segments")["period"]) == {date(2024, 4, 1)}
         # The champion stays in force, and the new snapshot is served: publishing holds nothing up.
-        assert cloud.in_force()[:2] == before[:2]
-        assert cloud.in_force()[3][1].startswith(b"r-2024-05-01-")
+        assert cloud.read_champion()[:2] == before[:2]
+        assert cloud.read_champion()[3][1].startswith(b"r-2024-05-01-")
         again = custseg(cloud.home, "run", "--source", log, config=cloud.config_file)
         assert again.status == 0, again.err
         assert date(2024, 5, 1) in bigquery.rows("segments.published_snapshots")["period"].to_list()

@@ -51,13 +51,13 @@ def query(client: bigquery.Client, sql: str, **config: Any) -> list[Any]:
     return list(client.query(sql, bigquery.QueryJobConfig(**config)).result(retry=None, job_retry=None))
 
 
-def partitioned(by: str) -> bigquery.Table:
+def table_partitioned_by(by: str) -> bigquery.Table:
     table = bigquery.Table("shop.segments.new", [bigquery.SchemaField("period", "DATE")])
     table.time_partitioning = bigquery.TimePartitioning(field=by)
     return table
 
 
-def labelled(labels: dict[str, str]) -> bigquery.Table:
+def table_with_labels(labels: dict[str, str]) -> bigquery.Table:
     table = bigquery.Table("shop.segments.new")
     table.labels = labels
     return table
@@ -180,13 +180,13 @@ REFUSED: list[tuple[str, Callable[[bigquery.Client], Any], type[Exception], str]
     ),
     (
         "a table whose partitioning column is none",
-        lambda c: c.create_table(partitioned("day")),
+        lambda c: c.create_table(table_partitioned_by("day")),
         exceptions.BadRequest,
         "cannot be found in the schema",
     ),
     (
         "a label that is none",
-        lambda c: c.create_table(labelled({"Team": "a"})),
+        lambda c: c.create_table(table_with_labels({"Team": "a"})),
         exceptions.BadRequest,
         "Invalid label Team=a",
     ),

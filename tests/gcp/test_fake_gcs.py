@@ -1,8 +1,12 @@
 """The fake of Cloud Storage does to Google's real client what the service does, refusals above all."""
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import io
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 import requests
@@ -16,27 +20,27 @@ pytestmark = pytest.mark.gcp
 
 
 @pytest.fixture
-def client(gcs):
+def client(gcs: FakeGcs) -> Iterator[storage.Client]:
     with contextlib.closing(client_of(gcs)) as client:
         yield client
 
 
-def client_of(fake):
+def client_of(fake: FakeGcs) -> storage.Client:
     return storage.Client("shop", AnonymousCredentials(), client_options={"api_endpoint": fake.url})
 
 
-def ask(method, url, content=b"", **headers):
-    """A request as no client would make it."""
+def ask(method: str, url: str, content: bytes = b"", **headers: str) -> requests.Response:
+    """Send a request that Google's client would not send."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return requests.request(method, url, data=content, headers=named, timeout=10)
 
 
 @pytest.fixture
-def bucket(client):
+def bucket(client: storage.Client) -> storage.Bucket:
     return client.bucket("shop-data")
 
 
-def test_what_is_uploaded_comes_back_with_its_checksum_verified(bucket, tmp_path):
+def test_what_is_uploaded_comes_back_with_its_checksum_verified(bucket: storage.Bucket, tmp_path: Path) -> None:
     path = tmp_path / "orders.csv"
     path.write_bytes(b"a,b\r\n1,2\r\n")
     bucket.blob("in/orders.csv").upload_from_filename(path, checksum="crc32c")
@@ -45,7 +49,7 @@ def test_what_is_uploaded_comes_back_with_its_checksum_verified(bucket, tmp_path
     assert bucket.get_blob("in/nothing") is None
 
 
-def test_a_range_of_an_object_can_be_read(bucket, gcs):
+def test_a_range_of_an_object_can_be_read(bucket: storage.Bucket, gcs: FakeGcs) -> None:
     bucket.blob("letters").upload_from_string(b"abcdefgh")
     assert bucket.blob("letters").download_as_bytes(start=2, end=4) == b"cde"
     answer = ask("GET", f"{gcs.url}/storage/v1/b/shop-data/o/letters?alt=media", Range="bytes=-3")
@@ -54,7 +58,7 @@ def test_a_range_of_an_object_can_be_read(bucket, gcs):
         bucket.blob("letters").download_as_bytes(start=8)
 
 
-def test_a_large_object_goes_up_in_chunks(bucket, gcs):
+def test_a_large_object_goes_up_in_chunks(bucket: storage.Bucket, gcs: FakeGcs) -> None:
     content = bytes(range(256)) * 3000
     blob = bucket.blob("large", chunk_size=256 << 10)
     blob.upload_from_file(io.BytesIO(content))
@@ -62,19 +66,19 @@ def test_a_large_object_goes_up_in_chunks(bucket, gcs):
     assert sum(request.startswith("PUT /upload/") for request in gcs.requests) == 3
 
 
-def begun(gcs):
-    """Where the chunks of an upload of the object x go."""
+def begin_upload(gcs: FakeGcs) -> str:
+    """Begin an upload of the object x, and return the address for its chunks."""
     return ask("POST", f"{gcs.url}/upload/storage/v1/b/shop-data/o?uploadType=resumable&name=x").headers["Location"]
 
 
-def test_a_chunk_that_is_no_multiple_of_256_kib_is_refused(gcs):
-    sent = ask("PUT", begun(gcs), b"abc", Content_Range="bytes 0-2/*")
+def test_a_chunk_that_is_no_multiple_of_256_kib_is_refused(gcs: FakeGcs) -> None:
+    sent = ask("PUT", begin_upload(gcs), b"abc", Content_Range="bytes 0-2/*")
     assert sent.status_code == 400
     assert "multiple of 262144" in sent.json()["error"]["message"]
 
 
-def test_an_upload_that_broke_off_says_how_far_it_came(gcs):
-    place, first = begun(gcs), b"x" * 262144
+def test_an_upload_that_broke_off_says_how_far_it_came(gcs: FakeGcs) -> None:
+    place, first = begin_upload(gcs), b"x" * 262144
     ask("PUT", place, first, Content_Range="bytes 0-262143/262147")
     asked = ask("PUT", place, Content_Range="bytes */*")
     assert (asked.status_code, asked.headers["Range"]) == (308, "bytes=0-262143")
@@ -82,7 +86,7 @@ def test_an_upload_that_broke_off_says_how_far_it_came(gcs):
     assert gcs.buckets["shop-data"]["x"].content == first + b"end"
 
 
-def test_a_list_comes_in_pages_and_by_folder():
+def test_a_list_comes_in_pages_and_by_folder() -> None:
     with FakeGcs("shop-data", page_size=2) as small, contextlib.closing(client_of(small)) as client:
         for name in ("a/1", "a/2", "a/b/3", "c/4", "d"):
             client.bucket("shop-data").blob(name).upload_from_string(name)
@@ -93,7 +97,7 @@ def test_a_list_comes_in_pages_and_by_folder():
         assert [blob.name for blob in client.list_blobs("shop-data", start_offset="c", end_offset="d")] == ["c/4"]
 
 
-def test_an_object_is_replaced_only_by_who_knows_its_generation(bucket):
+def test_an_object_is_replaced_only_by_who_knows_its_generation(bucket: storage.Bucket) -> None:
     blob = bucket.blob("CURRENT")
     blob.upload_from_string("one", if_generation_match=0)
     with pytest.raises(exceptions.PreconditionFailed):
@@ -108,7 +112,7 @@ def test_an_object_is_replaced_only_by_who_knows_its_generation(bucket):
     assert bucket.blob("CURRENT").download_as_bytes() == b"two"
 
 
-def test_metadata_change_the_metageneration_only(bucket):
+def test_metadata_change_the_metageneration_only(bucket: storage.Bucket) -> None:
     bucket.blob("x").upload_from_string("1")
     blob = bucket.get_blob("x")
     generation = blob.generation
@@ -120,7 +124,7 @@ def test_metadata_change_the_metageneration_only(bucket):
         again.patch(if_metageneration_match=1)
 
 
-def test_objects_are_copied_rewritten_composed_and_deleted(bucket):
+def test_objects_are_copied_rewritten_composed_and_deleted(bucket: storage.Bucket) -> None:
     one = bucket.blob("one")
     one.upload_from_string("1")
     bucket.copy_blob(one, bucket, "two")
@@ -134,19 +138,19 @@ def test_objects_are_copied_rewritten_composed_and_deleted(bucket):
 
 
 @pytest.mark.parametrize("name", [".", "..", "x" * 1025, "a\nb"])
-def test_names_that_no_object_can_have_are_refused(bucket, name):
+def test_names_that_no_object_can_have_are_refused(bucket: storage.Bucket, name: str) -> None:
     with pytest.raises(exceptions.BadRequest, match="Invalid object name"):
         bucket.blob(name).upload_from_string("")
 
 
-def test_a_bucket_that_is_not_there_is_refused(client):
+def test_a_bucket_that_is_not_there_is_refused(client: storage.Client) -> None:
     with pytest.raises(exceptions.NotFound, match="bucket does not exist"):
         client.bucket("other").blob("x").upload_from_string("")
     with pytest.raises(exceptions.BadRequest, match="Invalid bucket name"):
         client.bucket("Other").blob("x").upload_from_string("")
 
 
-def test_content_that_is_not_what_its_checksum_says_is_refused(gcs):
+def test_content_that_is_not_what_its_checksum_says_is_refused(gcs: FakeGcs) -> None:
     described = b'{"name": "n", "md5Hash": "AAAAAAAAAAAAAAAAAAAAAA=="}'
     body = b"--x\r\n\r\n" + described + b"\r\n--x\r\ncontent-type: text/plain\r\n\r\nhello\r\n--x--"
     url = f"{gcs.url}/upload/storage/v1/b/shop-data/o?uploadType=multipart"
@@ -168,7 +172,9 @@ def test_content_that_is_not_what_its_checksum_says_is_refused(gcs):
         ("storage.buckets.get", lambda bucket: bucket.reload()),
     ],
 )
-def test_what_the_caller_may_not_do_is_refused(gcs, bucket, permission, attempt):
+def test_what_the_caller_may_not_do_is_refused(
+    gcs: FakeGcs, bucket: storage.Bucket, permission: str, attempt: Callable[[storage.Bucket], object]
+) -> None:
     bucket.blob("old").upload_from_string("1")
     gcs.denied = {permission}
     with pytest.raises(exceptions.Forbidden, match=permission):
@@ -177,7 +183,7 @@ def test_what_the_caller_may_not_do_is_refused(gcs, bucket, permission, attempt)
     attempt(bucket)
 
 
-def test_no_more_than_32_objects_are_composed(bucket):
+def test_no_more_than_32_objects_are_composed(bucket: storage.Bucket) -> None:
     bucket.blob("one").upload_from_string("1")
     with pytest.raises(exceptions.BadRequest, match="between 1 and 32"):
         bucket.blob("all").compose([bucket.blob("one")] * 33)
@@ -191,7 +197,9 @@ def test_no_more_than_32_objects_are_composed(bucket):
         ("POST", "/b/shop-data/o/x", exceptions.MethodNotAllowed),
     ],
 )
-def test_what_the_fake_does_not_know_is_refused(client, method, path, error):
+def test_what_the_fake_does_not_know_is_refused(
+    client: storage.Client, method: str, path: str, error: type[Exception]
+) -> None:
     with pytest.raises(error, match=r"Not Found|Not Allowed"):
         client._connection.api_request(method=method, path=path)
 
@@ -217,21 +225,23 @@ def test_what_the_fake_does_not_know_is_refused(client, method, path, error):
         ("PUT", "uploadType=resumable&upload_id=none", b"", {}, "session not found"),
     ],
 )
-def test_an_upload_that_is_not_in_order_is_refused(gcs, method, query, content, headers, said):
+def test_an_upload_that_is_not_in_order_is_refused(
+    gcs: FakeGcs, method: str, query: str, content: bytes, headers: Mapping[str, str], said: str
+) -> None:
     answer = ask(method, f"{gcs.url}/upload/storage/v1/b/shop-data/o?{query}", content, **headers)
     assert answer.status_code in {400, 404}
     assert said in answer.json()["error"]["message"]
     assert gcs.names("shop-data") == []
 
 
-def test_a_chunk_that_does_not_say_where_it_belongs_is_refused(gcs):
-    sent = ask("PUT", begun(gcs), b"abc", Content_Range="3 bytes")
+def test_a_chunk_that_does_not_say_where_it_belongs_is_refused(gcs: FakeGcs) -> None:
+    sent = ask("PUT", begin_upload(gcs), b"abc", Content_Range="3 bytes")
     assert (sent.status_code, sent.json()["error"]["message"]) == (400, "Failed to parse Content-Range header.")
 
 
 # The client leaves an answer of 503 unread, and its connection to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_client_gets_over_a_service_that_is_away_for_a_moment(gcs, bucket):
+def test_the_client_gets_over_a_service_that_is_away_for_a_moment(gcs: FakeGcs, bucket: storage.Bucket) -> None:
     bucket.blob("x").upload_from_string("1")
     gcs.n_unavailable = 1
     assert bucket.blob("x").download_as_bytes() == b"1"

@@ -1,5 +1,10 @@
 """The fake of Vertex AI refuses what the service refuses, in its words."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import requests
 from google.api_core import exceptions
@@ -14,7 +19,7 @@ pytestmark = pytest.mark.gcp
 PARENT = "projects/shop/locations/europe-west1"
 
 
-def job_with(**changes):
+def job_with(**changes: Any) -> api.CustomJob:
     """A job that is taken, with changes: ``container``, ``machine`` and ``spec`` reach into it."""
     container = {"image_uri": "python:1", "args": ["pass"], **changes.pop("container", {})}
     machine = {"machine_type": "n1-standard-4", **changes.pop("machine", {})}
@@ -24,7 +29,7 @@ def job_with(**changes):
 
 
 @pytest.fixture
-def jobs(vertex):
+def jobs(vertex: FakeVertex) -> Iterator[api.JobServiceClient]:
     with vertex_client(api.JobServiceClient, gcp_of(vertex.url, "")) as client:
         yield client
 
@@ -51,7 +56,9 @@ def jobs(vertex):
         ({"spec": {"network": "default"}}, "network default"),
     ],
 )
-def test_a_job_that_is_not_in_order_is_refused(jobs, vertex, changes, said):
+def test_a_job_that_is_not_in_order_is_refused(
+    jobs: api.JobServiceClient, vertex: FakeVertex, changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(exceptions.BadRequest, match=said):
         jobs.create_custom_job(parent=PARENT, custom_job=job_with(**changes))
     assert vertex.jobs == []
@@ -67,14 +74,14 @@ def test_a_job_that_is_not_in_order_is_refused(jobs, vertex, changes, said):
         ([], "Invalid JSON payload"),
     ],
 )
-def test_json_that_the_api_does_not_define_is_refused(vertex, body, said):
+def test_json_that_the_api_does_not_define_is_refused(vertex: FakeVertex, body: object, said: str) -> None:
     answer = requests.post(f"{vertex.url}/v1/{PARENT}/customJobs", json=body, timeout=10)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["status"]) == (400, 400, "INVALID_ARGUMENT")
     assert said in error["message"]
 
 
-def test_projects_places_and_jobs_of_others_are_refused(jobs):
+def test_projects_places_and_jobs_of_others_are_refused(jobs: api.JobServiceClient) -> None:
     with pytest.raises(exceptions.Forbidden):
         jobs.create_custom_job(parent="projects/other/locations/europe-west1", custom_job=job_with())
     with pytest.raises(exceptions.Forbidden):
@@ -86,7 +93,7 @@ def test_projects_places_and_jobs_of_others_are_refused(jobs):
 
 
 @pytest.mark.parametrize("verb", ["create", "list", "get", "cancel"])
-def test_what_the_caller_may_not_do_is_refused(jobs, vertex, verb):
+def test_what_the_caller_may_not_do_is_refused(jobs: api.JobServiceClient, vertex: FakeVertex, verb: str) -> None:
     made = jobs.create_custom_job(parent=PARENT, custom_job=job_with())
     attempt = {
         "create": lambda: jobs.create_custom_job(parent=PARENT, custom_job=job_with()),
@@ -101,7 +108,7 @@ def test_what_the_caller_may_not_do_is_refused(jobs, vertex, verb):
     attempt()
 
 
-def test_a_quota_is_for_what_runs_at_once(jobs, vertex):
+def test_a_quota_is_for_what_runs_at_once(jobs: api.JobServiceClient, vertex: FakeVertex) -> None:
     vertex.n_cpus = 4
     first = jobs.create_custom_job(parent=PARENT, custom_job=job_with())
     with pytest.raises(exceptions.TooManyRequests, match="custom_model_training_cpus"):
@@ -110,7 +117,7 @@ def test_a_quota_is_for_what_runs_at_once(jobs, vertex):
     jobs.create_custom_job(parent=PARENT, custom_job=job_with())
 
 
-def test_a_job_runs_as_an_account_that_the_caller_may_act_as(jobs, vertex):
+def test_a_job_runs_as_an_account_that_the_caller_may_act_as(jobs: api.JobServiceClient, vertex: FakeVertex) -> None:
     job = job_with(spec={"service_account": "trainer@shop.iam.gserviceaccount.com"})
     vertex.denied = {"iam.serviceAccounts.actAs"}
     with pytest.raises(exceptions.Forbidden, match="act as service_account: trainer@shop"):
@@ -119,7 +126,7 @@ def test_a_job_runs_as_an_account_that_the_caller_may_act_as(jobs, vertex):
     jobs.create_custom_job(parent=PARENT, custom_job=job)
 
 
-def test_what_the_fake_does_not_know_is_refused(jobs):
+def test_what_the_fake_does_not_know_is_refused(jobs: api.JobServiceClient) -> None:
     with pytest.raises(exceptions.NotFound, match="was not found on this server"):
         jobs.get_hyperparameter_tuning_job(name=f"{PARENT}/hyperparameterTuningJobs/1")
     with pytest.raises(exceptions.NotFound, match="Operation not found"):
@@ -128,7 +135,7 @@ def test_what_the_fake_does_not_know_is_refused(jobs):
         list(jobs.list_custom_jobs({"parent": PARENT, "page_token": "the next"}))
 
 
-def test_a_list_is_filtered_and_comes_in_pages():
+def test_a_list_is_filtered_and_comes_in_pages() -> None:
     with (
         FakeVertex("shop", "europe-west1", page_size=2) as small,
         vertex_client(api.JobServiceClient, gcp_of(small.url, "")) as jobs,
@@ -142,7 +149,7 @@ def test_a_list_is_filtered_and_comes_in_pages():
             list(jobs.list_custom_jobs({"parent": PARENT, "filter": "labels:odd"}))
 
 
-def test_a_job_waits_runs_and_ends(jobs, vertex):
+def test_a_job_waits_runs_and_ends(jobs: api.JobServiceClient, vertex: FakeVertex) -> None:
     vertex.has_machines = False
     made = jobs.create_custom_job(parent=PARENT, custom_job=job_with())
     assert made.state == State.JOB_STATE_QUEUED

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -21,15 +20,16 @@ from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bucket import BucketError
 from custseg_assets.home import intake
-from custseg_assets.home.open import OpenHome, bucket_of, tables_of
+from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import GcpSettings, Settings, SourceSettings, load_settings
 from custseg_assets.stores import bucket_tables
 from custseg_assets.stores.tables import TableStore
+from tests.support import homes
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.service import Request
 from tests.support.files import REPOSITORY
-from tests.support.places import URI
-from tests.support.shops import QUICK, custseg, shop_log, write_log
+from tests.support.places import URI, cloud_config
+from tests.support.shops import custseg, shop_log, write_log
 
 pytestmark = pytest.mark.gcp
 
@@ -37,34 +37,19 @@ pytestmark = pytest.mark.gcp
 ITS_OWN = {"model_version", "mlflow_run_id", "trained_at", "decided_at", "champion_before"}
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_log(shop_log(4), tmp_path_factory.mktemp("source") / "log.csv")
-
-
-@pytest.fixture(scope="module")
-def on_disk(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
-    """A home with its tables on the disk, to compare with."""
-    home = tmp_path_factory.mktemp("disk") / "home"
-    assert custseg(home, "run", "--source", source, config=QUICK).status == 0
-    return home
-
-
 @pytest.fixture
-def gcs() -> Iterator[FakeGcs]:
-    with FakeGcs("shop-data") as fake:
-        yield fake
+def source(filled_home: Path) -> Path:
+    """The log that ``filled_home``, whose tables are on the disk, was made from."""
+    return filled_home.with_name("log.csv")
 
 
 @pytest.fixture
 def config(gcs: FakeGcs, tmp_path: Path) -> Path:
-    return written(tmp_path / "bucket.toml", gcs)
+    return write_config(tmp_path / "bucket.toml", gcs)
 
 
-def written(path: Path, gcs: FakeGcs, uri: str = URI, tables: str = "true") -> Path:
-    path.write_text(
-        f'{QUICK}\n[gcp.storage]\nuri = "{uri}"\ntables = {tables}\n[gcp.endpoints]\nstorage = "{gcs.url}"\n'
-    )
+def write_config(path: Path, gcs: FakeGcs, uri: str = URI, *, tables: bool = True) -> Path:
+    path.write_text(cloud_config(storage={"uri": uri, "tables": tables}, endpoints={"storage": gcs.url}))
     return path
 
 
@@ -86,13 +71,13 @@ def assert_same_tables(left: TableStore, right: TableStore) -> None:
 
 
 def test_tables_in_a_bucket_are_those_of_a_run_on_disk(
-    gcs: FakeGcs, config: Path, source: Path, on_disk: Path, tmp_path: Path
+    gcs: FakeGcs, config: Path, source: Path, filled_home: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     outcome = custseg(home, "run", "--source", source, config=config)
     assert outcome.status == 0, outcome.err
     assert not (home / "tables").exists()
-    assert_same_tables(tables_of(settings_of(home, config)), TableStore(on_disk / "tables"))
+    assert_same_tables(OpenHome(settings_of(home, config)).tables, TableStore(filled_home / "tables"))
 
     gcs.requests.clear()
     outcome = custseg(home, "run", config=config)
@@ -103,13 +88,13 @@ def test_tables_in_a_bucket_are_those_of_a_run_on_disk(
     assert custseg(home, "export", "segment_profiles", "--out", tmp_path / "x.parquet", config=config).status == 0
     assert (
         pl.read_parquet(tmp_path / "x.parquet").height
-        == TableStore(on_disk / "tables").read(tables(("recency_days",))["segment_profiles"]).height
+        == TableStore(filled_home / "tables").read(tables(("recency_days",))["segment_profiles"]).height
     )
     assert re.search(r"stale +nothing", custseg(home, "status", config=config).out)
 
 
 def test_a_run_killed_between_commits_is_finished_by_the_next(
-    gcs: FakeGcs, config: Path, source: Path, on_disk: Path, tmp_path: Path
+    gcs: FakeGcs, config: Path, source: Path, filled_home: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "CUSTSEG_HOME": str(home)}
@@ -119,12 +104,12 @@ def test_a_run_killed_between_commits_is_finished_by_the_next(
     assert run.wait(timeout=120) == -signal.SIGKILL
     gcs.on_request = lambda _: None
     # Every table that is there can be read.
-    store = tables_of(settings_of(home, config))
+    store = OpenHome(settings_of(home, config)).tables
     made = {table.name for table in tables(("recency_days",)).values() if store.read(table).height}
     assert made == {"raw_transactions", "clean_transactions"}
     outcome = custseg(home, "run", "--source", source, config=config)
     assert outcome.status == 0, outcome.err
-    assert_same_tables(tables_of(settings_of(home, config)), TableStore(on_disk / "tables"))
+    assert_same_tables(OpenHome(settings_of(home, config)).tables, TableStore(filled_home / "tables"))
 
 
 def kill_at_commit(gcs: FakeGcs, process: subprocess.Popen[bytes], n_commits: int) -> None:
@@ -175,9 +160,9 @@ def test_a_bucket_that_fails_under_a_run_is_told_and_the_release_that_is_served_
 
 @pytest.mark.parametrize("command", [("run",), ("status",), ("export", "raw_transactions", "--out", "x.csv")])
 def test_a_home_on_disk_does_not_go_on_in_a_bucket(
-    gcs: FakeGcs, config: Path, on_disk: Path, command: tuple[str, ...]
+    gcs: FakeGcs, config: Path, filled_home: Path, command: tuple[str, ...]
 ) -> None:
-    outcome = custseg(on_disk, *command, config=config)
+    outcome = custseg(filled_home, *command, config=config)
     assert outcome.status == 2
     assert "[gcp.storage] tables = 'gs://shop-data/home/tables'; expected \"the home's own folder\"" in outcome.err
     assert gcs.names("shop-data") == []
@@ -189,8 +174,8 @@ def test_a_home_in_a_bucket_does_not_go_on_elsewhere(gcs: FakeGcs, config: Path,
         settings_of(home, config).model_copy(update={"source": SourceSettings(path=str(source))}), lambda _: None
     ).take_in()
     for other in (
-        written(tmp_path / "disk.toml", gcs, tables="false"),
-        written(tmp_path / "other.toml", gcs, uri="gs://shop-data/other"),
+        write_config(tmp_path / "disk.toml", gcs, tables=False),
+        write_config(tmp_path / "other.toml", gcs, uri="gs://shop-data/other"),
     ):
         for command in ("run", "status"):
             outcome = custseg(home, command, config=other)
@@ -204,13 +189,13 @@ def test_a_new_home_does_not_begin_on_the_tables_of_another(
     gcs.put("shop-data", "home/tables/raw_transactions/_delta_log/00000000000000000000.json", b"{}")
     settings = settings_of(tmp_path / "home", config).model_copy(update={"source": SourceSettings(path=str(source))})
     with pytest.raises(BadInputError, match=r"gs://shop-data/home/tables holds tables.*remove them"):
-        intake.Intake(settings, lambda _: None).take_in()
+        homes.take_in(settings)
     (tmp_path / "home" / "landing").mkdir(parents=True)
     os.link(source, tmp_path / "home" / "landing" / "log.csv")
     with pytest.raises(BadInputError, match="holds tables"):
-        intake.Intake(settings, lambda _: None).take_in_landed()
+        homes.take_in_landed(settings)
     gcs.buckets["shop-data"].clear()
-    assert intake.Intake(settings, lambda _: None).take_in() == "2024-04-01"
+    assert homes.take_in(settings) == "2024-04-01"
 
 
 @pytest.mark.parametrize("n_deleted", [0, 1, 3, None])
@@ -221,26 +206,26 @@ def test_own_data_after_the_demo_start_in_an_empty_bucket_even_if_that_was_cut_o
     home = tmp_path / "home"
     settings = settings_of(home, config)
     with_own = settings.model_copy(update={"source": SourceSettings(path=str(source))})
-    intake.Intake(settings.model_copy(update={"source": SourceSettings(path="demo")}), lambda _: None).take_in()
+    homes.take_in(settings.model_copy(update={"source": SourceSettings(path="demo")}))
     table = tables(settings.model.features)["clean_transactions"]
-    store = tables_of(settings)
-    for n in (1, 2):
-        row = pl.DataFrame([{"period": "2024-01-01", "line_amount": float(n)}], schema=table.schema)
-        store.write(table, row, {"2024-01-01": n})
+    with OpenHome(settings).locked() as locked:
+        for n in (1, 2):
+            row = pl.DataFrame([{"period": "2024-01-01", "line_amount": float(n)}], schema=table.schema)
+            locked.tables.write(table, row, {"2024-01-01": n})
     gcs.put("shop-data", "home/releases/CURRENT", b"r-1")
 
     if n_deleted is not None:
         refuse_deleting_after(gcs, n_deleted)
         with pytest.raises(BucketError, match=r"storage.objects.delete.*docs/gcp.md"):
-            intake.Intake(with_own, lambda _: None).take_in()
+            homes.take_in(with_own)
         gcs.on_request, gcs.denied = (lambda _: None), set()
         # What is left of a table can be read.
-        assert tables_of(settings).read(table)["line_amount"].to_list() in ([2.0], [1.0], [])
+        assert OpenHome(settings).tables.read(table)["line_amount"].to_list() in ([2.0], [1.0], [])
 
-    intake.Intake(with_own, lambda _: None).take_in()
+    homes.take_in(with_own)
     assert gcs.names("shop-data") == ["home/releases/CURRENT"]
-    assert tables_of(settings).version_of(table.name) is None
-    assert tables_of(settings).fingerprint_of(table.name, "2024-01-01") is None
+    assert OpenHome(settings).tables.version_of(table.name) is None
+    assert OpenHome(settings).tables.fingerprint_of(table.name, "2024-01-01") is None
 
 
 def test_own_data_after_a_demo_on_disk_may_begin_in_a_bucket(
@@ -249,17 +234,18 @@ def test_own_data_after_a_demo_on_disk_may_begin_in_a_bucket(
     monkeypatch.setattr(intake, "generate_demo", lambda: generate_demo(n_customers=40, n_months=4))
     settings = settings_of(tmp_path / "home", config)
     disk = settings.model_copy(update={"source": SourceSettings(path="demo"), "gcp": GcpSettings()})
-    intake.Intake(disk, lambda _: None).take_in()
+    homes.take_in(disk)
     table = tables(settings.model.features)["clean_transactions"]
-    tables_of(disk).write(table, pl.DataFrame(schema=table.schema), {"2024-01-01": 1})
+    with OpenHome(disk).locked() as locked:
+        locked.tables.write(table, pl.DataFrame(schema=table.schema), {"2024-01-01": 1})
     with pytest.raises(BadInputError, match="Use another home"):
-        tables_of(settings)
+        OpenHome(settings).tables.version_of(table.name)
     with_own = settings.model_copy(update={"source": SourceSettings(path=str(source))})
-    intake.Intake(with_own, lambda _: None).take_in()
+    homes.take_in(with_own)
     assert not (tmp_path / "home" / "tables").exists()
-    assert tables_of(settings).version_of(table.name) is None
+    assert OpenHome(settings).tables.version_of(table.name) is None
     with pytest.raises(BadInputError, match="'gs://shop-data/home/tables', with which home"):
-        tables_of(disk)
+        OpenHome(disk).tables.version_of(table.name)
 
 
 def refuse_deleting_after(gcs: FakeGcs, n_deleted: int) -> None:
@@ -276,7 +262,7 @@ def refuse_deleting_after(gcs: FakeGcs, n_deleted: int) -> None:
 
 def test_a_replay_stays_out_of_the_bucket(config: Path, source: Path, tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "home", config).model_copy(update={"source": SourceSettings(path=str(source))})
-    intake.Intake(settings, lambda _: None).take_in()
+    homes.take_in(settings)
     played = Replay(OpenHome(settings), tmp_path / "replayed", is_kept=False)
-    assert bucket_of(played._settings) is None
-    assert played._stores.tables.root == tmp_path / "replayed" / "tables"
+    assert played.home.open_bucket() is None
+    assert played.home.tables.root == tmp_path / "replayed" / "tables"

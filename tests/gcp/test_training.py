@@ -1,5 +1,7 @@
 """A challenger trained on Vertex AI is the one that this machine would have trained; without one the champion stays."""
 
+from pathlib import Path
+
 import dagster as dg
 import polars as pl
 import pytest
@@ -8,14 +10,15 @@ from custseg_assets.definitions import launcher_of
 from custseg_assets.domain.segments.model import model_from_json
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.costs import check_cost, highest_cost
-from custseg_assets.gcp.folders import split
+from custseg_assets.gcp.folders import split_uri
 from custseg_assets.gcp.training import VertexLauncher
-from custseg_assets.settings import GcpTrainingSettings, ModelSettings, Settings
-from custseg_assets.training.exchange import CANDIDATES, FEATURES, MODEL, SETTINGS
+from custseg_assets.settings import GcpSettings, GcpTrainingSettings, ModelSettings, Settings
+from custseg_assets.training.exchange import CANDIDATES, FEATURES, MODEL, SETTINGS, TrainerReport
 from custseg_assets.training.local import LocalLauncher
 from custseg_assets.training.steps import train_snapshot
-from tests.support.gcp_pieces import QUICK as QUICKLY
-from tests.support.gcp_pieces import gcp_of
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.vertex import FakeVertex
+from tests.support.gcp_pieces import SHORT_PATIENCE, gcp_of
 from tests.training.test_trainer import KEY, features_of
 
 pytestmark = [
@@ -28,16 +31,16 @@ pytestmark = [
 
 
 @pytest.fixture
-def gcp(vertex, gcs):
+def gcp(vertex: FakeVertex, gcs: FakeGcs) -> GcpSettings:
     return gcp_of(vertex.url, gcs.url, training=GcpTrainingSettings(image="trainer:1"))
 
 
 @pytest.fixture
-def folder(tmp_path):
-    return filled(tmp_path / "training", features_of(600))
+def folder(tmp_path: Path) -> Path:
+    return fill_folder(tmp_path / "training", features_of(600))
 
 
-def filled(folder, features):
+def fill_folder(folder: Path, features: pl.DataFrame) -> Path:
     (folder / "in").mkdir(parents=True)
     (folder / "out").mkdir()
     features.write_parquet(folder / "in" / FEATURES)
@@ -45,29 +48,31 @@ def filled(folder, features):
     return folder
 
 
-def train(gcp, folder):
-    """Train as a step of a run does; what the trainer said."""
-    said = []
+def train(gcp: GcpSettings, folder: Path) -> TrainerReport:
+    """Train in an asset of a Dagster run; the trainer's report."""
+    reports: list[TrainerReport] = []
 
     @dg.asset
-    def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        said.append(VertexLauncher(gcp, QUICKLY).train(context, snapshot=KEY, folder=folder))
+    def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        reports.append(VertexLauncher(gcp, SHORT_PATIENCE).train(context, snapshot=KEY, folder=folder))
         return dg.MaterializeResult()
 
     dg.materialize([challenger])
-    return said[0]
+    return reports[0]
 
 
-def test_the_trainer_on_vertex_leaves_what_it_leaves_here(gcp, vertex, gcs, folder, capfd):
+def test_the_trainer_on_vertex_leaves_what_it_leaves_here(
+    gcp: GcpSettings, vertex: FakeVertex, gcs: FakeGcs, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     # The roles that docs/gcp.md names are for objects, not for buckets.
     gcs.denied = {"storage.buckets.get"}
-    said = train(gcp, folder)
+    report = train(gcp, folder)
     features, candidates = features_of(600), pl.read_parquet(folder / "out" / CANDIDATES)
     model = model_from_json((folder / "out" / MODEL).read_text(encoding="utf-8"))
     assert model == train_snapshot(features, candidates, KEY, ModelSettings(n_bootstraps=4))
     [job] = vertex.jobs
-    assert said["k"].value == model.k
-    assert said["vertex_job"].value == job.name
+    assert report["k"].value == model.k
+    assert report["vertex_job"].value == job.name
     logged = "".join(capfd.readouterr())
     assert "at most 0.22 USD: 60 minutes of n1-standard-4" in logged
     assert f"{model.model_version}: " in logged
@@ -82,7 +87,9 @@ def test_the_trainer_on_vertex_leaves_what_it_leaves_here(gcp, vertex, gcs, fold
     ]
 
 
-def test_what_was_trained_is_taken_and_trained_again_only_where_it_is_gone(gcp, vertex, gcs, folder):
+def test_what_was_trained_is_taken_and_trained_again_only_where_it_is_gone(
+    gcp: GcpSettings, vertex: FakeVertex, gcs: FakeGcs, folder: Path
+) -> None:
     train(gcp, folder)
     first = (folder / "out" / CANDIDATES).read_bytes()
     (folder / "out" / CANDIDATES).unlink()
@@ -95,28 +102,30 @@ def test_what_was_trained_is_taken_and_trained_again_only_where_it_is_gone(gcp, 
     assert len(vertex.jobs) == 2
 
 
-def test_an_outcome_without_a_model_is_no_failure(gcp, tmp_path):
-    folder = filled(tmp_path / "few", features_of(40))
+def test_an_outcome_without_a_model_is_no_failure(gcp: GcpSettings, tmp_path: Path) -> None:
+    folder = fill_folder(tmp_path / "few", features_of(40))
     assert train(gcp, folder)["k"].value == "none"
     assert (folder / "out" / CANDIDATES).exists()
     assert not (folder / "out" / MODEL).exists()
 
 
-def test_a_bucket_out_of_reach_starts_nothing(vertex, folder):
+def test_a_bucket_out_of_reach_starts_nothing(vertex: FakeVertex, folder: Path) -> None:
     gcp = gcp_of(vertex.url, "http://127.0.0.1:9", training=GcpTrainingSettings(image="trainer:1"))
     with pytest.raises(RunFailedError, match=r"the bucket, .*no answer .*The champion stays"):
         train(gcp, folder)
     assert vertex.jobs == []
 
 
-def test_a_trainer_that_is_given_nonsense_says_so_in_the_run(gcp, folder, capfd):
+def test_a_trainer_that_is_given_nonsense_says_so_in_the_run(
+    gcp: GcpSettings, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (folder / "in" / SETTINGS).write_text("{", encoding="utf-8")
     with pytest.raises(RunFailedError, match=r"the container failed .*status of 2.*The champion stays"):
         train(gcp, folder)
     assert "trainer: " in "".join(capfd.readouterr())
 
 
-def test_a_job_that_could_cost_too_much_is_not_started(vertex, gcs, folder):
+def test_a_job_that_could_cost_too_much_is_not_started(vertex: FakeVertex, gcs: FakeGcs, folder: Path) -> None:
     # 24 hours at 0.218499 are 5.243976.
     training = GcpTrainingSettings(image="trainer:1", timeout_minutes=24 * 60)
     assert highest_cost(training) == pytest.approx(5.243976)
@@ -126,7 +135,7 @@ def test_a_job_that_could_cost_too_much_is_not_started(vertex, gcs, folder):
     assert gcs.names("shop-data") == []
 
 
-def test_the_price_of_a_machine_is_listed_or_given():
+def test_the_price_of_a_machine_is_listed_or_given() -> None:
     with_gpu = GcpTrainingSettings(accelerator_type="NVIDIA_TESLA_T4", accelerator_count=2)
     # 0.218499 + 2 × 0.4025.
     assert highest_cost(with_gpu) == pytest.approx(1.023499)
@@ -135,10 +144,10 @@ def test_the_price_of_a_machine_is_listed_or_given():
     assert "at most 1.50 USD" in check_cost(GcpTrainingSettings(price_per_hour=3, timeout_minutes=30))
 
 
-def test_vertex_trains_where_an_image_is_configured(gcp, tmp_path):
+def test_vertex_trains_where_an_image_is_configured(gcp: GcpSettings, tmp_path: Path) -> None:
     assert isinstance(launcher_of(Settings(home=tmp_path)), LocalLauncher)
     assert isinstance(launcher_of(Settings(home=tmp_path, gcp=gcp)), VertexLauncher)
 
 
-def test_a_folder_in_the_cloud_is_a_bucket_and_a_prefix():
-    assert split("gs://shop-data/jobs/1") == split("gs://shop-data/jobs/1/") == ("shop-data", "jobs/1/")
+def test_a_folder_in_the_cloud_is_a_bucket_and_a_prefix() -> None:
+    assert split_uri("gs://shop-data/jobs/1") == split_uri("gs://shop-data/jobs/1/") == ("shop-data", "jobs/1/")

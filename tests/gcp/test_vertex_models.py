@@ -1,6 +1,11 @@
 """A release becomes a model version, gets a share of an endpoint's traffic, then all of it, and can be taken back."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 from google.api_core import exceptions
@@ -10,10 +15,13 @@ from google.cloud import aiplatform_v1 as api
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.clients import vertex_client
 from custseg_assets.gcp.vertex_models import VertexModels, _make_room
-from custseg_assets.settings import GcpServingSettings
+from custseg_assets.settings import GcpServingSettings, GcpSettings
 from custseg_assets.stores.releases import ReleaseManifest, current, verify
 from custseg_serving.cli import main as serving_command
+from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.vertex import FakeVertex
 from tests.support.gcp_pieces import gcp_of
+from tests.support.places import PLACE, cloud_config
 from tests.support.releases import make_release
 from tests.support.server import ROW, serving
 from tests.support.shops import custseg
@@ -25,14 +33,14 @@ MODEL = f"{PARENT}/models/custseg-segmentation"
 AT_ONCE = DEFAULT_POLLING.with_delay(initial=0.01, maximum=0.01)
 
 
-def release(tmp_path, month):
-    """A release as far as Vertex AI is concerned: a folder of files and a manifest."""
+def release(tmp_path: Path, month: int) -> tuple[Path, ReleaseManifest]:
+    """A release without content: a folder with a manifest."""
     manifest = ReleaseManifest(
         format=1,
         release_id=f"r-2024-0{month}-01-0000000{month}",
         period=f"2024-0{month}-01",
-        as_of=f"2024-0{month + 1}-01",
-        window_start="2024-01-01",
+        as_of=datetime(2024, month + 1, 1),
+        window_start=datetime(2024, 1, 1),
         model_version=f"m-2024-0{month}-01-0000000{month}",
         trained_on=f"2024-0{month}-01",
         features=("recency_days",),
@@ -50,27 +58,29 @@ def release(tmp_path, month):
 
 
 @pytest.fixture
-def gcp(vertex, gcs):
+def gcp(vertex: FakeVertex, gcs: FakeGcs) -> GcpSettings:
     return gcp_of(vertex.url, gcs.url, serving=GcpServingSettings(image="serving:1", endpoint="77"))
 
 
 @pytest.fixture
-def models(gcp):
+def models(gcp: GcpSettings) -> Iterator[VertexModels]:
     with VertexModels(gcp, AT_ONCE) as models:
         yield models
 
 
 @pytest.fixture
-def endpoint(vertex):
+def endpoint(vertex: FakeVertex) -> api.Endpoint:
     return vertex.add_endpoint("77")
 
 
-def shares(traffic):
+def shares(traffic: Mapping[str, int]) -> dict[str, int]:
     """Version number → share."""
     return {version.removeprefix(f"{MODEL}@"): share for version, share in traffic.items()}
 
 
-def test_a_release_is_a_version_with_the_serving_image_and_its_figures(models, vertex, gcs, tmp_path):
+def test_a_release_is_a_version_with_the_serving_image_and_its_figures(
+    models: VertexModels, vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path
+) -> None:
     name = models.register(*release(tmp_path, 2))
     assert name == f"{MODEL}@1"
     [version] = vertex.models["custseg-segmentation"]
@@ -91,18 +101,20 @@ def test_a_release_is_a_version_with_the_serving_image_and_its_figures(models, v
     assert '"silhouette": 0.34' in version.version_description
 
 
-def test_a_release_is_registered_once_and_the_next_is_the_next_version(models, vertex, tmp_path):
+def test_a_release_is_registered_once_and_the_next_is_the_next_version(
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path
+) -> None:
     first, second = release(tmp_path, 2), release(tmp_path, 3)
     assert [models.register(*one) for one in (first, second, first)] == [f"{MODEL}@1", f"{MODEL}@2", f"{MODEL}@1"]
     assert len(vertex.models["custseg-segmentation"]) == 2
 
 
 @pytest.fixture
-def container(gcs, monkeypatch):
-    """A version's container as Vertex AI starts it, from what the version says of it."""
+def set_environment(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> Callable[[api.Model], None]:
+    """Sets the environment in which Vertex AI starts the container of a version."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
 
-    def prepare(version):
+    def prepare(version: api.Model) -> None:
         monkeypatch.setenv("AIP_HTTP_PORT", str(version.container_spec.ports[0].container_port))
         monkeypatch.setenv("AIP_HEALTH_ROUTE", version.container_spec.health_route)
         monkeypatch.setenv("AIP_PREDICT_ROUTE", version.container_spec.predict_route)
@@ -111,17 +123,19 @@ def container(gcs, monkeypatch):
     return prepare
 
 
-def registered(models, vertex, root):
-    """A whole release, and its version."""
+def register_release(models: VertexModels, vertex: FakeVertex, root: Path) -> tuple[str, api.Model]:
+    """Make a whole release and register it; its id and its version."""
     release_id = make_release(root)
     models.register(root / release_id, verify(root, release_id))
     [version] = vertex.models["custseg-segmentation"]
     return release_id, version
 
 
-def test_the_container_of_a_version_serves_its_release(models, vertex, container, tmp_path):
-    release_id, version = registered(models, vertex, tmp_path / "releases")
-    container(version)
+def test_the_container_of_a_version_serves_its_release(
+    models: VertexModels, vertex: FakeVertex, set_environment: Callable[[api.Model], None], tmp_path: Path
+) -> None:
+    release_id, version = register_release(models, vertex, tmp_path / "releases")
+    set_environment(version)
     home = tmp_path / "container"
     home.mkdir()
     with serving(home, "--workers", "1") as server:
@@ -132,9 +146,16 @@ def test_the_container_of_a_version_serves_its_release(models, vertex, container
     assert not (home / "prediction_log").exists()
 
 
-def test_a_container_whose_files_are_not_the_release_ends_and_says_so(models, vertex, gcs, container, tmp_path, capsys):
-    _, version = registered(models, vertex, tmp_path / "releases")
-    container(version)
+def test_a_container_whose_files_are_not_the_release_ends_and_says_so(
+    models: VertexModels,
+    vertex: FakeVertex,
+    gcs: FakeGcs,
+    set_environment: Callable[[api.Model], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, version = register_release(models, vertex, tmp_path / "releases")
+    set_environment(version)
     name = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/model.json"
     for content, said in (
         (b"{}", "model.json is not as it was written"),
@@ -154,61 +175,65 @@ def test_a_container_whose_files_are_not_the_release_ends_and_says_so(models, ve
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(models, vertex, tmp_path):
+def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path
+) -> None:
     one, two, three = (models.register(*release(tmp_path, month)) for month in (2, 3, 4))
-    assert shares(models.canary(one)) == {"1": 100}
-    assert shares(models.full(one)) == {"1": 100}
-    assert shares(models.canary(two)) == {"1": 90, "2": 10}
-    assert shares(models.canary(two)) == {"1": 90, "2": 10}
-    assert shares(models.full(two)) == {"1": 0, "2": 100}
+    assert shares(models.deploy_canary(one)) == {"1": 100}
+    assert shares(models.send_all_traffic(one)) == {"1": 100}
+    assert shares(models.deploy_canary(two)) == {"1": 90, "2": 10}
+    assert shares(models.deploy_canary(two)) == {"1": 90, "2": 10}
+    assert shares(models.send_all_traffic(two)) == {"1": 0, "2": 100}
     assert "champion" in models._models.get_model(name=two).version_aliases
-    assert shares(models.canary(three)) == {"1": 0, "2": 90, "3": 10}
-    # A canary that does not sing: the traffic is as it was before.
-    assert shares(models.back()) == {"1": 0, "2": 100}
-    assert shares(models.canary(three)) == {"1": 0, "2": 90, "3": 10}
-    # The one before stays as the way back; what is older goes.
-    assert shares(models.full(three)) == {"2": 0, "3": 100}
-    assert shares(models.back()) == {"2": 100}
+    assert shares(models.deploy_canary(three)) == {"1": 0, "2": 90, "3": 10}
+    # The canary is taken back: the traffic is as it was before.
+    assert shares(models.roll_back()) == {"1": 0, "2": 100}
+    assert shares(models.deploy_canary(three)) == {"1": 0, "2": 90, "3": 10}
+    # The version before stays deployed; older ones are undeployed.
+    assert shares(models.send_all_traffic(three)) == {"2": 0, "3": 100}
+    assert shares(models.roll_back()) == {"2": 100}
     assert list(models._models.get_model(name=two).version_aliases) == ["champion"]
-    assert shares(models.traffic()) == {"2": 100}
+    assert shares(models.get_traffic()) == {"2": 100}
     assert not any(request.endswith("/endpoints") for request in vertex.requests)
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_without_another_version_there_is_no_way_back(models, tmp_path):
+def test_without_another_version_there_is_no_way_back(models: VertexModels, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="nothing deployed; expected another version"):
-        models.back()
-    models.canary(models.register(*release(tmp_path, 2)))
+        models.roll_back()
+    models.deploy_canary(models.register(*release(tmp_path, 2)))
     with pytest.raises(BadInputError, match=r"custseg-segmentation@1; expected another version"):
-        models.back()
+        models.roll_back()
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_all_traffic_is_for_what_is_deployed(models, tmp_path):
+def test_all_traffic_is_for_what_is_deployed(models: VertexModels, tmp_path: Path) -> None:
     version = models.register(*release(tmp_path, 2))
     with pytest.raises(BadInputError, match=r"is not deployed .*custseg vertex canary"):
-        models.full(version)
+        models.send_all_traffic(version)
 
 
-def test_an_endpoint_that_is_not_there_is_not_made(models, vertex, tmp_path):
+def test_an_endpoint_that_is_not_there_is_not_made(models: VertexModels, vertex: FakeVertex, tmp_path: Path) -> None:
     version = models.register(*release(tmp_path, 2))
     with pytest.raises(RunFailedError, match=r"The Endpoint does not exist.*Check project, location"):
-        models.canary(version)
+        models.deploy_canary(version)
     assert vertex.endpoints == {}
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_a_deployment_that_fails_leaves_the_traffic_alone(models, vertex, tmp_path):
+def test_a_deployment_that_fails_leaves_the_traffic_alone(
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path
+) -> None:
     one, two = (models.register(*release(tmp_path, month)) for month in (2, 3))
-    models.canary(one)
+    models.deploy_canary(one)
     vertex.fail_operations = "Model server never became ready."
     with pytest.raises(RunFailedError, match=r"never became ready.*custseg vertex status"):
-        models.canary(two)
-    assert shares(models.traffic()) == {"1": 100}
+        models.deploy_canary(two)
+    assert shares(models.get_traffic()) == {"1": 100}
     vertex.fail_operations, vertex.denied = "", {"aiplatform.endpoints.deploy"}
     with pytest.raises(RunFailedError, match=r"not allowed .*roles/aiplatform\.user"):
-        models.canary(two)
-    assert shares(models.traffic()) == {"1": 100}
+        models.deploy_canary(two)
+    assert shares(models.get_traffic()) == {"1": 100}
 
 
 @pytest.mark.parametrize(
@@ -221,29 +246,26 @@ def test_a_deployment_that_fails_leaves_the_traffic_alone(models, vertex, tmp_pa
         ({"a": 100, "b": 0}, {"0": 10, "a": 90, "b": 0}),
     ],
 )
-def test_room_for_a_canary_is_made_by_share(traffic, split):
+def test_room_for_a_canary_is_made_by_share(traffic: Mapping[str, int], split: Mapping[str, int]) -> None:
     endpoint = api.Endpoint(deployed_models=[{"id": name} for name in traffic], traffic_split=traffic)
     assert _make_room(endpoint, 10) == split
     assert sum(split.values()) == 100
 
 
-def test_without_an_image_or_an_endpoint_nothing_is_served_there(vertex, gcs):
+def test_without_an_image_or_an_endpoint_nothing_is_served_there(vertex: FakeVertex, gcs: FakeGcs) -> None:
     with pytest.raises(BadInputError, match=r"gcloud ai endpoints create"):
         VertexModels(gcp_of(vertex.url, gcs.url))
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_the_command_says_how_the_traffic_is_split(vertex, gcs, tmp_path):
+def test_the_command_says_how_the_traffic_is_split(vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert "no [gcp] project" in custseg(home, "vertex", "status", config="").err
-    config = f"""
-[gcp]
-project = "shop"
-location = "europe-west1"
-bucket = "shop-data"
-serving = {{image = "serving:1", endpoint = "77"}}
-endpoints = {{aiplatform = "{vertex.url}", storage = "{gcs.url}"}}
-"""
+    config = cloud_config(
+        **PLACE,
+        serving={"image": "serving:1", "endpoint": "77"},
+        endpoints={"aiplatform": vertex.url, "storage": gcs.url},
+    )
     assert custseg(home, "vertex", "status", config=config).out == "nothing is deployed\n"
     assert "has no release" in custseg(home, "vertex", "canary", config=config).err
 
@@ -255,19 +277,25 @@ endpoints = {{aiplatform = "{vertex.url}", storage = "{gcs.url}"}}
         ("models.get", lambda models, one: models.register(*one)),
         ("models.list", lambda models, one: models.register(*one)),
         ("modelEvaluations.import", lambda models, one: models.register(*one)),
-        ("endpoints.get", lambda models, _: models.traffic()),
-        ("endpoints.update", lambda models, _: models.back()),
-        ("endpoints.undeploy", lambda models, _: models.back()),
-        ("models.update", lambda models, _: models.back()),
+        ("endpoints.get", lambda models, _: models.get_traffic()),
+        ("endpoints.update", lambda models, _: models.roll_back()),
+        ("endpoints.undeploy", lambda models, _: models.roll_back()),
+        ("models.update", lambda models, _: models.roll_back()),
     ],
 )
 @pytest.mark.usefixtures("endpoint")
-def test_the_fake_refuses_what_the_caller_may_not_do(models, vertex, tmp_path, permission, attempt):
+def test_the_fake_refuses_what_the_caller_may_not_do(
+    models: VertexModels,
+    vertex: FakeVertex,
+    tmp_path: Path,
+    permission: str,
+    attempt: Callable[[VertexModels, tuple[Path, ReleaseManifest]], object],
+) -> None:
     for month in (2, 3):
-        models.canary(models.register(*release(tmp_path, month)))
+        models.deploy_canary(models.register(*release(tmp_path, month)))
     another = release(tmp_path, 4)
     if permission == "models.get":
-        # It is asked for only where no version has the release.
+        # It is requested only if no version has the release.
         vertex.models["custseg-segmentation"].clear()
     vertex.denied = {f"aiplatform.{permission}"}
     with pytest.raises(RunFailedError, match=f"aiplatform.{permission}"):
@@ -275,29 +303,31 @@ def test_the_fake_refuses_what_the_caller_may_not_do(models, vertex, tmp_path, p
     assert sum(models_traffic(vertex).values()) == 100
 
 
-def models_traffic(vertex):
+def models_traffic(vertex: FakeVertex) -> dict[str, int]:
     return dict(vertex.endpoints["77"].traffic_split)
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_a_split_that_somebody_changed_meanwhile_is_left_as_they_made_it(models, vertex, tmp_path, monkeypatch):
+def test_a_split_that_somebody_changed_meanwhile_is_left_as_they_made_it(
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = (models.register(*release(tmp_path, month)) for month in (2, 3))
-    models.canary(one)
-    models.canary(two)
+    models.deploy_canary(one)
+    models.deploy_canary(two)
     get = models._get_endpoint
 
-    def raced():
+    def get_and_change() -> api.Endpoint:
         seen = get()
         vertex.touch(vertex.endpoints["77"])
         return seen
 
-    monkeypatch.setattr(models, "_get_endpoint", raced)
+    monkeypatch.setattr(models, "_get_endpoint", get_and_change)
     with pytest.raises(RunFailedError, match="etag does not match"):
-        models.full(two)
+        models.send_all_traffic(two)
     assert sorted(models_traffic(vertex).values()) == [10, 90]
 
 
-def test_the_fake_changes_nothing_of_an_endpoint_but_its_split(gcp, endpoint):
+def test_the_fake_changes_nothing_of_an_endpoint_but_its_split(gcp: GcpSettings, endpoint: api.Endpoint) -> None:
     with (
         vertex_client(api.EndpointServiceClient, gcp) as endpoints,
         pytest.raises(exceptions.BadRequest, match="updateMask"),
@@ -317,14 +347,18 @@ def test_the_fake_changes_nothing_of_an_endpoint_but_its_split(gcp, endpoint):
         ({"labels": {"Release": "x"}}, "Label Release"),
     ],
 )
-def test_the_fake_refuses_models_that_are_not_in_order(gcp, vertex, change, said):
+def test_the_fake_refuses_models_that_are_not_in_order(
+    gcp: GcpSettings, vertex: FakeVertex, change: Mapping[str, object], said: str
+) -> None:
     model = {"display_name": "a model", "container_spec": {"image_uri": "serving:1"}, **change}
     with vertex_client(api.ModelServiceClient, gcp) as client, pytest.raises(exceptions.BadRequest, match=said):
         client.upload_model(parent=PARENT, model=model)
     assert vertex.models == {}
 
 
-def test_the_fake_refuses_ids_machines_and_splits_that_cannot_be(gcp, vertex, endpoint):
+def test_the_fake_refuses_ids_machines_and_splits_that_cannot_be(
+    gcp: GcpSettings, vertex: FakeVertex, endpoint: api.Endpoint
+) -> None:
     model = {"display_name": "a model", "container_spec": {"image_uri": "serving:1"}}
     with (
         vertex_client(api.ModelServiceClient, gcp) as models,

@@ -13,7 +13,8 @@ from custseg_assets.stores.prediction_log import finished_files, read_batches
 from custseg_serving.drain import Drain
 from custseg_serving.predictions import finish_abandoned_files
 from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER
-from tests.support.server import LOOKUP, ROW, StartApp, metric, prediction_records, readiness, stop_app, wait_until
+from tests.support.server import LOOKUP, ROW, StartApp, metric, prediction_records, readiness, stop_app
+from tests.support.waiting import wait_until
 
 
 def test_every_lookup_and_score_is_recorded_with_what_was_answered(start_app: StartApp, served_home: Path) -> None:

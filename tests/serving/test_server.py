@@ -21,7 +21,8 @@ from custseg_assets.stores.releases import CURRENT, point_to
 from custseg_serving.cli import _parser, settings_from
 from tests.support.files import REPOSITORY
 from tests.support.releases import make_other_content, make_release
-from tests.support.server import LOOKUP, RunningServer, prediction_records, serving, wait_until
+from tests.support.server import LOOKUP, RunningServer, prediction_records, serving
+from tests.support.waiting import wait_until
 
 
 def test_metrics_are_those_of_all_workers(served_home: Path) -> None:

@@ -15,7 +15,8 @@ from custseg_serving import digests
 from custseg_serving.service import SharedState
 from custseg_serving.settings import ServingSettings
 from tests.support.releases import damage, make_content, make_other_content, make_release
-from tests.support.server import LOOKUP, StartApp, metric, open_app, readiness, wait_until
+from tests.support.server import LOOKUP, StartApp, metric, open_app, readiness
+from tests.support.waiting import wait_until
 
 
 def test_a_new_release_and_a_rollback_are_both_taken_over(start_app: StartApp, served_home: Path) -> None:

@@ -1,4 +1,4 @@
-"""What Dagster's daemon does on a home, done here and now."""
+"""Do in this process what Dagster's daemon does on a home: evaluate the sensors and run what they request."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from datetime import datetime
 import dagster as dg
 
 from custseg_assets.definitions import build_defs
-from custseg_assets.defs.automation import World
-from custseg_assets.instance.execute import Engine
+from custseg_assets.defs.automation import TickSource
+from custseg_assets.home.open import OpenHome
+from custseg_assets.instance.execute import JobRunner
 from custseg_assets.settings import Settings
-from custseg_assets.stores.home import Home
 
 _SENSORS = ("landing", "stale_partitions", "retrain_on_drift", "prediction_log", "publishing")
 
 
-def runs_of(settings: Settings, now: datetime) -> Iterator[str]:
-    """Ask the sensors, and run what the first of them asks for, until none asks for anything.
+def run_sensors(settings: Settings, now: datetime) -> Iterator[str]:
+    """Evaluate the sensors and run the first request, until no sensor requests a run.
 
     Args:
         settings: of the home.
-        now: what the clock says.
+        now: the time that the sensors see.
 
     Returns:
-        Each run that succeeded, with the sensor that asked for it.
+        Each run that succeeded, with the sensor that requested it.
 
     Raises:
         RunFailedError: a run failed.
     """
     with dg.DagsterInstance.ephemeral() as instance:
-        engine = Engine(settings, Home(settings.home), lambda _: None, instance)
+        jobs = JobRunner(OpenHome(settings), lambda _: None, instance)
         while True:
-            # Loaded again after every run, as the daemon has it done where there are new periods.
-            definitions = build_defs(settings=settings, world=World(lambda: now, instance))
+            # Loaded again after every run, as the daemon does when there are new periods.
+            definitions = build_defs(settings=settings, ticks=TickSource(lambda: now, instance))
             sensor, request = next(_requests(definitions, instance), (None, None))
             if request is None:
                 return
             words = f"{request.job_name} {request.partition_key or ''}".strip()
-            engine.launch(definitions, request, words)
+            jobs.launch(definitions, request, words)
             yield f"{words} ({sensor})"
 
 

@@ -16,10 +16,11 @@ from google.cloud.aiplatform_v1 import JobServiceClient
 from custseg_assets.gcp.clients import storage_client, vertex_client
 from custseg_assets.gcp.vertex_pipes import Patience, PipesVertexAIClient, VertexJob
 from custseg_assets.settings import GcpEndpointSettings, GcpSettings
+from tests.support.places import PLACE
 
-QUICK = Patience(first_wait=0.02, longest_wait=0.1, message_interval=-1, silence=2, pending=2)
+SHORT_PATIENCE = Patience(first_wait=0.02, longest_wait=0.1, message_interval=-1, silence=2, pending=2)
 
-TALK = """
+_REPORT_CODE = """
 import sys, time
 from dagster_pipes import PipesGCSContextLoader, PipesGCSMessageWriter, open_dagster_pipes
 from google.cloud import storage
@@ -32,36 +33,34 @@ channels = {
 with open_dagster_pipes(**channels) as pipes:
     pipes.log.info("half way through %s" % pipes.asset_key)
     pipes.report_asset_materialization(metadata={"n_customers": 3}, data_version="7")
-    SOMETHING
+    STATEMENT
 """
 
 
-def talk(something: str = "pass") -> str:
-    """A program that reports through Pipes, and does something before it ends."""
-    return TALK.replace("SOMETHING", something)
+def report_code(statement: str = "pass") -> str:
+    """A program that reports through Pipes and executes a statement before it ends."""
+    return _REPORT_CODE.replace("STATEMENT", statement)
 
 
 def gcp_of(vertex: str, gcs: str, **more: Any) -> GcpSettings:
-    """Settings that lead to the fakes."""
+    """Settings with the addresses of the fakes."""
     endpoints = GcpEndpointSettings(aiplatform=vertex, storage=gcs)
-    return GcpSettings(project="shop", location="europe-west1", bucket="shop-data", endpoints=endpoints, **more)
+    return GcpSettings(**PLACE, endpoints=endpoints, **more)
 
 
 @contextlib.contextmanager
 def pipes_client(
     vertex: str, gcs: str, sleep: Callable[[float], None] = time.sleep, **patience: float
 ) -> Iterator[PipesVertexAIClient]:
-    """The client, impatient."""
+    """The client under test, which waits for a short time only."""
     gcp = gcp_of(vertex, gcs)
     with contextlib.closing(storage_client(gcp)) as bucket, vertex_client(JobServiceClient, gcp) as jobs:
         yield PipesVertexAIClient(
             jobs,
             bucket,
-            project="shop",
-            location="europe-west1",
-            bucket="shop-data",
+            **PLACE,
             prefix="work/",
-            patience=replace(QUICK, **patience),
+            patience=replace(SHORT_PATIENCE, **patience),
             sleep=sleep,
         )
 
@@ -75,10 +74,10 @@ def job_of(code: str, gcs: str, **more: Any) -> VertexJob:
 def materialize(
     client: PipesVertexAIClient, job: VertexJob, key: str = "piece-1", *, checks: Sequence[str] = (), **more: Any
 ) -> Any:
-    """Run a job as what makes the asset ``piece``."""
+    """Materialize the asset ``piece`` with a job."""
 
     @dg.asset(check_specs=[dg.AssetCheckSpec(name, asset="piece") for name in checks])
-    def piece(context: dg.AssetExecutionContext):
+    def piece(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         return client.run(context=context, job=job, key=key, **more).get_materialize_result()
 
     return dg.materialize([piece])

@@ -77,14 +77,6 @@ def prediction_records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
-def wait_until(is_true: Callable[[], bool], seconds: float = 2.0) -> None:
-    """Wait until a condition is true; fail after as many seconds as a swap of releases may take."""
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
-
-
 @dataclass(frozen=True)
 class RunningServer:
     """The command ``custseg-serving``, running."""

@@ -1,32 +1,43 @@
-"""The assets that Google Cloud adds to the graph; thin, and nothing of Google is imported before one runs."""
+"""The asset that publishes tables to BigQuery, and its job.
+
+Google's libraries are imported when the asset runs, not when the graph is loaded. How BigQuery is written to belongs in
+``gcp.bigquery_publish``.
+"""
 
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
 
-from custseg_assets.defs.jobs import Job
 from custseg_assets.defs.materialise import OWNERS
-from custseg_assets.domain.schemas import PREDICTION_LOG
+from custseg_assets.domain.schemas import PREDICTION_LOG, Table, tables
 from custseg_assets.home.open import LockedHome
 from custseg_assets.home.plan import PUBLISHED
 from custseg_assets.settings import Settings
-from custseg_assets.stores.publications import Publications
+from custseg_assets.stores.publications import Publications, prediction_parts, snapshot_parts
 
 
 def gcp_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """The assets that the settings ask for."""
-    return [_published_to_bigquery()] if settings.gcp.bigquery.dataset else []
+    """The assets that ``[gcp]`` in the settings adds to the graph."""
+    return [_bigquery_asset()] if settings.gcp.bigquery.dataset else []
 
 
 def gcp_jobs(settings: Settings) -> list[Job]:
-    """The jobs that the settings ask for."""
+    """The jobs that ``[gcp]`` in the settings adds."""
     if not settings.gcp.bigquery.dataset:
         return []
-    words = "Publish snapshots and the prediction log to BigQuery."
-    return [dg.define_asset_job("publish", ["published_to_bigquery"], description=words)]
+    description = "Publish snapshots and the prediction log to BigQuery."
+    return [dg.define_asset_job("publish", ["published_to_bigquery"], description=description)]
 
 
-def _published_to_bigquery() -> dg.AssetsDefinition:
+def published_tables() -> list[Table]:
+    """The tables of a snapshot that are published; the prediction log is published besides them."""
+    # None of them has columns that depend on the segmentation features.
+    declared = tables(())
+    return [declared[name] for name in PUBLISHED]
+
+
+def _bigquery_asset() -> dg.AssetsDefinition:
     @dg.asset(
         group_name="release",
         owners=OWNERS,
@@ -40,22 +51,25 @@ def _published_to_bigquery() -> dg.AssetsDefinition:
         """The snapshots' tables and the prediction log in BigQuery, with views and a link to a report on them."""
         from custseg_assets.gcp.bigquery import BigQuery
         from custseg_assets.gcp.bigquery_publish import ANNOUNCEMENTS, Publisher, looker_url
-        from custseg_assets.gcp.published import prediction_parts, published_tables, snapshot_parts
 
-        record = Publications.in_bigquery(home.paths, home.settings)
-        publisher = Publisher(BigQuery(home.settings.gcp), record, context.log.info)
+        publications = Publications.in_bigquery(home.paths, home.settings)
+        publisher = Publisher(BigQuery(home.settings.gcp), publications, context.log.info)
+        published = published_tables()
         log_version = home.tables.version_of(PREDICTION_LOG.name)
-        n_parts = publisher.publish(snapshot_parts(home.tables, record, home.calendar.snapshot_keys))
-        n_days = publisher.publish(prediction_parts(home.tables, record), announce=False)
-        record.note_version(PREDICTION_LOG.name, log_version)
-        views = publisher.make_views(published_tables(), max(record.of(ANNOUNCEMENTS.name), default=None))
-        project, dataset = record.destination.split(".")
+        parts = snapshot_parts(published, home.tables, publications, home.calendar.snapshot_keys)
+        n_parts = publisher.publish(parts)
+        n_days = publisher.publish(prediction_parts(home.tables, publications), announce=False)
+        publications.note_version(PREDICTION_LOG.name, log_version)
+        newest = max(publications.of(ANNOUNCEMENTS.name), default=None)
+        views = publisher.make_views([*published, PREDICTION_LOG], newest)
+        project, dataset = publications.destination.split(".")
+        report = looker_url(project, dataset, home.settings.gcp.bigquery.looker_report)
         return dg.MaterializeResult(
             metadata={
                 "partitions_loaded": n_parts,
                 "days_of_the_prediction_log_loaded": n_days,
-                "views": ", ".join(f"{record.destination}.{view}" for view in views),
-                "report": dg.MetadataValue.url(looker_url(project, dataset, home.settings.gcp.bigquery.looker_report)),
+                "views": ", ".join(f"{publications.destination}.{view}" for view in views),
+                "report": dg.MetadataValue.url(report),
             }
         )
 

@@ -12,19 +12,19 @@ import email.policy
 import itertools
 import json
 import re
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
-from typing import Any, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote
 
 import duckdb
 import polars as pl
 import sqlglot
 from sqlglot import exp
+
+from tests.support.fakes.service import Answer, FakeService, Refused, Request, answer_json
 
 _STATUS = {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ALREADY_EXISTS"}
 _STATUS |= {412: "FAILED_PRECONDITION", 503: "UNAVAILABLE"}
@@ -44,20 +44,6 @@ _TYPES: Mapping[str, pl.DataType] = {
 }
 _ALIASES = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}
 _LEAST_BILLED = 10 << 20
-
-
-class Refused(Exception):  # noqa: N818  (it reads as what it is)
-    """What the service says no with: HTTP code, BigQuery's reason and its message."""
-
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
-
-    @property
-    def body(self) -> dict[str, Any]:
-        details = [{"message": self.message, "domain": "global", "reason": self.reason}]
-        status = _STATUS.get(self.code, "UNKNOWN")
-        return {"error": {"code": self.code, "message": self.message, "errors": details, "status": status}}
 
 
 @dataclass
@@ -83,7 +69,7 @@ class _Upload:
     content: bytearray = field(default_factory=bytearray)
 
 
-class FakeBigQuery:
+class FakeBigQuery(FakeService):
     """The service; ``with FakeBigQuery("shop") as fake`` starts and stops it.
 
     Args:
@@ -91,43 +77,22 @@ class FakeBigQuery:
         location: of its datasets.
 
     Attributes:
-        denied: ``method path-prefix`` pairs such as ``"bigquery.tables.get"`` that are refused with 403.
-        unavailable: how many requests are answered with 503 before they are answered properly.
         reject_loads_of: tables whose next load is refused as a whole because of one bad row.
         polls_until_done: how often a job says RUNNING first.
-        requests: method and path of every request.
         billed: bytes billed of every query that ran.
     """
 
     def __init__(self, project: str, location: str = "EU") -> None:
+        super().__init__()
         self.project, self.location = project, location
         self.datasets: dict[str, dict[str, _Table]] = {}
         self.jobs: dict[str, _Job] = {}
-        self.denied: set[str] = set()
-        self.unavailable = 0
         self.reject_loads_of: set[str] = set()
         self.polls_until_done = 0
         self.page_rows = 1_000
-        self.requests: list[str] = []
         self.billed: list[int] = []
         self._uploads: dict[str, _Upload] = {}
         self._counter = itertools.count(1)
-        self._lock = threading.RLock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     # What a test puts in and looks at.
 
@@ -159,43 +124,35 @@ class FakeBigQuery:
     def n_loads(self) -> int:
         return sum("load" in job.resource["configuration"] for job in self.jobs.values())
 
-    # The methods of the API. Each returns HTTP status and body.
+    # The service.
 
-    def answer(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Any, dict[str, str]]:
-        with self._lock:
-            parts = urlsplit(url)
-            self.requests.append(f"{method} {unquote(parts.path)}")
-            if self.unavailable:
-                self.unavailable -= 1
-                refused = Refused(503, "backendError", "Error encountered during execution. Retrying may solve it.")
-                return refused.code, refused.body, {}
-            try:
-                return self._route(method, unquote(parts.path), parse_qs(parts.query), headers, body)
-            except Refused as refused:
-                return refused.code, refused.body, {}
-            except Exception as error:  # noqa: BLE001
-                # A mistake in here must not look like something that is worth trying again.
-                return 500, Refused(500, "fakeIsBroken", repr(error)).body, {}
-
-    def _route(
-        self, method: str, path: str, query: dict[str, list[str]], headers: Mapping[str, str], body: bytes
-    ) -> tuple[int, Any, dict[str, str]]:
+    def answer(self, request: Request) -> Answer:
+        """See ``FakeService``."""
+        path = unquote(request.path)
         upload = re.fullmatch(r"/upload/bigquery/v2/projects/([^/]+)/jobs", path)
         if upload:
             self._own_project(upload[1])
-            return self._upload(method, query, headers, body)
+            return self._upload(request)
         found = re.fullmatch(r"/bigquery/v2/projects/([^/]+)/(.+)", path)
         if not found:
             raise Refused(404, "notFound", f"Not found: {path}")
         self._own_project(found[1])
-        sent = json.loads(body) if body else {}
+        sent = json.loads(request.body) if request.body else {}
         for pattern, by_method in self._routes().items():
             matched = re.fullmatch(pattern, found[2])
-            if matched and method in by_method:
-                permission, answer = by_method[method]
+            if matched and request.method in by_method:
+                permission, answer = by_method[request.method]
                 self._allow(permission)
-                return 200, answer(*matched.groups(), sent, query, headers), {}
-        raise Refused(404, "notFound", f"Not found: {method} {path}")
+                return answer_json(answer(*matched.groups(), sent, request.query, request.headers))
+        raise Refused(404, "notFound", f"Not found: {request.method} {path}")
+
+    def error_body(self, refusal: Refused, _: Request) -> Answer:
+        """A refusal with BigQuery's reason, which is older than Google's canonical errors."""
+        reason = "backendError" if refusal.code == 503 else refusal.status
+        error = {"message": refusal.message, "domain": "global", "reason": reason}
+        status = _STATUS.get(refusal.code, "UNKNOWN")
+        body = {"code": refusal.code, "message": refusal.message, "errors": [error], "status": status}
+        return answer_json({"error": body}, refusal.code)
 
     def _routes(self) -> dict[str, dict[str, tuple[str, Callable[..., Any]]]]:
         return {
@@ -243,9 +200,9 @@ class FakeBigQuery:
         reference = {"projectId": self.project, "datasetId": name}
         return {"kind": "bigquery#dataset", "datasetReference": reference, "location": self.location}
 
-    def _list_tables(self, dataset: str, _sent: Any, query: dict[str, list[str]], _headers: Any) -> Any:
+    def _list_tables(self, dataset: str, _sent: Any, query: Mapping[str, str], _headers: Any) -> Any:
         names = sorted(self._dataset(dataset))
-        at, size = int(query.get("pageToken", ["0"])[0]), int(query.get("maxResults", ["50"])[0])
+        at, size = int(query.get("pageToken", "0")), int(query.get("maxResults", "50"))
         page = [self.datasets[dataset][name].resource for name in names[at : at + size]]
         token = {"nextPageToken": str(at + size)} if at + size < len(names) else {}
         return {"kind": "bigquery#tableList", "tables": page, "totalItems": len(names), **token}
@@ -271,7 +228,7 @@ class FakeBigQuery:
             rows, fields = self._run_sql(sent["view"]["query"])[0], None
             fields = _fields_of(rows)
         else:
-            fields = [_canonical(one) for one in sent.get("schema", {}).get("fields", [])]
+            fields = [_canonical_field(one) for one in sent.get("schema", {}).get("fields", [])]
             rows = pl.DataFrame(schema={one["name"]: _TYPES[one["type"]] for one in fields})
         partitioning = sent.get("timePartitioning")
         if partitioning and partitioning.get("field") not in {one["name"] for one in fields if one["type"] == "DATE"}:
@@ -298,7 +255,7 @@ class FakeBigQuery:
 
     def _patch_table(self, dataset: str, name: str, sent: Any, _query: Any, headers: Mapping[str, str]) -> Any:
         table = self._table(dataset, name)
-        wanted = headers.get("If-Match")
+        wanted = headers.get("if-match")
         if wanted and wanted != table.resource["etag"]:
             raise Refused(412, "conditionNotMet", "Precondition Failed")
         if "view" in sent:
@@ -308,7 +265,7 @@ class FakeBigQuery:
         return table.resource
 
     def _delete_table(self, dataset: str, name: str, *_: Any) -> Any:
-        base, day = _decorated(name)
+        base, day = _split_partition(name)
         table = self._table(dataset, base)
         if day is None:
             del self.datasets[dataset][base]
@@ -317,7 +274,7 @@ class FakeBigQuery:
             self._replace_rows(table, table.rows.filter(pl.col(key) != day))
         return {}
 
-    def _list_data(self, dataset: str, name: str, _sent: Any, query: dict[str, list[str]], _headers: Any) -> Any:
+    def _list_data(self, dataset: str, name: str, _sent: Any, query: Mapping[str, str], _headers: Any) -> Any:
         table = self._table(dataset, name)
         return {"kind": "bigquery#tableDataList", **self._page(table.rows, table.fields, query, 0)}
 
@@ -346,11 +303,11 @@ class FakeBigQuery:
         try:
             self._execute(job, configuration, content)
         except Refused as refused:
-            error = {"reason": refused.reason, "message": refused.message}
+            error = {"reason": refused.status, "message": refused.message}
             resource["status"] |= {"errorResult": error, "errors": [error]}
-        return self._shown(job)
+        return self._job_resource(job)
 
-    def _shown(self, job: _Job) -> Any:
+    def _job_resource(self, job: _Job) -> Any:
         if job.polls_left:
             job.polls_left -= 1
             return {**job.resource, "status": {"state": "RUNNING"}}
@@ -387,14 +344,14 @@ class FakeBigQuery:
         job.resource["statistics"]["query"] = {"totalBytesProcessed": str(n_bytes), "totalBytesBilled": str(billed)}
 
     def _get_job(self, job_id: str, *_: Any) -> Any:
-        return self._shown(self._job(job_id))
+        return self._job_resource(self._job(job_id))
 
     def _job(self, job_id: str) -> _Job:
         if job_id not in self.jobs:
             raise Refused(404, "notFound", f"Not found: Job {self.project}:{self.location}.{job_id}")
         return self.jobs[job_id]
 
-    def _get_results(self, job_id: str, _sent: Any, query: dict[str, list[str]], _headers: Any) -> Any:
+    def _get_results(self, job_id: str, _sent: Any, query: Mapping[str, str], _headers: Any) -> Any:
         job = self._job(job_id)
         reference = {"kind": "bigquery#getQueryResultsResponse", "jobReference": job.resource["jobReference"]}
         if job.polls_left:
@@ -409,10 +366,10 @@ class FakeBigQuery:
         return {**reference, "jobComplete": True, "schema": {"fields": fields}, **page}
 
     def _page(
-        self, rows: pl.DataFrame, fields: list[dict[str, Any]], query: dict[str, list[str]], most: int
+        self, rows: pl.DataFrame, fields: list[dict[str, Any]], query: Mapping[str, str], most: int
     ) -> dict[str, Any]:
-        at = int(query.get("pageToken", query.get("startIndex", ["0"]))[0])
-        asked = int(query.get("maxResults", [str(rows.height)])[0])
+        at = int(query.get("pageToken", query.get("startIndex", "0")))
+        asked = int(query.get("maxResults", str(rows.height)))
         size = min(asked, most) if most else asked
         kinds = [one["type"] for one in fields]
         page = [
@@ -424,33 +381,31 @@ class FakeBigQuery:
 
     # Loading.
 
-    def _upload(
-        self, method: str, query: dict[str, list[str]], headers: Mapping[str, str], body: bytes
-    ) -> tuple[int, Any, dict[str, str]]:
-        kind = query["uploadType"][0]
-        if kind == "multipart":
+    def _upload(self, request: Request) -> Answer:
+        query = request.query
+        if query["uploadType"] == "multipart":
             self._allow("bigquery.jobs.create")
-            resource, content = _multipart(headers["Content-Type"], body)
-            return 200, self._insert_job(resource, content), {}
-        if method == "POST":
+            resource, content = _multipart(request.headers["content-type"], request.body)
+            return answer_json(self._insert_job(resource, content))
+        if request.method == "POST":
             self._allow("bigquery.jobs.create")
             upload_id = f"upload{next(self._counter)}"
-            self._uploads[upload_id] = _Upload(json.loads(body))
+            self._uploads[upload_id] = _Upload(json.loads(request.body))
             where = f"{self.url}/upload/bigquery/v2/projects/{self.project}/jobs"
-            return 200, {}, {"Location": f"{where}?uploadType=resumable&upload_id={upload_id}"}
-        upload = self._uploads.get(query["upload_id"][0])
+            return Answer(headers={"Location": f"{where}?uploadType=resumable&upload_id={upload_id}"})
+        upload = self._uploads.get(query["upload_id"])
         if upload is None:
             raise Refused(404, "notFound", "No such upload.")
-        upload.content += body
-        total = headers["Content-Range"].rpartition("/")[2]
+        upload.content += request.body
+        total = request.headers["content-range"].rpartition("/")[2]
         if total == "*" or len(upload.content) < int(total):
-            return 308, None, {"Range": f"bytes=0-{len(upload.content) - 1}"}
-        del self._uploads[query["upload_id"][0]]
-        return 200, self._insert_job(upload.resource, bytes(upload.content)), {}
+            return Answer(308, headers={"Range": f"bytes=0-{len(upload.content) - 1}"})
+        del self._uploads[query["upload_id"]]
+        return answer_json(self._insert_job(upload.resource, bytes(upload.content)))
 
     def _load(self, load: dict[str, Any], content: bytes) -> None:
         target = load["destinationTable"]
-        name, day = _decorated(target["tableId"])
+        name, day = _split_partition(target["tableId"])
         self._allow("bigquery.tables.updateData")
         table = self._table(target["datasetId"], name)
         disposition = load.get("writeDisposition", "WRITE_APPEND")
@@ -463,8 +418,8 @@ class FakeBigQuery:
             raise Refused(400, "invalid", message)
         if load.get("sourceFormat") != "PARQUET":
             raise Refused(400, "invalid", f"Unsupported source format {load.get('sourceFormat')}")
-        fields = self._merged_fields(table, load.get("schema", {}).get("fields", []), options, target)
-        rows = self._parsed(content, fields, name)
+        fields = self._merge_fields(table, load.get("schema", {}).get("fields", []), options, target)
+        rows = self._parse_rows(content, fields, name)
         if day is not None:
             key = _partition_field(table)
             if rows.filter(pl.col(key).is_null() | (pl.col(key) != day)).height:
@@ -482,13 +437,13 @@ class FakeBigQuery:
             raise Refused(409, "duplicate", f"Already Exists: Table {self.project}:{target['datasetId']}.{name}")
         self._replace_rows(table, pl.concat([before, rows]))
 
-    def _merged_fields(
+    def _merge_fields(
         self, table: _Table, sent: list[dict[str, Any]], options: list[str], target: Mapping[str, str]
     ) -> list[dict[str, Any]]:
         known = {one["name"].lower(): one for one in table.fields}
         added = []
         where = f"{self.project}:{target['datasetId']}.{target['tableId']}"
-        for one in map(_canonical, sent):
+        for one in map(_canonical_field, sent):
             before = known.get(one["name"].lower())
             if before is None:
                 if "ALLOW_FIELD_ADDITION" not in options:
@@ -503,7 +458,7 @@ class FakeBigQuery:
                 raise Refused(400, "invalid", f"{message} {before['type']} to {one['type']}")
         return [*table.fields, *added]
 
-    def _parsed(self, content: bytes, fields: list[dict[str, Any]], name: str) -> pl.DataFrame:
+    def _parse_rows(self, content: bytes, fields: list[dict[str, Any]], name: str) -> pl.DataFrame:
         try:
             rows = pl.read_parquet(BytesIO(content))
         except (pl.exceptions.PolarsError, OSError) as error:
@@ -542,7 +497,7 @@ class FakeBigQuery:
             for number, reference in enumerate(parsed.find_all(exp.Table)):
                 if reference.name in ctes and not reference.db:
                     continue
-                rows, is_view = self._referenced(reference)
+                rows, is_view = self._rows_of(reference)
                 read = rows.columns if has_star else [name for name in rows.columns if name.lower() in names]
                 n_bytes += 0 if is_view else _n_bytes(rows.select(read))
                 engine.register(f"table_{number}", rows.to_arrow())
@@ -558,7 +513,7 @@ class FakeBigQuery:
         assert isinstance(rows, pl.DataFrame)
         return _with_bigquery_types(rows), n_bytes
 
-    def _referenced(self, reference: exp.Table) -> tuple[pl.DataFrame, bool]:
+    def _rows_of(self, reference: exp.Table) -> tuple[pl.DataFrame, bool]:
         if not reference.db:
             message = f'Table "{reference.name}" must be qualified with a dataset (e.g. dataset.table).'
             raise Refused(400, "invalid", message)
@@ -570,14 +525,14 @@ class FakeBigQuery:
         return table.rows, False
 
 
-def _canonical(one: Mapping[str, Any]) -> dict[str, Any]:
+def _canonical_field(one: Mapping[str, Any]) -> dict[str, Any]:
     kind = _ALIASES.get(one["type"].upper(), one["type"].upper())
     if kind not in _TYPES:
         raise Refused(400, "invalid", f"Invalid value for type: {one['type']} is not a valid value")
     return {"mode": "NULLABLE", **one, "type": kind}
 
 
-def _decorated(table_id: str) -> tuple[str, date | None]:
+def _split_partition(table_id: str) -> tuple[str, date | None]:
     found = _PARTITION.fullmatch(table_id)
     if not found:
         raise Refused(400, "invalid", f'Invalid table ID "{table_id}".')
@@ -646,26 +601,3 @@ def _multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], bytes]:
     # The parser would take line ends off the content, which is binary.
     content = body.split(boundary)[2].split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
     return json.loads(first.get_content()), content
-
-
-def _handler_of(fake: FakeBigQuery) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            code, answer, headers = fake.answer(self.command, self.path, self.headers, body)  # type: ignore[arg-type]
-            content = b"" if answer is None else json.dumps(answer).encode()
-            self.send_response(code)
-            for name, value in {"Content-Type": "application/json", **headers}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    return Handler

@@ -52,22 +52,22 @@ class Blob:
 
     @property
     def md5(self) -> str:
-        """As the API writes it."""
+        """The checksum as the API writes it."""
         return base64.b64encode(hashlib.md5(self.content, usedforsecurity=False).digest()).decode()
 
     @property
     def crc32c(self) -> str:
-        """As the API writes it."""
+        """The checksum as the API writes it."""
         return base64.b64encode(google_crc32c.value(self.content).to_bytes(4, "big")).decode()
 
     @property
     def etag(self) -> str:
-        """Another one for every change of content or metadata."""
+        """The etag, which every change of content or metadata changes."""
         return base64.b64encode(f"{self.generation}.{self.metageneration}".encode()).decode()
 
     @property
     def updated(self) -> datetime:
-        """When: a second for each generation."""
+        """The time of the last change: one second for each generation."""
         return _EPOCH + timedelta(seconds=self.generation)
 
 
@@ -101,13 +101,13 @@ class FakeGcs(FakeService):
     # What a test puts in and looks at.
 
     def put(self, bucket: str, name: str, content: bytes, **more: Any) -> Blob:
-        """Store an object, whatever was there; the one way in for every API."""
+        """Store an object, whether or not it exists; every API stores through this."""
         self._generation += 1
         self.buckets[bucket][name] = blob = Blob(content, self._generation, **more)
         return blob
 
     def names(self, bucket: str, prefix: str = "") -> list[str]:
-        """Of the objects there are."""
+        """Names of the objects, sorted."""
         return sorted(name for name in self.buckets[bucket] if name.startswith(prefix))
 
     # The service.
@@ -125,7 +125,7 @@ class FakeGcs(FakeService):
         return self._xml.answer(request)
 
     def error_body(self, refusal: Refused, request: Request) -> Answer:
-        """In the words of the API that was asked, which both are older than Google's canonical errors."""
+        """A refusal in the format of the API that was called; both are older than Google's canonical errors."""
         if not _JSON_PATH.match(request.path):
             return xml_error(refusal)
         reason = _REASONS.get(refusal.code, refusal.status)
@@ -157,10 +157,10 @@ class FakeGcs(FakeService):
             raise Refused(404, "notFound", f"No such object: {bucket}/{name}")
         return blob
 
-    def listed(
+    def list_blobs(
         self, bucket: str, prefix: str, delimiter: str, start: str = "", end: str = "\U0010ffff"
     ) -> dict[str, Blob | None]:
-        """What a client may list, in order: objects, and where a delimiter follows the prefix, what goes before it."""
+        """Objects that a client may list, in order; with a delimiter also folders, whose value is ``None``."""
         self.require("storage.objects.list", f"projects/_/buckets/{bucket}")
         found: dict[str, Blob | None] = {}
         for name, blob in sorted(self.bucket_of(bucket).items()):
@@ -200,25 +200,25 @@ class FakeGcs(FakeService):
         resource = f"projects/_/buckets/{bucket}/objects/{name}"
         if request.method == "GET":
             self.require("storage.objects.get", resource)
-            blob = self._right_one(request, bucket, name)
+            blob = self._matching_blob(request, bucket, name)
             if request.query.get("alt") == "media":
                 return _download(request, blob)
             return answer_json(_resource(bucket, name, blob))
         if request.method == "DELETE":
             self.require("storage.objects.delete", resource)
-            self._right_one(request, bucket, name)
+            self._matching_blob(request, bucket, name)
             del self.buckets[bucket][name]
             return Answer(204)
         if request.method in {"PATCH", "PUT"}:
             self.require("storage.objects.update", resource)
-            blob = self._right_one(request, bucket, name)
+            blob = self._matching_blob(request, bucket, name)
             _describe(blob, request.json())
             blob.metageneration += 1
             return answer_json(_resource(bucket, name, blob))
         raise Refused(405, "methodNotAllowed", "Method Not Allowed")
 
-    def _right_one(self, request: Request, bucket: str, name: str) -> Blob:
-        """The object, where it is the one that the client means."""
+    def _matching_blob(self, request: Request, bucket: str, name: str) -> Blob:
+        """The object, if generation and preconditions of the request match it."""
         blob = self.blob_of(bucket, name)
         if request.query.get("generation", str(blob.generation)) != str(blob.generation):
             raise Refused(404, "notFound", f"No such object: {bucket}/{name}#{request.query['generation']}")
@@ -228,7 +228,7 @@ class FakeGcs(FakeService):
     def _list(self, request: Request, bucket: str) -> Answer:
         asked = request.query
         start, end = asked.get("startOffset", ""), asked.get("endOffset", "\U0010ffff")
-        found = self.listed(bucket, asked.get("prefix", ""), asked.get("delimiter", ""), start, end)
+        found = self.list_blobs(bucket, asked.get("prefix", ""), asked.get("delimiter", ""), start, end)
         size = min(self._page_size, int(asked.get("maxResults", self._page_size)))
         after = base64.b64decode(asked.get("pageToken", "")).decode()
         page = [name for name in found if name > after]
@@ -316,7 +316,7 @@ class FakeGcs(FakeService):
             raise Refused(400, "invalid", "Failed to parse Content-Range header.")
         if found["first"]:
             if int(found["first"]) != len(upload.content):
-                return Answer(308, headers=_received(upload))
+                return Answer(308, headers=_received_range(upload))
             upload.content += request.body
         elif request.body:
             upload.content += request.body
@@ -325,7 +325,7 @@ class FakeGcs(FakeService):
         if not is_whole:
             if len(request.body) % _CHUNK_UNIT:
                 raise Refused(400, "invalid", f"Chunk size must be a multiple of {_CHUNK_UNIT} bytes.")
-            return Answer(308, headers=_received(upload))
+            return Answer(308, headers=_received_range(upload))
         sent = dict(pair.strip().split("=", 1) for pair in request.headers.get("x-goog-hash", "").split(",") if pair)
         upload.resource |= {key: sent[name] for name, key in (("md5", "md5Hash"), ("crc32c", "crc32c")) if name in sent}
         answer = self._finish(upload)
@@ -348,7 +348,7 @@ def _names(path: str) -> list[str]:
     return [urllib.parse.unquote(part) for part in path.split("/")]
 
 
-def _received(upload: _Upload) -> dict[str, str]:
+def _received_range(upload: _Upload) -> dict[str, str]:
     return {"Range": f"bytes=0-{len(upload.content) - 1}"} if upload.content else {}
 
 
@@ -382,7 +382,7 @@ def _resource(bucket: str, name: str, blob: Blob) -> dict[str, Any]:
 
 
 def download_headers(blob: Blob) -> dict[str, str]:
-    """What comes with an object's content in both APIs."""
+    """The headers that both APIs send with an object's content."""
     return {
         "Content-Type": blob.content_type,
         "ETag": f'"{blob.etag}"',
@@ -396,7 +396,7 @@ def download_headers(blob: Blob) -> dict[str, str]:
     }
 
 
-def ranged(asked: str | None, blob: Blob) -> Answer:
+def read_range(asked: str | None, blob: Blob) -> Answer:
     """An object's content, or the part of it that a ``Range`` header asks for.
 
     Raises:
@@ -416,7 +416,7 @@ def ranged(asked: str | None, blob: Blob) -> Answer:
 
 
 def _download(request: Request, blob: Blob) -> Answer:
-    return ranged(request.headers.get("range"), blob)
+    return read_range(request.headers.get("range"), blob)
 
 
 def _parts(request: Request) -> tuple[dict[str, Any], bytes, str]:

@@ -42,7 +42,7 @@ class _MultipartUpload:
 
 
 class XmlApi:
-    """Answers what the XML API is asked.
+    """Answers requests to the XML API.
 
     Args:
         gcs: the service whose objects these are.
@@ -86,7 +86,7 @@ class XmlApi:
     # Objects.
 
     def _get(self, request: Request, bucket: str, name: str) -> Answer:
-        from tests.support.fakes.gcs import ranged
+        from tests.support.fakes.gcs import read_range
 
         self._gcs.require("storage.objects.get", _resource(bucket, name))
         blob = self._blob(bucket, name)
@@ -94,17 +94,18 @@ class XmlApi:
             raise Refused(404, "NoSuchKey", "The specified key does not exist.")
         _require_conditions(request, blob)
         if _is_known_to_client(request, blob):
-            return Answer(304, headers=_told(blob))
-        answer = ranged(request.headers.get("range"), blob)
+            return Answer(304, headers=_object_headers(blob))
+        answer = read_range(request.headers.get("range"), blob)
         length = {"Content-Length": str(len(answer.content))} if request.method == "HEAD" else {}
-        return Answer(answer.status, answer.content, {**answer.headers, **_told(blob), **length})
+        return Answer(answer.status, answer.content, {**answer.headers, **_object_headers(blob), **length})
 
     def _put(self, request: Request, bucket: str, name: str) -> Answer:
         if "content-length" not in request.headers:
             raise Refused(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
         _require_digest(request)
         _require_conditions(request, self._gcs.buckets[bucket].get(name))
-        return Answer(200, headers=_told(self._gcs.store(bucket, name, request.body, **_described(request))))
+        blob = self._gcs.store(bucket, name, request.body, **_description_of(request))
+        return Answer(200, headers=_object_headers(blob))
 
     def _copy(self, request: Request, bucket: str, name: str) -> Answer:
         source = urllib.parse.unquote(request.headers["x-goog-copy-source"]).lstrip("/")
@@ -116,10 +117,10 @@ class XmlApi:
         kept = {key: getattr(original, key) for key in ("content_type", "is_composite")}
         kept |= {"metadata": dict(original.metadata), "more": dict(original.more)}
         if request.headers.get("x-goog-metadata-directive") == "REPLACE":
-            kept |= _described(request)
+            kept |= _description_of(request)
         blob = self._gcs.store(bucket, name, original.content, **kept)
         told = {"ETag": f'"{_etag(blob)}"', "LastModified": _instant(blob)}
-        return _answer_xml(_xml("CopyObjectResult", told), _told(blob))
+        return _answer_xml(_xml("CopyObjectResult", told), _object_headers(blob))
 
     def _delete(self, request: Request, bucket: str, name: str) -> Answer:
         self._gcs.require("storage.objects.delete", _resource(bucket, name))
@@ -139,9 +140,9 @@ class XmlApi:
         asked = request.query
         is_second = asked.get("list-type") == "2"
         prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter", "")
-        token = _decoded(asked["continuation-token"]) if "continuation-token" in asked else ""
+        token = _decode_token(asked["continuation-token"]) if "continuation-token" in asked else ""
         after = token or asked.get("start-after" if is_second else "marker", "")
-        names = {name: blob for name, blob in self._gcs.listed(bucket, prefix, delimiter).items() if name > after}
+        names = {name: blob for name, blob in self._gcs.list_blobs(bucket, prefix, delimiter).items() if name > after}
         size = min(self._page_size, int(asked.get("max-keys", self._page_size)))
         page = list(names)[:size]
         is_truncated = len(names) > size
@@ -151,7 +152,7 @@ class XmlApi:
         if is_truncated:
             token = base64.urlsafe_b64encode(page[-1].encode()).decode()
             told |= {"NextContinuationToken": token} if is_second else {"NextMarker": page[-1]}
-        told["Contents"] = [_listed(name, blob) for name in page if (blob := names[name])]
+        told["Contents"] = [_list_entry(name, blob) for name in page if (blob := names[name])]
         told["CommonPrefixes"] = [{"Prefix": name} for name in page if names[name] is None]
         return _answer_xml(_xml("ListBucketResult", told))
 
@@ -162,7 +163,7 @@ class XmlApi:
         self._gcs.require("storage.objects.create", _resource(bucket, name))
         _refuse_preconditions(request)
         self._uploads[upload_id := f"multipart-{len(self._uploads)}"] = _MultipartUpload(
-            bucket, name, _described(request)
+            bucket, name, _description_of(request)
         )
         return _answer_xml(
             _xml("InitiateMultipartUploadResult", {"Bucket": bucket, "Key": name, "UploadId": upload_id})
@@ -205,11 +206,11 @@ class XmlApi:
         blob = self._gcs.store(upload.bucket, upload.name, b"".join(contents), is_composite=True, **upload.described)
         del self._uploads[request.query["uploadId"]]
         told = {"Bucket": upload.bucket, "Key": upload.name, "ETag": f'"{_etag(blob)}"'}
-        return _answer_xml(_xml("CompleteMultipartUploadResult", told), _told(blob))
+        return _answer_xml(_xml("CompleteMultipartUploadResult", told), _object_headers(blob))
 
 
 def xml_error(refusal: Refused) -> Answer:
-    """A refusal in the words of the XML API."""
+    """A refusal in the format of the XML API."""
     named = refusal.status[:1].isupper() and not refusal.status.isupper()
     code = refusal.status if named else _CODES.get(refusal.code, "InternalError")
     return _answer_xml(_xml("Error", {"Code": code, "Message": refusal.message}), status=refusal.code)
@@ -265,8 +266,8 @@ def _require_digest(request: Request) -> None:
         raise Refused(400, "CrcMismatch", "The CRC32C you specified did not match what we computed.")
 
 
-def _described(request: Request) -> dict[str, Any]:
-    """What an upload says about its object."""
+def _description_of(request: Request) -> dict[str, Any]:
+    """Content type and metadata of an object, from the headers of its upload."""
     headers = request.headers
     return {
         "content_type": headers.get("content-type", "application/octet-stream"),
@@ -275,8 +276,8 @@ def _described(request: Request) -> dict[str, Any]:
     }
 
 
-def _told(blob: Blob) -> dict[str, str]:
-    """What is told about an object with every answer; its ETag is another one than the JSON API's."""
+def _object_headers(blob: Blob) -> dict[str, str]:
+    """The headers about an object in every answer; the ETag is not the JSON API's."""
     from tests.support.fakes.gcs import download_headers
 
     told = {**download_headers(blob), "ETag": f'"{_etag(blob)}"'}
@@ -296,7 +297,7 @@ def _instant(blob: Blob) -> str:
     return f"{blob.updated:%Y-%m-%dT%H:%M:%S.000Z}"
 
 
-def _listed(name: str, blob: Blob) -> dict[str, Any]:
+def _list_entry(name: str, blob: Blob) -> dict[str, Any]:
     return {
         "Key": name,
         "Generation": blob.generation,
@@ -307,7 +308,7 @@ def _listed(name: str, blob: Blob) -> dict[str, Any]:
     }
 
 
-def _decoded(token: str) -> str:
+def _decode_token(token: str) -> str:
     try:
         return base64.urlsafe_b64decode(token).decode()
     except ValueError:
@@ -327,7 +328,7 @@ def _text_of(part: ET.Element, tag: str) -> str:
 
 
 def _xml(tag: str, content: object) -> str:
-    """An element; of a list one for each, of a mapping one that holds others."""
+    """An XML element; a list gives one for each item, a mapping one with children."""
     if isinstance(content, list):
         return "".join(_xml(tag, one) for one in content)
     if isinstance(content, dict):

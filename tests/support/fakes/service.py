@@ -1,4 +1,4 @@
-"""What the fakes of JSON services share: a server on loopback, what it was asked, and the troubles it can be put in."""
+"""What the fakes of Google's services share: a server on loopback, its requests, and failures to simulate."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 
-class Refused(Exception):  # noqa: N818  (it reads as what it is)
-    """What a service says no with.
+class Refused(Exception):  # noqa: N818  (a refusal is part of the service, not an error of the fake)
+    """A service refuses a request.
 
     Args:
         code: of HTTP.
@@ -30,10 +30,10 @@ class Refused(Exception):  # noqa: N818  (it reads as what it is)
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked.
+    """A request of a client.
 
     Attributes:
-        path: as it was sent: escaped.
+        path: escaped, as it was sent.
         query: last value of each parameter.
         headers: names in lower case.
     """
@@ -58,7 +58,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back; without content the body is empty."""
+    """An answer to a request; without content its body is empty."""
 
     status: int = 200
     content: bytes = b""
@@ -66,19 +66,19 @@ class Answer:
 
 
 def answer_json(content: object, status: int = 200) -> Answer:
-    """A JSON body."""
+    """An answer with a JSON body."""
     return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=UTF-8"})
 
 
 class FakeService:
-    """A service; ``with`` starts and stops it. Subclasses say what it answers.
+    """A service on loopback; ``with`` starts and stops it. Subclasses implement ``answer``.
 
     Attributes:
         denied: permissions that are refused, such as ``storage.objects.create``.
         n_unavailable: how many requests are answered with 503 before one is answered properly.
-        n_cut: how many requests get no answer: the connection is closed when they have been worked on.
+        n_cut: how many requests get no answer: they are executed, then the connection is closed.
         requests: method and path of every request.
-        on_request: called with every request before it is worked on; what it raises is the answer.
+        on_request: called with every request before it is executed; a ``Refused`` that it raises is the answer.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class FakeService:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address of the service."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
@@ -114,13 +114,13 @@ class FakeService:
         raise NotImplementedError
 
     def error_body(self, refusal: Refused, _: Request) -> Answer:
-        """How the service words a refusal; that of Google's newer services unless overridden."""
+        """The answer for a refusal, in the format of Google's newer services unless overridden."""
         error = {"code": refusal.code, "message": refusal.message, "status": refusal.status}
         details = {"details": refusal.details} if refusal.details else {}
         return answer_json({"error": {**error, **details}}, refusal.code)
 
     def require(self, permission: str, resource: str) -> None:
-        """Refuse what the caller may not do."""
+        """Refuse the request if the permission is in ``denied``."""
         if permission in self.denied:
             message = f"Permission '{permission}' denied on resource '{resource}' (or it may not exist)."
             reason = {
@@ -131,9 +131,9 @@ class FakeService:
             raise Refused(403, "PERMISSION_DENIED", message, [reason])
 
     def respond(self, request: Request) -> Answer | None:
-        """The answer with this service's troubles; ``None`` where the connection is to be cut."""
+        """The answer, with the failures that are set; ``None`` if the connection is to be closed without one."""
         try:
-            # Without the lock: it may ask this service itself, or wait for somebody who does.
+            # Without the lock: it may send requests to this service, or wait for another thread that does.
             self.on_request(request)
         except Refused as refusal:
             return self.error_body(refusal, request)
@@ -146,7 +146,7 @@ class FakeService:
                 answer = self.answer(request)
             except Refused as refusal:
                 answer = self.error_body(refusal, request)
-            except Exception:  # noqa: BLE001  (a mistake of the fake is to be read where the test fails)
+            except Exception:  # noqa: BLE001  (an error in the fake is shown where the test fails)
                 answer = self.error_body(Refused(501, "INTERNAL", traceback.format_exc()), request)
             if self.n_cut:
                 self.n_cut -= 1
@@ -158,7 +158,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """A client that goes away is no news."""
+        """Ignore clients that close their connection."""
 
 
 def _handler_of(service: FakeService) -> type[BaseHTTPRequestHandler]:

@@ -36,7 +36,7 @@ def options(gcs: FakeGcs) -> dict[str, str]:
 
 
 def ask(method: str, url: str, content: bytes = b"", **headers: object) -> requests.Response:
-    """A request as no client would make it."""
+    """Send a request that Google's client would not send."""
     named = {name.replace("_", "-"): str(value) for name, value in headers.items()}
     return requests.request(method, url, data=content, headers=named, timeout=10)
 
@@ -208,14 +208,14 @@ def test_a_copy_keeps_what_is_said_about_an_object(gcs: FakeGcs) -> None:
     assert copied.generation > gcs.buckets["shop-data"]["t/x"].generation
 
 
-def begun(gcs: FakeGcs) -> str:
+def begin_upload(gcs: FakeGcs) -> str:
     """Where the parts of an upload of the object x go."""
     answer = ask("POST", f"{gcs.url}/shop-data/x?uploads")
     found = re.search("<UploadId>(.*)</UploadId>", answer.text)
     return f"{gcs.url}/shop-data/x?uploadId={found[1] if found else ''}"
 
 
-def completed(*parts: tuple[int, bytes]) -> bytes:
+def complete_upload(*parts: tuple[int, bytes]) -> bytes:
     """The list of parts that completes an upload."""
     listed = (
         f"<Part><PartNumber>{number}</PartNumber>"
@@ -226,25 +226,25 @@ def completed(*parts: tuple[int, bytes]) -> bytes:
 
 
 def test_an_object_of_parts_is_there_when_it_is_completed_and_has_no_md5(gcs: FakeGcs) -> None:
-    place, first = begun(gcs), b"x" * PART
+    place, first = begin_upload(gcs), b"x" * PART
     for number, content in ((1, first), (2, b"y")):
         assert ask("PUT", f"{place}&partNumber={number}", content).ok
     assert gcs.names("shop-data") == []
-    assert ask("POST", place, completed((1, first), (2, b"y"))).ok
+    assert ask("POST", place, complete_upload((1, first), (2, b"y"))).ok
     told = ask("HEAD", f"{gcs.url}/shop-data/x").headers
     assert (told["Content-Length"], "md5" in told["x-goog-hash"]) == (str(PART + 1), False)
     assert "md5Hash" not in ask("GET", f"{gcs.url}/storage/v1/b/shop-data/o/x").json()
-    assert code_of(ask("POST", place, completed((1, first)))) == (404, "NoSuchUpload")
+    assert code_of(ask("POST", place, complete_upload((1, first)))) == (404, "NoSuchUpload")
 
 
 def test_parts_that_do_not_fit_are_refused(gcs: FakeGcs) -> None:
-    place = begun(gcs)
+    place = begin_upload(gcs)
     for number, content in ((1, b"x"), (2, b"y")):
         ask("PUT", f"{place}&partNumber={number}", content)
     assert code_of(ask("PUT", f"{place}&partNumber=0", b"z")) == (400, "InvalidArgument")
-    assert code_of(ask("POST", place, completed((1, b"x"), (2, b"y")))) == (400, "EntityTooSmall")
-    assert code_of(ask("POST", place, completed((2, b"y"), (1, b"x")))) == (400, "InvalidPartOrder")
-    assert code_of(ask("POST", place, completed((1, b"other")))) == (400, "InvalidPart")
+    assert code_of(ask("POST", place, complete_upload((1, b"x"), (2, b"y")))) == (400, "EntityTooSmall")
+    assert code_of(ask("POST", place, complete_upload((2, b"y"), (1, b"x")))) == (400, "InvalidPartOrder")
+    assert code_of(ask("POST", place, complete_upload((1, b"other")))) == (400, "InvalidPart")
     assert code_of(ask("POST", place, b"<Complete")) == (400, "MalformedXML")
     assert ask("DELETE", place).status_code == 204
     assert code_of(ask("PUT", f"{place}&partNumber=1", b"x")) == (404, "NoSuchUpload")

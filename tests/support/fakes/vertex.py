@@ -67,7 +67,7 @@ class FakeVertex(FakeService):
         has_machines: whether a pending job gets one.
         n_cpus: the project's quota of training CPUs.
         output: what each job's process wrote, by job name.
-        at_poll: what to do at each look at a job, before it is answered.
+        at_poll: called with a job each time a client asks for it, before the answer.
     """
 
     def __init__(
@@ -109,34 +109,34 @@ class FakeVertex(FakeService):
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
-        for held in self._jobs.values():
-            _kill(held)
+        for one in self._jobs.values():
+            _kill(one)
         self._folder.cleanup()
 
     # What a test looks at and does.
 
     @property
     def jobs(self) -> list[api.CustomJob]:
-        """As they stand, oldest first."""
+        """All jobs with their present states, oldest first."""
         with self._lock:
-            for held in self._jobs.values():
-                self._advance(held)
-            return [held.job for held in self._jobs.values()]
+            for one in self._jobs.values():
+                self._advance_job(one)
+            return [one.job for one in self._jobs.values()]
 
     def end(self, state: api.JobState, code: int = 0, message: str = "") -> None:
-        """End every job that has not ended, whatever it was doing: the platform's word against the container's."""
+        """End every job that has not ended, as the platform does, whatever its container was doing."""
         with self._lock:
-            for held in self._jobs.values():
-                if held.job.state not in ENDED:
-                    _kill(held)
-                    self._ended(held, state, code, message)
+            for one in self._jobs.values():
+                if one.job.state not in ENDED:
+                    _kill(one)
+                    self._end_job(one, state, code, message)
 
     def preempt(self) -> None:
         """Take the machines away."""
         message = "The replica workerpool0-0 was preempted: Spot VM capacity was reclaimed. Resources are insufficient."
         self.end(State.JOB_STATE_FAILED, code_pb2.UNAVAILABLE, message)
 
-    def said(self, name: str) -> str:
+    def read_output(self, name: str) -> str:
         """What a job's process wrote."""
         return self.output[name].read_text()
 
@@ -178,7 +178,7 @@ class FakeVertex(FakeService):
         return _message(job)
 
     def _check_quota(self, job: api.CustomJob) -> None:
-        running = [held.job for held in self._jobs.values() if held.job.state not in ENDED]
+        running = [one.job for one in self._jobs.values() if one.job.state not in ENDED]
         if sum(_cpus(one) for one in [*running, job]) > self.n_cpus:
             metric = "aiplatform.googleapis.com/custom_model_training_cpus"
             message = f"The following quota metrics exceed quota limits: {metric}"
@@ -194,88 +194,88 @@ class FakeVertex(FakeService):
     def _get_job(self, _: Request, number: str) -> Answer:
         name = f"{self._parent}/customJobs/{number}"
         self.require("aiplatform.customJobs.get", name)
-        held = self._held(name)
-        self._advance(held)
-        self.at_poll(held.job)
-        return _message(held.job)
+        one = self._find_job(name)
+        self._advance_job(one)
+        self.at_poll(one.job)
+        return _message(one.job)
 
     def _cancel_job(self, request: Request, number: str) -> Answer:
         name = f"{self._parent}/customJobs/{number}"
         self.require("aiplatform.customJobs.cancel", name)
         request.json()
-        held = self._held(name)
-        if held.job.state not in ENDED:
-            if held.process is None:
-                self._ended(held, State.JOB_STATE_CANCELLED, code_pb2.CANCELLED, "Job was cancelled.")
+        one = self._find_job(name)
+        if one.job.state not in ENDED:
+            if one.process is None:
+                self._end_job(one, State.JOB_STATE_CANCELLED, code_pb2.CANCELLED, "Job was cancelled.")
             else:
-                held.process.terminate()
-                held.job.state = State.JOB_STATE_CANCELLING
+                one.process.terminate()
+                one.job.state = State.JOB_STATE_CANCELLING
         return answer_json({})
 
-    def _held(self, name: str) -> _Job:
+    def _find_job(self, name: str) -> _Job:
         if name not in self._jobs:
             raise Refused(404, "NOT_FOUND", f"CustomJob does not exist. Name: {name}")
         return self._jobs[name]
 
-    def _advance(self, held: _Job) -> None:
+    def _advance_job(self, one: _Job) -> None:
         """One step of a job's life: queued, pending, running, ended."""
-        state = held.job.state
+        state = one.job.state
         if state == State.JOB_STATE_QUEUED:
-            held.job.state = State.JOB_STATE_PENDING
+            one.job.state = State.JOB_STATE_PENDING
         elif state == State.JOB_STATE_PENDING and self.has_machines:
-            self._start(held)
-        elif held.process is not None and state not in ENDED:
-            self._look(held, held.process)
+            self._start_job(one)
+        elif one.process is not None and state not in ENDED:
+            self._check_process(one, one.process)
 
-    def _start(self, held: _Job) -> None:
-        container = held.job.job_spec.worker_pool_specs[0].container_spec
+    def _start_job(self, one: _Job) -> None:
+        container = one.job.job_spec.worker_pool_specs[0].container_spec
         image = self.images.get(container.image_uri)
         if image is None:
             message = f"Failed to pull the image {container.image_uri}: not found, or access denied."
-            self._ended(held, State.JOB_STATE_FAILED, code_pb2.NOT_FOUND, message)
+            self._end_job(one, State.JOB_STATE_FAILED, code_pb2.NOT_FOUND, message)
             return
-        number = held.job.name.rsplit("/", 1)[1]
+        number = one.job.name.rsplit("/", 1)[1]
         given = {variable.name: variable.value for variable in container.env}
         environment = {**image.environment, "CLOUD_ML_JOB_ID": number, **given}
         folder = Path(self._folder.name) / number
         folder.mkdir()
-        self.output[held.job.name] = folder / "output.txt"
-        with self.output[held.job.name].open("wb") as output:
-            held.process = subprocess.Popen(
+        self.output[one.job.name] = folder / "output.txt"
+        with self.output[one.job.name].open("wb") as output:
+            one.process = subprocess.Popen(
                 [*(container.command or image.entrypoint), *container.args],
                 env=environment,
                 cwd=folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        held.started_at = time.monotonic()
-        held.job.start_time = held.job.update_time = datetime.now(UTC)
-        held.job.state = State.JOB_STATE_RUNNING
+        one.started_at = time.monotonic()
+        one.job.start_time = one.job.update_time = datetime.now(UTC)
+        one.job.state = State.JOB_STATE_RUNNING
 
-    def _look(self, held: _Job, process: subprocess.Popen[bytes]) -> None:
-        timeout = held.job.job_spec.scheduling.timeout.total_seconds() or _LONGEST_TIMEOUT
+    def _check_process(self, one: _Job, process: subprocess.Popen[bytes]) -> None:
+        timeout = one.job.job_spec.scheduling.timeout.total_seconds() or _LONGEST_TIMEOUT
         status = process.poll()
-        if held.job.state == State.JOB_STATE_CANCELLING:
+        if one.job.state == State.JOB_STATE_CANCELLING:
             if status is not None:
-                self._ended(held, State.JOB_STATE_CANCELLED, code_pb2.CANCELLED, "Job was cancelled.")
+                self._end_job(one, State.JOB_STATE_CANCELLED, code_pb2.CANCELLED, "Job was cancelled.")
         elif status == 0:
-            self._ended(held, State.JOB_STATE_SUCCEEDED)
+            self._end_job(one, State.JOB_STATE_SUCCEEDED)
         elif status is not None:
             message = (
                 f"The replica workerpool0-0 exited with a non-zero status of {status}. To find out more about why your "
-                f"job exited please check the logs: https://console.cloud.google.com/logs/viewer?job_id={held.job.name}"
+                f"job exited please check the logs: https://console.cloud.google.com/logs/viewer?job_id={one.job.name}"
             )
-            self._ended(held, State.JOB_STATE_FAILED, code_pb2.INVALID_ARGUMENT, message)
-        elif time.monotonic() - held.started_at > timeout:
-            _kill(held)
+            self._end_job(one, State.JOB_STATE_FAILED, code_pb2.INVALID_ARGUMENT, message)
+        elif time.monotonic() - one.started_at > timeout:
+            _kill(one)
             message = f"The job exceeded its timeout of {timeout:g} seconds."
-            self._ended(held, State.JOB_STATE_CANCELLED, code_pb2.DEADLINE_EXCEEDED, message)
+            self._end_job(one, State.JOB_STATE_CANCELLED, code_pb2.DEADLINE_EXCEEDED, message)
 
-    def _ended(self, held: _Job, state: api.JobState, code: int = 0, message: str = "") -> None:
-        held.job.state = state
-        held.job.end_time = held.job.update_time = datetime.now(UTC)
+    def _end_job(self, one: _Job, state: api.JobState, code: int = 0, message: str = "") -> None:
+        one.job.state = state
+        one.job.end_time = one.job.update_time = datetime.now(UTC)
         if message:
-            held.job.error = {"code": code, "message": message}
+            one.job.error = {"code": code, "message": message}
 
     # Models.
 
@@ -342,9 +342,9 @@ class FakeVertex(FakeService):
         model, evaluation = self._model(name), asked.model_evaluation
         if not evaluation.metrics_schema_uri.startswith("gs://"):
             raise _invalid("metrics_schema_uri must be a Cloud Storage URI.")
-        held = self.evaluations.setdefault(f"{model.name}@{model.version_id}", [])
-        evaluation.name = f"{model.name}@{model.version_id}/evaluations/{len(held) + 1}"
-        held.append(evaluation)
+        known = self.evaluations.setdefault(f"{model.name}@{model.version_id}", [])
+        evaluation.name = f"{model.name}@{model.version_id}/evaluations/{len(known) + 1}"
+        known.append(evaluation)
         return _message(evaluation)
 
     def _list_evaluations(self, request: Request, name: str) -> Answer:
@@ -355,14 +355,14 @@ class FakeVertex(FakeService):
     # Endpoints.
 
     def add_endpoint(self, number: str, **more: Any) -> api.Endpoint:
-        """An endpoint that is there already."""
+        """Create an endpoint."""
         name = f"{self._parent}/endpoints/{number}"
         self.endpoints[number] = endpoint = api.Endpoint(name=name, display_name=number, **more)
         self.touch(endpoint)
         return endpoint
 
     def touch(self, endpoint: api.Endpoint) -> None:
-        """Give an endpoint another tag, as every change of it does."""
+        """Give an endpoint a new etag, as every change of it does."""
         self._n_changes += 1
         endpoint.etag = f"etag-{self._n_changes}"
 
@@ -432,7 +432,7 @@ class FakeVertex(FakeService):
     # What lists and long operations share.
 
     def _operate(self, kind: str, response: Any) -> Answer:
-        """An operation that is running when it is told of and has ended at the first look."""
+        """The answer with an operation that is running and has ended at the first request for it."""
         name = f"{self._parent}/operations/{len(self._operations) + 1}"
         ended: dict[str, Any] = {"name": name, "done": True}
         if response is None:
@@ -570,8 +570,8 @@ def _cpus(job: api.CustomJob) -> int:
     return sum(_CPUS[pool.machine_spec.machine_type] * pool.replica_count for pool in job.job_spec.worker_pool_specs)
 
 
-def _kill(held: _Job) -> None:
-    if held.process is not None:
+def _kill(one: _Job) -> None:
+    if one.process is not None:
         with contextlib.suppress(ProcessLookupError):
-            held.process.kill()
-        held.process.wait()
+            one.process.kill()
+        one.process.wait()
