@@ -19,7 +19,6 @@ import polars as pl
 from custseg_assets.domain.drift.lapse import stop_ordering
 from custseg_assets.domain.drift.reference import fit_reference
 from custseg_assets.domain.drift.scores import DEFAULT_SETTINGS, DriftReport, DriftSettings, calibrate, measure_drift
-from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.segments.model import Matrix, SegmentationModel
 from custseg_assets.errors import BadInputError
 
@@ -166,17 +165,19 @@ class FireDrillResult:
 
     def table(self) -> pl.DataFrame:
         """One row per scenario: counts, and the alarm rate with its 95 % Wilson interval."""
+        from scipy.stats import binomtest
+
         rows = []
         for outcome in self.outcomes:
-            low, high = wilson_interval(outcome.n_alarms, outcome.n_repetitions)
+            interval = binomtest(outcome.n_alarms, outcome.n_repetitions).proportion_ci(method="wilson")
             rows.append(
                 {
                     "scenario": outcome.scenario,
                     "expected": outcome.expected,
                     "limit": outcome.limit if outcome.expected != "open" else None,
                     "alarm_rate": outcome.n_alarms / outcome.n_repetitions,
-                    "alarm_rate_low": low,
-                    "alarm_rate_high": high,
+                    "alarm_rate_low": interval.low,
+                    "alarm_rate_high": interval.high,
                     "breach_rate": outcome.n_breaches / outcome.n_repetitions,
                     "unjudged_rate": outcome.n_unjudged / outcome.n_repetitions,
                     "seen_by": outcome.seen_by,

@@ -17,9 +17,8 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from custseg_assets.domain.segments.model import Matrix
+from custseg_assets.domain.segments.model import Labels, Matrix
 from custseg_assets.domain.transactions.features import MICRO, order_parts
 
 OUTCOMES = ("return", "spend")
@@ -36,7 +35,6 @@ MIN_OF_A_KIND = 30
 _Z_95 = 1.959963984540054
 
 Lines = nw.LazyFrame[Any]
-Labels = NDArray[np.integer]
 
 
 def next_period(clean: Lines) -> Lines:
@@ -116,8 +114,10 @@ def cross_fitted(segments: Labels, outcome: Matrix, fold: Labels) -> Concordance
         outcome: what each customer did.
         fold: number of each customer's fold, from 0.
     """
+    from scipy.stats import rankdata
+
     n_segments = int(segments.max(initial=0)) + 1
-    rank = _middle_ranks(outcome)
+    rank = rankdata(outcome)  # Twice a middle rank is whole, so sums of them are exact.
     sums = np.bincount(segments, rank, minlength=n_segments)
     sizes = np.bincount(segments, minlength=n_segments)
     influence, values = np.zeros(len(segments)), []
@@ -132,12 +132,6 @@ def cross_fitted(segments: Labels, outcome: Matrix, fold: Labels) -> Concordance
             values.append(found.value)
             influence[tested] = found.influence
     return Concordance(sum(values) / len(values), influence / len(values)) if values else None
-
-
-def _middle_ranks(outcome: Matrix) -> Matrix:
-    """Ranks from 1; equal outcomes share the middle of theirs. Twice a rank is whole, so sums of them are exact."""
-    _, rank, counts = np.unique(outcome, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[rank]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from custseg_assets.domain.segments.model import (
     NOWHERE,
     REFUNDED,
     RFM,
+    Labels,
     Matrix,
     ScalingReference,
     SegmentationModel,
@@ -37,8 +38,6 @@ from custseg_assets.errors import BadInputError
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
-
-Labels = NDArray[np.integer]
 
 FIT_SAMPLE = 20_000
 """From more customers a random sample of so many finds the clusters and refits them; all customers then move the

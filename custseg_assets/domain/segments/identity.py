@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from custseg_assets.domain.segments.model import (
+    Labels,
     LineageEvent,
     LineageKind,
     Matrix,
@@ -33,7 +34,6 @@ from custseg_assets.domain.segments.model import (
 )
 from custseg_assets.domain.segments.naming import name_segments
 
-Labels = NDArray[np.integer]
 Overlaps = NDArray[np.int64]
 
 MOST = 0.5

@@ -25,6 +25,7 @@ NOWHERE = -1
 """In place of a cluster's number: none."""
 
 Matrix = NDArray[np.float64]
+Labels = NDArray[np.integer]
 LineageKind = Literal["continued", "split", "merged", "born", "retired"]
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from custseg_assets.domain.drift.fire_drill import run_fire_drill, scenarios
+from custseg_assets.domain.drift.fire_drill import FireDrillResult, Outcome, run_fire_drill, scenarios
 from custseg_assets.domain.drift.scores import DriftSettings, Effects
-from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.segments.model import Segment, SegmentationModel, measure_reference
 from custseg_assets.errors import BadInputError
 
@@ -104,11 +103,19 @@ def test_a_missing_period_hides_those_who_only_ordered_in_it():
     assert left["frequency_orders"].to_list() == [1, 10, 3, 1]
 
 
-def test_wilsons_interval_is_what_a_hand_gets_and_stays_within_0_and_1():
-    # 8 of 10: centre (0.8 + 1.9207/10) / 1.38415 = 0.71674; half width 0.22641
-    assert wilson_interval(8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-4)
-    assert wilson_interval(0, 200) == pytest.approx((0.0, 0.018845), abs=1e-5)
-    assert wilson_interval(200, 200) == pytest.approx((0.981155, 1.0), abs=1e-5)
+@pytest.mark.parametrize(
+    ("n_alarms", "n_repetitions", "interval"),
+    [
+        # centre (0.8 + 1.9207/10) / 1.38415 = 0.71674; half width 0.22641
+        (8, 10, (0.49016, 0.94332)),
+        (0, 200, (0.0, 0.018845)),
+        (200, 200, (0.981155, 1.0)),
+    ],
+)
+def test_an_alarm_rate_has_wilsons_interval(n_alarms: int, n_repetitions: int, interval: tuple[float, float]) -> None:
+    outcome = Outcome("nothing", "open", 0.0, n_repetitions, n_alarms, 0, 0, "", is_met=True)
+    [row] = FireDrillResult(500, (outcome,), None).table().rows(named=True)
+    assert (row["alarm_rate_low"], row["alarm_rate_high"]) == pytest.approx(interval, abs=1e-5)
 
 
 def test_at_20_000_customers_what_must_be_seen_is_seen_and_what_must_stay_quiet_does():
