@@ -11,8 +11,13 @@ import polars as pl
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.drift.scores import unobserved_share
 from custseg_assets.domain.promotion.comparison import N_EVIDENCE, Comparison, Evidence, compare_models
-from custseg_assets.domain.promotion.promotion import PromotionVerdict, Trial, judge_challenger, judge_first
-from custseg_assets.domain.promotion.validity import next_period
+from custseg_assets.domain.promotion.promotion import (
+    PromotionVerdict,
+    decide_first_promotion,
+    decide_promotion,
+    keep_champion,
+)
+from custseg_assets.domain.promotion.validity import measure_outcomes
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, MODEL_CANDIDATES, SEGMENTATION_MODEL
 from custseg_assets.domain.segments import training
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
@@ -24,15 +29,14 @@ def judged(stores: Stores, key: str) -> tuple[PromotionVerdict, Comparison | Non
     champion = stores.provenance.champion_before(key)
     candidates, trained = (stores.tables.read(table, [key]) for table in (MODEL_CANDIDATES, SEGMENTATION_MODEL))
     if champion and candidates.is_empty():
-        reason = f"No challenger was trained on this snapshot; {champion[1]} stays in force."
-        return PromotionVerdict("HOLD", (reason,)), None
+        return keep_champion(champion[1]), None
     if champion is None or trained.is_empty():
         challenger = trained["model_version"].item() if len(trained) else None
-        return judge_first(challenger, training.choice_in_words(candidates)), None
+        return decide_first_promotion(challenger, training.choice_in_words(candidates)), None
     comparison = _compared(stores, model_from_json(trained["model_json"].item()), candidates)
     settings = stores.settings
-    trial = Trial(comparison, settings.model.limits(), unsound_in_window(stores, key), settings.promotion.limits())
-    return judge_challenger(trial), comparison
+    unsound, limits = unsound_in_window(stores, key), settings.promotion.limits()
+    return decide_promotion(comparison, settings.model.limits(), unsound=unsound, limits=limits), comparison
 
 
 def _compared(stores: Stores, challenger: SegmentationModel, candidates: pl.DataFrame) -> Comparison:
@@ -42,9 +46,9 @@ def _compared(stores: Stores, challenger: SegmentationModel, candidates: pl.Data
     return compare_models(
         champion,
         challenger,
-        now=stores.tables.read(CUSTOMER_FEATURES, [key]),
-        before=stores.tables.read(CUSTOMER_FEATURES, [before]),
-        trained=stores.tables.read(CUSTOMER_FEATURES, [champion.trained_on]),
+        current=stores.tables.read(CUSTOMER_FEATURES, [key]),
+        previous=stores.tables.read(CUSTOMER_FEATURES, [before]),
+        training=stores.tables.read(CUSTOMER_FEATURES, [champion.trained_on]),
         candidates=candidates,
         evidence=evidence_at(stores, key),
         seed=stores.settings.model.seed,
@@ -66,8 +70,8 @@ def evidence_at(stores: Stores, key: str) -> Iterator[Evidence]:
         yield Evidence(
             period=snapshot,
             features=tables.read(CUSTOMER_FEATURES, [snapshot]),
-            known=customers.collect()["customer_id"],
-            done=next_period(nw.from_native(lines.lazy())).collect().to_native(),
+            known_ids=customers.collect()["customer_id"],
+            outcomes=measure_outcomes(nw.from_native(lines.lazy())).collect().to_native(),
         )
 
 

@@ -155,6 +155,7 @@ def model_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition
         shown = {
             "decision": newest.decision,
             "reasons": bullets(newest.reasons),
+            "reason_codes": dg.MetadataValue.json(list(newest.codes)),
             "origin": dg.MetadataValue.json(origin),
         }
         if comparison:

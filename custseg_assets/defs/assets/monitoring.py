@@ -28,7 +28,7 @@ from custseg_assets.domain.drift.scores import (
     reference_from_json,
     unobserved_share,
 )
-from custseg_assets.domain.promotion.retraining import decide_retrain
+from custseg_assets.domain.promotion.retraining import RetrainVerdict, decide_retrain
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     DRIFT_REPORT,
@@ -104,13 +104,14 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
     )
     def retrain_decision(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
         reports = stores.tables.read(DRIFT_REPORT)
-        decided = [(key, _decided(stores, key, reports)) for key in context.partition_keys]
-        result = publish(context, stores, RETRAIN_DECISION, in_batches(decided))
+        decided = [(key, *_decided(stores, key, reports)) for key in context.partition_keys]
+        result = publish(context, stores, RETRAIN_DECISION, in_batches((key, row) for key, row, _ in decided))
         decisions = stores.tables.read(RETRAIN_DECISION).sort("period", descending=True)
-        newest = decided[-1][1]
+        _, newest, verdict = decided[-1]
         shown = {
             "decision": newest["decision"].item(),
-            "reasons": bullets(json.loads(newest["reasons"].item())),
+            "reasons": bullets(verdict.reasons),
+            "reason_codes": dg.MetadataValue.json(list(verdict.codes)),
             "decisions": table_preview(decisions.with_columns(in_words(pl.col("reasons")))),
         }
         return result._replace(metadata={**result.metadata, **shown})
@@ -118,8 +119,8 @@ def monitoring_assets(layout: Layout, settings: Settings) -> list[dg.AssetsDefin
     return [drift_report, retrain_decision]
 
 
-def _decided(stores: Stores, key: str, reports: pl.DataFrame) -> pl.DataFrame:
-    """The row of ``retrain_decision``."""
+def _decided(stores: Stores, key: str, reports: pl.DataFrame) -> tuple[pl.DataFrame, RetrainVerdict]:
+    """The row of ``retrain_decision``, and the verdict it was made from."""
     provenance, unsound = stores.provenance, unsound_in_window(stores, key)
     model = provenance.model_before(key)
     verdict = decide_retrain(
@@ -138,7 +139,7 @@ def _decided(stores: Stores, key: str, reports: pl.DataFrame) -> pl.DataFrame:
         "model_version": model.model_version,
         "is_data_sound": not unsound,
     }
-    return pl.DataFrame([fields], schema=RETRAIN_DECISION.schema)
+    return pl.DataFrame([fields], schema=RETRAIN_DECISION.schema), verdict
 
 
 def _measured(stores: Stores, key: str, history: pl.DataFrame) -> DriftReport:
