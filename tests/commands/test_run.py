@@ -128,6 +128,8 @@ def test_a_challenger_is_held_against_the_champion_on_the_same_data(copy: Path) 
     reasons = json.loads(decision["reasons"])
     # Of this shop's 160 customers too few stay away for a month to tell.
     assert reasons[0] == "there is no snapshot yet that could tell what its segments foresee"
+    codes = metadata_of(copy, "promotion_decision")["reason_codes"].value
+    assert (codes[0], len(codes)) == ("validity_unknown", len(reasons))
     assert compared["measured_on"] == []
 
 
@@ -136,10 +138,10 @@ def test_evidence_is_every_snapshot_whose_next_period_is_known(filled: tuple[Pat
     assert [one.period for one in evidence] == SNAPSHOTS[:-1]
     clean = frames_of(filled[0], "clean_transactions")
     march = clean[SNAPSHOTS[1]]
-    assert evidence[0].done["net"].sum() == pytest.approx(march["line_amount"].sum())
-    assert set(evidence[0].done["customer_id"]) == set(march["customer_id"])
+    assert evidence[0].outcomes["net"].sum() == pytest.approx(march["line_amount"].sum())
+    assert set(evidence[0].outcomes["customer_id"]) == set(march["customer_id"])
     known = {customer for key in PERIODS[:2] for customer in clean[key]["customer_id"]}
-    assert sorted(evidence[0].known) == sorted(known)
+    assert sorted(evidence[0].known_ids) == sorted(known)
     assert list(evidence_at(stores_of(settings_of(filled[0])), SNAPSHOTS[0])) == []
 
 
@@ -153,6 +155,7 @@ def test_every_snapshot_says_why_nothing_is_retrained(filled: tuple[Path, Outcom
     assert [rows[key].select("decision", "is_data_sound").row(0) for key in SNAPSHOTS] == [("WAIT", True)] * 3
     assert "was trained on this snapshot" in rows[SNAPSHOTS[0]]["reasons"].item()
     assert "the newest drift report says" in rows[SNAPSHOTS[-1]]["reasons"].item()
+    assert metadata_of(filled[0], "retrain_decision")["reason_codes"].value[0] == "no_breach_now"
 
 
 def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders_cause_them(
