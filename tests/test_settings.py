@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from custseg_assets.domain.drift.scores import DriftSettings, Effects
+from custseg_assets.domain.drift.report import DriftSettings, Effects
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import load_settings
 

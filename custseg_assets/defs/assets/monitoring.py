@@ -20,14 +20,9 @@ from custseg_assets.defs.materialise import (
 )
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.defs.resources import Stores
-from custseg_assets.domain.drift.report import Change
-from custseg_assets.domain.drift.scores import (
-    DriftReference,
-    DriftReport,
-    measure_drift,
-    reference_from_json,
-    unobserved_share,
-)
+from custseg_assets.domain.drift.reference import DriftReference, reference_from_json
+from custseg_assets.domain.drift.report import Change, DriftReport
+from custseg_assets.domain.drift.scores import measure_drift, unobserved_share
 from custseg_assets.domain.promotion.retraining import RetrainVerdict, decide_retrain
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,

@@ -12,7 +12,7 @@ from custseg_assets.defs.checks import Examination, check_specs
 from custseg_assets.defs.materialise import facts, in_words, picture, spec_of, table_preview
 from custseg_assets.defs.resources import Stores
 from custseg_assets.domain.drift import requests as asked
-from custseg_assets.domain.drift.scores import DriftReference, reference_from_json
+from custseg_assets.domain.drift.reference import DriftReference, reference_from_json
 from custseg_assets.domain.schemas import (
     PREDICTION_DRIFT,
     PREDICTION_LOG,
@@ -125,8 +125,8 @@ def prediction_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             stores, PREDICTION_DRIFT, weeks, settings.model.seed, settings.drift.model_dump()
         ):
             parts = (asked.customers_of(stores.tables.scan(PREDICTION_LOG, [day])) for day in weeks[week])
-            customers, history = asked.last_known(parts), stores.tables.read(PREDICTION_DRIFT)
-            report = asked.measure_asked(
+            customers, history = asked.merge_days(parts), stores.tables.read(PREDICTION_DRIFT)
+            report = asked.measure_request_drift(
                 customers,
                 references,
                 week=week,

@@ -19,7 +19,7 @@ from custseg_assets.domain.periods import start_of
 Decision = Literal["RETRAIN", "WAIT"]
 
 QUARTER = timedelta(days=92)
-BREACH, NOT_JUDGED = "breach", "not enough data"
+BREACH, NOT_ENOUGH_DATA = "breach", "not enough data"
 
 RetrainCode = Literal[
     "breaches_repeated",  # enough of the last snapshots are breaches, the newest among them
@@ -141,7 +141,7 @@ def decide_retrain(
         codes=tuple(finding.code for finding in reasons),
         verdict=verdicts[period],
         n_breaches=len(breaches),
-        n_judged=sum(verdict != NOT_JUDGED for verdict in recent.values()),
+        n_judged=sum(verdict != NOT_ENOUGH_DATA for verdict in recent.values()),
     )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from custseg_assets.domain.drift.fire_drill import FireDrillResult, Outcome, run_fire_drill, scenarios
-from custseg_assets.domain.drift.scores import DriftSettings, Effects
+from custseg_assets.domain.drift.fire_drill import FireDrillResult, ScenarioOutcome, run_fire_drill, scenarios
+from custseg_assets.domain.drift.report import DriftSettings, Effects
 from custseg_assets.domain.segments.model import Segment, SegmentationModel, measure_reference
 from custseg_assets.errors import BadInputError
 
@@ -113,7 +113,7 @@ def test_a_missing_period_hides_those_who_only_ordered_in_it():
     ],
 )
 def test_an_alarm_rate_has_wilsons_interval(n_alarms: int, n_repetitions: int, interval: tuple[float, float]) -> None:
-    outcome = Outcome("nothing", "open", 0.0, n_repetitions, n_alarms, 0, 0, "", is_met=True)
+    outcome = ScenarioOutcome(DRILLS["price +10 %"], n_repetitions, n_alarms, 0, 0, "")
     [row] = FireDrillResult(500, (outcome,), None).table().rows(named=True)
     assert (row["alarm_rate_low"], row["alarm_rate_high"]) == pytest.approx(interval, abs=1e-5)
 
@@ -139,7 +139,9 @@ def test_a_blind_report_fails_the_drill():
 
 def test_a_nervous_report_fails_the_drill():
     nervous = DriftSettings(false_alarm_rate=0.999, min_effect=Effects(0, 0, 0, 0))
-    failed = {outcome.scenario for outcome in drilled(shop(), 500, 2, settings=nervous).outcomes if not outcome.is_met}
+    failed = {
+        outcome.scenario.name for outcome in drilled(shop(), 500, 2, settings=nervous).outcomes if not outcome.is_met
+    }
     assert failed >= {"nothing", "price +2 %", "one whale ×100"}
 
 

@@ -9,16 +9,9 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain.drift.lapse import stop_ordering
-from custseg_assets.domain.drift.reference import fit_binning
-from custseg_assets.domain.drift.scores import (
-    DriftSettings,
-    Effects,
-    calibrate,
-    fit_reference,
-    measure_drift,
-    reference_from_json,
-    unobserved_share,
-)
+from custseg_assets.domain.drift.reference import fit_binning, fit_reference, reference_from_json
+from custseg_assets.domain.drift.report import DriftSettings, Effects
+from custseg_assets.domain.drift.scores import calibrate, measure_drift, unobserved_share
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.schemas import DRIFT_REPORT
 from custseg_assets.domain.segments.model import ScalingReference, Segment, SegmentationModel
