@@ -21,7 +21,8 @@ from custseg_assets.domain.drift import requests as asked
 from custseg_assets.domain.schemas import PREDICTION_DRIFT, PREDICTION_LOG, REJECTED_PREDICTIONS
 from custseg_assets.stores.prediction_log import MAX_LINE_BYTES, Batch, read_batches, take_in, waiting
 from custseg_assets.stores.tables import TableStore
-from tests.domain.drift.test_scores import reference_of, shop
+from tests.support.drift import reference_of
+from tests.support.drift import shop_values as shop
 from tests.support.files import REPOSITORY
 
 ANSWER = {
