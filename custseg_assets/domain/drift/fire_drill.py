@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from custseg_assets.domain.drift.lapse import stop_ordering
 from custseg_assets.domain.drift.reference import fit_reference
@@ -26,18 +27,18 @@ from custseg_assets.errors import BadInputError
 Alteration = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
 Expected = Literal["quiet", "alarm", "open"]
 
-_MONEY = ("monetary_net", "monetary_gross", "avg_order_value")
+_MONEY = cs.by_name("monetary_net", "monetary_gross", "avg_order_value", require_all=False)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One change.
+    """One change of the customers, and what the report should say about it.
 
     Attributes:
-        name: what a person calls it.
-        expected: whether the report should stay quiet about it or not; open where that is for the drill to tell.
+        name: for people.
+        expected: whether the report should stay quiet or alarm; open where either is right.
         limit: largest alarm rate of a quiet scenario, smallest of one that must alarm; 0 where it is open.
-        change: makes it, from customers and a random generator.
+        change: changes customers, given a random generator.
     """
 
     name: str
@@ -73,17 +74,13 @@ def scenarios(period_days: float, window_days: float) -> tuple[Scenario, ...]:
 
 
 def _change_prices(customers: pl.DataFrame, _: np.random.Generator, factor: float) -> pl.DataFrame:
-    return customers.with_columns(pl.col(_money_columns(customers)) * factor)
-
-
-def _money_columns(customers: pl.DataFrame) -> list[str]:
-    return [name for name in _MONEY if name in customers.columns]
+    return customers.with_columns(_MONEY * factor)
 
 
 def _make_whale(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
     whale = int(random.integers(customers.height))
     factor = pl.when(pl.int_range(pl.len()) == whale).then(100).otherwise(1)
-    return customers.with_columns(pl.col(_money_columns(customers)) * factor)
+    return customers.with_columns(_MONEY * factor)
 
 
 def _lapse_customers(
@@ -145,7 +142,7 @@ class ScenarioOutcome:
 
 @dataclass(frozen=True)
 class FireDrillResult:
-    """How often which change is seen at a number of customers.
+    """How often the drift reports saw each change, at a number of customers.
 
     Attributes:
         n_customers: in the reference and in every current sample.
@@ -211,7 +208,7 @@ def run_fire_drill(
         period_days: length of the snapshot's last period.
         window_days: length of its observation window.
         settings: what counts as drift.
-        progress: told the repetitions done and the repetitions to do.
+        progress: called with the repetitions done and the repetitions to do.
 
     Raises:
         BadInputError: nothing to draw from, or a feature that the changes need is missing.

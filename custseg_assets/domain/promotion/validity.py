@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 
 from custseg_assets.domain.segments.model import Labels, Matrix
-from custseg_assets.domain.transactions.features import MICRO, order_parts
+from custseg_assets.domain.transactions.features import MICRO, Lines, order_parts
 
 OUTCOMES = ("return", "spend")
 """Any order in the next period, and net spend in it."""
@@ -33,8 +32,6 @@ MIN_OF_A_KIND = 30
 """So many customers must come back, and so many stay away, before a snapshot says anything."""
 
 _Z_95 = 1.959963984540054
-
-Lines = nw.LazyFrame[Any]
 
 
 def measure_outcomes(clean: Lines) -> Lines:
@@ -200,9 +197,8 @@ def measure_validity(customers: pl.DataFrame, outcomes: pl.DataFrame, *, seed: i
         pl.Series(name, found["challenger"][name].influence - found["champion"][name].influence) for name in OUTCOMES
     ]
     values = {model: {name: one.value for name, one in each.items()} for model, each in found.items()}
-    return SnapshotValidity(
-        values["champion"], values["challenger"], rows.select("customer_id").with_columns(influence)
-    )
+    by_customer = rows.select("customer_id").with_columns(influence)
+    return SnapshotValidity(values["champion"], values["challenger"], by_customer)
 
 
 def combine_validity(snapshots: Sequence[SnapshotValidity]) -> tuple[PairedValidity, ...]:
@@ -222,9 +218,6 @@ def combine_validity(snapshots: Sequence[SnapshotValidity]) -> tuple[PairedValid
         challenger = sum(one.challenger[name] for one in snapshots) / n
         error = float(np.sqrt((np.sort((by_customer[name] / n).to_numpy() ** 2)).sum()))
         difference = challenger - champion
-        results.append(
-            PairedValidity(
-                name, champion, challenger, difference, difference - _Z_95 * error, difference + _Z_95 * error
-            )
-        )
+        low, high = difference - _Z_95 * error, difference + _Z_95 * error
+        results.append(PairedValidity(name, champion, challenger, difference, low, high))
     return tuple(results)
