@@ -54,7 +54,8 @@ def test_an_import_across_the_layers_is_found(tmp_path: Path, module: str, state
 
 
 def test_domain_brings_in_no_framework() -> None:
-    modules = [f"custseg_assets.domain.{path.stem}" for path in (REPOSITORY / "custseg_assets/domain").glob("[!_]*.py")]
+    paths = (REPOSITORY / "custseg_assets/domain").rglob("[!_]*.py")
+    modules = [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in paths]
     assert len(modules) > 5
     assert brought_in(sorted(modules), FRAMEWORKS | {"custseg_assets.settings", "deltalake", "matplotlib"}) == {}
 
