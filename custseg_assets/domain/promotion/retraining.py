@@ -26,7 +26,7 @@ RetrainCode = Literal[
     "breaches_too_few",  # the newest snapshot is a breach, but too few before it are
     "no_breach_now",  # the newest snapshot is no breach
     "model_is_new",  # the model in force was trained on this snapshot
-    "never_trained",  # there was no training that could be too recent
+    "never_trained",  # nothing was trained before
     "cooldown_over",  # the last training was long enough ago
     "cooldown",  # the last training was not long ago
     "budget_left",  # the quarter has trainings left

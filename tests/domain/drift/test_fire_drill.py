@@ -1,4 +1,4 @@
-"""The fire drill: each change does what it says, and the drill tells a report that sees from one that does not."""
+"""The fire drill: each change does what it says, and the drill tells a good report from a blind or a nervous one."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_the_order_of_customers_does_not_matter(reference: DriftReference) -> No
     assert measured(reference, values).table().equals(measured(reference, values[::-1]).table())
 
 
-def test_psi_wasserstein_and_segment_shift_are_what_a_hand_gets() -> None:
+def test_psi_wasserstein_and_segment_shift_equal_values_by_hand() -> None:
     # Half the customers are at -1, half at 1; afterwards one in four is at -1.
     two_groups = SegmentationModel(
         "2011-05-01",
@@ -206,7 +206,7 @@ def test_breaches_and_later_snapshots_teach_nothing_and_five_snapshots_are_too_f
         assert score(measured(reference, values, history=past), "psi", "monetary_net").own_threshold is None
 
 
-def test_a_training_snapshot_held_against_itself_is_no_movement(reference: DriftReference) -> None:
+def test_a_training_snapshot_compared_with_itself_is_no_movement(reference: DriftReference) -> None:
     past = history(months_of(2009, 6), [0.0, 1, 2, 3, 4, 5], reference_period="2009-01-01")
     report = measured(reference, shop_values(3000, seed=2, price=1.25), history=past)
     assert score(report, "psi", "monetary_net").own_threshold is None
@@ -246,7 +246,7 @@ def test_too_few_customers_is_not_enough_data_never_no_drift() -> None:
     assert "120 customers are too few" in report.reasons[0]
 
 
-def test_a_change_that_few_customers_do_show_is_still_told() -> None:
+def test_a_change_that_few_customers_do_show_is_reported() -> None:
     reference = reference_of(shop_values(120, seed=1))
     assert measured(reference, shop_values(120, seed=2, price=10), n_refunded=0).verdict == "breach"
 

@@ -111,18 +111,18 @@ def test_one_breach_is_not_enough() -> None:
 
 
 @pytest.mark.parametrize("newest", ["stable", "watch", "not enough data"])
-def test_drift_that_is_over_is_none(newest: str) -> None:
+def test_without_a_breach_of_the_newest_snapshot_nothing_is_trained(newest: str) -> None:
     verdict = decided(VERDICTS | {AUGUST: "breach", SEPTEMBER: newest})
     assert (verdict.decision, verdict.codes, verdict.n_breaches) == ("WAIT", ("no_breach_now",), 2)
     assert f"the newest drift report says {newest}" in verdict.reasons[0]
 
 
-def test_what_could_not_be_judged_is_no_breach() -> None:
+def test_a_snapshot_without_enough_data_is_no_breach() -> None:
     verdict = decided(VERDICTS | {JULY: "not enough data"})
     assert (verdict.decision, verdict.n_breaches, verdict.n_judged) == ("WAIT", 1, 2)
 
 
-def test_an_older_breach_has_had_its_day() -> None:
+def test_a_breach_before_the_last_three_snapshots_does_not_count() -> None:
     assert decided(VERDICTS | {JUNE: "breach", JULY: "stable"}).decision == "WAIT"
     assert decided(VERDICTS | {JUNE: "breach", JULY: "stable"}, of_last=4).decision == "RETRAIN"
 
@@ -134,7 +134,7 @@ def test_breaches_of_the_model_before_do_not_count_nor_does_the_snapshot_it_was_
     assert (verdict.decision, verdict.n_breaches) == ("WAIT", 1)
 
 
-def test_on_its_own_snapshot_a_model_is_not_judged() -> None:
+def test_drift_on_a_models_own_training_snapshot_counts_for_nothing() -> None:
     verdict = decided({MAY: "stable"}, period=MAY, trainings=())
     assert (verdict.decision, verdict.n_judged, verdict.verdict) == ("WAIT", 0, "stable")
     assert verdict.codes == ("model_is_new",)
@@ -200,7 +200,7 @@ def test_where_trainings_cost_nothing_money_is_not_mentioned() -> None:
     assert not any("USD" in reason for reason in decided().reasons)
 
 
-def test_broken_data_are_put_right_first() -> None:
+def test_broken_data_stand_against_a_training() -> None:
     verdict = decided(unsound={AUGUST: "90.0% of its lines were rejected; usual for the others is 2.0% to 22.0%"})
     assert verdict.decision == "WAIT"
     assert verdict.reasons == (
