@@ -189,7 +189,7 @@ def test_history_raises_the_threshold_and_turns_what_is_beyond_it_into_a_breach(
     assert score(report, "wasserstein", "monetary_net").own_threshold is None
 
 
-def test_the_shops_own_limit_is_the_prediction_limit_a_hand_gets(reference: DriftReference) -> None:
+def test_the_shops_own_limit_is_the_prediction_limit_by_hand(reference: DriftReference) -> None:
     report = measured(reference, shop_values(3000, seed=2), history=history(months_of(2010, 6), [1, 2, 3, 4, 5, 6]))
     # mean 3.5, s 1.8708, t(5; 0.99) 3.3649, √(7/6) 1.0801
     expected = 3.5 + 3.3649 * 1.8708 * 1.0801
