@@ -14,7 +14,6 @@ from typing import Literal, get_args
 
 import polars as pl
 
-from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
 from custseg_assets.domain.transactions.features import MICRO
 
@@ -253,11 +252,14 @@ def evaluate(
         )
         return RecommendationEvaluation(cut, as_of, n_items, len(test), (), DEFAULT_METHOD, sentence)
 
+    from scipy.stats import binomtest
+
     scores = []
     for method in METHODS:
         offers = _list_offers(train, assignments, test, cut, n_items, method, half_life_days)
         hits = offers.join(new, on=["customer_id", "product_id"], how="semi")["customer_id"].n_unique()
-        scores.append(MethodScore(method, hits, hits / len(test), *wilson_interval(hits, len(test))))
+        interval = binomtest(hits, len(test)).proportion_ci(method="wilson")
+        scores.append(MethodScore(method, hits, hits / len(test), *map(float, interval)))
     # max() keeps the first of equals, and METHODS has the simplest first.
     winner = max(scores, key=lambda score: score.n_hits)
     sentence = _sentence(winner, scores, len(test), n_items)

@@ -13,8 +13,13 @@ import polars as pl
 
 from custseg_assets.domain.drift.scores import unobserved_share
 from custseg_assets.domain.promotion.comparison import N_EVIDENCE, Comparison, Evidence, compare_models
-from custseg_assets.domain.promotion.promotion import PromotionVerdict, Trial, judge_challenger, judge_first
-from custseg_assets.domain.promotion.validity import next_period
+from custseg_assets.domain.promotion.promotion import (
+    PromotionVerdict,
+    decide_first_promotion,
+    decide_promotion,
+    keep_champion,
+)
+from custseg_assets.domain.promotion.validity import measure_outcomes
 from custseg_assets.domain.schemas import (
     CLEAN_TRANSACTIONS,
     CUSTOMER_FEATURES,
@@ -28,20 +33,19 @@ from custseg_assets.domain.transactions.quality import reject_shares, unusual_pe
 from custseg_assets.home.open import OpenHome
 
 
-def decide_promotion(home: OpenHome, key: str) -> tuple[PromotionVerdict, Comparison | None]:
+def decide_about_challenger(home: OpenHome, key: str) -> tuple[PromotionVerdict, Comparison | None]:
     """What the gate decides about a snapshot, and the figures where it compared two models."""
     champion = home.champions.champion_before(key)
     candidates, trained = (home.tables.read(table, [key]) for table in (MODEL_CANDIDATES, SEGMENTATION_MODEL))
     if champion and candidates.is_empty():
-        reason = f"No challenger was trained on this snapshot; {champion[1]} stays in force."
-        return PromotionVerdict("HOLD", (reason,)), None
+        return keep_champion(champion[1]), None
     if champion is None or trained.is_empty():
         challenger = trained["model_version"].item() if len(trained) else None
-        return judge_first(challenger, training_tables.choice_in_words(candidates)), None
+        return decide_first_promotion(challenger, training_tables.choice_in_words(candidates)), None
     comparison = _compare(home, model_from_json(trained["model_json"].item()), candidates)
-    settings = home.settings
-    trial = Trial(comparison, settings.model.limits(), unsound_in_window(home, key), settings.promotion)
-    return judge_challenger(trial), comparison
+    settings, unsound = home.settings, unsound_in_window(home, key)
+    verdict = decide_promotion(comparison, settings.model.limits(), unsound=unsound, limits=settings.promotion)
+    return verdict, comparison
 
 
 def _compare(home: OpenHome, challenger: SegmentationModel, candidates: pl.DataFrame) -> Comparison:
@@ -51,9 +55,9 @@ def _compare(home: OpenHome, challenger: SegmentationModel, candidates: pl.DataF
     return compare_models(
         champion,
         challenger,
-        now=home.tables.read(CUSTOMER_FEATURES, [key]),
-        before=home.tables.read(CUSTOMER_FEATURES, [before]),
-        trained=home.tables.read(CUSTOMER_FEATURES, [champion.trained_on]),
+        current=home.tables.read(CUSTOMER_FEATURES, [key]),
+        previous=home.tables.read(CUSTOMER_FEATURES, [before]),
+        training=home.tables.read(CUSTOMER_FEATURES, [champion.trained_on]),
         candidates=candidates,
         evidence=gather_evidence(home, key),
         seed=home.settings.model.seed,
@@ -75,8 +79,8 @@ def gather_evidence(home: OpenHome, key: str) -> Iterator[Evidence]:
         yield Evidence(
             period=snapshot,
             features=tables.read(CUSTOMER_FEATURES, [snapshot]),
-            known=customers.collect()["customer_id"],
-            done=next_period(nw.from_native(lines.lazy())).collect().to_native(),
+            known_ids=customers.collect()["customer_id"],
+            outcomes=measure_outcomes(nw.from_native(lines.lazy())).collect().to_native(),
         )
 
 

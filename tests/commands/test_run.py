@@ -25,6 +25,7 @@ from polars.testing import assert_frame_equal
 
 from benchmarks import kill_test
 from custseg_assets.definitions import build_defs
+from custseg_assets.domain.drift.reference import reference_of_model
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     MODEL_CANDIDATES,
@@ -36,7 +37,6 @@ from custseg_assets.domain.schemas import (
 from custseg_assets.domain.segments.clustering import assign_customers, train_model
 from custseg_assets.domain.segments.customer_history import count_moves
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
-from custseg_assets.domain.segments.training_tables import drift_reference_of
 from custseg_assets.domain.transactions import features
 from custseg_assets.home.evidence import gather_evidence
 from custseg_assets.home.intake import STAGE_MARKER
@@ -127,6 +127,8 @@ def test_a_challenger_is_held_against_the_champion_on_the_same_data(copy: Path) 
     reasons = json.loads(decision["reasons"])
     # Of this shop's 160 customers too few stay away for a month to tell.
     assert reasons[0] == "there is no snapshot yet that could tell what its segments foresee"
+    codes = metadata_of(copy, "promotion_decision")["reason_codes"].value
+    assert (codes[0], len(codes)) == ("validity_unknown", len(reasons))
     assert compared["measured_on"] == []
 
 
@@ -135,10 +137,10 @@ def test_evidence_is_every_snapshot_whose_next_period_is_known(filled: tuple[Pat
     assert [one.period for one in evidence] == SNAPSHOTS[:-1]
     clean = frames_of(filled[0], "clean_transactions")
     march = clean[SNAPSHOTS[1]]
-    assert evidence[0].done["net"].sum() == pytest.approx(march["line_amount"].sum())
-    assert set(evidence[0].done["customer_id"]) == set(march["customer_id"])
+    assert evidence[0].outcomes["net"].sum() == pytest.approx(march["line_amount"].sum())
+    assert set(evidence[0].outcomes["customer_id"]) == set(march["customer_id"])
     known = {customer for key in PERIODS[:2] for customer in clean[key]["customer_id"]}
-    assert sorted(evidence[0].known) == sorted(known)
+    assert sorted(evidence[0].known_ids) == sorted(known)
     assert list(gather_evidence(OpenHome(settings_of(filled[0])), SNAPSHOTS[0])) == []
 
 
@@ -152,6 +154,7 @@ def test_every_snapshot_says_why_nothing_is_retrained(filled: tuple[Path, Outcom
     assert [rows[key].select("decision", "is_data_sound").row(0) for key in SNAPSHOTS] == [("WAIT", True)] * 3
     assert "was trained on this snapshot" in rows[SNAPSHOTS[0]]["reasons"].item()
     assert "the newest drift report says" in rows[SNAPSHOTS[-1]]["reasons"].item()
+    assert metadata_of(filled[0], "retrain_decision")["reason_codes"].value[0] == "no_breach_now"
 
 
 def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders_cause_them(
@@ -511,7 +514,7 @@ def promote_exchanged(home: Path, key: str) -> None:
     one, other, *others = champion.segments
     segments = (replace(other, cluster=0), replace(one, cluster=1), *others)
     model = replace(champion, trained_on=key, segments=segments, model_version="m-exchanged")
-    reference = drift_reference_of(model, store.read(CUSTOMER_FEATURES, [key]), opened.calendar.window(key))
+    reference = reference_of_model(model, store.read(CUSTOMER_FEATURES, [key]), opened.calendar.window(key))
     row = store.read(SEGMENTATION_MODEL, [champion.trained_on]).with_columns(
         period=pl.lit(key),
         model_version=pl.lit(model.model_version),

@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain import recommendations
-from custseg_assets.domain.intervals import wilson_interval
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.recommendations import METHODS, Method, evaluate, recommend
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
@@ -261,10 +260,17 @@ def test_purchases_of_the_test_are_unknown_to_the_methods() -> None:
     assert result.winner == "global_all"
 
 
-def test_the_wilson_interval_is_the_published_one() -> None:
-    # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263 gives 0.2553 to 0.3662, 0 of 20 gives 0 to 0.1611.
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+def test_a_hit_rate_has_the_published_wilson_interval() -> None:
+    # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263 gives 0.2553 to 0.3662.
+    purchases, assignments = a_month_of_test(263, "20")
+    is_missed = (pl.col("invoiced_at") >= CUT) & ~pl.col("customer_id").is_in(assignments["customer_id"].head(81))
+    purchases = purchases.with_columns(product_id=pl.when(is_missed).then(pl.lit("99")).otherwise("product_id"))
+    result = evaluate(purchases, assignments, as_of=AS_OF, half_life_days=10, n_items=1)
+    none, some, _ = result.scores
+    assert (some.n_hits, result.n_customers) == (81, 263)
+    assert (some.low, some.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    # Of no hits the upper end is z² / (n + z²).
+    assert (none.n_hits, none.low, none.high) == (0, 0, pytest.approx(3.841459 / 266.841459))
 
 
 def k_means_segments(clean: pl.DataFrame, key: str) -> pl.DataFrame:

@@ -21,7 +21,8 @@ from custseg_assets.domain.drift import requests
 from custseg_assets.domain.schemas import PREDICTION_DRIFT, PREDICTION_LOG, REJECTED_PREDICTIONS
 from custseg_assets.stores.prediction_log import MAX_LINE_BYTES, Batch, commit_batch, finished_files, read_batches
 from custseg_assets.stores.tables import TableStore
-from tests.domain.drift.test_scores import reference_of, shop
+from tests.support.drift import reference_of
+from tests.support.drift import shop_values as shop
 from tests.support.files import REPOSITORY
 
 ANSWER = {
@@ -293,7 +294,7 @@ def test_a_customer_asked_about_often_counts_once_as_last_answered() -> None:
 def test_of_several_days_the_last_counts() -> None:
     first = requests.customers_of(records({"customer_id": "a", "recency_days": 1.0}, {"customer_id": "b"}))
     second = requests.customers_of(records({"customer_id": "a", "recency_days": 2.0}))
-    both = requests.last_known([first, second])
+    both = requests.merge_days([first, second])
     assert both.select("customer_id", "recency_days").rows() == [("a", 2.0), ("b", None)]
 
 
@@ -317,7 +318,7 @@ def customers(values: np.ndarray[Any, Any], **more: Any) -> pl.DataFrame:
 def measured(seen: pl.DataFrame, history: pl.DataFrame | None = None) -> pl.DataFrame:
     references = {"m-test": reference_of(shop(3_000, 1)), "m-unused": reference_of(shop(3_000, 1))}
     before = PREDICTION_DRIFT.schema.to_frame() if history is None else history
-    return requests.measure_asked(seen, references, week="2026-11-16", seed=7, history=before)
+    return requests.measure_request_drift(seen, references, week="2026-11-16", seed=7, history=before)
 
 
 def test_asking_about_customers_like_those_trained_on_is_stable_and_about_others_is_a_breach() -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 from custseg_assets.defs.materialise import Materialization, materialise, snapshot_asset
 from custseg_assets.defs.metadata import bullets, picture, table_preview
 from custseg_assets.defs.resources import TrainingRun
+from custseg_assets.domain.drift.reference import reference_of_model
 from custseg_assets.domain.model_card import model_card
 from custseg_assets.domain.promotion.comparison import Comparison
 from custseg_assets.domain.promotion.promotion import GATE, PromotionVerdict
@@ -25,7 +26,7 @@ from custseg_assets.domain.segments import clustering, training_tables
 from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.decision_record import describe_decision
-from custseg_assets.home.evidence import decide_promotion
+from custseg_assets.home.evidence import decide_about_challenger
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import ModelSettings
@@ -116,7 +117,7 @@ def promotion_decision(
     context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome], mlflow: dg.ResourceParam[TrainingRun]
 ) -> Materialization:
     """Decide whether the challenger takes over, and record why."""
-    decided = [(key, *decide_promotion(home, key)) for key in context.partition_keys]
+    decided = [(key, *decide_about_challenger(home, key)) for key in context.partition_keys]
     for key, verdict, _ in decided:
         # An earlier snapshot trained later does not take over from the model in force now.
         is_newest = all(promoted <= key for promoted, _ in home.champions.promotions)
@@ -129,6 +130,7 @@ def promotion_decision(
     shown: dict[str, object] = {
         "decision": newest.decision,
         "reasons": bullets(newest.reasons),
+        "reason_codes": dg.MetadataValue.json(list(newest.codes)),
         "origin": dg.MetadataValue.json(record),
     }
     if comparison:
@@ -202,7 +204,7 @@ def _model_row(
         "k": model.k,
         "choice": choice[0],
         "model_json": model.to_json(),
-        "drift_reference": training_tables.drift_reference_of(model, features, window).to_json(),
+        "drift_reference": reference_of_model(model, features, window).to_json(),
         "model_card": model_card(
             model,
             candidates,

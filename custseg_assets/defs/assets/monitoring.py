@@ -14,7 +14,7 @@ from custseg_assets.defs.metadata import bullets, in_words, picture, table_previ
 from custseg_assets.domain.drift.reference import DriftReference, reference_from_json
 from custseg_assets.domain.drift.report import Change, DriftReport
 from custseg_assets.domain.drift.scores import measure_drift, unobserved_share
-from custseg_assets.domain.promotion.retraining import decide_retrain
+from custseg_assets.domain.promotion.retraining import RetrainVerdict, decide_retrain
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     DRIFT_REPORT,
@@ -59,19 +59,24 @@ def drift_report(context: dg.AssetExecutionContext, home: dg.ResourceParam[Locke
 def retrain_decision(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Decide whether drift calls for a training on each snapshot, and record why."""
     reports = home.tables.read(DRIFT_REPORT)
-    decided = [(key, _decide_retrain(home, key, reports)) for key in context.partition_keys]
-    newest = decided[-1][1]
+    decided = [(key, *_decide_retrain(home, key, reports)) for key in context.partition_keys]
+    newest = decided[-1][2]
 
     def show() -> Mapping[str, Any]:
         decisions = home.tables.read(RETRAIN_DECISION).sort("period", descending=True)
         return {"decisions": table_preview(decisions.with_columns(in_words(pl.col("reasons"))))}
 
-    shown = {"decision": newest["decision"].item(), "reasons": bullets(json.loads(newest["reasons"].item()))}
-    return materialise(context, home, RETRAIN_DECISION, in_batches(decided), metadata=shown, show=show)
+    shown = {
+        "decision": newest.decision,
+        "reasons": bullets(newest.reasons),
+        "reason_codes": dg.MetadataValue.json(list(newest.codes)),
+    }
+    rows = in_batches((key, row) for key, row, _ in decided)
+    return materialise(context, home, RETRAIN_DECISION, rows, metadata=shown, show=show)
 
 
-def _decide_retrain(home: OpenHome, key: str, reports: pl.DataFrame) -> pl.DataFrame:
-    """The row of ``retrain_decision``."""
+def _decide_retrain(home: OpenHome, key: str, reports: pl.DataFrame) -> tuple[pl.DataFrame, RetrainVerdict]:
+    """The row of ``retrain_decision``, and the verdict it was made from."""
     unsound, model = unsound_in_window(home, key), home.champions.model_before(key)
     verdict = decide_retrain(
         key,
@@ -89,7 +94,7 @@ def _decide_retrain(home: OpenHome, key: str, reports: pl.DataFrame) -> pl.DataF
         "model_version": model.model_version,
         "is_data_sound": not unsound,
     }
-    return pl.DataFrame([fields], schema=RETRAIN_DECISION.schema)
+    return pl.DataFrame([fields], schema=RETRAIN_DECISION.schema), verdict
 
 
 def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:

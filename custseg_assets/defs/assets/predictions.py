@@ -104,8 +104,8 @@ def prediction_drift(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     weeks = requests.complete_weeks(home.tables.sizes(PREDICTION_LOG), _today(), _first_day_kept(settings))
     for week, made_from in _stale(home, PREDICTION_DRIFT, weeks, settings.model.seed, asdict(settings.drift)):
         parts = (requests.customers_of(home.tables.scan(PREDICTION_LOG, [day])) for day in weeks[week])
-        customers, history = requests.last_known(parts), home.tables.read(PREDICTION_DRIFT)
-        report = requests.measure_asked(
+        customers, history = requests.merge_days(parts), home.tables.read(PREDICTION_DRIFT)
+        report = requests.measure_request_drift(
             customers,
             references,
             week=week,

@@ -1,49 +1,50 @@
-"""A fire drill for the drift report: known changes in copies of a shop's own customers, and how often each is seen.
+"""The fire drill: how often a drift report sees known changes, made in copies of a shop's own customers.
 
 Each repetition draws a reference and a current sample of the same customers, so that both samples' errors are in it;
 then it changes the current one. An alarm is a verdict of watch or breach. Only chance and the smallest effects worth
-knowing are drilled: a snapshot has no history.
+knowing are tested: a snapshot has no history.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from custseg_assets.domain.drift.lapse import stop_ordering
 from custseg_assets.domain.drift.reference import fit_reference
-from custseg_assets.domain.drift.scores import DEFAULT_SETTINGS, DriftReport, DriftSettings, calibrate, measure_drift
-from custseg_assets.domain.intervals import wilson_interval
-from custseg_assets.domain.segments.model import Matrix, SegmentationModel
+from custseg_assets.domain.drift.report import DriftReport, DriftSettings
+from custseg_assets.domain.drift.scores import DEFAULT_SETTINGS, calibrate, measure_drift
+from custseg_assets.domain.segments.model import RFM, Matrix, SegmentationModel
 from custseg_assets.errors import BadInputError
 
-Change = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
+Alteration = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
 Expected = Literal["quiet", "alarm", "open"]
 
-_NEEDED = ("recency_days", "frequency_orders", "monetary_net")
+_MONEY = cs.by_name("monetary_net", "monetary_gross", "avg_order_value", require_all=False)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One change.
+    """One change of the customers, and what the report should say about it.
 
     Attributes:
-        name: what a person calls it.
-        expected: whether the report should stay quiet about it or not; open where that is for the drill to tell.
+        name: for people.
+        expected: whether the report should stay quiet or alarm; open where either is right.
         limit: largest alarm rate of a quiet scenario, smallest of one that must alarm; 0 where it is open.
-        change: makes it, from customers and a random generator.
+        change: changes customers, given a random generator.
     """
 
     name: str
     expected: Expected
     limit: float
-    change: Change
+    change: Alteration = field(compare=False)
 
     def is_met_by(self, rate: float) -> bool:
         """Whether an alarm rate is as it should be."""
@@ -57,36 +58,32 @@ def scenarios(period_days: float, window_days: float) -> tuple[Scenario, ...]:
         period_days: length of a period.
         window_days: length of the observation window.
     """
-    lapse = partial(_lapse, share=0.1, period_days=period_days, window_days=window_days)
-    missing = partial(_last_period_missing, period_days=period_days, window_days=window_days)
+    lapse = partial(_lapse_customers, share=0.1, period_days=period_days, window_days=window_days)
+    missing = partial(_lose_last_period, period_days=period_days, window_days=window_days)
     return (
         Scenario("nothing", "quiet", 0.02, lambda customers, _: customers),
-        Scenario("price +2 %", "quiet", 0.1, partial(_price, factor=1.02)),
-        Scenario("one whale ×100", "quiet", 0.02, _whale),
-        Scenario("price +10 %", "open", 0.0, partial(_price, factor=1.1)),
-        Scenario("price ×2", "alarm", 0.95, partial(_price, factor=2.0)),
+        Scenario("price +2 %", "quiet", 0.1, partial(_change_prices, factor=1.02)),
+        Scenario("one whale ×100", "quiet", 0.02, _make_whale),
+        Scenario("price +10 %", "open", 0.0, partial(_change_prices, factor=1.1)),
+        Scenario("price ×2", "alarm", 0.95, partial(_change_prices, factor=2.0)),
         Scenario("10 % of active customers lapse", "alarm", 0.95, lapse),
-        Scenario("frequency and monetary decoupled", "alarm", 0.95, _decoupled),
-        Scenario("half of the customers in a new country", "open", 0.0, _new_country),
+        Scenario("frequency and monetary decoupled", "alarm", 0.95, _decouple_spend),
+        Scenario("half of the customers in a new country", "open", 0.0, _move_to_new_country),
         Scenario("last period's data missing", "open", 0.0, missing),
     )
 
 
-def _price(customers: pl.DataFrame, _: np.random.Generator, factor: float) -> pl.DataFrame:
-    money = [name for name in ("monetary_net", "monetary_gross", "avg_order_value") if name in customers.columns]
-    return customers.with_columns(pl.col(money) * factor)
+def _change_prices(customers: pl.DataFrame, _: np.random.Generator, factor: float) -> pl.DataFrame:
+    return customers.with_columns(_MONEY * factor)
 
 
-def _whale(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
+def _make_whale(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
     whale = int(random.integers(customers.height))
-    money = [name for name in ("monetary_net", "monetary_gross", "avg_order_value") if name in customers.columns]
-    is_whale = pl.int_range(pl.len()) == whale
-    return customers.with_columns(
-        pl.when(is_whale).then(pl.col(name) * 100).otherwise(name).alias(name) for name in money
-    )
+    factor = pl.when(pl.int_range(pl.len()) == whale).then(100).otherwise(1)
+    return customers.with_columns(_MONEY * factor)
 
 
-def _lapse(
+def _lapse_customers(
     customers: pl.DataFrame, random: np.random.Generator, share: float, period_days: float, window_days: float
 ) -> pl.DataFrame:
     """Exactly this share of the customers active in the last period stops, as ``stop_ordering`` says."""
@@ -97,56 +94,55 @@ def _lapse(
     return stop_ordering(marked, pl.col("has_stopped"), period_days, window_days)
 
 
-def _decoupled(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
+def _decouple_spend(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
     """Everybody gets somebody else's spend: every feature keeps its distribution, the link between them goes."""
     return customers.with_columns(pl.Series("monetary_net", random.permutation(customers["monetary_net"].to_numpy())))
 
 
-def _new_country(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
+def _move_to_new_country(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
     moved = pl.Series(random.permutation(customers.height) < customers.height // 2)
     country = pl.col("main_country") if "main_country" in customers.columns else pl.lit(None, pl.String)
     return customers.with_columns(main_country=pl.when(moved).then(pl.lit("a new country")).otherwise(country))
 
 
-def _last_period_missing(
+def _lose_last_period(
     customers: pl.DataFrame, _: np.random.Generator, period_days: float, window_days: float
 ) -> pl.DataFrame:
-    """Who ordered once, in the last period, is not seen; the others look as if they had stopped before it."""
+    """Customers whose one order is of the last period are missing; the others look as if they had stopped before it."""
     is_active = pl.col("recency_days") < period_days
     known = customers.filter(~(is_active & (pl.col("frequency_orders") == 1)))
     return stop_ordering(known, is_active, period_days, window_days)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the reports said about one scenario.
+class ScenarioOutcome:
+    """Verdicts of the reports on one scenario.
 
     Attributes:
-        scenario: what was changed.
-        expected: quiet, alarm or open.
-        limit: for the alarm rate.
+        scenario: what was changed, and what was expected.
         n_repetitions: reports made.
         n_alarms: of them watch or breach.
         n_breaches: of them breach.
         n_unjudged: of them not enough data.
         seen_by: the score that alerted most often, with its rate; empty where none did.
-        is_met: whether the alarm rate is as it should be.
     """
 
-    scenario: str
-    expected: Expected
-    limit: float
+    scenario: Scenario
     n_repetitions: int
     n_alarms: int
     n_breaches: int
     n_unjudged: int
     seen_by: str
-    is_met: bool
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the alarm rate is as it should be."""
+        return self.scenario.is_met_by(self.n_alarms / self.n_repetitions)
 
 
 @dataclass(frozen=True)
 class FireDrillResult:
-    """How often which change is seen at a number of customers.
+    """How often the drift reports saw each change, at a number of customers.
 
     Attributes:
         n_customers: in the reference and in every current sample.
@@ -156,7 +152,7 @@ class FireDrillResult:
     """
 
     n_customers: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ScenarioOutcome, ...]
     smallest_lapse: float | None
 
     @property
@@ -166,17 +162,19 @@ class FireDrillResult:
 
     def table(self) -> pl.DataFrame:
         """One row per scenario: counts, and the alarm rate with its 95 % Wilson interval."""
+        from scipy.stats import binomtest
+
         rows = []
         for outcome in self.outcomes:
-            low, high = wilson_interval(outcome.n_alarms, outcome.n_repetitions)
+            interval = binomtest(outcome.n_alarms, outcome.n_repetitions).proportion_ci(method="wilson")
             rows.append(
                 {
-                    "scenario": outcome.scenario,
-                    "expected": outcome.expected,
-                    "limit": outcome.limit if outcome.expected != "open" else None,
+                    "scenario": outcome.scenario.name,
+                    "expected": outcome.scenario.expected,
+                    "limit": outcome.scenario.limit if outcome.scenario.expected != "open" else None,
                     "alarm_rate": outcome.n_alarms / outcome.n_repetitions,
-                    "alarm_rate_low": low,
-                    "alarm_rate_high": high,
+                    "alarm_rate_low": interval.low,
+                    "alarm_rate_high": interval.high,
                     "breach_rate": outcome.n_breaches / outcome.n_repetitions,
                     "unjudged_rate": outcome.n_unjudged / outcome.n_repetitions,
                     "seen_by": outcome.seen_by,
@@ -199,7 +197,7 @@ def run_fire_drill(
     settings: DriftSettings = DEFAULT_SETTINGS,
     progress: Callable[[int, int], None] | None = None,
 ) -> FireDrillResult:
-    """How often the drift report sees each change, on these customers.
+    """Count how often the drift report sees each change, on these customers.
 
     Args:
         customers: ``customer_features`` of one snapshot, only the rows that K-means sees.
@@ -210,30 +208,30 @@ def run_fire_drill(
         period_days: length of the snapshot's last period.
         window_days: length of its observation window.
         settings: what counts as drift.
-        progress: told the repetitions done and the repetitions to do.
+        progress: called with the repetitions done and the repetitions to do.
 
     Raises:
         BadInputError: nothing to draw from, or a feature that the changes need is missing.
     """
-    ordered = _drillable(customers, model, n_customers, repetitions)
-    drills = scenarios(period_days, window_days)
-    reports: list[list[DriftReport]] = [[] for _ in drills]
+    ordered = _prepare_customers(customers, model, n_customers, repetitions)
+    every = scenarios(period_days, window_days)
+    reports: list[list[DriftReport]] = [[] for _ in every]
     for done, source in enumerate(np.random.SeedSequence(seed).spawn(repetitions), start=1):
         random = np.random.default_rng(source)
         reference = fit_reference(
             model,
-            _matrix(model, _drawn(ordered, n_customers, random)),
+            _scale(model, _draw(ordered, n_customers, random)),
             period=model.trained_on,
             period_days=period_days,
             window_days=window_days,
         )
         calibrated = calibrate(reference, n_customers, settings=settings, seed=int(random.integers(2**32)))
-        for drill, found in zip(drills, reports, strict=True):
-            changed = drill.change(_drawn(ordered, n_customers, random), random)
-            found.append(
+        for scenario, made in zip(every, reports, strict=True):
+            changed = scenario.change(_draw(ordered, n_customers, random), random)
+            made.append(
                 measure_drift(
                     reference,
-                    _matrix(model, changed),
+                    _scale(model, changed),
                     period=model.trained_on,
                     seed=seed,
                     settings=settings,
@@ -244,14 +242,16 @@ def run_fire_drill(
             progress(done, repetitions)
     return FireDrillResult(
         n_customers=n_customers,
-        outcomes=tuple(_outcome(drill, found) for drill, found in zip(drills, reports, strict=True)),
+        outcomes=tuple(_count_alarms(scenario, made) for scenario, made in zip(every, reports, strict=True)),
         smallest_lapse=_median_lapse(reports[0]),
     )
 
 
-def _drillable(customers: pl.DataFrame, model: SegmentationModel, n_customers: int, repetitions: int) -> pl.DataFrame:
-    """The columns that the drill needs, in the one order of the customers."""
-    needed = sorted({*_NEEDED, *model.features})
+def _prepare_customers(
+    customers: pl.DataFrame, model: SegmentationModel, n_customers: int, repetitions: int
+) -> pl.DataFrame:
+    """Check the customers, and return the columns that the drill needs, ordered by customer."""
+    needed = sorted({*RFM, *model.features})
     missing = [name for name in needed if name not in customers.columns]
     if missing:
         raise BadInputError(
@@ -263,33 +263,29 @@ def _drillable(customers: pl.DataFrame, model: SegmentationModel, n_customers: i
             "at least one of each",
             "Choose a snapshot with orders and positive numbers.",
         )
-    kept = [*needed, *(name for name in ("main_country",) if name in customers.columns)]
+    kept = [*needed, "main_country"] if "main_country" in customers.columns else needed
     ordered = customers.sort("customer_id") if "customer_id" in customers.columns else customers
     return ordered.select(kept).with_columns(pl.col(needed).cast(pl.Float64))
 
 
-def _drawn(customers: pl.DataFrame, n_customers: int, random: np.random.Generator) -> pl.DataFrame:
+def _draw(customers: pl.DataFrame, n_customers: int, random: np.random.Generator) -> pl.DataFrame:
     return customers[random.integers(customers.height, size=n_customers)]
 
 
-def _matrix(model: SegmentationModel, customers: pl.DataFrame) -> Matrix:
+def _scale(model: SegmentationModel, customers: pl.DataFrame) -> Matrix:
     return model.reference.scale(customers.select(model.features).to_numpy())
 
 
-def _outcome(drill: Scenario, reports: Sequence[DriftReport]) -> Outcome:
-    n_alarms = sum(bool(report.alerts) for report in reports)
+def _count_alarms(scenario: Scenario, reports: Sequence[DriftReport]) -> ScenarioOutcome:
     alerts = Counter(f"{score.score_name} {score.subject}" for report in reports for score in report.alerts)
     often = min(alerts.items(), key=lambda item: (-item[1], item[0]), default=None)
-    return Outcome(
-        scenario=drill.name,
-        expected=drill.expected,
-        limit=drill.limit,
+    return ScenarioOutcome(
+        scenario=scenario,
         n_repetitions=len(reports),
-        n_alarms=n_alarms,
+        n_alarms=sum(bool(report.alerts) for report in reports),
         n_breaches=sum(report.verdict == "breach" for report in reports),
         n_unjudged=sum(report.verdict == "not enough data" for report in reports),
         seen_by=f"{often[0]} ({often[1] / len(reports):.1%})" if often else "",
-        is_met=drill.is_met_by(n_alarms / len(reports)),
     )
 
 

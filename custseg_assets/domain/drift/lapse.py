@@ -1,4 +1,4 @@
-"""What it means that a customer lapses: the change that a drift report states its power for, and a fire drill makes."""
+"""What a lapse is: the change that a drift report states its power for, and that a fire drill makes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _SHRINK_WITH_ORDERS = ("monetary_net", "monetary_gross", "n_units", "n_products"
 
 
 def stop_ordering(customers: pl.DataFrame, who: pl.Expr, period_days: float, window_days: float) -> pl.DataFrame:
-    """The snapshot as it would be had some customers stopped ordering one period earlier: what a lapse is here.
+    """Make some customers lapse: the snapshot as it would be, had they stopped ordering one period earlier.
 
     Their last order is one period older. The orders of that period never happened: a customer loses the share
     ``period_days / window_days`` of the orders, rounded, at least one, but keeps the last one; what adds up over
-    orders (spend, units) shrinks in proportion. Who thereby leaves the observation window is gone.
+    orders (spend, units) shrinks in proportion. Customers who thereby leave the observation window are removed.
 
     Args:
         customers: at least ``recency_days``; other features are changed where they are present.

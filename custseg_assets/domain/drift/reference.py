@@ -1,15 +1,16 @@
-"""What the customers looked like when the model in force was trained: the value that drift is measured against.
+"""The drift reference: what the customers looked like when the model in force was trained.
 
 Everything kept is a mean over customers: shares of bins and clusters, and moments of the scaled features. Means add
 up under mixtures and have a known sampling error, so one covariance matrix is all that calibration needs, however
-many customers there are. The scores themselves are in ``drift.py``.
+many customers there are. Scores against it are in ``scores.py``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import datetime, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from custseg_assets.domain.drift.lapse import stop_ordering
+from custseg_assets.domain.periods import Window, start_of
 from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, nearest
+from custseg_assets.domain.segments.training_tables import matrix_of, scale_snapshot
 from custseg_assets.errors import BadInputError
 
 REFERENCE_FORMAT = 1
@@ -31,11 +34,11 @@ _DIGITS = 9
 
 @dataclass(frozen=True)
 class Binning:
-    """Bins of one column on the model's scale; bin b holds what lies in ``(edges[b-1], edges[b]]``.
+    """Bins of one column on the model's scale; bin b is of values in ``(edges[b-1], edges[b]]``.
 
     Attributes:
         name: the feature, or ``centroid_distance``.
-        edges: ascending; the first is below everything the reference holds, the last is its largest value.
+        edges: ascending; the first is below every value of the reference, the last is its largest.
         centres: the reference's mean in each bin, a standard deviation beyond the extremes for the two outer ones.
         groups: the coarse bin, used for PSI, that each bin belongs to.
         median: of the reference.
@@ -47,16 +50,26 @@ class Binning:
     groups: tuple[int, ...]
     median: float
 
+    @property
+    def n_bins(self) -> int:
+        """Number of bins, the two outer ones included."""
+        return len(self.edges) + 1
+
+    @property
+    def group_starts(self) -> NDArray[np.intp]:
+        """First bin of every coarse bin."""
+        return np.flatnonzero(np.diff(self.groups, prepend=-1))
+
     def codes(self, values: Matrix) -> NDArray[np.int64]:
         """Number of the bin each value falls into."""
         return np.searchsorted(np.array(self.edges), values, side="left").astype(np.int64)
 
 
 def fit_binning(name: str, values: Matrix) -> Binning:
-    """Quantile bins of one column, and what stands in them.
+    """Quantile bins of one column, and its mean in each.
 
-    The edges are values that occur, so a value shared by many customers (one order) stands at an edge and is never
-    cut in two.
+    The edges are values that occur, so a value shared by many customers (one order) is an edge, and these customers
+    are never split.
 
     Args:
         name: the column's.
@@ -120,20 +133,20 @@ class DriftReference:
         return self.scaling.features
 
     @property
-    def k(self) -> int:
-        """Number of clusters."""
-        return len(self.centroids)
+    def columns(self) -> tuple[str, ...]:
+        """Names of the binned columns: the features, then the distance to the own centroid."""
+        return tuple(binning.name for binning in self.binnings)
 
-    def bins(self, column: int) -> slice:
-        """Where in ``means`` the shares of a binning's bins stand."""
-        sizes = [len(binning.edges) + 1 for binning in self.binnings]
+    def bin_slice(self, column: int) -> slice:
+        """Position in ``means`` of the shares of a column's bins."""
+        sizes = [binning.n_bins for binning in self.binnings]
         return slice(sum(sizes[:column]), sum(sizes[: column + 1]))
 
     @property
-    def clusters(self) -> slice:
-        """Where in ``means`` the shares of the clusters stand."""
-        start = self.bins(len(self.binnings)).start
-        return slice(start, start + self.k)
+    def cluster_slice(self) -> slice:
+        """Position in ``means`` of the shares of the clusters."""
+        start = self.bin_slice(len(self.binnings)).start
+        return slice(start, start + len(self.centroids))
 
     @property
     def share_refunded(self) -> float:
@@ -150,7 +163,7 @@ class DriftReference:
             Shape (rows, pairs of different features), in the order of ``itertools.combinations``.
         """
         size = len(self.features)
-        moments = means[:, self.clusters.stop :]
+        moments = means[:, self.cluster_slice.stop :]
         first, second = np.triu_indices(size)
         covariance = np.zeros((len(means), size, size))
         covariance[:, first, second] = moments[:, size:] - moments[:, first] * moments[:, second]
@@ -163,8 +176,8 @@ class DriftReference:
         """The whole reference as one line of canonical JSON."""
         return json.dumps({"format": REFERENCE_FORMAT, **asdict(self)}, sort_keys=True, ensure_ascii=False)
 
-    def spread(self) -> Matrix:
-        """Lower triangular factor of the covariance: ``normals @ spread.T`` varies as one customer does."""
+    def covariance_factor(self) -> Matrix:
+        """Lower triangular factor of the covariance: ``normals @ factor.T`` varies as one customer does."""
         size = len(self.means)
         lower = np.zeros((size, size))
         lower[np.tril_indices(size)] = self.covariance
@@ -188,19 +201,17 @@ def reference_from_json(text: str) -> DriftReference:
     if not isinstance(fields, dict) or fields.get("format") != REFERENCE_FORMAT:
         found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
         raise ValueError(f"drift reference format {found!r}; this version reads format {REFERENCE_FORMAT}")
-    plain = {name: _as_tuples(value) for name, value in fields.items() if name not in ("format", "scaling", "binnings")}
-    return DriftReference(
-        scaling=ScalingReference(**_record(fields["scaling"])),
-        binnings=tuple(Binning(**_record(binning)) for binning in fields["binnings"]),
-        **plain,
-    )
-
-
-def _record(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _as_tuples(value) for name, value in fields.items()}
+    fields = _as_tuples(fields)
+    del fields["format"]
+    scaling = ScalingReference(**fields.pop("scaling"))
+    binnings = tuple(Binning(**binning) for binning in fields.pop("binnings"))
+    return DriftReference(scaling=scaling, binnings=binnings, **fields)
 
 
 def _as_tuples(value: Any) -> Any:
+    """Parsed JSON with tuples in place of its lists, however deep."""
+    if isinstance(value, dict):
+        return {name: _as_tuples(item) for name, item in value.items()}
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
@@ -213,10 +224,10 @@ def fit_reference(
     window_days: float,
     n_refunded: int = 0,
 ) -> DriftReference:
-    """What drift will be measured against, from the snapshot that the model was trained on.
+    """The drift reference of a model, from the snapshot that it was trained on.
 
-    Every customer counts for the nearest cluster, also where a margin rule kept the previous segment: drift asks
-    about the customers, not about the rule.
+    Every customer counts for the nearest cluster, also where the margin rule kept the previous segment: drift is about
+    the customers, not about the rule.
 
     Args:
         model: the model in force.
@@ -256,11 +267,31 @@ def fit_reference(
     )
 
 
+def reference_of_model(model: SegmentationModel, features: pl.DataFrame, window: Window) -> DriftReference:
+    """The reference that drift is measured against: the snapshot the model was trained on.
+
+    Args:
+        model: the model.
+        features: ``customer_features`` of that snapshot.
+        window: its observation window.
+    """
+    scaled, _ = scale_snapshot(features, model.features, model.reference)
+    last_period = window.as_of - datetime.combine(start_of(window.key), time())
+    return fit_reference(
+        model,
+        matrix_of(scaled, model.features),
+        period=window.key,
+        period_days=last_period / timedelta(days=1),
+        window_days=(window.as_of - window.start) / timedelta(days=1),
+        n_refunded=features.height - scaled.height,
+    )
+
+
 def check_matrix(matrix: Matrix, features: tuple[str, ...]) -> None:
-    """Refuse a matrix that is not (customers, features) of finite values.
+    """Refuse a matrix that is not of finite values in the shape (customers, features).
 
     Raises:
-        BadInputError: it is not.
+        BadInputError: another shape, or a value that is missing or infinite.
     """
     if matrix.ndim != 2 or matrix.shape[1] != len(features):
         raise BadInputError(
@@ -273,7 +304,7 @@ def check_matrix(matrix: Matrix, features: tuple[str, ...]) -> None:
 
 
 def means_of(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix) -> Matrix:
-    """The vector ``DriftReference.means`` is made of, for any customers.
+    """The vector of ``DriftReference.means``, of any customers.
 
     Args:
         binnings: of the reference.
@@ -283,7 +314,7 @@ def means_of(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix) -
     scores = nearest(matrix, centroids)
     columns = (*matrix.T, scores.distance)
     counts = [
-        np.bincount(binning.codes(column), minlength=len(binning.edges) + 1)
+        np.bincount(binning.codes(column), minlength=binning.n_bins)
         for binning, column in zip(binnings, columns, strict=True)
     ]
     counts.append(np.bincount(scores.cluster, minlength=len(centroids)))
@@ -315,8 +346,7 @@ def _contributions(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Mat
         rows = matrix[start : start + _CHUNK]
         scores = nearest(rows, centroids)
         codes = [binning.codes(column) for binning, column in zip(binnings, (*rows.T, scores.distance), strict=True)]
-        sizes = [len(binning.edges) + 1 for binning in binnings]
-        blocks = [np.eye(size)[code] for size, code in zip(sizes, codes, strict=True)]
+        blocks = [np.eye(binning.n_bins)[code] for binning, code in zip(binnings, codes, strict=True)]
         yield np.hstack([*blocks, np.eye(len(centroids))[scores.cluster]]), _moments(rows)
 
 

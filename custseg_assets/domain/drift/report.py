@@ -1,4 +1,7 @@
-"""What a drift report says: the scores, the verdict, and the reasons in words."""
+"""The drift report of a snapshot: its scores, the verdict, and the reasons in words.
+
+How scores and thresholds are measured is in ``scores.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,10 @@ from annotated_types import Ge, Interval
 from custseg_assets.domain.bounds import EffectSize, Share
 from custseg_assets.domain.drift.reference import DISTANCE, DriftReference
 from custseg_assets.domain.schemas import DRIFT_REPORT
-from custseg_assets.domain.segments.model import REFUNDED as REFUNDED_SEGMENT
-from custseg_assets.domain.segments.model import Matrix, nearest
+from custseg_assets.domain.segments.model import REFUNDED, Matrix, nearest
 
 Verdict = Literal["stable", "watch", "breach", "not enough data"]
 Kind = Literal["psi", "wasserstein", "share_shift", "correlation_shift"]
-
-REFUNDED = REFUNDED_SEGMENT.name
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class DriftScore:
 
     @property
     def excess(self) -> float:
-        """How often the score holds its threshold; 0 where nothing was measured."""
+        """Score divided by threshold; 0 where nothing was measured."""
         return self.score / self.threshold if self.score is not None and self.threshold else 0.0
 
     @property
@@ -201,10 +201,10 @@ class DriftReport:
         return rows.select(DRIFT_REPORT.schema.names()).cast(DRIFT_REPORT.schema).sort(DRIFT_REPORT.sort_by)
 
 
-def not_judged(
+def report_without_scores(
     reference: DriftReference, period: str, n_customers: int, names: Sequence[tuple[Kind, str]], reason: str
 ) -> DriftReport:
-    """The report where nothing can be measured: the reason, and every score missing."""
+    """The report on a snapshot that cannot be measured: not enough data, the reason, and every score missing."""
     return DriftReport(
         period=period,
         reference_period=reference.period,
@@ -217,8 +217,8 @@ def not_judged(
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The customers of a snapshot as drift measures them.
+class CurrentCustomers:
+    """The customers of a snapshot, to be compared with the reference.
 
     Attributes:
         matrix: shape (customers, features), on the model's scale.
@@ -231,9 +231,9 @@ class Seen:
     share_refunded: float
 
 
-def judge(
+def make_report(
     reference: DriftReference,
-    seen: Seen,
+    current: CurrentCustomers,
     scores: tuple[DriftScore, ...],
     *,
     period: str,
@@ -241,33 +241,22 @@ def judge(
     n_history: int,
     settings: DriftSettings,
 ) -> DriftReport:
-    """The verdict on measured scores, with its reasons.
-
-    * breach: an alert that is large by any measure, or more than this shop's own movement once that is known.
-    * watch: an alert, but not large, and what is normal for this shop is not known yet.
-    * not enough data: no alert, and none to be expected at this number of customers.
-    * stable: no alert, where one would have been seen.
+    """The report on measured scores: the verdict, and why.
 
     Args:
         reference: what the scores were measured against.
-        seen: the customers of the snapshot.
+        current: the customers of the snapshot.
         scores: all of them.
         period: key of the snapshot.
         smallest_lapse: that the whole report would catch 9 times in 10.
         n_history: snapshots that the shop's own movement could be learned from.
         settings: what counts as drift.
     """
-    n_customers = len(seen.matrix)
+    n_customers = len(current.matrix)
     alerts = [score for score in scores if score.is_alert]
     is_blind = bool(reference.means_all_lapsed) and (smallest_lapse or np.inf) > settings.max_blind_lapse
-    verdict: Verdict
-    if any(score.is_large or score.is_beyond_own for score in alerts):
-        verdict = "breach"
-    elif alerts:
-        verdict = "watch"
-    else:
-        verdict = "not enough data" if is_blind else "stable"
-    changes = _changes(reference, seen, alerts)
+    verdict = _decide_verdict(alerts, is_blind=is_blind)
+    changes = _changes(reference, current, alerts)
     return DriftReport(
         period=period,
         reference_period=reference.period,
@@ -275,9 +264,9 @@ def judge(
         n_customers=n_customers,
         verdict=verdict,
         reasons=(
-            _headline(verdict, alerts, n_customers, n_history, settings),
+            _verdict_sentence(verdict, alerts, n_customers, n_history, settings),
             *(f"{change.sentence} ({change.figures})" for change in changes),
-            _sight(reference, n_customers, smallest_lapse),
+            _power_sentence(reference, n_customers, smallest_lapse),
         ),
         scores=scores,
         smallest_lapse=smallest_lapse,
@@ -285,7 +274,22 @@ def judge(
     )
 
 
-def _headline(
+def _decide_verdict(alerts: Sequence[DriftScore], *, is_blind: bool) -> Verdict:
+    """Decide by the scores that alert.
+
+    * breach: an alert that is large by any measure, or more than this shop's own movement once that is known.
+    * watch: an alert, but not large, and what is normal for this shop is not known yet.
+    * not enough data: no alert, and none to be expected at this number of customers.
+    * stable: no alert, where one would have been seen.
+    """
+    if any(score.is_large or score.is_beyond_own for score in alerts):
+        return "breach"
+    if alerts:
+        return "watch"
+    return "not enough data" if is_blind else "stable"
+
+
+def _verdict_sentence(
     verdict: Verdict, alerts: Sequence[DriftScore], n_customers: int, n_history: int, settings: DriftSettings
 ) -> str:
     if verdict == "not enough data":
@@ -302,7 +306,7 @@ def _headline(
     return f"more than is usual here, judged by {n_history} snapshots and the same season a year ago"
 
 
-def _sight(reference: DriftReference, n_customers: int, smallest_lapse: float | None) -> str:
+def _power_sentence(reference: DriftReference, n_customers: int, smallest_lapse: float | None) -> str:
     sizes = f"with {n_customers:,} customers now and {reference.n_customers:,} in the reference"
     if not reference.means_all_lapsed:
         return f"{sizes}: which lapse would be seen is not known, recency_days is no feature of the model"
@@ -314,58 +318,52 @@ def _sight(reference: DriftReference, n_customers: int, smallest_lapse: float | 
     )
 
 
-def _changes(reference: DriftReference, seen: Seen, alerts: Sequence[DriftScore]) -> tuple[Change, ...]:
+def _changes(reference: DriftReference, current: CurrentCustomers, alerts: Sequence[DriftScore]) -> tuple[Change, ...]:
     """One per subject, the one furthest over its threshold first."""
     by_subject: dict[str, list[DriftScore]] = {}
     for score in sorted(alerts, key=lambda score: (-score.excess, score.score_name, score.subject)):
         by_subject.setdefault(score.subject, []).append(score)
     return tuple(
         Change(
-            sentence=_change(reference, seen, subject),
-            figures="; ".join(_figures(score) for score in scores),
-            distribution=_distribution(reference, seen, subject),
+            sentence=_change_sentence(reference, current, subject),
+            figures="; ".join(f"{one.score_name} {one.score:.3g}, alerts from {one.threshold:.3g}" for one in scores),
+            distribution=_distribution(reference, current, subject),
         )
         for subject, scores in by_subject.items()
     )
 
 
-def _figures(score: DriftScore) -> str:
-    return f"{score.score_name} {score.score:.3g}, alerts from {score.threshold:.3g}"
-
-
-def _change(reference: DriftReference, seen: Seen, subject: str) -> str:
-    if subject == REFUNDED:
-        return _shares(f"segment {subject}", reference.share_refunded, seen.share_refunded)
+def _change_sentence(reference: DriftReference, current: CurrentCustomers, subject: str) -> str:
+    if subject == REFUNDED.name:
+        return _share_sentence(f"segment {subject}", reference.share_refunded, current.share_refunded)
     if subject in reference.segment_names:
-        at = reference.clusters.start + reference.segment_names.index(subject)
-        return _shares(f"segment {subject}", reference.means[at], float(seen.means[at]))
-    columns = [binning.name for binning in reference.binnings]
-    if subject in columns:
-        return _column_change(reference, seen, columns.index(subject))
+        at = reference.cluster_slice.start + reference.segment_names.index(subject)
+        return _share_sentence(f"segment {subject}", reference.means[at], float(current.means[at]))
+    if subject in reference.columns:
+        return _column_sentence(reference, current, reference.columns.index(subject))
     at = correlation_subjects(reference.features).index(subject)
-    before, now = reference.correlations(np.array([reference.means, seen.means]))[:, at]
+    before, now = reference.correlations(np.array([reference.means, current.means]))[:, at]
     return f"correlation {subject}: {before:.2f} → {now:.2f}"
 
 
-def _column_change(reference: DriftReference, seen: Seen, column: int) -> str:
+def _column_sentence(reference: DriftReference, current: CurrentCustomers, column: int) -> str:
     """The median, and the coarse bin that gained or lost most customers."""
     binning = reference.binnings[column]
     values = (
-        seen.matrix[:, column]
+        current.matrix[:, column]
         if binning.name != DISTANCE
-        else nearest(seen.matrix, np.array(reference.centroids)).distance
+        else nearest(current.matrix, np.array(reference.centroids)).distance
     )
     medians = [binning.median, float(np.quantile(values, 0.5, method="inverted_cdf"))]
-    first = np.flatnonzero(np.diff(binning.groups, prepend=-1))
-    bins = reference.bins(column)
+    first, bins = binning.group_starts, reference.bin_slice(column)
     before = np.add.reduceat(np.array(reference.means[bins]), first)
-    now = np.add.reduceat(seen.means[bins], first)
+    now = np.add.reduceat(current.means[bins], first)
     most = int(np.argmax(np.abs(now - before)))
     cuts = [binning.edges[at - 1] for at in first[1:]]
     low = cuts[most - 1] if most else None
     high = cuts[most] if most < len(cuts) else None
     units = [None if value is None else _in_units(reference, column, value) for value in (*medians, low, high)]
-    shares = _shares(_range(units[2], units[3]), before[most], now[most])
+    shares = _share_sentence(_interval(units[2], units[3]), before[most], now[most])
     return f"{_column_name(binning.name)}: median {units[0]} → {units[1]}, {shares}"
 
 
@@ -376,39 +374,38 @@ def _in_units(reference: DriftReference, column: int, value: float) -> str:
     return f"{raw:,.0f}" if raw >= 100 else f"{raw:.1f}".removesuffix(".0").replace("-0", "0")
 
 
-def _range(low: str | None, high: str | None) -> str:
+def _interval(low: str | None, high: str | None) -> str:
     if low is None:
         return f"up to {high}"
     return f"over {low}" if high is None else f"over {low} up to {high}"
 
 
-def _shares(what: str, before: float, now: float) -> str:
+def _share_sentence(what: str, before: float, now: float) -> str:
     return f"{what}: {before:.1%} → {now:.1%} of the customers"
 
 
-def _distribution(reference: DriftReference, seen: Seen, subject: str) -> Distribution:
-    """What a subject is a part of: the bins of its column, all segments, or all correlations."""
-    if subject == REFUNDED or subject in reference.segment_names:
+def _distribution(reference: DriftReference, current: CurrentCustomers, subject: str) -> Distribution:
+    """The distribution that shows a subject: the bins of its column, all segments, or all correlations."""
+    if subject == REFUNDED.name or subject in reference.segment_names:
         return Distribution(
             "segment",
-            (*reference.segment_names, REFUNDED),
-            (*reference.means[reference.clusters], reference.share_refunded),
-            (*seen.means[reference.clusters].tolist(), seen.share_refunded),
+            (*reference.segment_names, REFUNDED.name),
+            (*reference.means[reference.cluster_slice], reference.share_refunded),
+            (*current.means[reference.cluster_slice].tolist(), current.share_refunded),
         )
-    columns = [binning.name for binning in reference.binnings]
-    if subject in columns:
-        return _bins(reference, seen, columns.index(subject))
-    before, now = reference.correlations(np.array([reference.means, seen.means])).tolist()
+    if subject in reference.columns:
+        return _bin_distribution(reference, current, reference.columns.index(subject))
+    before, now = reference.correlations(np.array([reference.means, current.means])).tolist()
     subjects = correlation_subjects(reference.features)
     return Distribution("correlation", tuple(subjects), tuple(before), tuple(now), is_share=False)
 
 
-def _bins(reference: DriftReference, seen: Seen, column: int) -> Distribution:
+def _bin_distribution(reference: DriftReference, current: CurrentCustomers, column: int) -> Distribution:
     """Shares of a column's bins; the two outer ones only where somebody is in them."""
-    binning, bins = reference.binnings[column], reference.bins(column)
+    binning, bins = reference.binnings[column], reference.bin_slice(column)
     first, *ends = (_in_units(reference, column, edge) for edge in binning.edges)
     parts = (f"under {first}", *(f"up to {end}" for end in ends), f"over {ends[-1]}")
-    rows = zip(parts, reference.means[bins], seen.means[bins].tolist(), strict=True)
+    rows = zip(parts, reference.means[bins], current.means[bins].tolist(), strict=True)
     parts, before, now = zip(*((part, one, other) for part, one, other in rows if one or other), strict=True)
     return Distribution(_column_name(binning.name), parts, before, now)
 

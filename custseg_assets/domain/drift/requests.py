@@ -1,7 +1,7 @@
-"""What the service was asked: how much, how quickly it answered, and whether about customers like those it knows.
+"""Traffic and drift of the service's requests, from the prediction log.
 
-Drift between snapshots says whether the shop's customers changed. An application may ask about quite others: new
-ones that it scores, or only the active ones. So the same report is made of the customers asked about in a week,
+Drift between snapshots says whether the shop's customers changed. An application may send requests about quite others:
+new ones that it scores, or only the active ones. So the same report is made of the customers of a week's answers,
 against the snapshot that the answering model was trained on.
 """
 
@@ -13,7 +13,9 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
-from custseg_assets.domain.drift.scores import DEFAULT_SETTINGS, DriftReference, DriftSettings, measure_drift
+from custseg_assets.domain.drift.reference import DriftReference
+from custseg_assets.domain.drift.report import DriftSettings
+from custseg_assets.domain.drift.scores import DEFAULT_SETTINGS, measure_drift
 from custseg_assets.domain.periods import start_of
 from custseg_assets.domain.schemas import PREDICTION_DRIFT, PREDICTION_TRAFFIC
 from custseg_assets.domain.segments.model import REFUNDED, RFM, Matrix
@@ -51,7 +53,7 @@ def complete_weeks(sizes: Mapping[str, int], today: date, first_day_kept: date) 
 
 
 def traffic_of(records: pl.LazyFrame) -> pl.DataFrame:
-    """Rows of ``prediction_traffic``: one per day, kind of question and model.
+    """Rows of ``prediction_traffic``: one per day, kind of request and model.
 
     A request for many customers leaves many records and counts once among the latencies.
 
@@ -79,10 +81,10 @@ def traffic_of(records: pl.LazyFrame) -> pl.DataFrame:
 
 
 def customers_of(records: pl.LazyFrame) -> pl.DataFrame:
-    """The customers that answers were given about, each once, as they were last answered, by model.
+    """The customers of answers, each once, as they were last answered, by model.
 
-    Applications ask about some customers again and again; a report that counted answers would be about those few, and
-    its thresholds, which are for independent customers, would not hold. Scores without an id count one each.
+    Applications send requests about some customers again and again. A report that counted answers would be about those
+    few, and its thresholds, which are for independent customers, would be wrong. Scores without an id count one each.
 
     Args:
         records: ``prediction_log`` rows.
@@ -97,8 +99,8 @@ def customers_of(records: pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def last_known(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """The same of several days together.
+def merge_days(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """The customers of several days, each once, as they were last answered, by model.
 
     Args:
         parts: what ``customers_of`` made of each, at least one, oldest day first.
@@ -108,7 +110,7 @@ def last_known(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
     )
 
 
-def measure_asked(
+def measure_request_drift(
     customers: pl.DataFrame,
     references: Mapping[str, DriftReference],
     *,
@@ -120,7 +122,7 @@ def measure_asked(
     """Rows of ``prediction_drift`` for one week: one report per model that answered and is known.
 
     Args:
-        customers: what ``last_known`` returned.
+        customers: what ``merge_days`` returned.
         references: of the models, by version.
         week: its Monday.
         seed: of the calibration.
@@ -129,28 +131,28 @@ def measure_asked(
     """
     reports = [pl.DataFrame(schema=PREDICTION_DRIFT.schema)]
     for version, reference in sorted(references.items()):
-        asked = customers.filter(pl.col("model_version") == version)
-        if asked.height:
+        answered = customers.filter(pl.col("model_version") == version)
+        if answered.height:
             report = measure_drift(
                 reference,
-                _matrix(asked, reference),
+                _scaled_matrix(answered, reference),
                 period=week,
                 seed=seed,
                 settings=settings,
-                n_refunded=int((asked["segment_id"] == REFUNDED.segment_id).sum()),
-                # What was asked of another model is no measure of what is usual for this one.
+                n_refunded=int((answered["segment_id"] == REFUNDED.segment_id).sum()),
+                # What another model answered is no measure of what is usual for this one.
                 history=history.filter(pl.col("model_version") == version),
             )
             reports.append(report.table())
     return pl.concat(reports)
 
 
-def _matrix(asked: pl.DataFrame, reference: DriftReference) -> Matrix:
+def _scaled_matrix(answered: pl.DataFrame, reference: DriftReference) -> Matrix:
     """The customers that K-means sees, on the model's scale, shape (customers, features)."""
     others = [name for name in reference.features if name not in RFM]
-    seen = asked.filter(~pl.col("is_rule_segment"))
+    visible = answered.filter(~pl.col("is_rule_segment"))
     if others:
-        decoded = seen["other_features"].str.json_decode(pl.Struct(dict.fromkeys(others, pl.Float64())))
-        seen = seen.hstack(decoded.struct.unnest())
-    raw = seen.select(reference.features).drop_nulls().to_numpy().astype(np.float64)
+        decoded = visible["other_features"].str.json_decode(pl.Struct(dict.fromkeys(others, pl.Float64())))
+        visible = visible.hstack(decoded.struct.unnest())
+    raw = visible.select(reference.features).drop_nulls().to_numpy().astype(np.float64)
     return reference.scaling.scale(raw)

@@ -1,8 +1,9 @@
-"""Did the customers change since the model in force was trained, by more than chance and by more than matters?
+"""Drift scores: how far the customers are from those the model in force was trained on, and from where on it counts.
 
 A score alerts when it reaches its threshold, the largest of three: what chance does at these sample sizes, the
 smallest effect worth knowing, and, once there are enough snapshots, what this shop does anyway. ``docs/drift.md``
-has the reasons and the measurements; ``drift_reference.py`` says what is remembered of the training snapshot.
+has the reasons and the measurements, ``reference.py`` what is kept of the training snapshot, and ``report.py`` what
+follows from the scores.
 """
 
 from __future__ import annotations
@@ -13,35 +14,22 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from custseg_assets.domain.drift.reference import (
-    DriftReference,
-    check_matrix,
-    fit_reference,
-    means_of,
-    reference_from_json,
-    share_refunded,
-)
+from custseg_assets.domain.drift.reference import DriftReference, check_matrix, means_of, share_refunded
 from custseg_assets.domain.drift.report import (
-    REFUNDED,
+    CurrentCustomers,
     DriftReport,
     DriftScore,
     DriftSettings,
-    Effects,
     Kind,
-    Seen,
     correlation_subjects,
-    judge,
-    not_judged,
+    make_report,
+    report_without_scores,
 )
 from custseg_assets.domain.periods import Window, start_of
-from custseg_assets.domain.segments.model import Matrix
-
-__all__ = [
-    "Calibration", "DriftReference", "DriftReport", "DriftScore", "DriftSettings", "Effects",
-    "calibrate", "fit_reference", "measure_drift", "reference_from_json", "unobserved_share",
-]  # fmt: skip
+from custseg_assets.domain.segments.model import REFUNDED, Matrix
 
 MIN_CUSTOMERS = 30
 DEFAULT_SETTINGS = DriftSettings()
@@ -101,7 +89,7 @@ def calibrate(
     scale = np.sqrt(1 / reference.n_customers + 1 / n_customers)
     with threadpool_limits(1):
         # On several, BLAS spins longer than it computes.
-        noise = errors[:, :-1] @ reference.spread().T * scale
+        noise = errors[:, :-1] @ reference.covariance_factor().T * scale
     smoothed = (reference.n_refunded + 0.5) / (reference.n_customers + reference.n_refunded + 1)
     refunded = reference.share_refunded + errors[:, -1] * np.sqrt(smoothed * (1 - smoothed)) * scale
     # Roots, since a PSI is a sum of squares: without them its long tail would take all the false alarms.
@@ -113,7 +101,7 @@ def calibrate(
     critical = np.quantile(((scores - middle) / unit).max(axis=1), 1 - settings.false_alarm_rate)
     thresholds = middle + critical * unit
     thresholds[is_psi] **= 2
-    return Calibration(_rounded(thresholds), noise)
+    return Calibration(_round(thresholds), noise)
 
 
 def measure_drift(
@@ -136,8 +124,8 @@ def measure_drift(
         period: key of the snapshot.
         seed: of the calibration.
         settings: what counts as drift.
-        n_refunded: customers of the rule segment Refunded. Lapsed ones are not asked for: they only ever add up.
-        history: ``drift_report`` rows of other snapshots; those of ``period`` and later ones are not looked at.
+        n_refunded: customers of the rule segment Refunded. Lapsed ones are left out: they only ever add up.
+        history: ``drift_report`` rows of other snapshots; those of ``period`` and later ones are ignored.
         unobserved_share: of the snapshot's last period; see the function of that name.
         calibration: what ``calibrate`` returned for this reference and number of customers, where it is at hand.
 
@@ -147,13 +135,13 @@ def measure_drift(
     check_matrix(matrix, reference.features)
     names = score_names(reference)
     if unobserved_share > settings.max_unobserved_share:
-        return not_judged(
+        return report_without_scores(
             reference, period, len(matrix), names,
             f"the data end {unobserved_share:.0%} before the end of the period: an incomplete period is a question of "
             "missing data, not of drift",
         )  # fmt: skip
     if min(len(matrix), reference.n_customers) < MIN_CUSTOMERS:
-        return not_judged(
+        return report_without_scores(
             reference, period, len(matrix), names,
             f"{len(matrix)} customers now and {reference.n_customers} in the reference; at least {MIN_CUSTOMERS} "
             "are needed to compare anything",
@@ -161,11 +149,11 @@ def measure_drift(
     chance = calibration or calibrate(reference, len(matrix), settings=settings, seed=seed)
     means = means_of(reference.binnings, np.array(reference.centroids), matrix)
     refunded = share_refunded(len(matrix), n_refunded)
-    measured = _rounded(_scores(reference, means[None], np.array([refunded]), len(matrix))[0])
-    own, n_history = _own_movement(names, history, period, settings)
+    measured = _round(_scores(reference, means[None], np.array([refunded]), len(matrix))[0])
+    own, n_history = _own_thresholds(names, history, period, settings)
     minimum = np.array([settings.min_effect.of(kind) for kind, _ in names])
     thresholds = np.maximum(np.maximum(chance.thresholds, minimum), own)
-    lapses, smallest_lapse = _power(reference, chance, thresholds, len(matrix))
+    lapses, smallest_lapse = _measure_power(reference, chance, thresholds, len(matrix))
     scores = tuple(
         DriftScore(
             score_name=kind,
@@ -181,9 +169,9 @@ def measure_drift(
         )
         for at, (kind, subject) in enumerate(names)
     )
-    return judge(
+    return make_report(
         reference,
-        Seen(matrix, means, refunded),
+        CurrentCustomers(matrix, means, refunded),
         scores,
         period=period,
         smallest_lapse=smallest_lapse,
@@ -194,17 +182,16 @@ def measure_drift(
 
 def score_names(reference: DriftReference) -> tuple[tuple[Kind, str], ...]:
     """Kind and subject of every score, in the order they are computed in."""
-    columns = [binning.name for binning in reference.binnings]
     return (
-        *(("psi", name) for name in columns),
-        *(("wasserstein", name) for name in columns),
+        *(("psi", name) for name in reference.columns),
+        *(("wasserstein", name) for name in reference.columns),
         *(("share_shift", name) for name in reference.segment_names),
         *(("correlation_shift", subject) for subject in correlation_subjects(reference.features)),
-        ("share_shift", REFUNDED),
+        ("share_shift", REFUNDED.name),
     )
 
 
-def _rounded(values: Matrix) -> Matrix:
+def _round(values: Matrix) -> Matrix:
     """To six significant digits: sums of floats may differ in the last bits with the number of threads."""
     return np.array([float(f"{value:.{_DIGITS}g}") for value in values])
 
@@ -220,30 +207,29 @@ def _scores(reference: DriftReference, means: Matrix, refunded: Matrix, n_custom
     before = np.array(reference.means)
     psis, wassersteins = [], []
     for column, binning in enumerate(reference.binnings):
-        bins = reference.bins(column)
-        psis.append(_psi(binning.groups, before[bins], reference.n_customers, means[:, bins], n_customers))
+        bins = reference.bin_slice(column)
+        psis.append(_psi(binning.group_starts, before[bins], reference.n_customers, means[:, bins], n_customers))
         gaps = np.abs(np.cumsum(means[:, bins] - before[bins], axis=1))[:, :-1]
         wassersteins.append((gaps * np.diff(binning.centres)).sum(axis=1))
-    shifts = np.abs(means[:, reference.clusters] - before[reference.clusters])
+    shifts = np.abs(means[:, reference.cluster_slice] - before[reference.cluster_slice])
     correlated = np.abs(reference.correlations(means) - reference.correlations(before[None]))
     return np.column_stack([*psis, *wassersteins, shifts, correlated, np.abs(refunded - reference.share_refunded)])
 
 
-def _psi(groups: Sequence[int], before: Matrix, n_before: int, now: Matrix, n_now: int) -> Matrix:
-    first = np.flatnonzero(np.diff(groups, prepend=-1))
+def _psi(first: NDArray[np.intp], before: Matrix, n_before: int, now: Matrix, n_now: int) -> Matrix:
     p = (np.add.reduceat(before, first) * n_before + 0.5) / (n_before + 0.5 * len(first))
     q = (np.maximum(np.add.reduceat(now, first, axis=1), 0.0) * n_now + 0.5) / (n_now + 0.5 * len(first))
     return np.asarray(((q - p) * np.log(q / p)).sum(axis=1))
 
 
-def _power(
+def _measure_power(
     reference: DriftReference, chance: Calibration, thresholds: Matrix, n_customers: int
 ) -> tuple[list[float | None], float | None]:
     """The smallest share of active customers whose lapse is caught 9 times in 10: by each score, and by any."""
     if not reference.means_all_lapsed:
         return [None] * len(thresholds), None
     before, lapsed = np.array(reference.means), np.array(reference.means_all_lapsed)
-    left = float(lapsed[reference.clusters].sum())
+    left = float(lapsed[reference.cluster_slice].sum())
     shares = np.array(_LAPSES) / 100
     remaining = (1 - shares) + shares * left
     possible = remaining > 1e-9
@@ -253,25 +239,25 @@ def _power(
     refunded = np.full(len(means), reference.share_refunded)
     is_caught = _scores(reference, means, refunded, n_customers) >= thresholds
     by_lapse = is_caught.reshape(len(expected), len(noise), -1)
-    seen = shares[possible]
-    each = [_first(seen, caught) for caught in by_lapse.mean(axis=1).T]
-    return each, _first(seen, by_lapse.any(axis=2).mean(axis=1))
+    measured = shares[possible]
+    each = [_smallest_caught(measured, caught) for caught in by_lapse.mean(axis=1).T]
+    return each, _smallest_caught(measured, by_lapse.any(axis=2).mean(axis=1))
 
 
-def _first(shares: Matrix, caught: Matrix) -> float | None:
+def _smallest_caught(shares: Matrix, caught: Matrix) -> float | None:
     enough = np.flatnonzero(caught >= _POWER)
     return float(shares[enough[0]]) if len(enough) else None
 
 
-def _own_movement(
+def _own_thresholds(
     names: Sequence[tuple[Kind, str]], history: pl.DataFrame | None, period: str, settings: DriftSettings
 ) -> tuple[Matrix, int]:
-    """What each score does in this shop without a breach, −∞ where that is not known, and from how many snapshots.
+    """Own threshold of every score, −∞ where that is not known, and the number of snapshots it comes from.
 
     From ``min_history`` snapshots on: the largest score so far or, if higher, the upper prediction limit of the next
-    one, mean + t · s · √(1 + 1/m). Whatever stood in the same season a year ago, a month either way, counts at once,
-    also when it was a breach then: it came back. A model's own training snapshot counts nowhere: held against itself it
-    does not move.
+    one, mean + t · s · √(1 + 1/m). A score of the same season a year ago, a month either way, counts at once, also
+    when it was a breach then: it came back. A model's own training snapshot never counts: against itself it does not
+    move.
     """
     own = np.full(len(names), -np.inf)
     if history is None:
@@ -288,11 +274,11 @@ def _own_movement(
         own[at] = season.filter(about)["score"].to_numpy().max(initial=-np.inf)
         scores = normal.filter(about).sort("period")["score"].to_numpy()
         if n_history >= settings.min_history and len(scores) >= settings.min_history:
-            own[at] = max(own[at], _upper_limit(scores, settings.false_alarm_rate))
-    return _rounded(own), n_history
+            own[at] = max(own[at], _prediction_limit(scores, settings.false_alarm_rate))
+    return _round(own), n_history
 
 
-def _upper_limit(scores: Matrix, rate: float) -> float:
+def _prediction_limit(scores: Matrix, rate: float) -> float:
     from scipy.stats import t
 
     n = len(scores)

@@ -1,4 +1,4 @@
-"""A challenger and the champion on the same data: everything that the promotion gate looks at, as figures."""
+"""Figures of a challenger and the champion on the same data; ``promotion.py`` decides by them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import polars as pl
 
-from custseg_assets.domain.promotion.validity import Foreseen, PairedValidity, foresee, paired_validity
+from custseg_assets.domain.promotion.validity import (
+    PairedValidity,
+    SnapshotValidity,
+    combine_validity,
+    measure_validity,
+)
 from custseg_assets.domain.segments.clustering import adjusted_rand, assign_customers, visible_to_kmeans
 from custseg_assets.domain.segments.model import Matrix, SegmentationModel
 from custseg_assets.errors import BadInputError
 
-REACH = 0.99
+REACH_QUANTILE = 0.99
 """Within this share of the champion's training customers' distances a customer counts as covered."""
 
 N_EVIDENCE = 3
@@ -28,14 +33,14 @@ class Evidence:
     Attributes:
         period: its key.
         features: ``customer_features`` of it.
-        known: ids of everybody seen up to its end.
-        done: what ``validity.next_period`` found of the period after it.
+        known_ids: ids of everybody with lines up to its end.
+        outcomes: what ``validity.measure_outcomes`` found in the period after it.
     """
 
     period: str
     features: pl.DataFrame
-    known: pl.Series
-    done: pl.DataFrame
+    known_ids: pl.Series
+    outcomes: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Comparison:
         inertia_same_k: the same of a fresh fit with the champion's number of clusters; missing where there is none.
         fit_gain_before: by how much that fresh fit lies closer to the customers of the snapshot before, a share of the
             champion's inertia there; negative where it lies further off; missing likewise.
-        validity: both outcomes under both models; empty where no snapshot could tell.
+        validity: both outcomes under both models; empty where no snapshot has enough customers of each kind.
         measured_on: the snapshots that validity was measured on.
     """
 
@@ -92,11 +97,11 @@ class Comparison:
         """
         if self.inertia_same_k is None:
             return None
-        return _less(max(self.inertia_challenger, self.inertia_same_k), self.inertia_champion)
+        return _relative_gain(max(self.inertia_challenger, self.inertia_same_k), self.inertia_champion)
 
     @property
     def is_lasting(self) -> bool:
-        """Whether what changed is seen in the snapshot before as well.
+        """Whether the snapshot before shows what changed as well.
 
         A currency mixed up or a day's lines lost move one snapshot only; on the one before, a fit to them lies further
         off than the champion.
@@ -118,9 +123,9 @@ def compare_models(
     champion: SegmentationModel,
     challenger: SegmentationModel,
     *,
-    now: pl.DataFrame,
-    before: pl.DataFrame,
-    trained: pl.DataFrame,
+    current: pl.DataFrame,
+    previous: pl.DataFrame,
+    training: pl.DataFrame,
     candidates: pl.DataFrame,
     evidence: Iterable[Evidence],
     seed: int,
@@ -130,9 +135,9 @@ def compare_models(
     Args:
         champion: the model in force.
         challenger: trained on the current snapshot, on the champion's scale.
-        now: ``customer_features`` of the current snapshot.
-        before: the same of the snapshot before.
-        trained: the same of the snapshot that the champion was trained on.
+        current: ``customer_features`` of the current snapshot.
+        previous: the same of the snapshot before.
+        training: the same of the snapshot that the champion was trained on.
         candidates: ``model_candidates`` of the current snapshot.
         evidence: the newest snapshots before it whose next period is known; taken one at a time.
         seed: of the folds that predictive validity is cross-fitted on.
@@ -146,23 +151,23 @@ def compare_models(
             f"that of the champion, {champion.model_version}",
             "Train it by the job 'retrain', which scales with the champion's reference.",
         )
-    values = _seen(now, champion)
+    values = _kmeans_features(current, champion)
     old, new = champion.score(values), challenger.score(values)
     sizes = np.bincount(new.cluster, minlength=challenger.k)
-    reach = float(np.quantile(champion.score(_seen(trained, champion)).distance, REACH))
-    same_k = _fresh_fit(candidates, champion)
-    earlier = _seen(before, champion)
-    told = {one.period: _foreseen(one, champion, challenger, seed) for one in evidence}
-    foreseen = {period: one for period, one in told.items() if one is not None}
+    reach = float(np.quantile(champion.score(_kmeans_features(training, champion)).distance, REACH_QUANTILE))
+    same_k = _refit_champion(candidates, champion)
+    earlier = _kmeans_features(previous, champion)
+    measured = {one.period: _measure_evidence(one, champion, challenger, seed) for one in evidence}
+    validity = {period: one for period, one in measured.items() if one is not None}
     return Comparison(
         period=challenger.trained_on,
         champion=champion.model_version,
         challenger=challenger.model_version,
-        bootstrap_ari=_figure(candidates, "bootstrap_ari", challenger.k),
-        worst_jaccard=_figure(candidates, "worst_jaccard", challenger.k),
+        bootstrap_ari=_candidate_figure(candidates, "bootstrap_ari", challenger.k),
+        worst_jaccard=_candidate_figure(candidates, "worst_jaccard", challenger.k),
         smallest_segment=int(sizes.min()),
         smallest_share=float(sizes.min() / sizes.sum()),
-        share_same_segment=float((_ids(champion)[old.cluster] == _ids(challenger)[new.cluster]).mean()),
+        share_same_segment=float((_segment_ids(champion)[old.cluster] == _segment_ids(challenger)[new.cluster]).mean()),
         agreement_ari=adjusted_rand(old.cluster, new.cluster),
         reach=reach,
         coverage_champion=float((old.distance <= reach).mean()),
@@ -170,34 +175,34 @@ def compare_models(
         inertia_champion=_inertia(champion, values),
         inertia_challenger=_inertia(challenger, values),
         inertia_same_k=_inertia(same_k, values) if same_k else None,
-        fit_gain_before=_less(_inertia(same_k, earlier), _inertia(champion, earlier)) if same_k else None,
-        validity=paired_validity(tuple(foreseen.values())) if foreseen else (),
-        measured_on=tuple(sorted(foreseen)),
+        fit_gain_before=_relative_gain(_inertia(same_k, earlier), _inertia(champion, earlier)) if same_k else None,
+        validity=combine_validity(tuple(validity.values())) if validity else (),
+        measured_on=tuple(sorted(validity)),
     )
 
 
-def _seen(features: pl.DataFrame, model: SegmentationModel) -> Matrix:
+def _kmeans_features(features: pl.DataFrame, model: SegmentationModel) -> Matrix:
     """Raw features of the customers that K-means sees, in one order."""
-    seen = features.filter(visible_to_kmeans(features, model.features)).sort("customer_id")
-    if seen.is_empty():
+    visible = features.filter(visible_to_kmeans(features, model.features)).sort("customer_id")
+    if visible.is_empty():
         raise BadInputError(
             f"a snapshot of {features.height} customers, none with an order and net spend",
             "customers to compare models on",
             "Look at that snapshot's customer_features.",
         )
-    return seen.select(model.features).cast(pl.Float64).to_numpy()
+    return visible.select(model.features).cast(pl.Float64).to_numpy()
 
 
-def _ids(model: SegmentationModel) -> np.ndarray:
+def _segment_ids(model: SegmentationModel) -> np.ndarray:
     return np.array([segment.segment_id for segment in model.segments])
 
 
-def _figure(candidates: pl.DataFrame, name: str, k: int) -> float | None:
-    found = candidates.filter(pl.col("k") == k)[name]
-    return float(found.item()) if len(found) and found.item() is not None else None
+def _candidate_figure(candidates: pl.DataFrame, name: str, k: int) -> float | None:
+    figures = candidates.filter(pl.col("k") == k)[name].drop_nulls()
+    return float(figures.item()) if len(figures) else None
 
 
-def _fresh_fit(candidates: pl.DataFrame, champion: SegmentationModel) -> SegmentationModel | None:
+def _refit_champion(candidates: pl.DataFrame, champion: SegmentationModel) -> SegmentationModel | None:
     """The champion with the centroids that the sweep found for its number of clusters; ``None`` if it found none."""
     centroids = candidates.filter(pl.col("k") == champion.k)["centroids"].drop_nulls()
     if centroids.is_empty():
@@ -210,18 +215,15 @@ def _inertia(model: SegmentationModel, values: Matrix) -> float:
     return float((model.score(values).distance ** 2).mean())
 
 
-def _less(value: float, than: float) -> float:
-    """How much less, as a share; 0 where there is nothing to be less than."""
+def _relative_gain(value: float, than: float) -> float:
+    """By how much a value is less than another, as a share of that; 0 where that is 0."""
     return 1 - value / than if than else 0.0
 
 
-def _foreseen(
+def _measure_evidence(
     evidence: Evidence, champion: SegmentationModel, challenger: SegmentationModel, seed: int
-) -> Foreseen | None:
-    segments = assign_customers(evidence.features, evidence.known, champion).select(
-        "customer_id", champion="segment_id"
-    )
-    others = assign_customers(evidence.features, evidence.known, challenger).select(
-        "customer_id", challenger="segment_id"
-    )
-    return foresee(segments.join(others, on="customer_id"), evidence.done, seed=seed)
+) -> SnapshotValidity | None:
+    ids = evidence.known_ids
+    segments = assign_customers(evidence.features, ids, champion).select("customer_id", champion="segment_id")
+    others = assign_customers(evidence.features, ids, challenger).select("customer_id", challenger="segment_id")
+    return measure_validity(segments.join(others, on="customer_id"), evidence.outcomes, seed=seed)

@@ -1,7 +1,8 @@
-"""Whether a challenger should be trained now, and why, or why not.
+"""Whether a challenger should be trained now, and why: the retrain decision.
 
 Only drift is a reason to retrain, and only drift that lasts. Everything else here is a reason to wait: data that have
-to be put right first, a training that was not long ago, a budget that is used up.
+to be put right first, a training that was not long ago, a budget that is used up. Whether a trained challenger takes
+over is decided in ``promotion.py``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -19,7 +20,26 @@ from custseg_assets.domain.periods import start_of
 Decision = Literal["RETRAIN", "WAIT"]
 
 QUARTER = timedelta(days=92)
-BREACH, NOT_JUDGED = "breach", "not enough data"
+BREACH, NOT_ENOUGH_DATA = "breach", "not enough data"
+
+RetrainCode = Literal[
+    "breaches_repeated",  # enough of the last snapshots are breaches, the newest among them
+    "breaches_too_few",  # the newest snapshot is a breach, but too few before it are
+    "no_breach_now",  # the newest snapshot is no breach
+    "model_is_new",  # the model in force was trained on this snapshot
+    "never_trained",  # nothing was trained before
+    "cooldown_over",  # the last training was long enough ago
+    "cooldown",  # the last training was not long ago
+    "budget_left",  # the quarter has trainings left
+    "budget_used",  # the quarter has none left
+    "cost_allowed",  # the quarter has money left for a training
+    "cost_too_high",  # the quarter has not
+    "cost_unknown",  # no price is known
+    "sound_data",  # the data of the window are as usual
+    "unsound_data",  # the data of the window are broken
+    "switched_off",  # the settings allow no training
+]
+"""What a reason is about, for programs; the sentence beside it has the figures."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +93,7 @@ class RetrainVerdict:
     Attributes:
         decision: RETRAIN or WAIT.
         reasons: one sentence each; for WAIT everything that stands against a training.
+        codes: the code of each reason, in the same order.
         verdict: of the newest drift report.
         n_breaches: breaches among the snapshots that were looked at.
         n_judged: how many of them the drift report could judge.
@@ -80,6 +101,7 @@ class RetrainVerdict:
 
     decision: Decision
     reasons: tuple[str, ...]
+    codes: tuple[RetrainCode, ...]
     verdict: str
     n_breaches: int
     n_judged: int
@@ -106,63 +128,69 @@ def decide_retrain(
         rules: what it takes.
         cost: of a training; ``None`` where it costs nothing.
     """
-    verdicts = _verdicts(reports, period)
-    newest = verdicts[period]
-    seen = dict([(key, verdict) for key, verdict in verdicts.items() if key > trained_on][-rules.of_last :])
-    breaches = [key for key, verdict in seen.items() if verdict == BREACH]
+    verdicts = _verdicts_until(period, reports)
+    recent = dict([(key, verdict) for key, verdict in verdicts.items() if key > trained_on][-rules.of_last :])
+    breaches = [key for key, verdict in recent.items() if verdict == BREACH]
     earlier = [key for key in trainings if key < period]
-    checks = (
-        _evidence(seen, breaches, newest, trained_on, rules),
-        _rest([key for key in verdicts if earlier and key > earlier[-1]], earlier, rules),
-        _budget(period, earlier, rules),
-        *((_money(period, earlier, cost),) if cost else ()),
-        _data(unsound),
-        (rules.is_on, "retraining is switched on" if rules.is_on else "retraining is switched off ([retrain] is_on)"),
-    )
-    against = tuple(words for holds, words in checks if not holds)
+    findings = [
+        _check_breaches(recent, breaches, verdicts[period], trained_on, rules),
+        _check_cooldown([key for key in verdicts if earlier and key > earlier[-1]], earlier, rules),
+        _check_budget(period, earlier, rules),
+        *([_check_cost(period, earlier, cost)] if cost else []),
+        _check_data(unsound),
+    ]
+    against = [finding for finding in findings if not finding.is_for]
+    if not rules.is_on:
+        against.append(Finding(False, "switched_off", "retraining is switched off ([retrain] is_on)"))
+    reasons = against or findings
     return RetrainVerdict(
         decision="WAIT" if against else "RETRAIN",
-        reasons=against or tuple(words for _, words in checks[:-1]),
-        verdict=newest,
+        reasons=tuple(finding.sentence for finding in reasons),
+        codes=tuple(finding.code for finding in reasons),
+        verdict=verdicts[period],
         n_breaches=len(breaches),
-        n_judged=sum(verdict != NOT_JUDGED for verdict in seen.values()),
+        n_judged=sum(verdict != NOT_ENOUGH_DATA for verdict in recent.values()),
     )
 
 
-Check = tuple[bool, str]
-"""Whether it speaks for a training, and the sentence that says so."""
+class Finding(NamedTuple):
+    """Whether one thing speaks for a training, and how it is said: a code and a sentence."""
+
+    is_for: bool
+    code: RetrainCode
+    sentence: str
 
 
-def _verdicts(reports: pl.DataFrame, period: str) -> dict[str, str]:
+def _verdicts_until(period: str, reports: pl.DataFrame) -> dict[str, str]:
     """The verdict of every snapshot so far, oldest first."""
     so_far = reports.filter(pl.col("period") <= period).select("period", "verdict")
     return dict(so_far.unique().sort("period").iter_rows())
 
 
-def _evidence(
-    seen: Mapping[str, str], breaches: Sequence[str], newest: str, trained_on: str, rules: RetrainRules
-) -> Check:
-    if not seen:
-        return (
-            False,
-            f"the model in force was trained on this snapshot, {trained_on}: there is nothing to judge it by yet",
-        )
-    found = (
-        f"{len(breaches)} of the last {len(seen)} snapshots since the model of {trained_on} "
+def _check_breaches(
+    recent: Mapping[str, str], breaches: Sequence[str], newest: str, trained_on: str, rules: RetrainRules
+) -> Finding:
+    if not recent:
+        sentence = f"the model in force was trained on this snapshot, {trained_on}: there is nothing to judge it by yet"
+        return Finding(False, "model_is_new", sentence)
+    count = (
+        f"{len(breaches)} of the last {len(recent)} snapshots since the model of {trained_on} "
         f"{'is a breach' if len(breaches) == 1 else 'are breaches'}" + (f" ({', '.join(breaches)})" if breaches else "")
     )
     if newest != BREACH:
-        return False, f"the newest drift report says {newest}; {found}"
-    return len(breaches) >= rules.min_breaches, f"{found}; it takes {rules.min_breaches} of {rules.of_last}"
+        return Finding(False, "no_breach_now", f"the newest drift report says {newest}; {count}")
+    is_enough = len(breaches) >= rules.min_breaches
+    code: RetrainCode = "breaches_repeated" if is_enough else "breaches_too_few"
+    return Finding(is_enough, code, f"{count}; it takes {rules.min_breaches} of {rules.of_last}")
 
 
-def _rest(since: Sequence[str], earlier: Sequence[str], rules: RetrainRules) -> Check:
+def _check_cooldown(since: Sequence[str], earlier: Sequence[str], rules: RetrainRules) -> Finding:
     if not earlier:
-        return True, "nothing was trained before"
+        return Finding(True, "never_trained", "nothing was trained before")
     ago = f"{len(since)} {'snapshot' if len(since) == 1 else 'snapshots'} ago"
-    return len(since) >= rules.cooldown_snapshots, (
-        f"the last training was on {earlier[-1]}, {ago}; it takes {rules.cooldown_snapshots}"
-    )
+    is_over = len(since) >= rules.cooldown_snapshots
+    sentence = f"the last training was on {earlier[-1]}, {ago}; it takes {rules.cooldown_snapshots}"
+    return Finding(is_over, "cooldown_over" if is_over else "cooldown", sentence)
 
 
 def of_quarter(period: str, trainings: Sequence[str]) -> list[str]:
@@ -170,25 +198,29 @@ def of_quarter(period: str, trainings: Sequence[str]) -> list[str]:
     return [key for key in trainings if start_of(period) - QUARTER < start_of(key) < start_of(period)]
 
 
-def _budget(period: str, earlier: Sequence[str], rules: RetrainRules) -> Check:
-    recent = of_quarter(period, earlier)
-    return len(recent) < rules.max_per_quarter, (
-        f"{len(recent)} of {rules.max_per_quarter} trainings of a quarter ({QUARTER.days} days) are used"
-        + (f": {', '.join(recent)}" if recent else "")
-    )
+def _check_budget(period: str, earlier: Sequence[str], rules: RetrainRules) -> Finding:
+    used = of_quarter(period, earlier)
+    is_left = len(used) < rules.max_per_quarter
+    sentence = f"{len(used)} of {rules.max_per_quarter} trainings of a quarter ({QUARTER.days} days) are used"
+    named = f": {', '.join(used)}" if used else ""
+    return Finding(is_left, "budget_left" if is_left else "budget_used", f"{sentence}{named}")
 
 
-def _money(period: str, earlier: Sequence[str], cost: TrainingCost) -> Check:
+def _check_cost(period: str, earlier: Sequence[str], cost: TrainingCost) -> Finding:
     n_before = len(of_quarter(period, earlier))
     if cost.per_training is None:
-        return False, "what a training would cost is not known (say it with [gcp.training] price_per_hour)"
-    return cost.allows(n_before), (
+        sentence = "what a training would cost is not known (say it with [gcp.training] price_per_hour)"
+        return Finding(False, "cost_unknown", sentence)
+    is_allowed = cost.allows(n_before)
+    sentence = (
         f"trainings of the quarter count as {n_before * cost.per_training:.2f} USD and another can cost "
         f"{cost.per_training:.2f}; allowed are {cost.max_per_quarter:.2f} ([gcp.training] max_cost_per_quarter)"
     )
+    return Finding(is_allowed, "cost_allowed" if is_allowed else "cost_too_high", sentence)
 
 
-def _data(unsound: Mapping[str, str]) -> Check:
+def _check_data(unsound: Mapping[str, str]) -> Finding:
     if not unsound:
-        return True, "the data of the window are sound"
-    return False, "fix the data first: " + "; ".join(f"{key}: {words}" for key, words in sorted(unsound.items()))
+        return Finding(True, "sound_data", "the data of the window are sound")
+    faults = "; ".join(f"{period}: {fault}" for period, fault in sorted(unsound.items()))
+    return Finding(False, "unsound_data", f"fix the data first: {faults}")

@@ -4,22 +4,21 @@ Segments are of use when customers of a higher one come back more often, and spe
 That is measured as a concordance: of two customers who differ in what they did, how often the one who did more was in
 the higher segment. 1 is a perfect order, 0.5 is chance. For coming back it is the area under the ROC curve.
 
-Which segment is higher is estimated on nine tenths of the customers and put to the test on the last, ten times over, so
-that more segments gain nothing by fitting noise. Names and numbers of segments play no part.
+Which segment is higher is estimated on nine tenths of the customers and tested on the last, ten times, so that more
+segments gain nothing by fitting noise. Names and numbers of segments play no part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from custseg_assets.domain.segments.model import Matrix
+from custseg_assets.domain.segments.model import Labels, Matrix
+from custseg_assets.domain.transactions.cleaning import Lines
 from custseg_assets.domain.transactions.features import MICRO, order_parts
 
 OUTCOMES = ("return", "spend")
@@ -35,12 +34,9 @@ MIN_OF_A_KIND = 30
 
 _Z_95 = 1.959963984540054
 
-Lines = nw.LazyFrame[Any]
-Labels = NDArray[np.integer]
 
-
-def next_period(clean: Lines) -> Lines:
-    """What each customer seen in a period did in it: ``customer_id``, ``n_orders`` and ``net`` spend in currency.
+def measure_outcomes(clean: Lines) -> Lines:
+    """What each customer with lines in a period did in it: ``customer_id``, ``n_orders`` and ``net`` spend in currency.
 
     Args:
         clean: lines of ``clean_transactions`` of that period.
@@ -60,7 +56,7 @@ class Concordance:
 
     Attributes:
         value: of the pairs of customers with different outcomes, the share in which the one with the higher outcome
-            stands higher; pairs that stand level count half.
+            has the higher level; pairs on one level count half.
         influence: how much each customer moves the value, in the order of the input; the sum of squares is the
             value's sampling variance.
     """
@@ -69,15 +65,15 @@ class Concordance:
     influence: Matrix
 
 
-def concordance(standing: Labels, outcome: Matrix) -> Concordance | None:
-    """The agreement of a standing in few levels with an outcome; ``None`` where no two outcomes differ.
+def concordance(levels: Labels, outcome: Matrix) -> Concordance | None:
+    """The agreement of few levels with an outcome; ``None`` where no two outcomes differ.
 
     A ratio of U-statistics. The influences are its first-order projection (Hoeffding 1948); for an outcome of two
     values the variance is that of DeLong, DeLong and Clarke-Pearson (1988), *Comparing the areas under two or more
     correlated receiver operating characteristic curves*. O(n log n), with arrays as large as the customers.
 
     Args:
-        standing: level of each customer, higher is better; whole numbers from 0.
+        levels: of each customer, higher is better; whole numbers from 0.
         outcome: what each customer did.
 
     >>> concordance(np.array([1, 1, 0]), np.array([5.0, 0.0, 0.0])).value
@@ -91,11 +87,11 @@ def concordance(standing: Labels, outcome: Matrix) -> Concordance | None:
         return None
     won = np.empty(len(rank))
     below, above = np.zeros(n_ranks), of_rank.astype(float)
-    for level in np.unique(standing):
-        here = np.flatnonzero(standing == level)
+    for level in np.unique(levels):
+        here = np.flatnonzero(levels == level)
         same = np.bincount(rank[here], minlength=n_ranks)
         above -= same
-        # A pair is won against customers with less who stand lower, and against those with more who stand higher.
+        # A pair is won against customers with less on lower levels, and against those with more on higher ones.
         less = np.cumsum(below + same / 2) - (below + same / 2)
         more = np.cumsum((above + same / 2)[::-1])[::-1] - (above + same / 2)
         won[here] = (less + more)[rank[here]]
@@ -104,20 +100,22 @@ def concordance(standing: Labels, outcome: Matrix) -> Concordance | None:
     return Concordance(value, 2 * (won - value * n_pairs) / n_pairs.sum())
 
 
-def cross_fitted(segments: Labels, outcome: Matrix, fold: Labels) -> Concordance | None:
+def cross_fit_concordance(segments: Labels, outcome: Matrix, fold: Labels) -> Concordance | None:
     """The concordance of segments with an outcome, the order of the segments estimated on other customers.
 
-    The value is the mean over the folds, of those in which outcomes differ. In each a segment stands where the mean
-    rank of the outcomes of its customers in the other folds does, so that one large order moves it no further than any
-    other; one with nobody in them stands in the middle, and segments with equal means stand level.
+    The value is the mean over the folds, of those in which outcomes differ. In each a segment's level comes from the
+    mean rank of the outcomes of its customers in the other folds, so that one large order counts no more than any
+    other; a segment with nobody in them is put in the middle, and segments with equal means are on one level.
 
     Args:
         segments: segment number of each customer, from 0.
         outcome: what each customer did.
         fold: number of each customer's fold, from 0.
     """
+    from scipy.stats import rankdata
+
     n_segments = int(segments.max(initial=0)) + 1
-    rank = _middle_ranks(outcome)
+    rank = rankdata(outcome)  # Twice a middle rank is whole, so sums of them are exact.
     sums = np.bincount(segments, rank, minlength=n_segments)
     sizes = np.bincount(segments, minlength=n_segments)
     influence, values = np.zeros(len(segments)), []
@@ -132,12 +130,6 @@ def cross_fitted(segments: Labels, outcome: Matrix, fold: Labels) -> Concordance
             values.append(found.value)
             influence[tested] = found.influence
     return Concordance(sum(values) / len(values), influence / len(values)) if values else None
-
-
-def _middle_ranks(outcome: Matrix) -> Matrix:
-    """Ranks from 1; equal outcomes share the middle of theirs. Twice a rank is whole, so sums of them are exact."""
-    _, rank, counts = np.unique(outcome, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[rank]
 
 
 @dataclass(frozen=True)
@@ -162,8 +154,8 @@ class PairedValidity:
 
 
 @dataclass(frozen=True)
-class Foreseen:
-    """What the segments of one snapshot foresaw under each of two models.
+class SnapshotValidity:
+    """Predictive validity of two models on one snapshot.
 
     Attributes:
         champion: concordance by outcome.
@@ -176,29 +168,29 @@ class Foreseen:
     influence: pl.DataFrame
 
 
-def foresee(customers: pl.DataFrame, done: pl.DataFrame, *, seed: int) -> Foreseen | None:
-    """How well two models' segments order the next period; ``None`` where too few came back, or stayed away, to tell.
+def measure_validity(customers: pl.DataFrame, outcomes: pl.DataFrame, *, seed: int) -> SnapshotValidity | None:
+    """Predictive validity of two models' segments; ``None`` where too few customers came back, or stayed away, to tell.
 
     Args:
         customers: everybody known at the snapshot, each once: ``customer_id``, ``champion`` and ``challenger``, the
             segment ids under the two models. Rule segments are segments.
-        done: what ``next_period`` found of the period after the snapshot; who is missing did nothing.
+        outcomes: what ``measure_outcomes`` found in the period after the snapshot; who is missing did nothing.
         seed: of the folds.
     """
     # Folds are drawn over sorted ids: the same customers are split the same way whatever the order of the rows.
-    rows = customers.join(done, on="customer_id", how="left").sort("customer_id")
-    outcomes = {
+    rows = customers.join(outcomes, on="customer_id", how="left").sort("customer_id")
+    observed = {
         "return": (rows["n_orders"].fill_null(0) > 0).cast(pl.Float64).to_numpy(),
         "spend": rows["net"].fill_null(0.0).to_numpy(),
     }
-    n_returned = int(outcomes["return"].sum())
+    n_returned = int(observed["return"].sum())
     if min(n_returned, len(rows) - n_returned) < MIN_OF_A_KIND:
         return None
     fold = np.random.default_rng(seed).permutation(len(rows)) % N_FOLDS
     found: dict[str, dict[str, Concordance]] = {}
     for model in ("champion", "challenger"):
         segments = np.unique(rows[model].to_numpy(), return_inverse=True)[1]
-        each = {name: cross_fitted(segments, outcome, fold) for name, outcome in outcomes.items()}
+        each = {name: cross_fit_concordance(segments, outcome, fold) for name, outcome in observed.items()}
         found[model] = {name: one for name, one in each.items() if one is not None}
         if len(found[model]) < len(OUTCOMES):
             return None
@@ -206,11 +198,12 @@ def foresee(customers: pl.DataFrame, done: pl.DataFrame, *, seed: int) -> Forese
         pl.Series(name, found["challenger"][name].influence - found["champion"][name].influence) for name in OUTCOMES
     ]
     values = {model: {name: one.value for name, one in each.items()} for model, each in found.items()}
-    return Foreseen(values["champion"], values["challenger"], rows.select("customer_id").with_columns(influence))
+    by_customer = rows.select("customer_id").with_columns(influence)
+    return SnapshotValidity(values["champion"], values["challenger"], by_customer)
 
 
-def paired_validity(snapshots: Sequence[Foreseen]) -> tuple[PairedValidity, ...]:
-    """Both outcomes over several snapshots, each snapshot counting the same.
+def combine_validity(snapshots: Sequence[SnapshotValidity]) -> tuple[PairedValidity, ...]:
+    """Predictive validity by outcome over several snapshots, each snapshot counting the same.
 
     The same customers are in all of them, so their errors are not independent: a customer's influences are added up
     over the snapshots before they are squared.
@@ -226,9 +219,6 @@ def paired_validity(snapshots: Sequence[Foreseen]) -> tuple[PairedValidity, ...]
         challenger = sum(one.challenger[name] for one in snapshots) / n
         error = float(np.sqrt((np.sort((by_customer[name] / n).to_numpy() ** 2)).sum()))
         difference = challenger - champion
-        results.append(
-            PairedValidity(
-                name, champion, challenger, difference, difference - _Z_95 * error, difference + _Z_95 * error
-            )
-        )
+        low, high = difference - _Z_95 * error, difference + _Z_95 * error
+        results.append(PairedValidity(name, champion, challenger, difference, low, high))
     return tuple(results)

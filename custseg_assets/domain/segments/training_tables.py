@@ -9,15 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, time, timedelta
 
 import polars as pl
 
-from custseg_assets.domain.drift.reference import DriftReference, fit_reference
-from custseg_assets.domain.periods import Window, start_of
 from custseg_assets.domain.schemas import MODEL_CANDIDATES, scaled_features_table
 from custseg_assets.domain.segments.clustering import Candidate, KChoice, feature_values, visible_to_kmeans
-from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, measure_reference
+from custseg_assets.domain.segments.model import Matrix, ScalingReference, measure_reference
 
 
 def scale_snapshot(
@@ -77,23 +74,3 @@ def metrics_of(candidates: pl.DataFrame) -> dict[str, float | None]:
     names = [name for name, dtype in candidates.schema.items() if dtype == pl.Float64 or name == "smallest_cluster"]
     chosen = candidates.filter("is_chosen").select(names)
     return chosen.row(0, named=True) if chosen.height else {}
-
-
-def drift_reference_of(model: SegmentationModel, features: pl.DataFrame, window: Window) -> DriftReference:
-    """The reference that drift is measured against: the snapshot the model was trained on.
-
-    Args:
-        model: the model.
-        features: ``customer_features`` of that snapshot.
-        window: its observation window.
-    """
-    scaled, _ = scale_snapshot(features, model.features, model.reference)
-    last_period = window.as_of - datetime.combine(start_of(window.key), time())
-    return fit_reference(
-        model,
-        matrix_of(scaled, model.features),
-        period=window.key,
-        period_days=last_period / timedelta(days=1),
-        window_days=(window.as_of - window.start) / timedelta(days=1),
-        n_refunded=features.height - scaled.height,
-    )
