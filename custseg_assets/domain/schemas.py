@@ -193,8 +193,12 @@ REJECTED_TRANSACTIONS = Table(
 _CLEAN = "clean_transactions"
 
 
-def _feature(name: str, dtype: pl.DataType, description: str, *sources: str, is_nullable: bool = False) -> Column:
-    return Column(name, dtype, description, is_nullable, _from(_CLEAN, "customer_id", *sources))
+def _feature(name: str, dtype: pl.DataType, description: str, *sources: str) -> Column:
+    return Column(name, dtype, description, lineage=_from(_CLEAN, "customer_id", *sources))
+
+
+def _optional(name: str, dtype: pl.DataType, description: str, *sources: str) -> Column:
+    return replace(_feature(name, dtype, description, *sources), is_nullable=True)
 
 
 _ORDER = ("invoice_id", "invoiced_at", "is_cancellation")
@@ -206,49 +210,23 @@ CUSTOMER_FEATURES = Table(
     (
         _period("snapshot's last period"),
         _feature("customer_id", TEXT, "Customer, exactly as the shop writes it."),
-        _feature("recency_days", WHOLE, "Whole days from the last order line to as_of.", *_ORDER[1:], is_nullable=True),
+        _optional("recency_days", WHOLE, "Whole days from the last order line to as_of.", *_ORDER[1:]),
         _feature("frequency_orders", WHOLE, "Distinct orders in the window.", *_ORDER),
         _feature("monetary_gross", REAL, "Sum of line amounts of orders, in currency.", *_MONEY),
         _feature("monetary_net", REAL, "Sum of line amounts of orders and cancellations, in currency.", *_MONEY),
-        _feature(
-            "avg_order_value",
-            REAL,
-            "monetary_gross / frequency_orders, in currency.",
-            *_MONEY,
-            "invoice_id",
-            is_nullable=True,
-        ),
-        _feature("n_products", WHOLE, "Distinct products ordered.", "product_id", *_ORDER[1:], is_nullable=True),
-        _feature("n_units", REAL, "Units ordered.", "quantity", *_ORDER[1:], is_nullable=True),
+        _optional("avg_order_value", REAL, "monetary_gross / frequency_orders, in currency.", *_MONEY, "invoice_id"),
+        _optional("n_products", WHOLE, "Distinct products ordered.", "product_id", *_ORDER[1:]),
+        _optional("n_units", REAL, "Units ordered.", "quantity", *_ORDER[1:]),
         _feature("n_cancelled_orders", WHOLE, "Distinct cancellations.", *_ORDER),
         _feature("cancellation_rate", REAL, "Cancellations among orders and cancellations, a share.", *_ORDER),
-        _feature("tenure_days", WHOLE, "Whole days from the first order line to as_of.", *_ORDER[1:], is_nullable=True),
-        _feature("days_between_orders", REAL, "Mean days between distinct order dates.", *_ORDER, is_nullable=True),
-        _feature("favourite_weekday", WHOLE, "Weekday of most orders; Monday is 0.", *_ORDER, is_nullable=True),
-        _feature("favourite_hour", WHOLE, "Hour of day of most orders.", *_ORDER, is_nullable=True),
-        _feature(
-            "main_country",
-            TEXT,
-            "Country of most orders; ties go to the most recent.",
-            "country",
-            *_ORDER,
-            is_nullable=True,
-        ),
+        _optional("tenure_days", WHOLE, "Whole days from the first order line to as_of.", *_ORDER[1:]),
+        _optional("days_between_orders", REAL, "Mean days between distinct order dates.", *_ORDER),
+        _optional("favourite_weekday", WHOLE, "Weekday of most orders; Monday is 0.", *_ORDER),
+        _optional("favourite_hour", WHOLE, "Hour of day of most orders.", *_ORDER),
+        _optional("main_country", TEXT, "Country of most orders; ties go to the most recent.", "country", *_ORDER),
         _feature("monthly_spend_mean", REAL, "Mean net spend per period since the first, in currency.", *_MONEY),
-        _feature(
-            "monthly_spend_std",
-            REAL,
-            "Sample standard deviation of it; null with one period.",
-            *_MONEY,
-            is_nullable=True,
-        ),
-        _feature(
-            "monthly_spend_slope",
-            REAL,
-            "Least-squares slope of it per period; null with one period.",
-            *_MONEY,
-            is_nullable=True,
-        ),
+        _optional("monthly_spend_std", REAL, "Sample standard deviation of it; null with one period.", *_MONEY),
+        _optional("monthly_spend_slope", REAL, "Least-squares slope of it per period; null with one period.", *_MONEY),
     ),
     ("customer_id",),
     reads=(_hashed("clean_transactions", "window"),),
@@ -257,6 +235,11 @@ CUSTOMER_FEATURES = Table(
 _F = "customer_features"
 _USED = f"{_F}.<features>"
 """The segmentation features, whichever are configured."""
+
+_SCALED, _MODEL_JSON = ("scaled_features.*",), ("segmentation_model.model_json",)
+_FITTED = ("model_candidates.centroids", _USED)
+_PLACED = (_USED, *_MODEL_JSON)
+"""What says where a customer is among the centroids."""
 
 SEGMENT_ASSIGNMENTS = Table(
     "segment_assignments",
@@ -275,22 +258,16 @@ SEGMENT_ASSIGNMENTS = Table(
                 f"{_F}.frequency_orders",
             ),
         ),
-        Column("segment_name", TEXT, "Name of the group.", lineage=("segmentation_model.model_json",)),
+        Column("segment_name", TEXT, "Name of the group.", lineage=_MODEL_JSON),
         Column("is_rule_segment", FLAG, "Whether a rule, not K-means, decided.", lineage=_from(_F, "monetary_net")),
-        Column("cluster", WHOLE, "K-means' number; null in a rule segment.", True, ("segmentation_model.model_json",)),
-        Column(
-            "distance",
-            REAL,
-            "Distance to the own segment's centroid, in standard deviations.",
-            True,
-            (_USED, "segmentation_model.model_json"),
-        ),
+        Column("cluster", WHOLE, "K-means' number; null in a rule segment.", True, _MODEL_JSON),
+        Column("distance", REAL, "Distance to the own segment's centroid, in standard deviations.", True, _PLACED),
         Column(
             "runner_up_segment_id",
             TEXT,
             "Segment of the second nearest centroid; where is_held, of the nearest.",
             True,
-            ("segmentation_model.model_json",),
+            _MODEL_JSON,
         ),
         Column(
             "margin",
@@ -298,13 +275,13 @@ SEGMENT_ASSIGNMENTS = Table(
             "(second nearest − nearest) / second nearest distance: 0 at the border, 1 at a centroid; "
             "negative where is_held.",
             True,
-            (_USED, "segmentation_model.model_json"),
+            _PLACED,
         ),
         Column(
             "is_held",
             FLAG,
             "Whether the margin rule keeps the customer in the earlier model's segment, with another a little nearer.",
-            lineage=(_USED, "segmentation_model.model_json"),
+            lineage=_PLACED,
         ),
         Column("model_version", TEXT, "Model that was in force.", lineage=("segmentation_model.model_version",)),
     ),
@@ -319,6 +296,7 @@ SEGMENT_ASSIGNMENTS = Table(
 )
 
 _A = "segment_assignments"
+_SPEND = (f"{_A}.segment_id", f"{_F}.monetary_net")
 
 SEGMENT_PROFILES = Table(
     "segment_profiles",
@@ -328,24 +306,13 @@ SEGMENT_PROFILES = Table(
         Column("segment_id", TEXT, "Stable id of the business group.", lineage=_from(_A, "segment_id")),
         Column("segment_name", TEXT, "Name of the group.", lineage=_from(_A, "segment_name")),
         Column("is_rule_segment", FLAG, "Whether a rule, not K-means, decided.", lineage=_from(_A, "is_rule_segment")),
-        Column("naming_rule", TEXT, "The rule that gave the name.", lineage=("segmentation_model.model_json",)),
+        Column("naming_rule", TEXT, "The rule that gave the name.", lineage=_MODEL_JSON),
         Column("n_customers", WHOLE, "Customers in the segment.", lineage=_from(_A, "customer_id", "segment_id")),
         Column(
             "share_customers", REAL, "Share of all known customers.", lineage=_from(_A, "customer_id", "segment_id")
         ),
-        Column(
-            "revenue_net",
-            REAL,
-            "Net spend in the window, in currency.",
-            lineage=(f"{_A}.segment_id", f"{_F}.monetary_net"),
-        ),
-        Column(
-            "share_revenue",
-            REAL,
-            "Share of the net spend of all customers.",
-            True,
-            (f"{_A}.segment_id", f"{_F}.monetary_net"),
-        ),
+        Column("revenue_net", REAL, "Net spend in the window, in currency.", lineage=_SPEND),
+        Column("share_revenue", REAL, "Share of the net spend of all customers.", True, _SPEND),
         *(
             Column(f"median_{name}", REAL, f"Median of {name}.", True, (f"{_A}.segment_id", f"{_F}.{name}"))
             for name in (
@@ -366,7 +333,7 @@ SEGMENT_PROFILES = Table(
             lineage=(f"{_A}.segment_id", f"{_F}.*"),
         ),
         Column("description", TEXT, "One sentence: who they are.", lineage=(f"{_F}.*",)),
-        Column("advice", TEXT, "One sentence: what to do.", lineage=("segmentation_model.model_json",)),
+        Column("advice", TEXT, "One sentence: what to do.", lineage=_MODEL_JSON),
         Column("model_version", TEXT, "Model that was in force.", lineage=_from(_A, "model_version")),
     ),
     ("segment_id",),
@@ -457,29 +424,19 @@ MODEL_CANDIDATES = Table(
     (
         _period("snapshot's last period"),
         Column("k", WHOLE, "Number of clusters."),
-        Column("silhouette", REAL, "Mean silhouette, −1 to 1.", True, ("scaled_features.*",)),
-        Column("davies_bouldin", REAL, "Davies-Bouldin index; lower is better.", True, ("scaled_features.*",)),
-        Column("calinski_harabasz", REAL, "Calinski-Harabasz index; higher is better.", True, ("scaled_features.*",)),
-        Column("inertia", REAL, "Within-cluster sum of squares.", True, ("scaled_features.*",)),
-        Column(
-            "bootstrap_ari", REAL, "Mean adjusted Rand index against bootstrap refits.", True, ("scaled_features.*",)
-        ),
-        Column(
-            "worst_jaccard",
-            REAL,
-            "Mean Jaccard of the least stable cluster over the refits.",
-            True,
-            ("scaled_features.*",),
-        ),
-        Column("smallest_cluster", WHOLE, "Customers in the smallest cluster.", True, ("scaled_features.*",)),
-        Column("smallest_share", REAL, "Their share.", True, ("scaled_features.*",)),
+        Column("silhouette", REAL, "Mean silhouette, −1 to 1.", True, _SCALED),
+        Column("davies_bouldin", REAL, "Davies-Bouldin index; lower is better.", True, _SCALED),
+        Column("calinski_harabasz", REAL, "Calinski-Harabasz index; higher is better.", True, _SCALED),
+        Column("inertia", REAL, "Within-cluster sum of squares.", True, _SCALED),
+        Column("bootstrap_ari", REAL, "Mean adjusted Rand index against bootstrap refits.", True, _SCALED),
+        Column("worst_jaccard", REAL, "Mean Jaccard of the least stable cluster over the refits.", True, _SCALED),
+        Column("smallest_cluster", WHOLE, "Customers in the smallest cluster.", True, _SCALED),
+        Column("smallest_share", REAL, "Their share.", True, _SCALED),
         Column("is_eligible", FLAG, "Whether every limit is kept."),
         Column("is_chosen", FLAG, "Whether the rule chose it."),
         Column("reason", TEXT, "Why it is, or is not, eligible or chosen."),
         Column("choice", TEXT, "JSON list of sentences: why one of them, or none, was chosen."),
-        Column(
-            "centroids", TEXT, "JSON of the clusters' centroids, on the model's scale.", True, ("scaled_features.*",)
-        ),
+        Column("centroids", TEXT, "JSON of the clusters' centroids, on the model's scale.", True, _SCALED),
     ),
     ("k",),
     reads=(
@@ -498,25 +455,11 @@ SEGMENTATION_MODEL = Table(
         Column("model_version", TEXT, "Name of the model, made from its content."),
         Column("k", WHOLE, "Number of clusters.", lineage=("model_candidates.k",)),
         Column("choice", TEXT, "Why this k.", lineage=("model_candidates.reason",)),
-        Column(
-            "model_json",
-            TEXT,
-            "The whole model: features, reference, centroids, segments.",
-            lineage=("model_candidates.centroids", _USED),
-        ),
-        Column(
-            "drift_reference",
-            TEXT,
-            "JSON of what drift is measured against.",
-            lineage=("model_candidates.centroids", _USED),
-        ),
+        Column("model_json", TEXT, "The whole model: features, reference, centroids, segments.", lineage=_FITTED),
+        Column("drift_reference", TEXT, "JSON of what drift is measured against.", lineage=_FITTED),
         Column("model_card", TEXT, "Markdown: what it is, from what, how good, how chosen."),
     ),
-    reads=(
-        _hashed("model_candidates"),
-        _unhashed("customer_features"),
-        *_EARLIER_MODELS,
-    ),
+    reads=(_hashed("model_candidates"), _unhashed("customer_features"), *_EARLIER_MODELS),
 )
 
 PROMOTION_DECISION = Table(

@@ -19,6 +19,7 @@ from custseg_assets.domain.promotion.promotion import (
     decide_promotion,
     keep_champion,
 )
+from custseg_assets.domain.promotion.retraining import RetrainVerdict, decide_retrain
 from custseg_assets.domain.promotion.validity import measure_outcomes
 from custseg_assets.domain.schemas import (
     CLEAN_TRANSACTIONS,
@@ -46,6 +47,19 @@ def decide_about_challenger(home: OpenHome, key: str) -> tuple[PromotionVerdict,
     settings, unsound = home.settings, unsound_in_window(home, key)
     verdict = decide_promotion(comparison, settings.model.limits(), unsound=unsound, limits=settings.promotion)
     return verdict, comparison
+
+
+def decide_about_retrain(home: OpenHome, key: str, reports: pl.DataFrame) -> RetrainVerdict:
+    """Whether drift calls for a training on a snapshot, by the drift reports up to it."""
+    return decide_retrain(
+        key,
+        reports,
+        trained_on=home.champions.model_before(key).trained_on,
+        trainings=home.champions.trainings,
+        unsound=unsound_in_window(home, key),
+        rules=home.settings.retrain,
+        cost=home.training_cost,
+    )
 
 
 def _compare(home: OpenHome, challenger: SegmentationModel, candidates: pl.DataFrame) -> Comparison:

@@ -6,13 +6,14 @@ costs over half a second, and only through its object interface: pyplot would ke
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import re
 import textwrap
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
 import polars as pl
 
@@ -63,30 +64,37 @@ _STYLE: Any = {
 }
 
 
-def render(build: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs) -> bytes:
-    """A figure as PNG bytes, the same bytes for the same values and versions of Matplotlib and Pillow.
+class Picture(Generic[P]):
+    """A picture: PNG bytes when it is called, the same for the same values and versions of Matplotlib and Pillow.
 
     Args:
-        build: makes the figure; it runs under ``_STYLE``, whatever ``matplotlibrc`` the user has.
-        args: passed to ``build``.
-        kwargs: passed to ``build``.
+        figure: builds it as a Matplotlib figure; it runs under ``_STYLE``, whatever ``matplotlibrc`` the user has.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
 
-    with mpl.rc_context(), warnings.catch_warnings():
-        # A segment or product named in a script the font lacks shows as boxes; that is no reason to fail a run.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        canvas: Any = FigureCanvasAgg(build(*args, **kwargs))
-        canvas.draw()
-        image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
-        reduced = image.convert("RGB").quantize(PALETTE_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    stream = io.BytesIO()
-    reduced.save(stream, format="PNG", compress_level=6, dpi=(DPI, DPI))
-    return stream.getvalue()
+    def __init__(self, figure: Callable[P, Figure]) -> None:
+        functools.update_wrapper(self, figure)
+        self.figure = figure
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> bytes:
+        """Draw it."""
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from PIL import Image
+
+        with mpl.rc_context(), warnings.catch_warnings():
+            # A segment or product named in a script the font lacks shows as boxes; that is no reason to fail a run.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            mpl.rcdefaults()
+            mpl.rcParams.update(_STYLE)
+            canvas: Any = FigureCanvasAgg(self.figure(*args, **kwargs))
+            canvas.draw()
+            image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+            reduced = image.convert("RGB").quantize(
+                PALETTE_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+            )
+        stream = io.BytesIO()
+        reduced.save(stream, format="PNG", compress_level=6, dpi=(DPI, DPI))
+        return stream.getvalue()
 
 
 def new_figure(title: str, explanation: str, height: float) -> Figure:

@@ -1,6 +1,6 @@
 """Pictures of change: rejected rows, drift over time, the distribution behind an alert, and the service's latency.
 
-Each function ``x`` returns PNG bytes; ``x_figure`` returns the same picture as a Matplotlib figure, for tests.
+Each gives PNG bytes when it is called; its ``figure`` gives the same as a Matplotlib figure, for tests.
 Pictures of a segmentation belong in ``segments``.
 """
 
@@ -26,17 +26,13 @@ MAX_DRIFT_PANELS = 12
 _DRIFT_COLUMNS = 4
 
 
-def drift_over_time(reports: pl.DataFrame) -> bytes:
+@look.Picture
+def drift_over_time(reports: pl.DataFrame) -> Figure:
     """Every drift score and its threshold over the snapshots, the scores nearest to their threshold first.
 
     Args:
         reports: rows of the ``drift_report`` table, of any number of snapshots.
     """
-    return look.render(drift_over_time_figure, reports)
-
-
-def drift_over_time_figure(reports: pl.DataFrame) -> Figure:
-    """The figure of ``drift_over_time``."""
     measured = reports.filter(pl.col("score").is_finite()).sort("period", "score_name", "subject")
     if measured.is_empty():
         return look.nothing_to_show("Drift over time", "no score has been measured yet.")
@@ -134,17 +130,13 @@ _LATENCIES = (
 _MAX_DAYS = 60
 
 
-def latency_over_time(traffic: pl.DataFrame) -> bytes:
+@look.Picture
+def latency_over_time(traffic: pl.DataFrame) -> Figure:
     """The latency of the service: the time within which it answered 50, 95 and 99 % of a day's requests, by kind.
 
     Args:
         traffic: rows of the ``prediction_traffic`` table.
     """
-    return look.render(latency_over_time_figure, traffic)
-
-
-def latency_over_time_figure(traffic: pl.DataFrame) -> Figure:
-    """The figure of ``latency_over_time``."""
     # Where two models answered on a day, the slower one's time is drawn.
     by_day = (
         traffic.filter(pl.col("n_requests") > 0)
@@ -205,17 +197,13 @@ _BAR, _PITCH = 0.36, 0.3
 _MAX_PARTS = 24
 
 
-def distribution_change(change: Change) -> bytes:
+@look.Picture
+def distribution_change(change: Change) -> Figure:
     """The distribution that a drift alert is about, part by part, at the model's training snapshot and now.
 
     Args:
         change: that caused the alert.
     """
-    return look.render(distribution_change_figure, change)
-
-
-def distribution_change_figure(change: Change) -> Figure:
-    """The figure of ``distribution_change``; of more than ``_MAX_PARTS`` parts those that changed most are drawn."""
     distribution = change.distribution
     rows = list(zip(distribution.parts, distribution.reference, distribution.current, strict=True))
     largest = sorted(range(len(rows)), key=lambda row: (-abs(rows[row][2] - rows[row][1]), row))[:_MAX_PARTS]
@@ -256,7 +244,8 @@ _REASONS = (
 """In the order of their colours; any other reason follows by name."""
 
 
-def rejections(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collection[str] = ()) -> bytes:
+@look.Picture
+def rejections(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collection[str] = ()) -> Figure:
     """The share of each period's rows that was rejected, by reason.
 
     Args:
@@ -264,11 +253,6 @@ def rejections(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collec
         kept: ``period`` and ``n_rows`` of the rows that count.
         outlier_periods: keys of the periods whose share is far outside the others'; they are marked.
     """
-    return look.render(rejections_figure, counts, kept, outlier_periods)
-
-
-def rejections_figure(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collection[str] = ()) -> Figure:
-    """The figure of ``rejections``."""
     counts = counts.group_by("period", "reason").agg(pl.col("n_rows").sum()).sort("period", "reason")
     totals = (
         pl.concat(

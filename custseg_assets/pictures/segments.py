@@ -1,6 +1,6 @@
 """Pictures of a segmentation: the choice of k, the profiles of the segments, their customers, and migrations.
 
-Each function ``x`` returns PNG bytes; ``x_figure`` returns the same picture as a Matplotlib figure, for tests.
+Each gives PNG bytes when it is called; its ``figure`` gives the same as a Matplotlib figure, for tests.
 Pictures of change over time belong in ``monitoring``.
 """
 
@@ -25,13 +25,13 @@ from custseg_assets.pictures.look import (
     MUTED,
     PAPER,
     WIDTH,
+    Picture,
     add_panel,
     new_figure,
     nothing_to_show,
     number,
     percent,
     percent_tick,
-    render,
     segment_colour,
     segment_label,
     segment_order,
@@ -67,18 +67,14 @@ _MEASURES = (
 )
 
 
-def k_selection(candidates: pl.DataFrame, limits: Mapping[str, float]) -> bytes:
+@Picture
+def k_selection(candidates: pl.DataFrame, limits: Mapping[str, float]) -> Figure:
     """The choice of the number of clusters: five measures by k, their limits, and which k keep them.
 
     Args:
         candidates: one row per k, columns of the ``model_candidates`` table.
         limits: lowest acceptable value by column name; columns without one have no line.
     """
-    return render(k_selection_figure, candidates, limits)
-
-
-def k_selection_figure(candidates: pl.DataFrame, limits: Mapping[str, float]) -> Figure:
-    """The figure of ``k_selection``."""
     if candidates.is_empty():
         return nothing_to_show("Choosing the number of segments", "no number of clusters was tried.")
     candidates = candidates.sort("k")
@@ -164,18 +160,14 @@ _PROFILE_FEATURES = (
 _RATIO_AT_FULL_COLOUR = 8.0
 
 
-def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> bytes:
+@Picture
+def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> Figure:
     """The profile of each segment: medians in business units, coloured by their ratio to the median of all customers.
 
     Args:
         profiles: one row per segment, columns of the ``segment_profiles`` table.
         customer_features: the snapshot's customers, for the median of all.
     """
-    return render(profile_heatmap_figure, profiles, customer_features)
-
-
-def profile_heatmap_figure(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> Figure:
-    """The figure of ``profile_heatmap``."""
     profiles = sort_by_segment(profiles)
     # A shop without products has no products to compare: what is null for every segment is left out.
     features = [feature for feature in _PROFILE_FEATURES if profiles[f"median_{feature.name}"].is_not_null().any()]
@@ -270,17 +262,13 @@ def _share_sentence(profiles: pl.DataFrame) -> str:
     return f"{name}, {percent(customers)} of customers, bring {percent(revenue)} of net spend"
 
 
-def revenue_by_segment(profiles: pl.DataFrame) -> bytes:
+@Picture
+def revenue_by_segment(profiles: pl.DataFrame) -> Figure:
     """Each segment's share of customers beside its share of net spend.
 
     Args:
         profiles: one row per segment, columns of the ``segment_profiles`` table.
     """
-    return render(revenue_by_segment_figure, profiles)
-
-
-def revenue_by_segment_figure(profiles: pl.DataFrame) -> Figure:
-    """The figure of ``revenue_by_segment``."""
     if profiles.is_empty():
         return nothing_to_show("Customers and net spend by segment", "the snapshot has no customers.")
     profiles = sort_by_segment(profiles)
@@ -315,7 +303,8 @@ def revenue_by_segment_figure(profiles: pl.DataFrame) -> Figure:
     return figure
 
 
-def cluster_scatter(customer_features: pl.DataFrame, assignments: pl.DataFrame, *, seed: int) -> bytes:
+@Picture
+def cluster_scatter(customer_features: pl.DataFrame, assignments: pl.DataFrame, *, seed: int) -> Figure:
     """Customers by recency and net spend, coloured by segment, with each segment's median.
 
     Args:
@@ -323,11 +312,6 @@ def cluster_scatter(customer_features: pl.DataFrame, assignments: pl.DataFrame, 
         assignments: ``customer_id``, ``segment_id`` and ``segment_name`` of the same snapshot.
         seed: of the sample that is drawn of many customers; medians are of all of them.
     """
-    return render(cluster_scatter_figure, customer_features, assignments, seed=seed)
-
-
-def cluster_scatter_figure(customer_features: pl.DataFrame, assignments: pl.DataFrame, *, seed: int) -> Figure:
-    """The figure of ``cluster_scatter``."""
     named = customer_features.select("customer_id", "recency_days", "monetary_net").join(
         assignments.select("customer_id", "segment_id", "segment_name"), on="customer_id"
     )
@@ -421,18 +405,14 @@ MAX_LEVEL_NAMES = 8
 _NEWCOMER, _GONE = "(new)", "(gone)"
 
 
-def migration_matrix(moves: pl.DataFrame) -> bytes:
+@Picture
+def migration_matrix(moves: pl.DataFrame) -> Figure:
     """Migrations: customers that moved from one segment to another, as counts and as shares of the segment before.
 
     Args:
         moves: ``from_segment`` (null: not known before), ``to_segment`` (null: no longer known), ``n_customers``
             and ``revenue_net``, the net spend of those customers in currency.
     """
-    return render(migration_matrix_figure, moves)
-
-
-def migration_matrix_figure(moves: pl.DataFrame) -> Figure:
-    """The figure of ``migration_matrix``."""
     moves = (
         moves.with_columns(pl.col("from_segment").fill_null(_NEWCOMER), pl.col("to_segment").fill_null(_GONE))
         .group_by("from_segment", "to_segment")

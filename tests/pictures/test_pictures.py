@@ -247,7 +247,7 @@ def test_a_users_matplotlibrc_changes_nothing() -> None:
 
 
 def test_limits_are_drawn_where_they_are() -> None:
-    panels = segments.k_selection_figure(CANDIDATES, LIMITS).axes
+    panels = segments.k_selection.figure(CANDIDATES, LIMITS).axes
     drawn = {
         axes.get_title(loc="left"): [values(line.get_ydata())[0] for line in axes.lines if line.get_gid() == "limit"]
         for axes in panels
@@ -265,20 +265,20 @@ def test_limits_are_drawn_where_they_are() -> None:
 
 
 def test_only_the_k_that_miss_a_limit_are_hollow() -> None:
-    silhouette = segments.k_selection_figure(CANDIDATES, LIMITS).axes[0]
+    silhouette = segments.k_selection.figure(CANDIDATES, LIMITS).axes[0]
     hollow, full = silhouette.lines[1], silhouette.lines[2]
     assert (values(hollow.get_xdata()), values(full.get_xdata())) == ([5], [3, 4])
 
 
 def test_the_title_says_which_k_and_that_none_was_chosen() -> None:
-    chosen = segments.k_selection_figure(CANDIDATES, LIMITS)
+    chosen = segments.k_selection.figure(CANDIDATES, LIMITS)
     assert chosen.texts[0].get_text() == "k = 4 chosen: 2 of the 3 tried keep every limit"
-    none = segments.k_selection_figure(NONE_ELIGIBLE, LIMITS)
+    none = segments.k_selection.figure(NONE_ELIGIBLE, LIMITS)
     assert none.texts[0].get_text() == "No k chosen: 0 of the 3 tried keep every limit"
 
 
 def test_the_threshold_of_each_snapshot_is_drawn_across_its_place_and_alerts_are_marked() -> None:
-    figure = monitoring.drift_over_time_figure(REPORTS)
+    figure = monitoring.drift_over_time.figure(REPORTS)
     recency = figure.axes[0]
     [threshold] = [line for line in recency.lines if line.get_gid() == "threshold"]
     assert list(zip(values(threshold.get_xdata()), values(threshold.get_ydata()), strict=True)) == [
@@ -298,12 +298,12 @@ def test_scores_nearest_to_their_threshold_are_kept_when_there_are_too_many() ->
         threshold=pl.lit(1.0),
         is_alert=pl.lit(False),
     )
-    figure = monitoring.drift_over_time_figure(reports)
+    figure = monitoring.drift_over_time.figure(reports)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [f"S{n_scores - 1 - place}" for place in range(12)]
 
 
 def test_a_day_with_two_models_shows_the_slower_one() -> None:
-    lookups = monitoring.latency_over_time_figure(TRAFFIC).axes[0]
+    lookups = monitoring.latency_over_time.figure(TRAFFIC).axes[0]
     assert lookups.get_title(loc="left") == "lookup: 200 requests"
     assert {line.get_gid(): values(line.get_ydata()) for line in lookups.lines} == {
         "99 %": [9.0, 12.5], "95 %": [2.0, 2.1], "50 %": [1.0, 1.3],
@@ -312,7 +312,7 @@ def test_a_day_with_two_models_shows_the_slower_one() -> None:
 
 def test_cells_show_medians_and_are_coloured_by_their_ratio_to_all() -> None:
     # Median spend of all five is 300; the Champions' is 2,750, more than 8 times as much, the Hibernating's 195.
-    table = segments.profile_heatmap_figure(PROFILES, FEATURES).axes[0]
+    table = segments.profile_heatmap.figure(PROFILES, FEATURES).axes[0]
     shown = {text.get_text() for text in table.texts}
     assert {"2,750", "195", "300", "S1 Champions", "R1 Refunded"} <= shown
     refunded, champions, hibernating = np.asarray(table.images[0].get_array())[[2, 0, 1], 2]
@@ -327,21 +327,21 @@ def test_a_scatter_draws_a_bounded_sample_but_counts_everybody() -> None:
         recency_days=pl.int_range(n_customers) % 180, monetary_net=pl.int_range(n_customers) + 1.0
     )
     assignments = features.select("customer_id", segment_id=pl.lit("S1"), segment_name=pl.lit("Loyal"))
-    axes = segments.cluster_scatter_figure(features, assignments, seed=1).axes[0]
+    axes = segments.cluster_scatter.figure(features, assignments, seed=1).axes[0]
     assert len(values(axes.collections[0].get_offsets())) == segments.MAX_POINTS
     assert "10,000" in {text.get_text() for text in axes.texts}
 
 
 def test_a_move_is_a_share_of_the_row_it_came_from() -> None:
     # 30 of 40 Champions stayed, and the 20 Hibernating left: 30 of 60 known customers stayed.
-    figure = segments.migration_matrix_figure(MOVES)
+    figure = segments.migration_matrix.figure(MOVES)
     assert figure.texts[0].get_text().startswith("50 % stayed; most moved from S2 Hibernating to (gone): 20")
     assert {"30\n75 %", "10\n25 %", "20\n100 %", "5\n100 %"} == {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_bars_of_rejected_rows_are_shares_of_their_period() -> None:
     # January: 250 of 1,500 rows; February: 900 of 1,000.
-    figure = monitoring.rejections_figure(REJECTED, KEPT, ["2011-02-01"])
+    figure = monitoring.rejections.figure(REJECTED, KEPT, ["2011-02-01"])
     bars = [bar for bar in figure.axes[0].patches if isinstance(bar, Rectangle)]
     tops = {round(bar.get_x() + bar.get_width() / 2): bar.get_y() + bar.get_height() for bar in bars}
     assert tops == pytest.approx({0: 1 / 6, 1: 0.9})
@@ -351,7 +351,7 @@ def test_bars_of_rejected_rows_are_shares_of_their_period() -> None:
 
 def test_reference_and_current_stand_beside_each_other_part_by_part() -> None:
     # Four bins of a quarter each; three of them fall to 22.5 %, so the last has 32.5 %.
-    figure = monitoring.distribution_change_figure(change_of(4))
+    figure = monitoring.distribution_change.figure(change_of(4))
     axes = figure.axes[0]
     reference, current = ([bar.get_width() for bar in bars] for bars in axes.containers)
     assert reference == pytest.approx([0.25] * 4)
@@ -363,7 +363,7 @@ def test_reference_and_current_stand_beside_each_other_part_by_part() -> None:
 
 
 def test_of_many_parts_those_that_changed_most_are_drawn_in_their_order() -> None:
-    figure = monitoring.distribution_change_figure(change_of(40))
+    figure = monitoring.distribution_change.figure(change_of(40))
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == [*(f"up to {10 * part}" for part in range(1, 24)), "up to 400"]
     assert "The 24 of 40 that changed most." in figure.texts[1].get_text()
@@ -382,6 +382,6 @@ def test_segments_are_ordered_by_number_with_rules_last() -> None:
 def test_importing_the_pictures_does_not_import_matplotlib() -> None:
     code = "import sys, custseg_assets.pictures.segments, custseg_assets.pictures.monitoring as m; "
     code += "assert 'matplotlib' not in sys.modules; m.drift_over_time; "
-    code += "from custseg_assets.pictures.look import render, nothing_to_show; render(nothing_to_show, 'a', 'b'); "
+    code += "from custseg_assets.pictures.look import Picture, nothing_to_show; Picture(nothing_to_show)('a', 'b'); "
     code += "assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

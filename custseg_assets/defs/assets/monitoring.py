@@ -14,7 +14,7 @@ from custseg_assets.defs.metadata import bullets, in_words, picture, table_previ
 from custseg_assets.domain.drift.reference import DriftReference, reference_from_json
 from custseg_assets.domain.drift.report import Change, DriftReport
 from custseg_assets.domain.drift.scores import measure_drift, unobserved_share
-from custseg_assets.domain.promotion.retraining import RetrainVerdict, decide_retrain
+from custseg_assets.domain.promotion.retraining import RetrainVerdict
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     DRIFT_REPORT,
@@ -23,7 +23,7 @@ from custseg_assets.domain.schemas import (
     scaled_features_table,
 )
 from custseg_assets.domain.segments.training_tables import matrix_of
-from custseg_assets.home.evidence import unsound_in_window
+from custseg_assets.home.evidence import decide_about_retrain, unsound_in_window
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.monitoring import distribution_change, drift_over_time
 
@@ -59,8 +59,8 @@ def drift_report(context: dg.AssetExecutionContext, home: dg.ResourceParam[Locke
 def retrain_decision(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Decide whether drift calls for a training on each snapshot, and record why."""
     reports = home.tables.read(DRIFT_REPORT)
-    decided = [(key, *_decide_retrain(home, key, reports)) for key in context.partition_keys]
-    newest = decided[-1][2]
+    verdicts = {key: decide_about_retrain(home, key, reports) for key in context.partition_keys}
+    newest = verdicts[context.partition_keys[-1]]
 
     def show() -> Mapping[str, Any]:
         decisions = home.tables.read(RETRAIN_DECISION).sort("period", descending=True)
@@ -71,30 +71,19 @@ def retrain_decision(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
         "reasons": bullets(newest.reasons),
         "reason_codes": dg.MetadataValue.json(list(newest.codes)),
     }
-    rows = in_batches((key, row) for key, row, _ in decided)
+    rows = in_batches((key, _decision_row(home, key, verdict)) for key, verdict in verdicts.items())
     return materialise(context, home, RETRAIN_DECISION, rows, metadata=shown, show=show)
 
 
-def _decide_retrain(home: OpenHome, key: str, reports: pl.DataFrame) -> tuple[pl.DataFrame, RetrainVerdict]:
-    """The row of ``retrain_decision``, and the verdict it was made from."""
-    unsound, model = unsound_in_window(home, key), home.champions.model_before(key)
-    verdict = decide_retrain(
-        key,
-        reports,
-        trained_on=model.trained_on,
-        trainings=home.champions.trainings,
-        unsound=unsound,
-        rules=home.settings.retrain,
-        cost=home.training_cost,
-    )
+def _decision_row(home: OpenHome, key: str, verdict: RetrainVerdict) -> pl.DataFrame:
     fields = {
         **asdict(verdict),
         "period": key,
         "reasons": json.dumps(verdict.reasons, ensure_ascii=False),
-        "model_version": model.model_version,
-        "is_data_sound": not unsound,
+        "model_version": home.champions.model_before(key).model_version,
+        "is_data_sound": not unsound_in_window(home, key),
     }
-    return pl.DataFrame([fields], schema=RETRAIN_DECISION.schema), verdict
+    return pl.DataFrame([fields], schema=RETRAIN_DECISION.schema)
 
 
 def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
