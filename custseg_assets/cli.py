@@ -127,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _say(line: str) -> None:
+    """Write one line of progress, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
@@ -144,19 +149,18 @@ def _open(arguments: argparse.Namespace, source: str | None = None) -> OpenHome:
 
 def _run(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.run import Runner
-    from custseg_assets.commands.status import closing_table, say
+    from custseg_assets.commands.status import closing_table
 
     home = _open(arguments, arguments.source)
-    n_runs = Runner(home, say).run(arguments.through)
+    n_runs = Runner(home, _say).run(arguments.through)
     print(closing_table(home, n_runs))
     return 0
 
 
 def _ui(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands.status import say
     from custseg_assets.commands.ui import serve_ui
 
-    return serve_ui(_open(arguments), arguments.config, arguments.port, say)
+    return serve_ui(_open(arguments), arguments.config, arguments.port, _say)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -168,18 +172,17 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _fire_drill(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.fire_drill import fire_drill
-    from custseg_assets.commands.status import say
 
-    print(fire_drill(_open(arguments), arguments.partition, arguments.customers, arguments.repetitions, say))
+    print(fire_drill(_open(arguments), arguments.partition, arguments.customers, arguments.repetitions, _say))
     return 0
 
 
 def _retrain(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.run import Runner
-    from custseg_assets.commands.status import newest_decision, say
+    from custseg_assets.commands.status import newest_decision
 
     home = _open(arguments)
-    Runner(home, say).retrain()
+    Runner(home, _say).retrain()
     print(newest_decision(home))
     return 0
 
@@ -187,18 +190,16 @@ def _retrain(arguments: argparse.Namespace) -> int:
 def _promote(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.decide import promote
     from custseg_assets.commands.run import Runner
-    from custseg_assets.commands.status import say
 
-    print(promote(Runner(_open(arguments), say), arguments.model_version, _decider(arguments)))
+    print(promote(Runner(_open(arguments), _say), arguments.model_version, _decider(arguments)))
     return 0
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.decide import rollback
     from custseg_assets.commands.run import Runner
-    from custseg_assets.commands.status import say
 
-    print(rollback(Runner(_open(arguments), say), _decider(arguments)))
+    print(rollback(Runner(_open(arguments), _say), _decider(arguments)))
     return 0
 
 

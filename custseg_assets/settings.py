@@ -492,9 +492,7 @@ def _explain(path: Path, fields: dict[str, Any], error: ValidationError) -> BadI
     # The address of a webhook is a secret: nobody reads it in an error.
     got = WEBHOOK_VARIABLE if where == ("alert_webhook",) else f"{path}: {_dotted(where)} = {given!r}"
     return BadInputError(
-        got,
-        ", or ".join(message[0].lower() + message[1:] for message in messages),
-        "Correct the value.",
+        got, ", or ".join(message[0].lower() + message[1:] for message in messages), "Correct the value."
     )
 
 

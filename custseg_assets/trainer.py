@@ -27,7 +27,6 @@ from custseg_assets.settings import ModelSettings
 from custseg_assets.training.exchange import BAD_INPUT, CANDIDATES, CHAMPION, FEATURES, MODEL, NO_MODEL, SETTINGS
 from custseg_assets.training.steps import sweep_snapshot, train_snapshot
 
-Say = Callable[[str], None]
 Report = Callable[[Mapping[str, Any]], None]
 
 
@@ -65,7 +64,7 @@ def _open_folders(given: str, out: str) -> contextlib.AbstractContextManager[tup
     return local_copies(given, out)
 
 
-def _train(given: Path, out: Path, progress: Say, report: Report) -> int:
+def _train(given: Path, out: Path, progress: Callable[[str], None], report: Report) -> int:
     features, settings, champion = _read_inputs(given)
     key = features["period"][0]
     scaled, _ = training_tables.scale_snapshot(features, settings.features, champion.reference if champion else None)
@@ -82,7 +81,7 @@ def _train(given: Path, out: Path, progress: Say, report: Report) -> int:
 
 
 @contextlib.contextmanager
-def _open_channels() -> Iterator[tuple[Say, Report]]:
+def _open_channels() -> Iterator[tuple[Callable[[str], None], Report]]:
     """Where lines of progress and figures go: into the Dagster run that started this process, or to standard error."""
     from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 

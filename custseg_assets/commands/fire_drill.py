@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from custseg_assets.domain.drift.fire_drill import FireDrillResult, run_fire_drill
@@ -10,13 +9,12 @@ from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.segments.clustering import visible_to_kmeans
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
+from custseg_assets.stores.sources import Progress
 
 _STEPS = 10
 
 
-def fire_drill(
-    home: OpenHome, key: str | None, n_customers: int | None, repetitions: int, say: Callable[[str], None]
-) -> str:
+def fire_drill(home: OpenHome, key: str | None, n_customers: int | None, repetitions: int, say: Progress) -> str:
     """Drill a snapshot with the model in force, and say how often each change was seen.
 
     Args:

@@ -145,8 +145,7 @@ class Replay:
         self._now = max(self._now, self.home.calendar.window(key).as_of + after)
         definitions = self._loaded()
         context = dg.build_schedule_context(
-            scheduled_execution_time=self._now.replace(tzinfo=UTC),
-            repository_def=definitions.get_repository_def(),
+            scheduled_execution_time=self._now.replace(tzinfo=UTC), repository_def=definitions.get_repository_def()
         )
         ticked = definitions.get_repository_def().get_schedule_def(_SCHEDULE).evaluate_tick(context)
         for request in ticked.run_requests or ():

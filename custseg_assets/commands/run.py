@@ -8,7 +8,6 @@ once and everything it did is in the history that ``custseg ui`` shows. What has
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from custseg_assets.home.plan import Stage, due_publication, next_stage
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.prediction_log import finished_files
 from custseg_assets.stores.publications import Publications
+from custseg_assets.stores.sources import Progress
 
 if TYPE_CHECKING:
     from custseg_assets.instance.execute import JobRunner
@@ -37,7 +37,7 @@ class Runner:
         say: takes each line of progress.
     """
 
-    def __init__(self, home: OpenHome, say: Callable[[str], None]) -> None:
+    def __init__(self, home: OpenHome, say: Progress) -> None:
         self.home, self.say = home, say
 
     @cached_property

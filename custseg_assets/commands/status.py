@@ -1,4 +1,4 @@
-"""``custseg status``, the closing table of a run, and lines of progress."""
+"""``custseg status``, and the closing table of a run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,6 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import INGESTED, SEGMENTED
 from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE
 from custseg_assets.stores.tables import TableReader
-
-
-def say(line: str) -> None:
-    """One line of progress, at once."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 def closing_table(home: OpenHome, n_runs: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,12 +19,13 @@ from custseg_assets.instance.execute import COMMAND_TAG, prepare_instance
 from custseg_assets.run_workers import close_abandoned
 from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE
 from custseg_assets.stores.home import Home
+from custseg_assets.stores.sources import Progress
 
 # True, but nothing that who reads the pages can do anything about.
 _UNHEARD = "ignore:Function `dev_command` is superseded,ignore:Asset job train materializes assets with varying"
 
 
-def serve_ui(home: OpenHome, config: str | None, port: int, say: Callable[[str], None]) -> NoReturn:
+def serve_ui(home: OpenHome, config: str | None, port: int, say: Progress) -> NoReturn:
     """Dagster's web interface and daemon on a home, on loopback, until it is stopped.
 
     Args:

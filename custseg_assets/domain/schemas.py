@@ -251,12 +251,7 @@ SEGMENT_ASSIGNMENTS = Table(
             "segment_id",
             TEXT,
             "Stable id of the business group.",
-            lineage=(
-                _USED,
-                "segmentation_model.model_json",
-                f"{_F}.monetary_net",
-                f"{_F}.frequency_orders",
-            ),
+            lineage=(_USED, "segmentation_model.model_json", f"{_F}.monetary_net", f"{_F}.frequency_orders"),
         ),
         Column("segment_name", TEXT, "Name of the group.", lineage=_MODEL_JSON),
         Column("is_rule_segment", FLAG, "Whether a rule, not K-means, decided.", lineage=_from(_F, "monetary_net")),
@@ -724,13 +719,7 @@ SCALABLE_FEATURES = tuple(
     for column in CUSTOMER_FEATURES.columns
     if column.dtype.is_numeric()
     and column.name
-    not in (
-        "favourite_weekday",
-        "favourite_hour",
-        "days_between_orders",
-        "monthly_spend_std",
-        "monthly_spend_slope",
-    )
+    not in ("favourite_weekday", "favourite_hour", "days_between_orders", "monthly_spend_std", "monthly_spend_slope")
 )
 """Features that every customer with an order has, and that a log1p of a non-negative value makes sense for."""
 

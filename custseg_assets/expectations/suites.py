@@ -529,10 +529,7 @@ def _migrations() -> list[ExpectationGroup]:
         _group(
             table,
             "segments_differ",
-            [
-                *_present("from_segment_id", "to_segment_id", "from_segment_name", "to_segment_name"),
-                _segments_differ(),
-            ],
+            [*_present("from_segment_id", "to_segment_id", "from_segment_name", "to_segment_name"), _segments_differ()],
             "A move leads from one segment to another; staying would be counted as moving.",
         ),
         _group(

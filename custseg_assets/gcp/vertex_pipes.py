@@ -538,9 +538,7 @@ _CAUSES = (
         "Start it again, or pay for a machine that stays: is_spot = false.",
     ),
     _Cause(
-        r"timeout|timed out|deadline",
-        _TIME_IS_UP,
-        "Find out what it waited for, or allow it more: timeout_minutes.",
+        r"timeout|timed out|deadline", _TIME_IS_UP, "Find out what it waited for, or allow it more: timeout_minutes."
     ),
     _Cause(
         r"pull(ing)? (the )?image|image .*not found",

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
-from custseg_assets.domain.periods import Cadence, key_of, keys_between, period_start, snapshot_keys
+from custseg_assets.domain.periods import key_of, keys_between, period_start
 from custseg_assets.domain.schemas import tables
 from custseg_assets.errors import BadInputError
+from custseg_assets.home.calendar import Calendar
 from custseg_assets.home.fixed_settings import (
     ON_DISK,
     PLACE,
@@ -22,15 +23,13 @@ from custseg_assets.home.fixed_settings import (
     require_same_settings,
     settings_to_fix,
 )
-from custseg_assets.home.open import LockedHome, open_bucket
+from custseg_assets.home.open import LockedHome
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
 from custseg_assets.stores.files import remove_folder
 from custseg_assets.stores.landing_zone import TakenIn, Waiting, classify_files
-from custseg_assets.stores.sources import list_source_files
-
-Say = Callable[[str], None]
+from custseg_assets.stores.sources import Progress, list_source_files
 
 LANDING = "landing"
 """Stands for the source of a home that has none but its landing folder."""
@@ -49,7 +48,7 @@ class Intake:
         say: takes each line of progress.
     """
 
-    def __init__(self, home: LockedHome, say: Say) -> None:
+    def __init__(self, home: LockedHome, say: Progress) -> None:
         self._home, self._say = home, say
         self._settings, self._paths = home.settings, home.paths
         self._deliveries, self._zone = home.deliveries, home.landing_zone
@@ -195,7 +194,8 @@ class Intake:
         place = read_fixed_settings(paths).get(PLACE, ON_DISK)
         if place != ON_DISK:
             with forgetting(paths.notes):
-                open_bucket(self._settings, place.rpartition("/")[0]).remove_tables()
+                if bucket := self._home.open_bucket(place.rpartition("/")[0]):
+                    bucket.remove_tables()
         for folder in (paths.tables, paths.releases, paths.data_docs, paths.mlflow, paths.dagster):
             if folder.exists():
                 remove_folder(folder)
@@ -210,11 +210,11 @@ class Intake:
         A corrected file can take a period away at either end, and a log that grows to a whole window takes its first,
         short snapshot away. Done before the change is made, so that a process killed in between does it again.
         """
-        snapshots, cadence = self._settings.snapshots, self._settings.snapshots.cadence
-        periods = _keys_of(before, cadence), _keys_of(after, cadence)
-        taken = tuple(snapshot_keys(keys, snapshots.lookback) if keys else () for keys in periods)
+        calendars = [Calendar(self._settings.snapshots, tuple(deliveries)) for deliveries in (before, after)]
         for table in tables(self._settings.model.features).values():
-            was, will_be = periods if table.name in _BY_PERIOD else taken
+            was, will_be = (
+                calendar.period_keys if table.name in _BY_PERIOD else calendar.snapshot_keys for calendar in calendars
+            )
             self._home.tables.forget(table, sorted(set(was) - set(will_be)))
 
     def _require_place_of_its_own(self) -> None:
@@ -232,8 +232,8 @@ class Intake:
 
     def _refuse_loss(self, source: str | None, before: CurrentSource, now: CurrentSource) -> None:
         """A source that lacks periods the home has is another shop's, or a part of this one's."""
-        cadence = self._settings.snapshots.cadence
-        lost = sorted(set(_keys_of(before.deliveries, cadence)) - set(_keys_of(now.deliveries, cadence)))
+        was, is_now = (Calendar(self._settings.snapshots, one.deliveries).period_keys for one in (before, now))
+        lost = sorted(set(was) - set(is_now))
         if lost:
             first, last = _days_of(now.deliveries)
             raise BadInputError(
@@ -244,7 +244,7 @@ class Intake:
             )
 
 
-def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, say: Say) -> list[Delivery]:
+def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, say: Progress) -> list[Delivery]:
     """Read a source into the store of deliveries.
 
     Args:
@@ -269,8 +269,3 @@ def _days_of(deliveries: Iterable[Delivery]) -> tuple[date, date]:
     """The first and the last day that deliveries cover."""
     days = [day for one in deliveries for day in (one.first_date, one.last_date)]
     return min(days), max(days)
-
-
-def _keys_of(deliveries: Sequence[Delivery], cadence: Cadence) -> tuple[str, ...]:
-    """Every period that deliveries reach over."""
-    return keys_between(*_days_of(deliveries), cadence) if deliveries else ()

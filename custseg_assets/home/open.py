@@ -113,14 +113,19 @@ class OpenHome:
             raise RunFailedError("there is nothing to release: no snapshot has been assigned to segments yet")
         return segmented[-1]
 
-    def open_bucket(self) -> Bucket | None:
-        """The configured bucket; ``None`` without one.
+    def open_bucket(self, uri: str | None = None) -> Bucket | None:
+        """A bucket, the configured one by default; ``None`` without one.
 
         Raises:
             BadInputError: there are no credentials.
         """
-        uri = self.settings.gcp.storage.uri
-        return open_bucket(self.settings, uri) if uri else None
+        place = uri or self.settings.gcp.storage.uri
+        if place is None:
+            return None
+        from custseg_assets.gcp.bucket import Bucket
+        from custseg_assets.gcp.clients import storage_client
+
+        return Bucket(storage_client(self.settings.gcp), place)
 
     @contextlib.contextmanager
     def locked(self, patience_seconds: float = 0.0) -> Iterator[LockedHome]:
@@ -206,15 +211,3 @@ def _tables_in_bucket(uri: str, endpoint: str | None, notes: Path) -> TableStore
     from custseg_assets.stores.bucket_tables import TablesInBucket
 
     return TablesInBucket(uri, endpoint, notes)
-
-
-def open_bucket(settings: Settings, uri: str) -> Bucket:
-    """A bucket with the configured credentials; Google's libraries are imported only where one is configured.
-
-    Raises:
-        BadInputError: there are no credentials.
-    """
-    from custseg_assets.gcp.bucket import Bucket
-    from custseg_assets.gcp.clients import storage_client
-
-    return Bucket(storage_client(settings.gcp), uri)

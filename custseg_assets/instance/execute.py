@@ -6,7 +6,7 @@ import importlib.resources
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -19,6 +19,7 @@ from custseg_assets.home.plan import Stage
 from custseg_assets.instance.event_log import held_open, open_instance
 from custseg_assets.run_workers import close_abandoned
 from custseg_assets.stores.home import Home
+from custseg_assets.stores.sources import Progress
 
 COMMAND_TAG = "custseg/command"
 # Dagster lists a run with a job of a code location only where this says so; its own launcher sets the same.
@@ -49,7 +50,7 @@ class JobRunner:
         instance: instead of the home's own.
     """
 
-    def __init__(self, home: OpenHome, say: Callable[[str], None], instance: dg.DagsterInstance | None = None) -> None:
+    def __init__(self, home: OpenHome, say: Progress, instance: dg.DagsterInstance | None = None) -> None:
         self._home, self._say = home, say
         if instance is None:
             prepare_instance(home.paths)
@@ -125,7 +126,7 @@ class JobRunner:
 class _Progress:
     """Turns the events of a run into lines, and remembers why it failed."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Progress) -> None:
         self._say = say
         self._started: dict[str, float] = {}
         self.failure: str | None = None

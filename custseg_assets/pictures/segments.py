@@ -15,30 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from custseg_assets.pictures.look import (
-    ACCENT,
-    ALERT,
-    BAND,
-    GREY,
-    GRID,
-    INK,
-    MUTED,
-    PAPER,
-    WIDTH,
-    Picture,
-    add_panel,
-    new_figure,
-    nothing_to_show,
-    number,
-    percent,
-    percent_tick,
-    segment_colour,
-    segment_label,
-    segment_order,
-    shorten,
-    sort_by_segment,
-    text_colour_on,
-)
+from custseg_assets.pictures import look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +44,7 @@ _MEASURES = (
 )
 
 
-@Picture
+@look.Picture
 def k_selection(candidates: pl.DataFrame, limits: Mapping[str, float]) -> Figure:
     """The choice of the number of clusters: five measures by k, their limits, and which k keep them.
 
@@ -76,12 +53,12 @@ def k_selection(candidates: pl.DataFrame, limits: Mapping[str, float]) -> Figure
         limits: lowest acceptable value by column name; columns without one have no line.
     """
     if candidates.is_empty():
-        return nothing_to_show("Choosing the number of segments", "no number of clusters was tried.")
+        return look.nothing_to_show("Choosing the number of segments", "no number of clusters was tried.")
     candidates = candidates.sort("k")
     chosen = candidates.filter("is_chosen")
     n_eligible = int(candidates["is_eligible"].sum())
     kept = f"{n_eligible} of the {candidates.height} tried keep{'s' if n_eligible == 1 else ''} every limit"
-    figure = new_figure(
+    figure = look.new_figure(
         f"k = {chosen['k'][0]} chosen: {kept}" if chosen.height else f"No k chosen: {kept}",
         "Dashed: the lowest acceptable value. Hollow: a limit is missed. "
         + (
@@ -91,9 +68,9 @@ def k_selection(candidates: pl.DataFrame, limits: Mapping[str, float]) -> Figure
         ),
         2.0,
     )
-    pitch = (WIDTH - 0.2) / len(_MEASURES)
+    pitch = (look.WIDTH - 0.2) / len(_MEASURES)
     for position, measure in enumerate(_MEASURES):
-        axes = add_panel(figure, 0.5 + position * pitch, 0.45, pitch - 0.5, 1.2)
+        axes = look.add_panel(figure, 0.5 + position * pitch, 0.45, pitch - 0.5, 1.2)
         _draw_measure(axes, candidates, measure, limits.get(measure.column))
         _draw_chosen_k(axes, chosen, measure)
     return figure
@@ -113,16 +90,18 @@ def _draw_measure(axes: Axes, candidates: pl.DataFrame, measure: _Measure, limit
     axes.set_xlim(ks.min() - margin, ks.max() + margin)
     axes.set_xticks(ks[:: math.ceil(len(ks) / 6)])
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.plot(ks, values, color=GREY, linewidth=1.2, zorder=2)
-    axes.plot(ks[~eligible], values[~eligible], "o", color=GREY, markerfacecolor=PAPER, markersize=5, zorder=3)
-    axes.plot(ks[eligible], values[eligible], "o", color=ACCENT, markersize=5, zorder=3)
+    axes.plot(ks, values, color=look.GREY, linewidth=1.2, zorder=2)
+    axes.plot(
+        ks[~eligible], values[~eligible], "o", color=look.GREY, markerfacecolor=look.PAPER, markersize=5, zorder=3
+    )
+    axes.plot(ks[eligible], values[eligible], "o", color=look.ACCENT, markersize=5, zorder=3)
     if measure.is_share:
-        axes.yaxis.set_major_formatter(percent_tick)
+        axes.yaxis.set_major_formatter(look.percent_tick)
     if limit is not None:
-        axes.axhline(limit, color=ALERT, linewidth=1.1, linestyle=(0, (4, 2)), gid="limit")
+        axes.axhline(limit, color=look.ALERT, linewidth=1.1, linestyle=(0, (4, 2)), gid="limit")
     measured = values[np.isfinite(values)]
     if not len(measured):
-        axes.text(0.5, 0.2, "not measured", transform=axes.transAxes, color=MUTED, ha="center")
+        axes.text(0.5, 0.2, "not measured", transform=axes.transAxes, color=look.MUTED, ha="center")
         return
     low, high = min(measured.min(), limit or measured.min()), max(measured.max(), limit or measured.max())
     room = (high - low) or abs(high) or 1.0
@@ -133,12 +112,12 @@ def _draw_chosen_k(axes: Axes, chosen: pl.DataFrame, measure: _Measure) -> None:
     """Draw the chosen k as a band, and write its value before the words that say which direction is good."""
     start = 0.0
     for k, value in chosen.select("k", measure.column).iter_rows():
-        axes.axvspan(k - 0.4, k + 0.4, color=BAND, zorder=0)
+        axes.axvspan(k - 0.4, k + 0.4, color=look.BAND, zorder=0)
         if value is not None:
-            text = percent(value) if measure.is_share else f"{value:.2f}"
-            axes.text(0, 1.06, text, transform=axes.transAxes, color=ACCENT, size=8.5, weight="bold")
+            text = look.percent(value) if measure.is_share else f"{value:.2f}"
+            axes.text(0, 1.06, text, transform=axes.transAxes, color=look.ACCENT, size=8.5, weight="bold")
             start = 0.08 * len(text)
-    axes.text(start, 1.06, measure.direction, transform=axes.transAxes, color=MUTED, size=8)
+    axes.text(start, 1.06, measure.direction, transform=axes.transAxes, color=look.MUTED, size=8)
 
 
 class _Feature(NamedTuple):
@@ -160,7 +139,7 @@ _PROFILE_FEATURES = (
 _RATIO_AT_FULL_COLOUR = 8.0
 
 
-@Picture
+@look.Picture
 def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> Figure:
     """The profile of each segment: medians in business units, coloured by their ratio to the median of all customers.
 
@@ -168,28 +147,28 @@ def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> 
         profiles: one row per segment, columns of the ``segment_profiles`` table.
         customer_features: the snapshot's customers, for the median of all.
     """
-    profiles = sort_by_segment(profiles)
+    profiles = look.sort_by_segment(profiles)
     # A shop without products has no products to compare: what is null for every segment is left out.
     features = [feature for feature in _PROFILE_FEATURES if profiles[f"median_{feature.name}"].is_not_null().any()]
     if not features:
-        return nothing_to_show("Segment profiles", "no customer has anything in the window.")
+        return look.nothing_to_show("Segment profiles", "no customer has anything in the window.")
     height = ROW * (profiles.height + 1)
-    figure = new_figure(
+    figure = look.new_figure(
         f"{_count_of_segments(profiles.height)}: {_share_sentence(profiles)}",
         "Median customer of each segment. Colour: how that compares with the median of all customers, "
         "orange above, violet below, full colour from 8 times or an eighth.",
         height + 0.55,
     )
-    table = add_panel(figure, 2.0, 0.2, WIDTH - 4.0, height)
+    table = look.add_panel(figure, 2.0, 0.2, look.WIDTH - 4.0, height)
     overall = {feature.name: customer_features[feature.name].median() for feature in features}
     _draw_profile_cells(table, profiles, features, overall)
     _draw_segment_names(table, profiles)
     for position, (column, title) in enumerate(
         (("share_customers", "share of\ncustomers"), ("share_revenue", "share of\nnet spend"))
     ):
-        bars = add_panel(figure, WIDTH - 1.9 + position * 0.92, 0.2 + ROW, 0.85, height - ROW)
+        bars = look.add_panel(figure, look.WIDTH - 1.9 + position * 0.92, 0.2 + ROW, 0.85, height - ROW)
         _draw_share_bars(bars, profiles, column)
-        bars.text(0, -0.62, title, size=8, color=MUTED, va="bottom", linespacing=1.1)
+        bars.text(0, -0.62, title, size=8, color=look.MUTED, va="bottom", linespacing=1.1)
     return figure
 
 
@@ -204,16 +183,16 @@ def _draw_profile_cells(
     for column, feature in enumerate(features):
         whole = overall[feature.name]
         whole = float(whole) if isinstance(whole, int | float) else None
-        words = percent if feature.is_share else number
-        axes.text(column, -0.62, feature.title, size=7.5, color=MUTED, ha="center", va="bottom", linespacing=1.1)
-        axes.text(column, n_rows, words(whole), color=MUTED, ha="center", va="center")
+        words = look.percent if feature.is_share else look.number
+        axes.text(column, -0.62, feature.title, size=7.5, color=look.MUTED, ha="center", va="bottom", linespacing=1.1)
+        axes.text(column, n_rows, words(whole), color=look.MUTED, ha="center", va="center")
         for row, value in enumerate(profiles[f"median_{feature.name}"]):
             background[row, column] = _ratio_colour(value, whole, colours)
-            ink = text_colour_on(*background[row, column])
+            ink = look.text_colour_on(*background[row, column])
             axes.text(column, row, words(value), color=ink, ha="center", va="center")
     axes.imshow(background, aspect="auto", interpolation="nearest")
-    axes.hlines(np.arange(n_rows + 1) - 0.5, -0.5, len(features) - 0.5, color=PAPER, linewidth=2)
-    axes.vlines(np.arange(1, len(features)) - 0.5, -0.5, n_rows - 0.5, color=PAPER, linewidth=2)
+    axes.hlines(np.arange(n_rows + 1) - 0.5, -0.5, len(features) - 0.5, color=look.PAPER, linewidth=2)
+    axes.vlines(np.arange(1, len(features)) - 0.5, -0.5, n_rows - 0.5, color=look.PAPER, linewidth=2)
     axes.set_axis_off()
 
 
@@ -230,19 +209,19 @@ def _ratio_colour(value: float | None, whole: float | None, colours: Colormap) -
 def _draw_segment_names(axes: Axes, profiles: pl.DataFrame) -> None:
     left = axes.get_xlim()[0]
     for row, (segment_id, name) in enumerate(profiles.select("segment_id", "segment_name").iter_rows()):
-        axes.plot(left - 0.12, row, "s", color=segment_colour(segment_id), markersize=7, clip_on=False)
-        axes.text(left - 0.28, row, segment_label(segment_id, name, 22), ha="right", va="center", weight="bold")
-    axes.text(left - 0.28, profiles.height, "all customers", ha="right", va="center", color=MUTED)
+        axes.plot(left - 0.12, row, "s", color=look.segment_colour(segment_id), markersize=7, clip_on=False)
+        axes.text(left - 0.28, row, look.segment_label(segment_id, name, 22), ha="right", va="center", weight="bold")
+    axes.text(left - 0.28, profiles.height, "all customers", ha="right", va="center", color=look.MUTED)
     axes.set_xlim(left)
 
 
 def _draw_share_bars(axes: Axes, profiles: pl.DataFrame, column: str) -> None:
     shares = profiles[column].fill_null(0.0).clip(0.0).to_list()
     rows = range(profiles.height)
-    axes.barh(rows, shares, 0.62, color=[segment_colour(segment_id) for segment_id in profiles["segment_id"]])
+    axes.barh(rows, shares, 0.62, color=[look.segment_colour(segment_id) for segment_id in profiles["segment_id"]])
     room = max(*shares, 0.01)
     for row, share in zip(rows, profiles[column], strict=True):
-        axes.text(max(share or 0.0, 0.0) + 0.06 * room, row, percent(share), va="center", size=8.5)
+        axes.text(max(share or 0.0, 0.0) + 0.06 * room, row, look.percent(share), va="center", size=8.5)
     axes.set_xlim(0, room * 1.9)
     axes.set_ylim(profiles.height - 0.5, -0.5)
     axes.set_axis_off()
@@ -256,13 +235,13 @@ def _share_sentence(profiles: pl.DataFrame) -> str:
     """``Champions, 19 % of customers, bring 66 % of net spend``, about the segment with the largest share of it."""
     profile = profiles.sort("share_revenue", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
     customers, revenue = profile["share_customers"], profile["share_revenue"]
-    name = shorten(str(profile["segment_name"]), 28)
+    name = look.shorten(str(profile["segment_name"]), 28)
     if not isinstance(customers, float) or not isinstance(revenue, float):
         return "no net spend to share out"
-    return f"{name}, {percent(customers)} of customers, bring {percent(revenue)} of net spend"
+    return f"{name}, {look.percent(customers)} of customers, bring {look.percent(revenue)} of net spend"
 
 
-@Picture
+@look.Picture
 def revenue_by_segment(profiles: pl.DataFrame) -> Figure:
     """Each segment's share of customers beside its share of net spend.
 
@@ -270,40 +249,40 @@ def revenue_by_segment(profiles: pl.DataFrame) -> Figure:
         profiles: one row per segment, columns of the ``segment_profiles`` table.
     """
     if profiles.is_empty():
-        return nothing_to_show("Customers and net spend by segment", "the snapshot has no customers.")
-    profiles = sort_by_segment(profiles)
+        return look.nothing_to_show("Customers and net spend by segment", "the snapshot has no customers.")
+    profiles = look.sort_by_segment(profiles)
     height = 0.5 * profiles.height
     n_customers, revenue = int(profiles["n_customers"].sum()), float(profiles["revenue_net"].sum())
-    figure = new_figure(
+    figure = look.new_figure(
         f"{_count_of_segments(profiles.height)}: {_share_sentence(profiles)}",
-        f"{number(n_customers)} customers, net spend {number(revenue)} (currency) in the window. "
+        f"{look.number(n_customers)} customers, net spend {look.number(revenue)} (currency) in the window. "
         "Grey: share of customers. Colour: share of net spend.",
         height + 0.15,
     )
-    axes = add_panel(figure, 2.1, 0.1, WIDTH - 2.3, height)
+    axes = look.add_panel(figure, 2.1, 0.1, look.WIDTH - 2.3, height)
     shares = profiles.select(pl.col("share_customers", "share_revenue").fill_null(0.0))
     low, high = min(0.0, *shares.min().row(0)), max(0.01, *shares.max().row(0))
     rows = np.arange(profiles.height)
-    axes.barh(rows - 0.2, shares["share_customers"], 0.34, color=GREY)
-    colours = [segment_colour(segment_id) for segment_id in profiles["segment_id"]]
+    axes.barh(rows - 0.2, shares["share_customers"], 0.34, color=look.GREY)
+    colours = [look.segment_colour(segment_id) for segment_id in profiles["segment_id"]]
     axes.barh(rows + 0.2, shares["share_revenue"], 0.34, color=colours)
     for row, profile in enumerate(profiles.iter_rows(named=True)):
         for offset, share, count in (
-            (-0.2, profile["share_customers"], f"{number(profile['n_customers'])} customers"),
-            (0.2, profile["share_revenue"], f"{number(profile['revenue_net'])} net"),
+            (-0.2, profile["share_customers"], f"{look.number(profile['n_customers'])} customers"),
+            (0.2, profile["share_revenue"], f"{look.number(profile['revenue_net'])} net"),
         ):
             place = max(share or 0.0, 0.0) + 0.008 * (high - low)
-            axes.text(place, row + offset, f"{percent(share)}  ·  {count}", size=8, va="center", color=MUTED)
-        label = segment_label(profile["segment_id"], profile["segment_name"])
+            axes.text(place, row + offset, f"{look.percent(share)}  ·  {count}", size=8, va="center", color=look.MUTED)
+        label = look.segment_label(profile["segment_id"], profile["segment_name"])
         axes.text(low - 0.015 * (high - low), row, label, ha="right", va="center", weight="bold")
-    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.axvline(0, color=look.GREY, linewidth=0.8)
     axes.set_xlim(low, low + (high - low) * 1.32)
     axes.set_ylim(profiles.height - 0.5, -0.5)
     axes.set_axis_off()
     return figure
 
 
-@Picture
+@look.Picture
 def cluster_scatter(customer_features: pl.DataFrame, assignments: pl.DataFrame, *, seed: int) -> Figure:
     """Customers by recency and net spend, coloured by segment, with each segment's median.
 
@@ -317,10 +296,10 @@ def cluster_scatter(customer_features: pl.DataFrame, assignments: pl.DataFrame, 
     )
     customers = named.drop_nulls().filter(pl.col("monetary_net") > 0).sort("customer_id")
     if customers.is_empty():
-        return nothing_to_show(
+        return look.nothing_to_show(
             "Customers by recency and net spend", "no customer has an order and a net spend above 0."
         )
-    medians = sort_by_segment(
+    medians = look.sort_by_segment(
         customers.group_by("segment_id")
         .agg(pl.col("segment_name").first(), pl.col("recency_days", "monetary_net").median(), n_customers=pl.len())
         .sort("segment_id")
@@ -328,14 +307,14 @@ def cluster_scatter(customer_features: pl.DataFrame, assignments: pl.DataFrame, 
     n_drawn = min(customers.height, MAX_POINTS)
     drawn = np.sort(np.random.default_rng(seed).choice(customers.height, n_drawn, replace=False))
     n_without = assignments.height - customers.height
-    figure = new_figure(
+    figure = look.new_figure(
         f"{_count_of_segments(medians.height)} by recency and net spend",
-        f"One dot is a customer: {number(n_drawn)} of {number(customers.height)} drawn"
-        + (f", {number(n_without)} without a net spend above 0 left out" if n_without else "")
+        f"One dot is a customer: {look.number(n_drawn)} of {look.number(customers.height)} drawn"
+        + (f", {look.number(n_without)} without a net spend above 0 left out" if n_without else "")
         + ". Numbered: the median of each segment. Both axes are logarithmic.",
         4.4,
     )
-    axes = add_panel(figure, 0.75, 0.55, WIDTH - 3.3, 3.75)
+    axes = look.add_panel(figure, 0.75, 0.55, look.WIDTH - 3.3, 3.75)
     _set_recency_and_spend_axes(axes, customers)
     _draw_customers(axes, customers[drawn])
     _draw_medians(axes, medians)
@@ -353,9 +332,9 @@ def _set_recency_and_spend_axes(axes: Axes, customers: pl.DataFrame) -> None:
     axes.set_ylim(max(spend.min() / 1.3, spend.max() / 1e7), spend.max() * 1.6)
     days = [day for day in (0, 1, 3, 7, 14, 30, 60, 120, 240, 480, 960, 1920) if day <= max(longest, 1.0)]
     axes.xaxis.set_major_locator(FixedLocator(days))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: look.number(value)))
     axes.yaxis.set_major_locator(LogLocator(numticks=9))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value) if value >= 1 else f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: look.number(value) if value >= 1 else f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_locator(NullLocator())
@@ -367,7 +346,7 @@ def _set_recency_and_spend_axes(axes: Axes, customers: pl.DataFrame) -> None:
 
 def _draw_customers(axes: Axes, customers: pl.DataFrame) -> None:
     # Customers are in the order of their ids, so that no segment is painted over another.
-    colour_of = {segment: segment_colour(segment) for segment in customers["segment_id"].unique()}
+    colour_of = {segment: look.segment_colour(segment) for segment in customers["segment_id"].unique()}
     axes.scatter(
         customers["recency_days"].to_numpy(),
         customers["monetary_net"].to_numpy(),
@@ -380,20 +359,20 @@ def _draw_customers(axes: Axes, customers: pl.DataFrame) -> None:
 
 def _draw_medians(axes: Axes, medians: pl.DataFrame) -> None:
     step = min(0.065, 1.0 / medians.height)
-    axes.text(1.45, 1.02, "customers", transform=axes.transAxes, ha="right", color=MUTED, size=8)
+    axes.text(1.45, 1.02, "customers", transform=axes.transAxes, ha="right", color=look.MUTED, size=8)
     for place, median in enumerate(medians.iter_rows(named=True)):
-        colour = segment_colour(median["segment_id"])
+        colour = look.segment_colour(median["segment_id"])
         at = (median["recency_days"], median["monetary_net"])
-        axes.plot(*at, "o", color=colour, markersize=17, markeredgecolor=PAPER, markeredgewidth=1.5, zorder=4)
+        axes.plot(*at, "o", color=colour, markersize=17, markeredgecolor=look.PAPER, markeredgewidth=1.5, zorder=4)
         axes.annotate(
-            median["segment_id"], at, color=PAPER, weight="bold", size=7.5, ha="center", va="center", zorder=5
+            median["segment_id"], at, color=look.PAPER, weight="bold", size=7.5, ha="center", va="center", zorder=5
         )
         down = 0.98 - place * step
         axes.plot(1.035, down, "o", color=colour, markersize=8, transform=axes.transAxes, clip_on=False)
-        label = segment_label(median["segment_id"], median["segment_name"], 24)
+        label = look.segment_label(median["segment_id"], median["segment_name"], 24)
         axes.text(1.06, down, label, transform=axes.transAxes, va="center", weight="bold", size=8.5)
-        count = number(median["n_customers"])
-        axes.text(1.45, down, count, transform=axes.transAxes, va="center", ha="right", color=MUTED, size=8.5)
+        count = look.number(median["n_customers"])
+        axes.text(1.45, down, count, transform=axes.transAxes, va="center", ha="right", color=look.MUTED, size=8.5)
 
 
 MAX_LABELLED_SEGMENTS = 12
@@ -405,7 +384,7 @@ MAX_LEVEL_NAMES = 8
 _NEWCOMER, _GONE = "(new)", "(gone)"
 
 
-@Picture
+@look.Picture
 def migration_matrix(moves: pl.DataFrame) -> Figure:
     """Migrations: customers that moved from one segment to another, as counts and as shares of the segment before.
 
@@ -421,7 +400,7 @@ def migration_matrix(moves: pl.DataFrame) -> Figure:
         .sort("from_segment", "to_segment")
     )
     if moves.is_empty():
-        return nothing_to_show("Moves between segments", "there is no earlier snapshot to compare with.")
+        return look.nothing_to_show("Moves between segments", "there is no earlier snapshot to compare with.")
     rows = _segments_of(moves["from_segment"], _NEWCOMER)
     columns = _segments_of(moves["to_segment"], _GONE)
     counts = np.zeros((len(rows), len(columns)))
@@ -429,34 +408,37 @@ def migration_matrix(moves: pl.DataFrame) -> Figure:
         counts[rows.index(before), columns.index(now)] = n_customers
     height = (0.42 if len(rows) <= MAX_LABELLED_SEGMENTS else 0.24) * len(rows)
     title, largest = _migration_words(moves)
-    figure = new_figure(
+    figure = look.new_figure(
         title,
         "Rows: segment before. Columns: segment now. Cells: customers and their share of the row. Outlined: stayed."
         + largest,
         height + (0.55 if len(columns) <= MAX_LEVEL_NAMES else 1.2),
     )
-    axes = add_panel(figure, 2.0, 0.1, WIDTH - 2.2, height)
+    axes = look.add_panel(figure, 2.0, 0.1, look.WIDTH - 2.2, height)
     _draw_migration_cells(axes, counts, rows, columns)
     return figure
 
 
 def _segments_of(names: pl.Series, last: str) -> list[str]:
-    return sorted(names.unique(), key=lambda name: (name == last, segment_order(name)))
+    return sorted(names.unique(), key=lambda name: (name == last, look.segment_order(name)))
 
 
 def _migration_words(moves: pl.DataFrame) -> tuple[str, str]:
     """The title, and a sentence about the largest move if there is one."""
     known = moves.filter(pl.col("from_segment") != _NEWCOMER)
     stayed = int(known.filter(pl.col("from_segment") == pl.col("to_segment"))["n_customers"].sum())
-    title = f"{percent(stayed / int(known['n_customers'].sum()))} stayed" if known.height else "Everybody is new"
+    title = f"{look.percent(stayed / int(known['n_customers'].sum()))} stayed" if known.height else "Everybody is new"
     left = known.filter(pl.col("from_segment") != pl.col("to_segment")).sort(
         "n_customers", "from_segment", "to_segment", descending=(True, False, False)
     )
     if left.is_empty():
         return title, ""
     move = left.row(0, named=True)
-    way = f"{shorten(move['from_segment'], 22)} to {shorten(move['to_segment'], 22)}: {number(move['n_customers'])}"
-    return f"{title}; most moved from {way}", f" Net spend of the largest move: {number(move['revenue_net'])}."
+    way = " to ".join(look.shorten(move[end], 22) for end in ("from_segment", "to_segment"))
+    return (
+        f"{title}; most moved from {way}: {look.number(move['n_customers'])}",
+        f" Net spend of the largest move: {look.number(move['revenue_net'])}.",
+    )
 
 
 def _draw_migration_cells(axes: Axes, counts: NDArray[np.float64], rows: list[str], columns: list[str]) -> None:
@@ -470,22 +452,22 @@ def _draw_migration_cells(axes: Axes, counts: NDArray[np.float64], rows: list[st
     is_labelled = max(counts.shape) <= MAX_LABELLED_SEGMENTS
     for row, column in np.argwhere(counts > 0):
         if is_labelled:
-            text = f"{number(counts[row, column])}\n{percent(shares[row, column])}"
-            ink = text_colour_on(*background[row, column])
+            text = f"{look.number(counts[row, column])}\n{look.percent(shares[row, column])}"
+            ink = look.text_colour_on(*background[row, column])
             axes.text(column, row, text, color=ink, size=8, ha="center", va="center", linespacing=1.1)
         if rows[row] == columns[column]:
             axes.add_patch(
-                Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.2, zorder=3)
+                Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=look.INK, linewidth=1.2, zorder=3)
             )
-    axes.set_yticks(range(len(rows)), [shorten(name, 26) for name in rows], color=INK)
+    axes.set_yticks(range(len(rows)), [look.shorten(name, 26) for name in rows], color=look.INK)
     axes.xaxis.tick_top()
     if len(columns) <= MAX_LEVEL_NAMES:
         names = ["\n".join(textwrap.wrap(name, 12, max_lines=2, placeholder=" …")) for name in columns]
-        axes.set_xticks(range(len(columns)), names, color=INK)
+        axes.set_xticks(range(len(columns)), names, color=look.INK)
     else:
-        names = [shorten(name, 16) for name in columns]
-        axes.set_xticks(range(len(columns)), names, color=INK, rotation=60, ha="left", rotation_mode="anchor")
+        names = [look.shorten(name, 16) for name in columns]
+        axes.set_xticks(range(len(columns)), names, color=look.INK, rotation=60, ha="left", rotation_mode="anchor")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(columns) - 0.5, color=GRID, linewidth=0.8)
-    axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color=GRID, linewidth=0.8)
+    axes.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(columns) - 0.5, color=look.GRID, linewidth=0.8)
+    axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color=look.GRID, linewidth=0.8)

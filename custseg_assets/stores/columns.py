@@ -85,9 +85,7 @@ def _refuse_repeated(header: Sequence[str], where: str) -> None:
     repeated = sorted(name for name, n in Counter(header).items() if name and n > 1)
     if repeated:
         raise BadInputError(
-            f"{where} has more than one column {_quote(repeated)}",
-            "different names",
-            "Rename or remove one of them.",
+            f"{where} has more than one column {_quote(repeated)}", "different names", "Rename or remove one of them."
         )
 
 

@@ -13,23 +13,16 @@ if TYPE_CHECKING:
 
 def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
     """All assets of the graph, for the partitions of a home."""
-    from custseg_assets.defs.assets.features import FEATURE_ASSETS
-    from custseg_assets.defs.assets.ingest import INGEST_ASSETS, landed_files
-    from custseg_assets.defs.assets.migrations import MIGRATION_ASSETS
-    from custseg_assets.defs.assets.model import MODEL_ASSETS
-    from custseg_assets.defs.assets.monitoring import MONITORING_ASSETS
-    from custseg_assets.defs.assets.predictions import PREDICTION_ASSETS
-    from custseg_assets.defs.assets.release import serving_release
-    from custseg_assets.defs.assets.segments import SEGMENT_ASSETS
-
-    factories = (
-        *INGEST_ASSETS,
-        *FEATURE_ASSETS,
-        *MODEL_ASSETS,
-        *SEGMENT_ASSETS,
-        *MIGRATION_ASSETS,
-        *MONITORING_ASSETS,
-        *PREDICTION_ASSETS,
-        serving_release,
+    from custseg_assets.defs.assets import (
+        features,
+        ingest,
+        migrations,
+        model,
+        monitoring,
+        predictions,
+        release,
+        segments,
     )
-    return [landed_files, *(factory(layout, settings) for factory in factories)]
+
+    groups = (ingest, features, model, segments, migrations, monitoring, predictions, release)
+    return [ingest.landed_files, *(factory(layout, settings) for group in groups for factory in group.ASSETS)]

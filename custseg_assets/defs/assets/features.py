@@ -54,4 +54,4 @@ def _measure_customers(orders: pl.DataFrame, products: pl.DataFrame, window: Win
     return rfm.customer_features(totals, spend, window)
 
 
-FEATURE_ASSETS = (customer_features, scaled_features)
+ASSETS = (customer_features, scaled_features)

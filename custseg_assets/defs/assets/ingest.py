@@ -103,4 +103,4 @@ def _draw_rejections(home: OpenHome) -> dg.MarkdownMetadataValue:
     return picture("rejected lines by period", drawn)
 
 
-INGEST_ASSETS = (raw_transactions, clean_transactions)
+ASSETS = (raw_transactions, clean_transactions)

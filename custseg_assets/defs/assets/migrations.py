@@ -73,4 +73,4 @@ def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
     }
 
 
-MIGRATION_ASSETS = (segment_migrations,)
+ASSETS = (segment_migrations,)

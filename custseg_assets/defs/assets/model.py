@@ -232,4 +232,4 @@ def _params(home: OpenHome, key: str) -> dict[str, object]:
     return {**home.settings.model.model_dump(mode="json"), **made_from, "code": code_revision()}
 
 
-MODEL_ASSETS = (model_candidates, segmentation_model, promotion_decision)
+ASSETS = (model_candidates, segmentation_model, promotion_decision)

@@ -124,4 +124,4 @@ def _reference(home: OpenHome, key: str) -> DriftReference:
     return reference_from_json(home.tables.read(SEGMENTATION_MODEL, [trained_on])["drift_reference"].item())
 
 
-MONITORING_ASSETS = (drift_report, retrain_decision)
+ASSETS = (drift_report, retrain_decision)

@@ -106,12 +106,7 @@ def prediction_drift(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
         parts = (requests.customers_of(home.tables.scan(PREDICTION_LOG, [day])) for day in weeks[week])
         customers, history = requests.merge_days(parts), home.tables.read(PREDICTION_DRIFT)
         report = requests.measure_request_drift(
-            customers,
-            references,
-            week=week,
-            seed=settings.model.seed,
-            history=history,
-            settings=settings.drift,
+            customers, references, week=week, seed=settings.model.seed, history=history, settings=settings.drift
         )
         home.tables.write(PREDICTION_DRIFT, report, {week: made_from})
         for version in set(customers["model_version"]) - references.keys():
@@ -204,4 +199,4 @@ def _warning(table: Table, check: str, n_found: int, what: str) -> dg.AssetCheck
     )
 
 
-PREDICTION_ASSETS = (prediction_log, prediction_traffic, prediction_drift)
+ASSETS = (prediction_log, prediction_traffic, prediction_drift)

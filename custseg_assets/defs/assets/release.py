@@ -35,11 +35,7 @@ def serving_release(layout: Layout, _: Settings) -> dg.AssetsDefinition:
     """The asset of the group ``release``."""
 
     @dg.asset(
-        group_name="release",
-        owners=OWNERS,
-        kinds={"lmdb"},
-        code_version="1",
-        deps=layout.dependencies(RELEASE_READS),
+        group_name="release", owners=OWNERS, kinds={"lmdb"}, code_version="1", deps=layout.dependencies(RELEASE_READS)
     )
     def serving_release(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
         """The newest snapshot's segments with the model that gave them, written once and pointed to by ``CURRENT``."""
@@ -88,3 +84,6 @@ def _gather_content(home: OpenHome, key: str) -> ReleaseContent:
         segment_migrations=tables.read(SEGMENT_MIGRATIONS, [key]),
         drift_reference=json.loads(trained["drift_reference"]),
     )
+
+
+ASSETS = (serving_release,)

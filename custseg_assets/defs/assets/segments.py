@@ -152,4 +152,4 @@ def _recommend(home: OpenHome, key: str, lines: _PeriodsInMemory) -> tuple[pl.Da
     return offers, outcome.sentence
 
 
-SEGMENT_ASSETS = (segment_assignments, segment_profiles, product_recommendations)
+ASSETS = (segment_assignments, segment_profiles, product_recommendations)

@@ -97,10 +97,7 @@ REFUNDED = Segment(
     "Ask what went wrong before offering anything else.",
 )
 LAPSED = Segment(
-    "R2",
-    "Lapsed",
-    "known from before, nothing in the window",
-    "Include in a rare, cheap win-back; expect little.",
+    "R2", "Lapsed", "known from before, nothing in the window", "Include in a rare, cheap win-back; expect little."
 )
 
 
