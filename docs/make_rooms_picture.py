@@ -92,7 +92,7 @@ def draw_rooms(floors: list[list[str]]) -> Figure:
             bottom_of[room] = bottom
     _draw_service(axes, bottom_of)
     _arrow(axes, (0.33, height - _TOP), (0.33, 0.1))
-    axes.text(0.2, height / 2, "imports lead downwards only", rotation=90, ha="center", va="center", **_WORDS)
+    axes.text(0.2, height / 2, "imports lead down, never up", rotation=90, ha="center", va="center", **_WORDS)
     return figure
 
 
