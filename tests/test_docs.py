@@ -111,7 +111,8 @@ def test_what_is_wrong_on_a_page_is_found(tmp_path: Path) -> None:
     page.write_text(
         "[here](page.md#top), [there](nowhere.md), [away](https://example.org/nowhere.md), ![a picture](no.png)\n"
         "`custseg_assets/home/plan.py`, `home/provenance.py`, `home.plan.Stage.job`, `home.plan.Stage.jobs`,\n"
-        "`home.where`, `home.open.OpenHome.locked()`, `domain.drift`, `custseg_serving.swap`, `engine.Engine`, `custseg.toml`\n"
+        "`home.where`, `home.open.OpenHome.locked()`, `domain.drift`, `custseg_serving.swap`, `engine.Engine`,\n"
+        "`custseg.toml`\n"
         "```\n[in code](nowhere.md) `home.where`\n```\n",
         encoding="utf-8",
     )
