@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def read_floors(path: Path) -> list[list[str]]:
     contracts = configparser.ConfigParser()
     contracts.read(path, encoding="utf-8")
     lines = contracts["importlinter:contract:layers"]["layers"].split("\n")
-    floors = [[room.strip() for room in line.split(":")] for line in lines if line.strip()]
+    floors = [[room.strip() for room in re.split(r"[|:]", line)] for line in lines if line.strip()]
     if different := {room for floor in floors for room in floor} ^ ROOMS.keys():
         raise LookupError(f"rooms of {path.name} and of {Path(__file__).name} differ: {', '.join(sorted(different))}")
     return floors
@@ -92,7 +93,7 @@ def draw_rooms(floors: list[list[str]]) -> Figure:
             bottom_of[room] = bottom
     _draw_service(axes, bottom_of)
     _arrow(axes, (0.33, height - _TOP), (0.33, 0.1))
-    axes.text(0.2, height / 2, "imports lead down, never up", rotation=90, ha="center", va="center", **_WORDS)
+    axes.text(0.2, height / 2, "imports lead downwards only", rotation=90, ha="center", va="center", **_WORDS)
     return figure
 
 
