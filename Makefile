@@ -59,8 +59,9 @@ format: $(VENV)/dev.stamp ## rewrite the code in the house style
 	$(VENV)/bin/ruff format .
 
 .PHONY: docs
-docs: $(VENV)/dev.stamp ## make docs/settings.md anew from the settings
+docs: $(VENV)/dev.stamp ## make docs/settings.md and docs/pictures/rooms.png anew
 	$(VENV)/bin/python docs/make_settings.py
+	$(VENV)/bin/python docs/make_rooms_picture.py
 
 .PHONY: bench
 bench: $(VENV)/dev.stamp ## measure CPU, wall and memory at 1x, 5x and 20x the log [SOURCE=path]
