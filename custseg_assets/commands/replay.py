@@ -26,7 +26,7 @@ from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import shift, start_of
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.open import OpenHome
-from custseg_assets.instance.event_log import passing_instance
+from custseg_assets.instance.event_log import temporary_instance
 from custseg_assets.instance.execute import JobRunner
 from custseg_assets.settings import CleaningSettings, GcpSettings, LandingSettings, SourceSettings, TrackingSettings
 from custseg_assets.stores.files import replacement_for
@@ -114,7 +114,7 @@ class Replay:
                 )
         self.home.paths.make()
         periods = [key for key in calendar.period_keys if calendar.window(first).keys[0] <= key <= last]
-        with contextlib.nullcontext() if self._is_kept else passing_instance() as instance:
+        with contextlib.nullcontext() if self._is_kept else temporary_instance() as instance:
             self._jobs = JobRunner(self.home, lambda _: None, instance)
             for key in periods:
                 started = _cpu_seconds()

@@ -188,7 +188,7 @@ class LockedHome(OpenHome):
         Raises:
             RuntimeError: the block that held the lock is over.
         """
-        if not self._lock.is_held:
+        if not self._lock.is_valid:
             raise RuntimeError(f"home {self.paths.root} is not locked any more")
         return self._store()
 

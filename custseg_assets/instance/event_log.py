@@ -1,4 +1,4 @@
-"""Dagster's event log, held open while a job runs: of a home, or of a history that is not kept.
+"""Dagster's event log, kept connected while a job runs: of a home, or of a history that is not kept.
 
 Dagster's own SQLite logs open a database, and the one of a home compiles its statement anew, for each of the hundreds
 of events of a run; that took as long as the work the events tell of.
@@ -29,44 +29,44 @@ from sqlalchemy.engine import Connection, Engine
 from custseg_assets.stores.files import replacement_for
 
 
-class HeldEventLog(SqliteEventLogStorage):
-    """The same files as Dagster's class writes; between ``held`` blocks it is that class."""
+class ConnectedEventLog(SqliteEventLogStorage):
+    """The same files as Dagster's class writes; between ``connected`` blocks it is that class."""
 
-    _held: dict[str, Engine] | None = None
+    _engines: dict[str, Engine] | None = None
     _blank: bytes | None = None
     """The first database that was made, before anything was written to it: a copy saves making its tables again."""
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def connected(self) -> Iterator[None]:
         """Keep what is opened inside the block open until its end."""
-        self._held = {}
+        self._engines = {}
         try:
             yield
         finally:
-            engines, self._held = self._held, None
+            engines, self._engines = self._engines, None
             for engine in engines.values():
                 engine.dispose()
 
     @contextlib.contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
-        if self._held is None:
+        if self._engines is None:
             with super()._connect(shard) as connection:
                 yield connection
             return
         with self._db_lock:
-            engine = self._held.get(shard) or self._opened(shard)
-            self._held[shard] = engine
+            engine = self._engines.get(shard) or self._open_engine(shard)
+            self._engines[shard] = engine
             with engine.begin() as connection:
                 yield connection
 
-    def _opened(self, shard: str) -> Engine:
+    def _open_engine(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))
         if self._blank and not path.exists():
             with replacement_for(path) as unfinished:
                 unfinished.write_bytes(self._blank)
             self._initialized_dbs.add(shard)
         engine = create_engine(self.conn_string_for_shard(shard), connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
-        event.listen(engine, "connect", _without_waiting_for_the_disk)
+        event.listen(engine, "connect", _do_not_wait_for_the_disk)
         if shard not in self._initialized_dbs:
             is_new = not path.exists()
             self._initdb(engine)
@@ -76,12 +76,12 @@ class HeldEventLog(SqliteEventLogStorage):
         return engine
 
     @classmethod
-    def from_config_value(cls, inst_data: Any, config_value: Any) -> HeldEventLog:
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> ConnectedEventLog:
         """What Dagster calls to open the log."""
         return cls(inst_data=inst_data, **config_value)
 
 
-def _without_waiting_for_the_disk(connection: Any, _: Any) -> None:
+def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
     """Commits survive the end of the process at once and a power cut after a moment; the log stays consistent."""
     connection.execute("PRAGMA synchronous = NORMAL")
 
@@ -92,7 +92,7 @@ def _content_of(engine: Engine) -> bytes:
         return content
 
 
-class HeldInMemoryEventLog(InMemoryEventLogStorage):
+class ConnectedInMemoryEventLog(InMemoryEventLogStorage):
     """Dagster's log in memory, on the one connection that keeps its database alive anyway."""
 
     @contextlib.contextmanager
@@ -101,13 +101,13 @@ class HeldInMemoryEventLog(InMemoryEventLogStorage):
             yield self._held_conn
 
 
-def passing_instance() -> dg.DagsterInstance:
+def temporary_instance() -> dg.DagsterInstance:
     """A Dagster instance whose history is gone when it is closed, as ``DagsterInstance.ephemeral`` makes it."""
     return dg.DagsterInstance(
         instance_type=InstanceType.EPHEMERAL,
         local_artifact_storage=TemporaryLocalArtifactStorage(),
         run_storage=InMemoryRunStorage(),
-        event_storage=HeldInMemoryEventLog(),
+        event_storage=ConnectedInMemoryEventLog(),
         compute_log_manager=NoOpComputeLogManager(),
         run_coordinator=DefaultRunCoordinator(),
         run_launcher=SyncInMemoryRunLauncher(),
@@ -115,16 +115,16 @@ def passing_instance() -> dg.DagsterInstance:
 
 
 def open_instance(folder: Path) -> dg.DagsterInstance:
-    """The Dagster instance in a folder, with a log that can be held open unless ``dagster.yaml`` chooses another."""
+    """The Dagster instance in a folder, with a log that can stay connected unless ``dagster.yaml`` chooses another."""
     chosen = yaml.safe_load((folder / "dagster.yaml").read_text(encoding="utf-8")) or {}
     usual = InstanceRef.config_defaults(str(folder))["event_log_storage"]
     if not usual or "storage" in chosen or "event_log_storage" in chosen:
         return dg.DagsterInstance.from_config(str(folder))
-    held = {"module": __name__, "class": HeldEventLog.__name__, "config": yaml.safe_load(usual.config_yaml)}
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"event_log_storage": held}))
+    connected = {"module": __name__, "class": ConnectedEventLog.__name__, "config": yaml.safe_load(usual.config_yaml)}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"event_log_storage": connected}))
 
 
-def held_open(instance: dg.DagsterInstance) -> contextlib.AbstractContextManager[None]:
+def stay_connected(instance: dg.DagsterInstance) -> contextlib.AbstractContextManager[None]:
     """A block in which the instance's event log stays open, where it can."""
     log = instance.event_log_storage
-    return log.held() if isinstance(log, HeldEventLog) else contextlib.nullcontext()
+    return log.connected() if isinstance(log, ConnectedEventLog) else contextlib.nullcontext()

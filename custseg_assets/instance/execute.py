@@ -16,7 +16,7 @@ from custseg_assets.defs.automation import CODE_LOCATION, RANGE_END, cause_of, r
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import Stage
-from custseg_assets.instance.event_log import held_open, open_instance
+from custseg_assets.instance.event_log import stay_connected, open_instance
 from custseg_assets.run_workers import close_abandoned
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.sources import Progress
@@ -91,7 +91,7 @@ class JobRunner:
         self.instance.add_event_listener(run_id, progress)
         key = request.partition_key or request.tags.get(RANGE_END)
         configured = job.get_run_config_for_partition_key(key) if key else {}
-        with held_open(self.instance):
+        with stay_connected(self.instance):
             result = job.execute_in_process(
                 instance=self.instance,
                 run_id=run_id,

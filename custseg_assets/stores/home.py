@@ -21,12 +21,12 @@ class HomeLock:
         path: of the locked file; its folder is the home.
 
     Attributes:
-        is_held: whether the block that took the lock is still running.
+        is_valid: whether the block that took the lock is still running.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_held = True
+        self.is_valid = True
 
 
 class Home:
@@ -98,7 +98,7 @@ class Home:
             try:
                 yield taken
             finally:
-                taken.is_held = False
+                taken.is_valid = False
                 if list(self.root.iterdir()) == [path]:
                     path.unlink()
                     self.root.rmdir()

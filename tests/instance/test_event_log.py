@@ -10,7 +10,7 @@ import pytest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from sqlalchemy import text
 
-from custseg_assets.instance.event_log import HeldEventLog, held_open, open_instance, passing_instance
+from custseg_assets.instance.event_log import ConnectedEventLog, stay_connected, open_instance, temporary_instance
 
 
 @dg.asset(check_specs=[dg.AssetCheckSpec("even", asset="number")])
@@ -34,15 +34,15 @@ def test_a_held_log_holds_the_events_that_dagsters_own_holds(tmp_path: Path) -> 
     held, own = (configured(tmp_path / name) for name in ("held", "own"))
     with dg.DagsterInstance.from_config(str(own)) as instance:
         expected = events_of(instance)
-    with open_instance(held) as instance, held_open(instance):
+    with open_instance(held) as instance, stay_connected(instance):
         assert events_of(instance) == expected
 
 
 def test_later_runs_in_databases_copied_from_the_first_are_as_complete(tmp_path: Path) -> None:
     with open_instance(configured(tmp_path / "home")) as instance:
-        with held_open(instance):
+        with stay_connected(instance):
             first = events_of(instance)
-        with held_open(instance):
+        with stay_connected(instance):
             assert events_of(instance) == first
             assert events_of(instance) == first
         assert instance.get_runs_count() == 3
@@ -51,7 +51,7 @@ def test_later_runs_in_databases_copied_from_the_first_are_as_complete(tmp_path:
 def test_what_is_written_while_the_log_is_held_is_there_for_others_at_once_and_for_good(tmp_path: Path) -> None:
     home = configured(tmp_path / "home")
     with open_instance(home) as instance, dg.DagsterInstance.from_config(str(home)) as other:
-        with held_open(instance):
+        with stay_connected(instance):
             events_of(instance)
             record = other.get_latest_materialization_event(dg.AssetKey("number"))
         assert record is not None
@@ -64,7 +64,7 @@ def test_what_is_written_while_the_log_is_held_is_there_for_others_at_once_and_f
 def test_a_passing_history_holds_the_events_that_dagsters_own_holds() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         expected = events_of(instance)
-    with passing_instance() as instance:
+    with temporary_instance() as instance:
         assert events_of(instance) == expected
         assert events_of(instance) == expected
         record = instance.get_latest_materialization_event(dg.AssetKey("number"))
@@ -80,7 +80,7 @@ def test_a_transaction_that_fails_leaves_nothing_in_a_passing_history() -> None:
             connection.execute(text("INSERT INTO asset_keys (asset_key) VALUES ('half')"))
             raise RuntimeError
 
-    with passing_instance() as instance:
+    with temporary_instance() as instance:
         log: Any = instance.event_log_storage
         with pytest.raises(RuntimeError):
             write_half(log)
@@ -92,7 +92,7 @@ def test_a_transaction_that_fails_leaves_nothing_in_a_passing_history() -> None:
 def test_nothing_stays_open_after_the_block(tmp_path: Path) -> None:
     home = configured(tmp_path / "home")
     with open_instance(home) as instance:
-        with held_open(instance):
+        with stay_connected(instance):
             events_of(instance)
             assert list(home.rglob("index.db-wal"))
         # SQLite folds the write-ahead log in when the last connection closes.
@@ -111,6 +111,6 @@ def test_nothing_stays_open_after_the_block(tmp_path: Path) -> None:
 )
 def test_a_log_that_the_configuration_chooses_is_left_as_it_is(tmp_path: Path, chosen: str) -> None:
     home = configured(tmp_path / "home", chosen.replace("BASE", str(tmp_path / "base")) + "\n")
-    with open_instance(home) as instance, held_open(instance):
-        assert not isinstance(instance.event_log_storage, HeldEventLog)
+    with open_instance(home) as instance, stay_connected(instance):
+        assert not isinstance(instance.event_log_storage, ConnectedEventLog)
         assert events_of(instance)

@@ -88,9 +88,9 @@ def test_a_lock_is_had_by_one_process_and_goes_with_it(tmp_path: Path) -> None:
 def test_the_lock_of_a_home_is_held_until_its_block_ends(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with home.locked() as lock:
-        assert (lock.is_held, lock.path, home.is_locked()) == (True, home.root / "lock", True)
+        assert (lock.is_valid, lock.path, home.is_locked()) == (True, home.root / "lock", True)
         home.alerts.touch()
-    assert (lock.is_held, home.is_locked()) == (False, False)
+    assert (lock.is_valid, home.is_locked()) == (False, False)
 
 
 def test_a_release_that_was_not_finished_stays_marked(tmp_path: Path) -> None:
