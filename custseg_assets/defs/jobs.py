@@ -29,7 +29,7 @@ def every_job() -> list[Job]:
     return [
         dg.define_asset_job("take_in", selection=["landed_files"], description="Take in the files that have landed."),
         *(
-            dg.define_asset_job(name, selection=_made_by(name), config=_CONFIG.get(name), description=description)
+            dg.define_asset_job(name, selection=_select_tables(name), config=_CONFIG.get(name), description=description)
             for name, description in _STAGES.items()
         ),
         dg.define_asset_job(
@@ -40,7 +40,7 @@ def every_job() -> list[Job]:
     ]
 
 
-def _made_by(stage: str) -> list[str]:
+def _select_tables(stage: str) -> list[str]:
     """A stage's tables; what segments customers also releases them."""
     tables = TABLES_OF_JOB[stage]
     return [*tables, "serving_release"] if set(SEGMENTED) <= set(tables) else list(tables)

@@ -123,7 +123,7 @@ def materialise(
     before = {key: home.tables.fingerprint_of(table.name, key) for key in context.partition_keys}
     versions: dict[str, int] = {}
 
-    def made_from(name: str, key: str) -> int | None:
+    def fingerprint_of(name: str, key: str) -> int | None:
         # A table may read its own earlier partitions, which are in this very batch and not in the table yet.
         is_here = name == table.name and key in versions
         return versions[key] if is_here else home.tables.fingerprint_of(name, key)
@@ -132,7 +132,7 @@ def materialise(
     for keys, frame in batches:
         is_blocked = suite.check(frame)
         for key in sorted(keys):
-            versions[key] = 0 if is_blocked else fingerprints.made_from(table.name, key, made_from)
+            versions[key] = 0 if is_blocked else fingerprints.compute(table.name, key, fingerprint_of)
         home.tables.write(table, frame, {key: versions[key] for key in keys})
         sizes = dict(frame.group_by("period").len().iter_rows())
         counts.update({key: sizes.get(key, 0) for key in keys})

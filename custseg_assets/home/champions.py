@@ -46,7 +46,7 @@ class Champions:
         return next((entry for entry in reversed(self.promotions) if entry[0] <= key), None)
 
     def champion_before(self, key: str) -> tuple[str, str] | None:
-        """The same for the model in force when a snapshot came; ``None`` where the snapshot trains the first."""
+        """Where the model in force before a snapshot was trained, and its version; ``None`` if it trains the first."""
         return next((entry for entry in reversed(self.promotions) if entry[0] < key), None)
 
     def segmented(self, keys: Iterable[str]) -> tuple[str, ...]:

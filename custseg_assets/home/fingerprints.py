@@ -50,7 +50,7 @@ class Fingerprints:
         self._tables = tables(settings.model.features)
         self._expected: dict[tuple[str, str], int | None] = {}
 
-    def made_from(self, name: str, key: str, of: FingerprintOf | None = None) -> int:
+    def compute(self, name: str, key: str, of: FingerprintOf | None = None) -> int:
         """The fingerprint of a partition that is made now.
 
         Args:
@@ -73,7 +73,7 @@ class Fingerprints:
         if (name, key) not in self._expected:
             is_history = name in TRAINED and self._champions.is_retrained(key)
             now = self._store.fingerprint_of(name, key) if is_history else None
-            self._expected[name, key] = now or self.made_from(name, key, self.expected)
+            self._expected[name, key] = now or self.compute(name, key, self.expected)
         return self._expected[name, key]
 
     def is_stale(self, name: str, key: str) -> bool:
@@ -112,7 +112,7 @@ class Fingerprints:
         return self._model_settings_of(name, key)
 
     def _model_settings_of(self, name: str, key: str) -> object:
-        """The same for tables whose rows depend on the model in force at a snapshot."""
+        """What a partition depends on besides tables, where its rows depend on the model in force."""
         settings, champions = self._settings, self._champions
         champion, before = champions.champion_at(key), champions.champion_before(key)
         # Before the first model a snapshot's own statistics are the reference; the model then trained carries the

@@ -30,7 +30,7 @@ from custseg_assets.stores.files import replacement_for
 
 
 class ConnectedEventLog(SqliteEventLogStorage):
-    """The same files as Dagster's class writes; between ``connected`` blocks it is that class."""
+    """Dagster's event log in SQLite files, which can stay connected; outside ``connected`` blocks it is Dagster's own."""
 
     _engines: dict[str, Engine] | None = None
     _blank: bytes | None = None

@@ -37,7 +37,7 @@ def fingerprint(*parts: object) -> int:
 
 
 class TableReader:
-    """Delta tables below one folder, to be read: all that a home offers to who does not hold its lock.
+    """Delta tables below one folder, to be read: all that a home offers to who has not its lock.
 
     Args:
         root: the folder; made at the first write.
@@ -101,7 +101,7 @@ class TableReader:
         )
 
     def read(self, table: Table, keys: Iterable[str] | None = None) -> pl.DataFrame:
-        """The same, in memory, in the table's one order."""
+        """Read the rows of some partitions, all by default, into memory, in the table's one order."""
         with self.explained():
             return self.scan(table, keys).collect().sort("period", *table.sort_by, maintain_order=True)
 
@@ -134,7 +134,7 @@ class TableReader:
 
 
 class TableStore(TableReader):
-    """The same tables, to be written as well; a home hands it only to who holds its lock."""
+    """Delta tables below one folder, to be read and written; a home offers it only to who has its lock."""
 
     def _create(self, name: str, frame: pl.DataFrame, **how: Any) -> None:
         """The first commit of a table."""
