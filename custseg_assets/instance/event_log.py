@@ -30,7 +30,7 @@ from custseg_assets.stores.files import replacement_for
 
 
 class ConnectedEventLog(SqliteEventLogStorage):
-    """Dagster's event log in SQLite files, which can stay connected; outside ``connected`` blocks it is Dagster's own."""
+    """Dagster's event log in SQLite files; within ``connected`` blocks its databases stay open."""
 
     _engines: dict[str, Engine] | None = None
     _blank: bytes | None = None

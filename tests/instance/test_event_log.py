@@ -10,7 +10,7 @@ import pytest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from sqlalchemy import text
 
-from custseg_assets.instance.event_log import ConnectedEventLog, stay_connected, open_instance, temporary_instance
+from custseg_assets.instance.event_log import ConnectedEventLog, open_instance, stay_connected, temporary_instance
 
 
 @dg.asset(check_specs=[dg.AssetCheckSpec("even", asset="number")])
