@@ -85,6 +85,14 @@ class Table:
     reads: tuple[Read, ...] = field(default=())
     code_version: str = "1"
 
+    def __post_init__(self) -> None:
+        """Refuse a column that is computed from a table which is not read."""
+        sources = {source.partition(".")[0] for column in self.columns for source in column.lineage}
+        if unread := sources - {read.table for read in self.reads}:
+            raise ValueError(
+                f"{self.name}: columns are computed from {sorted(unread)}, which it is not declared to read"
+            )
+
     @property
     def schema(self) -> pl.Schema:
         """Column names and types in order."""
@@ -469,7 +477,7 @@ PROMOTION_DECISION = Table(
             True,
             ("segmentation_model.model_version",),
         ),
-        Column("decision", TEXT, "PROMOTE, HOLD or REJECT."),
+        Column("decision", TEXT, "PROMOTE, HOLD or REJECT; ROLLBACK where a person went back to the champion before."),
         Column("reasons", TEXT, "JSON list of reasons in words."),
         Column("champion_before", TEXT, "Model that was in force.", True),
         Column("decided_by", TEXT, "gate, or the name of the person who decided."),

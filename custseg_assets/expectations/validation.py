@@ -96,11 +96,6 @@ class GroupResult:
         """Rows that break the rule that most rows break; at least this many rows are wrong."""
         return max((rule.n_unexpected for rule in self.rules), default=0)
 
-    @property
-    def unexpected_share(self) -> float:
-        """The share of ``n_unexpected`` in all rows."""
-        return self.n_unexpected / self.n_rows if self.n_rows else 0.0
-
     def markdown(self) -> str:
         """The result as Markdown: each rule with what was found, and the example rows."""
         lines = [f"{self.group.description}\n" if not self.success else f"Holds for {self.n_rows:,} rows.\n"]

@@ -3,7 +3,7 @@
 A load job with ``WRITE_TRUNCATE`` on a partition's decorator replaces that partition as a whole or not at all. Its id
 is made from what it loads, so a retry after a crash or a lost connection finds the job instead of starting a second
 one. A snapshot is announced in ``published_snapshots`` after all its tables have been loaded; the views show announced
-snapshots only. Which tables are published does not belong here but in ``defs.assets.bigquery``.
+snapshots only. Which tables are published does not belong here but in ``home.plan``.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import dagster as dg
 import pytest
 
 from custseg_assets.definitions import build_defs
-from custseg_assets.domain.schemas import RELEASE_READS, Read, column_sources, tables
+from custseg_assets.domain.schemas import RELEASE_READS, Read, tables
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
 from custseg_assets.stores.tables import TableReader, TableStore
@@ -132,10 +133,12 @@ def test_an_entry_too_many_is_noticed(opened: Mapping[str, set[str]], name: str)
     assert differences(opened, {**DECLARED, name: (*DECLARED[name], Read(other))})
 
 
-def test_columns_are_computed_from_tables_that_are_read() -> None:
-    for table in tables(FEATURES).values():
-        sources = {name for column in table.columns for name, _ in column_sources(column, FEATURES)}
-        assert sources <= {read.table for read in table.reads}, table.name
+def test_a_column_cannot_be_computed_from_a_table_that_is_not_read() -> None:
+    profiles = tables(FEATURES)["segment_profiles"]
+    with pytest.raises(
+        ValueError, match=r"segment_profiles: .* from \['customer_features'\], which it is not declared"
+    ):
+        replace(profiles, reads=tuple(read for read in profiles.reads if read.table != "customer_features"))
 
 
 def test_dagster_draws_every_read_that_leads_in_no_circle(tmp_path: Path) -> None:
