@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from custseg_assets import no_telemetry as telemetry
 from custseg_assets.domain.schemas import RAW_TRANSACTIONS
 from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines, rejected_lines
 from tests.support.files import REPOSITORY
+from tests.support.real_tables import RealTables
 
 telemetry.switch_off()
 
@@ -126,15 +126,6 @@ def real_log(shared: Path) -> Path:
     if not path.is_file():
         pytest.skip(f"no {path}")
     return path
-
-
-@dataclass(frozen=True)
-class RealTables:
-    """The real log, cleaned: read here without the project's own reader, so that the two do not share a mistake."""
-
-    raw: pl.DataFrame
-    clean: pl.DataFrame
-    rejected: pl.DataFrame
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ from dagster import AssetKey, DagsterInstance
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
-from benchmarks import kill_test
 from custseg_assets.definitions import build_defs
 from custseg_assets.domain.drift.reference import reference_of_model
 from custseg_assets.domain.schemas import (
@@ -48,7 +47,9 @@ from custseg_assets.stores import releases
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
+from tests.support.comparison import flaws, missing_or_extra, partitions
 from tests.support.files import REPOSITORY
+from tests.support.killed_runs import kill_run
 from tests.support.shops import QUICK, Outcome, custseg, shop_log, write_log
 
 PERIODS = ["2024-01-01", "2024-02-01", "2024-03-01", "2024-04-01"]
@@ -472,13 +473,13 @@ def test_a_run_that_is_killed_again_and_again_is_mended(
         for name, value in environment(home).items():
             patch.setenv(name, value)
         for until in ("raw_transactions:", "model_candidates:", "segment_assignments:"):
-            kill_test.killed_run(command(home, source), home, 600, until)
+            kill_run(command(home, source), home, 600, until)
             assert (home / STAGE_MARKER).exists(), f"it was over, or never said {until!r}"
-            assert kill_test.flaws(home, filled[0]) == []
+            assert flaws(home, filled[0]) == []
     outcome = custseg(home, "run", "--source", source, config=QUICK)
     assert outcome.status == 0, outcome.err
     assert outcome.err.startswith("an earlier run ended in the middle of segment 2024-02-01 … 2024-04-01")
-    assert kill_test.flaws(home, filled[0]) + kill_test.differences(home, filled[0]) == []
+    assert flaws(home, filled[0]) + missing_or_extra(home, filled[0]) == []
     assert unfinished_runs(home) == []
 
 
@@ -488,7 +489,7 @@ def test_a_home_with_a_table_half_there_or_rows_too_few_is_seen(filled: tuple[Pa
     missing = Path(DeltaTable(str(copy / "tables" / "segment_profiles")).file_uris()[0])
     missing.unlink()
     (copy / "releases" / (releases.current(copy / "releases") or "") / releases.MODEL_CARD).write_text("other")
-    found = kill_test.flaws(copy, filled[0])
+    found = flaws(copy, filled[0])
     assert [flaw.split(":")[0] for flaw in found[:1]] == ["table clean_transactions"]
     assert any(flaw.startswith("table segment_profiles cannot be read") for flaw in found)
     assert any("model_card.md is not as it was written" in flaw for flaw in found)
@@ -619,7 +620,7 @@ def executed(home: Path, stage: Stage) -> None:
 def frames_of(home: Path, name: str) -> dict[str, pl.DataFrame]:
     """The partitions of a table, the rows of each in one order; none where there is no table yet."""
     folder = home / "tables" / name
-    return kill_test.partitions(folder) if DeltaTable.is_deltatable(str(folder)) else {}
+    return partitions(folder) if DeltaTable.is_deltatable(str(folder)) else {}
 
 
 def state_of(home: Path) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from benchmarks.live import LiveHome
-from benchmarks.unattended import CONFIG, drop, monthly_files, started_by
 from custseg_assets.domain import schemas
 from custseg_assets.stores import releases
 from tests.support.browser import open_page
+from tests.support.live import LiveHome, started_by
+from tests.support.monthly_files import CONFIG, drop_file, monthly_files
 from tests.support.shops import custseg
 
 SEED, N_CUSTOMERS = 2, 2_000
@@ -32,15 +32,15 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveHome]:
     files = dict(monthly_files(SEED, N_CUSTOMERS))
     newest = files.pop(NEWEST)
     for key, lines in files.items():
-        drop(lines, home / "landing", key)
+        drop_file(lines, home / "landing", key)
     outcome = custseg(home, "run", config=config)
     assert outcome.status == 0, outcome.err
-    live = LiveHome(home, config, f"{sys.executable} -m custseg_assets.cli")
+    live = LiveHome(home, config, [sys.executable, "-m", "custseg_assets.cli"])
     assert served(live).model_version.startswith("m-2024-06-01-")
     try:
         live.start()
         assert live.wait(live.answers, PATIENCE_SECONDS), live.log.read_text()
-        drop(newest, home / "landing", NEWEST)
+        drop_file(newest, home / "landing", NEWEST)
         assert live.wait(lambda: served(live).model_version.startswith(f"m-{NEWEST}-"), PATIENCE_SECONDS), said(live)
         assert live.wait(lambda: live.due() is None, PATIENCE_SECONDS), said(live)
         yield live

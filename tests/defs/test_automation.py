@@ -18,7 +18,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from polars.testing import assert_frame_equal
 from pydantic import SecretStr
 
-from benchmarks.kill_test import partitions
 from custseg_assets.commands.replay import Replay
 from custseg_assets.definitions import build_defs
 from custseg_assets.defs.automation import TickSource
@@ -31,6 +30,7 @@ from custseg_assets.run_workers import close_abandoned
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.alerts import AlertLog
+from tests.support.comparison import partitions
 from tests.support.homes import take_in
 from tests.support.shops import QUICK, Outcome, custseg, shop_log, write_log
 

@@ -25,12 +25,11 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
-from tests.gcp.conftest import hurry, images
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex, State
 from tests.support.gcp_daemon import run_sensors
-from tests.support.gcp_pieces import SHORT_PATIENCE
+from tests.support.gcp_pieces import SHORT_PATIENCE, hurry, images
 from tests.support.places import PLACE, URI, cloud_config, fill_home
 from tests.support.server import RunningServer, serving
 from tests.support.shops import Kind, quiet, shop_log, write_log

@@ -22,7 +22,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from benchmarks import arrival_test
 from custseg_assets.commands import status
 from custseg_assets.definitions import build_defs
 from custseg_assets.defs.assets.features import _measure_customers
@@ -36,6 +35,8 @@ from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.landing_zone import LandingZone, TakenIn, classify_files
 from custseg_assets.stores.tables import TableStore
 from tests.support import homes
+from tests.support.comparison import differing_partitions
+from tests.support.daily_files import shuffle_in_batches
 from tests.support.files import REPOSITORY
 
 HEADER = "customer_id,invoiced_at,line_amount"
@@ -564,7 +565,7 @@ def test_the_real_log_in_shuffled_daily_files_is_the_real_log(real_log: Path, tm
     """Ten files come twice and five with wrong lines first; what is read, and the tables from it, are the same."""
     whole, landed = tmp_path / "whole", tmp_path / "landed"
     place = Place(landed / "landing", DeliveryStore(landed / "deliveries"))
-    batches = arrival_test.batches(pl.read_csv(real_log, infer_schema=False), n_batches=5, seed=20111209)
+    batches = shuffle_in_batches(pl.read_csv(real_log, infer_schema=False), n_batches=5, seed=20111209)
     assert sum(len(batch) for batch in batches) == 305 + 10 + 5
     outcomes = []
     for batch in batches:
@@ -601,6 +602,6 @@ def test_a_home_that_differs_is_seen(tmp_path: Path) -> None:
         tables = TableStore(tmp_path / name / "tables")
         row = pl.DataFrame([{"period": "2011-05-01", "line_amount": amount}], schema=RAW_TRANSACTIONS.schema)
         tables.write(RAW_TRANSACTIONS, row, {"2011-05-01": 1})
-    assert arrival_test.differences(tmp_path / "left", tmp_path / "left") == []
-    found = arrival_test.differences(tmp_path / "left", tmp_path / "right")
+    assert differing_partitions(tmp_path / "left", tmp_path / "left", ["raw_transactions"]) == []
+    found = differing_partitions(tmp_path / "left", tmp_path / "right", ["raw_transactions", "clean_transactions"])
     assert found == ["table raw_transactions: partition 2011-05-01 differs"]
