@@ -1,4 +1,4 @@
-"""What every test gets: no network, no telemetry, no settings of the person who runs it; and the shared real data."""
+"""What every test gets: no network, no telemetry, no settings of the person who runs it; real data and a filled home."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from custseg_assets.domain.schemas import RAW_TRANSACTIONS
 from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines, rejected_lines
 from tests.support.files import REPOSITORY
 from tests.support.real_tables import RealTables
+from tests.support.shops import FilledShop, fill_shop, shop_log
 
 telemetry.switch_off()
 
@@ -104,6 +105,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "home"
     monkeypatch.setenv("CUSTSEG_HOME", str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def filled_shop(tmp_path_factory: pytest.TempPathFactory) -> FilledShop:
+    """A small shop's home after one run from nothing: four months, three snapshots, a model. Nobody changes it."""
+    return fill_shop(tmp_path_factory.mktemp("filled"), shop_log(4))
+
+
+@pytest.fixture
+def shop_home(filled_shop: FilledShop, tmp_path: Path) -> Path:
+    """A copy of the home of ``filled_shop``, to be changed."""
+    return shutil.copytree(filled_shop.home, tmp_path / "home")
 
 
 @pytest.fixture(scope="session")

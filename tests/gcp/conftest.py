@@ -12,17 +12,15 @@ if TYPE_CHECKING:
 
     from tests.support.fakes.gcs import FakeGcs
     from tests.support.fakes.vertex import FakeVertex
+    from tests.support.shops import FilledShop
 
 # `make test-gcp` has the environment for these.
 
 
 @pytest.fixture(scope="session")
-def filled_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled_home(filled_shop: FilledShop) -> Path:
     """A home on disk with three snapshots and a model, and its log beside it; tests that change it take a copy."""
-    from tests.support.places import fill_home
-    from tests.support.shops import shop_log
-
-    return fill_home(tmp_path_factory.mktemp("filled"), shop_log(4))
+    return filled_shop.home
 
 
 @pytest.fixture

@@ -133,6 +133,29 @@ def custseg(home: Path, *arguments: object, config: str | Path | None = None) ->
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
+@dataclass(frozen=True)
+class FilledShop:
+    """A home that one run from nothing has filled.
+
+    Attributes:
+        home: its folder.
+        source: its log, ``log.csv`` beside the home.
+        outcome: how the run ended.
+    """
+
+    home: Path
+    source: Path
+    outcome: Outcome
+
+
+def fill_shop(folder: Path, log: pl.DataFrame) -> FilledShop:
+    """Run the whole pipeline on a log, in ``folder/home``, with nothing of Google's."""
+    source = write_log(log, folder / "log.csv")
+    outcome = custseg(folder / "home", "run", "--source", source, config=QUICK)
+    assert outcome.status == 0, outcome.err
+    return FilledShop(folder / "home", source, outcome)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the warnings of importing MLflow and of resolving Dagster's jobs: what they tell is theirs to change."""

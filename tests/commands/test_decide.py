@@ -1,0 +1,102 @@
+"""``custseg retrain``, and a person's word about a challenger: ``promote`` and ``rollback``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from custseg_assets.domain import schemas
+from custseg_assets.home.plan import due_retrain
+from custseg_assets.stores import releases
+from tests.support.dagster_history import newest_metadata
+from tests.support.homes import open_quick
+from tests.support.shops import QUICK, custseg
+
+SNAPSHOTS = ["2024-02-01", "2024-03-01", "2024-04-01"]
+
+
+def test_a_retrain_out_of_process_is_judged_and_stays_in_the_history(shop_home: Path) -> None:
+    outcome = custseg(shop_home, "retrain", config=QUICK)
+    assert outcome.status == 0, outcome.err
+    made = open_quick(shop_home)
+    row = made.tables.read(schemas.PROMOTION_DECISION, ["2024-04-01"]).row(0, named=True)
+    assert row["model_version"].startswith("m-2024-04-01-")
+    assert row["decision"] in outcome.out
+    assert "k = 3" in outcome.err  # the trainer's own lines
+    assert made.champions.is_retrained("2024-04-01")
+    # What was trained is history: the next run leaves it alone.
+    again = custseg(shop_home, "run", config=QUICK)
+    assert "Nothing has changed" in again.out
+    due = due_retrain(made, {"period": "2024-04-01", "decision": "RETRAIN", "reasons": "[]"})
+    assert due == "a challenger was trained on 2024-04-01 and decided about already"
+
+
+def test_a_person_puts_a_challenger_in_force_and_takes_it_back(shop_home: Path) -> None:
+    first = open_quick(shop_home).champions.promotions[-1][1]
+    assert custseg(shop_home, "retrain", config=QUICK).status == 0
+    version = open_quick(shop_home).tables.read(schemas.SEGMENTATION_MODEL, ["2024-04-01"])["model_version"].item()
+    before = served(shop_home)
+    if open_quick(shop_home).champions.promotions[-1][1] != version:
+        promoted = custseg(shop_home, "promote", version, "--by", "Ada", "--why", "I want it", config=QUICK)
+        assert promoted.status == 0, promoted.err
+        assert promoted.out == f"{version} is in force instead of {first}\n"
+        row = open_quick(shop_home).tables.read(schemas.PROMOTION_DECISION, ["2024-04-01"]).row(0, named=True)
+        assert (row["decision"], row["decided_by"]) == ("PROMOTE", "Ada")
+        assert json.loads(row["reasons"])[0] == "I want it"
+        assert decided_in_registry(shop_home) == {"decision": "PROMOTE", "decided_by": "Ada", "replaces": first}
+        origin = newest_metadata(shop_home, "promotion_decision")["origin"].value
+        assert (origin["model"], origin["decided_by"], origin["replaces"]) == (version, "Ada", first)
+        assert list(origin["data_versions"]["clean_transactions"]) == SNAPSHOTS[1:]
+        assert origin["settings"]["model"]["k_range"] == [3, 4]
+    assert served(shop_home).model_version == version
+    assert champion_in_registry(shop_home) == version
+    back = custseg(shop_home, "rollback", "--by", "Ada", "--why", "worse after all", config=QUICK)
+    assert back.status == 0, back.err
+    assert served(shop_home).model_version == first
+    assert champion_in_registry(shop_home) == first
+    assert served(shop_home).release_id == before.release_id or served(shop_home).period == before.period
+    assert "Nothing has changed" in custseg(shop_home, "run", config=QUICK).out
+    row = open_quick(shop_home).tables.read(schemas.PROMOTION_DECISION, ["2024-04-01"]).row(0, named=True)
+    assert (row["decision"], row["decided_by"]) == ("ROLLBACK", "Ada")
+
+
+def test_without_a_champion_before_there_is_nothing_to_roll_back_to(shop_home: Path) -> None:
+    outcome = custseg(shop_home, "rollback", "--why", "no reason", config=QUICK)
+    assert outcome.status == 2
+    assert "expected a champion before the present one" in outcome.err
+
+
+def test_a_challenger_that_is_not_there_cannot_be_promoted(shop_home: Path) -> None:
+    outcome = custseg(shop_home, "promote", "m-2024-04-01-00000000", "--why", "no reason", config=QUICK)
+    assert outcome.status == 2
+    assert "there is none" in outcome.err
+
+
+def test_a_trainer_that_takes_too_long_is_stopped_and_the_champion_stays(shop_home: Path) -> None:
+    before = open_quick(shop_home).champions.promotions
+    outcome = custseg(shop_home, "retrain", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
+    assert outcome.status == 1
+    assert "the trainer of 2024-04-01 was stopped after 0.001 minutes. The champion stays." in outcome.err
+    assert open_quick(shop_home).champions.promotions == before
+    # The record of the snapshot is put right by the next run, and nothing else was touched.
+    after = custseg(shop_home, "run", config=QUICK)
+    assert after.status == 0, after.err
+    assert open_quick(shop_home).champions.promotions == before
+
+
+def served(home: Path) -> releases.ReleaseManifest:
+    return releases.verify(home / "releases", str(releases.current(home / "releases")))
+
+
+def champion_in_registry(home: Path) -> str:
+    registry = open_quick(home).registry
+    version = registry.client().get_model_version_by_alias(registry.registered_model, "champion")
+    return str(version.tags["custseg.model_version"])
+
+
+def decided_in_registry(home: Path) -> dict[str, str]:
+    """What MLflow's run of the champion says was decided about it, by whom, and what it replaced."""
+    registry = open_quick(home).registry
+    version = registry.client().get_model_version_by_alias(registry.registered_model, "champion")
+    tags = registry.client().get_run(version.run_id).data.tags
+    return {name: tags[name] for name in ("decision", "decided_by", "replaces")}
