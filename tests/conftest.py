@@ -1,4 +1,4 @@
-"""What every test gets: no network, no telemetry, no settings of the person who runs it; real data and a filled home."""
+"""What every test gets: no network, no telemetry, no settings of who runs it; and the shared real data and homes."""
 
 from __future__ import annotations
 

@@ -23,9 +23,10 @@ SNAPSHOTS = ["2024-02-01", "2024-03-01", "2024-04-01"]
 
 
 @pytest.fixture(scope="module")
-def replayed(filled_shop: FilledShop) -> tuple[Outcome, Outcome, Path, Path]:
+def replayed(filled_shop: FilledShop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Outcome, Path, Path]:
     """Two replays of the same home, and the homes they were played in."""
-    kept, kept_again = filled_shop.home.with_name("kept"), filled_shop.home.with_name("kept_again")
+    folder = tmp_path_factory.mktemp("replayed")
+    kept, kept_again = folder / "kept", folder / "kept_again"
     first = custseg(filled_shop.home, "replay", "--keep", kept, config=QUICK)
     return first, custseg(filled_shop.home, "replay", "--keep", kept_again, config=QUICK), kept, kept_again
 
@@ -51,6 +52,7 @@ def test_every_run_of_a_replay_is_started_by_a_sensor_or_the_schedule(replayed: 
 
 def test_a_second_replay_is_the_same(replayed: Any) -> None:
     first, second, kept, kept_again = replayed
+    assert (first.status, second.status) == (0, 0), first.err + second.err
     assert without_seconds(first) == without_seconds(second)
     tables = sorted(folder.name for folder in (kept / "tables").iterdir())
     assert set(TABLES_OF_JOB["snapshot"]) <= set(tables)
@@ -72,6 +74,7 @@ def test_a_replay_that_is_not_kept_goes_the_same_way_without_drawing_what_nobody
     monkeypatch.setattr(data_docs, "write_page", refuse)
     alone = custseg(filled_shop.home, "replay", "--to", SNAPSHOTS[0], config=QUICK)
     assert alone.status == 0, alone.err
+    assert [row[0] for row in without_seconds(alone)[:2]] == ["snapshot", SNAPSHOTS[0]]
     assert without_seconds(alone)[:2] == without_seconds(first)[:2]
     assert "data:image/png;base64,iVBOR" in newest_metadata(kept, "drift_report")["over_time"].value
     assert (kept / "data_docs" / "index.html").exists()
@@ -87,6 +90,7 @@ def test_a_replay_makes_the_tables_that_a_run_makes(replayed: Any, filled_shop: 
         schemas.CLEAN_TRANSACTIONS,
     ):
         left, right = played.tables.read(table), ran.tables.read(table)
+        assert ran.tables.sizes(table), table.name
         columns = [name for name in table.schema.names() if name not in ("source_file", "source_row")]
         assert_frame_equal(
             left.select(columns), right.select(columns), check_row_order=table.name != "clean_transactions"

@@ -103,6 +103,7 @@ def test_snapshots_after_the_first_hold_the_model_in_force(filled_shop: FilledSh
     champion = decided[SNAPSHOTS[0]]["model_version"]
     assert {decided[key]["champion_before"] for key in SNAPSHOTS[1:]} == {champion}
     assert champion in decided[SNAPSHOTS[-1]]["reasons"]
+    assert newest_metadata(filled_shop.home, "promotion_decision")["reason_codes"].value == ["no_challenger"]
 
 
 def test_a_challenger_is_held_against_the_champion_on_the_same_data(shop_home: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_challenger_is_held_against_the_champion_on_the_same_data(shop_home: P
     # Of this shop's 160 customers too few stay away for a month to tell.
     assert reasons[0] == "there is no snapshot yet that could tell what its segments foresee"
     codes = newest_metadata(shop_home, "promotion_decision")["reason_codes"].value
-    assert (codes[0], len(codes)) == ("validity_unknown", len(reasons))
+    assert (codes, len(codes)) == (["validity_unknown", "covers_more"], len(reasons))
     assert compared["measured_on"] == []
 
 
@@ -143,7 +144,7 @@ def test_every_snapshot_says_why_nothing_is_retrained(filled_shop: FilledShop) -
     assert [rows[key].select("decision", "is_data_sound").row(0) for key in SNAPSHOTS] == [("WAIT", True)] * 3
     assert "was trained on this snapshot" in rows[SNAPSHOTS[0]]["reasons"].item()
     assert "the newest drift report says" in rows[SNAPSHOTS[-1]]["reasons"].item()
-    assert newest_metadata(filled_shop.home, "retrain_decision")["reason_codes"].value[0] == "no_breach_now"
+    assert newest_metadata(filled_shop.home, "retrain_decision")["reason_codes"].value == ["no_breach_now"]
 
 
 def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders_cause_them(
@@ -155,6 +156,7 @@ def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders
         found = frames_of(home, "segment_migrations")[period]
         counted = count_moves(assignments, before=before, period=period)
         assert found.height == counted.filter(pl.col("from_segment_id") != pl.col("to_segment_id"))["n_customers"].sum()
+        assert found.height > 0
         assert set(found["cause"]) <= {"behaviour", "border"}
     out = tmp_path / "movers.csv"
     exported = custseg(home, "export", "segment_migrations", "--partition", SNAPSHOTS[-1], "--out", out)
@@ -249,7 +251,8 @@ def test_the_first_model_is_registered_as_challenger_and_champion_and_loads(fill
     both = assigned.join(
         snapshot.select("customer_id", scored=pl.Series(scored["segment_id"].to_list())), on="customer_id"
     )
-    assert (both["segment_id"] == both["scored"]).all()
+    assert both.height == snapshot.height > 100
+    assert both["segment_id"].to_list() == both["scored"].to_list()
 
 
 def test_the_release_is_of_the_newest_snapshot_and_verifies(filled_shop: FilledShop) -> None:
@@ -353,10 +356,10 @@ def test_the_examples_of_a_failing_check_are_in_the_history(grown: Any) -> None:
         entries = instance.all_logs(failed.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     checks = [entry.dagster_event.asset_check_evaluation_data for entry in entries]
     failing = [check for check in checks if not check.passed]
-    assert failing
+    assert len(failing) == 1
     examples = failing[0].metadata["examples"].value
     assert examples[0]["customer_id"] == "A000"
-    assert failing[0].metadata["n_unexpected"].value >= 1
+    assert failing[0].metadata["n_unexpected"].value == 1
 
 
 def test_the_run_after_a_failing_check_makes_what_was_left(grown: Any) -> None:
@@ -373,7 +376,7 @@ def test_a_month_more_leaves_the_months_before_alone(filled_shop: FilledShop, gr
         kept = {
             path: at for path, at in after["files"].items() if path.startswith(f"{name}/") and "2024-05-01" not in path
         }
-        assert kept == {path: at for path, at in before["files"].items() if path.startswith(f"{name}/")}
+        assert kept == {path: at for path, at in before["files"].items() if path.startswith(f"{name}/")} != {}
 
 
 def test_a_late_line_makes_exactly_the_snapshots_stale_that_look_at_it(shop_home: Path, tmp_path: Path) -> None:
@@ -476,13 +479,13 @@ def test_a_home_with_a_table_half_there_or_rows_too_few_is_seen(filled_shop: Fil
     clean.delete("customer_id = 'A001' AND period = '2024-02-01'")
     missing = Path(DeltaTable(str(shop_home / "tables" / "segment_profiles")).file_uris()[0])
     missing.unlink()
-    (shop_home / "releases" / (releases.current(shop_home / "releases") or "") / releases.MODEL_CARD).write_text(
-        "other"
-    )
+    (shop_home / "releases" / manifest_of(shop_home).release_id / releases.MODEL_CARD).write_text("other")
     found = flaws(shop_home, filled_shop.home)
-    assert [flaw.split(":")[0] for flaw in found[:1]] == ["table clean_transactions"]
-    assert any(flaw.startswith("table segment_profiles cannot be read") for flaw in found)
-    assert any("model_card.md is not as it was written" in flaw for flaw in found)
+    # One table has too few rows; a second cannot be read; a file of the release is another.
+    assert len(found) == 3
+    assert found[0] == "table clean_transactions: partition 2024-02-01 is not as a whole run makes it"
+    assert found[1].startswith("table segment_profiles cannot be read")
+    assert "model_card.md is not as it was written" in found[2]
 
 
 def spoiled(customer_features: Any) -> Any:
