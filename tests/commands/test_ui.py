@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,24 +11,18 @@ import pytest
 from custseg_assets.domain.schemas import tables
 from tests.support.browser import open_page
 from tests.support.dagster_pages import CODE_LOCATION, PATIENCE_SECONDS, Pages, serve_pages
-from tests.support.shops import QUICK, custseg, shop_log, write_log
-from tests.support.waiting import wait_until
+from tests.support.shops import QUICK, FilledShop
 
-SNAPSHOTS = ["2024-02-01", "2024-03-01"]
+SNAPSHOTS = ["2024-02-01", "2024-03-01", "2024-04-01"]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home that ``custseg run`` has filled from three months of a small shop."""
+def pages(filled_shop: FilledShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """The pages of a copy of the home that ``custseg run`` has filled from four months of a small shop."""
     folder = tmp_path_factory.mktemp("ui")
-    outcome = custseg(folder / "home", "run", "--source", write_log(shop_log(3), folder / "log.csv"), config=QUICK)
-    assert outcome.status == 0, outcome.err
-    return folder / "home"
-
-
-@pytest.fixture(scope="module")
-def pages(home: Path) -> Iterator[Pages]:
-    with serve_pages(home, home.with_name("home.toml")) as pages:
+    config = folder / "custseg.toml"
+    config.write_text(QUICK, encoding="utf-8")
+    with serve_pages(shutil.copytree(filled_shop.home, folder / "home"), config) as pages:
         yield pages
         assert pages.live.stop(), "something that custseg ui started goes on after it"
 
@@ -48,8 +42,8 @@ def test_what_a_run_made_is_materialised_and_checked(pages: Pages) -> None:
     nodes = _nodes(pages)
     done = {name: _partitions(node) for name, node in nodes.items() if node["partitionStats"]}
     assert done == {
-        **dict.fromkeys(done, (2, 2, 0)),
-        **dict.fromkeys(("raw_transactions", "clean_transactions", "rejected_transactions"), (3, 3, 0)),
+        **dict.fromkeys(done, (3, 3, 0)),
+        **dict.fromkeys(("raw_transactions", "clean_transactions", "rejected_transactions"), (4, 4, 0)),
     }
     # Also what had nothing to do: no file has landed, and no service was asked.
     assert [name for name, node in nodes.items() if not node["assetMaterializations"]] == []
@@ -70,11 +64,13 @@ def test_each_job_lists_the_runs_of_the_command(pages: Pages) -> None:
 
 
 def test_a_partition_made_from_the_pages_succeeds_and_nothing_is_marked_stale(pages: Pages) -> None:
-    assert _stale(pages) == []
+    before = _staleness(pages)
+    assert len(before) == 11
+    assert set(before.values()) == {("FRESH",) * 3}
     run_id = pages.launch("features", SNAPSHOTS[0])
-    wait_until(lambda: pages.status(run_id) in ("SUCCESS", "FAILURE"), PATIENCE_SECONDS)
+    pages.live.wait(lambda: pages.status(run_id) in ("SUCCESS", "FAILURE"), PATIENCE_SECONDS)
     assert pages.status(run_id) == "SUCCESS"
-    assert _stale(pages) == []
+    assert _staleness(pages) == before
 
 
 def test_the_graph_shows_every_asset_without_an_error(pages: Pages) -> None:
@@ -122,12 +118,12 @@ def _partitions(node: dict[str, Any]) -> tuple[int, int, int]:
     return stats["numMaterialized"], stats["numPartitions"], stats["numFailed"]
 
 
-def _stale(pages: Pages) -> list[str]:
-    """Materialised snapshots that Dagster would make again."""
+def _staleness(pages: Pages) -> dict[str, tuple[str, ...]]:
+    """What Dagster says of each table's snapshots: FRESH, STALE where it would make it again, or MISSING."""
     by_snapshot = [
-        name for name, node in _nodes(pages).items() if (node["partitionStats"] or {}).get("numPartitions") == 2
+        name for name, node in _nodes(pages).items() if (node["partitionStats"] or {}).get("numPartitions") == 3
     ]
     query = """query ($asset: AssetKeyInput!, $keys: [String!]!) { assetNodeOrError(assetKey: $asset) {
         ... on AssetNode { staleStatusByPartition(partitions: $keys) } } }"""
     found = {name: pages.ask(query, asset={"path": [name]}, keys=SNAPSHOTS) for name in by_snapshot}
-    return [name for name, answer in found.items() if "STALE" in answer["assetNodeOrError"]["staleStatusByPartition"]]
+    return {name: tuple(answer["assetNodeOrError"]["staleStatusByPartition"]) for name, answer in found.items()}
