@@ -70,7 +70,7 @@ def test_a_person_puts_a_challenger_in_force_and_takes_it_back(shop_home: Path) 
     assert champion_in_registry(shop_home) == first
     # It is the release of before, but for the history, which now has the training of the challenger.
     assert (after.period, after.data_versions) == (before.period, before.data_versions)
-    changed = {name for name in after.files | before.files if after.files.get(name) != before.files.get(name)}
+    changed = {name for name in {*after.files, *before.files} if after.files.get(name) != before.files.get(name)}
     assert changed == {releases.HISTORY}
     assert "Nothing has changed" in custseg(shop_home, "run", config=QUICK).out
     row = decision_of(shop_home)

@@ -22,6 +22,7 @@ from custseg_assets.stores.tables import TableStore
 from tests.support.files import REPOSITORY
 
 MAY, JUNE, JULY = "2011-05-01", "2011-06-01", "2011-07-01"
+HEADER = "customer_id,invoiced_at,line_amount"
 RETAIL_HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 RETAIL_ROW = "536365,85123A,LANTERN,6,2010-12-01 08:26:00,2.55,17850,United Kingdom"
 
@@ -35,10 +36,9 @@ with OpenHome(Settings(home=Path(sys.argv[1]))).locked():
     sys.stdin.read()
 """
 
-OpenAgain = Callable[[Path, OpenHome], Any]
+OpenStore = Callable[[OpenHome], DeliveryStore]
+STORES: list[OpenStore] = [lambda home: home.deliveries, lambda home: DeliveryStore(home.paths.deliveries)]
 """The store of a home that is open, or another one on the same folder, as another process has it."""
-STORES: list[OpenAgain] = [lambda _, opened: opened.deliveries, lambda folder, _: DeliveryStore(folder / "deliveries")]
-TABLES: list[OpenAgain] = [lambda _, opened: opened._store(), lambda folder, _: TableStore(folder / "tables")]
 WHOSE = ["its own store", "another store"]
 
 
@@ -57,9 +57,7 @@ def home(folder: Path) -> OpenHome:
     return opened
 
 
-def make_current(
-    store: DeliveryStore, name: str, *rows: str, header: str = "customer_id,invoiced_at,line_amount"
-) -> None:
+def make_current(store: DeliveryStore, name: str, *rows: str, header: str = HEADER) -> None:
     """Accept a file and make it the home's only delivery."""
     path = store.root.parent.with_name(name)
     path.write_text("\n".join([header, *rows]) + "\n")
@@ -72,13 +70,11 @@ def commit(store: TableStore, table: Table, key: str) -> None:
 
 
 @pytest.mark.parametrize("store_of", STORES, ids=WHOSE)
-def test_the_calendar_is_kept_until_other_deliveries_are_current(
-    home: OpenHome, folder: Path, store_of: OpenAgain
-) -> None:
+def test_the_calendar_is_kept_until_other_deliveries_are_current(home: OpenHome, store_of: OpenStore) -> None:
     calendar = home.calendar
     assert home.calendar is calendar
     assert calendar.period_keys == (MAY, JUNE)
-    make_current(store_of(folder, home), "longer.csv", f"1,{MAY},5", f"3,{JULY},7")
+    make_current(store_of(home), "longer.csv", f"1,{MAY},5", f"3,{JULY},7")
     assert home.calendar is not calendar
     assert home.calendar.period_keys == (MAY, JUNE, JULY)
     assert home.calendar is home.calendar
@@ -86,17 +82,16 @@ def test_the_calendar_is_kept_until_other_deliveries_are_current(
 
 @pytest.mark.parametrize("store_of", STORES, ids=WHOSE)
 def test_rules_and_fingerprints_are_kept_until_other_deliveries_are_current(
-    home: OpenHome, folder: Path, store_of: OpenAgain
+    home: OpenHome, store_of: OpenStore
 ) -> None:
     rules, fingerprints = home.cleaning_rules, home.fingerprints
-    assert (home.cleaning_rules, home.fingerprints) == (rules, fingerprints)
     assert (home.cleaning_rules is rules, home.fingerprints is fingerprints) == (True, True)
-    make_current(store_of(folder, home), "retail.csv", RETAIL_ROW, header=RETAIL_HEADER)
+    make_current(store_of(home), "retail.csv", RETAIL_ROW, header=RETAIL_HEADER)
     assert home.fingerprints is not fingerprints
     assert home.cleaning_rules != rules
 
 
-@pytest.mark.parametrize("tables_of", TABLES, ids=WHOSE)
+@pytest.mark.parametrize("is_own", [True, False], ids=WHOSE)
 @pytest.mark.parametrize(
     ("table", "ends"),
     [
@@ -109,11 +104,15 @@ def test_rules_and_fingerprints_are_kept_until_other_deliveries_are_current(
     ids=lambda value: value.name if isinstance(value, Table) else "",
 )
 def test_champions_and_fingerprints_are_kept_until_a_table_they_read_is_committed_to(
-    home: OpenHome, folder: Path, tables_of: OpenAgain, table: Table, ends: set[str]
+    home: OpenHome, folder: Path, table: Table, ends: set[str], *, is_own: bool
 ) -> None:
     before = {name: getattr(home, name) for name in ("champions", "fingerprints")}
     assert {name for name, kept in before.items() if getattr(home, name) is not kept} == set()
-    commit(tables_of(folder, home), table, JULY)
+    if is_own:
+        with home.locked() as locked:
+            commit(locked.tables, table, JULY)
+    else:
+        commit(TableStore(folder / "tables"), table, JULY)
     assert {name for name, kept in before.items() if getattr(home, name) is not kept} == ends
 
 

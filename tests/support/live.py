@@ -142,7 +142,7 @@ class LiveHome:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         return True
 
-    def runs(self, *statuses: dg.DagsterRunStatus) -> list[dg.DagsterRun]:
+    def runs(self, *statuses: dg.DagsterRunStatus) -> Sequence[dg.DagsterRun]:
         """The home's runs in Dagster's records, oldest first; all of them without a status."""
         folder = self.home / "dagster"
         if not folder.exists():

@@ -72,7 +72,7 @@ def _month_of(month: date, kinds: tuple[Kind, ...]) -> pl.DataFrame:
                 orders.append(
                     (f"{letter}{number:03}", datetime(month.year, month.month, 1) + timedelta(minutes=minute), kind)
                 )
-    lines = [
+    lines: list[tuple[str, str, datetime, int, str | None]] = [
         (f"{month:%y%m}{order:05}", f"{10000 + int(product)}", at, int(rng.poisson(kind.units)) + 1, customer)
         for order, (customer, at, kind) in enumerate(sorted(orders, key=lambda order: order[1]))
         for product in rng.choice(40, kind.n_lines, replace=False)
