@@ -61,11 +61,11 @@ def _month(live: LiveHome, key: str) -> str:
     begun = time.monotonic()
     # The landing sensor has to see the file first, so being up to date at once would be the month before's.
     live.wait(lambda: key in live.opened.calendar.period_keys and live.due() is None, _SECONDS_FOR_A_MONTH)
-    stores = live.opened
-    rows = {table: stores.tables.read(table, [key]) for table in (DRIFT_REPORT, RETRAIN_DECISION, PROMOTION_DECISION)}
+    home = live.opened
+    rows = {table: home.tables.read(table, [key]) for table in (DRIFT_REPORT, RETRAIN_DECISION, PROMOTION_DECISION)}
     drift, retrain, gate = (str(rows[table][name][0]) if len(rows[table]) else "–" for table, name in _SHOWN)
-    served = releases.current(stores.home.releases)
-    model = releases.read_manifest(stores.home.releases, served).model_version if served else "none"
+    served = releases.current(home.paths.releases)
+    model = releases.read_manifest(home.paths.releases, served).model_version if served else "none"
     return f"{key}  {drift:<16} {retrain:<8} {gate:<8} serves {model}  {time.monotonic() - begun:.0f} s"
 
 

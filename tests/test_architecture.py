@@ -163,11 +163,10 @@ def test_packages_import_nothing_when_they_are_imported(package: str) -> None:
         assert eager == [], path
 
 
-def test_tests_import_only_from_the_packages_and_from_their_helpers() -> None:
+def test_tests_and_benchmarks_import_only_from_the_packages_and_from_their_helpers() -> None:
     """A test that imports from another one, or from a conftest.py, fails with it and cannot be moved without it."""
-    modules = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "tests").rglob("*.py")]
-    assert Path("tests/test_architecture.py") in modules
-    found = {str(path): strange_imports(path.read_text()) for path in modules}
+    modules = [path for room in ("tests", "benchmarks") for path in (REPOSITORY / room).rglob("*.py")]
+    found = {str(path.relative_to(REPOSITORY)): strange_imports(path.read_text()) for path in modules}
     # What a benchmark itself promises is tested as what it is.
     assert found.pop("tests/test_bench.py") == ["benchmarks", "benchmarks.bench"]
     assert {path: names for path, names in found.items() if names} == {}

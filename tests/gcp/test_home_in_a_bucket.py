@@ -170,9 +170,7 @@ def test_a_home_on_disk_does_not_go_on_in_a_bucket(
 
 def test_a_home_in_a_bucket_does_not_go_on_elsewhere(gcs: FakeGcs, config: Path, source: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    intake.Intake(
-        settings_of(home, config).model_copy(update={"source": SourceSettings(path=str(source))}), lambda _: None
-    ).take_in()
+    homes.take_in(settings_of(home, config).model_copy(update={"source": SourceSettings(path=str(source))}))
     for other in (
         write_config(tmp_path / "disk.toml", gcs, tables=False),
         write_config(tmp_path / "other.toml", gcs, uri="gs://shop-data/other"),
