@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from custseg_assets.commands.run import Runner
 from custseg_assets.domain import schemas
 from custseg_assets.home.plan import due_retrain
 from custseg_assets.stores import releases
@@ -38,7 +41,9 @@ def test_a_retrain_out_of_process_is_judged_and_stays_in_the_history(shop_home: 
     assert due == f"a challenger was trained on {KEY} and decided about already"
 
 
-def test_a_person_puts_a_challenger_in_force_and_takes_it_back(shop_home: Path) -> None:
+def test_a_person_puts_a_challenger_in_force_and_takes_it_back(
+    shop_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, before = open_quick(shop_home).champions.promotions[-1][1], served(shop_home)
     assert custseg(shop_home, "retrain", config=QUICK).status == 0
     version = open_quick(shop_home).tables.read(schemas.SEGMENTATION_MODEL, [KEY])["model_version"].item()
@@ -61,10 +66,20 @@ def test_a_person_puts_a_challenger_in_force_and_takes_it_back(shop_home: Path) 
     assert origin["settings"]["model"]["k_range"] == [3, 4]
     assert served(shop_home).model_version == version
     assert champion_in_registry(shop_home) == version
+    follow = Runner.follow
+    at_once: list[str] = []
+
+    def note_release_and_follow(*arguments: Any) -> Any:
+        at_once.append(served(shop_home).release_id)
+        return follow(*arguments)
+
+    monkeypatch.setattr(Runner, "follow", note_release_and_follow)
     back = custseg(shop_home, "rollback", "--by", "Ada", "--why", "worse after all", config=QUICK)
     assert back.status == 0, back.err
     put_back = f"release {before.release_id} was put back, then remade"
     assert back.out == f"{first} is in force again instead of {version}; {put_back}\n"
+    # The release that was kept is served before anything is made anew.
+    assert at_once == [before.release_id]
     after = served(shop_home)
     assert after.model_version == first
     assert champion_in_registry(shop_home) == first
