@@ -13,7 +13,6 @@ and started again, in turn the daemon alone and everything with it, pages, code 
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import resource
 import shlex
@@ -23,110 +22,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
-from deltalake import DeltaTable
 
-from benchmarks.kill_test import killed_run
-from benchmarks.live import UNFINISHED, LiveHome
 from custseg_assets.run_workers import ABANDONED_TAG
+from tests.support.comparison import differing_partitions
+from tests.support.daily_files import DroppedFile, shuffle_in_batches
+from tests.support.killed_runs import environment_of, kill_run
+from tests.support.live import QUICK_SENSORS, UNFINISHED, LiveHome
 
-N_TWICE, N_CORRECTED = 10, 5
-_TABLES = ("raw_transactions", "clean_transactions", "rejected_transactions", "customer_features")
-_NAMES_FILES = ("source_file", "source_row", "model_card")
 _SECONDS_FOR_A_BATCH = 1200.0
 _BEING_RUN = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
-_LIVE_CONFIG = """
-[landing]
-settle_seconds = 1
-[automation]
-interval_seconds = 5
-"""
-
-
-@dataclass(frozen=True)
-class DroppedFile:
-    """A file that is dropped.
-
-    Attributes:
-        name: of the file.
-        lines: what it holds.
-    """
-
-    name: str
-    lines: pl.DataFrame
-
-    def write_to(self, folder: Path) -> None:
-        """Drop it, as a careful sender does: under a name that is not taken in, then under its own."""
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f"{self.name}.part"
-        self.lines.write_csv(unfinished)
-        unfinished.rename(folder / self.name)
-
-
-def batches(log: pl.DataFrame, n_batches: int, seed: int) -> list[list[DroppedFile]]:
-    """The log in daily files, in a shuffled order; a file's second coming is in a later batch than its first.
-
-    Args:
-        log: Online Retail, all columns as text.
-        n_batches: how many times files come, at least two.
-        seed: of the order.
-    """
-    rng = random.Random(seed)
-    by_day = log.with_columns(day=pl.col("InvoiceDate").str.slice(0, 10)).partition_by(
-        "day", as_dict=True, include_key=False
-    )
-    days = {str(day): lines for (day,), lines in by_day.items()}
-    # The last day is one of the wrong ones, so that a period comes that goes again.
-    *others, last = sorted(days)
-    chosen = rng.sample(others, N_TWICE + N_CORRECTED - 1)
-    wrong, twice = [*chosen[N_TWICE:], last], chosen[:N_TWICE]
-    dropped: list[list[DroppedFile]] = [[] for _ in range(n_batches)]
-    for day, lines in days.items():
-        name = f"{day}.csv"
-        first, second = sorted(rng.sample(range(n_batches), 2))
-        if day in wrong:
-            dropped[first].append(DroppedFile(name, _spoiled(lines)))
-            dropped[second].append(DroppedFile(name, lines))
-        else:
-            dropped[first].append(DroppedFile(name, lines))
-        if day in twice:
-            again = name if twice.index(day) % 2 else f"copy of {name}"
-            dropped[second].append(DroppedFile(again, lines))
-    for batch in dropped:
-        rng.shuffle(batch)
-    return dropped
-
-
-def _spoiled(lines: pl.DataFrame) -> pl.DataFrame:
-    """The same with a line less, another quantity, and a line that is dated 40 days later."""
-    at = pl.int_range(pl.len())
-    later = pl.col("InvoiceDate").str.to_datetime().dt.offset_by("40d").dt.to_string("%Y-%m-%d %H:%M:%S")
-    return lines.with_columns(
-        Quantity=pl.when(at == 0).then(pl.lit("77")).otherwise("Quantity"),
-        InvoiceDate=pl.when(at == 1).then(later).otherwise("InvoiceDate"),
-    ).head(-1)
-
-
-def differences(home: Path, truth: Path, tables: Sequence[str] = _TABLES) -> list[str]:
-    """Partitions that two homes do not have alike, but for the files and rows that lines came from."""
-    found = []
-    for name in tables:
-        left, right = (_partitions(one / "tables" / name) for one in (home, truth))
-        found += [f"table {name}: partition {key} is not in both" for key in sorted(left.keys() ^ right.keys())]
-        common = sorted(left.keys() & right.keys())
-        found += [f"table {name}: partition {key} differs" for key in common if not left[key].equals(right[key])]
-    return found
-
-
-def _partitions(folder: Path) -> dict[str, pl.DataFrame]:
-    if not DeltaTable.is_deltatable(str(folder)):
-        return {}
-    parts = pl.read_delta(str(folder)).drop(_NAMES_FILES, strict=False).partition_by("period", as_dict=True)
-    return {str(key): part.sort(part.columns) for (key,), part in parts.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run([*command, "--source", str(arguments.log.absolute())], truth)
         duration = time.monotonic() - started
         print(f"a whole run takes {duration:.1f} s", flush=True)
-        arriving = batches(pl.read_csv(arguments.log, infer_schema=False), arguments.batches, arguments.seed)
+        arriving = shuffle_in_batches(pl.read_csv(arguments.log, infer_schema=False), arguments.batches, arguments.seed)
         kills = [
             (number + 1) * arguments.kills // len(arriving) - number * arguments.kills // len(arriving)
             for number in range(len(arriving))
@@ -149,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _arrive_between_runs(arriving, kills, home, command, duration, arguments.seed)
         every = sorted(path.name for path in (truth / "tables").iterdir())
-        found = differences(home, truth, every)
+        found = differing_partitions(home, truth, every)
         print(*(f"FAIL {one}" for one in found), sep="\n")
         print(f"{len(found)} differences in {len(every)} tables; {_cpu_seconds():.0f} CPU s")
     return int(bool(found))
@@ -170,7 +78,7 @@ def _arrive_between_runs(
             file.write_to(home / "landing")
         for _ in range(n_kills):
             seconds = rng.uniform(0.5, duration)
-            said = killed_run(command, home, seconds)
+            said = kill_run(command, home, seconds)
             print(f"  batch {number}: killed after {seconds:.1f} s: {said}")
         started = time.monotonic()
         _run(command, home)
@@ -183,8 +91,8 @@ def _arrive_at_daemon(
     """``custseg ui`` is killed in the middle of the work on a batch; the next one finishes it."""
     rng, is_alone = random.Random(arguments.seed), True
     config = home.with_name("custseg.toml")
-    config.write_text(_LIVE_CONFIG, encoding="utf-8")
-    live = LiveHome(home, config, arguments.command)
+    config.write_text(QUICK_SENSORS, encoding="utf-8")
+    live = LiveHome(home, config, shlex.split(arguments.command))
     try:
         for number, (batch, n_kills) in enumerate(zip(arriving, kills, strict=True), 1):
             for file in batch:
@@ -222,7 +130,7 @@ def _kill(live: LiveHome, rng: random.Random, *, is_alone: bool) -> str:
 
 
 def _run(command: Sequence[str], home: Path) -> None:
-    subprocess.run(command, env={**os.environ, "CUSTSEG_HOME": str(home)}, check=True, capture_output=True)
+    subprocess.run(command, env=environment_of(home), check=True, capture_output=True)
 
 
 def _cpu_seconds() -> float:

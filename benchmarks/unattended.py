@@ -10,64 +10,24 @@ anything else: every run is started by a sensor.
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import dagster as dg
-import polars as pl
 from playwright.sync_api import sync_playwright
 
-from benchmarks.live import LiveHome
-from custseg_assets.commands.replay import as_delivered
-from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
+from custseg_assets.domain.demo import DEFAULT_SEED
 from custseg_assets.domain.schemas import DRIFT_REPORT, PROMOTION_DECISION, RETRAIN_DECISION
-from custseg_assets.domain.transactions.presets import ONLINE_RETAIL
 from custseg_assets.stores import releases
+from tests.support.live import LiveHome, started_by
+from tests.support.monthly_files import CONFIG, drop_file, monthly_files
 
-CONFIG = """
-[source]
-preset = "online_retail"
-[landing]
-settle_seconds = 1
-[automation]
-interval_seconds = 5
-"""
-"""What a shop with such an export would write; the two intervals only so that nobody has to wait for half a minute."""
 _SECONDS_FOR_A_MONTH = 900.0
 _JOBS_SHOWN = ("take_in", "ingest", "snapshot", "retrain", "segment")
-
-
-def monthly_files(seed: int, n_customers: int) -> Mapping[str, pl.DataFrame]:
-    """A demo shop's log as the csv files it would export, by first day of the month.
-
-    Args:
-        seed: of the shop.
-        n_customers: customers with an id.
-    """
-    headers = {name: names[0] for name, names in ONLINE_RETAIL.columns.items()}
-    log = generate_demo(seed, n_customers)
-    # A line whose date cannot be read stands between two that can.
-    month = log["invoiced_at"].dt.strftime("%Y-%m-01").forward_fill()
-    parts = log.with_columns(month=month).partition_by("month", as_dict=True, include_key=False, maintain_order=True)
-    return {str(key): as_delivered(lines, [*headers]).rename(headers) for (key,), lines in parts.items()}
-
-
-def drop(lines: pl.DataFrame, landing: Path, key: str) -> None:
-    """Drop a month's file, under a name that is not taken in until it is whole."""
-    landing.mkdir(parents=True, exist_ok=True)
-    unfinished = landing / f"{key}.csv.part"
-    lines.write_csv(unfinished, datetime_format="%Y-%m-%d %H:%M:%S")
-    unfinished.rename(landing / f"{key}.csv")
-
-
-def started_by(run: dg.DagsterRun) -> str:
-    """Who asked for a run: a sensor, the schedule, or nobody that is known."""
-    kinds = {"dagster/sensor_name": "sensor", "dagster/schedule_name": "schedule"}
-    return next((f"{kind} {run.tags[tag]}" for tag, kind in kinds.items() if tag in run.tags), "unknown")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="unattended-") as folder:
         home, config = Path(folder) / "home", Path(folder) / "custseg.toml"
         config.write_text(CONFIG, encoding="utf-8")
-        live = LiveHome(home, config, arguments.command)
+        live = LiveHome(home, config, shlex.split(arguments.command))
         try:
             for number, (key, lines) in enumerate(files.items(), 1):
-                drop(lines, home / "landing", key)
+                drop_file(lines, home / "landing", key)
                 if number == arguments.first:
                     live.start()
                 if number >= arguments.first:
@@ -101,11 +61,11 @@ def _month(live: LiveHome, key: str) -> str:
     begun = time.monotonic()
     # The landing sensor has to see the file first, so being up to date at once would be the month before's.
     live.wait(lambda: key in live.opened.calendar.period_keys and live.due() is None, _SECONDS_FOR_A_MONTH)
-    stores = live.opened
-    rows = {table: stores.tables.read(table, [key]) for table in (DRIFT_REPORT, RETRAIN_DECISION, PROMOTION_DECISION)}
+    home = live.opened
+    rows = {table: home.tables.read(table, [key]) for table in (DRIFT_REPORT, RETRAIN_DECISION, PROMOTION_DECISION)}
     drift, retrain, gate = (str(rows[table][name][0]) if len(rows[table]) else "–" for table, name in _SHOWN)
-    served = releases.current(stores.home.releases)
-    model = releases.read_manifest(stores.home.releases, served).model_version if served else "none"
+    served = releases.current(home.paths.releases)
+    model = releases.read_manifest(home.paths.releases, served).model_version if served else "none"
     return f"{key}  {drift:<16} {retrain:<8} {gate:<8} serves {model}  {time.monotonic() - begun:.0f} s"
 
 

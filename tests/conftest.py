@@ -1,4 +1,4 @@
-"""What every test gets: no network, no telemetry, no settings of the person who runs it; and the shared real data."""
+"""What every test gets: no network, no telemetry, no settings of who runs it; and the shared real data and homes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from custseg_assets import no_telemetry as telemetry
 from custseg_assets.domain.schemas import RAW_TRANSACTIONS
 from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines, rejected_lines
 from tests.support.files import REPOSITORY
+from tests.support.real_tables import RealTables
+from tests.support.shops import FilledShop, fill_shop, shop_log
 
 telemetry.switch_off()
 
@@ -107,6 +108,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
+def filled_shop(tmp_path_factory: pytest.TempPathFactory) -> FilledShop:
+    """A small shop's home after one run from nothing: four months, three snapshots, a model. Nobody changes it."""
+    return fill_shop(tmp_path_factory.mktemp("filled"), shop_log(4))
+
+
+@pytest.fixture
+def shop_home(filled_shop: FilledShop, tmp_path: Path) -> Path:
+    """A copy of the home of ``filled_shop``, to be changed."""
+    return shutil.copytree(filled_shop.home, tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and right answers that lies beside the repository."""
     # Read here, before the environment is cleared for the test.
@@ -126,15 +139,6 @@ def real_log(shared: Path) -> Path:
     if not path.is_file():
         pytest.skip(f"no {path}")
     return path
-
-
-@dataclass(frozen=True)
-class RealTables:
-    """The real log, cleaned: read here without the project's own reader, so that the two do not share a mistake."""
-
-    raw: pl.DataFrame
-    clean: pl.DataFrame
-    rejected: pl.DataFrame
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,37 @@ def test_packages_import_nothing_when_they_are_imported(package: str) -> None:
         assert eager == [], path
 
 
+def test_tests_and_benchmarks_import_only_from_the_packages_and_from_their_helpers() -> None:
+    """A test that imports from another one, or from a conftest.py, fails with it and cannot be moved without it."""
+    modules = [path for room in ("tests", "benchmarks") for path in (REPOSITORY / room).rglob("*.py")]
+    found = {str(path.relative_to(REPOSITORY)): strange_imports(path.read_text()) for path in modules}
+    # What a benchmark itself promises is tested as what it is.
+    assert found.pop("tests/test_bench.py") == ["benchmarks", "benchmarks.bench"]
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        ("from tests.conftest import RealTables", "tests.conftest"),
+        ("from tests.stores.test_tables import rows", "tests.stores.test_tables"),
+        ("import tests.gcp.conftest", "tests.gcp.conftest"),
+        ("from tests import conftest", "tests"),
+        ("def test_it():\n    from benchmarks import load", "benchmarks"),
+        ('SCRIPT = """\nfrom tests.stores.test_tables import rows\n"""', "tests.stores.test_tables"),
+    ],
+)
+def test_an_import_from_another_test_is_found(statement: str, name: str) -> None:
+    assert strange_imports(statement) == [name]
+    assert strange_imports("from tests.support import homes\nfrom tests.support.homes import take_in") == []
+
+
+def strange_imports(program: str) -> list[str]:
+    """What of tests and benchmarks a program, or a program in one of its strings, imports beside the helpers."""
+    found = re.findall(r"^ *(?:from|import) ((?:tests|benchmarks)\b[\w.]*)", program, flags=re.MULTILINE)
+    return sorted({name for name in found if not re.match(r"tests\.support\b", name)})
+
+
 def is_import(node: ast.stmt) -> bool:
     """Whether a statement imports something when its module is imported; ``__future__`` is a directive."""
     return isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "module", "") not in {"__future__", "typing"}

@@ -224,6 +224,7 @@ def taken_in(tmp_path: Path) -> Path:
     """A home that has taken a source in."""
     path = file("first.csv", GOOD)(tmp_path)
     take_in(load_settings(source=str(path), home=tmp_path / "used", environment={}))
+    assert everything_in(tmp_path / "used")
     return tmp_path / "used"
 
 

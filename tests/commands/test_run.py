@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -23,7 +22,6 @@ from dagster import AssetKey, DagsterInstance
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
-from benchmarks import kill_test
 from custseg_assets.definitions import build_defs
 from custseg_assets.domain.drift.reference import reference_of_model
 from custseg_assets.domain.schemas import (
@@ -48,8 +46,11 @@ from custseg_assets.stores import releases
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
+from tests.support.comparison import flaws, missing_or_extra, partitions
+from tests.support.dagster_history import newest_metadata
 from tests.support.files import REPOSITORY
-from tests.support.shops import QUICK, Outcome, custseg, shop_log, write_log
+from tests.support.killed_runs import kill_run
+from tests.support.shops import QUICK, FilledShop, Outcome, custseg, shop_log, write_log
 
 PERIODS = ["2024-01-01", "2024-02-01", "2024-03-01", "2024-04-01"]
 SNAPSHOTS = PERIODS[1:]
@@ -75,26 +76,14 @@ WITHOUT_PARTITIONS = (
 )
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_log(shop_log(4), tmp_path_factory.mktemp("source") / "log.csv")
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, source: Path) -> tuple[Path, Outcome]:
-    """A home that one run from nothing has filled, and how that run went; tests that change it take a copy."""
-    home = tmp_path_factory.mktemp("filled") / "home"
-    return home, custseg(home, "run", "--source", source, config=QUICK)
-
-
 @pytest.fixture
-def copy(filled: tuple[Path, Outcome], tmp_path: Path) -> Path:
-    return shutil.copytree(filled[0], tmp_path / "home")
+def source(filled_shop: FilledShop) -> Path:
+    """The log that the home was filled from."""
+    return filled_shop.source
 
 
-def test_a_run_from_nothing_fills_every_table(filled: tuple[Path, Outcome]) -> None:
-    home, outcome = filled
-    assert outcome.status == 0, outcome.err
+def test_a_run_from_nothing_fills_every_table(filled_shop: FilledShop) -> None:
+    home = filled_shop.home
     partitions = {name: sorted(frames_of(home, name)) for name in TABLES}
     assert partitions == {
         **dict.fromkeys(BY_PERIOD, PERIODS),
@@ -108,18 +97,19 @@ def test_a_run_from_nothing_fills_every_table(filled: tuple[Path, Outcome]) -> N
     }
 
 
-def test_snapshots_after_the_first_hold_the_model_in_force(filled: tuple[Path, Outcome]) -> None:
-    decided = {key: rows.row(0, named=True) for key, rows in frames_of(filled[0], "promotion_decision").items()}
+def test_snapshots_after_the_first_hold_the_model_in_force(filled_shop: FilledShop) -> None:
+    decided = {key: rows.row(0, named=True) for key, rows in frames_of(filled_shop.home, "promotion_decision").items()}
     assert [decided[key]["decision"] for key in SNAPSHOTS] == ["PROMOTE", *["HOLD"] * (len(SNAPSHOTS) - 1)]
     champion = decided[SNAPSHOTS[0]]["model_version"]
     assert {decided[key]["champion_before"] for key in SNAPSHOTS[1:]} == {champion}
     assert champion in decided[SNAPSHOTS[-1]]["reasons"]
+    assert newest_metadata(filled_shop.home, "promotion_decision")["reason_codes"].value == ["no_challenger"]
 
 
-def test_a_challenger_is_held_against_the_champion_on_the_same_data(copy: Path) -> None:
-    executed(copy, Stage("retrain", SNAPSHOTS[-1], SNAPSHOTS[-1]))
-    decision = frames_of(copy, "promotion_decision")[SNAPSHOTS[-1]].row(0, named=True)
-    champion = frames_of(copy, "promotion_decision")[SNAPSHOTS[0]]["model_version"].item()
+def test_a_challenger_is_held_against_the_champion_on_the_same_data(shop_home: Path) -> None:
+    executed(shop_home, Stage("retrain", SNAPSHOTS[-1], SNAPSHOTS[-1]))
+    decision = frames_of(shop_home, "promotion_decision")[SNAPSHOTS[-1]].row(0, named=True)
+    champion = frames_of(shop_home, "promotion_decision")[SNAPSHOTS[0]]["model_version"].item()
     compared = json.loads(decision["comparison"])
     assert (decision["decision"], decision["decided_by"], decision["champion_before"]) == ("HOLD", "gate", champion)
     assert (compared["champion"], compared["challenger"]) == (champion, decision["model_version"])
@@ -127,45 +117,46 @@ def test_a_challenger_is_held_against_the_champion_on_the_same_data(copy: Path) 
     reasons = json.loads(decision["reasons"])
     # Of this shop's 160 customers too few stay away for a month to tell.
     assert reasons[0] == "there is no snapshot yet that could tell what its segments foresee"
-    codes = metadata_of(copy, "promotion_decision")["reason_codes"].value
-    assert (codes[0], len(codes)) == ("validity_unknown", len(reasons))
+    codes = newest_metadata(shop_home, "promotion_decision")["reason_codes"].value
+    assert (codes, len(codes)) == (["validity_unknown", "covers_more"], len(reasons))
     assert compared["measured_on"] == []
 
 
-def test_evidence_is_every_snapshot_whose_next_period_is_known(filled: tuple[Path, Outcome]) -> None:
-    evidence = list(gather_evidence(OpenHome(settings_of(filled[0])), SNAPSHOTS[-1]))
+def test_evidence_is_every_snapshot_whose_next_period_is_known(filled_shop: FilledShop) -> None:
+    evidence = list(gather_evidence(OpenHome(settings_of(filled_shop.home)), SNAPSHOTS[-1]))
     assert [one.period for one in evidence] == SNAPSHOTS[:-1]
-    clean = frames_of(filled[0], "clean_transactions")
+    clean = frames_of(filled_shop.home, "clean_transactions")
     march = clean[SNAPSHOTS[1]]
     assert evidence[0].outcomes["net"].sum() == pytest.approx(march["line_amount"].sum())
     assert set(evidence[0].outcomes["customer_id"]) == set(march["customer_id"])
     known = {customer for key in PERIODS[:2] for customer in clean[key]["customer_id"]}
     assert sorted(evidence[0].known_ids) == sorted(known)
-    assert list(gather_evidence(OpenHome(settings_of(filled[0])), SNAPSHOTS[0])) == []
+    assert list(gather_evidence(OpenHome(settings_of(filled_shop.home)), SNAPSHOTS[0])) == []
 
 
-def test_where_nothing_is_compared_the_figures_are_missing(filled: tuple[Path, Outcome]) -> None:
-    decided = frames_of(filled[0], "promotion_decision")
+def test_where_nothing_is_compared_the_figures_are_missing(filled_shop: FilledShop) -> None:
+    decided = frames_of(filled_shop.home, "promotion_decision")
     assert [decided[key].select("decided_by", "comparison").row(0) for key in SNAPSHOTS] == [("gate", None)] * 3
 
 
-def test_every_snapshot_says_why_nothing_is_retrained(filled: tuple[Path, Outcome]) -> None:
-    rows = frames_of(filled[0], "retrain_decision")
+def test_every_snapshot_says_why_nothing_is_retrained(filled_shop: FilledShop) -> None:
+    rows = frames_of(filled_shop.home, "retrain_decision")
     assert [rows[key].select("decision", "is_data_sound").row(0) for key in SNAPSHOTS] == [("WAIT", True)] * 3
     assert "was trained on this snapshot" in rows[SNAPSHOTS[0]]["reasons"].item()
     assert "the newest drift report says" in rows[SNAPSHOTS[-1]]["reasons"].item()
-    assert metadata_of(filled[0], "retrain_decision")["reason_codes"].value[0] == "no_breach_now"
+    assert newest_metadata(filled_shop.home, "retrain_decision")["reason_codes"].value == ["no_breach_now"]
 
 
 def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders_cause_them(
-    filled: tuple[Path, Outcome], tmp_path: Path
+    filled_shop: FilledShop, tmp_path: Path
 ) -> None:
-    home = filled[0]
+    home = filled_shop.home
     assignments = pl.concat(frames_of(home, "segment_assignments").values())
     for before, period in pairwise(SNAPSHOTS):
         found = frames_of(home, "segment_migrations")[period]
         counted = count_moves(assignments, before=before, period=period)
         assert found.height == counted.filter(pl.col("from_segment_id") != pl.col("to_segment_id"))["n_customers"].sum()
+        assert found.height > 0
         assert set(found["cause"]) <= {"behaviour", "border"}
     out = tmp_path / "movers.csv"
     exported = custseg(home, "export", "segment_migrations", "--partition", SNAPSHOTS[-1], "--out", out)
@@ -176,15 +167,15 @@ def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders
 
 
 def test_the_history_shows_the_moves_as_a_matrix_and_says_where_there_can_be_none(
-    filled: tuple[Path, Outcome], copy: Path
+    filled_shop: FilledShop, shop_home: Path
 ) -> None:
-    shown = metadata_of(filled[0], "segment_migrations")
+    shown = newest_metadata(filled_shop.home, "segment_migrations")
     assert shown["moves"].value.startswith(f"{SNAPSHOTS[-2]} → {SNAPSHOTS[-1]}: ")
     assert shown["phantom_moves"].value == 0
     assert "| all moves |" in shown["by_cause"].md_str
     assert shown["matrix"].md_str.startswith("![customers by segment before and now](data:image/png;base64,")
-    settings = settings_of(copy)
-    with dg_instance(copy) as instance, warnings.catch_warnings():
+    settings = settings_of(shop_home)
+    with dg_instance(shop_home) as instance, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         job = build_defs(settings=settings).resolve_job_def("segment")
         made = job.execute_in_process(
@@ -195,42 +186,44 @@ def test_the_history_shows_the_moves_as_a_matrix_and_says_where_there_can_be_non
     assert said == f"{SNAPSHOTS[0]} is the first snapshot with segments: nobody can have moved yet."
 
 
-def test_a_promotion_leaves_its_own_snapshots_drift_report_as_it_was(copy: Path, source: Path) -> None:
-    before = frames_of(copy, "drift_report")
-    promote_exchanged(copy, SNAPSHOTS[1])
-    opened = home_with(copy, source)
+def test_a_promotion_leaves_its_own_snapshots_drift_report_as_it_was(shop_home: Path, source: Path) -> None:
+    before = frames_of(shop_home, "drift_report")
+    promote_exchanged(shop_home, SNAPSHOTS[1])
+    opened = home_with(shop_home, source)
     assert opened.fingerprints.stale(["drift_report"], SNAPSHOTS) == (SNAPSHOTS[2],)
     assert opened.fingerprints.stale(["segment_assignments"], SNAPSHOTS) == tuple(SNAPSHOTS[1:])
-    outcome = custseg(copy, "run", "--source", source, config=QUICK)
+    outcome = custseg(shop_home, "run", "--source", source, config=QUICK)
     assert outcome.status == 0, outcome.err
-    after = frames_of(copy, "drift_report")
+    after = frames_of(shop_home, "drift_report")
     assert_same_partitions(*({key: reports[key] for key in SNAPSHOTS[:2]} for reports in (before, after)))
     assert set(after[SNAPSHOTS[2]].select("reference_period", "model_version").iter_rows()) == {
         (SNAPSHOTS[1], "m-exchanged")
     }
     # Two segments were exchanged and nobody else touched: the model moved everybody in them, once.
-    causes = {key: rows["cause"].value_counts(sort=True) for key, rows in frames_of(copy, "segment_migrations").items()}
+    causes = {
+        key: rows["cause"].value_counts(sort=True) for key, rows in frames_of(shop_home, "segment_migrations").items()
+    }
     assert causes[SNAPSHOTS[1]]["cause"][0] == "model change"
     assert "model change" not in causes[SNAPSHOTS[2]]["cause"]
 
 
-def test_what_shapes_a_home_cannot_change_in_it(copy: Path, tmp_path: Path) -> None:
-    before = state_of(copy)
+def test_what_shapes_a_home_cannot_change_in_it(shop_home: Path, tmp_path: Path) -> None:
+    before = state_of(shop_home)
     source = write_log(shop_log(4), tmp_path / "log.csv")
     for config, words in (
         ('[snapshots]\ncadence = "weekly"\nlookback = 2\n', "cadence = 'weekly'"),
         ("[snapshots]\nlookback = 3\n", "lookback = 3"),
         ('[snapshots]\nlookback = 2\n[model]\nfeatures = ["recency_days", "monetary_net"]\n', "features"),
     ):
-        outcome = custseg(copy, "run", "--source", source, config=config)
+        outcome = custseg(shop_home, "run", "--source", source, config=config)
         assert outcome.status == 2
         assert words in outcome.err
         assert "CUSTSEG_HOME" in outcome.err
-    assert state_of(copy) == before
+    assert state_of(shop_home) == before
 
 
-def test_what_a_run_says_at_the_end_is_what_was_in_the_log(filled: tuple[Path, Outcome]) -> None:
-    lines = [line.split() for line in filled[1].out.splitlines()]
+def test_what_a_run_says_at_the_end_is_what_was_in_the_log(filled_shop: FilledShop) -> None:
+    lines = [line.split() for line in filled_shop.outcome.out.splitlines()]
     # One line without a customer and one service line a month.
     assert ["missing_customer", "4"] in lines
     assert ["service_code", "4"] in lines
@@ -239,11 +232,11 @@ def test_what_a_run_says_at_the_end_is_what_was_in_the_log(filled: tuple[Path, O
     assert ["S1", "Champions"] in [words[:2] for words in lines]
 
 
-def test_the_first_model_is_registered_as_challenger_and_champion_and_loads(filled: tuple[Path, Outcome]) -> None:
+def test_the_first_model_is_registered_as_challenger_and_champion_and_loads(filled_shop: FilledShop) -> None:
     import mlflow
 
-    settings = settings_of(filled[0])
-    registry = ModelRegistry(settings.tracking, filled[0] / "mlflow")
+    settings = settings_of(filled_shop.home)
+    registry = ModelRegistry(settings.tracking, filled_shop.home / "mlflow")
     registered = registry.client().get_registered_model(registry.registered_model)
     assert {alias: str(version) for alias, version in registered.aliases.items()} == {
         "challenger": "1",
@@ -252,28 +245,29 @@ def test_the_first_model_is_registered_as_challenger_and_champion_and_loads(fill
     mlflow.set_tracking_uri(registry.uri)
     mlflow.set_registry_uri(registry.uri)
     model = mlflow.pyfunc.load_model(f"models:/{registry.registered_model}@champion")
-    snapshot = frames_of(filled[0], "customer_features")[SNAPSHOTS[0]].filter(pl.col("monetary_net") > 0)
+    snapshot = frames_of(filled_shop.home, "customer_features")[SNAPSHOTS[0]].filter(pl.col("monetary_net") > 0)
     scored = model.predict(snapshot.select(pl.col(settings.model.features).cast(pl.Float64)).to_pandas())
-    assigned = frames_of(filled[0], "segment_assignments")[SNAPSHOTS[0]]
+    assigned = frames_of(filled_shop.home, "segment_assignments")[SNAPSHOTS[0]]
     both = assigned.join(
         snapshot.select("customer_id", scored=pl.Series(scored["segment_id"].to_list())), on="customer_id"
     )
-    assert (both["segment_id"] == both["scored"]).all()
+    assert both.height == snapshot.height > 100
+    assert both["segment_id"].to_list() == both["scored"].to_list()
 
 
-def test_the_release_is_of_the_newest_snapshot_and_verifies(filled: tuple[Path, Outcome]) -> None:
-    root = filled[0] / "releases"
+def test_the_release_is_of_the_newest_snapshot_and_verifies(filled_shop: FilledShop) -> None:
+    root = filled_shop.home / "releases"
     manifest = releases.verify(root, releases.current(root) or "")
     assert (manifest.period, manifest.n_customers) == (
         SNAPSHOTS[-1],
-        frames_of(filled[0], "segment_assignments")[SNAPSHOTS[-1]].height,
+        frames_of(filled_shop.home, "segment_assignments")[SNAPSHOTS[-1]].height,
     )
 
 
-def test_the_history_that_the_pages_show_has_every_asset_and_partition(filled: tuple[Path, Outcome]) -> None:
+def test_the_history_that_the_pages_show_has_every_asset_and_partition(filled_shop: FilledShop) -> None:
     import dagster as dg
 
-    with dg.DagsterInstance.from_config(str(filled[0] / "dagster")) as instance:
+    with dg.DagsterInstance.from_config(str(filled_shop.home / "dagster")) as instance:
         made = {
             name: instance.get_materialized_partitions(dg.AssetKey(name)) for name in [*tables(()), "serving_release"]
         }
@@ -286,8 +280,8 @@ def test_the_history_that_the_pages_show_has_every_asset_and_partition(filled: t
     }
 
 
-def test_a_second_run_changes_nothing_and_says_so(filled: tuple[Path, Outcome], source: Path) -> None:
-    home = filled[0]
+def test_a_second_run_changes_nothing_and_says_so(filled_shop: FilledShop, source: Path) -> None:
+    home = filled_shop.home
     before = state_of(home)
     outcome = custseg(home, "run", "--source", source, config=QUICK)
     assert (outcome.status, outcome.err) == (0, "")
@@ -295,14 +289,14 @@ def test_a_second_run_changes_nothing_and_says_so(filled: tuple[Path, Outcome], 
     assert state_of(home) == before
 
 
-def test_the_status_as_json_has_what_a_program_needs(filled: tuple[Path, Outcome]) -> None:
-    status = json.loads(custseg(filled[0], "status", "--json", config=QUICK).out)
+def test_the_status_as_json_has_what_a_program_needs(filled_shop: FilledShop) -> None:
+    status = json.loads(custseg(filled_shop.home, "status", "--json", config=QUICK).out)
     assert status["periods"] == [PERIODS[0], PERIODS[-1]]
     assert status["rows"]["raw"] == status["rows"]["clean"] + sum(status["rows"]["rejected"].values())
     assert status["champion"]["trained_on"] == SNAPSHOTS[0]
     assert status["last_snapshot"] == SNAPSHOTS[-1]
     assert status["drift"]["verdict"] == "stable"
-    assert status["release"] == releases.current(filled[0] / "releases")
+    assert status["release"] == releases.current(filled_shop.home / "releases")
     assert status["stale"] == {}
     assert sum(segment["share_customers"] for segment in status["segments"]) == pytest.approx(1)
 
@@ -316,7 +310,7 @@ def test_a_home_without_anything_has_a_status_too(home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def grown(
-    filled: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathFactory
+    filled_shop: FilledShop, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any], Outcome, dict[str, Any], Outcome]:
     """A copy of the home whose source got a fifth month, of which the first run made nonsense and the second did not.
 
@@ -324,7 +318,7 @@ def grown(
         the home; then, for the spoiled run and the run after it, the home's state and the outcome.
     """
     folder = tmp_path_factory.mktemp("grown")
-    home = shutil.copytree(filled[0], folder / "home")
+    home = shutil.copytree(filled_shop.home, folder / "home")
     longer = write_log(shop_log(5), folder / "log.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "customer_features", spoiled(features.customer_features))
@@ -344,11 +338,11 @@ def test_a_failing_check_ends_the_run_and_names_itself_and_the_rows(grown: Any) 
     assert "Traceback" not in failed.err
 
 
-def test_what_a_failing_check_refuses_is_not_released(filled: tuple[Path, Outcome], grown: Any) -> None:
+def test_what_a_failing_check_refuses_is_not_released(filled_shop: FilledShop, grown: Any) -> None:
     home, after_failure, *_ = grown
-    assert after_failure["release"] == releases.current(filled[0] / "releases")
+    assert after_failure["release"] == releases.current(filled_shop.home / "releases")
     for name in ("segment_assignments", "segment_profiles", "product_recommendations", "drift_report"):
-        assert after_failure["tables"][name] == state_of(filled[0])["tables"][name]
+        assert after_failure["tables"][name] == state_of(filled_shop.home)["tables"][name]
     # It is there to be looked at, but counts as not made.
     assert TableStore(home / "tables").fingerprint_of("customer_features", "2024-05-01") is not None
     assert after_failure["fingerprints"]["customer_features", "2024-05-01"] is None
@@ -362,10 +356,10 @@ def test_the_examples_of_a_failing_check_are_in_the_history(grown: Any) -> None:
         entries = instance.all_logs(failed.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     checks = [entry.dagster_event.asset_check_evaluation_data for entry in entries]
     failing = [check for check in checks if not check.passed]
-    assert failing
+    assert len(failing) == 1
     examples = failing[0].metadata["examples"].value
     assert examples[0]["customer_id"] == "A000"
-    assert failing[0].metadata["n_unexpected"].value >= 1
+    assert failing[0].metadata["n_unexpected"].value == 1
 
 
 def test_the_run_after_a_failing_check_makes_what_was_left(grown: Any) -> None:
@@ -375,28 +369,28 @@ def test_the_run_after_a_failing_check_makes_what_was_left(grown: Any) -> None:
     assert sorted(frames_of(home, "segment_assignments")) == [*SNAPSHOTS, "2024-05-01"]
 
 
-def test_a_month_more_leaves_the_months_before_alone(filled: tuple[Path, Outcome], grown: Any) -> None:
-    before = state_of(filled[0])
+def test_a_month_more_leaves_the_months_before_alone(filled_shop: FilledShop, grown: Any) -> None:
+    before = state_of(filled_shop.home)
     _, _, _, after, _ = grown
     for name in TABLES:
         kept = {
             path: at for path, at in after["files"].items() if path.startswith(f"{name}/") and "2024-05-01" not in path
         }
-        assert kept == {path: at for path, at in before["files"].items() if path.startswith(f"{name}/")}
+        assert kept == {path: at for path, at in before["files"].items() if path.startswith(f"{name}/")} != {}
 
 
-def test_a_late_line_makes_exactly_the_snapshots_stale_that_look_at_it(copy: Path, tmp_path: Path) -> None:
+def test_a_late_line_makes_exactly_the_snapshots_stale_that_look_at_it(shop_home: Path, tmp_path: Path) -> None:
     late = shop_log(4).head(1).with_columns(invoiced_at=pl.lit(datetime(2024, 2, 10)), invoice_id=pl.lit("late"))
     source = write_log(pl.concat([shop_log(4), late]), tmp_path / "log.csv")
-    opened = home_with(copy, source)
+    opened = home_with(shop_home, source)
     assert opened.fingerprints.stale(BY_PERIOD, PERIODS) == ("2024-02-01",)
     # The window has two periods: March's snapshot looks at February, April's does not.
     assert opened.fingerprints.stale(["customer_features"], SNAPSHOTS) == ("2024-02-01", "2024-03-01")
 
 
-def test_the_same_lines_in_another_file_make_nothing_stale(copy: Path, tmp_path: Path) -> None:
+def test_the_same_lines_in_another_file_make_nothing_stale(shop_home: Path, tmp_path: Path) -> None:
     source = write_log(shop_log(4).reverse(), tmp_path / "other.csv")
-    assert stale_in(home_with(copy, source)) == {}
+    assert stale_in(home_with(shop_home, source)) == {}
 
 
 @pytest.mark.parametrize(
@@ -408,9 +402,9 @@ def test_the_same_lines_in_another_file_make_nothing_stale(copy: Path, tmp_path:
     ],
 )
 def test_a_setting_makes_stale_what_depends_on_it(
-    copy: Path, source: Path, section: str, first_stale: str | None
+    shop_home: Path, source: Path, section: str, first_stale: str | None
 ) -> None:
-    opened = home_with(copy, source, f"{QUICK}{section}\n")
+    opened = home_with(shop_home, source, f"{QUICK}{section}\n")
     order = [*BY_PERIOD, *BY_SNAPSHOT]
     expected = order[order.index(first_stale) :] if first_stale else []
     if first_stale == "product_recommendations":
@@ -418,8 +412,8 @@ def test_a_setting_makes_stale_what_depends_on_it(
     assert list(stale_in(opened)) == expected
 
 
-def test_another_lookback_makes_every_snapshot_stale_and_no_period(copy: Path, source: Path) -> None:
-    opened = home_with(copy, source, QUICK.replace("lookback = 2", "lookback = 3"))
+def test_another_lookback_makes_every_snapshot_stale_and_no_period(shop_home: Path, source: Path) -> None:
+    opened = home_with(shop_home, source, QUICK.replace("lookback = 2", "lookback = 3"))
     assert opened.fingerprints.stale(BY_PERIOD, PERIODS) == ()
     assert opened.calendar.snapshot_keys == ("2024-03-01", "2024-04-01")
     assert (
@@ -427,21 +421,21 @@ def test_another_lookback_makes_every_snapshot_stale_and_no_period(copy: Path, s
     )
 
 
-def test_other_features_than_the_model_in_force_has_are_refused(copy: Path, source: Path) -> None:
-    before = state_of(copy)
+def test_other_features_than_the_model_in_force_has_are_refused(shop_home: Path, source: Path) -> None:
+    before = state_of(shop_home)
     other = QUICK.replace("[model]", '[model]\nfeatures = ["recency_days", "monetary_net"]')
-    outcome = custseg(copy, "run", "--source", source, config=other)
+    outcome = custseg(shop_home, "run", "--source", source, config=other)
     assert outcome.status == 2
     assert "[model] features = ['recency_days', 'monetary_net']; expected" in outcome.err
-    assert state_of(copy) == before
+    assert state_of(shop_home) == before
 
 
-def test_a_source_that_lacks_periods_of_the_home_is_refused(copy: Path, tmp_path: Path) -> None:
-    before, listing = state_of(copy), names_in(copy)
-    outcome = custseg(copy, "run", "--source", write_log(shop_log(2), tmp_path / "log.csv"), config=QUICK)
+def test_a_source_that_lacks_periods_of_the_home_is_refused(shop_home: Path, tmp_path: Path) -> None:
+    before, listing = state_of(shop_home), names_in(shop_home)
+    outcome = custseg(shop_home, "run", "--source", write_log(shop_log(2), tmp_path / "log.csv"), config=QUICK)
     assert outcome.status == 2
     assert "holds 2 periods outside that, from 2024-03-01; expected a source with every period" in outcome.err
-    assert (state_of(copy), names_in(copy)) == (before, listing)
+    assert (state_of(shop_home), names_in(shop_home)) == (before, listing)
 
 
 def test_through_stops_at_the_period_that_holds_the_day_and_a_later_run_goes_on(tmp_path: Path, source: Path) -> None:
@@ -454,44 +448,44 @@ def test_through_stops_at_the_period_that_holds_the_day_and_a_later_run_goes_on(
 
 
 def test_two_runs_make_the_same_whatever_the_number_of_threads(
-    filled: tuple[Path, Outcome], source: Path, tmp_path: Path
+    filled_shop: FilledShop, source: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     threads = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     subprocess.run(command(home, source), env={**environment(home), **threads}, check=True, capture_output=True)
     for name in TABLES:
-        assert_same_partitions(frames_of(home, name), frames_of(filled[0], name))
-    assert manifest_of(home) == manifest_of(filled[0])
+        assert_same_partitions(frames_of(home, name), frames_of(filled_shop.home, name))
+    assert manifest_of(home) == manifest_of(filled_shop.home)
 
 
-def test_a_run_that_is_killed_again_and_again_is_mended(
-    filled: tuple[Path, Outcome], source: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_is_killed_again_and_again_is_mended(filled_shop: FilledShop, source: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(home).items():
             patch.setenv(name, value)
         for until in ("raw_transactions:", "model_candidates:", "segment_assignments:"):
-            kill_test.killed_run(command(home, source), home, 600, until)
+            kill_run(command(home, source), home, 600, until)
             assert (home / STAGE_MARKER).exists(), f"it was over, or never said {until!r}"
-            assert kill_test.flaws(home, filled[0]) == []
+            assert flaws(home, filled_shop.home) == []
     outcome = custseg(home, "run", "--source", source, config=QUICK)
     assert outcome.status == 0, outcome.err
     assert outcome.err.startswith("an earlier run ended in the middle of segment 2024-02-01 … 2024-04-01")
-    assert kill_test.flaws(home, filled[0]) + kill_test.differences(home, filled[0]) == []
+    assert flaws(home, filled_shop.home) + missing_or_extra(home, filled_shop.home) == []
     assert unfinished_runs(home) == []
 
 
-def test_a_home_with_a_table_half_there_or_rows_too_few_is_seen(filled: tuple[Path, Outcome], copy: Path) -> None:
-    clean = DeltaTable(str(copy / "tables" / "clean_transactions"))
+def test_a_home_with_a_table_half_there_or_rows_too_few_is_seen(filled_shop: FilledShop, shop_home: Path) -> None:
+    clean = DeltaTable(str(shop_home / "tables" / "clean_transactions"))
     clean.delete("customer_id = 'A001' AND period = '2024-02-01'")
-    missing = Path(DeltaTable(str(copy / "tables" / "segment_profiles")).file_uris()[0])
+    missing = Path(DeltaTable(str(shop_home / "tables" / "segment_profiles")).file_uris()[0])
     missing.unlink()
-    (copy / "releases" / (releases.current(copy / "releases") or "") / releases.MODEL_CARD).write_text("other")
-    found = kill_test.flaws(copy, filled[0])
-    assert [flaw.split(":")[0] for flaw in found[:1]] == ["table clean_transactions"]
-    assert any(flaw.startswith("table segment_profiles cannot be read") for flaw in found)
-    assert any("model_card.md is not as it was written" in flaw for flaw in found)
+    (shop_home / "releases" / manifest_of(shop_home).release_id / releases.MODEL_CARD).write_text("other")
+    found = flaws(shop_home, filled_shop.home)
+    # One table has too few rows; a second cannot be read; a file of the release is another.
+    assert len(found) == 3
+    assert found[0] == "table clean_transactions: partition 2024-02-01 is not as a whole run makes it"
+    assert found[1].startswith("table segment_profiles cannot be read")
+    assert "model_card.md is not as it was written" in found[2]
 
 
 def spoiled(customer_features: Any) -> Any:
@@ -529,38 +523,31 @@ def promote_exchanged(home: Path, key: str) -> None:
         store.write(table, rows, {key: 1})
 
 
-def metadata_of(home: Path, name: str) -> Mapping[str, Any]:
-    """What the last materialisation of an asset shows."""
-    with dg_instance(home) as instance:
-        event = instance.get_latest_materialization_event(AssetKey(name))
-    assert event is not None
-    assert event.asset_materialization is not None
-    return event.asset_materialization.metadata
-
-
 def dg_instance(home: Path) -> DagsterInstance:
     return DagsterInstance.from_config(str(home / "dagster"))
 
 
 def test_another_model_in_force_holds_whom_it_places_near_a_border_and_the_release_says_so(
-    copy: Path, source: Path
+    shop_home: Path, source: Path
 ) -> None:
     key, before_key = SNAPSHOTS[-1], SNAPSHOTS[-2]
-    features = frames_of(copy, "customer_features")[key]
-    champion, challenger = promote_a_neighbour(copy, key, features, frames_of(copy, "segment_assignments")[before_key])
-    outcome = custseg(copy, "run", "--source", source, config=QUICK)
+    features = frames_of(shop_home, "customer_features")[key]
+    champion, challenger = promote_a_neighbour(
+        shop_home, key, features, frames_of(shop_home, "segment_assignments")[before_key]
+    )
+    outcome = custseg(shop_home, "run", "--source", source, config=QUICK)
     assert outcome.status == 0, outcome.err
-    assigned = frames_of(copy, "segment_assignments")
+    assigned = frames_of(shop_home, "segment_assignments")
     assert assigned[key]["model_version"].unique().to_list() == [challenger.model_version]
     expected = assign_customers(features, assigned[key]["customer_id"], challenger, assigned[before_key], champion)
     assert_frame_equal(assigned[key].drop("period").sort("customer_id").select(expected.columns), expected)
     held = expected.filter("is_held")
     assert held.height > 0
-    root = copy / "releases"
+    root = shop_home / "releases"
     release = releases.open_release(root, releases.current(root) or "")
     assert (release.record_of(held["customer_id"][0]) or {})["is_held"]
-    assert custseg(copy, "run", "--source", source, config=QUICK).status == 0
-    assert_frame_equal(frames_of(copy, "segment_assignments")[key], assigned[key])
+    assert custseg(shop_home, "run", "--source", source, config=QUICK).status == 0
+    assert_frame_equal(frames_of(shop_home, "segment_assignments")[key], assigned[key])
 
 
 def promote_a_neighbour(
@@ -619,7 +606,7 @@ def executed(home: Path, stage: Stage) -> None:
 def frames_of(home: Path, name: str) -> dict[str, pl.DataFrame]:
     """The partitions of a table, the rows of each in one order; none where there is no table yet."""
     folder = home / "tables" / name
-    return kill_test.partitions(folder) if DeltaTable.is_deltatable(str(folder)) else {}
+    return partitions(folder) if DeltaTable.is_deltatable(str(folder)) else {}
 
 
 def state_of(home: Path) -> dict[str, Any]:
@@ -682,42 +669,42 @@ def unfinished_runs(home: Path) -> list[str]:
     return running + [run.info.run_id for run in found]
 
 
-def test_a_run_takes_in_what_the_service_recorded_and_says_what_was_asked(copy: Path) -> None:
+def test_a_run_takes_in_what_the_service_recorded_and_says_what_was_asked(shop_home: Path) -> None:
     """Lookups and scores of a real service on the home, dated back to the week before last so that it is over."""
     from custseg_serving.app import create_app
     from custseg_serving.settings import ServingSettings
 
-    application = create_app(ServingSettings(copy))
+    application = create_app(ServingSettings(shop_home))
     client = application.test_client()
-    assigned = TableStore(copy / "tables").read(SEGMENT_ASSIGNMENTS, SNAPSHOTS[-1:])
+    assigned = TableStore(shop_home / "tables").read(SEGMENT_ASSIGNMENTS, SNAPSHOTS[-1:])
     for customer in [*assigned["customer_id"], "nobody"]:
         client.get(f"/v1/customers/{customer}/segment")
     row = {"recency_days": 3, "frequency_orders": 2, "monetary_net": 90.0}
     assert client.post("/v1/score", json={"customers": [row, row]}).status_code == 200
     application.extensions["custseg"].stop()
-    folder = copy / "prediction_log"
+    folder = shop_home / "prediction_log"
     day = (datetime.now(UTC).date() - timedelta(days=14)).isoformat()
     for path in folder.glob("*.jsonl"):
         records = [{**json.loads(line), "at": f"{day}T10:00:00.000Z"} for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(record) + "\n" for record in [*records, {"not": "a record"}]))
 
-    outcome = custseg(copy, "run", config=QUICK)
+    outcome = custseg(shop_home, "run", config=QUICK)
     assert outcome.status == 0, outcome.err
     assert "check rejected_predictions.lines_readable failed" in outcome.err
     assert not list(folder.iterdir())
     n_asked = assigned.height + 1 + 2
-    assert custseg(copy, "export", "prediction_log", "--out", copy / "log.csv").out.endswith(
+    assert custseg(shop_home, "export", "prediction_log", "--out", shop_home / "log.csv").out.endswith(
         f": {n_asked} rows of prediction_log\n"
     )
-    found = pl.read_csv(copy / "log.csv", infer_schema=False).filter(kind="lookup", outcome="found")
+    found = pl.read_csv(shop_home / "log.csv", infer_schema=False).filter(kind="lookup", outcome="found")
     both = found.join(assigned, on="customer_id")
     assert both.height == assigned.height
     assert both["segment_id"].to_list() == both["segment_id_right"].to_list()
-    traffic = frames_of(copy, "prediction_traffic")[day].select("kind", "n_requests", "n_found", "n_unknown")
+    traffic = frames_of(shop_home, "prediction_traffic")[day].select("kind", "n_requests", "n_found", "n_unknown")
     assert traffic.rows() == [("lookup", assigned.height + 1, assigned.height, 1), ("score", 1, 2, 0)]
-    [(week, drift)] = frames_of(copy, "prediction_drift").items()
+    [(week, drift)] = frames_of(shop_home, "prediction_drift").items()
     assert week <= day
     assert set(drift["model_version"]) == set(assigned["model_version"])
     assert drift["n_customers"][0] == assigned.filter(~pl.col("is_rule_segment")).height + 2
-    assert len(frames_of(copy, "rejected_predictions")) == 1
-    assert custseg(copy, "run", config=QUICK).out.startswith("\nNothing has changed")
+    assert len(frames_of(shop_home, "rejected_predictions")) == 1
+    assert custseg(shop_home, "run", config=QUICK).out.startswith("\nNothing has changed")

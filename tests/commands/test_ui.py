@@ -2,118 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
-from pathlib import Path
-from types import SimpleNamespace
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
-import dagster as dg
 import pytest
 
-from custseg_assets.defs.materialise import _data_version
 from custseg_assets.domain.schemas import tables
 from tests.support.browser import open_page
-from tests.support.files import REPOSITORY
-from tests.support.shops import QUICK, custseg, shop_log, write_log
+from tests.support.dagster_pages import CODE_LOCATION, PATIENCE_SECONDS, Pages, serve_pages
+from tests.support.shops import QUICK, FilledShop
 
-SNAPSHOTS = ["2024-02-01", "2024-03-01"]
-CODE_LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "custseg_assets.definitions"}
-PATIENCE_SECONDS = 90
-
-
-class Pages:
-    """Dagster's pages of a home, and the same for programs."""
-
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self._port = port
-
-    def answers(self) -> bool:
-        try:
-            return "dagster_webserver_version" in self._answer("GET", "/server_info")
-        except OSError:
-            return False
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        answer = self._answer("POST", "/graphql", json.dumps({"query": query, "variables": variables}))
-        assert "errors" not in answer, answer
-        return answer["data"]
-
-    def launch(self, job: str, partition: str, **config: Any) -> str:
-        """Start a job from the pages; the id of its run."""
-        run = {
-            "selector": {**CODE_LOCATION, "jobName": job},
-            "runConfigData": config,
-            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
-        }
-        launched = self.ask(
-            """mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) {
-            ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
-            run=run,
-        )
-        return str(launched["launchRun"]["run"]["runId"])
-
-    def status(self, run_id: str) -> str:
-        answer = self.ask("query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)
-        return str(answer["runOrError"]["status"])
-
-    def _answer(self, method: str, path: str, body: str | None = None) -> Any:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            return json.load(connection.getresponse())
+SNAPSHOTS = ["2024-02-01", "2024-03-01", "2024-04-01"]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home that ``custseg run`` has filled from three months of a small shop."""
+def pages(filled_shop: FilledShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """The pages of a copy of the home that ``custseg run`` has filled from four months of a small shop."""
     folder = tmp_path_factory.mktemp("ui")
-    outcome = custseg(folder / "home", "run", "--source", write_log(shop_log(3), folder / "log.csv"), config=QUICK)
-    assert outcome.status == 0, outcome.err
-    return folder / "home"
-
-
-@pytest.fixture(scope="module")
-def pages(home: Path) -> Iterator[Pages]:
-    with opened(home, home.with_name("home.toml")) as (pages, process):
+    config = folder / "custseg.toml"
+    config.write_text(QUICK, encoding="utf-8")
+    with serve_pages(shutil.copytree(filled_shop.home, folder / "home"), config) as pages:
         yield pages
-        process.terminate()
-        process.wait(PATIENCE_SECONDS)
-        wait(lambda: not _is_alive(process.pid))
-
-
-@contextlib.contextmanager
-def opened(home: Path, config: Path) -> Iterator[tuple[Pages, subprocess.Popen[bytes]]]:
-    """``custseg ui`` on a home, and its process; that and all that it started are killed at the end."""
-    port, log = _free_port(), home.with_name("ui.log")
-    command = [sys.executable, "-m", "custseg_assets.cli", "ui", "--port", str(port), "--config", str(config)]
-    with log.open("w") as written:
-        process = subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env={**os.environ, "CUSTSEG_HOME": str(home)},
-            stdout=written,
-            stderr=written,
-            start_new_session=True,
-        )
-    try:
-        pages = Pages(port)
-        wait(lambda: pages.answers() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
-        yield pages, process
-    finally:
-        if _is_alive(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(PATIENCE_SECONDS)
+        assert pages.live.stop(), "something that custseg ui started goes on after it"
 
 
 def test_every_asset_and_job_is_loaded(pages: Pages) -> None:
@@ -131,8 +42,8 @@ def test_what_a_run_made_is_materialised_and_checked(pages: Pages) -> None:
     nodes = _nodes(pages)
     done = {name: _partitions(node) for name, node in nodes.items() if node["partitionStats"]}
     assert done == {
-        **dict.fromkeys(done, (2, 2, 0)),
-        **dict.fromkeys(("raw_transactions", "clean_transactions", "rejected_transactions"), (3, 3, 0)),
+        **dict.fromkeys(done, (3, 3, 0)),
+        **dict.fromkeys(("raw_transactions", "clean_transactions", "rejected_transactions"), (4, 4, 0)),
     }
     # Also what had nothing to do: no file has landed, and no service was asked.
     assert [name for name, node in nodes.items() if not node["assetMaterializations"]] == []
@@ -153,11 +64,13 @@ def test_each_job_lists_the_runs_of_the_command(pages: Pages) -> None:
 
 
 def test_a_partition_made_from_the_pages_succeeds_and_nothing_is_marked_stale(pages: Pages) -> None:
-    assert _stale(pages) == []
+    before = _staleness(pages)
+    assert len(before) == 11
+    assert set(before.values()) == {("FRESH",) * 3}
     run_id = pages.launch("features", SNAPSHOTS[0])
-    wait(lambda: pages.status(run_id) in ("SUCCESS", "FAILURE"))
+    pages.live.wait(lambda: pages.status(run_id) in ("SUCCESS", "FAILURE"), PATIENCE_SECONDS)
     assert pages.status(run_id) == "SUCCESS"
-    assert _stale(pages) == []
+    assert _staleness(pages) == before
 
 
 def test_the_graph_shows_every_asset_without_an_error(pages: Pages) -> None:
@@ -188,25 +101,6 @@ def test_an_asset_page_shows_its_picture_and_where_its_columns_come_from(pages: 
         assert errors == []
 
 
-def test_a_partition_made_again_from_the_same_keeps_its_data_version() -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        context: Any = SimpleNamespace(instance=instance)
-        first = _data_version(context, "profiles", {"2024-02-01": None}, {"2024-02-01": 7})
-        instance.report_runless_asset_event(_materialised("profiles", "2024-02-01", first))
-        wider = _data_version(context, "profiles", {"2024-02-01": 7, "2024-03-01": None}, _made(7, 8))
-        changed = _data_version(context, "profiles", {"2024-02-01": 7, "2024-03-01": 8}, _made(7, 9))
-    assert wider == first
-    assert changed != first
-
-
-def _made(*versions: int) -> dict[str, int]:
-    return dict(zip(SNAPSHOTS, versions, strict=True))
-
-
-def _materialised(name: str, key: str, version: dg.DataVersion) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(name, partition=key, tags={"dagster/data_version": version.value})
-
-
 def _metadata(page: Any, label: str) -> Any:
     """What opens a metadata entry that is too long for its row."""
     return page.get_by_role("row").filter(has=page.get_by_text(label, exact=True)).get_by_text("[Show Markdown]")
@@ -224,33 +118,12 @@ def _partitions(node: dict[str, Any]) -> tuple[int, int, int]:
     return stats["numMaterialized"], stats["numPartitions"], stats["numFailed"]
 
 
-def _stale(pages: Pages) -> list[str]:
-    """Materialised snapshots that Dagster would make again."""
+def _staleness(pages: Pages) -> dict[str, tuple[str, ...]]:
+    """What Dagster says of each table's snapshots: FRESH, STALE where it would make it again, or MISSING."""
     by_snapshot = [
-        name for name, node in _nodes(pages).items() if (node["partitionStats"] or {}).get("numPartitions") == 2
+        name for name, node in _nodes(pages).items() if (node["partitionStats"] or {}).get("numPartitions") == 3
     ]
     query = """query ($asset: AssetKeyInput!, $keys: [String!]!) { assetNodeOrError(assetKey: $asset) {
         ... on AssetNode { staleStatusByPartition(partitions: $keys) } } }"""
     found = {name: pages.ask(query, asset={"path": [name]}, keys=SNAPSHOTS) for name in by_snapshot}
-    return [name for name, answer in found.items() if "STALE" in answer["assetNodeOrError"]["staleStatusByPartition"]]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait(is_done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_done():
-        assert time.monotonic() < deadline, f"not so after {PATIENCE_SECONDS} s"
-        time.sleep(0.3)
+    return {name: tuple(answer["assetNodeOrError"]["staleStatusByPartition"]) for name, answer in found.items()}

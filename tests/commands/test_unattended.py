@@ -6,16 +6,16 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 import dagster as dg
 import pytest
 
-from benchmarks.live import LiveHome
-from benchmarks.unattended import CONFIG, drop, monthly_files, started_by
 from custseg_assets.domain import schemas
 from custseg_assets.stores import releases
 from tests.support.browser import open_page
+from tests.support.dagster_history import newest_metadata
+from tests.support.live import LiveHome, started_by
+from tests.support.monthly_files import CONFIG, drop_file, monthly_files
 from tests.support.shops import custseg
 
 SEED, N_CUSTOMERS = 2, 2_000
@@ -32,15 +32,15 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveHome]:
     files = dict(monthly_files(SEED, N_CUSTOMERS))
     newest = files.pop(NEWEST)
     for key, lines in files.items():
-        drop(lines, home / "landing", key)
+        drop_file(lines, home / "landing", key)
     outcome = custseg(home, "run", config=config)
     assert outcome.status == 0, outcome.err
-    live = LiveHome(home, config, f"{sys.executable} -m custseg_assets.cli")
+    live = LiveHome(home, config, [sys.executable, "-m", "custseg_assets.cli"])
     assert served(live).model_version.startswith("m-2024-06-01-")
     try:
         live.start()
         assert live.wait(live.answers, PATIENCE_SECONDS), live.log.read_text()
-        drop(newest, home / "landing", NEWEST)
+        drop_file(newest, home / "landing", NEWEST)
         assert live.wait(lambda: served(live).model_version.startswith(f"m-{NEWEST}-"), PATIENCE_SECONDS), said(live)
         assert live.wait(lambda: live.due() is None, PATIENCE_SECONDS), said(live)
         yield live
@@ -65,9 +65,14 @@ def test_lasting_drift_led_to_a_challenger_that_the_gate_promoted(live: LiveHome
     assert drift.filter(period=NEWEST)["verdict"].unique().to_list() == ["breach"]
     decisions = dict(tables.read(schemas.RETRAIN_DECISION).select("period", "decision").iter_rows())
     assert [key for key, decision in decisions.items() if decision == "RETRAIN"] == [NEWEST]
+    assert codes_of(live, "retrain_decision") == ["breaches_repeated", "cooldown_over", "budget_left", "sound_data"]
     row = tables.read(schemas.PROMOTION_DECISION, [NEWEST]).row(0, named=True)
     assert (row["decision"], row["decided_by"]) == ("PROMOTE", "gate")
     assert row["champion_before"].startswith("m-2024-06-01-")
+    # What made it better comes first; the rest are figures.
+    codes = codes_of(live, "promotion_decision")
+    assert (codes[:2], set(codes[2:])) == (["better_fit", "covers_more"], {"figure"})
+    assert len(codes) == len(json.loads(row["reasons"]))
     assert served(live).model_version == row["model_version"]
     assert served(live).period == NEWEST
 
@@ -75,7 +80,7 @@ def test_lasting_drift_led_to_a_challenger_that_the_gate_promoted(live: LiveHome
 def test_the_promoted_model_says_where_it_comes_from_and_what_it_replaced(live: LiveHome) -> None:
     first, promoted = (version for _, version in live.opened.champions.promotions)
     tables, settings = live.opened.tables, live.opened.settings
-    origin = origin_of(live)
+    origin = newest_metadata(live.home, "promotion_decision")["origin"].value
     assert {name: origin[name] for name in ("model", "decision", "decided_by", "replaces")} == {
         "model": promoted,
         "decision": "PROMOTE",
@@ -116,13 +121,10 @@ def served(live: LiveHome) -> releases.ReleaseManifest:
     return releases.read_manifest(root, str(releases.current(root)))
 
 
-def origin_of(live: LiveHome) -> Any:
-    """The metadata of the newest promotion decision, as the asset's page shows it."""
-    with dg.DagsterInstance.from_config(str(live.home / "dagster")) as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey("promotion_decision"))
-    assert event is not None
-    assert event.asset_materialization is not None
-    return event.asset_materialization.metadata["origin"].value
+def codes_of(live: LiveHome, decision: str) -> list[str]:
+    """Codes of the reasons of the newest decision."""
+    codes: list[str] = newest_metadata(live.home, decision)["reason_codes"].value
+    return codes
 
 
 def said(live: LiveHome) -> str:

@@ -15,7 +15,7 @@ from custseg_assets.domain.schemas import RELEASE_READS, Read, tables
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
 from custseg_assets.stores.tables import TableReader, TableStore
-from tests.stores.test_prediction_log import line
+from tests.support.prediction_records import record_line
 from tests.support.shops import QUICK, custseg, quiet, shop_log, write_log
 
 FEATURES = ("recency_days", "frequency_orders", "monetary_net")
@@ -88,7 +88,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, se
                 promoted = custseg(home, "promote", challenger, "--why", "To see its segments.", config=QUICK)
                 assert promoted.status == 0, promoted.err
                 requests.mkdir()
-                (requests / "a.jsonl").write_bytes(line() + b"no record\n")
+                (requests / "a.jsonl").write_bytes(record_line() + b"no record\n")
         yield recorder.opened
 
 
@@ -161,7 +161,7 @@ def test_a_read_that_is_not_drawn_would_lead_in_a_circle() -> None:
             waiting += parents
         return found
 
-    for name, reads in DECLARED.items():
-        for read in reads:
-            if read.is_circular:
-                assert read.table == name or name in leads_to(read.table), (name, read.table)
+    circular = [(name, read.table) for name, reads in DECLARED.items() for read in reads if read.is_circular]
+    assert circular
+    needless = [(name, other) for name, other in circular if name not in {other} | leads_to(other)]
+    assert needless == []

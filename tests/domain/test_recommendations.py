@@ -14,9 +14,9 @@ from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.recommendations import METHODS, Method, evaluate, recommend
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
 from custseg_assets.domain.segments.model import RFM, measure_reference
-from tests.conftest import RealTables
 from tests.support.features import measure_features
 from tests.support.lines import clean_rows
+from tests.support.real_tables import RealTables
 
 AS_OF = datetime(2011, 7, 1)
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.files import REPOSITORY
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.fakes.gcs import FakeGcs
-    from tests.support.fakes.vertex import FakeVertex, Image
+    from tests.support.fakes.vertex import FakeVertex
+    from tests.support.shops import FilledShop
 
 # `make test-gcp` has the environment for these.
 
 
 @pytest.fixture(scope="session")
-def filled_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled_home(filled_shop: FilledShop) -> Path:
     """A home on disk with three snapshots and a model, and its log beside it; tests that change it take a copy."""
-    from tests.support.places import fill_home
-    from tests.support.shops import shop_log
-
-    return fill_home(tmp_path_factory.mktemp("filled"), shop_log(4))
+    return filled_shop.home
 
 
 @pytest.fixture
@@ -41,31 +36,15 @@ def gcs() -> Iterator[FakeGcs]:
 def vertex() -> Iterator[FakeVertex]:
     """Vertex AI in europe-west1, with Python and the trainer as images."""
     from tests.support.fakes.vertex import FakeVertex
+    from tests.support.gcp_pieces import images
 
     with FakeVertex("shop", "europe-west1", images()) as fake:
         yield fake
 
 
-def images() -> dict[str, Image]:
-    """Python and the trainer, as images."""
-    from tests.support.fakes.vertex import Image
-
-    built = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-    return {
-        "python:1": Image([sys.executable, "-c"], built),
-        "trainer:1": Image([sys.executable, "-m", "custseg_assets.trainer"], built),
-    }
-
-
 @pytest.fixture
 def no_waiting_for_stragglers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dagster waits seconds for late messages; in these tests hundredths of a second."""
+    from tests.support.gcp_pieces import hurry
+
     hurry(monkeypatch)
-
-
-def hurry(patch: pytest.MonkeyPatch) -> None:
-    """Make Dagster wait hundredths of a second for late messages, for as long as the patch lasts."""
-    from dagster._core.pipes import utils
-
-    patch.setattr(utils, "DEFAULT_SLEEP_INTERVAL", 0.02)
-    patch.setattr(utils, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 0)

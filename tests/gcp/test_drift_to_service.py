@@ -25,15 +25,14 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
-from tests.gcp.conftest import hurry, images
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex, State
 from tests.support.gcp_daemon import run_sensors
-from tests.support.gcp_pieces import SHORT_PATIENCE
-from tests.support.places import PLACE, URI, cloud_config, fill_home
+from tests.support.gcp_pieces import SHORT_PATIENCE, hurry, images
+from tests.support.places import PLACE, URI, cloud_config
 from tests.support.server import RunningServer, serving
-from tests.support.shops import Kind, quiet, shop_log, write_log
+from tests.support.shops import Kind, fill_shop, quiet, shop_log, write_log
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.gcp
@@ -73,7 +72,7 @@ class PlayResult:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home on disk with three snapshots, the last one a month after the change."""
     log = pl.concat([shop_log(3, kinds=USUAL), shop_log(1, date(2024, 4, 1), BY_THE_CASE)])
-    return fill_home(tmp_path_factory.mktemp("drift"), log)
+    return fill_shop(tmp_path_factory.mktemp("drift"), log).home
 
 
 @pytest.fixture(scope="module")

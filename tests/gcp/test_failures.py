@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 import sys
 from datetime import date, datetime
 from pathlib import Path
@@ -22,7 +20,7 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
-from tests.commands.test_ui import opened
+from tests.support.dagster_pages import serve_pages
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex, Image, State
@@ -239,7 +237,7 @@ runpy.run_module("custseg_assets.trainer", run_name="__main__")
 def test_a_run_that_is_cancelled_in_the_pages_cancels_its_job(cloud: Cloud) -> None:
     before = cloud.read_champion()
     cloud.run_trainer_as(ASLEEP)
-    with opened(cloud.home, cloud.config_file) as (pages, _):
+    with serve_pages(cloud.home, cloud.config_file) as pages:
         run_id = pages.launch("retrain", KEY, ops={"model_candidates": {"config": {"retrain": True}}})
         wait_until(lambda: [job.state for job in cloud.vertex.jobs] == [State.JOB_STATE_RUNNING], seconds=90)
         pages.ask("mutation ($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id)
@@ -250,10 +248,10 @@ def test_a_run_that_is_cancelled_in_the_pages_cancels_its_job(cloud: Cloud) -> N
 
 def test_a_daemon_that_is_killed_leaves_a_job_that_the_next_run_follows(cloud: Cloud) -> None:
     before = cloud.read_champion()
-    with opened(cloud.home, cloud.config_file) as (pages, process):
+    with serve_pages(cloud.home, cloud.config_file) as pages:
         pages.launch("retrain", KEY, ops={"model_candidates": {"config": {"retrain": True}}})
         wait_until(lambda: [job.state for job in cloud.vertex.jobs] == [State.JOB_STATE_RUNNING], seconds=90)
-        os.killpg(process.pid, signal.SIGKILL)
+        pages.live.kill()
     # The others of the group go in their own time.
     wait_until(lambda: not Home(cloud.home).is_locked(), seconds=90)
     assert cloud.read_champion() == before

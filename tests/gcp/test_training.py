@@ -19,7 +19,7 @@ from custseg_assets.training.steps import train_snapshot
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex
 from tests.support.gcp_pieces import SHORT_PATIENCE, gcp_of
-from tests.training.test_trainer import KEY, features_of
+from tests.support.trainings import KEY, features_of
 
 pytestmark = [
     pytest.mark.gcp,

@@ -78,11 +78,11 @@ def test_a_transaction_that_fails_leaves_nothing_in_a_passing_history() -> None:
     def write_half(log: Any) -> None:
         with log.index_connection() as connection:
             connection.execute(text("INSERT INTO asset_keys (asset_key) VALUES ('half')"))
-            raise RuntimeError
+            raise RuntimeError("half way")
 
     with temporary_instance() as instance:
         log: Any = instance.event_log_storage
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="half way"):
             write_half(log)
         with log.index_connection() as connection:
             assert not connection.execute(text("SELECT count(*) FROM asset_keys")).scalar_one()

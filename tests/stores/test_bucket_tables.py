@@ -14,24 +14,16 @@ from pathlib import Path
 from threading import Barrier
 from types import SimpleNamespace
 
-import polars as pl
 import pytest
 
 from custseg_assets.defs.automation import cause_of
-from custseg_assets.domain.schemas import Column, Table
 from custseg_assets.stores import bucket_tables
 from custseg_assets.stores.bucket_tables import TablesError, TablesInBucket
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.service import Refused, Request
 from tests.support.files import REPOSITORY
 from tests.support.places import URI, tables_on
-
-TABLE = Table("t", "for tests", (Column("period", pl.String(), "key"), Column("n", pl.Int64(), "value")), ("n",))
-MARCH, APRIL = "2011-03-01", "2011-04-01"
-
-
-def rows(*pairs: tuple[str, int]) -> pl.DataFrame:
-    return pl.DataFrame(list(pairs), schema=TABLE.schema, orient="row")
+from tests.support.small_table import APRIL, MARCH, TABLE, rows
 
 
 @pytest.fixture
@@ -169,7 +161,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from custseg_assets.stores.bucket_tables import TablesInBucket
-from tests.stores.test_bucket_tables import APRIL, MARCH, TABLE, rows
+from tests.support.small_table import APRIL, MARCH, TABLE, rows
 
 store = TablesInBucket(*sys.argv[1:3], Path(sys.argv[3]))
 store.write(TABLE, rows((MARCH, 5), (APRIL, 6)), {MARCH: 2, APRIL: 2})

@@ -61,7 +61,7 @@ def test_a_delivery_says_what_it_holds_and_is_found_again(store: DeliveryStore, 
     counts = {day: n_rows for day, (n_rows, _) in delivery.days.items()}
     assert counts == {"": 1, "2011-05-31": 1, "2011-06-01": 1, "2011-06-30": 1, "2011-08-01": 1}
     assert store.get(delivery.id) == delivery
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="no such"):
         store.get("no such")
 
 
@@ -146,12 +146,12 @@ def test_the_id_depends_on_how_a_file_is_read_and_not_on_where_it_is(store: Deli
 
 def test_bad_input_leaves_nothing_behind(store: DeliveryStore, tmp_path: Path) -> None:
     store.root.parent.mkdir()
-    with pytest.raises(BadInputError):
+    with pytest.raises(BadInputError, match="has a header and no data"):
         accept(store, write(tmp_path, []))
     assert not store.root.exists()
     accept(store, write(tmp_path, ROWS))
     before = sorted(store.root.iterdir())
-    with pytest.raises(BadInputError):
+    with pytest.raises(BadInputError, match="has a header and no data"):
         accept(store, write(tmp_path, []))
     assert sorted(store.root.iterdir()) == before
 
@@ -170,7 +170,7 @@ def test_what_is_current_is_remembered_with_its_names(store: DeliveryStore, tmp_
     assert store.landed_sizes() == {(c.id, "shop/c.csv"): 99}
     names = store.scan(current.deliveries).collect()["source_file"].to_list()
     assert names == ["a.csv", "a.csv", "b.csv", "b.csv", "shop/c.csv", "shop/c.csv"]
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="no such"):
         store.set_current(CurrentSource((replace(a, id="no such"),)))
     assert store.current() == current
 
@@ -226,7 +226,7 @@ def test_what_is_refused_leaves_the_store_as_it_was(store: DeliveryStore, tmp_pa
     with pytest.raises(BadInputError, match="no, thanks"):
         take_and_refuse()
     assert sorted(store.root.iterdir()) == before
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=refused[0].id):
         store.get(refused[0].id)
 
 

@@ -41,9 +41,9 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: ty
     def write_half() -> None:
         with replacement_for(path) as unfinished:
             unfinished.write_text("half")
-            raise error
+            raise error("half way")
 
-    with pytest.raises(error):
+    with pytest.raises(error, match="half way"):
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

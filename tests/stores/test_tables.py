@@ -12,12 +12,7 @@ from custseg_assets.domain.schemas import Column, Table
 from custseg_assets.stores.tables import TableStore, fingerprint
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.places import tables_on
-
-TABLE = Table("t", "for tests", (Column("period", pl.String(), "key"), Column("n", pl.Int64(), "value")), ("n",))
-
-
-def rows(*pairs: tuple[str, int]) -> pl.DataFrame:
-    return pl.DataFrame(list(pairs), schema=TABLE.schema, orient="row")
+from tests.support.small_table import TABLE, rows
 
 
 @pytest.fixture(params=["folder", "bucket"])

@@ -11,11 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+import pytest
+from dagster._core.pipes import utils as dagster_pipes_utils
 from google.cloud.aiplatform_v1 import JobServiceClient
 
 from custseg_assets.gcp.clients import storage_client, vertex_client
 from custseg_assets.gcp.vertex_pipes import Patience, PipesVertexAIClient, VertexJob
 from custseg_assets.settings import GcpEndpointSettings, GcpSettings
+from tests.support.fakes.vertex import Image
+from tests.support.files import REPOSITORY
 from tests.support.places import PLACE
 
 SHORT_PATIENCE = Patience(first_wait=0.02, longest_wait=0.1, message_interval=-1, silence=2, pending=2)
@@ -35,6 +39,21 @@ with open_dagster_pipes(**channels) as pipes:
     pipes.report_asset_materialization(metadata={"n_customers": 3}, data_version="7")
     STATEMENT
 """
+
+
+def images() -> dict[str, Image]:
+    """Python and the trainer, as images of the fake of Vertex AI."""
+    built = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        "python:1": Image([sys.executable, "-c"], built),
+        "trainer:1": Image([sys.executable, "-m", "custseg_assets.trainer"], built),
+    }
+
+
+def hurry(patch: pytest.MonkeyPatch) -> None:
+    """Make Dagster wait hundredths of a second for late messages, for as long as the patch lasts."""
+    patch.setattr(dagster_pipes_utils, "DEFAULT_SLEEP_INTERVAL", 0.02)
+    patch.setattr(dagster_pipes_utils, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 0)
 
 
 def report_code(statement: str = "pass") -> str:

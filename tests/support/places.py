@@ -6,11 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import polars as pl
-
 from custseg_assets.stores.bucket_tables import TablesInBucket
 from tests.support.fakes.gcs import FakeGcs
-from tests.support.shops import QUICK, custseg, write_log
+from tests.support.shops import QUICK
 
 URI = "gs://shop-data/home"
 PLACE = {"project": "shop", "location": "europe-west1", "bucket": "shop-data"}
@@ -36,10 +34,3 @@ def cloud_config(more: str = "", **gcp: object) -> str:
         # JSON's strings, numbers and booleans are TOML's, too.
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())] if values else []
     return "\n".join([*lines, ""])
-
-
-def fill_home(folder: Path, log: pl.DataFrame) -> Path:
-    """Run the whole pipeline on a log, written to ``log.csv``, with nothing of Google's; the home."""
-    outcome = custseg(folder / "home", "run", "--source", write_log(log, folder / "log.csv"), config=QUICK)
-    assert outcome.status == 0, outcome.err
-    return folder / "home"

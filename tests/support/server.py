@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from custseg_serving.app import create_app
 from custseg_serving.service import SharedState
 from custseg_serving.settings import ServingSettings
 from tests.support.files import REPOSITORY
+from tests.support.ports import free_port
 
 LOOKUP = "/v1/customers/12347/segment"
 ROW = {"recency_days": 62, "frequency_orders": 3, "monetary_net": 512.3}
@@ -105,14 +105,6 @@ class RunningServer:
         """Process ids of the workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

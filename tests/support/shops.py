@@ -72,7 +72,7 @@ def _month_of(month: date, kinds: tuple[Kind, ...]) -> pl.DataFrame:
                 orders.append(
                     (f"{letter}{number:03}", datetime(month.year, month.month, 1) + timedelta(minutes=minute), kind)
                 )
-    lines = [
+    lines: list[tuple[str, str, datetime, int, str | None]] = [
         (f"{month:%y%m}{order:05}", f"{10000 + int(product)}", at, int(rng.poisson(kind.units)) + 1, customer)
         for order, (customer, at, kind) in enumerate(sorted(orders, key=lambda order: order[1]))
         for product in rng.choice(40, kind.n_lines, replace=False)
@@ -131,6 +131,29 @@ def custseg(home: Path, *arguments: object, config: str | Path | None = None) ->
         except SystemExit as end:
             status = int(end.code or 0)
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+@dataclass(frozen=True)
+class FilledShop:
+    """A home that one run from nothing has filled.
+
+    Attributes:
+        home: its folder.
+        source: its log, ``log.csv`` beside the home.
+        outcome: how the run ended.
+    """
+
+    home: Path
+    source: Path
+    outcome: Outcome
+
+
+def fill_shop(folder: Path, log: pl.DataFrame) -> FilledShop:
+    """Run the whole pipeline on a log, in ``folder/home``, with nothing of Google's."""
+    source = write_log(log, folder / "log.csv")
+    outcome = custseg(folder / "home", "run", "--source", source, config=QUICK)
+    assert outcome.status == 0, outcome.err
+    return FilledShop(folder / "home", source, outcome)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings
 from custseg_assets.training.steps import sweep_snapshot, train_snapshot
-from tests.conftest import RealTables
+from tests.support.real_tables import RealTables
 
 ELIGIBILITY, LIMITS = ModelSettings().limits(), PromotionLimits()
 LEVEL = tuple(PairedValidity(outcome, 0.7, 0.7, 0.0, -0.004, 0.004) for outcome in ("return", "spend"))

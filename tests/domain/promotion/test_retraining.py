@@ -15,7 +15,6 @@ from custseg_assets.domain.promotion.retraining import (
     TrainingCost,
     decide_retrain,
 )
-from custseg_assets.domain.transactions.quality import reject_shares, unusual_periods
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import load_settings
 
@@ -216,18 +215,6 @@ def test_everything_that_stands_against_it_is_said() -> None:
     assert verdict.reasons[-1] == "retraining is switched off ([retrain] is_on)"
 
 
-def test_data_are_unsound_where_a_period_of_the_window_rejects_as_never_before() -> None:
-    months = [f"2011-{month:02}-01" for month in range(1, 9)]
-    shares = reject_shares(dict.fromkeys(months, 10), dict.fromkeys(months, 90)) | {"2011-05-01": 0.9}
-    assert list(unusual_periods(shares, months[3:7])) == ["2011-05-01"]
-    assert unusual_periods(shares, months[5:7]) == {}
-    assert unusual_periods(shares, months[1:4]) == {}, "what comes after the window is not known yet"
-
-
-def test_a_period_with_nothing_but_rejected_lines_has_a_share() -> None:
-    assert reject_shares({"2011-01-01": 4}, {"2011-02-01": 4}) == {"2011-01-01": 1.0, "2011-02-01": 0.0}
-
-
 def test_impossible_rules_are_refused(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match="min_breaches 4 must be at most of_last 3"):
         RetrainRules(min_breaches=4)
@@ -235,8 +222,3 @@ def test_impossible_rules_are_refused(tmp_path: Any) -> None:
     path.write_text("[retrain]\nmin_breaches = 4")
     with pytest.raises(BadInputError, match="min_breaches 4 must be at most of_last 3"):
         load_settings(path, environment={})
-
-
-def test_what_was_broken_when_it_came_stays_so_when_later_periods_are_no_better() -> None:
-    shares = {f"2011-{month:02}-01": 0.1 if month < 5 else 0.5 for month in range(1, 13)}
-    assert list(unusual_periods(shares, ["2011-04-01", "2011-05-01"])) == ["2011-05-01"]

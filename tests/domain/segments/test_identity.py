@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from polars.testing import assert_frame_equal
 
-from benchmarks import identity as benchmark
 from custseg_assets.domain.demo import generate_demo
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.segments import identity
@@ -36,8 +35,9 @@ from custseg_assets.domain.segments.model import (
     version_of,
 )
 from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines
-from tests.conftest import RealTables
 from tests.support.features import measure_features
+from tests.support.phantom_moves import HELD, MATCHED, NUMBERS, WARM, phantom_moves
+from tests.support.real_tables import RealTables
 
 LINE = ScalingReference(("monetary_net",), (0.0,), (1.0,), 1)
 NAMES = ("Champions", "Loyal", "Steady", "New", "Lost")
@@ -340,11 +340,11 @@ def first_snapshot(clean: pl.DataFrame, key: str) -> pl.DataFrame:
 
 
 def assert_hardly_anybody_moves(features: pl.DataFrame) -> None:
-    moves = benchmark.phantom_moves(features, k=4, n_refits=4)
-    assert moves[benchmark.HELD].mean() <= 0.01
-    assert moves[benchmark.HELD].max() <= 0.03
-    assert moves[benchmark.NUMBERS].mean() > 0.2
-    assert moves[benchmark.HELD].mean() < moves[benchmark.WARM].mean() < moves[benchmark.MATCHED].mean()
+    moves = phantom_moves(features, k=4, n_refits=4)
+    assert moves[HELD].mean() <= 0.01
+    assert moves[HELD].max() <= 0.03
+    assert moves[NUMBERS].mean() > 0.2
+    assert moves[HELD].mean() < moves[WARM].mean() < moves[MATCHED].mean()
 
 
 def test_refits_on_unchanged_customers_of_the_demo_move_hardly_anybody() -> None:

@@ -13,9 +13,9 @@ import pytest
 from custseg_assets.domain.periods import Lookback, Window, window_of
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES
 from custseg_assets.domain.transactions import cleaning
-from tests.conftest import RealTables
 from tests.support.features import features_of_lines, measure_features
 from tests.support.lines import clean_rows, raw_lines
+from tests.support.real_tables import RealTables
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

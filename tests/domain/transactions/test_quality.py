@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from custseg_assets.domain.transactions.quality import reject_share_outliers
+from custseg_assets.domain.transactions.quality import reject_share_outliers, reject_shares, unusual_periods
 
 USUAL = {"2011-01-01": 0.10, "2011-02-01": 0.12, "2011-03-01": 0.14, "2011-04-01": 0.12, "2011-05-01": 0.11}
 
@@ -52,3 +52,20 @@ def test_the_holiday_months_of_a_real_shop_are_usual() -> None:
     shares = {f"month {number:02}": share / 100 for number, share in enumerate(percent)}
     assert reject_share_outliers(shares).outliers == {}
     assert list(reject_share_outliers(shares | {"month 13": 0.75}).outliers) == ["month 13"]
+
+
+def test_data_are_unsound_where_a_period_of_the_window_rejects_as_never_before() -> None:
+    months = [f"2011-{month:02}-01" for month in range(1, 9)]
+    shares = reject_shares(dict.fromkeys(months, 10), dict.fromkeys(months, 90)) | {"2011-05-01": 0.9}
+    assert list(unusual_periods(shares, months[3:7])) == ["2011-05-01"]
+    assert unusual_periods(shares, months[5:7]) == {}
+    assert unusual_periods(shares, months[1:4]) == {}, "what comes after the window is not known yet"
+
+
+def test_a_period_with_nothing_but_rejected_lines_has_a_share() -> None:
+    assert reject_shares({"2011-01-01": 4}, {"2011-02-01": 4}) == {"2011-01-01": 1.0, "2011-02-01": 0.0}
+
+
+def test_what_was_broken_when_it_came_stays_so_when_later_periods_are_no_better() -> None:
+    shares = {f"2011-{month:02}-01": 0.1 if month < 5 else 0.5 for month in range(1, 13)}
+    assert list(unusual_periods(shares, ["2011-04-01", "2011-05-01"])) == ["2011-05-01"]

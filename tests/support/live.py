@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -21,7 +19,23 @@ from custseg_assets.domain.schemas import RETRAIN_DECISION
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import Stage, due_retrain, next_stage
 from custseg_assets.settings import load_settings
+from tests.support.ports import free_port
 
+QUICK_SENSORS = """
+[landing]
+settle_seconds = 1
+[automation]
+interval_seconds = 5
+"""
+"""Configuration with which nobody has to wait for half a minute until a sensor looks again."""
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+"""Statuses of a run that is not over."""
 _SECONDS_BETWEEN_LOOKS = 0.3
 _SECONDS_TO_STOP = 60.0
 
@@ -35,25 +49,25 @@ class LiveHome:
         command: the custseg command.
     """
 
-    def __init__(self, home: Path, config: Path, command: str) -> None:
+    def __init__(self, home: Path, config: Path, command: Sequence[str]) -> None:
         self.home, self.config = home, config
-        self._command = shlex.split(command)
+        self._command = [*command]
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         self.log = home.with_name(f"{home.name}.log")
 
     @property
     def url(self) -> str:
-        """Of the pages."""
+        """Address of the pages."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def opened(self) -> OpenHome:
-        """The home's own, as the command sees them."""
+        """The home as the command opens it, opened anew each time."""
         return OpenHome(load_settings(self.config, home=self.home, environment={}))
 
     def start(self) -> None:
-        """Start it, in a process group of its own; it comes up in its own time."""
+        """Start ``custseg ui`` in a process group of its own; ``answers`` says when it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command, "ui", "--port", str(self.port), "--config", str(self.config)],
@@ -64,11 +78,11 @@ class LiveHome:
             )
 
     def is_running(self) -> bool:
-        """Whether it is."""
+        """Whether the process of ``custseg ui`` runs."""
         return self._process is not None and self._process.poll() is None
 
     def answers(self) -> bool:
-        """Whether the pages do."""
+        """Whether the pages answer."""
         with contextlib.suppress(urllib.error.URLError, OSError):
             return bool(urllib.request.urlopen(f"{self.url}/server_info", timeout=10).status == 200)  # noqa: S310
         return False
@@ -94,23 +108,32 @@ class LiveHome:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(_SECONDS_TO_STOP)
 
-    def stop(self) -> None:
-        """Stop it as Ctrl-C does, and whatever then is still there."""
-        if self._process:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_SECONDS_TO_STOP)
-            self.kill()
+    def stop(self) -> bool:
+        """Stop it as Ctrl-C does, and kill what then is still there after a minute.
+
+        Returns:
+            Whether everything it started ended by itself.
+        """
+        if self._process is None:
+            return True
+        self._process.terminate()
+        give_up = time.monotonic() + _SECONDS_TO_STOP
+        while has_more := self._has_processes():
+            if time.monotonic() > give_up:
+                break
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        self.kill()
+        return not has_more
 
     def wait(self, is_done: Callable[[], bool], seconds: float) -> bool:
-        """Wait until something is so.
+        """Wait until a condition holds.
 
         Args:
-            is_done: whether it is.
+            is_done: whether it holds.
             seconds: for how long at most.
 
         Returns:
-            Whether it came to be so.
+            Whether it held before the time was over and while ``custseg ui`` was running.
         """
         give_up = time.monotonic() + seconds
         while not is_done():
@@ -119,7 +142,7 @@ class LiveHome:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         return True
 
-    def runs(self, *statuses: dg.DagsterRunStatus) -> list[dg.DagsterRun]:
+    def runs(self, *statuses: dg.DagsterRunStatus) -> Sequence[dg.DagsterRun]:
         """The home's runs in Dagster's records, oldest first; all of them without a status."""
         folder = self.home / "dagster"
         if not folder.exists():
@@ -128,7 +151,7 @@ class LiveHome:
             return instance.get_runs(dg.RunsFilter(statuses=list(statuses)))[::-1]
 
     def due(self) -> Stage | str | None:
-        """What there is left to do, ``None`` where everything is up to date and nothing is going on."""
+        """What is left to do; ``None`` where everything is up to date and no run is going on."""
         if unfinished := self.runs(*UNFINISHED):
             return f"{unfinished[0].job_name} {unfinished[0].status.value}"
         home = self.opened
@@ -142,6 +165,17 @@ class LiveHome:
         retrain = due_retrain(home, decisions.row(-1, named=True)) if decisions.height else None
         return stage or (retrain if isinstance(retrain, Stage) else None)
 
+    def _has_processes(self) -> bool:
+        """Whether anything of the process group is there; the first process counts until it has been waited for."""
+        if self._process is None:
+            return False
+        self._process.poll()
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def _processes(self) -> Iterator[tuple[int, str]]:
         """Process id and command line of everything in the group."""
         if self._process is None:
@@ -153,17 +187,7 @@ class LiveHome:
                 yield int(pid), words
 
 
-UNFINISHED = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
-
-
-def free_port() -> int:
-    """One that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def started_by(run: dg.DagsterRun) -> str:
+    """What started a run: a sensor, the schedule, or ``unknown``."""
+    kinds = {"dagster/sensor_name": "sensor", "dagster/schedule_name": "schedule"}
+    return next((f"{kind} {run.tags[tag]}" for tag, kind in kinds.items() if tag in run.tags), "unknown")
