@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +14,7 @@ import xlsxwriter
 
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
-from tests.support.files import REPOSITORY
-from tests.support.homes import take_in
+from tests.support.homes import locked_by_another_process, take_in
 from tests.support.shops import custseg
 
 HEADER = "customer_id,invoiced_at,line_amount\n"
@@ -179,23 +176,10 @@ def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_home_that_another_run_is_using_is_refused(taken_in: Path, tmp_path: Path) -> None:
-    hold = (
-        "import sys; from pathlib import Path; from custseg_assets.stores.home import Home\n"
-        "with Home(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
-    )
     before = everything_in(taken_in)
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, taken_in],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        message = rf"is in use by process {other.pid}; expected a home that no other run is using\. Wait for that run"
+    with locked_by_another_process(taken_in) as pid:
+        message = rf"is in use by process {pid}; expected a home that no other run is using\. Wait for that run"
         refused(taken_in, ["run", "--source", file("log.csv", GOOD)(tmp_path)], "", message)
-        other.communicate()
     assert everything_in(taken_in) == before
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,22 +17,12 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings, SourceSettings
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.tables import TableStore
-from tests.support.files import REPOSITORY
+from tests.support.homes import locked_by_another_process
 
 MAY, JUNE, JULY = "2011-05-01", "2011-06-01", "2011-07-01"
 HEADER = "customer_id,invoiced_at,line_amount"
 RETAIL_HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 RETAIL_ROW = "536365,85123A,LANTERN,6,2010-12-01 08:26:00,2.55,17850,United Kingdom"
-
-LOCKS = """
-import sys
-from pathlib import Path
-from custseg_assets.home.open import OpenHome
-from custseg_assets.settings import Settings
-with OpenHome(Settings(home=Path(sys.argv[1]))).locked():
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
 
 OpenStore = Callable[[OpenHome], DeliveryStore]
 STORES: list[OpenStore] = [lambda home: home.deliveries, lambda home: DeliveryStore(home.paths.deliveries)]
@@ -158,20 +146,11 @@ def test_a_home_is_locked_once_at_a_time(home: OpenHome, folder: Path) -> None:
 
 
 def test_a_home_that_another_process_has_locked_cannot_be_locked(home: OpenHome, folder: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", LOCKS, folder],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "locked\n"
-        with pytest.raises(BadInputError, match=f"is in use by process {other.pid}; "), home.locked():
+    with locked_by_another_process(folder) as pid:
+        with pytest.raises(BadInputError, match=f"is in use by process {pid}; "), home.locked():
             pytest.fail("two processes have the home at once")
         # To look is allowed.
         assert home.calendar.period_keys == (MAY, JUNE)
-        other.communicate()
     with home.locked(patience_seconds=10) as locked:
         assert locked.tables is home.tables
 

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores.landing_zone import TakenIn
+from tests.support.files import REPOSITORY
 from tests.support.shops import QUICK
+
+_LOCKS = """
+import sys
+from pathlib import Path
+from custseg_assets.home.open import OpenHome
+from custseg_assets.settings import Settings
+with OpenHome(Settings(home=Path(sys.argv[1]))).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locked_by_another_process(folder: Path) -> Iterator[int]:
+    """A home is locked by another process, whose id this is, until the end of the block."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _LOCKS, folder],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        yield other.pid
+        other.communicate()
 
 
 def take_in(settings: Settings, say: Callable[[str], None] = lambda _: None) -> str:

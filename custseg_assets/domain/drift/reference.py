@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, time, timedelta
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from custseg_assets.domain.drift.lapse import stop_ordering
 from custseg_assets.domain.periods import Window, start_of
-from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, nearest
+from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, fields_of, nearest
 from custseg_assets.domain.segments.training_tables import matrix_of, scale_snapshot
 from custseg_assets.errors import BadInputError
 
@@ -197,22 +196,10 @@ def reference_from_json(text: str) -> DriftReference:
     Raises:
         ValueError: the text is no reference of a format this version reads.
     """
-    fields: Any = json.loads(text)
-    if not isinstance(fields, dict) or fields.get("format") != REFERENCE_FORMAT:
-        found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
-        raise ValueError(f"drift reference format {found!r}; this version reads format {REFERENCE_FORMAT}")
-    fields = _as_tuples(fields)
-    del fields["format"]
+    fields = fields_of(text, "drift reference", REFERENCE_FORMAT)
     scaling = ScalingReference(**fields.pop("scaling"))
     binnings = tuple(Binning(**binning) for binning in fields.pop("binnings"))
     return DriftReference(scaling=scaling, binnings=binnings, **fields)
-
-
-def _as_tuples(value: Any) -> Any:
-    """Parsed JSON with tuples in place of its lists, however deep."""
-    if isinstance(value, dict):
-        return {name: _as_tuples(item) for name, item in value.items()}
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def fit_reference(

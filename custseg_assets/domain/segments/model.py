@@ -254,29 +254,40 @@ def version_of(
     return f"m-{trained_on}-{digest[:8]}"
 
 
+def fields_of(text: str, kind: str, known_format: int) -> dict[str, Any]:
+    """The fields of a JSON object that names its format, without that, and with tuples in place of lists.
+
+    Raises:
+        ValueError: the text is no object of the format.
+    """
+    fields: Any = json.loads(text)
+    found = fields.pop("format", None) if isinstance(fields, dict) else type(fields).__name__
+    if found != known_format:
+        raise ValueError(f"{kind} format {found!r}; this version reads format {known_format}")
+    return {name: _as_tuples(item) for name, item in fields.items()}
+
+
+def _as_tuples(value: Any) -> Any:
+    """Parsed JSON with tuples in place of its lists, however deep."""
+    if isinstance(value, dict):
+        return {name: _as_tuples(item) for name, item in value.items()}
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
 def model_from_json(text: str) -> SegmentationModel:
     """The model that ``to_json`` wrote, also before models had predecessors.
 
     Raises:
         ValueError: the text is no model of a format this version reads.
     """
-    fields: Any = json.loads(text)
-    if not isinstance(fields, dict) or fields.get("format") != MODEL_FORMAT:
-        found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
-        raise ValueError(f"model format {found!r}; this version reads format {MODEL_FORMAT}")
-    reference = fields["reference"]
+    fields = fields_of(text, "model", MODEL_FORMAT)
     return SegmentationModel(
         trained_on=fields["trained_on"],
-        reference=ScalingReference(
-            tuple(reference["features"]), tuple(reference["mean"]), tuple(reference["std"]), reference["n_customers"]
-        ),
-        centroids=tuple(tuple(row) for row in fields["centroids"]),
+        reference=ScalingReference(**fields["reference"]),
+        centroids=fields["centroids"],
         segments=tuple(Segment(**segment) for segment in fields["segments"]),
         model_version=fields["model_version"],
         predecessor=fields.get("predecessor"),
-        lineage=tuple(
-            LineageEvent(event["kind"], tuple(event["before"]), tuple(event["after"]), event["words"])
-            for event in fields.get("lineage", ())
-        ),
+        lineage=tuple(LineageEvent(**event) for event in fields.get("lineage", ())),
         n_segment_ids=fields.get("n_segment_ids", 0),
     )

@@ -228,6 +228,12 @@ def test_a_model_written_before_there_were_predecessors_is_read() -> None:
     assert model_from_json(json.dumps(old)).n_segment_ids == 2
 
 
+def test_a_model_of_another_format_is_refused() -> None:
+    later = {**json.loads(model(9, 2).to_json()), "format": 2}
+    with pytest.raises(ValueError, match="model format 2; this version reads format 1"):
+        model_from_json(json.dumps(later))
+
+
 # The margin rule. The earlier model has its border at 4, the later one at 3.8: at 3.9 a customer is 2.1 from 1.8 and
 # 1.9 from 5.8, a margin of 0.2 / 2.1 = 0.095; at 3.95 it is 0.3 / 2.15 = 0.140.
 EARLIER = model(6, 2)
