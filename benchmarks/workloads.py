@@ -101,7 +101,9 @@ def steps(source: str, preset: str, folder: str) -> dict[str, Any]:
     with clock.step(TAKING_IN):
         deliveries = take_in_source(store, source, settings, _say)
         store.set_current(CurrentSource(tuple(deliveries), description=source))
-    calendar, rules = home.calendar, home.cleaning_rules
+    # As if the last period were over, so that every snapshot is measured in the same way.
+    calendar = Calendar(settings.snapshots, tuple(deliveries), home.calendar.period_keys[-1])
+    rules = home.cleaning_rules
     orders, products = [], []
     for keys in key_batches(calendar.rows_of(calendar.period_keys)):
         with clock.step(READING):

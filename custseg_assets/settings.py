@@ -227,13 +227,16 @@ class AutomationSettings(_Section):
     Attributes:
         enabled: whether sensors and the schedule are on when the pages are first opened; each can be switched there.
         interval_seconds: seconds between two looks of a sensor.
-        grace_hours: hours after the end of a period (UTC) before it is closed: how late its last files may come.
+        grace_hours: hours after the end of a period (UTC) before the clock closes it: how late its last files may come.
+            Data of the next period close it at once.
+        present_hours: hours between two updates of the snapshot of a period that is not over.
         max_attempts: runs that may fail on the same data before a person has to look.
     """
 
     enabled: bool = True
     interval_seconds: Annotated[int, Field(ge=5)] = 30
     grace_hours: Annotated[int, Field(ge=0, le=23)] = 6
+    present_hours: Annotated[int, Field(ge=0)] = 24
     max_attempts: Annotated[int, Field(ge=1)] = 2
 
 

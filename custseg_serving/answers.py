@@ -74,6 +74,7 @@ class Answers:
             "model_version": release.model.model_version,
             "period": release.manifest.period,
             "as_of": release.manifest.as_of.isoformat(),
+            "is_open": release.manifest.is_open,
             "release_id": release.release_id,
         }
         self.required_features = tuple(dict.fromkeys((*release.model.features, *RULE_FEATURES)))

@@ -89,6 +89,7 @@ class ReleaseInfo(BaseModel):
     model_version: str
     period: Annotated[str, Field(description="Key of the snapshot.")]
     as_of: Annotated[str, Field(description="First instant the snapshot does not observe.")]
+    is_open: Annotated[bool, Field(description="Whether its period is not over: it is as of the last day with data.")]
     release_id: str
     staleness: Staleness
 

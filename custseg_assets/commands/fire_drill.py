@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from custseg_assets.domain.drift.fire_drill import FireDrillResult, run_fire_drill
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
@@ -54,7 +54,7 @@ def fire_drill(home: OpenHome, key: str | None, n_customers: int | None, repetit
         n_customers=n_customers or customers.height,
         repetitions=repetitions,
         seed=settings.model.seed,
-        period_days=(window.as_of - datetime.fromisoformat(chosen)) / timedelta(days=1),
+        period_days=window.last_span / timedelta(days=1),
         window_days=(window.as_of - window.start) / timedelta(days=1),
         settings=settings.drift,
         progress=progress,

@@ -142,7 +142,7 @@ class Replay:
     def _close(self, key: str) -> Iterator[str]:
         """The schedule's tick at the end of a period, and what the sensors make of it."""
         after = timedelta(hours=self.home.settings.automation.grace_hours)
-        self._now = max(self._now, self.home.calendar.window(key).as_of + after)
+        self._now = max(self._now, self.home.calendar.window(key).period_end + after)
         definitions = self._loaded()
         context = dg.build_schedule_context(
             scheduled_execution_time=self._now.replace(tzinfo=UTC), repository_def=definitions.get_repository_def()

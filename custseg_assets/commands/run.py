@@ -12,7 +12,7 @@ from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from custseg_assets.errors import RunFailedError
+from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.intake import STAGE_MARKER, Intake
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import Stage, due_publication, next_stage
@@ -73,15 +73,22 @@ class Runner:
             return n_runs + len(jobs) + self._publish(home)
 
     def retrain(self) -> None:
-        """Train a challenger on the newest snapshot, decide about it, and make everything that follows.
+        """Train a challenger on the newest closed snapshot, decide about it, and make everything that follows.
 
         Raises:
+            BadInputError: no snapshot is closed yet.
             RunFailedError: there is no model in force, it came with this very snapshot, or a step failed.
         """
         with self.home.locked() as home:
-            key = home.newest_snapshot()
+            newest, key = home.newest_snapshot(), home.newest_closed_snapshot()
+            if key is None:
+                raise BadInputError(
+                    f"the period {newest}, which is not over, has the only snapshot",
+                    "the snapshot of a period that is over, since models are trained on whole periods",
+                    "Wait for lines of the next period.",
+                )
             self.execute(Stage("retrain", key, key), home)
-            self.follow(home, key)
+            self.follow(home, newest)
 
     def follow(self, home: LockedHome, last_key: str) -> list[Stage]:
         """Make everything that is out of date up to a period and its snapshot; returns what was run.

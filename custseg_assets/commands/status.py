@@ -80,6 +80,8 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "champion": {"trained_on": champion[0], "model_version": champion[1]} if champion else None,
         "no_model_because": None if champion else _why_no_model(tables),
         "last_snapshot": last,
+        "as_of": f"{calendar.window(last).as_of:%Y-%m-%d}" if last else None,
+        "is_open": calendar.window(last).is_open if last else None,
         "segments": _segments(tables, last),
         "drift": _drift(tables, last),
         "release": _release(home.paths.releases),
@@ -151,9 +153,10 @@ def _segment_lines(state: dict[str, Any]) -> list[str]:
     if state["champion"] is None:
         return ["segments    none, because:", *(f"  {reason}" for reason in state["no_model_because"])]
     total = sum(segment["n_customers"] for segment in state["segments"])
+    so_far = " so far" if state["is_open"] else ""
     lines = [
         f"model       {state['champion']['model_version']}",
-        f"snapshot    {state['last_snapshot']}, {total:,} customers",
+        f"snapshot    {state['last_snapshot']}{so_far}, as of {state['as_of']}, {total:,} customers",
         f"  {'segment':<28}{'customers':>10}{'share':>8}{'revenue':>9}",
     ]
     for segment in state["segments"]:

@@ -1,9 +1,14 @@
 """What starts runs when nobody does: sensors, the schedule that closes periods, and the alert when a run fails.
 
+Data of the next period close a period, and so do data up to its last day. Where neither comes, because a shop is shut
+at the end of a month, the clock does, but only if the data come near the end: where they stop earlier, everybody would
+look older than they are, and the period stays open until there are more.
+
 Each is a shell around a question that ``home.plan``, the landing zone or a table answers. One run is requested at a
 time: while one is going on, or ``custseg run`` has the home, a sensor waits for its next tick.
 """
 
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -15,10 +20,19 @@ import dagster as dg
 
 from custseg_assets.defs.jobs import Job
 from custseg_assets.defs.partitions import Layout
-from custseg_assets.domain.periods import Cadence
+from custseg_assets.domain.periods import Cadence, midnight, start_of
 from custseg_assets.domain.schemas import RETRAIN_DECISION
+from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
-from custseg_assets.home.plan import TABLES_OF_JOB, Stage, digest_inputs, due_publication, due_retrain, next_stage
+from custseg_assets.home.plan import (
+    SEGMENTED,
+    TABLES_OF_JOB,
+    Stage,
+    digest_inputs,
+    due_publication,
+    due_retrain,
+    next_stage,
+)
 from custseg_assets.run_workers import ABANDONED_TAG
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.bucket_tables import in_words
@@ -42,6 +56,8 @@ _UNFINISHED = [
 ]
 _FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _CLOSING = {"daily": "{minute} {hour} * * *", "weekly": "{minute} {hour} * * 1", "monthly": "{minute} {hour} 1 * *"}
+LONGEST_SHUT_DAYS = 7
+"""Days without data at the end of a period that a shop may have been shut; with more, data are missing."""
 _LATEST = {"daily": timedelta(days=2), "weekly": timedelta(days=9), "monthly": timedelta(days=35)}
 
 
@@ -98,13 +114,18 @@ def every_sensor(
 
     @dg.sensor(
         jobs=[jobs[name] for name in TABLES_OF_JOB if name != "retrain"],
-        description="Makes what is out of date, up to the last period that is over, one stage after the other.",
+        description="Makes what is out of date, one stage after the other; the present snapshot now and then.",
         **shared,
     )
     def stale_partitions(context: dg.SensorEvaluationContext) -> Answer:
-        return _reason_to_wait(ticks.instance_of(context), home) or _request_next(
-            ticks.instance_of(context), home, layout, ticks.clock()
-        )
+        instance, now = ticks.instance_of(context), ticks.clock()
+        wait = _reason_to_wait(instance, home) or _close_by_clock(home, now)
+        if wait:
+            return wait
+        memory = _Present(home, context.cursor, now)
+        answer = _request_next(instance, home, layout, memory)
+        context.update_cursor(memory.cursor)
+        return answer
 
     @dg.sensor(
         job=jobs["retrain"],
@@ -146,14 +167,14 @@ def every_schedule(
         default_status=dg.DefaultScheduleStatus.RUNNING
         if settings.automation.enabled
         else dg.DefaultScheduleStatus.STOPPED,
-        description=f"Closes each period {after} hours after its end and takes its snapshot.",
+        description=f"Closes each period {after} hours after its end, where no data have, and takes its snapshot.",
     )
     def close_period(context: dg.ScheduleEvaluationContext) -> Answer:
         now = context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
-        wait = _reason_to_wait(ticks.instance_of(context), home)
+        wait = _reason_to_wait(ticks.instance_of(context), home) or _close_by_clock(home, now)
         if wait:
             return wait
-        request = _request_next(ticks.instance_of(context), home, layout, now)
+        request = _request_next(ticks.instance_of(context), home, layout)
         if isinstance(request, dg.RunRequest) and request.job_name != "snapshot":
             return dg.SkipReason(f"{request.job_name} comes first; the sensor stale_partitions starts it")
         return request
@@ -192,27 +213,100 @@ def _reason_to_wait(instance: dg.DagsterInstance, home: OpenHome) -> dg.SkipReas
     return None
 
 
-def _request_next(instance: dg.DagsterInstance, home: OpenHome, layout: Layout, now: datetime) -> Answer:
-    """The next stage, with the snapshots of periods that were over some time ago."""
+def _close_by_clock(home: OpenHome, now: datetime) -> dg.SkipReason | None:
+    """Close the last period where it is over and the data come near its end; why that cannot be done now, if so."""
+    key = _due_to_close(home)
+    if key is None or now < _closing_time(home, key):
+        return None
+    try:
+        with home.locked() as locked:
+            locked.close_period(key)
+    except BadInputError as error:
+        return dg.SkipReason(str(error))
+    return None
+
+
+def _due_to_close(home: OpenHome) -> str | None:
+    """The open snapshot, if the data come so near its period's end that the clock may close it."""
+    calendar, key = home.calendar, home.calendar.open_key
+    if key is None:
+        return None
+    window = calendar.window(key)
+    missing, length = window.period_end - window.as_of, window.period_end - midnight(start_of(key))
+    is_near = missing <= min(timedelta(days=LONGEST_SHUT_DAYS), home.settings.drift.max_unobserved_share * length)
+    return key if is_near else None
+
+
+def _closing_time(home: OpenHome, key: str) -> datetime:
+    return home.calendar.window(key).period_end + timedelta(hours=home.settings.automation.grace_hours)
+
+
+class _Present:
+    """How often the present snapshot is made: what the sensor remembers of it between two looks.
+
+    It is made again at once for anything but other data of its own period: another model, a late file, other settings.
+
+    Args:
+        home: as it stands now.
+        cursor: what was remembered last.
+        now: by the clock of the tick.
+    """
+
+    def __init__(self, home: OpenHome, cursor: str | None, now: datetime) -> None:
+        self.cursor = cursor or ""
+        self._home, self._now, self._last = home, now, json.loads(cursor) if cursor else {}
+
+    def why_not_yet(self) -> str | None:
+        """Why the present snapshot has to wait; ``None`` where it is due, which then is remembered."""
+        key, home = str(self._home.calendar.open_key), self._home
+        over = home.calendar.window(key).period_end
+        if _due_to_close(home) and over <= self._now < _closing_time(home, key):
+            return f"the period {key} is over and is closed at {_closing_time(home, key):%Y-%m-%d %H:%M} UTC"
+        own = str(home.calendar.contents.get(key))
+        before = [home.fingerprints.expected(name, one) for one in home.calendar.closed_keys[-1:] for name in SEGMENTED]
+        others = f"{fingerprint(key, home.champions.champion_at(key), before):x}"
+        if (own, others) == (self._last.get("own"), self._last.get("others")):
+            return None
+        if others == self._last.get("others"):
+            hours = home.settings.automation.present_hours
+            due_at = datetime.fromisoformat(self._last["at"]) + timedelta(hours=hours)
+            if self._now < due_at:
+                return f"the present snapshot, {key}, is made again from {due_at:%Y-%m-%d %H:%M} UTC on"
+        self.cursor = json.dumps({"own": own, "others": others, "at": self._now.isoformat()})
+        return None
+
+
+def _request_next(
+    instance: dg.DagsterInstance, home: OpenHome, layout: Layout, present: _Present | None = None
+) -> Answer:
+    """The next stage; the present snapshot is left for later where it has to wait."""
     calendar = home.calendar
     if not calendar.period_keys:
         return dg.SkipReason("the home has no data yet")
-    patience = timedelta(hours=home.settings.automation.grace_hours)
-    closed = [key for key in calendar.snapshot_keys if calendar.window(key).as_of + patience <= now]
-    stage = next_stage(home, calendar.period_keys[-1], closed[-1] if closed else "")
+    newest, waits = calendar.snapshot_keys[-1], None
+    stage = next_stage(home, calendar.period_keys[-1], newest)
+    if stage and present and calendar.open_key in (stage.first_key, stage.last_key) and stage.job != "ingest":
+        waits = present.why_not_yet()
+        if waits:
+            newest = calendar.closed_keys[-1] if calendar.closed_keys else ""
+            stage = next_stage(home, calendar.period_keys[-1], newest)
     if stage is None:
-        return dg.SkipReason(f"everything is up to date, snapshots up to {closed[-1] if closed else 'none yet'}")
+        return dg.SkipReason(waits or f"everything is up to date, snapshots up to {_named(home, newest)}")
     if not layout.is_current(calendar):
         return _reload(home)
     return _request_stage(instance, home, stage)
+
+
+def _named(home: OpenHome, key: str) -> str:
+    window = home.calendar.window(key)
+    return f"{key} so far, as of {window.as_of:%Y-%m-%d}" if window.is_open else key
 
 
 def _request_retrain(instance: dg.DagsterInstance, home: OpenHome) -> Answer:
     """The retrain that the newest decision asks for, when nothing is left to be done before."""
     if home.landing_zone.waiting(time.time(), home.settings.landing.settle_seconds).files:
         return dg.SkipReason("files wait in the landing zone; they are taken in before anything is trained")
-    decisions = home.tables.read(RETRAIN_DECISION)
-    due = due_retrain(home, decisions.row(-1, named=True) if decisions.height else None)
+    due = due_retrain(home, home.tables.read(RETRAIN_DECISION))
     return dg.SkipReason(due) if isinstance(due, str) else _request_stage(instance, home, due)
 
 

@@ -15,6 +15,7 @@ import polars as pl
 from custseg_assets.defs.checks import SuiteRun, check_specs
 from custseg_assets.defs.metadata import facts
 from custseg_assets.defs.partitions import Layout
+from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.home.open import LockedHome
 from custseg_assets.settings import Settings
@@ -166,6 +167,14 @@ def _data_version(
             if record.asset_materialization and record.asset_materialization.tags:
                 return dg.DataVersion(record.asset_materialization.tags["dagster/data_version"])
     return dg.DataVersion(f"{fingerprint(sorted(now.items())):x}")
+
+
+def of_snapshot(table: Table, window: Window, frame: pl.DataFrame) -> pl.DataFrame:
+    """A snapshot's rows, with the columns that say which snapshot they are of, in the table's order."""
+    stamped = frame.with_columns(
+        period=pl.lit(window.key), as_of=pl.lit(window.as_of, pl.Datetime("us")), is_open=pl.lit(window.is_open)
+    )
+    return stamped.select(table.schema.names())
 
 
 def in_batches(frames: Iterable[tuple[str, pl.DataFrame]]) -> Iterator[Batch]:

@@ -1,7 +1,9 @@
 """Calendar periods, snapshots and observation windows.
 
 A *period* is a calendar day, week (Monday first) or month, named by the date of its first day: ``2011-06-01`` names
-June 2011. A *snapshot* is the state at the end of a period; its ``as_of`` is the first instant that was not observed.
+June 2011. A *snapshot* is the state at one instant, its ``as_of``, the first instant that was not observed. It is of a
+period, and has the period's key: a *closed* snapshot is as of the period's end; an *open* one, of a period that is not
+over, as of the end of the last day with data. Both look back equally far.
 Ranges of time are half-open. Instants have no time zone: the log's own clock is the only one.
 
 Only arithmetic belongs here. Which periods a home has is read in ``home``; Dagster's partitions are in ``defs``.
@@ -9,6 +11,7 @@ Only arithmetic belongs here. Which periods a home has is read in ``home``; Dags
 
 from __future__ import annotations
 
+import calendar
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -48,6 +51,18 @@ def shift(start: date, by: int, cadence: Cadence) -> date:
     return start + timedelta(days=by * (7 if cadence == "weekly" else 1))
 
 
+def shift_back(day: date, by: int, cadence: Cadence) -> date:
+    """The day ``by`` periods' lengths before another, of whatever day of a period; of a month too short, the last day.
+
+    >>> shift_back(date(2011, 12, 10), 6, "monthly"), shift_back(date(2011, 8, 31), 6, "monthly")
+    (datetime.date(2011, 6, 10), datetime.date(2011, 2, 28))
+    """
+    if cadence != "monthly":
+        return shift(day, -by, cadence)
+    month = shift(day.replace(day=1), -by, cadence)
+    return month.replace(day=min(day.day, calendar.monthrange(month.year, month.month)[1]))
+
+
 def key_of(start: date) -> str:
     """The partition key of the period that starts at ``start``."""
     return start.isoformat()
@@ -58,13 +73,18 @@ def start_of(key: str) -> date:
     return date.fromisoformat(key)
 
 
-def as_of(key: str, cadence: Cadence) -> datetime:
-    """The first instant that the snapshot ``key`` does not observe.
+def end_of(key: str, cadence: Cadence) -> datetime:
+    """The first instant after the period ``key``.
 
-    >>> as_of("2011-06-01", "monthly")
+    >>> end_of("2011-06-01", "monthly")
     datetime.datetime(2011, 7, 1, 0, 0)
     """
-    return datetime.combine(shift(start_of(key), 1, cadence), datetime.min.time())
+    return midnight(shift(start_of(key), 1, cadence))
+
+
+def midnight(day: date) -> datetime:
+    """The first instant of a day."""
+    return datetime.combine(day, datetime.min.time())
 
 
 def keys_between(first: date, last: date, cadence: Cadence) -> tuple[str, ...]:
@@ -82,22 +102,39 @@ def keys_between(first: date, last: date, cadence: Cadence) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Window:
-    """The observation window of a snapshot: ``[start, as_of)``, made of whole periods.
+    """The observation window of a snapshot: ``[start, as_of)``.
 
     Attributes:
-        key: partition key of the snapshot, which is the window's last period.
-        keys: partition keys of its periods, oldest first.
+        key: partition key of the snapshot, which is the last period of the window.
+        keys: partition keys of the periods that the window touches, oldest first.
         start: first instant observed.
         as_of: first instant not observed.
+        period_end: first instant after the snapshot's period.
+        span_keys: first days of the spans that spend is counted by, oldest first, counted back from ``as_of``. They are
+            as long as periods; those of a closed snapshot are its periods.
     """
 
     key: str
     keys: tuple[str, ...]
     start: datetime
     as_of: datetime
+    period_end: datetime
+    span_keys: tuple[str, ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the snapshot's period is not over."""
+        return self.as_of < self.period_end
+
+    @property
+    def last_span(self) -> timedelta:
+        """Length of the newest span, a period's."""
+        return self.as_of - midnight(start_of(self.span_keys[-1]))
 
 
-def window_of(key: str, first_key: str, lookback: Lookback, cadence: Cadence) -> Window:
+def window_of(
+    key: str, first_key: str, lookback: Lookback, cadence: Cadence, observed_until: datetime | None = None
+) -> Window:
     """The observation window of a snapshot.
 
     Args:
@@ -105,17 +142,27 @@ def window_of(key: str, first_key: str, lookback: Lookback, cadence: Cadence) ->
         first_key: key of the first period with data; the window never begins before it.
         lookback: length in periods, or ``"all"``.
         cadence: length of a period.
+        observed_until: end of the last day with data, where the period is not over; an end beyond the period's counts
+            as the period's.
 
     >>> window_of("2011-06-01", "2010-12-01", 6, "monthly").keys[0]
     '2011-01-01'
+    >>> window_of("2011-12-01", "2010-12-01", 6, "monthly", datetime(2011, 12, 10)).start
+    datetime.datetime(2011, 6, 10, 0, 0)
     """
-    earliest = start_of(first_key)
-    start = earliest if lookback == "all" else max(earliest, shift(start_of(key), 1 - lookback, cadence))
+    earliest, end = start_of(first_key), end_of(key, cadence)
+    as_of = min(end, observed_until or end)
+    start = earliest if lookback == "all" else max(earliest, shift_back(as_of.date(), lookback, cadence))
+    spans = [shift_back(as_of.date(), 1, cadence)]
+    while spans[-1] > start:
+        spans.append(shift_back(as_of.date(), len(spans) + 1, cadence))
     return Window(
         key=key,
         keys=keys_between(start, start_of(key), cadence),
-        start=datetime.combine(start, datetime.min.time()),
-        as_of=as_of(key, cadence),
+        start=midnight(start),
+        as_of=as_of,
+        period_end=end,
+        span_keys=tuple(key_of(span) for span in reversed(spans)),
     )
 
 

@@ -73,7 +73,7 @@ def recommend(
     return (
         offers.join(_descriptions(observed), on="product_id", how="left")
         .with_columns(pl.lit(method).alias("method"))
-        .select(PRODUCT_RECOMMENDATIONS.schema.names()[1:])
+        .select(column.name for column in PRODUCT_RECOMMENDATIONS.content)
         .cast({"customer_id": pl.String, "product_id": pl.String, "rank": pl.Int64, "score": pl.Float64})
         .sort("customer_id", "rank")
     )

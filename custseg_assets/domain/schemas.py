@@ -94,6 +94,11 @@ class Table:
             )
 
     @property
+    def content(self) -> tuple[Column, ...]:
+        """The columns besides those that say which partition a row is of."""
+        return tuple(column for column in self.columns if column.name not in ("period", "as_of", "is_open"))
+
+    @property
     def schema(self) -> pl.Schema:
         """Column names and types in order."""
         return pl.Schema({column.name: column.dtype for column in self.columns})
@@ -107,6 +112,12 @@ def _period(meaning: str) -> Column:
 
 
 TEXT, REAL, WHOLE, FLAG, INSTANT = pl.String(), pl.Float64(), pl.Int64(), pl.Boolean(), pl.Datetime("us")
+
+_SNAPSHOT = (
+    _period("snapshot's last period"),
+    Column("as_of", INSTANT, "First instant that the snapshot does not observe."),
+    Column("is_open", FLAG, "Whether the period is not over: the snapshot is as of the last day with data, so far."),
+)
 
 MAPPED = (
     Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", True),
@@ -193,7 +204,7 @@ REJECTED_TRANSACTIONS = Table(
     (
         *RAW_TRANSACTIONS.columns[:1],
         Column("reason", TEXT, "Why the line was rejected.", lineage=_from("raw_transactions", *MAPPED_NAMES)),
-        *(_passed_on(column, "raw_transactions", column.is_nullable) for column in RAW_TRANSACTIONS.columns[1:]),
+        *(_passed_on(column, "raw_transactions", column.is_nullable) for column in RAW_TRANSACTIONS.content),
     ),
     reads=(_hashed("raw_transactions"),),
 )
@@ -253,7 +264,7 @@ SEGMENT_ASSIGNMENTS = Table(
     "segment_assignments",
     "One row per customer known at the snapshot.",
     (
-        _period("snapshot's last period"),
+        *_SNAPSHOT,
         Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", lineage=_from(_CLEAN, "customer_id")),
         Column(
             "segment_id",
@@ -295,7 +306,7 @@ SEGMENT_ASSIGNMENTS = Table(
         _hashed("clean_transactions", "until"),
         *_MODEL_IN_FORCE,
     ),
-    code_version="2",
+    code_version="3",
 )
 
 _A = "segment_assignments"
@@ -305,7 +316,7 @@ SEGMENT_PROFILES = Table(
     "segment_profiles",
     "One row per segment of the snapshot.",
     (
-        _period("snapshot's last period"),
+        *_SNAPSHOT,
         Column("segment_id", TEXT, "Stable id of the business group.", lineage=_from(_A, "segment_id")),
         Column("segment_name", TEXT, "Name of the group.", lineage=_from(_A, "segment_name")),
         Column("is_rule_segment", FLAG, "Whether a rule, not K-means, decided.", lineage=_from(_A, "is_rule_segment")),
@@ -341,6 +352,7 @@ SEGMENT_PROFILES = Table(
     ),
     ("segment_id",),
     reads=(_hashed("segment_assignments"), _unhashed("customer_features"), *_MODEL_IN_FORCE),
+    code_version="2",
 )
 
 _MOVED = ("recency_days", "frequency_orders", "monetary_net")
@@ -350,7 +362,7 @@ SEGMENT_MIGRATIONS = Table(
     "segment_migrations",
     "One row per customer whose segment changed since the snapshot before.",
     (
-        _period("snapshot's last period"),
+        *_SNAPSHOT,
         Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", lineage=_from(_A, "customer_id")),
         Column("from_segment_id", TEXT, "Segment at the earlier snapshot.", lineage=_from(_A, "segment_id")),
         Column("from_segment_name", TEXT, "Its name there.", lineage=_from(_A, "segment_name")),
@@ -392,6 +404,7 @@ SEGMENT_MIGRATIONS = Table(
         _hashed("customer_features", "before and same"),
         *_MODEL_IN_FORCE,
     ),
+    code_version="2",
 )
 
 PRODUCT_RECOMMENDATIONS = Table(
@@ -506,7 +519,7 @@ DRIFT_REPORT = Table(
     "drift_report",
     "One row per score of the snapshot.",
     (
-        _period("snapshot's last period"),
+        *_SNAPSHOT,
         Column("score_name", TEXT, "What was measured: psi, share_shift, …"),
         Column("subject", TEXT, "The feature or segment it was measured on."),
         Column(
@@ -541,6 +554,7 @@ DRIFT_REPORT = Table(
         _hashed("customer_features"),
         *_MODEL_IN_FORCE,
     ),
+    code_version="2",
 )
 
 RETRAIN_DECISION = Table(
@@ -672,7 +686,7 @@ PREDICTION_DRIFT = Table(
             else replace(column, description="Model that answered.", lineage=_from(_P, "model_version"))
             if column.name == "model_version"
             else replace(column, lineage=_ASKED if column.name == "score" else ())
-            for column in DRIFT_REPORT.columns[1:]
+            for column in DRIFT_REPORT.content
         ),
     ),
     ("model_version", "score_name", "subject"),
@@ -767,6 +781,6 @@ def column_sources(column: Column, features: tuple[str, ...]) -> list[tuple[str,
     every, sources = tables(features), list[tuple[str, str]]()
     for source in column.lineage:
         name, _, field_name = source.partition(".")
-        all_of = {"*": [other.name for other in every[name].columns[1:]], "<features>": features}
+        all_of = {"*": [other.name for other in every[name].content], "<features>": features}
         sources += ((name, one) for one in all_of.get(field_name, [field_name]))
     return list(dict.fromkeys(sources))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 
 from custseg_assets import no_telemetry
-from custseg_assets.domain.periods import EARLIEST_DATE, Cadence, as_of, start_of
+from custseg_assets.domain.periods import EARLIEST_DATE, Cadence, end_of, start_of
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.expectations.suites import (
     EARLIEST_PLAUSIBLE,
@@ -188,7 +188,7 @@ def _select_columns(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cad
     if not set(names).isdisjoint(_BOUNDS):
         keys = frame["period"].drop_nulls().unique().to_list()
         starts = {key: datetime.combine(start_of(key), datetime.min.time()) for key in keys}
-        ends = {key: as_of(key, cadence) for key in keys}
+        ends = {key: end_of(key, cadence) for key in keys}
         frame = frame.with_columns(
             pl.lit(EARLIEST_DATE, pl.Datetime("us")).alias(EARLIEST_PLAUSIBLE),
             _by_period(starts).alias(PERIOD_START),

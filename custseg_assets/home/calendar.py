@@ -1,4 +1,4 @@
-"""The periods and snapshots that a home has, as its deliveries decide them.
+"""The periods and snapshots that a home has, as its deliveries decide them, and which of the snapshots is open.
 
 When a snapshot is taken and how far it looks back belongs in ``domain.periods``.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from custseg_assets.domain.periods import Window, keys_between, snapshot_keys, window_of
+from custseg_assets.domain.periods import Window, keys_between, midnight, snapshot_keys, window_of
 from custseg_assets.settings import SnapshotSettings
 from custseg_assets.stores.deliveries import Delivery, period_content
 
@@ -20,15 +20,18 @@ class Calendar:
     Args:
         settings: length of a period, and how far a snapshot looks back.
         deliveries: that make up the source.
+        closed_through: key of the last period that was closed although the data do not reach its end.
     """
 
-    def __init__(self, settings: SnapshotSettings, deliveries: tuple[Delivery, ...]) -> None:
-        self._settings, self.deliveries = settings, deliveries
+    def __init__(
+        self, settings: SnapshotSettings, deliveries: tuple[Delivery, ...], closed_through: str | None = None
+    ) -> None:
+        self._settings, self.deliveries, self._closed_through = settings, deliveries, closed_through
         days = [day for delivery in deliveries for day in (delivery.first_date, delivery.last_date)]
         self.period_keys = keys_between(min(days), max(days), settings.cadence) if days else ()
         """Every period from the source's first row to its last, also those without rows."""
         self.snapshot_keys = snapshot_keys(self.period_keys, settings.lookback) if days else ()
-        """The periods at whose end a snapshot is taken."""
+        """The periods that have a snapshot: at their end or, where the last one is not over, as of its last day."""
 
     @cached_property
     def contents(self) -> dict[str, tuple[int, str]]:
@@ -41,16 +44,31 @@ class Calendar:
 
     def window(self, key: str) -> Window:
         """The observation window of the snapshot ``key``."""
-        return window_of(key, self.period_keys[0], self._settings.lookback, self._settings.cadence)
+        is_closed = self._closed_through is not None and key <= self._closed_through
+        until = None if is_closed else self._data_end
+        return window_of(key, self.period_keys[0], self._settings.lookback, self._settings.cadence, until)
+
+    @cached_property
+    def _data_end(self) -> datetime:
+        return midnight(max(delivery.last_date for delivery in self.deliveries) + timedelta(days=1))
+
+    @cached_property
+    def open_key(self) -> str | None:
+        """Key of the open snapshot; ``None`` where the last period is over."""
+        return next((key for key in self.snapshot_keys[-1:] if self.window(key).is_open), None)
+
+    @property
+    def closed_keys(self) -> tuple[str, ...]:
+        """The closed snapshots, which the shop's own history is made of."""
+        return tuple(key for key in self.snapshot_keys if key != self.open_key)
 
     def observed_until(self, key: str) -> datetime:
-        """How far the data reach into a snapshot: its ``as_of``, or the end of the source's last day before that."""
-        last = max(delivery.last_date for delivery in self.deliveries)
-        return min(self.window(key).as_of, datetime.combine(last + timedelta(days=1), datetime.min.time()))
+        """How far the data reach into a snapshot's period: its end, or the end of the source's last day before that."""
+        return min(self.window(key).period_end, self._data_end)
 
     def is_complete(self, key: str) -> bool:
-        """Whether the data reach to the end of a snapshot."""
-        return self.observed_until(key) == self.window(key).as_of
+        """Whether the data reach to the end of a snapshot's period."""
+        return self.observed_until(key) == self.window(key).period_end
 
     def periods_until(self, key: str) -> tuple[str, ...]:
         """Every period up to and with ``key``."""

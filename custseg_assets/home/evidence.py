@@ -56,6 +56,7 @@ def decide_about_retrain(home: OpenHome, key: str, reports: pl.DataFrame) -> Ret
         reports,
         trained_on=home.champions.model_before(key).trained_on,
         trainings=home.champions.trainings,
+        is_open=home.calendar.window(key).is_open,
         unsound=unsound_in_window(home, key),
         rules=home.settings.retrain,
         cost=home.training_cost,
@@ -99,8 +100,9 @@ def gather_evidence(home: OpenHome, key: str) -> Iterator[Evidence]:
 
 
 def _is_complete_enough(home: OpenHome, key: str) -> bool:
-    missing = unobserved_share(home.calendar.window(key), home.calendar.observed_until(key))
-    return missing <= home.settings.drift.max_unobserved_share
+    window = home.calendar.window(key)
+    missing = unobserved_share(window, home.calendar.observed_until(key))
+    return not window.is_open and missing <= home.settings.drift.max_unobserved_share
 
 
 def reject_shares_of(home: OpenHome) -> dict[str, float]:

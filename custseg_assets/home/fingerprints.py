@@ -108,7 +108,8 @@ class Fingerprints:
         if name == "customer_features":
             return [str(calendar.window(key).start), str(calendar.window(key).as_of)]
         if name == "product_recommendations":
-            return self._settings.recommendations.model_dump(mode="json")
+            window, rules = calendar.window(key), self._settings.recommendations.model_dump(mode="json")
+            return [rules, str(window.as_of)] if window.is_open else rules
         return self._model_settings_of(name, key)
 
     def _model_settings_of(self, name: str, key: str) -> object:

@@ -7,7 +7,7 @@ What is kept between two looks, and until when:
 
 ==================  =================================================================================
 tables              the home starts afresh for other data, which may move them to another place
-calendar, rules     another set of deliveries is made the home's source
+calendar, rules     another set of deliveries is made the home's source, or a period is closed
 champions           the next commit to ``promotion_decision`` or ``segmentation_model``
 fingerprints        any of the two, or the next commit to ``model_candidates``
 ==================  =================================================================================
@@ -16,6 +16,7 @@ fingerprints        any of the two, or the next commit to ``model_candidates``
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import lru_cache
@@ -32,6 +33,7 @@ from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.home import Home, HomeLock
 from custseg_assets.stores.landing_zone import LandingZone
 from custseg_assets.stores.registry import ModelRegistry
@@ -72,7 +74,8 @@ class OpenHome:
     @property
     def calendar(self) -> Calendar:
         """Periods and snapshots."""
-        return self._keep("calendar", self.deliveries.current_state(), self._make_calendar)
+        state = self.deliveries.current_state(), self._closed_through()
+        return self._keep("calendar", state, self._make_calendar)
 
     @property
     def cleaning_rules(self) -> CleaningRules:
@@ -101,6 +104,12 @@ class OpenHome:
     def snapshots_before(self, key: str) -> tuple[str, ...]:
         """The snapshots before one that have a model in force, oldest first."""
         return self.champions.segmented(other for other in self.calendar.snapshot_keys if other < key)
+
+    def newest_closed_snapshot(self) -> str | None:
+        """Key of the newest closed snapshot with segments: the one that a retrain is about."""
+        open_key = self.calendar.open_key
+        segmented = [key for key in self.tables.sizes(schemas.SEGMENT_ASSIGNMENTS) if key != open_key]
+        return segmented[-1] if segmented else None
 
     def newest_snapshot(self) -> str:
         """Key of the newest snapshot with segments, the one that is released.
@@ -155,7 +164,13 @@ class OpenHome:
 
     def _make_calendar(self) -> Calendar:
         source = self.deliveries.current()
-        return Calendar(self.settings.snapshots, source.deliveries if source else ())
+        return Calendar(self.settings.snapshots, source.deliveries if source else (), self._closed_through())
+
+    def _closed_through(self) -> str | None:
+        """Key of the last period that the clock has closed; see ``LockedHome.close_period``."""
+        with contextlib.suppress(FileNotFoundError):
+            return str(json.loads(self.paths.closed.read_text(encoding="utf-8"))["closed_through"])
+        return None
 
     def _make_rules(self) -> CleaningRules:
         named = {delivery.preset for delivery in self.calendar.deliveries if delivery.preset}
@@ -191,6 +206,10 @@ class LockedHome(OpenHome):
         if not self._lock.is_valid:
             raise RuntimeError(f"home {self.paths.root} is not locked any more")
         return self._store()
+
+    def close_period(self, key: str) -> None:
+        """Close a period that the data do not reach the end of: from now on its snapshot is as of its end."""
+        replace_text(self.paths.closed, json.dumps({"closed_through": key}))
 
     def forget_tables(self) -> None:
         """Open the tables anew when they are next asked for: they were removed, and may come back somewhere else."""

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import polars as pl
+
 from custseg_assets.domain.schemas import PREDICTION_LOG
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import OpenHome
@@ -84,19 +86,21 @@ def next_stage(home: OpenHome, last_period: str, last_snapshot: str) -> Stage | 
     )
 
 
-def due_retrain(home: OpenHome, newest: Mapping[str, str] | None) -> Stage | str:
-    """The retrain that is due, or why there is none.
+def due_retrain(home: OpenHome, decisions: pl.DataFrame) -> Stage | str:
+    """The retrain that is due, or why there is none; the open snapshot has no part in it.
 
     Args:
         home: as it stands now.
-        newest: the newest row of ``retrain_decision``, where there is one.
+        decisions: rows of ``retrain_decision``, oldest first.
     """
-    if newest is None:
-        return "no drift report has been decided about yet"
-    key, released = newest["period"], home.newest_snapshot()
+    closed = [row for row in decisions.iter_rows(named=True) if row["period"] != home.calendar.open_key]
+    if not closed:
+        return "no drift report of a period that is over has been decided about yet"
+    newest, newest_closed = closed[-1], home.newest_closed_snapshot()
+    key = newest["period"]
     reasons = [
         (newest["decision"] != "RETRAIN", f"{key}: {newest['decision']}, {'; '.join(json.loads(newest['reasons']))}"),
-        (key != released, f"{key} asks for a retrain, but {released} is the newest snapshot"),
+        (key != newest_closed, f"{key} asks for a retrain, but {newest_closed} is the newest closed snapshot"),
         (key in home.champions.trainings, f"a challenger was trained on {key} and decided about already"),
     ]
     before = next_stage(home, home.calendar.period_keys[-1], key)

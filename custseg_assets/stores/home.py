@@ -41,6 +41,7 @@ class Home:
         self.tables = root / "tables"
         self.notes = root / "bucket_tables"
         self.fixed_settings = root / "shape.json"
+        self.closed = root / "closed.json"
         self.landing = root / "landing"
         self.deliveries = root / "deliveries"
         self.releases = root / "releases"

@@ -109,6 +109,7 @@ def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
         "format": releases.RELEASE_FORMAT,
         "period": content.window.key,
         "as_of": content.window.as_of.isoformat(),
+        "period_end": content.window.period_end.isoformat() if content.window.is_open else None,
         "window_start": content.window.start.isoformat(),
         "model_version": content.model.model_version,
         "trained_on": content.model.trained_on,

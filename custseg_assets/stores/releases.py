@@ -19,7 +19,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import lmdb
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from pydantic_core import from_json
 
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
@@ -67,6 +67,7 @@ class ReleaseManifest(BaseModel):
         release_id: made from the snapshot and a digest of all other fields.
         period: key of the snapshot.
         as_of: first instant the snapshot does not observe.
+        period_end: first instant after the snapshot's period, where that is not over; missing in all other manifests.
         window_start: first instant it observes.
         trained_on: key of the snapshot the model was trained on.
         features: the model's features, in the matrix' order.
@@ -82,6 +83,7 @@ class ReleaseManifest(BaseModel):
     release_id: str
     period: str
     as_of: datetime
+    period_end: datetime | None = None
     window_start: datetime
     model_version: str
     trained_on: str
@@ -96,7 +98,17 @@ class ReleaseManifest(BaseModel):
     @property
     def period_days(self) -> int:
         """Days in the snapshot's period."""
-        return (self.as_of.date() - date.fromisoformat(self.period)).days
+        return ((self.period_end or self.as_of).date() - date.fromisoformat(self.period)).days
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the snapshot's period is not over: it is as of the last day with data."""
+        return self.period_end is not None
+
+    @model_serializer(mode="wrap")
+    def _without_missing_end(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if name != "period_end" or value is not None}
 
     def to_json(self) -> str:
         """The manifest as text of its file."""

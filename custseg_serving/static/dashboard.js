@@ -125,7 +125,7 @@ function showHeatmap(segments) {
       make("th", { scope: "row", text: one.segment_name }), ...features.map((name) => cell(one, name)))))));
 }
 
-function showMigration(migrations, segments, period) {
+function showMigration(migrations, segments, { period, is_open: isOpen }) {
   const { before, moves } = migrations;
   if (!moves.length) { byId("migration-note").textContent = "This is the first snapshot: nobody can have moved yet."; return; }
   const names = Object.fromEntries(segments.map((one) => [one.segment_id, one.segment_name]));
@@ -140,7 +140,7 @@ function showMigration(migrations, segments, period) {
   const causes = Object.entries(migrations.causes ?? {}).map(([cause, n]) => `${N.format(n)} ${CAUSES[cause] ?? cause}`);
   const why = causes.length ? `, ${causes.join(", ")}` : "";
   byId("migration-note").textContent =
-    `From the snapshot ${before} (rows) to ${period} (columns): ${N.format(moved)} customers changed segment${why}. Shading is the share of the row.`;
+    `From the snapshot ${before} (rows) to ${period}${isOpen ? " so far" : ""} (columns): ${N.format(moved)} customers changed segment${why}. Shading is the share of the row.`;
   byId("migration").replaceChildren(make("table", { class: "heat" },
     make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "From ↓ to →" }),
       ...columns.map((id) => make("th", { scope: "col", text: said(id) })))),
@@ -307,7 +307,7 @@ function showTraffic() {
 function showAll(data) {
   const segments = data.segments.sort((a, b) => (b.revenue_net ?? 0) - (a.revenue_net ?? 0));
   const colour = colours(segments);
-  byId("provenance").textContent = `Snapshot ${data.period}, observed up to ${data.as_of.slice(0, 10)} · model ${data.model_version} · release ${data.release_id}`;
+  byId("provenance").textContent = `Snapshot ${data.period}${data.is_open ? " so far" : ""}, as of ${data.as_of.slice(0, 10)}${data.is_open ? " (the period is not over)" : ""} · model ${data.model_version} · release ${data.release_id}`;
   const warnings = [];
   if (data.refused) warnings.push(`A newer release was refused: ${data.refused}`);
   if (data.staleness.is_stale) warnings.push(`These segments are stale: the snapshot is ${N.format(data.staleness.age_days)} days old.`);
@@ -315,7 +315,7 @@ function showAll(data) {
   byId("alert").textContent = warnings.join(" ");
   showSegments(segments, colour);
   showHeatmap(segments);
-  showMigration(data.migrations, segments, data.period);
+  showMigration(data.migrations, segments, data);
   showDrift(data.drift);
   showHistory(data.history);
   byId("card").replaceChildren(...markdown(data.model_card));

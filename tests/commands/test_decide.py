@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from custseg_assets.commands.run import Runner
@@ -37,7 +38,7 @@ def test_a_retrain_out_of_process_is_judged_and_stays_in_the_history(shop_home: 
     # What was trained is history: the next run leaves it alone.
     again = custseg(shop_home, "run", config=QUICK)
     assert "Nothing has changed" in again.out
-    due = due_retrain(made, {"period": KEY, "decision": "RETRAIN", "reasons": "[]"})
+    due = due_retrain(made, pl.DataFrame([{"period": KEY, "decision": "RETRAIN", "reasons": "[]"}]))
     assert due == f"a challenger was trained on {KEY} and decided about already"
 
 

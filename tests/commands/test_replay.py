@@ -46,7 +46,7 @@ def test_every_run_of_a_replay_is_started_by_a_sensor_or_the_schedule(replayed: 
     assert runs[SNAPSHOTS[1]] == [
         "take_in (sensor landing)",
         "ingest 2024-03-01 (sensor stale_partitions)",
-        "snapshot 2024-03-01 (schedule close_period)",
+        "snapshot 2024-03-01 (sensor stale_partitions)",
     ]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from custseg_assets.definitions import build_defs
@@ -34,13 +35,20 @@ def test_every_definition_loads_as_dagsters_pages_load_them(tmp_path: Path) -> N
 
 def asked(home: Path, sensor: str, instance: dg.DagsterInstance, now: datetime = LATER, more: str = "") -> Any:
     """What a sensor answers: the run it asks for, or why it asks for none."""
+    return tick(home, sensor, instance, now, more)[0]
+
+
+def tick(
+    home: Path, sensor: str, instance: dg.DagsterInstance, now: datetime, more: str = "", cursor: str | None = None
+) -> tuple[Any, str | None]:
+    """What a sensor answers, and what it remembers until its next look."""
     loaded = build_defs(
         settings=quick_settings(home, more), ticks=TickSource(lambda: now, instance)
     ).get_repository_def()
     found = loaded.get_sensor_def(sensor).evaluate_tick(
-        dg.build_sensor_context(instance=instance, repository_def=loaded)
+        dg.build_sensor_context(instance=instance, repository_def=loaded, cursor=cursor)
     )
-    return found.run_requests[0] if found.run_requests else found.skip_message
+    return found.run_requests[0] if found.run_requests else found.skip_message, found.cursor
 
 
 @pytest.fixture
@@ -70,17 +78,122 @@ def test_a_file_that_lands_is_asked_for_once_it_is_whole(shop_home: Path, instan
     assert (request.job_name, request.partition_key) == ("take_in", None)
 
 
-def test_a_snapshot_is_taken_when_its_period_is_over_and_not_before(
+def test_the_snapshot_of_a_period_that_is_not_over_is_of_its_last_day_and_made_again_once_a_day(
     shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    longer = write_log(shop_log(5), tmp_path / "longer.csv")
-    taken_in(shop_home, longer)
-    ingest = asked(shop_home, "stale_partitions", instance, datetime(2024, 5, 20))
-    assert (ingest.job_name, ingest.partition_key) == ("ingest", "2024-05-01")
+    remembered = None
+
+    def asked_at(now: datetime) -> Any:
+        nonlocal remembered
+        answer, remembered = tick(shop_home, "stale_partitions", instance, now, cursor=remembered)
+        return answer
+
+    def arrives(day: datetime, at: datetime) -> None:
+        log_up_to(day, shop_home, tmp_path)
+        assert (asked_at(at).job_name, asked_at(at).partition_key) == ("ingest", "2024-05-01")
+        custseg_job(shop_home, "ingest", "2024-05-01")
+
+    arrives(datetime(2024, 5, 20), datetime(2024, 5, 20, 7))
+    for _ in range(2):  # once asked for, it is asked for until it is there
+        first = asked_at(datetime(2024, 5, 20, 7))
+        assert (first.job_name, first.partition_key) == ("snapshot", "2024-05-01")
+    custseg_job(shop_home, "snapshot", "2024-05-01")
+    home = open_quick(shop_home)
+    assert home.calendar.window("2024-05-01").as_of == datetime(2024, 5, 20)
+    assert asked_at(datetime(2024, 5, 20, 8)) == (
+        "everything is up to date, snapshots up to 2024-05-01 so far, as of 2024-05-20"
+    )
+    arrives(datetime(2024, 5, 21), datetime(2024, 5, 21, 6, 59))
+    waits = "the present snapshot, 2024-05-01, is made again from 2024-05-21 07:00 UTC on"
+    assert asked_at(datetime(2024, 5, 21, 6, 59)) == waits
+    again = asked_at(datetime(2024, 5, 21, 7))
+    assert (again.job_name, again.partition_key) == ("snapshot", "2024-05-01")
+
+
+def test_the_present_snapshot_does_not_wait_where_more_than_its_own_data_changed(
+    shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    now = datetime(2024, 5, 20, 7)
+    log_up_to(datetime(2024, 5, 20), shop_home, tmp_path)
     custseg_job(shop_home, "ingest", "2024-05-01")
-    assert "everything is up to date" in asked(shop_home, "stale_partitions", instance, datetime(2024, 6, 1, 5, 59))
+    asked_for, cursor = tick(shop_home, "stale_partitions", instance, now)
+    assert asked_for.partition_key == "2024-05-01"
+    custseg_job(shop_home, "snapshot", "2024-05-01")
+    late = shop_log(5).filter(pl.col("invoiced_at") < datetime(2024, 5, 20), pl.col("customer_id") != "A003")
+    taken_in(shop_home, write_log(late, tmp_path / "longer.csv"))
+    for key in open_quick(shop_home).calendar.period_keys:
+        custseg_job(shop_home, "ingest", key)
+    asked_for, _ = tick(shop_home, "stale_partitions", instance, now, cursor=cursor)
+    assert asked_for.tags["custseg/periods"].endswith(" … 2024-05-01")
+
+
+def test_data_of_the_next_period_close_a_period_whatever_the_clock_says(
+    shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    log = shop_log(6).filter(~pl.col("invoiced_at").is_between(datetime(2024, 5, 28), datetime(2024, 6, 2)))
+    log_up_to(datetime(2024, 6, 3), shop_home, tmp_path, log)
+    for key in ("2024-05-01", "2024-06-01"):
+        custseg_job(shop_home, "ingest", key)
+    request = asked(shop_home, "stale_partitions", instance, datetime(2024, 1, 1))
+    assert request.tags["custseg/periods"] == "2024-05-01 … 2024-06-01"
+    calendar = open_quick(shop_home).calendar
+    assert calendar.window("2024-05-01").as_of == datetime(2024, 6, 1)
+    assert calendar.open_key == "2024-06-01"
+
+
+def test_the_clock_closes_a_period_whose_last_days_have_no_data(
+    shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    log_up_to(datetime(2024, 5, 30), shop_home, tmp_path)
+    custseg_job(shop_home, "ingest", "2024-05-01")
+    before_it_closes = asked(shop_home, "stale_partitions", instance, datetime(2024, 6, 1, 5, 59))
+    assert before_it_closes == "the period 2024-05-01 is over and is closed at 2024-06-01 06:00 UTC"
+    assert open_quick(shop_home).calendar.open_key == "2024-05-01"
     closed = asked(shop_home, "stale_partitions", instance, datetime(2024, 6, 1, 6))
     assert (closed.job_name, closed.partition_key) == ("snapshot", "2024-05-01")
+    assert open_quick(shop_home).calendar.window("2024-05-01").as_of == datetime(2024, 6, 1)
+
+
+def test_the_clock_does_not_close_a_period_whose_data_stop_early(
+    shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """Everybody would look older than they are, because of data that are not there."""
+    log_up_to(datetime(2024, 5, 20), shop_home, tmp_path)
+    custseg_job(shop_home, "ingest", "2024-05-01")
+    request = asked(shop_home, "stale_partitions", instance, datetime(2026, 1, 1))
+    assert (request.job_name, request.partition_key) == ("snapshot", "2024-05-01")
+    custseg_job(shop_home, "snapshot", "2024-05-01")
+    said = asked(shop_home, "stale_partitions", instance, datetime(2026, 1, 1))
+    assert said == "everything is up to date, snapshots up to 2024-05-01 so far, as of 2024-05-20"
+    assert asked(shop_home, "retrain_on_drift", instance, datetime(2026, 1, 1)).startswith("2024-04-01: WAIT")
+
+
+def test_the_schedule_closes_a_period_whose_last_days_have_no_data(
+    shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    log_up_to(datetime(2024, 5, 30), shop_home, tmp_path)
+    custseg_job(shop_home, "ingest", "2024-05-01")
+
+    def ticked(at: datetime) -> Any:
+        ticks = TickSource(lambda: at, instance)
+        loaded = build_defs(settings=quick_settings(shop_home), ticks=ticks).get_repository_def()
+        context = dg.build_schedule_context(scheduled_execution_time=at.replace(tzinfo=UTC), repository_def=loaded)
+        return loaded.get_schedule_def("close_period").evaluate_tick(context)
+
+    [request] = ticked(datetime(2024, 6, 1, 6)).run_requests
+    assert (request.job_name, request.partition_key) == ("snapshot", "2024-05-01")
+    assert open_quick(shop_home).calendar.open_key is None
+    custseg_job(shop_home, "snapshot", "2024-05-01")
+    assert ticked(datetime(2024, 7, 1, 6)).skip_message == "everything is up to date, snapshots up to 2024-05-01"
+
+
+def test_a_home_in_use_is_not_closed(shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    log_up_to(datetime(2024, 5, 30), shop_home, tmp_path)
+    custseg_job(shop_home, "ingest", "2024-05-01")
+    with open_quick(shop_home).paths.locked():
+        said = asked(shop_home, "stale_partitions", instance, datetime(2024, 6, 1, 6))
+    assert said == f"another process is using home {shop_home}"
+    assert open_quick(shop_home).calendar.open_key == "2024-05-01"
 
 
 def test_what_failed_twice_on_the_same_data_waits_for_a_person(
@@ -144,6 +257,12 @@ def taken_in(home: Path, source: Path) -> Calendar:
     )
     take_in(settings)
     return open_quick(home).calendar
+
+
+def log_up_to(end: datetime, home: Path, folder: Path, log: pl.DataFrame | None = None) -> None:
+    """The shop's log up to an instant as the source of its home, with nothing made of it yet."""
+    lines = shop_log(5) if log is None else log
+    taken_in(home, write_log(lines.filter(pl.col("invoiced_at") < end), folder / "longer.csv"))
 
 
 def custseg_job(home: Path, job: str, key: str) -> None:

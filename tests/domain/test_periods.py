@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import pytest
 
-from custseg_assets.domain.periods import Cadence, as_of, keys_between, period_start, snapshot_keys, window_of
+from custseg_assets.domain.periods import Cadence, end_of, keys_between, period_start, snapshot_keys, window_of
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ def test_a_day_belongs_to_the_period_that_contains_it(cadence: Cadence, key: str
 
 
 def test_a_snapshot_observes_up_to_the_first_instant_of_the_next_period() -> None:
-    assert as_of("2011-12-01", "monthly") == datetime(2012, 1, 1)
-    assert as_of("2011-06-13", "weekly") == datetime(2011, 6, 20)
+    assert end_of("2011-12-01", "monthly") == datetime(2012, 1, 1)
+    assert end_of("2011-06-13", "weekly") == datetime(2011, 6, 20)
 
 
 def test_a_window_holds_whole_periods_and_ends_at_as_of() -> None:

@@ -24,9 +24,8 @@ from polars.testing import assert_frame_equal
 
 from custseg_assets.commands import status
 from custseg_assets.definitions import build_defs
-from custseg_assets.defs.assets.features import _measure_customers
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, RAW_TRANSACTIONS, Table
-from custseg_assets.domain.transactions import cleaning, features
+from custseg_assets.domain.transactions import cleaning
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import DEMO, Settings, SourceSettings
@@ -37,6 +36,7 @@ from custseg_assets.stores.tables import TableStore
 from tests.support import homes
 from tests.support.comparison import differing_partitions
 from tests.support.daily_files import shuffle_in_batches
+from tests.support.features import measure_features
 from tests.support.files import REPOSITORY
 
 HEADER = "customer_id,invoiced_at,line_amount"
@@ -592,10 +592,8 @@ def ingested(home: Path) -> Iterator[pl.DataFrame]:
     for lines in (raw, clean, rejected):
         content = lines.drop("source_file", "source_row", strict=False)
         yield content.sort(content.columns)
-    orders = features.order_parts(nw.from_native(clean.lazy())).collect().to_native()
-    products = features.bought_products(nw.from_native(clean.lazy())).collect().to_native()
     for key in calendar.snapshot_keys:
-        yield _measure_customers(orders, products, calendar.window(key))
+        yield measure_features(clean, calendar.window(key))
 
 
 def test_a_home_that_differs_is_seen(tmp_path: Path) -> None:

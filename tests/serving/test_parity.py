@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from flask.testing import FlaskClient
 
+from custseg_assets.defs.materialise import of_snapshot
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.segments.clustering import (
@@ -47,14 +48,13 @@ def make_real_content(features: pl.DataFrame, known: pl.Series) -> tuple[Release
     model = train_real_model(features.sample(fraction=0.5, seed=1), first)
     assigned = assign_customers(features, known, model, assign_customers(features, known, first), first)
     assert assigned["is_held"].any()
-    now = assigned.with_columns(period=pl.lit(PERIOD)).select(schemas.SEGMENT_ASSIGNMENTS.schema.names())
-    profiles = profile_segments(assigned, features, model).with_columns(period=pl.lit(PERIOD))
+    window = window_of(PERIOD, "2011-06-01", 6, "monthly")
     content = replace(
         make_content(model),
-        window=window_of(PERIOD, "2011-06-01", 6, "monthly"),
-        assignments=now.lazy(),
+        window=window,
+        assignments=of_snapshot(schemas.SEGMENT_ASSIGNMENTS, window, assigned).lazy(),
         customer_features=features,
-        segment_profiles=profiles.select(schemas.SEGMENT_PROFILES.schema.names()),
+        segment_profiles=of_snapshot(schemas.SEGMENT_PROFILES, window, profile_segments(assigned, features, model)),
         later_customers=None,
     )
     return content, assigned

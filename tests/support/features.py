@@ -11,6 +11,7 @@ from custseg_assets.domain.transactions.features import (
     bought_products,
     customer_features,
     customer_totals,
+    lines_within,
     order_parts,
     spend_by_period,
 )
@@ -23,6 +24,7 @@ def measure_features(clean: pl.DataFrame, window: Window) -> pl.DataFrame:
 
 def features_of_lines(lines: Lines, window: Window) -> pl.DataFrame:
     """``customer_features`` of a window, from lines in any backend of Narwhals."""
+    lines = lines_within(lines, window) if window.is_open else lines
     parts = order_parts(lines)
     totals = customer_totals(parts, bought_products(lines), window).collect("polars").to_native()
     return customer_features(totals, spend_by_period(parts, window).collect("polars").to_native(), window)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from custseg_assets.defs.automation import wall_clock
 from custseg_assets.domain.schemas import RETRAIN_DECISION
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import Stage, due_retrain, next_stage
@@ -157,12 +156,11 @@ class LiveHome:
         home = self.opened
         if home.landing_zone.waiting(time.time(), 0).files:
             return "landing"
-        calendar, decisions = home.calendar, home.tables.read(RETRAIN_DECISION)
+        calendar = home.calendar
         if not calendar.period_keys:
             return "nothing taken in"
-        closed = [key for key in calendar.snapshot_keys if calendar.window(key).as_of <= wall_clock()]
-        stage = next_stage(home, calendar.period_keys[-1], closed[-1] if closed else "")
-        retrain = due_retrain(home, decisions.row(-1, named=True)) if decisions.height else None
+        stage = next_stage(home, calendar.period_keys[-1], calendar.period_keys[-1])
+        retrain = due_retrain(home, home.tables.read(RETRAIN_DECISION))
         return stage or (retrain if isinstance(retrain, Stage) else None)
 
     def _has_processes(self) -> bool:

@@ -1,6 +1,6 @@
 """Customer features and the matrix K-means sees, by snapshot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 import narwhals as nw
@@ -18,9 +18,16 @@ from custseg_assets.home.open import LockedHome, OpenHome
 def customer_features(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Measure every customer seen in the window of each snapshot."""
     windows = [home.calendar.window(key) for key in context.partition_keys]
-    orders, products = _orders_and_products(home, sorted({key for window in windows for key in window.keys}))
-    frames = ((window.key, _measure_customers(orders, products, window)) for window in windows)
-    return materialise(context, home, CUSTOMER_FEATURES, in_batches(frames))
+    closed = [window for window in windows if not window.is_open]
+
+    def measure() -> Iterator[tuple[str, pl.DataFrame]]:
+        if closed:
+            parts = _orders_and_products(home, sorted({key for window in closed for key in window.keys}))
+            yield from ((window.key, _measure_customers(*parts, window)) for window in closed)
+        for window in windows[len(closed) :]:
+            yield window.key, _measure_customers(*_orders_and_products(home, window.keys, window), window)
+
+    return materialise(context, home, CUSTOMER_FEATURES, in_batches(measure()))
 
 
 @snapshot_asset("scaled_features", group="features", kinds={"numpy", "deltalake"})
@@ -37,11 +44,14 @@ def scaled_features(context: dg.AssetExecutionContext, home: dg.ResourceParam[Lo
     return materialise(context, home, scaled_features_table(names), in_batches(scale()))
 
 
-def _orders_and_products(home: OpenHome, periods: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What the log says about orders and products, a few periods in memory at a time."""
+def _orders_and_products(
+    home: OpenHome, periods: Sequence[str], within: Window | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What the log says about orders and products, a few periods in memory at a time; only within an open window."""
     orders, products = [], []
     for keys in key_batches(home.calendar.rows_of(periods)):
         lines = nw.from_native(home.tables.scan(CLEAN_TRANSACTIONS, keys).collect().lazy())
+        lines = rfm.lines_within(lines, within) if within else lines
         orders.append(rfm.order_parts(lines).collect().to_native())
         products.append(rfm.bought_products(lines).collect().to_native())
     return pl.concat(orders), pl.concat(products)

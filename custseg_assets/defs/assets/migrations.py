@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.materialise import Materialization, in_batches, materialise, snapshot_asset
+from custseg_assets.defs.materialise import Materialization, in_batches, materialise, of_snapshot, snapshot_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
 from custseg_assets.domain.segments.clustering import assign_customers
@@ -21,7 +21,7 @@ def segment_migrations(context: dg.AssetExecutionContext, home: dg.ResourceParam
 
     def compare() -> Iterator[tuple[str, pl.DataFrame]]:
         for key in context.partition_keys:
-            yield key, _list_moves(home, key).select(pl.lit(key).alias("period"), pl.all())
+            yield key, of_snapshot(SEGMENT_MIGRATIONS, home.calendar.window(key), _list_moves(home, key))
 
     newest = context.partition_keys[-1]
     return materialise(context, home, SEGMENT_MIGRATIONS, in_batches(compare()), show=lambda: _show_moves(home, newest))
@@ -50,7 +50,7 @@ def _read_both(home: OpenHome, key: str) -> _Snapshots | None:
 def _list_moves(home: OpenHome, key: str) -> pl.DataFrame:
     two = _read_both(home, key)
     if two is None:
-        return SEGMENT_MIGRATIONS.schema.to_frame().drop("period")
+        return SEGMENT_MIGRATIONS.schema.to_frame()
     earlier_model = home.champions.model_at(two.before_key)
     stay = assign_customers(two.features_now, two.now["customer_id"], earlier_model, two.before, earlier_model)
     return list_migrations(two.before, two.now, stay, two.features_before, two.features_now)
@@ -61,11 +61,13 @@ def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
     two = _read_both(home, key)
     if two is None:
         return {"moves": f"{key} is the first snapshot with segments: nobody can have moved yet."}
+    window = home.calendar.window(key)
+    so_far = f", so far, as of {window.as_of:%Y-%m-%d}" if window.is_open else ""
     all_flows = count_flows(two.before, two.now, two.features_now)
     n_known = all_flows.filter(pl.col("from_segment").is_not_null())["n_customers"].sum()
     summary = summarise_moves(home.tables.read(SEGMENT_MIGRATIONS, [key]), int(n_known))
     return {
-        "moves": f"{two.before_key} → {key}: {summary.sentence}.",
+        "moves": f"{two.before_key} → {key}{so_far}: {summary.sentence}.",
         "phantom_moves": summary.n_phantom,
         "by_cause": table_preview(summary.by_cause),
         "top_flows": table_preview(summary.by_flow),

@@ -145,10 +145,9 @@ def _retrain(
     key, champions = context.partition_key, home.champions
     if champions.champion_before(key) is None or champions.champion_at(key) != champions.champion_before(key):
         raise RunFailedError(f"the model in force came with {key} itself; retrain on a later snapshot")
-    if key != home.newest_snapshot():
-        raise RunFailedError(
-            f"{key} is not the newest snapshot with segments, {home.newest_snapshot()}; retrain on that"
-        )
+    newest = home.newest_closed_snapshot()
+    if key != newest:
+        raise RunFailedError(f"{key} is not the newest closed snapshot with segments, {newest}; retrain on that")
     features, champion = home.tables.read(CUSTOMER_FEATURES, [key]), champions.predecessor_of(key)
     with training_folder(home.paths.root, features, home.settings.model, champion) as folder:
         reported = trainer.train(context, snapshot=key, folder=folder)

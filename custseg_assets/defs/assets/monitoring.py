@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.materialise import Materialization, in_batches, materialise, snapshot_asset
+from custseg_assets.defs.materialise import Materialization, in_batches, materialise, of_snapshot, snapshot_asset
 from custseg_assets.defs.metadata import bullets, in_words, picture, table_preview
 from custseg_assets.domain.drift.reference import DriftReference, reference_from_json
 from custseg_assets.domain.drift.report import Change, DriftReport
@@ -39,7 +39,7 @@ def drift_report(context: dg.AssetExecutionContext, home: dg.ResourceParam[Locke
         history = home.tables.read(DRIFT_REPORT)
         for key in context.partition_keys:
             reports.append(_measure(home, key, history))
-            table = reports[-1].table()
+            table = of_snapshot(DRIFT_REPORT, home.calendar.window(key), reports[-1].table())
             history = pl.concat([history.filter(pl.col("period") != key), table])
             yield key, table
 

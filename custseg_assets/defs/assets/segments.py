@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.materialise import Materialization, in_batches, materialise, snapshot_asset
+from custseg_assets.defs.materialise import Materialization, in_batches, materialise, of_snapshot, snapshot_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain import recommendations
 from custseg_assets.domain.schemas import (
@@ -36,7 +36,7 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
             features, model = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.model_at(key)
             before = assign_customers(features, known, model, before, earlier_model)
             earlier_model = model
-            yield key, _with_period(before, key)
+            yield key, of_snapshot(SEGMENT_ASSIGNMENTS, home.calendar.window(key), before)
 
     def show() -> Mapping[str, Any]:
         features, assignments = (home.tables.read(table, newest) for table in (CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS))
@@ -55,7 +55,8 @@ def segment_profiles(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
             assignments, features = (
                 home.tables.read(table, [key]) for table in (SEGMENT_ASSIGNMENTS, CUSTOMER_FEATURES)
             )
-            yield key, _with_period(profile_segments(assignments, features, home.champions.model_at(key)), key)
+            profiles = profile_segments(assignments, features, home.champions.model_at(key))
+            yield key, of_snapshot(SEGMENT_PROFILES, home.calendar.window(key), profiles)
 
     def show() -> Mapping[str, Any]:
         newest = home.tables.read(SEGMENT_PROFILES, context.partition_keys[-1:])
@@ -79,7 +80,7 @@ def product_recommendations(context: dg.AssetExecutionContext, home: dg.Resource
     def recommend() -> Iterator[tuple[str, pl.DataFrame]]:
         for key in context.partition_keys:
             frame, outcomes[key] = _recommend(home, key, lines)
-            yield key, _with_period(frame, key)
+            yield key, of_snapshot(PRODUCT_RECOMMENDATIONS, home.calendar.window(key), frame)
 
     return materialise(
         context,
@@ -104,10 +105,6 @@ def _snapshot_before(home: OpenHome, key: str) -> tuple[pl.DataFrame | None, Seg
     return home.tables.read(SEGMENT_ASSIGNMENTS, earlier), home.champions.model_at(earlier[0])
 
 
-def _with_period(frame: pl.DataFrame, key: str) -> pl.DataFrame:
-    return frame.select(pl.lit(key).alias("period"), pl.all())
-
-
 class _PeriodsInMemory:
     """Ordered lines of the window at hand; a window that moves on reads only the periods it did not have."""
 
@@ -127,17 +124,18 @@ class _PeriodsInMemory:
 
 
 def _recommend(home: OpenHome, key: str, lines: _PeriodsInMemory) -> tuple[pl.DataFrame, str]:
-    """Recommendations of a snapshot, by the method that would have done best on its last period."""
+    """Recommendations of a snapshot, by the method that would have done best on its period, so far as that goes."""
     window, configured = home.calendar.window(key), home.settings.recommendations
     purchases = lines.of(window.keys)
+    if window.is_open:
+        purchases = purchases.filter(pl.col("invoiced_at") >= window.start)
     assignments = home.tables.read(SEGMENT_ASSIGNMENTS, [key])
-    last_period = window.as_of - datetime.fromisoformat(key)
     before = home.tables.read(SEGMENT_ASSIGNMENTS, home.snapshots_before(key)[-1:])
     outcome = recommendations.evaluate(
         purchases,
         before,
         as_of=window.as_of,
-        horizon_days=last_period.days,
+        horizon_days=(window.as_of - datetime.fromisoformat(key)).days,
         half_life_days=configured.half_life_days,
         n_items=configured.n_items,
     )

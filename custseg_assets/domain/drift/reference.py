@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, time, timedelta
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from custseg_assets.domain.drift.lapse import stop_ordering
-from custseg_assets.domain.periods import Window, start_of
+from custseg_assets.domain.periods import Window
 from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, fields_of, nearest
 from custseg_assets.domain.segments.training_tables import matrix_of, scale_snapshot
 from custseg_assets.errors import BadInputError
@@ -263,12 +263,11 @@ def reference_of_model(model: SegmentationModel, features: pl.DataFrame, window:
         window: its observation window.
     """
     scaled, _ = scale_snapshot(features, model.features, model.reference)
-    last_period = window.as_of - datetime.combine(start_of(window.key), time())
     return fit_reference(
         model,
         matrix_of(scaled, model.features),
         period=window.key,
-        period_days=last_period / timedelta(days=1),
+        period_days=window.last_span / timedelta(days=1),
         window_days=(window.as_of - window.start) / timedelta(days=1),
         n_refunded=features.height - scaled.height,
     )

@@ -188,7 +188,7 @@ class DriftReport:
         return tuple(score for score in self.scores if score.is_alert)
 
     def table(self) -> pl.DataFrame:
-        """One row per score, with the columns of ``drift_report``."""
+        """One row per score, with the period and the content of ``drift_report``."""
         about = {
             "period": self.period,
             "verdict": self.verdict,
@@ -198,7 +198,8 @@ class DriftReport:
             "n_customers": self.n_customers,
         }
         rows = pl.DataFrame([{**asdict(score), **about} for score in self.scores], infer_schema_length=None)
-        return rows.select(DRIFT_REPORT.schema.names()).cast(DRIFT_REPORT.schema).sort(DRIFT_REPORT.sort_by)
+        columns = [pl.col(column.name).cast(column.dtype) for column in DRIFT_REPORT.content]
+        return rows.select("period", *columns).sort(DRIFT_REPORT.sort_by)
 
 
 def report_without_scores(

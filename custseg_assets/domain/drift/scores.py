@@ -43,7 +43,7 @@ _DIGITS = 6
 
 
 def unobserved_share(window: Window, observed_until: datetime) -> float:
-    """How much of a snapshot's last period the data do not reach, a share; 0 where they reach its end.
+    """How much of a snapshot's last period the data do not reach, a share; 0 where they reach its end or ``as_of``.
 
     >>> from custseg_assets.domain.periods import window_of
     >>> unobserved_share(window_of("2011-04-01", "2011-01-01", 3, "monthly"), datetime(2011, 4, 16))

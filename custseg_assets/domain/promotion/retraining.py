@@ -37,6 +37,7 @@ RetrainCode = Literal[
     "cost_unknown",  # no price is known
     "sound_data",  # the data of the window are as usual
     "unsound_data",  # the data of the window are broken
+    "period_open",  # the snapshot's period is not over
     "switched_off",  # the settings allow no training
 ]
 """What a reason is about, for programs; the sentence beside it has the figures."""
@@ -116,8 +117,11 @@ def decide_retrain(
     unsound: Mapping[str, str],
     rules: RetrainRules,
     cost: TrainingCost | None = None,
+    is_open: bool = False,
 ) -> RetrainVerdict:
     """The decision at a snapshot; later snapshots and trainings have no part in it.
+
+    A period that is not over waits for its end, so that every training and every count is of whole periods.
 
     Args:
         period: key of the snapshot.
@@ -127,6 +131,7 @@ def decide_retrain(
         unsound: what is wrong with the data of the snapshot's window, by period; empty where nothing is.
         rules: what it takes.
         cost: of a training; ``None`` where it costs nothing.
+        is_open: whether the snapshot's period is not over.
     """
     verdicts = _verdicts_until(period, reports)
     recent = dict([(key, verdict) for key, verdict in verdicts.items() if key > trained_on][-rules.of_last :])
@@ -140,6 +145,8 @@ def decide_retrain(
         _check_data(unsound),
     ]
     against = [finding for finding in findings if not finding.is_for]
+    if is_open:
+        against.append(Finding(False, "period_open", f"the period {period} is not over; it is decided at its end"))
     if not rules.is_on:
         against.append(Finding(False, "switched_off", "retraining is switched off ([retrain] is_on)"))
     reasons = against or findings

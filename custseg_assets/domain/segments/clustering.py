@@ -484,7 +484,7 @@ def assign_customers(
         earlier_model: the model that was in force there; of the same features.
 
     Returns:
-        The columns of ``segment_assignments`` without ``period``.
+        The content of ``segment_assignments``.
 
     Raises:
         BadInputError: a segmentation feature has no value for a customer with orders.

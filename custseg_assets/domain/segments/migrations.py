@@ -42,7 +42,7 @@ def list_migrations(
         features_now: of the later one.
 
     Returns:
-        The columns of ``segment_migrations`` without ``period``.
+        The content of ``segment_migrations``.
     """
     moved = list_transitions(before, now).filter(pl.col("from_segment_id") != pl.col("to_segment_id"))
     earlier = before.select(
@@ -63,7 +63,7 @@ def list_migrations(
     spent, spent_before = (pl.col(f"monetary_net_{when}").fill_null(0.0) for when in ("now", "before"))
     return (
         joined.with_columns(_cause(), revenue_net=spent, revenue_change=spent - spent_before)
-        .select(SEGMENT_MIGRATIONS.schema.names()[1:])
+        .select(column.name for column in SEGMENT_MIGRATIONS.content)
         .sort("customer_id")
     )
 

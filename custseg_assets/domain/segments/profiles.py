@@ -79,7 +79,7 @@ def profile_segments(
         pl.Series("distinguishing", [json.dumps(_find_differences(row, whole)) for row in rows], pl.String),
         pl.Series("description", [_describe_segment(row) for row in rows], pl.String),
     )
-    return worded.select(pl.col(column.name).cast(column.dtype) for column in SEGMENT_PROFILES.columns[1:])
+    return worded.select(pl.col(column.name).cast(column.dtype) for column in SEGMENT_PROFILES.content)
 
 
 def _list_segments(model: SegmentationModel) -> pl.DataFrame:

@@ -1,8 +1,8 @@
 """RFM features of the customers with a line in an observation window.
 
-Transaction-sized work (``order_parts``, ``bought_products``, ``customer_totals``, ``spend_by_period``) is Narwhals over
-lazy frames, on Polars or Spark. Customer-sized work (``customer_features``) is NumPy and Polars. Scaling for K-means
-belongs in ``segments.training_tables``.
+Transaction-sized work (``lines_within``, ``order_parts``, ``bought_products``, ``customer_totals``,
+``spend_by_period``) is Narwhals over lazy frames, on Polars or Spark. Customer-sized work (``customer_features``) is
+NumPy and Polars. Scaling for K-means belongs in ``segments.training_tables``.
 
 Money and quantities are summed as whole millionths: integer sums do not depend on the order in which threads add them,
 so the same data give the same features, byte for byte.
@@ -14,7 +14,7 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from custseg_assets.domain.periods import Window
+from custseg_assets.domain.periods import Window, midnight, start_of
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.transactions.cleaning import Lines
 
@@ -22,6 +22,23 @@ MICRO = 1_000_000
 """Millionths of a unit of currency, or of a quantity, in one."""
 _DAYS_A_WEEK, _HOURS_A_DAY = 7, 24
 _MICROSECONDS_A_DAY = 86_400_000_000
+
+
+def lines_within(clean: Lines, window: Window) -> Lines:
+    """The lines that an open window observes, each with the span that it lies in as its period.
+
+    Everything below counts by ``period``, so it counts the spans of an open window as it counts the periods of a
+    closed one.
+
+    Args:
+        clean: lines with the columns of ``clean_transactions``, of the window's periods at least.
+        window: the observation window.
+    """
+    at = nw.col("invoiced_at")
+    span = nw.lit(window.span_keys[0])
+    for key in window.span_keys[1:]:
+        span = nw.when(at >= midnight(start_of(key))).then(nw.lit(key)).otherwise(span)
+    return clean.filter(at >= window.start, at < window.as_of).with_columns(span.alias("period"))
 
 
 def order_parts(clean: Lines) -> Lines:
@@ -59,14 +76,14 @@ def _micro(name: str) -> nw.Expr:
 
 
 def _in(window: Window) -> nw.Expr:
-    return (nw.col("period") >= window.keys[0]) & (nw.col("period") <= window.keys[-1])
+    return (nw.col("period") >= window.span_keys[0]) & (nw.col("period") <= window.span_keys[-1])
 
 
 def customer_totals(parts: Lines, products: Lines, window: Window) -> Lines:
     """Per customer with a line in the window: counts, sums in millionths, and first and last instants.
 
     Args:
-        parts: from ``order_parts``, of the window's periods at least.
+        parts: from ``order_parts``, of the window's periods at least; where it is open, of ``lines_within``.
         products: from ``bought_products``, of the same periods.
         window: the observation window.
     """
@@ -144,7 +161,7 @@ def _main_country(orders: Lines) -> Lines:
 
 
 def spend_by_period(parts: Lines, window: Window) -> Lines:
-    """Net spend of each customer in each period of the window with a line of it, in millionths of the currency."""
+    """Net spend of each customer in each span of the window with a line of it, in millionths of the currency."""
     return (
         parts.filter(_in(window)).group_by("customer_id", "period").agg(nw.col("amount_micro").sum().alias("net_micro"))
     )
@@ -199,13 +216,13 @@ def _whole_days(span: pl.Expr) -> pl.Expr:
 
 
 def _spend_statistics(totals: pl.DataFrame, spend: pl.DataFrame, window: Window) -> list[pl.Series]:
-    """Mean, sample standard deviation and least-squares slope of net spend per period.
+    """Mean, sample standard deviation and least-squares slope of net spend per period, or span of an open window.
 
     Periods without a line count as zero from the customer's first period on, so they need no rows: with ``n`` periods
     and the sums over those that have rows, mean = Σx / n, Σ(x − mean)² gains mean² for each period without one, and
     slope = (Σtx − mean(t) Σx) / (n (n² − 1) / 12) for t = 0 … n − 1.
     """
-    index = {key: position for position, key in enumerate(window.keys)}
+    index = {key: position for position, key in enumerate(window.span_keys)}
     rows = (
         spend.join(totals.select("customer_id", "first_period").with_row_index("row"), on="customer_id")
         .sort("row", "period")
@@ -216,7 +233,7 @@ def _spend_statistics(totals: pl.DataFrame, spend: pl.DataFrame, window: Window)
     t = (rows["period"] - rows["first_period"]).to_numpy()
     n_customers = len(totals)
     first = totals["first_period"].replace_strict(index, return_dtype=pl.Int64).to_numpy()
-    n = len(window.keys) - first
+    n = len(window.span_keys) - first
     total = np.bincount(row, x, n_customers)
     mean = total / n
     n_present = np.bincount(row, minlength=n_customers)

@@ -7,6 +7,8 @@ SELECT
   assignments.is_rule_segment,
   assignments.margin,
   assignments.model_version,
-  assignments.period
+  assignments.period,
+  assignments.as_of,
+  assignments.is_open
 FROM `{dataset}.segment_assignments` AS assignments
 WHERE assignments.period = DATE '{newest}'

@@ -1,6 +1,8 @@
 -- Every drift score against its threshold, with the report's verdict, by snapshot.
 SELECT
   report.period,
+  report.as_of,
+  report.is_open,
   report.verdict,
   report.score_name,
   report.subject,

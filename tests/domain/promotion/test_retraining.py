@@ -37,6 +37,7 @@ def decided(
     trainings: Sequence[str] = (MAY,),
     unsound: Mapping[str, str] | None = None,
     cost: TrainingCost | None = None,
+    is_open: bool = False,
     **rules: Any,
 ) -> RetrainVerdict:
     return decide_retrain(
@@ -47,6 +48,7 @@ def decided(
         unsound=unsound or {},
         rules=RetrainRules(**rules),
         cost=cost,
+        is_open=is_open,
     )
 
 
@@ -81,10 +83,11 @@ RULES: list[tuple[dict[str, Any], tuple[RetrainCode, ...]]] = [
     ({"cost": TrainingCost(None, 10)}, ("cost_unknown",)),
     ({"unsound": {AUGUST: "broken"}}, ("unsound_data",)),
     ({"is_on": False}, ("switched_off",)),
+    ({"is_open": True}, ("period_open",)),
     (
         {"verdicts": VERDICTS | {SEPTEMBER: "stable"}, "trainings": (AUGUST,), "unsound": {MAY: "broken"}}
-        | {"is_on": False, "max_per_quarter": 1, "cost": TrainingCost(None, 0)},
-        ("no_breach_now", "cooldown", "budget_used", "cost_unknown", "unsound_data", "switched_off"),
+        | {"is_on": False, "max_per_quarter": 1, "cost": TrainingCost(None, 0), "is_open": True},
+        ("no_breach_now", "cooldown", "budget_used", "cost_unknown", "unsound_data", "period_open", "switched_off"),
     ),
 ]
 

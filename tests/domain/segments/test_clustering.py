@@ -305,7 +305,7 @@ def test_every_known_customer_gets_exactly_one_segment() -> None:
         ("refunded", "R1", True, None),
         ("sleeper", "S2", False, 1),
     ]
-    assert assigned.schema == pl.Schema({c.name: c.dtype for c in SEGMENT_ASSIGNMENTS.columns[1:]})
+    assert assigned.schema == pl.Schema({c.name: c.dtype for c in SEGMENT_ASSIGNMENTS.content})
     by_kmeans = assigned.filter(~pl.col("is_rule_segment"))
     assert by_kmeans["runner_up_segment_id"].to_list() == ["S2", "S2", "S1"]
     assert by_kmeans["margin"][2] == 1

@@ -82,7 +82,7 @@ def test_a_move_carries_its_revenue_and_the_features_before_and_now() -> None:
     before, now = assigned(a="S1", b="S2"), assigned("m-2", a="S2", b="R2")
     then, after = seen(a=(5, 9, 900.0), b=(170, 1, 40.0)), seen(a=(30, 4, 350.0))
     found = list_migrations(before, now, now, then, after)
-    assert dict(found.schema) == dict(list(SEGMENT_MIGRATIONS.schema.items())[1:])
+    assert dict(found.schema) == {column.name: column.dtype for column in SEGMENT_MIGRATIONS.content}
     moved, lapsed = found.to_dicts()
     assert (moved["revenue_net"], moved["revenue_change"]) == (350.0, -550.0)
     assert (moved["recency_days_before"], moved["recency_days_now"]) == (5, 30)

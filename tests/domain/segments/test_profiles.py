@@ -51,7 +51,7 @@ def test_one_row_per_segment_in_order_with_the_tables_columns() -> None:
     table = profiles(SEVEN)
     assert table["segment_id"].to_list() == ["S1", "S2", "R1", "R2"]
     assert table["is_rule_segment"].to_list() == [False, False, True, True]
-    assert table.schema == pl.Schema({column.name: column.dtype for column in SEGMENT_PROFILES.columns[1:]})
+    assert table.schema == pl.Schema({column.name: column.dtype for column in SEGMENT_PROFILES.content})
     assert of(table, "S1")["naming_rule"] == "another rule"
     assert set(table["model_version"]) == {"m-1"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import narwhals as nw
 import polars as pl
 import pytest
 
-from custseg_assets.domain.periods import Lookback, Window, window_of
+from custseg_assets.domain.periods import Lookback, window_of
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES
 from custseg_assets.domain.transactions import cleaning
 from tests.support.features import features_of_lines, measure_features
@@ -133,7 +134,7 @@ def test_spend_counts_periods_without_an_order_as_zero_from_the_first_on() -> No
 def test_one_day_later_is_one_day_more_recency() -> None:
     clean = clean_rows({"customer_id": "a"}, {"customer_id": "b", "invoiced_at": "2011-05-20 10:00"})
     window = window_of("2011-05-20", "2011-05-01", 20, "daily")
-    later = Window(window.key, window.keys, window.start, datetime(2011, 5, 22))
+    later = replace(window, as_of=datetime(2011, 5, 22))
     clean = clean.with_columns(period=pl.col("invoiced_at").dt.strftime("%Y-%m-%d"))
     assert (
         measure_features(clean, later)["recency_days"] - measure_features(clean, window)["recency_days"]
