@@ -55,6 +55,7 @@ class SourceSettings(_Section):
         delimiter: character between the values of csv files; recognised without it.
         decimal: decimal point or comma of the numbers.
         sheet: sheet of a workbook to read; all of them without it.
+        keep_stray_days: whether a few lines far apart in time from the rest of the log are taken in, not refused.
     """
 
     path: str | None = None
@@ -65,6 +66,7 @@ class SourceSettings(_Section):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] = "."
     sheet: str | None = None
+    keep_stray_days: bool = False
 
     @field_validator("columns")
     @classmethod
@@ -73,6 +75,10 @@ class SourceSettings(_Section):
         if unknown:
             raise ValueError(f"no such column: {', '.join(unknown)}; accepted are {', '.join(MAPPED_NAMES)}")
         return columns
+
+    def how_read(self) -> dict[str, Any]:
+        """The keys that decide what the lines of a file are."""
+        return self.model_dump(mode="json", exclude={"path", "keep_stray_days"})
 
 
 class LandingSettings(_Section):

@@ -78,7 +78,8 @@ class Replay:
         settings = source.settings.model_copy(
             update={
                 "home": folder,
-                "source": SourceSettings(),
+                # Its lines were taken in before.
+                "source": SourceSettings(keep_stray_days=True),
                 "cleaning": CleaningSettings(**vars(source.cleaning_rules)),
                 # A file dropped here is whole.
                 "landing": LandingSettings(settle_seconds=0),

@@ -8,6 +8,7 @@ to BigQuery belongs in ``bigquery_publish``.
 from __future__ import annotations
 
 import itertools
+import json
 import uuid
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def accept_table(
         plain = plain_columns(raw.collect_schema(), {column: column for column in mapping.columns}, str(name))
         return SourceFile(str(name), mapping, "", type_lines(raw.select(plain), mapping, settings.source, str(name)))
 
-    reading = settings.source.model_dump_json(exclude={"path"})
+    reading = json.dumps(settings.source.how_read(), separators=(",", ":"), ensure_ascii=False)
     return deliveries.accept_lines(str(name), f"{_READER} {sql} {reading} {_version_of(table)}", read)
 
 

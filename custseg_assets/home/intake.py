@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
+import polars as pl
+
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
 from custseg_assets.domain.periods import key_of, keys_between, period_start
 from custseg_assets.domain.schemas import tables
@@ -26,9 +28,16 @@ from custseg_assets.home.fixed_settings import (
 from custseg_assets.home.open import LockedHome
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
-from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
+from custseg_assets.stores.deliveries import (
+    KEEP_STRAY_DAYS,
+    NO_STRAY_DAYS,
+    CurrentSource,
+    Delivery,
+    DeliveryStore,
+    new_stray_days,
+)
 from custseg_assets.stores.files import remove_folder
-from custseg_assets.stores.landing_zone import TakenIn, Waiting, classify_files
+from custseg_assets.stores.landing_zone import ReadFile, TakenIn, Waiting, classify_files
 from custseg_assets.stores.sources import Progress, list_source_files
 
 LANDING = "landing"
@@ -37,6 +46,7 @@ BIGQUERY = "bq://"
 STAGE_MARKER = "stage.json"
 _DEMO_VERSION = 2
 """Raise it when the generator makes other lines for the same seed."""
+_N_EXAMPLES = 3
 _BY_PERIOD = ("raw_transactions", "clean_transactions", "rejected_transactions")
 
 
@@ -76,7 +86,8 @@ class Intake:
             else:
                 require_same_settings(self._settings)
                 self._refuse_loss(source, before, refreshed)
-            taken = classify_files(read, refreshed, now)
+            self._refuse_stray_days(source, before, refreshed)
+            taken = self._classify(read, refreshed, now)
             self._require_something(taken, waiting)
             last_key = self._last_key(taken.current.deliveries, through)
         if current and is_first:
@@ -104,10 +115,13 @@ class Intake:
             require_same_settings(self._settings)
         else:
             self._require_place_of_its_own()
-        taken = classify_files(self._zone.read(waiting.files, self._settings.source), current, time.time())
+        taken = self._classify(self._zone.read(waiting.files, self._settings.source), current, time.time())
         if taken.arrivals:
             self._adopt(taken, current)
         return taken
+
+    def _classify(self, read: Sequence[ReadFile], current: CurrentSource, now: float) -> TakenIn:
+        return classify_files(read, current, now, keep_stray_days=self._settings.source.keep_stray_days)
 
     def _fetch_landed(self) -> None:
         """Bring here what has landed in the bucket, where one is configured."""
@@ -242,6 +256,21 @@ class Intake:
                 f"{len(lost)} periods outside that, from {lost[0]}",
                 "a source with every period the home has",
                 "Put all files into one folder and give that, or use another home with CUSTSEG_HOME.",
+            )
+
+    def _refuse_stray_days(self, source: str | None, before: CurrentSource, now: CurrentSource) -> None:
+        """A few lines far apart from the rest are slips of a date, and would move the log's first or last day."""
+        stray = () if self._settings.source.keep_stray_days else new_stray_days(before.deliveries, now.deliveries)
+        if stray:
+            days = {day for one in stray for day in one.n_lines}
+            files = [one for one in now.deliveries if days & one.dated_lines.keys()]
+            lines = self._deliveries.scan(files).filter(pl.col("invoiced_at").dt.date().is_in(days))
+            examples = lines.select("source_file", "source_row").head(_N_EXAMPLES).collect().rows()
+            rows = ", ".join(f"row {row:,} of {name}" for name, row in examples)
+            raise BadInputError(
+                f"source {source} has {' and '.join(map(str, stray))}, such as {rows}",
+                NO_STRAY_DAYS,
+                f"Correct those dates or remove the lines; {KEEP_STRAY_DAYS}.",
             )
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -23,12 +23,17 @@ import polars as pl
 
 from custseg_assets.domain.periods import Cadence, key_of, period_start, shift, start_of
 from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
+from custseg_assets.domain.transactions.quality import StrayDays, stray_days
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text, replacement_for
 from custseg_assets.stores.formats import SOURCE_ROW
 from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, open_source, stamp_of
 from custseg_assets.stores.values import UNREADABLE
+
+NO_STRAY_DAYS = "few lines to be near the others, because the log's first and last day decide what is made"
+KEEP_STRAY_DAYS = "where they are right, write keep_stray_days = true under [source] in custseg.toml"
+"""What errors about stray days expect, and the way out."""
 
 _READER = 2
 """Version of how files are read; a change makes every file a new delivery."""
@@ -81,6 +86,11 @@ class Delivery:
     def day_of(self, day: str) -> date:
         """The date that a key of ``days`` stands for; for undated lines the file's first."""
         return date.fromisoformat(day) if day != _UNDATED else self.first_date
+
+    @property
+    def dated_lines(self) -> dict[date, int]:
+        """Number of lines by day, without undated ones."""
+        return {date.fromisoformat(day): n_rows for day, (n_rows, _) in self.days.items() if day != _UNDATED}
 
     def to_json(self) -> str:
         """The manifest as text of its file."""
@@ -177,7 +187,7 @@ class DeliveryStore:
             BadInputError: the file cannot be used; the store is as before.
         """
         digest, stamp = digest_of(path)
-        delivery_id = _id_of("file", digest, settings.model_dump(mode="json", exclude={"path"}))
+        delivery_id = _id_of("file", digest, settings.how_read())
         if known := self._find(delivery_id):
             return replace(known, name=name or path.name)
         with self._prepare_folder(), open_source(path, settings, progress=progress, scratch_in=self.root) as source:
@@ -393,6 +403,19 @@ def _has_changed(path: Path, stamp: Stamp) -> bool:
         return stamp_of(path.stat()) != stamp
     except FileNotFoundError:
         return True
+
+
+def new_stray_days(before: Iterable[Delivery], after: Iterable[Delivery]) -> tuple[StrayDays, ...]:
+    """Days that come in at either end, far apart from the rest of the log; only manifests are read.
+
+    Args:
+        before: what was read so far; its days are not judged again.
+        after: what is to be read now.
+    """
+    n_lines: Counter[date] = Counter()
+    for one in after:
+        n_lines.update(one.dated_lines)
+    return stray_days(n_lines, known={day for one in before for day in one.dated_lines})
 
 
 def period_content(deliveries: Iterable[Delivery], cadence: Cadence) -> dict[str, tuple[int, str]]:

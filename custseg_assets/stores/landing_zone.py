@@ -18,7 +18,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,16 @@ from custseg_assets.domain.periods import EARLIEST_DATE, Cadence
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
-from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore, StillWrittenError, period_content
+from custseg_assets.stores.deliveries import (
+    KEEP_STRAY_DAYS,
+    NO_STRAY_DAYS,
+    CurrentSource,
+    Delivery,
+    DeliveryStore,
+    StillWrittenError,
+    new_stray_days,
+    period_content,
+)
 from custseg_assets.stores.sources import Stamp, stamp_of
 
 _TAKEN_IN, _UNREADABLE, _REASON = "taken_in", "unreadable", ".reason.txt"
@@ -267,14 +276,40 @@ class LandingZone:
             target.rename(file.path)
 
 
-def classify_files(read: Sequence[ReadFile], current: CurrentSource, now: float) -> TakenIn:
+def classify_files(
+    read: Sequence[ReadFile], current: CurrentSource, now: float, *, keep_stray_days: bool = False
+) -> TakenIn:
     """Classify the files that were read, and work out what the home reads with them.
 
     Args:
         read: the files, by name.
         current: what the home reads now.
         now: seconds since 1970; later lines are impossible.
+        keep_stray_days: whether files may have days that lie far apart from the rest of the log.
     """
+    taken = _classify(read, current, now)
+    # All files are judged together, so that it does not matter which comes first. A copy of a refused one is new then.
+    while not keep_stray_days and (refused := _with_stray_days(taken)):
+        read = [replace(one, delivery=refused.get(one.file, one.delivery)) for one in read]
+        taken = _classify(read, current, now)
+    return taken
+
+
+def _with_stray_days(taken: TakenIn) -> dict[WaitingFile, BadInputError]:
+    """The files that would bring days far apart from the rest, and why each is refused."""
+    refused = {}
+    for stray in new_stray_days(taken.before.deliveries, taken.current.deliveries):
+        for one in taken.arrivals:
+            if one.outcome in ("new", "corrected") and one.delivery and stray.n_lines.keys() & one.delivery.dated_lines:
+                refused[one.file] = BadInputError(
+                    f"{one.file.name} has {stray.of(one.delivery.dated_lines)}",
+                    NO_STRAY_DAYS,
+                    f"Correct those dates, or, {KEEP_STRAY_DAYS}, and put the file into the landing folder again.",
+                )
+    return refused
+
+
+def _classify(read: Sequence[ReadFile], current: CurrentSource, now: float) -> TakenIn:
     names = {one.file.name for one in read}
     staying = Counter(_kind_of(one) for one in current.deliveries if one.name not in names)
     brought = Counter(_kind_of(one.delivery) for one in read if isinstance(one.delivery, Delivery))

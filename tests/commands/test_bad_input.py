@@ -21,6 +21,9 @@ HEADER = "customer_id,invoiced_at,line_amount\n"
 ROWS = "".join(f"C{n},2024-0{1 + n % 3}-1{n % 9} 10:00:00,{n}.5\n" for n in range(1, 40))
 GOOD = HEADER + ROWS
 
+BUSY = HEADER + "".join(f"C{n},2024-0{1 + n % 3}-{1 + n % 28:02} 10:00:00,5\n" for n in range(1, 400))
+SLIP = "C1,2025-03-18 10:00:00,5\n"
+
 Make = Callable[[Path], Path]
 
 
@@ -56,6 +59,14 @@ def folder_with_one_bad_file(folder: Path) -> Path:
     path.mkdir()
     (path / "a.csv").write_text(GOOD)
     (path / "b.csv").write_text("")
+    return path
+
+
+def folder_with_a_stray_line(folder: Path) -> Path:
+    path = folder / "exports"
+    path.mkdir()
+    (path / "a.csv").write_text(BUSY)
+    (path / "b.csv").write_text(GOOD + SLIP)
     return path
 
 
@@ -97,6 +108,16 @@ BAD_SOURCES: dict[str, tuple[Make, str, str]] = {
         file("log.csv", GOOD.replace("C7", "Café").encode("latin-1")),
         "",
         r"log\.csv is not utf-8 at byte .*; expected text in the encoding set\. Save it as UTF-8, or set",
+    ),
+    "a line of next year": (
+        file("log.csv", BUSY + SLIP),
+        "",
+        r"log\.csv has 1 line of 2025-03-18, 355 days after .*row 400 of log\.csv; expected few lines .*\. Correct",
+    ),
+    "a line of next year in one file": (
+        folder_with_a_stray_line,
+        "",
+        r"exports has 1 line of 2025-03-18, .* row 40 of b\.csv",
     ),
     "one bad file among good ones": (folder_with_one_bad_file, "", r"b\.csv is empty; expected a header and data"),
 }

@@ -17,6 +17,7 @@ from custseg_assets.gcp.bigquery_source import accept_table
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore
 from tests.support.fakes.bigquery import FakeBigQuery
+from tests.support.homes import take_in
 
 pytestmark = pytest.mark.gcp
 
@@ -108,6 +109,27 @@ def test_a_view_is_read_every_time_and_equal_lines_have_equal_digests(
     first, second = (take(store, settings_for(service), "bq://shop.sales.orders_view") for _ in range(2))
     assert first.id != second.id
     assert first.days == second.days
+
+
+def test_a_table_with_a_line_far_apart_is_refused_as_a_file_is(service: FakeBigQuery, tmp_path: Path) -> None:
+    busy = [*(datetime(2024, 1, 1 + n % 31, 12) for n in range(310)), datetime(2025, 1, 31, 12)]
+    service.datasets["sales"].clear()
+    service.add_table("sales.orders", pl.DataFrame({"Buyer": "7", "ordered": busy, "Sales": 1.0}))
+    settings = settings_for(service).model_copy(update={"home": tmp_path / "home"})
+    settings = settings.model_copy(update={"source": settings.source.model_copy(update={"path": SOURCE})})
+    with pytest.raises(BadInputError, match=r"1 line of 2025-01-31, 366 days after .*row 311 of shop\.sales\.orders;"):
+        take_in(settings)
+    assert not (tmp_path / "home" / "deliveries").exists()
+
+
+def test_whether_stray_days_are_kept_does_not_have_a_table_read_again(
+    service: FakeBigQuery, store: DeliveryStore
+) -> None:
+    settings = settings_for(service)
+    first = take(store, settings)
+    source = settings.source.model_copy(update={"keep_stray_days": True})
+    assert take(store, settings.model_copy(update={"source": source})) == first
+    assert len(service.billed) == 1
 
 
 def test_since_is_pushed_down(service: FakeBigQuery, store: DeliveryStore) -> None:

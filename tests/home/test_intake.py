@@ -62,8 +62,9 @@ class Place:
 
     def take_in(self, now: float | None = None, **settings: Any) -> TakenIn:
         zone = self.zone
-        read = zone.read(zone.waiting(time.time(), 0).files, SourceSettings(**settings))
-        taken = classify_files(read, self.store.current() or CurrentSource(), now or time.time())
+        source = SourceSettings(**settings)
+        read, current = zone.read(zone.waiting(time.time(), 0).files, source), self.store.current() or CurrentSource()
+        taken = classify_files(read, current, now or time.time(), keep_stray_days=source.keep_stray_days)
         zone.adopt(taken)
         return taken
 
@@ -263,6 +264,87 @@ def test_a_file_unlike_the_home_s_others_is_moved_aside(place: Place) -> None:
     assert place.take_in().corrected == ("first.csv", "second.csv")
 
 
+BUSY_MAY = tuple(f"{n},2011-05-{1 + n % 31:02} 10:00,1" for n in range(310))
+"""Ten lines on each day of May."""
+SLIP = "9,2012-05-31 10:00,9"
+
+
+def test_a_file_with_days_apart_from_the_rest_is_moved_aside_and_blocks_nothing(place: Place) -> None:
+    place.drop("may.csv", *BUSY_MAY)
+    place.drop("slip.csv", JUNE, SLIP)
+    # Its lines are those of slip.csv, which is refused, so it is no repetition.
+    place.drop("slipped too.csv", SLIP, JUNE)
+    place.drop("early.csv", "8,2010-05-31 10:00,8")
+    place.drop("june.csv", "7,2011-06-02 10:00,7")
+    taken = place.take_in()
+    assert taken.new == ("june.csv", "may.csv")
+    assert [text.partition(", ")[0] for text in taken.unreadable.values()] == [
+        "early.csv has 1 line of 2010-05-31",
+        "slip.csv has 1 line of 2012-05-31",
+        "slipped too.csv has 1 line of 2012-05-31",
+    ]
+    # 335 days to 1 May; 312 lines from there to 2 June, in 33 days, are 3,167 in 335.
+    assert taken.unreadable["early.csv"].partition(", ")[2] == (
+        "335 days before the rest of the log (2011-05-01 to 2011-06-02; longest gap: 1 day; "
+        "usual in 335 days: 3,167 lines); expected few lines to be near the others, because the log's first and last "
+        "day decide what is made. Correct those dates, or, where they are right, write keep_stray_days = true under "
+        "[source] in custseg.toml, and put the file into the landing folder again."
+    )
+    assert place.zone.unreadable_files() == ("early.csv", "slip.csv", "slipped too.csv")
+    assert (place.folder / "unreadable" / "early.csv.reason.txt").read_text().strip() == taken.unreadable["early.csv"]
+    assert len(place.lines()) == 311
+
+
+def test_days_apart_are_refused_in_files_of_a_home_that_has_the_rest(place: Place) -> None:
+    place.drop("may.csv", *BUSY_MAY)
+    assert place.take_in().new == ("may.csv",)
+    place.drop("slip.csv", SLIP)
+    assert "slip.csv has 1 line of 2012-05-31, 366 days after" in place.take_in().unreadable["slip.csv"]
+    # The day after is a daily file like any other.
+    place.drop("june.csv", JUNE)
+    assert place.take_in().new == ("june.csv",)
+
+
+def test_days_apart_that_are_right_are_taken_in_with_the_setting_and_stay_without_it(place: Place) -> None:
+    place.drop("may.csv", *BUSY_MAY)
+    place.drop("opened again.csv", SLIP)
+    assert list(place.take_in().unreadable) == ["opened again.csv"]
+    (place.folder / "unreadable" / "opened again.csv").rename(place.folder / "opened again.csv")
+    assert place.take_in(keep_stray_days=True).new == ("opened again.csv",)
+    place.drop("next day.csv", "9,2012-06-01 10:00,9")
+    place.drop("far.csv", "9,2013-06-01 10:00,9")
+    taken = place.take_in()
+    assert (taken.new, list(taken.unreadable)) == (("next day.csv",), ["far.csv"])
+    place.drop("opened again.csv", SLIP)
+    assert place.take_in().repeated == ("opened again.csv",)
+
+
+def test_a_corrected_file_is_judged_by_its_new_lines(place: Place) -> None:
+    place.drop("may.csv", *BUSY_MAY[:300])
+    place.take_in()
+    place.drop("may.csv", *BUSY_MAY, SLIP)
+    assert list(place.take_in().unreadable) == ["may.csv"]
+    assert len(place.lines()) == 300
+    place.drop("may.csv", *BUSY_MAY)
+    assert place.take_in().corrected == ("may.csv",)
+    # The rest that a day is apart from is what will be there: without the lines that the correction takes away.
+    place.drop("may.csv", MAY, SLIP)
+    assert place.take_in().corrected == ("may.csv",)
+
+
+def test_a_shop_that_opens_again_with_a_usual_day_is_taken_in(place: Place) -> None:
+    place.drop("may.csv", *BUSY_MAY)
+    place.take_in()
+    place.drop("august.csv", *(f"{n},2011-08-29 10:00,1" for n in range(10)))
+    assert place.take_in().new == ("august.csv",)
+
+
+def test_lines_without_a_date_do_not_make_a_day_usual(place: Place) -> None:
+    place.drop("may.csv", *BUSY_MAY)
+    place.drop("slip.csv", "9,2010-05-31 10:00,9", JUNE, *["9,never,9"] * 2, *[JUNE] * 20)
+    assert "has 1 line of 2010-05-31" in place.take_in().unreadable["slip.csv"]
+
+
 def test_files_of_one_name_in_two_folders_are_two(place: Place) -> None:
     place.drop("north/a.csv", MAY)
     place.drop("south/a.csv", JUNE)
@@ -460,6 +542,47 @@ def test_a_source_that_is_refused_leaves_what_landed_where_it_is(shop: Place, tm
     with pytest.raises(BadInputError, match="holds 1 periods outside that, from 2011-05-01"):
         take_in(tmp_path / "home", source_file(tmp_path, "other.csv", JUNE))
     assert (shop.files(), sorted(shop.store.root.iterdir())) == (["a.csv"], before)
+
+
+def test_a_source_with_days_apart_from_the_rest_is_refused_until_they_are_said_to_be_right(
+    shop: Place, tmp_path: Path
+) -> None:
+    log = source_file(tmp_path, "log.csv", *BUSY_MAY)
+    take_in(tmp_path / "home", log.parent)
+    before, current = sorted(shop.store.root.iterdir()), shop.store.current()
+    source_file(tmp_path, "slip.csv", JUNE, SLIP)
+    shop.drop("a.csv", JUNE)
+    with pytest.raises(
+        BadInputError, match=r"has 1 line of 2012-05-31, 365 days after .*, such as row 2 of slip\.csv;"
+    ):
+        take_in(tmp_path / "home")
+    assert (sorted(shop.store.root.iterdir()), shop.store.current(), shop.files()) == (before, current, ["a.csv"])
+    homes.take_in(settings_of(tmp_path / "home", source={"path": str(log.parent), "keep_stray_days": True}))
+    assert len(shop.lines()) == 313
+    # What the home has is not judged again.
+    source_file(tmp_path, "more.csv", JULY)
+    take_in(tmp_path / "home", log.parent)
+    assert len(shop.lines()) == 314
+
+
+def test_whether_stray_days_are_kept_does_not_change_what_a_file_is(shop: Place, tmp_path: Path) -> None:
+    log = source_file(tmp_path, "log.csv", *BUSY_MAY)
+    ids = [
+        shop.store.accept(log, SourceSettings(keep_stray_days=is_kept), lambda _: None).id for is_kept in (False, True)
+    ]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("day", ["2012-01-05", "2012-12-09", "2009-12-09"])
+def test_a_slip_in_the_real_log_is_refused(real_log: Path, tmp_path: Path, day: str) -> None:
+    log = pl.read_csv(real_log, infer_schema=False)
+    slipped = log.with_row_index().with_columns(
+        InvoiceDate=pl.when(pl.col("index") == 541_000).then(pl.lit(f"{day} 12:50:00")).otherwise("InvoiceDate")
+    )
+    slipped.drop("index").write_csv(tmp_path / "log.csv")
+    with pytest.raises(BadInputError, match=rf"has 1 line of {day}, .*longest gap: 12 days.* row 541,001 of log\.csv"):
+        take_in(tmp_path / "home", tmp_path / "log.csv")
+    assert not (tmp_path / "home" / "deliveries").exists()
 
 
 def test_the_landing_folder_is_no_source(shop: Place, tmp_path: Path) -> None:

@@ -67,10 +67,10 @@ def shuffle_in_batches(log: pl.DataFrame, n_batches: int, seed: int) -> list[lis
 
 
 def _spoil(lines: pl.DataFrame) -> pl.DataFrame:
-    """Daily lines with a line less, another quantity, and a line that is dated 40 days later."""
+    """Daily lines with a line less, another quantity, and every other line dated 40 days later, too many for a slip."""
     at = pl.int_range(pl.len())
     later = pl.col("InvoiceDate").str.to_datetime().dt.offset_by("40d").dt.to_string("%Y-%m-%d %H:%M:%S")
     return lines.with_columns(
         Quantity=pl.when(at == 0).then(pl.lit("77")).otherwise("Quantity"),
-        InvoiceDate=pl.when(at == 1).then(later).otherwise("InvoiceDate"),
+        InvoiceDate=pl.when(at % 2 == 1).then(later).otherwise("InvoiceDate"),
     ).head(-1)

@@ -1,12 +1,14 @@
-"""Quality of periods: which of them have an unusually large or small share of rejected lines.
+"""Quality of the log as a whole: periods that reject an unusual share of their lines, and days apart from the rest.
 
 Why a single line is rejected belongs in ``cleaning``; checks of tables belong in ``expectations``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import pairwise
 from statistics import median
 
 MIN_PERIODS = 4
@@ -21,6 +23,68 @@ MIN_SPREAD = 0.02
 
 _MAD_TO_STD = 1.4826
 """Standard deviation / median absolute deviation of a normal distribution."""
+
+MIN_STRAY_GAP_DAYS = 14
+"""Days without a line that any shop may have: the longest of the real log, over Christmas, has 12."""
+
+MIN_STRAY_GAP_RATIO = 1.5
+"""How much longer than every gap of the rest a gap must be: a shop may close a little longer than a year before."""
+
+MAX_STRAY_SHARE = 0.005
+"""Share of the lines that the rest has in as long a time as the gap; stray days have at most as many. After a pause of
+three months that is half a usual day, so a shop that opens again is seen as such; after a year, nearly two days."""
+
+MIN_LOG_LINES = 100
+"""Lines that the rest needs before anything can be called apart from it."""
+
+_MIN_SPAN_DAYS = 28
+"""Days over which the rest's lines are spread at least: one busy day says little about a usual month."""
+
+
+@dataclass(frozen=True)
+class StrayDays:
+    """Days at one end of the log that lie apart from the rest, with too few lines to be the shop opening again.
+
+    Attributes:
+        n_lines: number of lines by day.
+        first_day: first day of the rest.
+        last_day: last day of the rest.
+        longest_gap_days: days from one day with lines to the next, within the rest, at most.
+        lines_per_day: of the rest, closed days included.
+    """
+
+    n_lines: Mapping[date, int]
+    first_day: date
+    last_day: date
+    longest_gap_days: int
+    lines_per_day: float
+
+    @property
+    def gap_days(self) -> int:
+        """Days from the nearest of them to the rest."""
+        return max((min(self.n_lines) - self.last_day).days, (self.first_day - max(self.n_lines)).days)
+
+    @property
+    def n_usual(self) -> int:
+        """Lines that the rest has in as long a time as the gap."""
+        return round(self.gap_days * self.lines_per_day)
+
+    def of(self, n_lines: Mapping[date, int]) -> StrayDays:
+        """The part of them that one file has.
+
+        Args:
+            n_lines: the file's lines by day; other days are left out.
+        """
+        return replace(self, n_lines={day: n for day, n in n_lines.items() if day in self.n_lines})
+
+    def __str__(self) -> str:
+        days = [str(day) for day in sorted(self.n_lines)]
+        of = f"{_count(sum(self.n_lines.values()), 'line')} of {', '.join(days[:3])}{' …' if len(days) > 3 else ''}"
+        gap, side = _count(self.gap_days, "day"), "after" if min(self.n_lines) > self.last_day else "before"
+        return (
+            f"{of}, {gap} {side} the rest of the log ({self.first_day} to {self.last_day}; longest gap: "
+            f"{_count(self.longest_gap_days, 'day')}; usual in {gap}: {_count(self.n_usual, 'line')})"
+        )
 
 
 @dataclass(frozen=True)
@@ -88,6 +152,82 @@ def unusual_periods(shares: Mapping[str, float], window: Sequence[str]) -> Mappi
     """
     found = reject_share_outliers({key: share for key, share in shares.items() if key <= window[-1]})
     return {key: words for key, words in found.outliers.items() if key in window}
+
+
+def stray_days(n_lines: Mapping[date, int], known: Collection[date] = ()) -> tuple[StrayDays, ...]:
+    """Days at either end of the log that lie apart from the rest, as slips of the year and of the month do.
+
+    The log falls into stretches, wherever there is no line for more than ``MIN_STRAY_GAP_DAYS``. The rest is the
+    stretch with the most lines, and grows by the next stretch until what lies beyond is stray at both ends: the gap is
+    longer than ``MIN_STRAY_GAP_RATIO`` times every gap of the rest, and there are at most ``MAX_STRAY_SHARE`` of the
+    lines that the rest has in as long a time as the gap. So the fewer the lines, the shorter the gap that is enough.
+    Nothing is stray between other days, nor where the rest has fewer than ``MIN_LOG_LINES`` lines.
+
+    Args:
+        n_lines: number of lines by day.
+        known: days that the home has already; they are not judged again, nor is a day between them or within
+            ``MIN_STRAY_GAP_DAYS`` of them.
+
+    Returns:
+        One for each end that has stray days, the earlier first.
+
+    >>> log = {date(2011, 5, day): 40 for day in range(1, 29)} | {date(2012, 5, 9): 1}
+    >>> [found] = stray_days(log)
+    >>> found.n_lines, found.gap_days, found.longest_gap_days, found.n_usual
+    ({datetime.date(2012, 5, 9): 1}, 347, 1, 13880)
+    >>> stray_days(log | {date(2012, 5, 9): 100})
+    ()
+    """
+    days = sorted(day for day, n in n_lines.items() if n)
+    rest = _rest_of(days, n_lines)
+    if not rest:
+        return ()
+    first, last = min([rest[0], *known]), max([rest[-1], *known])
+    ends = (
+        [day for day in days if (first - day).days > MIN_STRAY_GAP_DAYS],
+        [day for day in days if (day - last).days > MIN_STRAY_GAP_DAYS],
+    )
+    return tuple(
+        StrayDays({day: n_lines[day] for day in end}, first, last, _longest_gap(rest), _lines_per_day(rest, n_lines))
+        for end in ends
+        if end
+    )
+
+
+def _rest_of(days: Sequence[date], n_lines: Mapping[date, int]) -> Sequence[date]:
+    """The days that are not stray; none where nothing can be called stray."""
+    starts = [0, *(at for at in range(1, len(days)) if (days[at] - days[at - 1]).days > MIN_STRAY_GAP_DAYS), len(days)]
+    start, end = max(pairwise(starts), key=lambda one: sum(n_lines[day] for day in days[one[0] : one[1]]))
+    while True:
+        if start and not _is_stray(days[:start], days[start:end], n_lines):
+            start = max(at for at in starts if at < start)
+        elif end < len(days) and not _is_stray(days[end:], days[start:end], n_lines):
+            end = min(at for at in starts if at > end)
+        else:
+            return days[start:end]
+
+
+def _is_stray(beyond: Sequence[date], rest: Sequence[date], n_lines: Mapping[date, int]) -> bool:
+    gap = max((beyond[0] - rest[-1]).days, (rest[0] - beyond[-1]).days)
+    return (
+        sum(n_lines[day] for day in rest) >= MIN_LOG_LINES
+        and gap > MIN_STRAY_GAP_RATIO * _longest_gap(rest)
+        and sum(n_lines[day] for day in beyond) <= MAX_STRAY_SHARE * gap * _lines_per_day(rest, n_lines)
+    )
+
+
+def _lines_per_day(days: Sequence[date], n_lines: Mapping[date, int]) -> float:
+    """Lines of a usual day, closed ones included."""
+    span = max((days[-1] - days[0]).days + 1, _MIN_SPAN_DAYS)
+    return sum(n_lines[day] for day in days) / span
+
+
+def _longest_gap(days: Sequence[date]) -> int:
+    return max(((later - earlier).days for earlier, later in pairwise(days)), default=0)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _usual_range(shares: list[float]) -> tuple[float, float]:
