@@ -125,4 +125,4 @@ def _newest_release(home: OpenHome, model_version: str) -> str | None:
     root = home.paths.releases
     manifests = [releases.read_manifest(root, one) for one in releases.releases(root)]
     made = [manifest for manifest in manifests if manifest.model_version == model_version]
-    return max(made, key=lambda manifest: manifest.period).release_id if made else None
+    return max(made, key=lambda manifest: (manifest.period, manifest.as_of)).release_id if made else None

@@ -42,6 +42,7 @@ class SnapshotOutcome:
 
     Attributes:
         snapshot: its key.
+        is_open: whether its period is not over: the log ends in it.
         verdict: of the drift report.
         decision: whether a retrain was due.
         promotion: what was decided about the challenger; of the first model, or of a retrain.
@@ -53,6 +54,7 @@ class SnapshotOutcome:
     """
 
     snapshot: str
+    is_open: bool
     verdict: str
     decision: str
     promotion: str
@@ -198,6 +200,7 @@ class Replay:
         is_trained = key in champions.trainings
         return SnapshotOutcome(
             snapshot=key,
+            is_open=self.home.calendar.window(key).is_open,
             verdict=drift["verdict"][0] if drift.height else "–",
             decision=retrain["decision"][0] if retrain.height else "–",
             promotion=promoted["decision"][0] if is_trained and promoted.height else "–",
@@ -244,7 +247,7 @@ def replay(source: OpenHome, first: str | None, last: str | None, keep: Path | N
         yield from (f"{outcome.snapshot}: {', '.join(outcome.runs)}" for outcome in outcomes)
 
 
-_WIDTHS = (12, 17, 9, 10, 24, 7, 9, 6)
+_WIDTHS = (20, 17, 9, 10, 24, 7, 9, 6)
 _HEADINGS = "".join(
     f"{word:<{width}}"
     for word, width in zip(
@@ -255,7 +258,7 @@ _HEADINGS = "".join(
 
 def _line(outcome: SnapshotOutcome) -> str:
     cells = (
-        outcome.snapshot,
+        f"{outcome.snapshot}{' so far' * outcome.is_open}",
         outcome.verdict,
         outcome.decision,
         outcome.promotion,

@@ -6,13 +6,14 @@ what a reader needs, without Polars. Writing a release's content is in ``release
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -390,16 +391,28 @@ def make_writing_directory(root: Path) -> Path:
 
 
 def prune(root: Path, keep: int) -> tuple[str, ...]:
-    """Remove all but the newest releases and the one to serve; returns the ids of the removed ones.
+    """Remove all but the newest releases, the one to serve and, to go back to, the newest of another model.
 
     A service that has a removed release open goes on answering from it: the files exist as long as they are mapped.
+
+    Returns:
+        The ids of the removed ones.
     """
     serving = current(root)
     candidates = [release_id for release_id in releases(root) if release_id != serving]
-    gone = candidates[: max(0, len(candidates) - keep)]
+    # The present snapshot is released day by day: without this, the model before would soon have no release left.
+    spared = _newest_of_another_model(root, candidates, serving) if serving else None
+    gone = [release_id for release_id in candidates[: max(0, len(candidates) - keep)] if release_id != spared]
     for release_id in gone:
         remove_folder(root / release_id)
     return tuple(gone)
+
+
+def _newest_of_another_model(root: Path, candidates: Sequence[str], serving: str) -> str | None:
+    with contextlib.suppress(DamagedReleaseError):
+        model = read_manifest(root, serving).model_version
+        return next((one for one in reversed(candidates) if read_manifest(root, one).model_version != model), None)
+    return None
 
 
 def _read_json(path: Path) -> Any:

@@ -27,7 +27,15 @@ from custseg_assets.stores.releases import (
     verify,
 )
 from tests.support.files import REPOSITORY
-from tests.support.releases import CUSTOMERS, LAPSED_CUSTOMER, damage, make_content, make_other_content, make_release
+from tests.support.releases import (
+    CUSTOMERS,
+    LAPSED_CUSTOMER,
+    damage,
+    make_content,
+    make_model,
+    make_other_content,
+    make_release,
+)
 
 
 def test_a_customer_is_found_with_everything_the_snapshot_says(tmp_path: Path) -> None:
@@ -200,6 +208,16 @@ def test_pruning_keeps_the_newest_and_the_served_one(tmp_path: Path) -> None:
     point_to(tmp_path, ids[0])
     assert prune(tmp_path, keep=1) == tuple(ids[1:3])
     assert set(releases(tmp_path)) == {ids[0], ids[3]}
+
+
+def test_pruning_keeps_the_newest_of_the_model_before_to_go_back_to(tmp_path: Path) -> None:
+    """A model in force for long has many releases, one for each day that the present snapshot was made again."""
+    earlier = [write_release(tmp_path, replace(make_content(), model_card=f"# {n}\n")).release_id for n in range(2)]
+    later = replace(make_model(), model_version="m-2011-11-01-00000000")
+    ids = [write_release(tmp_path, replace(make_content(later), model_card=f"# {n}\n")).release_id for n in range(4)]
+    point_to(tmp_path, ids[-1])
+    assert prune(tmp_path, keep=1) == (earlier[0], *ids[:2])
+    assert set(releases(tmp_path)) == {earlier[1], *ids[2:]}
 
 
 def test_a_snapshot_without_customers_is_no_release(tmp_path: Path) -> None:
