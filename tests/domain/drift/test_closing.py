@@ -29,8 +29,8 @@ from custseg_assets.domain.transactions.features import (
     order_parts,
     spend_by_period,
 )
-from tests.conftest import RealTables
 from tests.support.drift import MODEL, shop_customers
+from tests.support.real_tables import RealTables
 
 WINDOW_DAYS = 182
 
