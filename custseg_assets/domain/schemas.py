@@ -527,7 +527,7 @@ DRIFT_REPORT = Table(
             REAL,
             "The drift score.",
             True,
-            ("scaled_features.*", f"{_F}.customer_id", "segmentation_model.drift_reference"),
+            ("scaled_features.*", f"{_F}.customer_id", f"{_F}.recency_days", "segmentation_model.drift_reference"),
         ),
         Column("threshold", REAL, "The score from which on it alerts: the largest of the next three.", True),
         Column("chance_threshold", REAL, "What chance reaches at the false-alarm rate.", True),
@@ -551,7 +551,8 @@ DRIFT_REPORT = Table(
     reads=(
         _hashed("drift_report", "before"),
         _hashed("scaled_features"),
-        _hashed("customer_features"),
+        # Also of the snapshot that the model was trained on; the reports before this one stand for that.
+        Read("customer_features", "until", hashed="same"),
         *_MODEL_IN_FORCE,
     ),
     code_version="2",

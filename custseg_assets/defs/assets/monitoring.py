@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,8 @@ import polars as pl
 
 from custseg_assets.defs.materialise import Materialization, in_batches, materialise, of_snapshot, snapshot_asset
 from custseg_assets.defs.metadata import bullets, in_words, picture, table_preview
-from custseg_assets.domain.drift.reference import DriftReference, reference_from_json
+from custseg_assets.domain.drift.closing import leave_out_closing
+from custseg_assets.domain.drift.reference import reference_from_json, reference_to_compare
 from custseg_assets.domain.drift.report import Change, DriftReport
 from custseg_assets.domain.drift.scores import measure_drift, unobserved_share
 from custseg_assets.domain.promotion.retraining import RetrainVerdict
@@ -22,7 +24,7 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     scaled_features_table,
 )
-from custseg_assets.domain.segments.training_tables import matrix_of
+from custseg_assets.domain.segments.training_tables import matrix_of, scale_snapshot
 from custseg_assets.home.evidence import decide_about_retrain, unsound_in_window
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.monitoring import distribution_change, drift_over_time
@@ -87,9 +89,23 @@ def _decision_row(home: OpenHome, key: str, verdict: RetrainVerdict) -> pl.DataF
 
 
 def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
-    reference, settings = _reference(home, key), home.settings
-    scaled = home.tables.read(scaled_features_table(settings.model.features), [key])
-    in_window = home.tables.scan(CUSTOMER_FEATURES, [key]).select(pl.len()).collect().item()
+    # A model promoted on the snapshot itself does not count: it was trained on these customers, and would erase the
+    # evidence that led to it.
+    settings, model = home.settings, home.champions.model_before(key)
+    trained, window = (home.calendar.window(one) for one in (model.trained_on, key))
+    closing = leave_out_closing(
+        *(home.tables.scan(CUSTOMER_FEATURES, [one.key]).collect() for one in (trained, window)),
+        reference_window_days=(trained.as_of - trained.start) / timedelta(days=1),
+        window_days=(window.as_of - window.start) / timedelta(days=1),
+        seed=settings.model.seed,
+    )
+    stored = home.tables.read(SEGMENTATION_MODEL, [model.trained_on])["drift_reference"].item()
+    reference = reference_to_compare(reference_from_json(stored), model, closing, trained)
+    scaled = (
+        scale_snapshot(closing.current, model.features, model.reference)[0]
+        if closing.n_days_left_out
+        else home.tables.read(scaled_features_table(settings.model.features), [key])
+    )
     return measure_drift(
         reference,
         matrix_of(scaled, reference.features),
@@ -97,9 +113,10 @@ def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
         seed=settings.model.seed,
         settings=settings.drift,
         # Who was seen in the window, but not by K-means, is Refunded.
-        n_refunded=in_window - scaled.height,
+        n_refunded=closing.current.height - scaled.height,
         history=history,
-        unobserved_share=unobserved_share(home.calendar.window(key), home.calendar.observed_until(key)),
+        unobserved_share=unobserved_share(window, home.calendar.observed_until(key)),
+        remarks=closing.remarks(trained.as_of, window.as_of),
     )
 
 
@@ -112,16 +129,6 @@ def _draw_changes(report: DriftReport) -> dict[str, dg.MarkdownMetadataValue]:
         f"change_{place}": picture(f"reference and current {name}", distribution_change(change))
         for place, (name, change) in enumerate(itertools.islice(first.items(), MAX_CHANGES_SHOWN), start=1)
     }
-
-
-def _reference(home: OpenHome, key: str) -> DriftReference:
-    """What the model in force when the snapshot came is compared with.
-
-    One promoted on the snapshot itself does not count: it was trained on these customers, and would erase the evidence
-    that led to it.
-    """
-    trained_on = home.champions.model_before(key).trained_on
-    return reference_from_json(home.tables.read(SEGMENTATION_MODEL, [trained_on])["drift_reference"].item())
 
 
 ASSETS = (drift_report, retrain_decision)

@@ -17,8 +17,9 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from custseg_assets.domain.drift.lapse import stop_ordering
-from custseg_assets.domain.drift.reference import fit_reference
+from custseg_assets.domain.drift.closing import leave_out_closing, shorten_window
+from custseg_assets.domain.drift.lapse import active_days_of, stop_ordering
+from custseg_assets.domain.drift.reference import DriftReference, fit_reference
 from custseg_assets.domain.drift.report import DriftReport, DriftSettings
 from custseg_assets.domain.drift.scores import DEFAULT_SETTINGS, calibrate, measure_drift
 from custseg_assets.domain.segments.model import RFM, Matrix, SegmentationModel
@@ -28,6 +29,7 @@ Alteration = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
 Expected = Literal["quiet", "alarm", "open"]
 
 _MONEY = cs.by_name("monetary_net", "monetary_gross", "avg_order_value", require_all=False)
+_AGES = cs.by_name("recency_days", "tenure_days", require_all=False)
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,24 @@ def scenarios(period_days: float, window_days: float) -> tuple[Scenario, ...]:
         period_days: length of a period.
         window_days: length of the observation window.
     """
-    lapse = partial(_lapse_customers, share=0.1, period_days=period_days, window_days=window_days)
+    active_days = active_days_of(period_days, window_days)
+    lapse = partial(_lapse_customers, share=0.1, active_days=active_days, window_days=window_days)
+    close = partial(_close_shop, window_days=window_days)
+
+    def lapse_and_close(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
+        return close(lapse(customers, random), random, n_days=7)
+
     missing = partial(_lose_last_period, period_days=period_days, window_days=window_days)
     return (
         Scenario("nothing", "quiet", 0.02, lambda customers, _: customers),
         Scenario("price +2 %", "quiet", 0.1, partial(_change_prices, factor=1.02)),
         Scenario("one whale ×100", "quiet", 0.02, _make_whale),
+        Scenario("closed the last 2 days", "quiet", 0.05, partial(close, n_days=2)),
+        Scenario("closed the last 7 days", "quiet", 0.05, partial(close, n_days=7)),
         Scenario("price +10 %", "open", 0.0, partial(_change_prices, factor=1.1)),
         Scenario("price ×2", "alarm", 0.95, partial(_change_prices, factor=2.0)),
         Scenario("10 % of active customers lapse", "alarm", 0.95, lapse),
+        Scenario("10 % lapse, then closed for 7 days", "alarm", 0.95, lapse_and_close),
         Scenario("frequency and monetary decoupled", "alarm", 0.95, _decouple_spend),
         Scenario("half of the customers in a new country", "open", 0.0, _move_to_new_country),
         Scenario("last period's data missing", "open", 0.0, missing),
@@ -84,14 +95,20 @@ def _make_whale(customers: pl.DataFrame, random: np.random.Generator) -> pl.Data
 
 
 def _lapse_customers(
-    customers: pl.DataFrame, random: np.random.Generator, share: float, period_days: float, window_days: float
+    customers: pl.DataFrame, random: np.random.Generator, share: float, active_days: float, window_days: float
 ) -> pl.DataFrame:
-    """Exactly this share of the customers active in the last period stops, as ``stop_ordering`` says."""
-    active = np.flatnonzero(customers["recency_days"].to_numpy() < period_days)
+    """Exactly this share of the active customers stops, as ``stop_ordering`` says."""
+    active = np.flatnonzero(customers["recency_days"].to_numpy() < active_days)
     stopped = np.zeros(customers.height, dtype=np.bool_)
     stopped[random.choice(active, round(share * len(active)), replace=False)] = True
     marked = customers.with_columns(has_stopped=pl.Series(stopped))
-    return stop_ordering(marked, pl.col("has_stopped"), period_days, window_days)
+    return stop_ordering(marked, pl.col("has_stopped"), active_days, window_days)
+
+
+def _close_shop(customers: pl.DataFrame, random: np.random.Generator, n_days: int, window_days: float) -> pl.DataFrame:
+    """Nobody orders for some days: everybody is so much older, and the window has as many days of orders fewer."""
+    left = shorten_window(customers, n_days, window_days, random)
+    return left.with_columns(_AGES + n_days)
 
 
 def _decouple_spend(customers: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
@@ -218,24 +235,24 @@ def run_fire_drill(
     reports: list[list[DriftReport]] = [[] for _ in every]
     for done, source in enumerate(np.random.SeedSequence(seed).spawn(repetitions), start=1):
         random = np.random.default_rng(source)
-        reference = fit_reference(
-            model,
-            _scale(model, _draw(ordered, n_customers, random)),
-            period=model.trained_on,
-            period_days=period_days,
-            window_days=window_days,
-        )
+        drawn = _draw(ordered, n_customers, random)
+        reference = _fit(model, drawn, period_days, window_days)
         calibrated = calibrate(reference, n_customers, settings=settings, seed=int(random.integers(2**32)))
         for scenario, made in zip(every, reports, strict=True):
             changed = scenario.change(_draw(ordered, n_customers, random), random)
+            closing = leave_out_closing(
+                drawn, changed, reference_window_days=window_days, window_days=window_days, seed=seed
+            )
+            left_out = closing.n_days_left_out
+            is_calibrated = changed.height == n_customers and not left_out
             made.append(
                 measure_drift(
-                    reference,
-                    _scale(model, changed),
+                    _fit(model, closing.reference, period_days, window_days - left_out) if left_out else reference,
+                    _scale(model, closing.current),
                     period=model.trained_on,
                     seed=seed,
                     settings=settings,
-                    calibration=calibrated if changed.height == n_customers else None,
+                    calibration=calibrated if is_calibrated else None,
                 )
             )
         if progress:
@@ -266,6 +283,16 @@ def _prepare_customers(
     kept = [*needed, "main_country"] if "main_country" in customers.columns else needed
     ordered = customers.sort("customer_id") if "customer_id" in customers.columns else customers
     return ordered.select(kept).with_columns(pl.col(needed).cast(pl.Float64))
+
+
+def _fit(model: SegmentationModel, customers: pl.DataFrame, period_days: float, window_days: float) -> DriftReference:
+    return fit_reference(
+        model,
+        _scale(model, customers),
+        period=model.trained_on,
+        period_days=period_days,
+        window_days=window_days,
+    )
 
 
 def _draw(customers: pl.DataFrame, n_customers: int, random: np.random.Generator) -> pl.DataFrame:

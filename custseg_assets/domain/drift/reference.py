@@ -16,7 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from custseg_assets.domain.drift.lapse import stop_ordering
+from custseg_assets.domain.drift.closing import Closing
+from custseg_assets.domain.drift.lapse import active_days_of, stop_ordering
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, fields_of, nearest
 from custseg_assets.domain.segments.training_tables import matrix_of, scale_snapshot
@@ -110,6 +111,7 @@ class DriftReference:
         n_customers: customers that K-means saw.
         n_refunded: customers of the rule segment Refunded.
         period_days, window_days: length of a period and of the observation window.
+        active_days: how many days back an order makes an active customer; see ``lapse.active_days_of``.
     """
 
     period: str
@@ -125,6 +127,7 @@ class DriftReference:
     n_refunded: int
     period_days: float
     window_days: float
+    active_days: float
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -173,7 +176,11 @@ class DriftReference:
 
     def to_json(self) -> str:
         """The whole reference as one line of canonical JSON."""
-        return json.dumps({"format": REFERENCE_FORMAT, **asdict(self)}, sort_keys=True, ensure_ascii=False)
+        fields = asdict(self)
+        # As it was before there was such a number, when active customers were always those of the last period.
+        if self.active_days == self.period_days:
+            del fields["active_days"]
+        return json.dumps({"format": REFERENCE_FORMAT, **fields}, sort_keys=True, ensure_ascii=False)
 
     def covariance_factor(self) -> Matrix:
         """Lower triangular factor of the covariance: ``normals @ factor.T`` varies as one customer does."""
@@ -199,7 +206,8 @@ def reference_from_json(text: str) -> DriftReference:
     fields = fields_of(text, "drift reference", REFERENCE_FORMAT)
     scaling = ScalingReference(**fields.pop("scaling"))
     binnings = tuple(Binning(**binning) for binning in fields.pop("binnings"))
-    return DriftReference(scaling=scaling, binnings=binnings, **fields)
+    active_days = fields.pop("active_days", fields["period_days"])
+    return DriftReference(scaling=scaling, binnings=binnings, active_days=active_days, **fields)
 
 
 def fit_reference(
@@ -237,6 +245,7 @@ def fit_reference(
         for name, values in zip((*model.features, DISTANCE), (*matrix.T, scores.distance), strict=True)
     )
     means, covariance = _means_and_covariance(binnings, centroids, matrix)
+    active_days = active_days_of(period_days, window_days)
     return DriftReference(
         period=period,
         model_version=model.model_version,
@@ -246,21 +255,25 @@ def fit_reference(
         binnings=binnings,
         means=tuple(means.tolist()),
         covariance=tuple(float(f"{value:.{_DIGITS}g}") for value in covariance[np.tril_indices(len(means))]),
-        means_all_lapsed=_means_all_lapsed(binnings, centroids, matrix, model.reference, period_days, window_days),
+        means_all_lapsed=_means_all_lapsed(binnings, centroids, matrix, model.reference, active_days, window_days),
         n_customers=len(matrix),
         n_refunded=n_refunded,
         period_days=period_days,
         window_days=window_days,
+        active_days=active_days,
     )
 
 
-def reference_of_model(model: SegmentationModel, features: pl.DataFrame, window: Window) -> DriftReference:
+def reference_of_model(
+    model: SegmentationModel, features: pl.DataFrame, window: Window, n_days_left_out: int = 0
+) -> DriftReference:
     """The reference that drift is measured against: the snapshot the model was trained on.
 
     Args:
         model: the model.
         features: ``customer_features`` of that snapshot.
         window: its observation window.
+        n_days_left_out: closed days by which that window was made shorter; see ``closing.leave_out_closing``.
     """
     scaled, _ = scale_snapshot(features, model.features, model.reference)
     return fit_reference(
@@ -268,9 +281,29 @@ def reference_of_model(model: SegmentationModel, features: pl.DataFrame, window:
         matrix_of(scaled, model.features),
         period=window.key,
         period_days=window.last_span / timedelta(days=1),
-        window_days=(window.as_of - window.start) / timedelta(days=1),
+        window_days=(window.as_of - window.start) / timedelta(days=1) - n_days_left_out,
         n_refunded=features.height - scaled.height,
     )
+
+
+def reference_to_compare(
+    stored: DriftReference, model: SegmentationModel, closing: Closing, window: Window
+) -> DriftReference:
+    """The reference that was stored with a model, fitted anew where it is not to be compared with as it is.
+
+    That is where closed days are left out, and where active customers were those of a short last period, as in all
+    weekly and daily references once.
+
+    Args:
+        stored: the reference.
+        model: the model it belongs to.
+        closing: with the customers that the model was trained on.
+        window: their observation window.
+    """
+    is_usual = stored.active_days == active_days_of(stored.period_days, stored.window_days)
+    if closing.reference.is_empty() or (is_usual and not closing.n_days_left_out):
+        return stored
+    return reference_of_model(model, closing.reference, window, closing.n_days_left_out)
 
 
 def check_matrix(matrix: Matrix, features: tuple[str, ...]) -> None:
@@ -341,14 +374,14 @@ def _means_all_lapsed(
     centroids: Matrix,
     matrix: Matrix,
     scaling: ScalingReference,
-    period_days: float,
+    active_days: float,
     window_days: float,
 ) -> tuple[float, ...]:
     if "recency_days" not in scaling.features:
         return ()
     raw = np.expm1(matrix * np.array(scaling.std) + np.array(scaling.mean))
     customers = pl.DataFrame(raw, schema=list(scaling.features), orient="row")
-    left = stop_ordering(customers, pl.col("recency_days") < period_days, period_days, window_days)
+    left = stop_ordering(customers, pl.col("recency_days") < active_days, active_days, window_days)
     if not left.height:
         return tuple(np.zeros(len(means_of(binnings, centroids, matrix[:1]))).tolist())
     means = means_of(binnings, centroids, scaling.scale(left.to_numpy()))

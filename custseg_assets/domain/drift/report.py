@@ -241,6 +241,7 @@ def make_report(
     smallest_lapse: float | None,
     n_history: int,
     settings: DriftSettings,
+    remarks: tuple[str, ...] = (),
 ) -> DriftReport:
     """The report on measured scores: the verdict, and why.
 
@@ -252,6 +253,7 @@ def make_report(
         smallest_lapse: that the whole report would catch 9 times in 10.
         n_history: snapshots that the shop's own movement could be learned from.
         settings: what counts as drift.
+        remarks: how the customers were made comparable, in words.
     """
     n_customers = len(current.matrix)
     alerts = [score for score in scores if score.is_alert]
@@ -266,6 +268,7 @@ def make_report(
         verdict=verdict,
         reasons=(
             _verdict_sentence(verdict, alerts, n_customers, n_history, settings),
+            *remarks,
             *(f"{change.sentence} ({change.figures})" for change in changes),
             _power_sentence(reference, n_customers, smallest_lapse),
         ),
@@ -314,7 +317,7 @@ def _power_sentence(reference: DriftReference, n_customers: int, smallest_lapse:
     if smallest_lapse is None:
         return f"{sizes} not even the lapse of every active customer would be seen 9 times in 10"
     return (
-        f"{sizes} a lapse of {smallest_lapse:.0%} of those who ordered in the last {reference.period_days:.0f} days "
+        f"{sizes} a lapse of {smallest_lapse:.0%} of those who ordered in the last {reference.active_days:.0f} days "
         "would be seen 9 times in 10; a smaller one may be missed"
     )
 

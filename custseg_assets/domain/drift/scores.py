@@ -115,6 +115,7 @@ def measure_drift(
     history: pl.DataFrame | None = None,
     unobserved_share: float = 0.0,
     calibration: Calibration | None = None,
+    remarks: tuple[str, ...] = (),
 ) -> DriftReport:
     """How far the customers of a snapshot are from those the model in force was trained on.
 
@@ -128,6 +129,7 @@ def measure_drift(
         history: ``drift_report`` rows of other snapshots; those of ``period`` and later ones are ignored.
         unobserved_share: of the snapshot's last period; see the function of that name.
         calibration: what ``calibrate`` returned for this reference and number of customers, where it is at hand.
+        remarks: how the customers were made comparable, in words; the report's reasons name it.
 
     Raises:
         BadInputError: the matrix does not fit the reference, or has missing values.
@@ -177,6 +179,7 @@ def measure_drift(
         smallest_lapse=smallest_lapse,
         n_history=n_history,
         settings=settings,
+        remarks=remarks,
     )
 
 

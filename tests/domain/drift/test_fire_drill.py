@@ -10,12 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from custseg_assets.domain.drift.closing import Closing, count_closed_days
 from custseg_assets.domain.drift.fire_drill import FireDrillResult, ScenarioOutcome, run_fire_drill, scenarios
 from custseg_assets.domain.drift.report import DriftSettings, Effects
 from custseg_assets.domain.segments.model import Segment, SegmentationModel, measure_reference
 from custseg_assets.errors import BadInputError
 from tests.support.drift import FEATURES, shop_customers
 
+CLOSED, LAPSE_AND_CLOSED = ("closed the last 2 days", "closed the last 7 days"), "10 % lapse, then closed for 7 days"
 DRILLS = {drill.name: drill for drill in scenarios(period_days=30, window_days=183)}
 
 
@@ -81,6 +83,29 @@ def test_one_in_ten_of_the_active_customers_lapses() -> None:
     assert set(many["recency_days"].to_numpy()[moved == 30]) <= {2.0, 20.0, 29.0}
 
 
+def test_after_a_closing_everybody_is_older_and_the_oldest_and_their_orders_are_out_of_the_window() -> None:
+    shut = changed("closed the last 7 days", FIVE.with_columns(recency_days=pl.Series([2.0, 20.0, 29.0, 175.0, 176.0])))
+    assert shut["recency_days"].to_list() == [9, 27, 36, 182]
+    customers = shop()
+    shut = changed("closed the last 7 days", customers)
+    assert count_closed_days(shut["recency_days"]) == 7
+    assert shut["frequency_orders"].sum() < customers["frequency_orders"].sum()
+
+
+def test_the_lapse_before_a_closing_is_the_lapse_of_active_customers() -> None:
+    many = pl.concat([FIVE] * 100)
+    recency = changed(LAPSE_AND_CLOSED, many)["recency_days"].to_numpy() - changed(CLOSED[1], many)["recency_days"]
+    assert np.unique(recency.to_numpy(), return_counts=True)[1].tolist() == [470, 30]
+
+
+@pytest.mark.parametrize("period_days", [1, 7])
+def test_in_a_short_period_active_customers_are_those_of_four_weeks(period_days: int) -> None:
+    lapse = next(one for one in scenarios(period_days, 183) if one.name == "10 % of active customers lapse")
+    many = pl.concat([FIVE] * 100)  # 200 ordered within 28 days
+    moved = lapse.change(many, np.random.default_rng(3))["recency_days"].to_numpy() - many["recency_days"].to_numpy()
+    assert [kind.tolist() for kind in np.unique(moved, return_counts=True)] == [[0, 28], [480, 20]]
+
+
 def test_decoupling_keeps_every_distribution_and_breaks_the_link() -> None:
     customers = shop()
     apart = changed("frequency and monetary decoupled", customers)
@@ -119,8 +144,8 @@ def test_an_alarm_rate_has_wilsons_interval(n_alarms: int, n_repetitions: int, i
 def test_at_20_000_customers_what_must_be_seen_is_seen_and_what_must_stay_quiet_does() -> None:
     result = drilled(shop())
     rates = dict(result.table().select("scenario", "alarm_rate").iter_rows())
-    assert [rates[name] for name in ("nothing", "price +2 %", "one whale ×100")] == [0, 0, 0]
-    for seen in ("price ×2", "10 % of active customers lapse", "frequency and monetary decoupled"):
+    assert [rates[name] for name in ("nothing", "price +2 %", "one whale ×100", *CLOSED)] == [0] * 5
+    for seen in ("price ×2", "10 % of active customers lapse", LAPSE_AND_CLOSED, "frequency and monetary decoupled"):
         assert rates[seen] == 1
     assert rates["half of the customers in a new country"] == 0
     assert result.is_met
@@ -142,6 +167,16 @@ def test_a_nervous_report_fails_the_drill() -> None:
         outcome.scenario.name for outcome in drilled(shop(), 500, 2, settings=nervous).outcomes if not outcome.is_met
     }
     assert failed >= {"nothing", "price +2 %", "one whale ×100"}
+
+
+def test_a_report_that_takes_the_calendar_for_drift_fails_the_drill(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave_nothing_out(reference: pl.DataFrame, current: pl.DataFrame, **_: Any) -> Closing:
+        return Closing(reference, current, 0, 0, 0)
+
+    monkeypatch.setattr("custseg_assets.domain.drift.fire_drill.leave_out_closing", leave_nothing_out)
+    outcomes = {outcome.scenario.name: outcome for outcome in drilled(shop(), repetitions=2).outcomes}
+    assert [outcomes[name].n_alarms for name in CLOSED] == [2, 2]
+    assert not any(outcomes[name].is_met for name in CLOSED)
 
 
 def test_few_customers_see_only_a_large_lapse_and_the_result_says_so() -> None:
@@ -188,7 +223,8 @@ def test_the_real_shop_passes_the_drill(shared: Path) -> None:
         n_customers=20_000, repetitions=4, seed=11, period_days=30, window_days=183,
     )  # fmt: skip
     rates = dict(result.table().select("scenario", "alarm_rate").iter_rows())
-    assert rates["nothing"] == 0
+    assert [rates[name] for name in ("nothing", *CLOSED)] == [0, 0, 0]
+    assert rates[LAPSE_AND_CLOSED] == 1
     assert rates["10 % of active customers lapse"] == 1
     assert rates["price ×2"] == 1
     assert rates["frequency and monetary decoupled"] == 1

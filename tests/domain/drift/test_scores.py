@@ -278,7 +278,7 @@ def test_lapsing_customers_lose_a_periods_orders_but_keep_the_last() -> None:
             "monetary_gross": [60.0, 400.0, 1200.0, 90.0, 30.0],
         }
     )
-    left = stop_ordering(customers, pl.col("recency_days") != 100, period_days=30, window_days=180)
+    left = stop_ordering(customers, pl.col("recency_days") != 100, days=30, window_days=180)
     assert left["recency_days"].to_list() == [33, 40, 35, 100]  # the fifth left the window
     assert left["frequency_orders"].to_list() == [1, 3, 10, 2]
     assert left["monetary_net"].to_list() == [50, 300, 1000, 90]
