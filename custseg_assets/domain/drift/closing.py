@@ -15,7 +15,9 @@ import polars as pl
 from custseg_assets.domain.drift.lapse import keep_orders
 
 MAX_CLOSING_DAYS = 7
-"""A longer run of days without customers is a lapse or missing data: nothing of it is left out."""
+"""A longer run of days without customers, those apart on which the shop is always closed, is a lapse or missing data:
+nothing of it is left out."""
+_DAYS_A_WEEK = 7
 _ORDINARY_DAYS = 14
 _CLOSED_SHARE = 0.1
 _MIN_ORDINARY_CUSTOMERS = 5
@@ -26,26 +28,30 @@ def count_closed_days(recency_days: pl.Series) -> int:
 
     The longest run of days up to the end of which each has at most a tenth of the customers of an ordinary day, the
     median of the 14 days before the run. Customers are counted on the day of their last order. Where an ordinary day
-    has fewer than five, an empty day tells nothing.
+    has fewer than five, an empty day tells nothing. A weekday on which the shop is always closed, known by the last one
+    before the run, belongs to the run but does not make it too long.
 
     Args:
         recency_days: of the snapshot's customers, in whole days; null without an order.
 
     Returns:
-        0 without such a run, and where it is longer than ``MAX_CLOSING_DAYS``.
+        0 without such a run, and where it has more than ``MAX_CLOSING_DAYS`` days on which the shop is usually open.
 
     >>> count_closed_days(pl.Series([day for day in range(3, 40) for _ in range(10)]))
     3
     """
     last_orders = np.bincount(recency_days.drop_nulls().cast(pl.Int64))
-    longest = max((n for n in range(1, len(last_orders)) if _is_closed(last_orders, n)), default=0)
-    return longest if longest <= MAX_CLOSING_DAYS else 0
+    longest = max((n for n in range(1, len(last_orders)) if _is_closed(last_orders, slice(n), n)), default=0)
+    same_weekdays = [longest + (day - longest) % _DAYS_A_WEEK for day in range(longest)]
+    n_usually_open = sum(not _is_closed(last_orders, slice(day, day + 1), longest) for day in same_weekdays)
+    return longest if n_usually_open <= MAX_CLOSING_DAYS else 0
 
 
-def _is_closed(last_orders: np.ndarray[tuple[int], np.dtype[np.int64]], n_days: int) -> bool:
-    before = last_orders[n_days : n_days + _ORDINARY_DAYS]
+def _is_closed(last_orders: np.ndarray[tuple[int], np.dtype[np.int64]], days: slice, run: int) -> bool:
+    """Whether some days have at most a tenth of the customers of an ordinary day before a run of days."""
+    before = last_orders[run : run + _ORDINARY_DAYS]
     ordinary = float(np.median(before)) if len(before) == _ORDINARY_DAYS else 0.0
-    return ordinary >= _MIN_ORDINARY_CUSTOMERS and bool(last_orders[:n_days].max() <= _CLOSED_SHARE * ordinary)
+    return ordinary >= _MIN_ORDINARY_CUSTOMERS and bool(last_orders[days].max() <= _CLOSED_SHARE * ordinary)
 
 
 @dataclass(frozen=True)

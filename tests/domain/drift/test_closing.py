@@ -41,6 +41,7 @@ def recency_of(*last_orders: int) -> pl.Series:
 
 
 ORDINARY = (10,) * 14
+SUNDAYS_OFF = (*(10, 10, 10, 10, 10, 10, 0) * 2, 10)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,10 @@ ORDINARY = (10,) * 14
         ((0,) * 7 + ORDINARY, 7),
         # Longer than a week: no closing, nothing of it is left out.
         ((0,) * 8 + ORDINARY, 0),
+        # Days of the week on which the shop is always closed do not count: here the newest of eight days, and the oldest.
+        ((0,) * 8 + SUNDAYS_OFF, 8),
+        ((0,) * 9 + SUNDAYS_OFF, 9),
+        ((0,) * 10 + SUNDAYS_OFF, 0),
         # A tenth of ordinary days still counts as closed, two tenths do not.
         ((1, 0, 1, *ORDINARY), 3),
         ((1, 2, 1, *ORDINARY), 1),
