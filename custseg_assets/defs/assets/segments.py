@@ -31,10 +31,11 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
 
     def assign_snapshots() -> Iterator[tuple[str, pl.DataFrame]]:
         before, earlier_model = _snapshot_before(home, context.partition_keys[0])
+        margin_rule = home.settings.model.margin_rule
         for key in context.partition_keys:
             known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
             features, model = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.model_at(key)
-            before = assign_customers(features, known, model, before, earlier_model)
+            before = assign_customers(features, known, model, before, earlier_model, margin_rule)
             earlier_model = model
             yield key, _with_period(before, key)
 
