@@ -34,7 +34,7 @@ from custseg_assets.domain.schemas import (
 )
 from custseg_assets.domain.segments.clustering import assign_customers, train_model
 from custseg_assets.domain.segments.customer_history import count_moves
-from custseg_assets.domain.segments.migrations import measure_moves
+from custseg_assets.domain.segments.migrations import list_migrations, measure_moves
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.domain.transactions import features
 from custseg_assets.home.evidence import gather_evidence
@@ -204,12 +204,18 @@ def test_a_promotion_leaves_its_own_snapshots_drift_report_as_it_was(shop_home: 
     assert set(after[SNAPSHOTS[2]].select("reference_period", "model_version").iter_rows()) == {
         (SNAPSHOTS[1], "m-exchanged")
     }
-    # Two segments were exchanged and nobody else touched: the model moved everybody in them, once.
-    causes = {
-        key: rows["cause"].value_counts(sort=True) for key, rows in frames_of(shop_home, "segment_migrations").items()
-    }
-    assert causes[SNAPSHOTS[1]]["cause"][0] == "model change"
-    assert "model change" not in causes[SNAPSHOTS[2]]["cause"]
+    # Two segments were exchanged and nobody else touched: the model moved whom it clearly has in the other, once.
+    moves = frames_of(shop_home, "segment_migrations")
+    assert moves[SNAPSHOTS[1]]["cause"].value_counts(sort=True)["cause"][0] == "model change"
+    assert "model change" not in moves[SNAPSHOTS[2]]["cause"]
+    earlier, now = (frames_of(shop_home, "segment_assignments")[key] for key in SNAPSHOTS[:2])
+    features = frames_of(shop_home, "customer_features")[SNAPSHOTS[1]]
+    first = OpenHome(settings_of(shop_home)).champions.model_at(SNAPSHOTS[0])
+    stay = assign_customers(features, now["customer_id"], first, earlier, first, MARGIN_RULE)
+    expected = list_migrations(earlier, now, stay, features.clear(), features)
+    causes = [rows.select("customer_id", "cause").sort("customer_id") for rows in (moves[SNAPSHOTS[1]], expected)]
+    assert_frame_equal(*causes)
+    assert stay["is_held"].any()
 
 
 def test_what_shapes_a_home_cannot_change_in_it(shop_home: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from flask.testing import FlaskClient
@@ -162,6 +163,23 @@ def test_a_release_without_a_margin_rule_keeps_whom_it_kept_and_only_beside_the_
     changed = features.with_columns(pl.col("recency_days") + 20, pl.col("monetary_net") * 0.8).head(900)
     is_held = {name for name, (_, kept) in score_all(client, changed).items() if kept}
     assert is_held < set(held["customer_id"])
+    # Within 0.1 of the nearest, but with a third between: moved.
+    name = held["customer_id"][0]
+    rows = rows_with_own_third(content.model, held["segment_id"][0], customer_id=name)
+    assert not any(one["is_held"] for one in client.post("/v1/score", json={"customers": rows}).get_json()["customers"])
+
+
+def rows_with_own_third(model: SegmentationModel, segment_id: str, **more: str) -> list[dict[str, object]]:
+    """Feature rows to which two other centroids are nearer than a segment's own, none by a tenth of the distance."""
+    reference, own = model.reference, model.cluster_of[segment_id]
+    places = np.random.default_rng(0).normal(size=(20_000, 3))
+    distances = np.linalg.norm(places[:, None] - np.array(model.centroids), axis=2)
+    is_third = np.argsort(distances, axis=1)[:, 2] == own
+    values = np.expm1(places * np.array(reference.std) + np.array(reference.mean))
+    is_near = distances.min(axis=1) > 0.9 * distances[:, own]
+    found = values[is_third & is_near & (values > 0).all(axis=1)][:20]
+    assert len(found)
+    return [{**dict(zip(model.features, row, strict=True)), **more} for row in found.tolist()]
 
 
 def forget_the_margin_rule(root: Path, release_id: str) -> None:
