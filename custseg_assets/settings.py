@@ -137,6 +137,8 @@ class ModelSettings(_Section):
     Attributes:
         features: customer features that the clusters are made of; fixed when a home is made.
         k_range: lowest and highest number of clusters that is tried.
+        margin_rule: how much nearer another segment must be for a customer to move at once, a share of the distance to
+            its own; with less it moves when the other is nearest twice in a row. With 0 everybody is in the nearest.
         min_bootstrap_ari: lowest mean adjusted Rand index against the bootstrap refits.
         min_jaccard: lowest mean Jaccard index of the least stable cluster.
         min_segment_share: smallest share of a cluster, among the customers that K-means sees.
@@ -148,6 +150,7 @@ class ModelSettings(_Section):
 
     features: tuple[str, ...] = ("recency_days", "frequency_orders", "monetary_net")
     k_range: tuple[int, int] = (3, 8)
+    margin_rule: Annotated[float, Field(ge=0, lt=1)] = 0.6
     min_bootstrap_ari: Share = 0.8
     min_jaccard: Share = 0.6
     min_segment_share: Share = 0.02
@@ -170,6 +173,10 @@ class ModelSettings(_Section):
         if not 2 <= low <= high <= 30:
             raise ValueError(f"k_range {[low, high]} must be [lowest, highest] with 2 <= lowest <= highest <= 30")
         return self
+
+    def of_training(self) -> dict[str, Any]:
+        """What a training depends on, as JSON values: all but how customers are placed by the model in force."""
+        return self.model_dump(mode="json", exclude={"margin_rule"})
 
     def limits(self) -> Limits:
         """What makes a k eligible, for the domain."""

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from custseg_assets.domain.segments.explain import RULE_FEATURES, Explainer, Reason, is_visible_to_kmeans, segments_of
-from custseg_assets.domain.segments.model import MARGIN_RULE, NO_CLUSTER, REFUNDED, RFM, apply_margin_rule
+from custseg_assets.domain.segments.model import NO_CLUSTER, REFUNDED, RFM
 from custseg_assets.stores.releases import Release
 from custseg_serving.errors import to_json
 
+OLD_MARGIN_RULE = 0.1
+"""The margin rule of releases that name none: it keeps only whom it kept in the release, and only beside the border."""
 STALE_AFTER_PERIODS = 2
 """The next snapshot is due one period after ``as_of``; a snapshot is stale when one more period has passed."""
 
@@ -122,8 +124,9 @@ class Answers:
         """Assign segments to feature rows, with the same arithmetic as the pipeline.
 
         Args:
-            rows: each with at least ``required_features``; other features are passed on. The margin rule applies to a
-                row with the ``customer_id`` of a customer whom it holds in the release.
+            rows: each with at least ``required_features``; other features are passed on. A row with the
+                ``customer_id`` of a customer of the release stays in its segment there until a move is clear. That a
+                move lasts takes another snapshot, which a score is not.
         """
         is_seen = [is_visible_to_kmeans(row) for row in rows]
         kmeans_rows = [row for row, is_in in zip(rows, is_seen, strict=True) if is_in]
@@ -137,21 +140,22 @@ class Answers:
     def _place_rows(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Placement]:
         """Assign clusters to rows that K-means sees."""
         model = self.release.model
-        scores = model.score(np.array([[float(row[name]) for name in model.features] for row in rows]))
-        ids = (row.get("customer_id") for row in rows)
-        held = [self._held_cluster(name, margin) for name, margin in zip(ids, scores.margin, strict=True)]
-        if max(held) != NO_CLUSTER:
-            scores = apply_margin_rule(scores, np.array(held))
+        values = np.array([[float(row[name]) for name in model.features] for row in rows])
+        own = np.array([self._cluster_in_release(row.get("customer_id")) for row in rows])
+        margin_rule = self.release.migrations.get("margin_rule")
+        if margin_rule is None:
+            own, margin_rule = np.where(model.score(values).runner_up == own, own, NO_CLUSTER), OLD_MARGIN_RULE
+        scores = model.score(values, own, margin_rule=margin_rule)
         columns = (scores.cluster, scores.runner_up, scores.margin, scores.is_held)
         for cluster, runner_up, margin, is_held in zip(*(column.tolist() for column in columns), strict=True):
             yield _Placement(model.segments[cluster].segment_id, model.segments[runner_up].segment_id, margin, is_held)
 
-    def _held_cluster(self, customer_id: str | None, margin: float) -> int:
-        """Cluster that the margin rule holds a customer in, else ``NO_CLUSTER``; looked up only near a border."""
-        if customer_id is None or margin >= MARGIN_RULE:
+    def _cluster_in_release(self, customer_id: str | None) -> int:
+        """Cluster that a row with a customer's id may be kept in, else ``NO_CLUSTER``."""
+        record = None if customer_id is None else self.release.record_of(customer_id)
+        if record is None or ("margin_rule" not in self.release.migrations and not record.get("is_held")):
             return NO_CLUSTER
-        record = self.release.record_of(customer_id)
-        return self._clusters[record["segment_id"]] if record and record.get("is_held") else NO_CLUSTER
+        return self._clusters.get(record.get("segment_id", ""), NO_CLUSTER)
 
     def _describe(self, placement: _Placement, features: Mapping[str, Any] | None) -> dict[str, Any]:
         """Fields that the answers to lookups and scores share."""

@@ -105,7 +105,7 @@ class Scored(BaseModel):
         float | None, Field(description="0 at the border to the runner-up, 1 on the centroid; negative where is_held.")
     ]
     is_held: Annotated[
-        bool, Field(description="Whether the margin rule keeps the customer in the segment, with the runner-up nearer.")
+        bool, Field(description="Whether the customer is kept in the segment though the runner-up is nearer.")
     ]
     runner_up_segment_id: str | None
     reasons: list[Reason]

@@ -13,6 +13,7 @@ from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.segments.clustering import assign_customers
 from custseg_assets.domain.segments.model import ScalingReference, Segment, SegmentationModel, version_of
 from custseg_assets.domain.segments.profiles import profile_segments
+from custseg_assets.settings import ModelSettings
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
 from custseg_assets.stores.releases import ReleaseManifest, point_to
 
@@ -101,6 +102,7 @@ def make_release(root: Path, n_customers: int, shop: int = 0) -> ReleaseManifest
             metrics={},
             git_revision=None,
             data_versions={},
+            margin_rule=ModelSettings().margin_rule,
         ),
     )
     point_to(root, manifest.release_id)

@@ -287,14 +287,14 @@ SEGMENT_ASSIGNMENTS = Table(
             "margin",
             REAL,
             "(second nearest − nearest) / second nearest distance: 0 at the border, 1 at a centroid; "
-            "negative where is_held.",
+            "where is_held, −(own − nearest) / own distance.",
             True,
             _PLACED,
         ),
         Column(
             "is_held",
             FLAG,
-            "Whether the margin rule keeps the customer in the earlier model's segment, with another a little nearer.",
+            "Whether the margin rule keeps the customer in its earlier segment, with another nearer.",
             lineage=_PLACED,
         ),
         Column("model_version", TEXT, "Model that was in force.", lineage=("segmentation_model.model_version",)),
@@ -400,7 +400,8 @@ SEGMENT_MIGRATIONS = Table(
     ),
     ("customer_id",),
     reads=(
-        _hashed("segment_assignments", "before and same"),
+        # Rows come from two snapshots; how many of them take a move back is shown of three.
+        Read("segment_assignments", "until", hashed="before and same"),
         _hashed("customer_features", "before and same"),
         *_MODEL_IN_FORCE,
     ),

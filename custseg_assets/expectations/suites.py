@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args
 from custseg_assets.domain.drift.report import Verdict
 from custseg_assets.domain.schemas import tables
 from custseg_assets.domain.segments.migrations import CAUSES
-from custseg_assets.domain.segments.model import LAPSED, MARGIN_RULE, REFUNDED
+from custseg_assets.domain.segments.model import LAPSED, REFUNDED
 from custseg_assets.domain.transactions.cleaning import REASONS, CleaningRules
-from custseg_assets.settings import Settings
+from custseg_assets.settings import ModelSettings, Settings
 
 Severity = Literal["error", "warning"]
 
@@ -211,7 +211,7 @@ def groups_for(table: str, settings: Settings, rules: CleaningRules | None = Non
         "rejected_transactions": _rejected,
         "customer_features": _features,
         "scaled_features": partial(_scaled, settings.model.features),
-        "segment_assignments": partial(_assignments, settings.model.k_range[0]),
+        "segment_assignments": partial(_assignments, settings.model),
         "segment_migrations": _migrations,
         "drift_report": _drift,
         "prediction_log": _predictions,
@@ -462,8 +462,8 @@ def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
     ]
 
 
-def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
-    table = "segment_assignments"
+def _assignments(model: ModelSettings) -> list[ExpectationGroup]:
+    table, fewest_clusters = "segment_assignments", model.k_range[0]
     by_rule, by_cluster = _Where("is_rule_segment", "==", True), _Where("is_rule_segment", "==", False)
     held, not_held = _Where("is_held", "==", True), _Where("is_held", "==", False)
     return [
@@ -491,7 +491,7 @@ def _assignments(fewest_clusters: int) -> list[ExpectationGroup]:
             [
                 *_present("is_held"),
                 *_between(0, 1, "margin", where=not_held),
-                *_between(-MARGIN_RULE, 0, "margin", where=held),
+                *_between(-model.margin_rule, 0, "margin", where=held),
                 *_between(0, MAX_AMOUNT, "distance"),
                 *_present("margin", "distance", "runner_up_segment_id", where=by_cluster),
                 *_absent("margin", "distance", where=by_rule),

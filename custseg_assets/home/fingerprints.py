@@ -122,7 +122,9 @@ class Fingerprints:
         if name == "scaled_features":
             return [in_force_before, settings.model.features]
         if name in TRAINED:
-            return in_force_before or settings.model.model_dump(mode="json")
+            return in_force_before or settings.model.of_training()
+        if name == "segment_assignments":
+            return [champion, settings.model.margin_rule]
         if name == "drift_report":
             observed_until = str(self._calendar.observed_until(key))
             return [before or champion, settings.model.seed, asdict(settings.drift), observed_until]

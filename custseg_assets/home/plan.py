@@ -70,17 +70,17 @@ def next_stage(home: OpenHome, last_period: str, last_snapshot: str) -> Stage | 
     snapshots = [key for key in home.calendar.snapshot_keys if key <= last_snapshot]
     untrained = [key for key in snapshots if champions.is_untrained(key)]
     features = stale(("customer_features",), snapshots)
-    # A snapshot that nothing is trained on needs one run from its features to its release.
-    is_routine = bool(features) and set(features) <= set(untrained)
+    # A snapshot that nothing is trained on needs one run from its features to its release, unless another comes first.
+    is_routine = bool(features) and set(stale(TABLES_OF_JOB["snapshot"], snapshots)) <= set(untrained)
     first = [key for key in snapshots if champions.champion_before(key) is None]
     segmented = champions.segmented(snapshots)
     return (
         _first_range("ingest", periods, stale(INGESTED, periods))
-        or (_first_range("snapshot", untrained, stale(TABLES_OF_JOB["snapshot"], untrained)) if is_routine else None)
+        or (_first_range("snapshot", snapshots, stale(TABLES_OF_JOB["snapshot"], untrained)) if is_routine else None)
         or _first_range("features", snapshots, features)
         or _first_partition("train", stale(TRAINED, first))
         or _first_range("scale", segmented, stale(("scaled_features",), segmented))
-        or _first_range("hold", untrained, stale(TRAINED, untrained))
+        or _first_range("hold", snapshots, stale(TRAINED, untrained))
         or _first_range("segment", segmented, stale(SEGMENTED, segmented))
         or (None if home.paths.is_released() else _first_partition("segment", segmented[-1:]))
     )
@@ -133,7 +133,7 @@ def due_publication(home: OpenHome, publications: Publications) -> Mapping[str, 
 
 
 def _first_range(job: str, keys: Sequence[str], stale: Sequence[str]) -> Stage | None:
-    """The job over the first unbroken run of partitions that are out of date."""
+    """The job over the first run of partitions that are out of date, unbroken among all keys that there are."""
     if not stale:
         return None
     start = end = keys.index(stale[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import polars as pl
 
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.segments.customer_history import count_moves, describe_customers
-from custseg_assets.domain.segments.migrations import CAUSES
+from custseg_assets.domain.segments.migrations import CAUSES, measure_moves
 from custseg_assets.domain.segments.model import RFM, SegmentationModel
 from custseg_assets.stores import releases
 from custseg_assets.stores.releases import FileEntry, ReleaseManifest, canonical_json, customer_key, is_digest
@@ -48,6 +48,7 @@ class ReleaseContent:
         git_revision: of the code; ``None`` outside a checkout.
         data_versions: table → version it was read at.
         drift_reference: the champion's, as JSON values, where there is one.
+        margin_rule: what the assignments were made with; see ``domain.segments.model.apply_margin_rule``.
         segment_migrations: of the snapshot, where the causes of moves are to be written.
         later_customers: ``customer_id`` and ``first_seen_at`` of customers first seen at or after ``as_of``.
     """
@@ -65,6 +66,7 @@ class ReleaseContent:
     metrics: Mapping[str, float | None]
     git_revision: str | None
     data_versions: Mapping[str, int | str | None]
+    margin_rule: float
     drift_reference: Mapping[str, Any] | None = None
     segment_migrations: pl.DataFrame | None = None
     later_customers: pl.DataFrame | None = None
@@ -153,18 +155,25 @@ def _documents(content: ReleaseContent) -> dict[str, Any]:
 
 
 def _migrations(content: ReleaseContent) -> dict[str, Any]:
-    """Moves since the previous snapshot, ``before``, and their number by cause; it is null at the first snapshot."""
-    period = content.window.key
-    earlier = content.assignments.filter(pl.col("period") < period).select(pl.col("period").max())
-    before: str | None = earlier.collect().item()
-    history = content.assignments.filter(pl.col("period").is_in([before or period, period]))
-    wanted = history.select("period", "customer_id", "segment_id").collect()
+    """Moves since the previous snapshot, ``before``, their number by cause, their rates, and the margin rule.
+
+    ``before`` is null at the first snapshot.
+    """
+    key = content.window.key
+    earlier = content.assignments.filter(pl.col("period") < key).select(pl.col("period").unique()).collect()["period"]
+    keys = [key, *earlier.sort(descending=True)][:3]
+    columns = ("period", "customer_id", "segment_id", "is_rule_segment")
+    history = content.assignments.filter(pl.col("period").is_in(keys)).select(columns).collect()
+    now, *others = (history.filter(period=one) for one in keys)
+    before = keys[1] if others else None
     caused = content.segment_migrations
     n_moves = {} if caused is None else dict(caused["cause"].value_counts().iter_rows())
     return {
         "before": before,
-        "moves": count_moves(wanted, before=before, period=period).to_dicts(),
+        "moves": count_moves(history, before=before, period=key).to_dicts(),
         "causes": {cause: n_moves.get(cause, 0) for cause in CAUSES} if n_moves else {},
+        **asdict(measure_moves(now, *others)),
+        "margin_rule": content.margin_rule,
     }
 
 

@@ -182,7 +182,9 @@ class Release:
         products: product id → its text.
         drift: ``reports`` over time and the model's drift ``reference``.
         history: promotion ``decisions`` and the champion's ``candidates``.
-        migrations: ``moves`` between segments since the snapshot ``before``, and their number by cause, ``causes``.
+        migrations: ``moves`` between segments since the snapshot ``before``, their number by cause, ``causes``, their
+            rates ``moved`` and ``to_and_fro``, and the ``margin_rule`` they were made with; releases of earlier
+            versions lack the last three.
         model_card: Markdown.
     """
 

@@ -139,8 +139,13 @@ function showMigration(migrations, segments, { period, is_open: isOpen }) {
   // Releases of earlier versions have no causes.
   const causes = Object.entries(migrations.causes ?? {}).map(([cause, n]) => `${N.format(n)} ${CAUSES[cause] ?? cause}`);
   const why = causes.length ? `, ${causes.join(", ")}` : "";
+  // Releases of earlier versions have no rates either, and the first two snapshots lack one.
+  const rates = [
+    typeof migrations.moved === "number" ? `Of the customers in a segment of K-means, ${share(migrations.moved)} moved.` : "",
+    typeof migrations.to_and_fro === "number" ? `${share(migrations.to_and_fro)} went to and fro: back to where they were two snapshots ago.` : "",
+  ].filter(Boolean).map((text) => ` ${text}`).join("");
   byId("migration-note").textContent =
-    `From the snapshot ${before} (rows) to ${period}${isOpen ? " so far" : ""} (columns): ${N.format(moved)} customers changed segment${why}. Shading is the share of the row.`;
+    `From the snapshot ${before} (rows) to ${period}${isOpen ? " so far" : ""} (columns): ${N.format(moved)} customers changed segment${why}.${rates} Shading is the share of the row.`;
   byId("migration").replaceChildren(make("table", { class: "heat" },
     make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "From ↓ to →" }),
       ...columns.map((id) => make("th", { scope: "col", text: said(id) })))),
@@ -237,7 +242,7 @@ function fact(name, value) { return make("div", {}, make("dt", { text: name }), 
 
 function distance(one) {
   if (one.margin === null) return "decided by rule";
-  return one.is_held ? `${share(-one.margin)} beyond it, held` : share(one.margin);
+  return one.is_held ? `kept, though another is ${share(-one.margin)} nearer` : share(one.margin);
 }
 
 async function find(event) {

@@ -34,6 +34,7 @@ from custseg_assets.domain.schemas import (
 )
 from custseg_assets.domain.segments.clustering import assign_customers, train_model
 from custseg_assets.domain.segments.customer_history import count_moves
+from custseg_assets.domain.segments.migrations import list_migrations, measure_moves
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.domain.transactions import features
 from custseg_assets.home.evidence import gather_evidence
@@ -41,7 +42,7 @@ from custseg_assets.home.intake import STAGE_MARKER
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import Stage
 from custseg_assets.instance.execute import JobRunner
-from custseg_assets.settings import Settings, load_settings
+from custseg_assets.settings import ModelSettings, Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.registry import ModelRegistry
@@ -172,6 +173,10 @@ def test_the_history_shows_the_moves_as_a_matrix_and_says_where_there_can_be_non
     shown = newest_metadata(filled_shop.home, "segment_migrations")
     assert shown["moves"].value.startswith(f"{SNAPSHOTS[-2]} → {SNAPSHOTS[-1]}: ")
     assert shown["phantom_moves"].value == 0
+    now, before, earlier = (frames_of(filled_shop.home, "segment_assignments")[key] for key in reversed(SNAPSHOTS))
+    rates = measure_moves(now, before, earlier)
+    assert (shown["moved"].value, shown["to_and_fro"].value) == (rates.moved, rates.to_and_fro)
+    assert 0 < shown["moved"].value < 1
     assert "| all moves |" in shown["by_cause"].md_str
     assert shown["matrix"].md_str.startswith("![customers by segment before and now](data:image/png;base64,")
     settings = settings_of(shop_home)
@@ -199,12 +204,18 @@ def test_a_promotion_leaves_its_own_snapshots_drift_report_as_it_was(shop_home: 
     assert set(after[SNAPSHOTS[2]].select("reference_period", "model_version").iter_rows()) == {
         (SNAPSHOTS[1], "m-exchanged")
     }
-    # Two segments were exchanged and nobody else touched: the model moved everybody in them, once.
-    causes = {
-        key: rows["cause"].value_counts(sort=True) for key, rows in frames_of(shop_home, "segment_migrations").items()
-    }
-    assert causes[SNAPSHOTS[1]]["cause"][0] == "model change"
-    assert "model change" not in causes[SNAPSHOTS[2]]["cause"]
+    # Two segments were exchanged and nobody else touched: the model moved whom it clearly has in the other, once.
+    moves = frames_of(shop_home, "segment_migrations")
+    assert moves[SNAPSHOTS[1]]["cause"].value_counts(sort=True)["cause"][0] == "model change"
+    assert "model change" not in moves[SNAPSHOTS[2]]["cause"]
+    earlier, now = (frames_of(shop_home, "segment_assignments")[key] for key in SNAPSHOTS[:2])
+    features = frames_of(shop_home, "customer_features")[SNAPSHOTS[1]]
+    first = OpenHome(settings_of(shop_home)).champions.model_at(SNAPSHOTS[0])
+    stay = assign_customers(features, now["customer_id"], first, earlier, first, MARGIN_RULE)
+    expected = list_migrations(earlier, now, stay, features.clear(), features)
+    causes = [rows.select("customer_id", "cause").sort("customer_id") for rows in (moves[SNAPSHOTS[1]], expected)]
+    assert_frame_equal(*causes)
+    assert stay["is_held"].any()
 
 
 def test_what_shapes_a_home_cannot_change_in_it(shop_home: Path, tmp_path: Path) -> None:
@@ -412,6 +423,17 @@ def test_a_setting_makes_stale_what_depends_on_it(
     assert list(stale_in(opened)) == expected
 
 
+def test_another_margin_rule_makes_segments_stale_and_no_model(shop_home: Path, source: Path) -> None:
+    opened = home_with(shop_home, source, f"{QUICK}margin_rule = 0.4\n")
+    assert list(stale_in(opened)) == [
+        "segment_assignments",
+        "segment_profiles",
+        "segment_migrations",
+        "product_recommendations",
+    ]
+    assert opened.fingerprints.stale(TRAINED, SNAPSHOTS) == ()
+
+
 def test_another_lookback_makes_every_snapshot_stale_and_no_period(shop_home: Path, source: Path) -> None:
     opened = home_with(shop_home, source, QUICK.replace("lookback = 2", "lookback = 3"))
     assert opened.fingerprints.stale(BY_PERIOD, PERIODS) == ()
@@ -539,7 +561,9 @@ def test_another_model_in_force_holds_whom_it_places_near_a_border_and_the_relea
     assert outcome.status == 0, outcome.err
     assigned = frames_of(shop_home, "segment_assignments")
     assert assigned[key]["model_version"].unique().to_list() == [challenger.model_version]
-    expected = assign_customers(features, assigned[key]["customer_id"], challenger, assigned[before_key], champion)
+    expected = assign_customers(
+        features, assigned[key]["customer_id"], challenger, assigned[before_key], champion, MARGIN_RULE
+    )
     assert_frame_equal(assigned[key].drop("period").sort("customer_id").select(expected.columns), expected)
     held = expected.filter("is_held")
     assert held.height > 0
@@ -553,7 +577,7 @@ def test_another_model_in_force_holds_whom_it_places_near_a_border_and_the_relea
 def promote_a_neighbour(
     home: Path, key: str, features: pl.DataFrame, before: pl.DataFrame
 ) -> tuple[SegmentationModel, SegmentationModel]:
-    """Put a model in force with a centroid drawn to another until somebody is held; returns the two models."""
+    """Put a model in force with a centroid drawn to another until it alone holds somebody; returns the two models."""
     tables = TableStore(home / "tables")
     row = tables.read(SEGMENTATION_MODEL).row(0, named=True)
     champion = model_from_json(row["model_json"])
@@ -562,7 +586,11 @@ def promote_a_neighbour(
         moved = centroids.copy()
         moved[own] += share * (centroids[other] - centroids[own])
         challenger = train_model(features, moved.tolist(), champion.reference, key, champion)
-        if assign_customers(features, features["customer_id"], challenger, before, champion)["is_held"].any():
+        now, without_it = (
+            assign_customers(features, features["customer_id"], model, before, champion, MARGIN_RULE)
+            for model in (challenger, champion)
+        )
+        if (now["is_held"] & ~without_it["is_held"]).any():
             break
     changed = {"period": key, "model_version": challenger.model_version, "model_json": challenger.to_json()}
     tables.write(SEGMENTATION_MODEL, pl.DataFrame([row | changed], schema=SEGMENTATION_MODEL.schema), {key: 1})
@@ -571,6 +599,9 @@ def promote_a_neighbour(
     )
     tables.write(PROMOTION_DECISION, decided, {key: 1})
     return champion, challenger
+
+
+MARGIN_RULE = ModelSettings().margin_rule
 
 
 def settings_of(home: Path, config: str = QUICK) -> Settings:

@@ -68,7 +68,7 @@ def test_a_held_customer_is_told_so_and_by_what_still_speaks_for_the_segment(
     assert (answer["segment_id"], answer["is_held"], answer["margin"]) == ("S3", True, -0.05)
     assert answer["reasons"][0] == {
         "feature": "margin",
-        "text": "kept in At risk: nearer to Promising now, but by less than the margin rule asks for",
+        "text": "kept in At risk: nearer to Promising now, but not clearly, and not for two snapshots",
     }
     schemas.LookupAnswer.model_validate(answer, strict=True, extra="forbid")
 

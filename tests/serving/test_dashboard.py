@@ -78,6 +78,22 @@ def test_every_chart_shows_the_release_and_axe_finds_nothing_serious(
         assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
 
 
+def test_moves_are_told_with_their_rates(browser: Browser, server: RunningServer, tmp_path: Path) -> None:
+    note = "#migration-note"
+    with open_dashboard(browser, server) as page:
+        page.wait_for_selector("#migration td")
+        text = page.locator(note).inner_text()
+        assert "Of the customers in a segment of K-means, 20 % moved." in text
+        assert "to and fro" not in text
+    content = make_content()
+    now = content.assignments.filter(period=content.window.key)
+    earlier = now.with_columns(period=pl.lit("2011-09-01"))
+    make_release(tmp_path / "releases", replace(content, assignments=pl.concat([earlier, content.assignments])))
+    with serving(tmp_path, "--workers", "1") as other, open_dashboard(browser, other) as page:
+        page.wait_for_selector("#migration td")
+        assert "20 % went to and fro: back to where they were two snapshots ago." in page.locator(note).inner_text()
+
+
 def test_search_finds_a_customer_with_the_keyboard_alone(browser: Browser, server: RunningServer) -> None:
     with open_dashboard(browser, server) as page:
         page.wait_for_selector("#heatmap td")

@@ -107,7 +107,22 @@ def test_the_first_snapshot_has_no_moves(tmp_path: Path) -> None:
         "before": None,
         "moves": [],
         "causes": {},
+        "moved": None,
+        "to_and_fro": None,
+        "margin_rule": 0.6,
     }
+
+
+def test_a_release_says_how_much_moved_and_by_which_margin_rule(tmp_path: Path) -> None:
+    content = make_content()
+    found = open_release(tmp_path, make_release(tmp_path, content)).migrations
+    # 12348 left Champions; four others whom K-means saw before stayed.
+    assert (found["moved"], found["to_and_fro"], found["margin_rule"]) == (1 / 5, None, 0.6)
+    first = content.assignments.filter(period="2011-11-01").with_columns(period=pl.lit("2011-09-01"))
+    later = content.assignments.filter(period="2011-11-01").with_columns(period=pl.lit("2011-12-01"), segment_id=None)
+    three = replace(content, assignments=pl.concat([first, content.assignments, later]), margin_rule=0.0)
+    found = open_release(tmp_path, make_release(tmp_path, three)).migrations
+    assert (found["moved"], found["to_and_fro"], found["margin_rule"]) == (1 / 5, 1 / 5, 0.0)
 
 
 def test_causes_of_moves_are_counted_also_those_of_nobody(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ SPOILED: Sequence[tuple[str, str, int, dict[str, Any]]] = (
     ("segment_assignments", "segment_named", 4, {"cluster": 2}),
     ("segment_assignments", "margin_in_range", 1, {"margin": 1.01}),
     ("segment_assignments", "margin_in_range", 1, {"margin": -0.05}),
-    ("segment_assignments", "margin_in_range", 1, {"margin": -0.11, "is_held": True}),
+    ("segment_assignments", "margin_in_range", 1, {"margin": -0.61, "is_held": True}),
     ("segment_assignments", "margin_in_range", 1, {"is_held": True}),
     ("segment_assignments", "margin_in_range", 2, {"distance": None}),
     ("segment_migrations", "one_move_per_customer", 1, {"customer_id": "a"}),

@@ -90,5 +90,5 @@ def _labels(fitted_on: Matrix, matrix: Matrix, k: int, seed: int) -> np.ndarray:
 def _share_moved(
     seen: pl.DataFrame, before: pl.DataFrame, model: SegmentationModel, earlier_model: SegmentationModel | None = None
 ) -> float:
-    now = assign_customers(seen, seen["customer_id"], model, before, earlier_model)
+    now = assign_customers(seen, seen["customer_id"], model, before, earlier_model, ModelSettings().margin_rule)
     return float((now["segment_id"] != before["segment_id"]).mean())

@@ -26,6 +26,7 @@ from custseg_assets.stores.release_writer import ReleaseContent, write_release
 from custseg_assets.stores.releases import point_to
 
 FEATURES = ("recency_days", "frequency_orders", "monetary_net")
+MARGIN_RULE = 0.6
 PERIODS = ("2011-10-01", "2011-11-01")
 NAMES = ("Champions", "Promising", "At risk")
 
@@ -211,6 +212,7 @@ def make_content(
         metrics={"silhouette": 0.34, "davies_bouldin": None},
         git_revision="0" * 40,
         data_versions={"segment_assignments": 3},
+        margin_rule=MARGIN_RULE,
         later_customers=pl.DataFrame({"customer_id": ["19999"], "first_seen_at": [datetime(2011, 12, 5, 9, 30)]}),
     )
 

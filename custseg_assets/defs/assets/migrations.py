@@ -1,6 +1,7 @@
 """Who moved between segments since the snapshot before, and why, by snapshot."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -10,7 +11,12 @@ from custseg_assets.defs.materialise import Materialization, in_batches, materia
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
 from custseg_assets.domain.segments.clustering import assign_customers
-from custseg_assets.domain.segments.migrations import count_flows, list_migrations, summarise_moves
+from custseg_assets.domain.segments.migrations import (
+    count_flows,
+    list_migrations,
+    measure_moves,
+    summarise_moves,
+)
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import migration_matrix
 
@@ -52,7 +58,15 @@ def _list_moves(home: OpenHome, key: str) -> pl.DataFrame:
     if two is None:
         return SEGMENT_MIGRATIONS.schema.to_frame()
     earlier_model = home.champions.model_at(two.before_key)
-    stay = assign_customers(two.features_now, two.now["customer_id"], earlier_model, two.before, earlier_model)
+    stay = assign_customers(
+        two.features_now,
+        two.now["customer_id"],
+        earlier_model,
+        two.before,
+        earlier_model,
+        home.settings.model.margin_rule,
+        home.calendar.window(key).is_open,
+    )
     return list_migrations(two.before, two.now, stay, two.features_before, two.features_now)
 
 
@@ -66,9 +80,12 @@ def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
     all_flows = count_flows(two.before, two.now, two.features_now)
     n_known = all_flows.filter(pl.col("from_segment").is_not_null())["n_customers"].sum()
     summary = summarise_moves(home.tables.read(SEGMENT_MIGRATIONS, [key]), int(n_known))
+    earlier = home.snapshots_before(two.before_key)[-1:]
+    rates = measure_moves(two.now, two.before, home.tables.read(SEGMENT_ASSIGNMENTS, earlier) if earlier else None)
     return {
         "moves": f"{two.before_key} → {key}{so_far}: {summary.sentence}.",
         "phantom_moves": summary.n_phantom,
+        **{name: rate for name, rate in asdict(rates).items() if rate is not None},
         "by_cause": table_preview(summary.by_cause),
         "top_flows": table_preview(summary.by_flow),
         "matrix": picture("customers by segment before and now", migration_matrix(all_flows)),

@@ -81,6 +81,7 @@ def _gather_content(home: OpenHome, key: str) -> ReleaseContent:
         metrics=metrics_of(candidates),
         git_revision=code_revision(),
         data_versions={name: f"{tables.fingerprint_of(name, key):x}" for name in _PARTS},
+        margin_rule=home.settings.model.margin_rule,
         segment_migrations=tables.read(SEGMENT_MIGRATIONS, [key]),
         drift_reference=json.loads(trained["drift_reference"]),
     )

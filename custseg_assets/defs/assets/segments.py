@@ -31,12 +31,14 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
 
     def assign_snapshots() -> Iterator[tuple[str, pl.DataFrame]]:
         before, earlier_model = _snapshot_before(home, context.partition_keys[0])
+        margin_rule = home.settings.model.margin_rule
         for key in context.partition_keys:
             known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
             features, model = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.model_at(key)
-            before = assign_customers(features, known, model, before, earlier_model)
+            window = home.calendar.window(key)
+            before = assign_customers(features, known, model, before, earlier_model, margin_rule, window.is_open)
             earlier_model = model
-            yield key, of_snapshot(SEGMENT_ASSIGNMENTS, home.calendar.window(key), before)
+            yield key, of_snapshot(SEGMENT_ASSIGNMENTS, window, before)
 
     def show() -> Mapping[str, Any]:
         features, assignments = (home.tables.read(table, newest) for table in (CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS))

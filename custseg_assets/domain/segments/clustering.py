@@ -30,7 +30,6 @@ from custseg_assets.domain.segments.model import (
     Matrix,
     ScalingReference,
     SegmentationModel,
-    apply_margin_rule,
     nearest,
     version_of,
 )
@@ -469,19 +468,24 @@ def assign_customers(
     model: SegmentationModel,
     before: pl.DataFrame | None = None,
     earlier_model: SegmentationModel | None = None,
+    margin_rule: float = 0.0,
+    is_open: bool = False,
 ) -> pl.DataFrame:
     """The segment of every known customer, each exactly once, sorted by customer.
 
-    A change of the model alone moves no customer near a border: the customer stays in the earlier segment while that is
-    the runner-up and the margin is below ``MARGIN_RULE``. As long as one model is in force, everybody is in the
-    nearest segment.
+    A customer stays in the segment of the snapshot before until a move is clear or lasts, see
+    ``model.apply_margin_rule``. Where the model has changed since, the customer stays in the segment that the earlier
+    model, by the same rule, gives it now. Who comes from a rule segment, and who is new, is in the nearest.
+    No move lasts at an open snapshot, which may be one day after the closed one: it lasts when the period is over.
 
     Args:
         customer_features: of one snapshot.
         known_customers: ids of everybody with a line before the snapshot's end, repeats allowed.
         model: the model in force.
-        before: ``segment_assignments`` of the snapshot before; without it the margin rule does not apply.
+        before: ``segment_assignments`` of the snapshot before; without it everybody is in the nearest segment.
         earlier_model: the model that was in force there; of the same features.
+        margin_rule: see ``model.apply_margin_rule``; with 0 everybody is in the nearest segment.
+        is_open: whether the snapshot's period is not over.
 
     Returns:
         The content of ``segment_assignments``.
@@ -491,7 +495,8 @@ def assign_customers(
     """
     visible = customer_features.filter(visible_to_kmeans(customer_features, model.features))
     everybody = pl.concat([known_customers.cast(pl.String), customer_features["customer_id"]]).unique()
-    scores = _score_customers(visible, model, _clusters_before(customer_features, model, before, earlier_model))
+    earlier = _clusters_before(customer_features, model, before, earlier_model, margin_rule, is_open)
+    scores = _score_customers(visible, model, earlier, margin_rule)
 
     def of_segment(field: str, clusters: pl.Expr) -> pl.Expr:
         fields = {number: getattr(segment, field) for number, segment in enumerate(model.segments)}
@@ -522,33 +527,48 @@ def assign_customers(
     )
 
 
+def nearest_segment() -> pl.Expr:
+    """The segment whose centroid is nearest, of rows of ``segment_assignments``; a rule segment is its own."""
+    return pl.when("is_held").then("runner_up_segment_id").otherwise("segment_id").alias("segment_id")
+
+
 def _clusters_before(
     customer_features: pl.DataFrame,
     model: SegmentationModel,
     before: pl.DataFrame | None,
     earlier_model: SegmentationModel | None,
+    margin_rule: float,
+    is_open: bool,
 ) -> pl.DataFrame:
-    """``customer_id`` and ``stay``, the cluster of the segment that a customer would be in had the model not changed.
+    """``customer_id``, ``own``, the cluster to stay in, and ``nearest_before``, by which a move lasts; null for none.
 
-    Under the same model only customers with ``is_held`` have one; all others are in the nearest segment.
+    Of the customers that K-means saw there; the clusters are those of the segments' ids under ``model``.
     """
     if before is None or earlier_model is None:
-        return pl.DataFrame(schema={"customer_id": pl.String, "stay": pl.Int64})
-    if earlier_model.model_version == model.model_version:
-        earlier = before.filter("is_held")
-    else:
-        earlier = assign_customers(customer_features, before["customer_id"], earlier_model, before, earlier_model)
-    stay = pl.col("segment_id").replace_strict(model.cluster_of, default=None, return_dtype=pl.Int64)
-    return earlier.select("customer_id", stay=stay).drop_nulls()
+        return pl.DataFrame(schema={"customer_id": pl.String, "own": pl.Int64, "nearest_before": pl.Int64})
+    clustered = before.filter(~pl.col("is_rule_segment"))
+    stay = clustered
+    if earlier_model.model_version != model.model_version:
+        ids = clustered["customer_id"]
+        stay = assign_customers(customer_features, ids, earlier_model, before, earlier_model, margin_rule, is_open)
+    clusters = pl.exclude("customer_id").replace_strict(model.cluster_of, default=None, return_dtype=pl.Int64)
+    return (
+        clustered.select("customer_id", nearest_before=pl.lit(None, pl.String) if is_open else nearest_segment())
+        .join(stay.select("customer_id", own="segment_id"), on="customer_id")
+        .with_columns(clusters)
+    )
 
 
-def _score_customers(visible: pl.DataFrame, model: SegmentationModel, stays: pl.DataFrame) -> pl.DataFrame:
+def _score_customers(
+    visible: pl.DataFrame, model: SegmentationModel, earlier: pl.DataFrame, margin_rule: float
+) -> pl.DataFrame:
     """Cluster, distance, runner-up, margin and ``is_held`` of customers that K-means sees; slices bound the memory."""
-    customers = visible.join(stays, on="customer_id", how="left", maintain_order="left")
+    clusters = pl.col("own", "nearest_before").fill_null(NO_CLUSTER)
+    customers = visible.join(earlier, on="customer_id", how="left", maintain_order="left").with_columns(clusters)
     slices = customers.iter_slices(_ROWS_AT_ONCE) if len(customers) else [customers]
     scores = [
-        apply_margin_rule(
-            model.score(feature_values(part, model.features)), part["stay"].fill_null(NO_CLUSTER).to_numpy()
+        model.score(
+            feature_values(part, model.features), part["own"].to_numpy(), part["nearest_before"].to_numpy(), margin_rule
         )
         for part in slices
     ]

@@ -101,7 +101,7 @@ class Explainer:
         if not is_held:
             return pulls
         own, nearer = self._names[segment_id], self._names[runner_up_segment_id]
-        text = f"kept in {own}: nearer to {nearer} now, but by less than the margin rule asks for"
+        text = f"kept in {own}: nearer to {nearer} now, but not clearly, and not for two snapshots"
         return (Reason(MARGIN, text), *pulls)[:MAX_REASONS]
 
     def _pulls(

@@ -4,7 +4,7 @@ A move has one cause, so the causes add up to all moves:
 
 * ``model change``: the model in force at the earlier snapshot would still have the customer in the earlier segment.
   The customer's behaviour did not cause it; it is a phantom move.
-* ``border``: the customer moved, but its margin is below ``MARGIN_RULE``, so that it may as well move back.
+* ``border``: the customer moved, but its margin is below ``NEAR_BORDER``: the move lasted, and was not clear.
 * ``behaviour``: the customer moved, and is not near a border; or it moved into or out of a rule segment.
 
 Counts of moves without causes belong in ``customer_history``.
@@ -18,10 +18,12 @@ import polars as pl
 
 from custseg_assets.domain.schemas import SEGMENT_MIGRATIONS
 from custseg_assets.domain.segments.customer_history import list_transitions
-from custseg_assets.domain.segments.model import MARGIN_RULE, RFM
+from custseg_assets.domain.segments.model import RFM
 
 BEHAVIOUR, BORDER, MODEL_CHANGE = "behaviour", "border", "model change"
 CAUSES = (BEHAVIOUR, BORDER, MODEL_CHANGE)
+NEAR_BORDER = 0.1
+"""The margin under which a customer who moved is near the border it crossed."""
 
 
 def list_migrations(
@@ -73,11 +75,48 @@ def _cause() -> pl.Expr:
     return (
         pl.when(pl.col("stay_segment_id") == pl.col("from_segment_id"))
         .then(pl.lit(MODEL_CHANGE))
-        .when(~by_rule & (pl.col("margin") < MARGIN_RULE))
+        .when(~by_rule & (pl.col("margin") < NEAR_BORDER))
         .then(pl.lit(BORDER))
         .otherwise(pl.lit(BEHAVIOUR))
         .alias("cause")
     )
+
+
+@dataclass(frozen=True)
+class MoveRates:
+    """How much the segments of a snapshot move; ``None`` where there is nobody to count.
+
+    Attributes:
+        moved: of the customers who were in a segment of K-means at the snapshot before, the share in another one now.
+        to_and_fro: of those who were in one at the snapshot before that, the share who left it and are back now.
+    """
+
+    moved: float | None
+    to_and_fro: float | None
+
+
+def measure_moves(
+    now: pl.DataFrame, before: pl.DataFrame | None = None, earlier: pl.DataFrame | None = None
+) -> MoveRates:
+    """The shares of customers who moved, and who took a move back.
+
+    Args:
+        now: ``segment_assignments`` of a snapshot.
+        before: of the snapshot before; ``None`` where there is none.
+        earlier: of the one before that; ``None`` where there is none.
+    """
+    if before is None:
+        return MoveRates(None, None)
+    transitions = list_transitions(before, now)
+    has_moved = pl.col("from_segment_id") != pl.col("to_segment_id")
+    is_back = has_moved & (pl.col("to_segment_id") == pl.col("segment_id"))
+
+    def share(then: pl.DataFrame, condition: pl.Expr) -> float | None:
+        of_kmeans = then.filter(~pl.col("is_rule_segment")).select("customer_id", "segment_id")
+        rows = transitions.join(of_kmeans, on="customer_id")
+        return rows.filter(condition).height / rows.height if rows.height else None
+
+    return MoveRates(share(before, has_moved), None if earlier is None else share(earlier, is_back))
 
 
 def count_flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -> pl.DataFrame:

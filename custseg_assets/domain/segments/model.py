@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +20,6 @@ MODEL_FORMAT = 1
 RFM = ("recency_days", "frequency_orders", "monetary_net")
 """Features that name segments and stand in answers, also where a model was fitted on others."""
 
-MARGIN_RULE = 0.1
-"""The margin from which on a customer follows another model into another segment; with less it stays where it was."""
 NO_CLUSTER = -1
 """Stands for "no cluster" in an array of clusters' numbers."""
 
@@ -120,15 +118,16 @@ class LineageEvent:
 
 @dataclass(frozen=True)
 class Scores:
-    """The nearest clusters of customers; each array has one entry per customer.
+    """The clusters of customers, and the nearest others; each array has one entry per customer.
 
     Attributes:
         cluster: number of the nearest centroid.
         distance: to it, in standard deviations of the reference.
         runner_up: number of the second nearest centroid.
         runner_up_distance: to that, in standard deviations of the reference.
-        margin: (second − first) / second distance; 0 at the border, 1 on a centroid. Negative where ``is_held``.
-        is_held: whether ``apply_margin_rule`` kept the customer; cluster and runner-up have then changed places.
+        margin: (second − first) / second distance; 0 at the border, 1 on a centroid.
+        is_held: whether ``apply_margin_rule`` kept the customer. Then cluster and distance are those of the cluster it
+            was in, the runner-up is the nearest, and the margin is −(own − nearest) / own distance.
     """
 
     cluster: NDArray[np.int64]
@@ -153,9 +152,7 @@ def nearest(matrix: Matrix, centroids: Matrix) -> Scores:
     >>> scores.cluster[0].item(), scores.runner_up_distance[0].item(), scores.margin[0].item()
     (0, 4.0, 0.75)
     """
-    squared = np.zeros((len(matrix), len(centroids)))
-    for feature in range(matrix.shape[1]):
-        squared += (matrix[:, feature, None] - centroids[None, :, feature]) ** 2
+    squared = _squared_distances(matrix[:, None], centroids[None])
     order = np.argsort(squared, axis=1, kind="stable")
     rows = np.arange(len(matrix))
     first, second = np.sqrt(squared[rows, order[:, 0]]), np.sqrt(squared[rows, order[:, 1]])
@@ -163,23 +160,40 @@ def nearest(matrix: Matrix, centroids: Matrix) -> Scores:
     return Scores(order[:, 0], first, order[:, 1], second, margin, np.zeros(len(matrix), dtype=np.bool_))
 
 
-def apply_margin_rule(fresh: Scores, earlier: NDArray[np.int64]) -> Scores:
-    """Keep customers in their earlier cluster where another is nearer by less than ``MARGIN_RULE`` asks for.
+def _squared_distances(places: Matrix, others: Matrix) -> Matrix:
+    """Between places whose last axis are features, summed feature by feature; the other axes are broadcast."""
+    squared: Matrix = np.zeros(np.broadcast_shapes(places.shape[:-1], others.shape[:-1]))
+    for feature in range(places.shape[-1]):
+        squared += (places[..., feature] - others[..., feature]) ** 2
+    return squared
 
-    A customer can be kept only while the earlier cluster is its runner-up; with two others nearer it has moved.
+
+def apply_margin_rule(
+    fresh: Scores, matrix: Matrix, centroids: Matrix, own: Labels, nearest_before: Labels, margin_rule: float
+) -> Scores:
+    """Keep customers in the cluster they were in until a move is clear or lasts.
+
+    A move is clear where another centroid is nearer than the own one by at least the share ``margin_rule`` of the
+    distance to the own one. It lasts where the cluster that is nearest now was nearest at the snapshot before, too.
 
     Args:
-        fresh: from ``nearest``.
-        earlier: number of the cluster each customer was in, in the same model; ``NO_CLUSTER`` for none.
+        fresh: from ``nearest``, of the same matrix and centroids.
+        matrix: shape (customers, features), on the model's scale.
+        centroids: shape (k, features).
+        own: number of the cluster each customer was in, in the same model; ``NO_CLUSTER`` for none.
+        nearest_before: number of the cluster that was nearest to it then; ``NO_CLUSTER`` where no move can last.
+        margin_rule: a share from 0, with which everybody is in the nearest cluster, up to, but without, 1.
     """
-    is_held = (fresh.runner_up == earlier) & (fresh.margin < MARGIN_RULE)
-    return replace(
-        fresh,
-        cluster=np.where(is_held, fresh.runner_up, fresh.cluster),
-        distance=np.where(is_held, fresh.runner_up_distance, fresh.distance),
+    distance = np.sqrt(_squared_distances(matrix, centroids[own]))
+    nearer_by = np.divide(distance - fresh.distance, distance, out=np.zeros_like(distance), where=distance > 0)
+    is_away = (own != NO_CLUSTER) & (own != fresh.cluster)
+    is_held = is_away & (nearest_before != fresh.cluster) & (nearer_by < margin_rule)
+    return Scores(
+        cluster=np.where(is_held, own, fresh.cluster),
+        distance=np.where(is_held, distance, fresh.distance),
         runner_up=np.where(is_held, fresh.cluster, fresh.runner_up),
         runner_up_distance=np.where(is_held, fresh.distance, fresh.runner_up_distance),
-        margin=np.where(is_held, 0.0 - fresh.margin, fresh.margin),
+        margin=np.where(is_held, 0.0 - nearer_by, fresh.margin),
         is_held=is_held,
     )
 
@@ -227,9 +241,27 @@ class SegmentationModel:
         """Number of the cluster of each segment, by the segment's id."""
         return {segment.segment_id: cluster for cluster, segment in enumerate(self.segments)}
 
-    def score(self, values: Matrix) -> Scores:
-        """The nearest clusters of raw feature rows; shape (customers, features), business units."""
-        return nearest(self.reference.scale(values), np.array(self.centroids))
+    def score(
+        self,
+        values: Matrix,
+        own: Labels | None = None,
+        nearest_before: Labels | None = None,
+        margin_rule: float = 0.0,
+    ) -> Scores:
+        """The clusters of raw feature rows: the nearest, or, by ``apply_margin_rule``, those they are kept in.
+
+        Args:
+            values: shape (customers, features), business units.
+            own: number of the cluster that each was in; without it everybody is in the nearest.
+            nearest_before: number of the cluster that was nearest then; without it no move can last.
+            margin_rule: see ``apply_margin_rule``.
+        """
+        matrix, centroids = self.reference.scale(values), np.array(self.centroids)
+        fresh = nearest(matrix, centroids)
+        if own is None:
+            return fresh
+        before = np.full_like(own, NO_CLUSTER) if nearest_before is None else nearest_before
+        return apply_margin_rule(fresh, matrix, centroids, own, before, margin_rule)
 
     def to_json(self) -> str:
         """The whole model as one line of canonical JSON."""

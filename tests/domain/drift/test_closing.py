@@ -53,7 +53,7 @@ SUNDAYS_OFF = (*(10, 10, 10, 10, 10, 10, 0) * 2, 10)
         ((0,) * 7 + ORDINARY, 7),
         # Longer than a week: no closing, nothing of it is left out.
         ((0,) * 8 + ORDINARY, 0),
-        # Days of the week on which the shop is always closed do not count: here the newest of eight days, and the oldest.
+        # Days of the week on which the shop is always closed do not count among the seven.
         ((0,) * 8 + SUNDAYS_OFF, 8),
         ((0,) * 9 + SUNDAYS_OFF, 9),
         ((0,) * 10 + SUNDAYS_OFF, 0),

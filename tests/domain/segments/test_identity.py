@@ -21,7 +21,7 @@ from polars.testing import assert_frame_equal
 from custseg_assets.domain.demo import generate_demo
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.segments import identity
-from custseg_assets.domain.segments.clustering import assign_customers
+from custseg_assets.domain.segments.clustering import assign_customers, nearest_segment
 from custseg_assets.domain.segments.identity import inherit_segments
 from custseg_assets.domain.segments.model import (
     LineageEvent,
@@ -234,10 +234,12 @@ def test_a_model_of_another_format_is_refused() -> None:
         model_from_json(json.dumps(later))
 
 
-# The margin rule. The earlier model has its border at 4, the later one at 3.8: at 3.9 a customer is 2.1 from 1.8 and
-# 1.9 from 5.8, a margin of 0.2 / 2.1 = 0.095; at 3.95 it is 0.3 / 2.15 = 0.140.
+# The margin rule, with a share of 0.6. The earlier model has its border at 4. A customer of S2, at 2, is 2.8 from it at
+# 4.8, and 1.2 from 6: nearer by 1.6 / 2.8 = 0.571. At 4.9 it is 1.8 / 2.9 = 0.621.
 EARLIER = model(6, 2)
+# The later one has its border at 3.8: at 3.9 a customer is 2.1 from 1.8 and 1.9 from 5.8, nearer by 0.2 / 2.1.
 LATER = replace(model(5.8, 1.8, key="2011-06-01"), predecessor=EARLIER.model_version)
+RULE = 0.6
 
 
 def at(**places: float) -> pl.DataFrame:
@@ -247,7 +249,8 @@ def at(**places: float) -> pl.DataFrame:
             "customer_id": list(places),
             "frequency_orders": [1] * len(places),
             "monetary_net": np.expm1(list(places.values())),
-        }
+        },
+        schema_overrides={"customer_id": pl.String},
     )
 
 
@@ -256,8 +259,11 @@ def placed(
     now: SegmentationModel,
     before: pl.DataFrame | None = None,
     then: SegmentationModel | None = None,
+    rule: float = RULE,
+    *,
+    is_open: bool = False,
 ) -> pl.DataFrame:
-    return assign_customers(customers, customers["customer_id"], now, before, then)
+    return assign_customers(customers, customers["customer_id"], now, before, then, rule, is_open)
 
 
 def where(assigned: pl.DataFrame) -> dict[str, tuple[str, bool]]:
@@ -265,63 +271,125 @@ def where(assigned: pl.DataFrame) -> dict[str, tuple[str, bool]]:
     return {name: (segment, is_held) for name, segment, is_held in rows}
 
 
-def test_a_new_model_alone_moves_only_whom_it_places_well_inside_another_segment() -> None:
-    customers = at(near=3.9, inside=3.95, far=1.0, refunded=0)
-    before = placed(customers, EARLIER)
-    assert where(before)["near"] == where(before)["inside"] == ("S2", False)
-    now = placed(customers, LATER, before, EARLIER)
-    assert where(now) == {
-        "near": ("S2", True),
-        "inside": ("S1", False),
-        "far": ("S2", False),
-        "refunded": ("R1", False),
-    }
+def test_a_customer_stays_until_a_move_is_clear() -> None:
+    before = placed(at(near=3, clear=3), EARLIER)
+    now = placed(at(near=4.8, clear=4.9), EARLIER, before, EARLIER)
+    assert where(now) == {"clear": ("S1", False), "near": ("S2", True)}
     held = now.filter(customer_id="near").row(0, named=True)
     assert (held["cluster"], held["segment_name"], held["runner_up_segment_id"]) == (1, "Loyal", "S1")
-    assert held["distance"] == pytest.approx(2.1)
-    assert held["margin"] == pytest.approx(-0.2 / 2.1)
-    assert now.filter(customer_id="inside")["margin"][0] == pytest.approx(0.3 / 2.15)
+    assert held["distance"] == pytest.approx(2.8)
+    assert held["margin"] == pytest.approx(-1.6 / 2.8)
+    assert now.filter(customer_id="clear")["margin"][0] == pytest.approx(1.8 / 2.9)
 
 
-def test_a_held_customer_stays_while_nothing_changes_and_is_let_go_further_in() -> None:
+def test_a_move_that_is_not_clear_counts_when_it_lasts() -> None:
+    before = placed(at(stays=3, back=3), EARLIER)
+    once = placed(at(stays=4.2, back=4.2), EARLIER, before, EARLIER)
+    assert where(once) == {"stays": ("S2", True), "back": ("S2", True)}
+    twice = placed(at(stays=4.2, back=3.9), EARLIER, once, EARLIER)
+    assert where(twice) == {"stays": ("S1", False), "back": ("S2", False)}
+    # Over the border again, but not twice in a row; and from the new segment the way back is as long.
+    again = placed(at(stays=3.9, back=4.2), EARLIER, twice, EARLIER)
+    assert where(again) == {"stays": ("S1", True), "back": ("S2", True)}
+
+
+def test_nothing_lasts_while_a_period_is_not_over_but_a_move_can_be_clear() -> None:
+    """The day after a snapshot everybody is where it was: that is no second time."""
+    once = placed(at(a=4.2, b=3), EARLIER, placed(at(a=3, b=3), EARLIER), EARLIER)
+    a_day_later = placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER, is_open=True)
+    assert where(a_day_later) == {"a": ("S2", True), "b": ("S1", False)}
+    assert where(placed(at(a=4.2, b=4.9), LATER, once, EARLIER, is_open=True))["a"] == ("S2", True)
+    assert where(placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER)) == {"a": ("S1", False), "b": ("S1", False)}
+
+
+def test_only_the_same_segment_twice_in_a_row_lasts() -> None:
+    three = model(2, 4, 0)
+    before = placed(at(a=2), three)
+    right = placed(at(a=3.2), three, before, three)
+    left = placed(at(a=0.9), three, right, three)
+    assert right["runner_up_segment_id"].to_list() == ["S2"]
+    assert left["runner_up_segment_id"].to_list() == ["S3"]
+    assert where(right) == where(left) == {"a": ("S1", True)}
+    assert where(placed(at(a=0.9), three, left, three)) == {"a": ("S3", False)}
+
+
+def test_who_has_two_others_nearer_stays_too_while_neither_is_clear() -> None:
+    # At 2.9 the own centroid is 0.9 away, the others 0.5 and 0.7: nearer by 0.4 / 0.9 = 0.444.
+    three = model(2, 3.4, 3.6)
+    now = placed(at(a=2.9), three, placed(at(a=2), three), three)
+    assert where(now) == {"a": ("S1", True)}
+    assert now["runner_up_segment_id"].to_list() == ["S2"]
+    assert now["margin"][0] == pytest.approx(-0.4 / 0.9)
+
+
+def test_who_comes_from_a_rule_segment_and_who_is_new_is_in_the_nearest() -> None:
+    before = pl.concat([placed(at(refunded=0), EARLIER), placed(at(), EARLIER).clear()])
+    for now in (EARLIER, LATER):
+        assert where(placed(at(refunded=3.9, new=3.9), now, before, EARLIER)) == where(
+            placed(at(refunded=3.9, new=3.9), now)
+        )
+    lapsed = assign_customers(at(), pl.Series("customer_id", ["a"]), EARLIER)
+    assert where(placed(at(a=4.1), EARLIER, lapsed, EARLIER)) == {"a": ("S1", False)}
+    # And who goes into a rule segment is kept nowhere.
+    assert where(placed(at(a=0), EARLIER, placed(at(a=3), EARLIER), EARLIER)) == {"a": ("R1", False)}
+
+
+def test_the_rule_by_hand() -> None:
+    matrix, centroids = np.array([[3.0], [3.0], [3.0], [4.0], [0.0]]), np.array([[0.0], [4.0]])
+    fresh = nearest(matrix, centroids)
+    assert fresh.cluster.tolist() == [1, 1, 1, 1, 0]
+    own, nearest_before = np.array([0, 0, -1, 0, 0]), np.array([0, 1, -1, 0, 0])
+    # 3 from the own, 1 from the nearest: nearer by 2/3.
+    for rule, held in ((0.5, [False] * 5), (0.7, [True, False, False, False, False])):
+        found = apply_margin_rule(fresh, matrix, centroids, own, nearest_before, rule)
+        assert found.is_held.tolist() == held
+    assert (found.cluster.tolist(), found.runner_up.tolist()) == ([0, 1, 1, 1, 0], [1, 0, 0, 0, 1])
+    assert (found.distance[0], found.runner_up_distance[0], found.margin[0]) == (3.0, 1.0, pytest.approx(-2 / 3))
+    assert found.margin[1:].tolist() == fresh.margin[1:].tolist()
+    at_the_limit = apply_margin_rule(fresh, matrix, centroids, own, nearest_before, float(-found.margin[0]))
+    assert not at_the_limit.is_held.any()
+
+
+def test_a_new_model_alone_moves_only_whom_it_clearly_places_in_another_segment() -> None:
+    customers = at(near=3.9, far=1.0, refunded=0)
+    before = placed(customers, EARLIER)
+    assert where(before)["near"] == ("S2", False)
+    now = placed(customers, LATER, before, EARLIER)
+    assert where(now) == {"near": ("S2", True), "far": ("S2", False), "refunded": ("R1", False)}
+    assert now.filter(customer_id="near")["margin"][0] == pytest.approx(-0.2 / 2.1)
+    other = replace(model(3.5, 1.8, key="2011-06-01"), predecessor=EARLIER.model_version)
+    # 1.9 from 1.8 and 0.2 from 3.5 at 3.7: nearer by 1.7 / 1.9.
+    assert where(placed(at(near=3.7), other, placed(at(near=3.7), EARLIER), EARLIER)) == {"near": ("S1", False)}
+
+
+def test_whom_a_new_model_alone_would_move_is_moved_a_snapshot_later_if_it_is_still_there() -> None:
     held = placed(at(near=3.9), LATER, placed(at(near=3.9), EARLIER), EARLIER)
-    still = placed(at(near=3.9), LATER, held, LATER)
-    assert_frame_equal(still, held)
-    moved = placed(at(near=4.2), LATER, still, LATER)
-    assert where(moved) == {"near": ("S1", False)}
-    back = placed(at(near=3.9), LATER, moved, LATER)
-    assert where(back) == {"near": ("S1", False)}
-
-
-def test_a_held_customer_who_comes_back_over_the_border_is_an_ordinary_one_again() -> None:
-    held = placed(at(near=3.9), LATER, placed(at(near=3.9), EARLIER), EARLIER)
-    home = placed(at(near=3.7), LATER, held, LATER)
-    assert where(home) == {"near": ("S2", False)}
-    assert where(placed(at(near=3.9), LATER, home, LATER)) == {"near": ("S1", False)}
+    assert where(held) == {"near": ("S2", True)}
+    assert where(placed(at(near=3.9), LATER, held, LATER)) == {"near": ("S1", False)}
 
 
 def test_the_earlier_segment_is_what_the_earlier_model_says_of_the_customer_as_it_is_now() -> None:
-    # In the earlier snapshot at 6, well in S1; now at 3.9, which both models ask about: the earlier says S2.
-    before = placed(at(near=6), EARLIER)
-    assert where(placed(at(near=3.9), LATER, before, EARLIER)) == {"near": ("S2", True)}
+    # In the earlier snapshot at 9, well in S1; now at 3.5, which the earlier model has clearly in S2. The later one has
+    # it nearest to S3, by 0.2 / 2.5.
+    earlier, later = model(9, 2, 6), model(9, 1, 5.8, key="2011-06-01")
+    before = placed(at(a=9), earlier)
+    assert where(placed(at(a=3.5), earlier, before, earlier)) == {"a": ("S2", False)}
+    assert where(placed(at(a=3.5), later)) == {"a": ("S3", False)}
+    assert where(placed(at(a=3.5), later, before, earlier)) == {"a": ("S2", True)}
 
 
-def test_a_hold_outlives_the_next_model() -> None:
-    held = placed(at(near=3.9), LATER, placed(at(near=3.9), EARLIER), EARLIER)
-    third = replace(model(5.81, 1.8, key="2011-07-01"), predecessor=LATER.model_version)
-    assert where(placed(at(near=3.9), third, held, LATER)) == {"near": ("S2", True)}
-    assert where(placed(at(near=3.9), third, held.clear(), LATER)) == {"near": ("S1", False)}
+def test_who_stays_where_it_was_under_a_new_model_has_not_moved_though_the_earlier_one_would_have_moved_it() -> None:
+    later = replace(model(4.5, 1.2, key="2011-06-01"), predecessor=EARLIER.model_version)
+    before = placed(at(a=6), EARLIER)
+    assert where(placed(at(a=3), EARLIER, before, EARLIER)) == {"a": ("S2", False)}
+    assert where(placed(at(a=3), later, before, EARLIER)) == {"a": ("S1", False)}
 
 
-def test_whom_two_other_segments_are_nearer_to_is_not_held() -> None:
-    # At 6.1 the margin between 6 and 6.22 is small, but the earlier cluster at 2 is third.
-    fresh = nearest(np.array([[6.1]]), np.array([[2.0], [6.0], [6.22]]))
-    assert fresh.margin[0] == pytest.approx(0.02 / 0.12)
-    near = nearest(np.array([[6.1]]), np.array([[2.0], [6.0], [6.205]]))
-    assert near.margin[0] == pytest.approx(0.005 / 0.105)
-    assert not apply_margin_rule(near, np.array([0])).is_held[0]
-    assert apply_margin_rule(near, np.array([2])).is_held[0]
-    assert not apply_margin_rule(fresh, np.array([2])).is_held[0]
+def test_a_move_lasts_across_models() -> None:
+    once = placed(at(a=4.2), EARLIER, placed(at(a=3), EARLIER), EARLIER)
+    # At 3.9 the earlier model has S2 nearest again, the later one S1, as it was at the snapshot before.
+    assert where(placed(at(a=3.9), LATER, once, EARLIER)) == {"a": ("S1", False)}
+    assert where(placed(at(a=3.9), LATER, placed(at(a=3), EARLIER), EARLIER)) == {"a": ("S2", True)}
 
 
 def test_nobody_is_held_in_a_segment_that_is_gone() -> None:
@@ -329,15 +397,40 @@ def test_nobody_is_held_in_a_segment_that_is_gone() -> None:
     assert where(placed(at(near=3.9), gone, placed(at(near=3.9), EARLIER), EARLIER)) == {"near": ("S1", False)}
 
 
+HISTORIES = st.lists(st.lists(st.floats(0.5, 8), min_size=3, max_size=3), min_size=1, max_size=5)
+
+
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.floats(0.5, 8), min_size=3, max_size=3), min_size=1, max_size=4))
-def test_with_one_model_throughout_nobody_is_ever_held(history: list[list[float]]) -> None:
+@given(HISTORIES)
+def test_with_a_margin_rule_of_0_everybody_is_in_the_nearest_segment(history: list[list[float]]) -> None:
     before = None
     for places in history:
         customers = at(**dict(zip("abc", places, strict=True)))
-        now = placed(customers, LATER, before, LATER)
+        now = placed(customers, LATER, before, LATER, rule=0.0)
         assert_frame_equal(now, placed(customers, LATER))
         before = now
+
+
+@settings(max_examples=50, deadline=None)
+@given(HISTORIES)
+def test_every_row_shows_its_nearest_segment_and_follows_from_the_row_before(history: list[list[float]]) -> None:
+    before, earlier = None, EARLIER
+    for number, places in enumerate(history):
+        current = LATER if number > 2 else EARLIER
+        customers = at(**dict(zip("abc", places, strict=True)))
+        now = placed(customers, current, before, earlier)
+        fresh = placed(customers, current)
+        assert now.select(nearest_segment())["segment_id"].to_list() == fresh["segment_id"].to_list()
+        held = now.filter("is_held")
+        assert held["margin"].is_between(-RULE, 0).all()
+        assert_frame_equal(now.filter(~pl.col("is_held")), fresh.join(held, on="customer_id", how="anti"))
+        # Made again from the same row before, in whatever order, it is the same.
+        again = placed(customers.reverse(), current, None if before is None else before.reverse(), earlier)
+        assert_frame_equal(again, now)
+        if before is not None:
+            last = before.select("customer_id", was=nearest_segment())
+            assert not held.join(last, on="customer_id").filter(pl.col("runner_up_segment_id") == pl.col("was")).height
+        before, earlier = now, current
 
 
 def first_snapshot(clean: pl.DataFrame, key: str) -> pl.DataFrame:

@@ -14,8 +14,10 @@ from custseg_assets.domain.segments.migrations import (
     BORDER,
     CAUSES,
     MODEL_CHANGE,
+    MoveRates,
     count_flows,
     list_migrations,
+    measure_moves,
     summarise_moves,
 )
 from custseg_assets.domain.segments.model import ScalingReference, Segment, SegmentationModel
@@ -124,6 +126,23 @@ def test_the_summary_counts_phantom_moves_apart() -> None:
     ]
     assert summary.n_phantom == 1
     assert summary.sentence.startswith("2 of 4 customers moved, 2 by their behaviour and 0 at a border; another 1 ")
+
+
+def test_moves_are_counted_of_those_who_were_in_a_segment_of_k_means() -> None:
+    before = assigned(a="S1", b="S1", c="S2", d="S2", refunded="R1")
+    now = assigned(a="S1", b="S2", c="R2", d="S2", refunded="S1", new="S3")
+    assert measure_moves(now, before) == MoveRates(moved=0.5, to_and_fro=None)
+    assert measure_moves(now) == MoveRates(moved=None, to_and_fro=None)
+    assert measure_moves(now, before.filter(customer_id="refunded")) == MoveRates(None, None)
+
+
+def test_to_and_fro_is_a_move_that_is_taken_back() -> None:
+    earlier = assigned(back="S1", on="S1", late="S1", stays="S1", lapsed="R2")
+    before = assigned(back="S2", on="S2", late="S1", stays="S1", lapsed="S1", new="S1")
+    now = assigned(back="S1", on="S3", late="S2", stays="S1", lapsed="R2", new="S2")
+    # Of the four whom K-means saw at first, one is back; who came from a rule segment and went there again is not.
+    assert measure_moves(now, before, earlier) == MoveRates(moved=5 / 6, to_and_fro=0.25)
+    assert measure_moves(earlier, before, before).to_and_fro == 0
 
 
 def test_nobody_who_moved_has_a_summary_too() -> None:
