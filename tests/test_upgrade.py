@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 from custseg_assets.definitions import build_defs
 from custseg_assets.domain.schemas import SEGMENTATION_MODEL
 from custseg_assets.home.open import OpenHome
-from custseg_assets.home.plan import INGESTED, TABLES_OF_JOB
+from custseg_assets.home.plan import INGESTED, SEGMENTED, TABLES_OF_JOB
 from custseg_assets.settings import load_settings
 from custseg_assets.stores.tables import TableStore
 from custseg_serving.app import create_app
@@ -30,7 +30,6 @@ from tests.support.shops import Outcome, custseg, quiet
 
 FILLED = DATA / "home-0.1.tar.xz"
 SNAPSHOTS = ["2024-02-01", "2024-03-01", "2024-04-01", "2024-05-01"]
-MADE_AGAIN = ("segment_assignments", "segment_profiles", "segment_migrations", "product_recommendations")
 RELEASE, CHAMPION, CHALLENGER = "r-2024-05-01-26c492b3", "m-2024-02-01-802ca29b", "m-2024-05-01-9a78a408"
 
 
@@ -70,7 +69,7 @@ def test_segments_and_what_is_made_from_them_are_made_again_and_nothing_else(sho
     assert stages_of(command(shop, "run")) == [f"segment {SNAPSHOTS[0]} … {SNAPSHOTS[-1]}"]
     after = fingerprints_of(shop)
     assert {where for where in before if before[where] != after[where]} == {
-        (name, key) for name in MADE_AGAIN for key in SNAPSHOTS
+        (name, key) for name in SEGMENTED for key in SNAPSHOTS
     }
     assert_frame_equal(TableStore(shop / "home" / "tables").read(SEGMENTATION_MODEL), models)
     state = json.loads(command(shop, "status", "--json").out)
@@ -81,7 +80,7 @@ def test_segments_and_what_is_made_from_them_are_made_again_and_nothing_else(sho
 
 def test_the_status_is_as_it_was_left_but_for_what_has_to_be_made_again(shop: Path) -> None:
     state = json.loads(command(shop, "status", "--json").out)
-    assert state["stale"] == dict.fromkeys(MADE_AGAIN, SNAPSHOTS)
+    assert state["stale"] == dict.fromkeys(SEGMENTED, SNAPSHOTS)
     assert (state["release"], state["champion"]["model_version"]) == (RELEASE, CHAMPION)
     assert state["rows"]["clean"] == 1666
 
