@@ -49,7 +49,7 @@ def features_as_of(lines: pl.DataFrame, as_of: datetime, closed_at: datetime, n_
     at = pl.col("invoiced_at")
     is_closed = (at >= closed_at) & (at < closed_at + timedelta(days=n_closed))
     observed = lines.filter(at >= start, at < as_of, ~is_closed).with_columns(period=pl.lit(key))
-    window, narrow = Window(key, (key,), start, as_of), nw.from_native(observed.lazy())
+    window, narrow = Window(key, (key,), start, as_of, as_of, (key,)), nw.from_native(observed.lazy())
     parts = order_parts(narrow)
     totals, spend = customer_totals(parts, bought_products(narrow), window), spend_by_period(parts, window)
     features = customer_features(totals.to_native().collect(), spend.to_native().collect(), window)

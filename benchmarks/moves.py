@@ -25,7 +25,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from custseg_assets.domain.periods import as_of
+from custseg_assets.domain.periods import end_of
 from custseg_assets.domain.promotion.validity import (
     PairedValidity,
     combine_validity,
@@ -59,7 +59,7 @@ def months_of(home: OpenHome) -> list[Month]:
     """The closed snapshots of a home that have segments, oldest first."""
     last_date = max(delivery.last_date for delivery in home.calendar.deliveries)
     observed_until = datetime.combine(last_date + timedelta(days=1), datetime.min.time())
-    closed = [key for key in home.calendar.period_keys if as_of(key, home.settings.snapshots.cadence) <= observed_until]
+    closed = [key for key in home.calendar.period_keys if end_of(key, home.settings.snapshots.cadence) <= observed_until]
     following = dict(pairwise(closed))
 
     def month(key: str) -> Month:
