@@ -59,7 +59,8 @@ def months_of(home: OpenHome) -> list[Month]:
     """The closed snapshots of a home that have segments, oldest first."""
     last_date = max(delivery.last_date for delivery in home.calendar.deliveries)
     observed_until = datetime.combine(last_date + timedelta(days=1), datetime.min.time())
-    closed = [key for key in home.calendar.period_keys if end_of(key, home.settings.snapshots.cadence) <= observed_until]
+    cadence = home.settings.snapshots.cadence
+    closed = [key for key in home.calendar.period_keys if end_of(key, cadence) <= observed_until]
     following = dict(pairwise(closed))
 
     def month(key: str) -> Month:
