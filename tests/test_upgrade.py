@@ -19,8 +19,8 @@ from polars.testing import assert_frame_equal
 
 from custseg_assets.definitions import build_defs
 from custseg_assets.domain.schemas import SEGMENTATION_MODEL
-from custseg_assets.home.open import OpenHome
-from custseg_assets.home.plan import INGESTED, SEGMENTED, TABLES_OF_JOB
+from custseg_assets.home.open import INGESTED, OpenHome
+from custseg_assets.home.plan import SEGMENTED, TABLES_OF_JOB
 from custseg_assets.settings import load_settings
 from custseg_assets.stores.tables import TableStore
 from custseg_serving.app import create_app

@@ -12,8 +12,8 @@ import polars as pl
 
 from custseg_assets.domain import schemas
 from custseg_assets.home.intake import LANDING
-from custseg_assets.home.open import OpenHome
-from custseg_assets.home.plan import INGESTED, SEGMENTED
+from custseg_assets.home.open import INGESTED, OpenHome
+from custseg_assets.home.plan import SEGMENTED
 from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE
 from custseg_assets.stores.tables import TableReader
 

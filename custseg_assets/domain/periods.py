@@ -166,14 +166,23 @@ def window_of(
     )
 
 
-def snapshot_keys(period_keys: tuple[str, ...], lookback: Lookback) -> tuple[str, ...]:
-    """The periods that have a snapshot: those with a full observation window.
+def snapshot_keys(period_keys: tuple[str, ...], lookback: Lookback, *, is_open: bool = False) -> tuple[str, ...]:
+    """The periods that have a snapshot: those that end a full observation window, and the one that is not over.
 
     A snapshot with half a window would not be comparable with the others. A log that is shorter than one window still
-    has one snapshot, of its last period. With ``lookback="all"`` snapshots start at the sixth period.
+    has the snapshot of its last closed period, so that a model has a period that is over to be trained on. With
+    ``lookback="all"`` snapshots start at the sixth period.
+
+    Args:
+        period_keys: every period of the log, oldest first.
+        lookback: length of a window in periods, or ``"all"``.
+        is_open: whether the last period is not over.
 
     >>> snapshot_keys(("2011-01-01", "2011-02-01", "2011-03-01"), 2)
     ('2011-02-01', '2011-03-01')
+    >>> snapshot_keys(("2011-01-01", "2011-02-01", "2011-03-01"), 6, is_open=True)
+    ('2011-02-01', '2011-03-01')
     """
     needed = FIRST_SNAPSHOT_PERIODS_WHEN_ALL if lookback == "all" else lookback
-    return period_keys[min(needed, len(period_keys)) - 1 :]
+    n_closed = max(len(period_keys) - is_open, 1)
+    return period_keys[min(needed, n_closed) - 1 :]

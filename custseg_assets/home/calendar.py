@@ -30,7 +30,10 @@ class Calendar:
         days = [day for delivery in deliveries for day in (delivery.first_date, delivery.last_date)]
         self.period_keys = keys_between(min(days), max(days), settings.cadence) if days else ()
         """Every period from the source's first row to its last, also those without rows."""
-        self.snapshot_keys = snapshot_keys(self.period_keys, settings.lookback) if days else ()
+        is_open = any(self.window(key).is_open for key in self.period_keys[-1:])
+        self.open_key = self.period_keys[-1] if is_open else None
+        """Key of the period that is not over, and of its snapshot; ``None`` where the last one is."""
+        self.snapshot_keys = snapshot_keys(self.period_keys, settings.lookback, is_open=is_open) if days else ()
         """The periods that have a snapshot: at their end or, where the last one is not over, as of its last day."""
 
     @cached_property
@@ -51,11 +54,6 @@ class Calendar:
     @cached_property
     def _data_end(self) -> datetime:
         return midnight(max(delivery.last_date for delivery in self.deliveries) + timedelta(days=1))
-
-    @cached_property
-    def open_key(self) -> str | None:
-        """Key of the open snapshot; ``None`` where the last period is over."""
-        return next((key for key in self.snapshot_keys[-1:] if self.window(key).is_open), None)
 
     @property
     def closed_keys(self) -> tuple[str, ...]:

@@ -14,9 +14,7 @@ import polars as pl
 
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
 from custseg_assets.domain.periods import key_of, keys_between, period_start
-from custseg_assets.domain.schemas import tables
 from custseg_assets.errors import BadInputError
-from custseg_assets.home.calendar import Calendar
 from custseg_assets.home.fixed_settings import (
     ON_DISK,
     PLACE,
@@ -47,7 +45,6 @@ STAGE_MARKER = "stage.json"
 _DEMO_VERSION = 2
 """Raise it when the generator makes other lines for the same seed."""
 _N_EXAMPLES = 3
-_BY_PERIOD = ("raw_transactions", "clean_transactions", "rejected_transactions")
 
 
 class Intake:
@@ -179,7 +176,7 @@ class Intake:
 
     def _adopt(self, taken: TakenIn, before: CurrentSource) -> None:
         self._tell(taken)
-        self._forget_lost(before.deliveries, taken.current.deliveries)
+        self._home.forget_lost(*map(self._home.calendar_of, (before.deliveries, taken.current.deliveries)))
         fix_settings(self._settings)
         self._zone.adopt(taken)
 
@@ -219,19 +216,6 @@ class Intake:
         paths.fixed_settings.unlink(missing_ok=True)
         self._home.forget_tables()
 
-    def _forget_lost(self, before: Sequence[Delivery], after: Sequence[Delivery]) -> None:
-        """Empty the partitions of periods and snapshots that there are no more.
-
-        A corrected file can take a period away at either end, and a log that grows to a whole window takes its first,
-        short snapshot away. Done before the change is made, so that a process killed in between does it again.
-        """
-        calendars = [Calendar(self._settings.snapshots, tuple(deliveries)) for deliveries in (before, after)]
-        for table in tables(self._settings.model.features).values():
-            was, will_be = (
-                calendar.period_keys if table.name in _BY_PERIOD else calendar.snapshot_keys for calendar in calendars
-            )
-            self._home.tables.forget(table, sorted(set(was) - set(will_be)))
-
     def _require_place_of_its_own(self) -> None:
         """A new home does not begin on the tables of another, which would be mixed with its own."""
         place = settings_to_fix(self._settings)[PLACE]
@@ -247,7 +231,7 @@ class Intake:
 
     def _refuse_loss(self, source: str | None, before: CurrentSource, now: CurrentSource) -> None:
         """A source that lacks periods the home has is another shop's, or a part of this one's."""
-        was, is_now = (Calendar(self._settings.snapshots, one.deliveries).period_keys for one in (before, now))
+        was, is_now = (self._home.calendar_of(one.deliveries).period_keys for one in (before, now))
         lost = sorted(set(was) - set(is_now))
         if lost:
             first, last = _days_of(now.deliveries)

@@ -32,7 +32,7 @@ from custseg_assets.home.champions import Champions
 from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
 from custseg_assets.settings import Settings
-from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.home import Home, HomeLock
 from custseg_assets.stores.landing_zone import LandingZone
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from custseg_assets.gcp.bucket import Bucket
 
 T = TypeVar("T")
+INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
+"""Tables with a partition for every period; all others of the shop's log have one for every snapshot."""
 
 
 class OpenHome:
@@ -164,7 +166,11 @@ class OpenHome:
 
     def _make_calendar(self) -> Calendar:
         source = self.deliveries.current()
-        return Calendar(self.settings.snapshots, source.deliveries if source else (), self._closed_through())
+        return self.calendar_of(source.deliveries if source else ())
+
+    def calendar_of(self, deliveries: tuple[Delivery, ...]) -> Calendar:
+        """Periods and snapshots as they would be with other deliveries."""
+        return Calendar(self.settings.snapshots, deliveries, self._closed_through())
 
     def _closed_through(self) -> str | None:
         """Key of the last period that the clock has closed; see ``LockedHome.close_period``."""
@@ -209,7 +215,22 @@ class LockedHome(OpenHome):
 
     def close_period(self, key: str) -> None:
         """Close a period that the data do not reach the end of: from now on its snapshot is as of its end."""
+        deliveries = self.calendar.deliveries
+        self.forget_lost(self.calendar, Calendar(self.settings.snapshots, deliveries, closed_through=key))
         replace_text(self.paths.closed, json.dumps({"closed_through": key}))
+
+    def forget_lost(self, before: Calendar, after: Calendar) -> None:
+        """Empty the partitions of periods and snapshots that there will be no more.
+
+        A corrected file can take a period away at either end, and a log that grows to a whole window takes its first,
+        short snapshot away. Done before the change is made, so that a process killed in between does it again.
+        """
+        for table in schemas.tables(self.settings.model.features).values():
+            was, will_be = (
+                calendar.period_keys if table.name in INGESTED else calendar.snapshot_keys
+                for calendar in (before, after)
+            )
+            self.tables.forget(table, sorted(set(was) - set(will_be)))
 
     def forget_tables(self) -> None:
         """Open the tables anew when they are next asked for: they were removed, and may come back somewhere else."""

@@ -14,11 +14,10 @@ import polars as pl
 
 from custseg_assets.domain.schemas import PREDICTION_LOG
 from custseg_assets.home.fingerprints import TRAINED
-from custseg_assets.home.open import OpenHome
+from custseg_assets.home.open import INGESTED, OpenHome
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import fingerprint
 
-INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
 SEGMENTED = (
     "segment_assignments",
     "segment_profiles",

@@ -14,12 +14,13 @@ import pytest
 
 from custseg_assets.definitions import build_defs
 from custseg_assets.defs.automation import TickSource
+from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.home.calendar import Calendar
 from custseg_assets.run_workers import close_abandoned
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores.alerts import AlertLog
 from tests.support.homes import open_quick, quick_settings, take_in
-from tests.support.shops import FilledShop, shop_log, write_log
+from tests.support.shops import FilledShop, fill_shop, shop_log, write_log
 
 LATER = datetime(2024, 6, 1)
 
@@ -152,6 +153,22 @@ def test_the_clock_closes_a_period_whose_last_days_have_no_data(
     closed = asked(shop_home, "stale_partitions", instance, datetime(2024, 6, 1, 6))
     assert (closed.job_name, closed.partition_key) == ("snapshot", "2024-05-01")
     assert open_quick(shop_home).calendar.window("2024-05-01").as_of == datetime(2024, 6, 1)
+
+
+def test_a_short_snapshot_goes_when_the_clock_closes_the_first_full_window(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """As in a home that is filled at once."""
+    at = pl.col("invoiced_at")
+    home = fill_shop(tmp_path, shop_log(2).filter(at < datetime(2024, 2, 27))).home
+    opened = open_quick(home)
+    assert opened.calendar.snapshot_keys == ("2024-01-01", "2024-02-01")
+    assert set(opened.tables.sizes(CUSTOMER_FEATURES)) == {"2024-01-01", "2024-02-01"}
+    request = asked(home, "stale_partitions", instance, datetime(2024, 3, 1, 6))
+    assert (request.job_name, request.partition_key) == ("features", "2024-02-01")
+    opened = open_quick(home)
+    assert opened.calendar.snapshot_keys == ("2024-02-01",)
+    assert set(opened.tables.sizes(CUSTOMER_FEATURES)) == {"2024-02-01"}
 
 
 def test_the_clock_does_not_close_a_period_whose_data_stop_early(

@@ -41,6 +41,14 @@ def test_snapshots_are_taken_from_the_first_full_window_on() -> None:
     assert snapshot_keys(keys, 6)[-1] == "2011-12-01"
 
 
+def test_a_log_shorter_than_a_window_whose_last_period_is_not_over_has_that_of_the_last_closed_one_too() -> None:
+    keys = keys_between(date(2011, 1, 1), date(2011, 6, 9), "monthly")
+    assert snapshot_keys(keys, 6, is_open=True) == ("2011-05-01", "2011-06-01")
+    assert snapshot_keys(keys, 6) == ("2011-06-01",)
+    assert snapshot_keys(keys[:1], 6, is_open=True) == ("2011-01-01",)
+    assert snapshot_keys(keys, 2, is_open=True) == snapshot_keys(keys, 2) == keys[1:]
+
+
 def test_a_log_shorter_than_a_window_gets_one_snapshot() -> None:
     assert snapshot_keys(("2011-01-01",), 6) == ("2011-01-01",)
     assert snapshot_keys(("2011-01-01", "2011-02-01"), "all") == ("2011-02-01",)
