@@ -164,6 +164,8 @@ def test_a_short_snapshot_goes_when_the_clock_closes_the_first_full_window(
     opened = open_quick(home)
     assert opened.calendar.snapshot_keys == ("2024-01-01", "2024-02-01")
     assert set(opened.tables.sizes(CUSTOMER_FEATURES)) == {"2024-01-01", "2024-02-01"}
+    # The partitions have changed, so the definitions are loaded again first.
+    assert "reload" in asked(home, "stale_partitions", instance, datetime(2024, 3, 1, 6))
     request = asked(home, "stale_partitions", instance, datetime(2024, 3, 1, 6))
     assert (request.job_name, request.partition_key) == ("features", "2024-02-01")
     opened = open_quick(home)
