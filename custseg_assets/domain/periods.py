@@ -127,6 +127,12 @@ class Window:
         return self.as_of < self.period_end
 
     @property
+    def observed_share(self) -> float:
+        """How much of the snapshot's period lies before ``as_of``; 1 where it is closed."""
+        start = midnight(start_of(self.key))
+        return (self.as_of - start) / (self.period_end - start)
+
+    @property
     def last_span(self) -> timedelta:
         """Length of the newest span, a period's."""
         return self.as_of - midnight(start_of(self.span_keys[-1]))

@@ -261,9 +261,9 @@ def placed(
     then: SegmentationModel | None = None,
     rule: float = RULE,
     *,
-    is_open: bool = False,
+    may_last: bool = True,
 ) -> pl.DataFrame:
-    return assign_customers(customers, customers["customer_id"], now, before, then, rule, is_open)
+    return assign_customers(customers, customers["customer_id"], now, before, then, rule, may_last=may_last)
 
 
 def where(assigned: pl.DataFrame) -> dict[str, tuple[str, bool]]:
@@ -293,12 +293,12 @@ def test_a_move_that_is_not_clear_counts_when_it_lasts() -> None:
     assert where(again) == {"stays": ("S1", True), "back": ("S2", True)}
 
 
-def test_nothing_lasts_while_a_period_is_not_over_but_a_move_can_be_clear() -> None:
+def test_nothing_lasts_in_the_first_half_of_a_period_but_a_move_can_be_clear() -> None:
     """The day after a snapshot everybody is where it was: that is no second time."""
     once = placed(at(a=4.2, b=3), EARLIER, placed(at(a=3, b=3), EARLIER), EARLIER)
-    a_day_later = placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER, is_open=True)
+    a_day_later = placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER, may_last=False)
     assert where(a_day_later) == {"a": ("S2", True), "b": ("S1", False)}
-    assert where(placed(at(a=4.2, b=4.9), LATER, once, EARLIER, is_open=True))["a"] == ("S2", True)
+    assert where(placed(at(a=4.2, b=4.9), LATER, once, EARLIER, may_last=False))["a"] == ("S2", True)
     assert where(placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER)) == {"a": ("S1", False), "b": ("S1", False)}
 
 
