@@ -151,7 +151,8 @@ def _landing_lines(state: dict[str, Any]) -> list[str]:
 
 def _segment_lines(state: dict[str, Any]) -> list[str]:
     if state["champion"] is None:
-        return ["segments    none, because:", *(f"  {reason}" for reason in state["no_model_because"])]
+        reasons = (f"  {reason}" for reason in state["no_model_because"])
+        return ["segments    none, because:", *reasons, f"release     {state['release'] or 'none'}"]
     total = sum(segment["n_customers"] for segment in state["segments"])
     so_far = " so far" if state["is_open"] else ""
     lines = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import mlflow
@@ -45,21 +45,31 @@ def missing_or_extra(home: Path, truth: Path) -> list[str]:
     return found if released[0] == released[1] else [*found, f"release {released[0]}, not {released[1]}"]
 
 
-def differing_partitions(home: Path, truth: Path, tables: Sequence[str]) -> list[str]:
-    """Partitions that two homes do not have alike, but for the files and rows that lines came from."""
+def differing_partitions(
+    home: Path, truth: Path, tables: Sequence[str], keys: Collection[str] | None = None
+) -> list[str]:
+    """Partitions that two homes do not have alike, but for the files and rows that lines came from.
+
+    Args:
+        home: one home.
+        truth: the other.
+        tables: names of the tables to compare.
+        keys: of the partitions to compare; all without it.
+    """
     found = []
     for name in tables:
-        left, right = (_content(one / "tables" / name) for one in (home, truth))
+        left, right = (_content(one / "tables" / name, keys) for one in (home, truth))
         found += [f"table {name}: partition {key} is not in both" for key in sorted(left.keys() ^ right.keys())]
         common = sorted(left.keys() & right.keys())
         found += [f"table {name}: partition {key} differs" for key in common if not left[key].equals(right[key])]
     return found
 
 
-def _content(folder: Path) -> dict[str, pl.DataFrame]:
+def _content(folder: Path, keys: Collection[str] | None) -> dict[str, pl.DataFrame]:
     if not DeltaTable.is_deltatable(str(folder)):
         return {}
-    parts = {key: part.drop(_NAMES_FILES, strict=False) for key, part in partitions(folder).items()}
+    wanted = {key: part for key, part in partitions(folder).items() if keys is None or key in keys}
+    parts = {key: part.drop(_NAMES_FILES, strict=False) for key, part in wanted.items()}
     return {key: part.sort(part.columns) for key, part in parts.items()}
 
 

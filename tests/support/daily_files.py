@@ -1,9 +1,10 @@
-"""A log as daily files that land out of order, twice, and with wrong lines first."""
+"""A log as daily files: in order, or landing out of order, twice, and with wrong lines first."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -32,6 +33,18 @@ class DroppedFile:
         unfinished.rename(folder / self.name)
 
 
+def daily_files(log: pl.DataFrame) -> dict[date, DroppedFile]:
+    """The file of every day with lines, oldest first.
+
+    Args:
+        log: Online Retail, all columns as text.
+    """
+    by_day = log.with_columns(day=pl.col("InvoiceDate").str.slice(0, 10)).partition_by(
+        "day", as_dict=True, include_key=False
+    )
+    return {date.fromisoformat(day): DroppedFile(f"{day}.csv", by_day[(day,)]) for (day,) in sorted(by_day)}
+
+
 def shuffle_in_batches(log: pl.DataFrame, n_batches: int, seed: int) -> list[list[DroppedFile]]:
     """The log in daily files, in a shuffled order; a file's second coming is in a later batch than its first.
 
@@ -41,26 +54,22 @@ def shuffle_in_batches(log: pl.DataFrame, n_batches: int, seed: int) -> list[lis
         seed: of the order.
     """
     rng = random.Random(seed)
-    by_day = log.with_columns(day=pl.col("InvoiceDate").str.slice(0, 10)).partition_by(
-        "day", as_dict=True, include_key=False
-    )
-    days = {str(day): lines for (day,), lines in by_day.items()}
+    files = list(daily_files(log).values())
     # The last day is one of the wrong ones, so that a period comes that goes again.
-    *others, last = sorted(days)
+    *others, last = [file.name for file in files]
     chosen = rng.sample(others, N_TWICE + N_CORRECTED - 1)
     wrong, twice = [*chosen[N_TWICE:], last], chosen[:N_TWICE]
     dropped: list[list[DroppedFile]] = [[] for _ in range(n_batches)]
-    for day, lines in days.items():
-        name = f"{day}.csv"
+    for file in files:
         first, second = sorted(rng.sample(range(n_batches), 2))
-        if day in wrong:
-            dropped[first].append(DroppedFile(name, _spoil(lines)))
-            dropped[second].append(DroppedFile(name, lines))
+        if file.name in wrong:
+            dropped[first].append(DroppedFile(file.name, _spoil(file.lines)))
+            dropped[second].append(file)
         else:
-            dropped[first].append(DroppedFile(name, lines))
-        if day in twice:
-            again = name if twice.index(day) % 2 else f"copy of {name}"
-            dropped[second].append(DroppedFile(again, lines))
+            dropped[first].append(file)
+        if file.name in twice:
+            again = file.name if twice.index(file.name) % 2 else f"copy of {file.name}"
+            dropped[second].append(DroppedFile(again, file.lines))
     for batch in dropped:
         rng.shuffle(batch)
     return dropped

@@ -21,6 +21,7 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     Table,
     scaled_features_table,
+    tables,
 )
 from custseg_assets.domain.segments import clustering, training_tables
 from custseg_assets.domain.segments.model import SegmentationModel
@@ -28,6 +29,7 @@ from custseg_assets.errors import RunFailedError
 from custseg_assets.home.decision_record import describe_decision
 from custseg_assets.home.evidence import decide_about_challenger
 from custseg_assets.home.open import LockedHome, OpenHome
+from custseg_assets.home.plan import SEGMENTED
 from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import ModelSettings
 from custseg_assets.stores.revision import code_revision
@@ -123,6 +125,8 @@ def promotion_decision(
         is_newest = all(promoted <= key for promoted, _ in home.champions.promotions)
         if verdict.decision == "PROMOTE" and is_newest:
             home.registry.promote(home.tables.read(SEGMENTATION_MODEL, [key])["model_version"].item())
+        if verdict.decision != "PROMOTE" and home.champions.champion_before(key) is None:
+            _forget_segments(home, key)
     rows = pl.concat([_decision_row(home, *one) for one in decided])
     _, newest, comparison = decided[-1]
     record = describe_decision(home, rows.row(-1, named=True))
@@ -164,6 +168,12 @@ def _nothing_trained(context: dg.AssetExecutionContext, home: LockedHome, table:
     """Partitions in which nothing was trained: they are there, and empty."""
     empty = pl.DataFrame(schema=table.schema)
     return materialise(context, home, table, [(context.partition_keys, empty)], metadata={"model": "none was trained"})
+
+
+def _forget_segments(home: LockedHome, key: str) -> None:
+    """Empty what an earlier first model made of a snapshot whose data have changed since: no model is in force now."""
+    for name in SEGMENTED:
+        home.tables.forget(tables(home.settings.model.features)[name], [key])
 
 
 def _decision_row(home: OpenHome, key: str, verdict: PromotionVerdict, comparison: Comparison | None) -> pl.DataFrame:
