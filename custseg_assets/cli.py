@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from custseg_assets.commands.decide import Decider
     from custseg_assets.home.open import OpenHome
 
-_FULL_COLLECTION = 100
+_FULL_COLLECTION = 200
 """How many collections of the middle generation come before one of all objects; Python has 10."""
 
 

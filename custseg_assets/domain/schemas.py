@@ -6,6 +6,7 @@ Dagster's column schema, its dependencies and column lineage, the fingerprints, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Literal
 
 import polars as pl
@@ -700,6 +701,7 @@ PREDICTION_DRIFT = Table(
 )
 
 
+@cache
 def scaled_features_table(features: tuple[str, ...]) -> Table:
     """The matrix K-means sees; its columns follow the configured features.
 
