@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     drill.set_defaults(command=_fire_drill)
 
     retrain = commands.add_parser(
-        "retrain", parents=[shared], help="train a challenger on the newest snapshot and hold it against the champion"
+        "retrain",
+        parents=[shared],
+        help="train a challenger on the newest closed snapshot and hold it against the champion",
     )
     retrain.set_defaults(command=_retrain)
 

@@ -42,8 +42,9 @@ def status(home: OpenHome, *, as_json: bool) -> str:
 
 
 def newest_decision(home: OpenHome) -> str:
-    """What was decided about the newest challenger, and why."""
-    row = home.tables.read(schemas.PROMOTION_DECISION).row(-1, named=True)
+    """What was decided about the newest challenger, or that none could be trained, and why."""
+    trained = home.tables.read(schemas.PROMOTION_DECISION).filter(pl.col("period").is_in(home.champions.trainings))
+    row = trained.row(-1, named=True)
     reasons = json.loads(row["reasons"])
     return "\n".join(
         [f"{row['decision']} {row['model_version'] or 'no model'}", *(f"  {reason}" for reason in reasons)]

@@ -110,6 +110,7 @@ class Window:
         start: first instant observed.
         as_of: first instant not observed.
         period_end: first instant after the snapshot's period.
+        is_full: whether it is as long as it should be; the first ones of a log begin with the log and are shorter.
         span_keys: first days of the spans that spend is counted by, oldest first, counted back from ``as_of``. They are
             as long as periods; those of a closed snapshot are its periods.
     """
@@ -120,6 +121,7 @@ class Window:
     as_of: datetime
     period_end: datetime
     span_keys: tuple[str, ...]
+    is_full: bool = True
 
     @property
     def is_open(self) -> bool:
@@ -158,7 +160,8 @@ def window_of(
     """
     earliest, end = start_of(first_key), end_of(key, cadence)
     as_of = min(end, observed_until or end)
-    start = earliest if lookback == "all" else max(earliest, shift_back(as_of.date(), lookback, cadence))
+    wanted = earliest if lookback == "all" else shift_back(as_of.date(), lookback, cadence)
+    start = max(earliest, wanted)
     spans = [shift_back(as_of.date(), 1, cadence)]
     while spans[-1] > start:
         spans.append(shift_back(as_of.date(), len(spans) + 1, cadence))
@@ -169,6 +172,7 @@ def window_of(
         as_of=as_of,
         period_end=end,
         span_keys=tuple(key_of(span) for span in reversed(spans)),
+        is_full=earliest <= wanted,
     )
 
 

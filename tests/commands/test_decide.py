@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from custseg_assets.home.plan import due_retrain
 from custseg_assets.stores import releases
 from tests.support.dagster_history import newest_metadata
 from tests.support.homes import open_quick
-from tests.support.shops import QUICK, custseg
+from tests.support.shops import QUICK, FilledShop, custseg, shop_log, write_log
 
 SNAPSHOTS = ["2024-02-01", "2024-03-01", "2024-04-01"]
 KEY = SNAPSHOTS[-1]
@@ -40,6 +42,22 @@ def test_a_retrain_out_of_process_is_judged_and_stays_in_the_history(shop_home: 
     assert "Nothing has changed" in again.out
     due = due_retrain(made, pl.DataFrame([{"period": KEY, "decision": "RETRAIN", "reasons": "[]"}]))
     assert due == f"a challenger was trained on {KEY} and decided about already"
+
+
+def test_a_retrain_in_an_open_period_is_of_the_closed_snapshot_and_tells_what_was_decided_about_it(
+    filled_shop: FilledShop, tmp_path: Path
+) -> None:
+    home = shutil.copytree(filled_shop.home, tmp_path / "home")
+    longer = shop_log(5).filter(pl.col("invoiced_at") < datetime(2024, 5, 9))
+    ran = custseg(home, "run", "--source", write_log(longer, tmp_path / "longer.csv"), config=QUICK)
+    assert ran.status == 0, ran.err
+    outcome = custseg(home, "retrain", config=QUICK)
+    assert outcome.status == 0, outcome.err
+    row = open_quick(home).tables.read(schemas.PROMOTION_DECISION, [KEY]).row(0, named=True)
+    assert row["model_version"].startswith(f"m-{KEY}-")
+    assert outcome.out.splitlines()[0] == f"{row['decision']} {row['model_version']}"
+    assert open_quick(home).newest_snapshot() == "2024-05-01"
+    assert custseg(home, "run", config=QUICK).out.startswith("\nNothing has changed")
 
 
 def test_a_person_puts_a_challenger_in_force_and_takes_it_back(

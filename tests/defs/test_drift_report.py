@@ -39,6 +39,21 @@ def test_a_log_that_ends_with_a_closing_is_stable_and_the_report_names_the_days(
     assert len(named) == bool(n_closed)
 
 
+def test_a_model_of_less_than_a_whole_window_is_compared_with_nothing(tmp_path: Path) -> None:
+    """The windows of the first months grow with the log, and so does all that is counted in them."""
+    log = shop_log(2, kinds=EVEN).filter(pl.col("invoiced_at") < datetime(2024, 2, 10))
+    home, source = tmp_path / "home", write_log(log, tmp_path / "log.csv")
+    config = QUICK.replace("lookback = 2", "lookback = 6")
+    outcome = custseg(home, "run", "--source", source, config=config)
+    assert outcome.status == 0, outcome.err
+    report = TableStore(home / "tables").read(DRIFT_REPORT, ["2024-02-01"])
+    assert report["verdict"].unique().to_list() == ["not enough data"]
+    assert json.loads(report["reasons"][0]) == [
+        "the model was trained on 31 days, less than a whole window: what is counted in windows of different lengths "
+        "cannot be compared"
+    ]
+
+
 def test_reports_of_an_earlier_version_come_out_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tarfile.open(DATA / "home-0.1.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")

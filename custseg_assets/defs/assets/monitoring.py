@@ -14,8 +14,8 @@ from custseg_assets.defs.materialise import Materialization, in_batches, materia
 from custseg_assets.defs.metadata import bullets, in_words, picture, table_preview
 from custseg_assets.domain.drift.closing import leave_out_closing
 from custseg_assets.domain.drift.reference import reference_from_json, reference_to_compare
-from custseg_assets.domain.drift.report import Change, DriftReport
-from custseg_assets.domain.drift.scores import measure_drift, unobserved_share
+from custseg_assets.domain.drift.report import Change, DriftReport, report_without_scores
+from custseg_assets.domain.drift.scores import measure_drift, score_names, unobserved_share
 from custseg_assets.domain.promotion.retraining import RetrainVerdict
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
@@ -101,6 +101,12 @@ def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
     )
     stored = home.tables.read(SEGMENTATION_MODEL, [model.trained_on])["drift_reference"].item()
     reference = reference_to_compare(reference_from_json(stored), model, closing, trained)
+    if not trained.is_full and key != trained.key:
+        return report_without_scores(
+            reference, key, closing.current.height, score_names(reference),
+            f"the model was trained on {(trained.as_of - trained.start).days} days, less than a whole window: what is "
+            "counted in windows of different lengths cannot be compared",
+        )  # fmt: skip
     scaled = (
         scale_snapshot(closing.current, model.features, model.reference)[0]
         if closing.n_days_left_out

@@ -307,7 +307,7 @@ def _verdict_sentence(
         )
     if any(score.is_large for score in alerts):
         return "large by any measure: the model describes other customers than these"
-    return f"more than is usual here, judged by {n_history} snapshots and the same season a year ago"
+    return f"more than is usual here, judged by {n_history} snapshots and, where known, by the same season a year ago"
 
 
 def _power_sentence(reference: DriftReference, n_customers: int, smallest_lapse: float | None) -> str:

@@ -37,6 +37,13 @@ three months that is half a usual day, so a shop that opens again is seen as suc
 MIN_LOG_LINES = 100
 """Lines that the rest needs before anything can be called apart from it."""
 
+ALMOST_EMPTY_SHARE = 0.01
+"""Share of the lines of a usual day of the rest. Days with so few are no shop that opens again, however short the pause;
+it takes a usual day of 100 lines for a day with one line to be so."""
+
+MIN_ALMOST_EMPTY_GAP_DAYS = 7
+"""Days that almost empty days must lie apart: an export may end early on the first day after a long weekend."""
+
 _MIN_SPAN_DAYS = 28
 """Days over which the rest's lines are spread at least: one busy day says little about a usual month."""
 
@@ -157,16 +164,17 @@ def unusual_periods(shares: Mapping[str, float], window: Sequence[str]) -> Mappi
 def stray_days(n_lines: Mapping[date, int], known: Collection[date] = ()) -> tuple[StrayDays, ...]:
     """Days at either end of the log that lie apart from the rest, as slips of the year and of the month do.
 
-    The log falls into stretches, wherever there is no line for more than ``MIN_STRAY_GAP_DAYS``. The rest is the
+    The log falls into stretches, wherever there is no line for more than ``MIN_ALMOST_EMPTY_GAP_DAYS``. The rest is the
     stretch with the most lines, and grows by the next stretch until what lies beyond is stray at both ends: the gap is
-    longer than ``MIN_STRAY_GAP_RATIO`` times every gap of the rest, and there are at most ``MAX_STRAY_SHARE`` of the
-    lines that the rest has in as long a time as the gap. So the fewer the lines, the shorter the gap that is enough.
+    longer than ``MIN_STRAY_GAP_DAYS`` and than ``MIN_STRAY_GAP_RATIO`` times every gap of the rest, and there are at
+    most ``MAX_STRAY_SHARE`` of the lines that the rest has in as long a time as the gap. So the fewer the lines, the
+    shorter the gap that is enough; for days that are almost empty, ``MIN_ALMOST_EMPTY_GAP_DAYS`` are.
     Nothing is stray between other days, nor where the rest has fewer than ``MIN_LOG_LINES`` lines.
 
     Args:
         n_lines: number of lines by day.
-        known: days that the home has already; they are not judged again, nor is a day between them or within
-            ``MIN_STRAY_GAP_DAYS`` of them.
+        known: days that the home has already; they are not judged again, nor is a day between them or so near to them
+            that the gap would be too short.
 
     Returns:
         One for each end that has stray days, the earlier first.
@@ -183,9 +191,10 @@ def stray_days(n_lines: Mapping[date, int], known: Collection[date] = ()) -> tup
     if not rest:
         return ()
     first, last = min([rest[0], *known]), max([rest[-1], *known])
+    early, late = [day for day in days if day < rest[0]], [day for day in days if day > rest[-1]]
     ends = (
-        [day for day in days if (first - day).days > MIN_STRAY_GAP_DAYS],
-        [day for day in days if (day - last).days > MIN_STRAY_GAP_DAYS],
+        [day for day in early if (first - day).days > _min_gap(early, rest, n_lines)],
+        [day for day in late if (day - last).days > _min_gap(late, rest, n_lines)],
     )
     return tuple(
         StrayDays({day: n_lines[day] for day in end}, first, last, _longest_gap(rest), _lines_per_day(rest, n_lines))
@@ -196,7 +205,8 @@ def stray_days(n_lines: Mapping[date, int], known: Collection[date] = ()) -> tup
 
 def _rest_of(days: Sequence[date], n_lines: Mapping[date, int]) -> Sequence[date]:
     """The days that are not stray; none where nothing can be called stray."""
-    starts = [0, *(at for at in range(1, len(days)) if (days[at] - days[at - 1]).days > MIN_STRAY_GAP_DAYS), len(days)]
+    gaps = [(later - earlier).days for earlier, later in pairwise(days)]
+    starts = [0, *(at for at, gap in enumerate(gaps, start=1) if gap > MIN_ALMOST_EMPTY_GAP_DAYS), len(days)]
     start, end = max(pairwise(starts), key=lambda one: sum(n_lines[day] for day in days[one[0] : one[1]]))
     while True:
         if start and not _is_stray(days[:start], days[start:end], n_lines):
@@ -209,11 +219,22 @@ def _rest_of(days: Sequence[date], n_lines: Mapping[date, int]) -> Sequence[date
 
 def _is_stray(beyond: Sequence[date], rest: Sequence[date], n_lines: Mapping[date, int]) -> bool:
     gap = max((beyond[0] - rest[-1]).days, (rest[0] - beyond[-1]).days)
-    return (
-        sum(n_lines[day] for day in rest) >= MIN_LOG_LINES
-        and gap > MIN_STRAY_GAP_RATIO * _longest_gap(rest)
-        and sum(n_lines[day] for day in beyond) <= MAX_STRAY_SHARE * gap * _lines_per_day(rest, n_lines)
+    return gap > _min_gap(beyond, rest, n_lines) and (
+        _is_almost_empty(beyond, rest, n_lines)
+        or (
+            sum(n_lines[day] for day in rest) >= MIN_LOG_LINES
+            and gap > MIN_STRAY_GAP_RATIO * _longest_gap(rest)
+            and sum(n_lines[day] for day in beyond) <= MAX_STRAY_SHARE * gap * _lines_per_day(rest, n_lines)
+        )
     )
+
+
+def _min_gap(beyond: Sequence[date], rest: Sequence[date], n_lines: Mapping[date, int]) -> int:
+    return MIN_ALMOST_EMPTY_GAP_DAYS if _is_almost_empty(beyond, rest, n_lines) else MIN_STRAY_GAP_DAYS
+
+
+def _is_almost_empty(days: Sequence[date], rest: Sequence[date], n_lines: Mapping[date, int]) -> bool:
+    return sum(n_lines[day] for day in days) <= ALMOST_EMPTY_SHARE * len(days) * _lines_per_day(rest, n_lines)
 
 
 def _lines_per_day(days: Sequence[date], n_lines: Mapping[date, int]) -> float:

@@ -98,6 +98,28 @@ def test_a_log_without_gaps_has_no_stray_days(n_lines: dict[date, int]) -> None:
     assert stray_days(n_lines) == ()
 
 
+@pytest.mark.parametrize(
+    ("lines_a_day", "n_lines", "gap_days", "is_found"),
+    [
+        (200, 1, 8, True),
+        (200, 2, 8, True),
+        (200, 3, 8, False),
+        (200, 1, 7, False),
+        (90, 1, 8, False),
+        (90, 1, 31, True),
+    ],
+)
+def test_days_with_hardly_a_line_are_stray_from_a_week_on(
+    lines_a_day: int, n_lines: int, gap_days: int, is_found: bool
+) -> None:
+    """The shop was shut for eleven days once: as long a pause is no surprise, but nobody opens with one line then."""
+    log = {day: lines_a_day for day in DAILY if not date(2011, 2, 1) <= day <= date(2011, 2, 10)}
+    log |= {FIRST - timedelta(days): lines_a_day for days in range(20)}
+    for slip in (LAST + timedelta(gap_days), FIRST - timedelta(19 + gap_days)):
+        assert found(log | {slip: n_lines}) == [slip] * is_found
+    assert found(log | {LAST + timedelta(gap_days): n_lines}, (LAST + timedelta(3),)) == []
+
+
 def test_a_slip_of_the_year_is_told_with_its_figures() -> None:
     [after] = stray_days(DAILY | {date(2012, 4, 9): 2, date(2012, 4, 10): 1})
     # From 10 April to 9 April: 365 days, each with 20 lines.
