@@ -48,10 +48,8 @@ def test_a_model_of_less_than_a_whole_window_is_compared_with_nothing(tmp_path: 
     assert outcome.status == 0, outcome.err
     report = TableStore(home / "tables").read(DRIFT_REPORT, ["2024-02-01"])
     assert report["verdict"].unique().to_list() == ["not enough data"]
-    assert json.loads(report["reasons"][0]) == [
-        "the model was trained on 31 days, less than a whole window: what is counted in windows of different lengths "
-        "cannot be compared"
-    ]
+    [reason] = json.loads(report["reasons"][0])
+    assert reason.startswith("the model was trained on 31 days, less than a whole window")
 
 
 def test_reports_of_an_earlier_version_come_out_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ MIN_LOG_LINES = 100
 """Lines that the rest needs before anything can be called apart from it."""
 
 ALMOST_EMPTY_SHARE = 0.01
-"""Share of the lines of a usual day of the rest. Days with so few are no shop that opens again, however short the pause;
+"""Share of the lines of a usual day of the rest. With so few no shop opens again, however short the pause;
 it takes a usual day of 100 lines for a day with one line to be so."""
 
 MIN_ALMOST_EMPTY_GAP_DAYS = 7
