@@ -123,6 +123,5 @@ def _with_returns(text: bytes, codes: npt.NDArray[np.uint8], breaks: Positions) 
     if text.count(b"\r") == text.count(b"\r\n"):
         return breaks
     returns = np.flatnonzero(codes == _CR)
-    following = codes[returns + 1]
-    alone: Positions = returns[(following != _LF) & (following != _CR)]
+    alone: Positions = returns[codes[returns + 1] != _LF]
     return np.sort(np.concatenate([breaks, alone]))

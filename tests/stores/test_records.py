@@ -32,7 +32,7 @@ SOUND = {
     "nothing": (b"", 0),
     "no line end at the end": (b"1,a,2\n2,b,3", 2),
     "windows line ends": (b'1,"a",2\r\n2,b,3\r\n', 2),
-    "doubled returns": (b"1,a,2\r\r\n2,b,3\r\r\n", 2),
+    "doubled returns": (b'1,a,2\r\r\n2,b,"3"\r\r\n', 2),
     "empty lines": (b"\n1,a,2\n\n\r\n2,b,3\n\n", 6),
     "all quoted": (b'"1","a","2"\n"2","","3"', 2),
     "doubled quotes": (b'1,"""a"" b",2\n2,"""",3\n3,"c""",4\n', 3),
