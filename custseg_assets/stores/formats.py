@@ -295,7 +295,11 @@ def _read_text(stream: IO[bytes], settings: SourceSettings, scratch: Path, where
     counter = RecordCounter(delimiter, len(header))
     with path.open("wb") as file:
         file.write((delimiter.join(names) + "\n").encode())
-        _write_counted((piece.encode() for piece in pieces), file, counter)
+        for piece in pieces:
+            content = piece.encode()
+            file.write(content)
+            counter.feed(content)
+    counter.finish()
     table = RawTable(
         header,
         _scan(path, names, delimiter),
@@ -308,13 +312,6 @@ def _read_text(stream: IO[bytes], settings: SourceSettings, scratch: Path, where
     n_before = _n_lines(text[: len(text) - len(start) + length])
     unusual = _UnusualText(path, names, delimiter, len(header), n_before, counter.fault_line, where)
     return replace(table, repair=unusual.repair)
-
-
-def _write_counted(pieces: Iterable[bytes], file: IO[bytes], counter: RecordCounter) -> None:
-    for piece in pieces:
-        file.write(piece)
-        counter.feed(piece)
-    counter.finish()
 
 
 def _ends_lines_with_returns(start: str, length: int) -> bool:
@@ -438,25 +435,34 @@ class _UnusualText:
             "quotes inside values that have none around them": self._quote_whole_values,
         }
         for convention, rewrite in conventions.items():
-            counter = RecordCounter(self.delimiter, self.n_fields)
             try:
                 with self.path.open("rb") as file, target.open("wb") as repaired:
                     repaired.write(next(file))
-                    _write_counted(rewrite(file), repaired, counter)
-                if counter.fault_line is not None:
-                    raise _UncertainRecordError(counter.fault_line)
+                    repaired.writelines(rewrite(file))
+                n_records = self._count(target)
             except _UncertainRecordError as error:
                 last_fault = max(last_fault, error.args[0])
                 continue
             lines = _scan(target, self.names, self.delimiter)
             said = "; ".join(filter(None, [table.convention, convention]))
-            return replace(table, lines=lines, n_records=counter.n_records, convention=said, repair=None)
+            return replace(table, lines=lines, n_records=n_records, convention=said, repair=None)
         raise BadInputError(
             f"{self.where}, line {self.n_before + last_fault:,}: quotes and line ends do not tell where the record ends"
             f" ({self._text_at(last_fault)})",
             "one kind of line end, and quotes only around whole values and doubled inside them (RFC 4180)",
             "Correct this line and those like it, or export again, for example as xlsx or parquet.",
         )
+
+    def _count(self, path: Path) -> int:
+        counter = RecordCounter(self.delimiter, self.n_fields)
+        with path.open("rb") as file:
+            next(file)
+            for piece in iter(lambda: file.read(_CHUNK), b""):
+                counter.feed(piece)
+        counter.finish()
+        if counter.fault_line is not None:
+            raise _UncertainRecordError(counter.fault_line)
+        return counter.n_records
 
     def _text_at(self, line: int) -> str:
         with self.path.open("rb") as file:
