@@ -35,7 +35,7 @@ NO_STRAY_DAYS = "few lines to be near the others, because the log's first and la
 KEEP_STRAY_DAYS = "where they are right, write keep_stray_days = true under [source] in custseg.toml"
 """What errors about stray days expect, and the way out."""
 
-_READER = 2
+_READER = 3
 """Version of how files are read; a change makes every file a new delivery."""
 
 _CONTENT = (*MAPPED_NAMES, UNREADABLE)

@@ -1,7 +1,8 @@
 """File formats: a csv, parquet or xlsx file, plain or packed, as one raw table.
 
 Text is copied to the scratch folder as UTF-8 with a header of numbers, so that Polars reads every encoding, byte-order
-mark and ragged row in one way. What the columns mean is in ``columns``, and what their values mean in ``values``.
+mark and ragged row in one way; ``records`` counts what has to come out. What the columns mean is in ``columns``, and
+what their values mean in ``values``.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import csv
 import gzip
 import io
 import itertools
+import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import IO, Literal, cast
 
@@ -24,6 +26,7 @@ import polars as pl
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.records import RecordCounter
 
 Kind = Literal["text", "parquet", "xlsx"]
 Packing = Literal["plain", "gzip", "zip"]
@@ -42,6 +45,9 @@ _N_SURPLUS = 4
 _LARGE = {"text": 256 << 20, "parquet": 32 << 20}
 """Size in bytes above which a table is kept in a scratch file instead of in memory."""
 
+_LONGEST_SHOWN = 80
+"""Characters of a line that an error quotes."""
+
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile)
 
 
@@ -54,13 +60,25 @@ class RawTable:
         lines: one column per header, named by its position, with ``source_row`` and, where the format can have them,
             ``surplus``: the fields that a row has beyond the header.
         is_large: whether it is too large for memory.
-        read_repaired: reads the same table with repaired quotes, which is slower; ``None`` for formats without quotes.
+        n_records: how many rows it must have; ``None`` for formats that say so themselves.
+        convention: what is unusual about how the text is written, ``""`` if nothing is.
+        repair: makes the same table with the usual quotes, where it cannot be read without.
     """
 
     header: tuple[str, ...]
     lines: pl.LazyFrame
     is_large: bool = False
-    read_repaired: Callable[[], pl.LazyFrame] | None = None
+    n_records: int | None = None
+    convention: str = ""
+    repair: Callable[[RawTable], RawTable] | None = None
+
+    def repaired(self) -> RawTable:
+        """The table with quotes that leave no record uncertain.
+
+        Raises:
+            BadInputError: where a record ends cannot be told.
+        """
+        return self if self.repair is None else self.repair(self)
 
     def load(self, columns: Sequence[pl.Expr], scratch: Path, where: str) -> pl.LazyFrame:
         """Read the file once, into memory or a scratch file, so that later reads are cheap and cannot fail.
@@ -71,23 +89,27 @@ class RawTable:
             where: the file, for the messages.
 
         Raises:
-            BadInputError: the content is damaged.
+            BadInputError: the content is damaged, or there is not a row for every record.
         """
-        try:
-            return self._load(self.lines, columns, scratch)
-        except pl.exceptions.PolarsError as error:
-            if self.read_repaired is None:
-                raise _damage_error(where, str(error).splitlines()[0]) from None
-            return self._load(self.read_repaired(), columns, scratch)
-
-    def _load(self, table: pl.LazyFrame, columns: Sequence[pl.Expr], scratch: Path) -> pl.LazyFrame:
         # A separate step: in one with the trimming, Polars would trim everything twice.
-        lines = table.select(columns).with_columns(non_empty(pl.col(pl.String)))
-        if not self.is_large:
-            return lines.collect().lazy()
-        path = scratch / "settled.parquet"
-        lines.sink_parquet(path, compression="lz4")
-        return pl.scan_parquet(path)
+        lines = self.lines.select(columns).with_columns(non_empty(pl.col(pl.String)))
+        try:
+            if self.is_large:
+                path = scratch / "settled.parquet"
+                lines.sink_parquet(path, compression="lz4")
+                loaded = pl.scan_parquet(path)
+            else:
+                loaded = lines.collect().lazy()
+        except pl.exceptions.PolarsError as error:
+            raise _damage_error(where, str(error).splitlines()[0]) from None
+        n_rows = loaded.select(pl.len()).collect().item()
+        if self.n_records is not None and self.n_records != n_rows:
+            raise BadInputError(
+                f"{where} has {self.n_records:,} records, but {n_rows:,} rows were read",
+                "a row for every record",
+                "Export it again in another format, for example as xlsx or parquet.",
+            )
+        return loaded
 
 
 def packing_of(name: str) -> tuple[Packing, Kind | None]:
@@ -259,20 +281,53 @@ def _read_workbook(path: Path, settings: SourceSettings) -> Iterator[tuple[str, 
 def _read_text(stream: IO[bytes], settings: SourceSettings, scratch: Path, where: str) -> RawTable:
     path = scratch / "text.csv"
     chunks = _decode(stream, settings.encoding, where)
-    start = next(chunks, "").lstrip("\r\n")
+    text = next(chunks, "")
+    start = text.lstrip("\r\n")
     delimiter = settings.delimiter or _find_delimiter(start)
     try:
         header, length = _header_of(start, delimiter)
     except (csv.Error, StopIteration):
         raise BadInputError(f"{where} has no header", "a first line with column names", "Export it again.") from None
     names = [*(str(i) for i in range(len(header))), *(f"{SURPLUS}_{i}" for i in range(_N_SURPLUS))]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(delimiter.join(names) + "\n")
-        file.write(start[length:])
-        file.writelines(chunks)
-    is_large = path.stat().st_size > _LARGE["text"]
-    lines = _scan(path, names, delimiter)
-    return RawTable(header, lines, is_large, lambda: _scan(_repair(path, delimiter, where), names, delimiter))
+    pieces: Iterator[str] = itertools.chain([start[length:]], chunks)
+    if has_returns := _ends_lines_with_returns(start, length):
+        pieces = _with_line_feeds(pieces)
+    counter = RecordCounter(delimiter, len(header))
+    with path.open("wb") as file:
+        file.write((delimiter.join(names) + "\n").encode())
+        for piece in pieces:
+            content = piece.encode()
+            file.write(content)
+            counter.feed(content)
+    counter.finish()
+    table = RawTable(
+        header,
+        _scan(path, names, delimiter),
+        is_large=path.stat().st_size > _LARGE["text"],
+        n_records=counter.n_records,
+        convention="lines end with carriage returns" if has_returns else "",
+    )
+    if counter.fault_line is None:
+        return table
+    n_before = _n_lines(text[: len(text) - len(start) + length])
+    unusual = _UnusualText(path, names, delimiter, len(header), n_before, counter.fault_line, where)
+    return replace(table, repair=unusual.repair)
+
+
+def _ends_lines_with_returns(start: str, length: int) -> bool:
+    """Whether the header ends with a carriage return that no line feed follows."""
+    return start[:length].endswith("\r") and not start[length:].lstrip("\r").startswith("\n")
+
+
+def _with_line_feeds(pieces: Iterable[str]) -> Iterator[str]:
+    decoder = io.IncrementalNewlineDecoder(None, translate=True)
+    for piece in pieces:
+        yield decoder.decode(piece)
+    yield decoder.decode("", final=True)
+
+
+def _n_lines(text: str) -> int:
+    return sum(1 for _ in io.StringIO(text, newline=""))
 
 
 def _scan(path: Path, names: Sequence[str], delimiter: str) -> pl.LazyFrame:
@@ -338,17 +393,102 @@ def _header_of(start: str, delimiter: str) -> tuple[tuple[str, ...], int]:
     return header, sum(len(line) for line in used)
 
 
-def _repair(path: Path, delimiter: str, where: str) -> Path:
-    """Copy the records with standard quotes, for files that write ``6" plate`` without quotes around it."""
-    target = path.with_name("mended.csv")
-    with path.open(encoding="utf-8", newline="") as file, target.open("w", encoding="utf-8", newline="") as mended:
-        records = csv.reader(file, delimiter=delimiter, strict=True)
+_ESCAPED = re.compile(rb'\\(["\\])')
+
+
+class _UncertainRecordError(Exception):
+    """Where a record ends cannot be told; the argument is its line after the header, from 1."""
+
+
+@dataclass(frozen=True)
+class _UnusualText:
+    """A text file, with a header of numbers, whose quotes are not all as RFC 4180 has them.
+
+    Attributes:
+        path: the file.
+        names: of its columns.
+        delimiter: what separates fields.
+        n_fields: of its own header.
+        n_before: lines of the original up to the end of its header.
+        fault_line: line after the header, from 1, at which the first record begins whose end is not certain.
+        where: the original, for the messages.
+    """
+
+    path: Path
+    names: Sequence[str]
+    delimiter: str
+    n_fields: int
+    n_before: int
+    fault_line: int
+    where: str
+
+    def repair(self, table: RawTable) -> RawTable:
+        """The table by the first known convention that leaves no record uncertain.
+
+        Raises:
+            BadInputError: there is none.
+        """
+        target = self.path.with_name("repaired.csv")
+        last_fault = self.fault_line
+        conventions = {
+            "quotes escaped by a backslash": self._unescape_quotes,
+            "quotes inside values that have none around them": self._quote_whole_values,
+        }
+        for convention, rewrite in conventions.items():
+            try:
+                with self.path.open("rb") as file, target.open("wb") as repaired:
+                    repaired.write(next(file))
+                    repaired.writelines(rewrite(file))
+                n_records = self._count(target)
+            except _UncertainRecordError as error:
+                last_fault = max(last_fault, error.args[0])
+                continue
+            lines = _scan(target, self.names, self.delimiter)
+            said = "; ".join(filter(None, [table.convention, convention]))
+            return replace(table, lines=lines, n_records=n_records, convention=said, repair=None)
+        raise BadInputError(
+            f"{self.where}, line {self.n_before + last_fault:,}: quotes and line ends do not tell where the record ends"
+            f" ({self._text_at(last_fault)})",
+            "one kind of line end, and quotes only around whole values and doubled inside them (RFC 4180)",
+            "Correct this line and those like it, or export again, for example as xlsx or parquet.",
+        )
+
+    def _count(self, path: Path) -> int:
+        counter = RecordCounter(self.delimiter, self.n_fields)
+        with path.open("rb") as file:
+            next(file)
+            for piece in iter(lambda: file.read(_CHUNK), b""):
+                counter.feed(piece)
+        counter.finish()
+        if counter.fault_line is not None:
+            raise _UncertainRecordError(counter.fault_line)
+        return counter.n_records
+
+    def _text_at(self, line: int) -> str:
+        with self.path.open("rb") as file:
+            text = next(itertools.islice(file, line, None), b"").decode().strip()
+        return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
+
+    def _unescape_quotes(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Double the quotes that a backslash escapes; other backslashes are text, but for those that escape one."""
+        for line in lines:
+            yield _ESCAPED.sub(lambda found: b'""' if found[1] == b'"' else b"\\", line)
+
+    def _quote_whole_values(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Write ``6" plate`` without quotes around it as ``"6"" plate"``."""
+        reader = csv.reader((line.decode() for line in lines), delimiter=self.delimiter, strict=True)
+        line = 0
         try:
-            csv.writer(mended, delimiter=delimiter, lineterminator="\n").writerows(records)
-        except csv.Error as error:
-            raise BadInputError(
-                f"{where} has a quote that does not end its field, at or before line {records.line_num:,} ({error})",
-                "quotes only around whole fields, doubled inside them",
-                "Correct that line, or export it again.",
-            ) from None
-    return target
+            for record in reader:
+                # Over several lines and of another length than the header, it is more likely several records.
+                if reader.line_num > line + 1 and len(record) != self.n_fields:
+                    break
+                row = io.StringIO()
+                csv.writer(row, delimiter=self.delimiter, lineterminator="\n").writerow(record)
+                yield row.getvalue().encode()
+                line = reader.line_num
+            else:
+                return
+        except csv.Error:
+            pass
+        raise _UncertainRecordError(line + 1)

@@ -114,7 +114,8 @@ def open_source(
 def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Path) -> SourceFile:
     sheet, table, mapping = _choose_table(path, settings, scratch)
     where = _location(path, sheet)
-    progress(describe_mapping(where, mapping))
+    table = table.repaired()
+    progress(describe_mapping(where, mapping, table.convention))
     positions = {name: str(table.header.index(header)) for name, header in mapping.columns.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, where)
     lines = type_lines(table.load(plain, scratch, where), mapping, settings, where)
@@ -162,9 +163,10 @@ def _choose_table(path: Path, settings: SourceSettings, scratch: Path) -> tuple[
     )
 
 
-def describe_mapping(where: str, mapping: ColumnMapping) -> str:
-    """One line that says which header each mapped column has."""
+def describe_mapping(where: str, mapping: ColumnMapping, convention: str = "") -> str:
+    """One line that says which header each mapped column has, and what is unusual about how the file is written."""
     known = f"an {mapping.preset} export" if mapping.preset else "own columns"
     read = ", ".join(name if name == header else f"{name} from {header!r}" for name, header in mapping.columns.items())
     ignored = f"; ignored {', '.join(map(repr, mapping.ignored))}" if mapping.ignored else ""
-    return f"{where}: {known}: {read}{ignored}"
+    unusual = f"; {convention}" if convention else ""
+    return f"{where}: {known}: {read}{ignored}{unusual}"

@@ -114,6 +114,58 @@ def test_a_quote_inside_an_unquoted_field_is_text(tmp_path: Path) -> None:
     assert read_text(tmp_path, text)["description"].to_list() == ['6" PLATE', "X, Y"]
 
 
+@pytest.mark.parametrize("settled", [256 << 20, 0], ids=["in memory", "through the disk"])
+def test_quotes_that_a_backslash_escapes_are_read_and_said(
+    tmp_path: Path, settled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(formats._LARGE, "text", settled)
+    told: list[str] = []
+    path = tmp_path / "log.csv"
+    path.write_bytes(
+        b"customer_id,description,invoiced_at,line_amount\n"
+        b'1,"Frame 10\\"",2011-06-01,1\n2,"Thing",2011-06-02,2\n3,"\\"Frame\\", 9\\"",2011-06-03,3\n'
+        b'4,"C:\\\\",2011-06-04,4\n5,"a\\b ""c""",2011-06-05,5\n'
+    )
+    lines = read(path, told)
+    assert lines["description"].to_list() == ['Frame 10"', "Thing", '"Frame", 9"', "C:\\", 'a\\b "c"']
+    assert lines["source_row"].to_list() == [1, 2, 3, 4, 5]
+    assert told[0].endswith("; quotes escaped by a backslash")
+
+
+def test_backslashes_in_a_file_with_standard_quotes_are_text(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = tmp_path / "log.csv"
+    path.write_bytes(f'{HEADER},description\n1,2011-06-01,1,2,"C:\\"\n2,2011-06-02,1,2,"a\\\\b"\n'.encode())
+    assert read(path, told)["description"].to_list() == ["C:\\", "a\\\\b"]
+    assert "backslash" not in told[0]
+
+
+@pytest.mark.parametrize("line_end", [b"\r", b"\r\r"])
+def test_lines_that_end_with_carriage_returns_are_read_and_said(tmp_path: Path, line_end: bytes) -> None:
+    told: list[str] = []
+    path = tmp_path / "log.csv"
+    path.write_bytes(GOOD.encode().replace(b"\n", line_end))
+    lines = read(path, told)
+    assert_frame_equal(lines.drop("source_row"), read_text(tmp_path, GOOD).drop("source_row"))
+    assert told[0].endswith("; lines end with carriage returns")
+
+
+def test_carriage_returns_before_a_line_feed_are_part_of_the_line_end(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = tmp_path / "log.csv"
+    path.write_bytes(GOOD.encode().replace(b"\n", b"\r\r\n"))
+    lines = read(path, told)
+    assert_frame_equal(lines.drop("source_row"), read_text(tmp_path, GOOD).drop("source_row"))
+    assert "carriage" not in told[0]
+
+
+def test_a_row_that_the_reader_loses_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = formats._scan
+    monkeypatch.setattr(formats, "_scan", lambda *arguments: scan(*arguments).head(1))
+    with pytest.raises(BadInputError, match="has 2 records, but 1 rows were read"):
+        read_text(tmp_path, GOOD)
+
+
 def test_other_encodings_are_read_when_they_are_named(tmp_path: Path) -> None:
     text = f"{HEADER},country\n1,2011-06-01,1,2,Österreich\n"
     for encoding in ("latin-1", "utf-16"):
@@ -364,6 +416,7 @@ def _book(folder: Path, **sheets: list[list[Any]]) -> bytes:
 
 SHEET: list[list[Any]] = [["customer_id", "invoiced_at", "line_amount"], [1, date(2011, 6, 1), 5]]
 LINES = b"customer_id,invoiced_at,line_amount\n"
+NAMED = b"customer_id,description,invoiced_at,line_amount\n"
 PARQUET = _parquet(
     customer_id=["1"] * 500, invoiced_at=[date(2011, 6, 1)] * 500, line_amount=[float(i) for i in range(500)]
 )
@@ -463,7 +516,43 @@ BAD_FILES: dict[str, tuple[str, bytes | Callable[[Path], bytes], dict[str, Any],
     "utf-16": ("log.csv", GOOD.encode("utf-16"), {}, ["is not utf-8 at byte 0 (line 1)", '"utf-16"']),
     "utf-16 without a mark": ("log.csv", GOOD.encode("utf-16-le"), {}, ["log.csv holds zero bytes", '"utf-16"']),
     "no such encoding": ("log.csv", GOOD.encode(), {"encoding": "latin-99"}, ["encoding = 'latin-99'"]),
-    "open quote": ("log.csv", LINES + b'1,2011-06-01,5\n"1,2011-06-01,5\n', {}, ["quote", "at or before line 3"]),
+    "open quote": (
+        "log.csv",
+        LINES + b'1,2011-06-01,5\n"1,2011-06-01,5\n',
+        {},
+        ["log.csv, line 3:", "quotes", "('\"1,2011-06-01,5')", "doubled inside"],
+    ),
+    "quotes not doubled": (
+        "log.csv",
+        NAMED
+        + b'\n1,"A",2011-06-01,1\n2,"Frame 10" oak",2011-06-01,2\n3,"B",2011-06-01,3\n4,"F 9" oak",2011-06-01,4\n',
+        {},
+        ["log.csv, line 4:", """('2,"Frame 10" oak",2011-06-01,2')""", "doubled inside them (RFC 4180)"],
+    ),
+    "one quote not doubled in a file that escapes them": (
+        "log.csv",
+        NAMED + b'1,"10\\"",2011-06-01,1\n2,"9\\"",2011-06-01,2\n3,"8" oak",2011-06-01,3\n',
+        {},
+        ["log.csv, line 4:"],
+    ),
+    "a value of two lines in a short row among quotes that are not doubled": (
+        "log.csv",
+        NAMED + b'1,6" a,2011-06-01,1\n2,"b\nc",2011-06-01\n',
+        {},
+        ["log.csv, line 3:", """('2,"b')"""],
+    ),
+    "values that begin with a quote": (
+        "log.csv",
+        NAMED + b'1," plate,2011-06-01,1\n2,6",2011-06-02,2\n',
+        {},
+        ["log.csv, line 2:", "do not tell where the record ends"],
+    ),
+    "one line end of another kind": (
+        "log.csv",
+        LINES + b"1,2011-06-01,5\n1,2011-06-02,5\r1,2011-06-03,5\n",
+        {},
+        ["log.csv, line 3:", "one kind of line end"],
+    ),
     "header too short": (
         "log.csv",
         LINES + b"1,a,2011-06-01,5\n" * 3,
