@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,11 +114,11 @@ def open_source(
 def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Path) -> SourceFile:
     sheet, table, mapping = _choose_table(path, settings, scratch)
     where = _location(path, sheet)
-    progress(describe_mapping(where, mapping))
     positions = {name: str(table.header.index(header)) for name, header in mapping.columns.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, where)
-    lines = type_lines(table.load(plain, scratch, where), mapping, settings, where)
-    return SourceFile(path.name, mapping, sheet, lines)
+    typed = type_lines(table.load(plain, scratch, where), mapping, settings, where)
+    progress(describe_mapping(where, mapping, typed.conventions))
+    return SourceFile(path.name, mapping, sheet, typed.lines)
 
 
 def _location(path: Path, sheet: str) -> str:
@@ -162,9 +162,13 @@ def _choose_table(path: Path, settings: SourceSettings, scratch: Path) -> tuple[
     )
 
 
-def describe_mapping(where: str, mapping: ColumnMapping) -> str:
-    """One line that says which header each mapped column has."""
+def describe_mapping(where: str, mapping: ColumnMapping, conventions: Mapping[str, str]) -> str:
+    """One line that says which header each mapped column has, and how its numbers are written if they are not plain."""
     known = f"an {mapping.preset} export" if mapping.preset else "own columns"
-    read = ", ".join(name if name == header else f"{name} from {header!r}" for name, header in mapping.columns.items())
+    read = ", ".join(
+        (name if name == header else f"{name} from {header!r}")
+        + (f" ({conventions[name]})" if name in conventions else "")
+        for name, header in mapping.columns.items()
+    )
     ignored = f"; ignored {', '.join(map(repr, mapping.ignored))}" if mapping.ignored else ""
     return f"{where}: {known}: {read}{ignored}"
