@@ -116,8 +116,7 @@ def _parse(texts: pl.DataFrame, *, is_money: bool) -> pl.DataFrame:
         pl.col("text").str.replace(",", ".", literal=True)
     )
     return (
-        texts.with_columns(pl.col("text").str.extract_groups(_WRITTEN).alias("parts"))
-        .unnest("parts")
+        _split(texts)
         .with_columns(pl.when(is_one_number).then(digits).alias("digits"), plain_number(pl.col("text")).alias("plain"))
         .select(
             "text",
@@ -128,6 +127,17 @@ def _parse(texts: pl.DataFrame, *, is_money: bool) -> pl.DataFrame:
             pl.when(pl.col("digits").is_not_null()).then(currency.replace(_SAME_CURRENCY)).alias("currency"),
         )
     )
+
+
+def _split(texts: pl.DataFrame) -> pl.DataFrame:
+    """Add the groups of ``_WRITTEN``; matching them costs much more than digits with at most a sign need."""
+    text = pl.col("text")
+    is_bare = text.str.contains(r"^[-+]?[0-9][0-9.,]*$")
+    bare = texts.filter(is_bare).with_columns(
+        text.str.extract("^([-+])").alias("sign_1"), text.str.strip_chars_start("-+").alias("digits")
+    )
+    others = texts.filter(~is_bare).with_columns(text.str.extract_groups(_WRITTEN).alias("parts")).unnest("parts")
+    return pl.concat([others, bare], how="diagonal")
 
 
 def _value_of_digits(decimal: str, other: str) -> pl.Expr:

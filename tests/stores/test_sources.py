@@ -159,6 +159,25 @@ def test_unreadable_values_keep_their_text_and_the_other_rows_do_not_suffer(tmp_
     assert lines["source_row"].to_list() == list(range(1, 10))
 
 
+def test_points_that_may_be_between_thousands_are_refused_until_the_mark_is_named(tmp_path: Path) -> None:
+    text = "customer_id,invoiced_at,line_amount\n1,2011-06-01,1.234\n1,2011-06-01,12\n"
+    with pytest.raises(
+        BadInputError, match=r"line_amount' is ambiguous: '1\.234' is 1\.234 with a decimal point and 1234"
+    ):
+        read_text(tmp_path, text)
+    assert read_text(tmp_path, text, decimal=".")["line_amount"].to_list() == [1.234, 12.0]
+    assert read_text(tmp_path, text, decimal=",")["line_amount"].to_list() == [1234.0, 12.0]
+    assert read_text(tmp_path, text.replace("12\n", "0.125\n"))["line_amount"].to_list() == [1.234, 0.125]
+
+
+def test_how_numbers_are_written_is_said_with_the_columns(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = tmp_path / "log.csv"
+    path.write_text('customer_id,invoiced_at,line_amount\n1,2011-06-01,"1,234.50"\n')
+    assert read(path, told)["line_amount"].to_list() == [1234.5]
+    assert told == ["log.csv: own columns: customer_id, invoiced_at, line_amount (decimal point: '1,234.50' is 1234.5)"]
+
+
 def test_ids_are_text_as_the_shop_writes_it_but_for_spaces_and_float_columns(tmp_path: Path) -> None:
     header = "customer_id,invoice_id,product_id,invoiced_at,line_amount\n"
     lines = read_text(
