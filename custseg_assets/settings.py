@@ -53,9 +53,11 @@ class SourceSettings(_Section):
         date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``; recognised without it.
         encoding: text encoding of csv files.
         delimiter: character between the values of csv files; recognised without it.
-        decimal: decimal point or comma of the numbers.
+        decimal: decimal point or comma of the numbers; recognised without it, from all values of a column.
         sheet: sheet of a workbook to read; all of them without it.
         keep_stray_days: whether a few lines far apart in time from the rest of the log are taken in, not refused.
+        max_unreadable_share: largest share of a file's lines with a customer, and of their money, with values that
+            cannot be read; a file with more is refused.
     """
 
     path: str | None = None
@@ -64,9 +66,10 @@ class SourceSettings(_Section):
     date_format: str | None = None
     encoding: str = "utf-8"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    decimal: Literal[".", ","] = "."
+    decimal: Literal[".", ","] | None = None
     sheet: str | None = None
     keep_stray_days: bool = False
+    max_unreadable_share: Share = 0.01
 
     @field_validator("columns")
     @classmethod
@@ -78,7 +81,7 @@ class SourceSettings(_Section):
 
     def how_read(self) -> dict[str, Any]:
         """The keys that decide what the lines of a file are."""
-        return self.model_dump(mode="json", exclude={"path", "keep_stray_days"})
+        return self.model_dump(mode="json", exclude={"path", "keep_stray_days", "max_unreadable_share"})
 
 
 class LandingSettings(_Section):

@@ -80,8 +80,8 @@ class Replay:
         settings = source.settings.model_copy(
             update={
                 "home": folder,
-                # Its lines were taken in before.
-                "source": SourceSettings(keep_stray_days=True),
+                # Its lines were taken in before, and numbers are written plainly.
+                "source": SourceSettings(keep_stray_days=True, max_unreadable_share=1.0, decimal="."),
                 "cleaning": CleaningSettings(**vars(source.cleaning_rules)),
                 # A file dropped here is whole.
                 "landing": LandingSettings(settle_seconds=0),

@@ -17,6 +17,8 @@ from custseg_assets.home.plan import SEGMENTED
 from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE
 from custseg_assets.stores.tables import TableReader
 
+_N_EXAMPLES = 3
+
 
 def closing_table(home: OpenHome, n_runs: int) -> str:
     """What a run left behind: rows, rejects, segments, drift, and where to look next."""
@@ -77,6 +79,7 @@ def _describe(home: OpenHome) -> dict[str, Any]:
             "raw": _height(tables, schemas.RAW_TRANSACTIONS),
             "clean": _height(tables, schemas.CLEAN_TRANSACTIONS),
             "rejected": _counts(tables.scan(schemas.REJECTED_TRANSACTIONS), "reason"),
+            "unreadable_examples": _unreadable_examples(tables.scan(schemas.REJECTED_TRANSACTIONS)),
         },
         "champion": {"trained_on": champion[0], "model_version": champion[1]} if champion else None,
         "no_model_because": None if champion else _why_no_model(tables),
@@ -97,6 +100,16 @@ def _height(tables: TableReader, table: schemas.Table) -> int:
 def _counts(rows: pl.LazyFrame, column: str) -> dict[str, int]:
     counted = rows.group_by(column).len().sort("len", column, descending=[True, False]).collect()
     return dict(counted.iter_rows())
+
+
+def _unreadable_examples(rejected: pl.LazyFrame) -> list[str]:
+    """The first lines with values that could not be read: where they are, and what is written there."""
+    lines = rejected.filter((pl.col("reason") == "unreadable") & pl.col("unreadable_values").is_not_null())
+    first = lines.sort("source_file", "source_row").select("source_file", "source_row", "unreadable_values")
+    return [
+        f"row {row:,} of {file}: " + ", ".join(f"{name} {text!r}" for name, text in json.loads(values).items())
+        for file, row, values in first.head(_N_EXAMPLES).collect().iter_rows()
+    ]
 
 
 def _why_no_model(tables: TableReader) -> list[str]:
@@ -134,11 +147,16 @@ def _stale(home: OpenHome) -> dict[str, list[str]]:
 
 def _rows_lines(state: dict[str, Any]) -> list[str]:
     rows, rejected = state["rows"], state["rows"]["rejected"]
+    examples = {"unreadable": [f"    {example}" for example in rows["unreadable_examples"]]}
     return [
         f"source      {state['source']}, periods {' to '.join(state['periods'])}",
         f"rows in     {rows['raw']:>10,}",
         f"rejected    {sum(rejected.values()):>10,}",
-        *(f"  {reason:<20} {count:>10,}" for reason, count in rejected.items()),
+        *(
+            line
+            for reason, count in rejected.items()
+            for line in (f"  {reason:<20} {count:>10,}", *examples.get(reason, []))
+        ),
         f"kept        {rows['clean']:>10,}",
     ]
 

@@ -62,11 +62,12 @@ def accept_table(
     sql = query_of(name, table.schema, mapping, settings)
 
     def read(scratch: Path) -> SourceFile:
-        progress(describe_mapping(str(name), mapping))
         _download_rows(bq, sql, name, scratch / "rows.parquet", progress)
         raw = pl.scan_parquet(scratch / "rows.parquet").with_row_index(SOURCE_ROW, offset=1)
         plain = plain_columns(raw.collect_schema(), {column: column for column in mapping.columns}, str(name))
-        return SourceFile(str(name), mapping, "", type_lines(raw.select(plain), mapping, settings.source, str(name)))
+        typed = type_lines(raw.select(plain), mapping, settings.source, str(name))
+        progress(describe_mapping(str(name), mapping, typed.conventions))
+        return SourceFile(str(name), mapping, "", typed.lines)
 
     reading = json.dumps(settings.source.how_read(), separators=(",", ":"), ensure_ascii=False)
     return deliveries.accept_lines(str(name), f"{_READER} {sql} {reading} {_version_of(table)}", read)

@@ -29,7 +29,7 @@ from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text, replacement_for
 from custseg_assets.stores.formats import SOURCE_ROW
 from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, open_source, stamp_of
-from custseg_assets.stores.values import UNREADABLE
+from custseg_assets.stores.unreadable import UNREADABLE
 
 NO_STRAY_DAYS = "few lines to be near the others, because the log's first and last day decide what is made"
 KEEP_STRAY_DAYS = "where they are right, write keep_stray_days = true under [source] in custseg.toml"

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,11 +115,11 @@ def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Pat
     sheet, table, mapping = _choose_table(path, settings, scratch)
     where = _location(path, sheet)
     table = table.repaired()
-    progress(describe_mapping(where, mapping, table.convention))
     positions = {name: str(table.header.index(header)) for name, header in mapping.columns.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, where)
-    lines = type_lines(table.load(plain, scratch, where), mapping, settings, where)
-    return SourceFile(path.name, mapping, sheet, lines)
+    typed = type_lines(table.load(plain, scratch, where), mapping, settings, where)
+    progress(describe_mapping(where, mapping, typed.conventions, table.convention))
+    return SourceFile(path.name, mapping, sheet, typed.lines)
 
 
 def _location(path: Path, sheet: str) -> str:
@@ -163,10 +163,20 @@ def _choose_table(path: Path, settings: SourceSettings, scratch: Path) -> tuple[
     )
 
 
-def describe_mapping(where: str, mapping: ColumnMapping, convention: str = "") -> str:
-    """One line that says which header each mapped column has, and what is unusual about how the file is written."""
+def describe_mapping(where: str, mapping: ColumnMapping, conventions: Mapping[str, str], unusual: str = "") -> str:
+    """One line that says which header each mapped column has, and what is unusual about how the file is written.
+
+    Args:
+        where: the file.
+        mapping: where the columns come from.
+        conventions: number column → how its numbers are written, if they are not plain.
+        unusual: how the text is written, if not as usual.
+    """
     known = f"an {mapping.preset} export" if mapping.preset else "own columns"
-    read = ", ".join(name if name == header else f"{name} from {header!r}" for name, header in mapping.columns.items())
+    read = ", ".join(
+        (name if name == header else f"{name} from {header!r}")
+        + (f" ({conventions[name]})" if name in conventions else "")
+        for name, header in mapping.columns.items()
+    )
     ignored = f"; ignored {', '.join(map(repr, mapping.ignored))}" if mapping.ignored else ""
-    unusual = f"; {convention}" if convention else ""
-    return f"{where}: {known}: {read}{ignored}{unusual}"
+    return "; ".join([f"{where}: {known}: {read}{ignored}", *([unusual] if unusual else [])])

@@ -13,10 +13,12 @@ from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
 from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS
+from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
+from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
-UNREADABLE = "unreadable_values"
 _IDS = ("customer_id", "invoice_id", "product_id")
 _NUMBERS = ("quantity", "unit_price", "line_amount")
+_MONEY = ("unit_price", "line_amount")
 _INSTANT = "invoiced_at"
 _FLOAT_ENDING = ".0"
 _FLOAT_LIKE = r"^\d+\.0$"
@@ -60,31 +62,40 @@ class _Facts:
     Attributes:
         n_rows: data rows.
         n_surplus: rows with more fields than the header.
-        values: number column → how many values it has.
-        unreadable: number column → how many of them cannot be read.
-        examples: number column → one of those.
+        odd_numbers: number columns with values that are more than plain numbers, or may be.
         float_like: id columns in which every value looks like ``17850.0``.
     """
 
     n_rows: int
     n_surplus: int
-    values: dict[str, int]
-    unreadable: dict[str, int]
-    examples: dict[str, str]
+    odd_numbers: tuple[str, ...]
     float_like: frozenset[str]
 
 
-def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings, where: str) -> pl.LazyFrame:
-    """Lines with exactly the mapped columns, ``unreadable_values`` and ``source_row``; empty rows are left out.
+@dataclass(frozen=True)
+class TypedLines:
+    """The typed lines of a file.
+
+    Attributes:
+        lines: exactly the mapped columns, ``unreadable_values`` and ``source_row``; empty rows are left out.
+        conventions: number column → how its numbers are written, where they are not plain.
+    """
+
+    lines: pl.LazyFrame
+    conventions: dict[str, str]
+
+
+def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings, where: str) -> TypedLines:
+    """Turn the text of a file's columns into numbers, instants and ids.
 
     Args:
         plain: what ``plain_columns`` selected.
         mapping: where the columns come from.
-        settings: decimal mark and date format.
+        settings: decimal mark, date format and how much may be unreadable.
         where: the file, for the messages.
 
     Raises:
-        BadInputError: there are no rows, or most values of a required column cannot be read.
+        BadInputError: there are no rows, a column is ambiguous, or too many of its values cannot be read.
     """
     names = list(mapping.columns)
     lines = plain.filter(pl.any_horizontal(pl.col(*names, SURPLUS).is_not_null()))
@@ -96,46 +107,67 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
         _refuse_surplus(facts, where)
         lines, pairs = _set_surplus_aside(lines, names)
         facts = _measure(lines, names, settings.decimal)
-    _refuse_unreadable_numbers(facts, mapping, where)
+    numbers = {name: _read_numbers(lines, name, mapping, settings, where) for name in facts.odd_numbers}
     instants, n_undated = _instants(lines, f"{where}, column {mapping.columns[_INSTANT]!r}", settings.date_format)
-    schema = lines.collect_schema()
     typed = {name: pl.col(name).str.strip_suffix(_FLOAT_ENDING) for name in facts.float_like}
-    typed |= {name: _number(name, schema[name], settings.decimal) for name in names if name in _NUMBERS}
+    typed |= {name: plain_number(pl.col(name)) for name in names if name in _NUMBERS}
+    typed |= {name: reading.numbers(pl.col(name)) for name, reading in numbers.items()}
     typed[_INSTANT] = instants
-    unread = [name for name, n in {**facts.unreadable, _INSTANT: n_undated}.items() if n]
+    unread = [*numbers, *([_INSTANT] if n_undated else [])]
     pairs += [
         pl.when(typed[name].is_null()).then(_json_pair(name, pl.col(name).cast(pl.String))) for name in sorted(unread)
     ]
     absent = {column.name: pl.lit(None, column.dtype) for column in MAPPED if column.name not in names}
     columns = {name: pl.col(name) for name in names} | typed | absent
-    return lines.select(
+    lines = lines.select(
         *(columns[name].alias(name) for name in MAPPED_NAMES), _json_object(pairs).alias(UNREADABLE), SOURCE_ROW
     )
+    if pairs:
+        refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
+    return TypedLines(lines, {name: reading.convention for name, reading in numbers.items() if reading.convention})
 
 
-def _measure(lines: pl.LazyFrame, names: list[str], decimal: str) -> _Facts:
+def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Facts:
     schema = lines.collect_schema()
     numbers, ids = ([name for name in names if name in group] for group in (_NUMBERS, _IDS))
     aggregates = [pl.len().alias("n_rows"), pl.col(SURPLUS).count().alias("n_surplus")]
     # The ending decides most columns; a regular expression on every value costs five times as much.
     aggregates += [pl.col(name).str.ends_with(_FLOAT_ENDING).all().alias(name) for name in ids]
     for name in numbers:
-        text = pl.col(name)
-        is_unread = _number(name, schema[name], decimal).is_null() & text.is_not_null()
-        aggregates += [
-            text.count().alias(f"{name} values"),
-            is_unread.sum().alias(f"{name} unread"),
-            text.filter(is_unread).cast(pl.String).min().alias(f"{name} example"),
-        ]
+        is_odd = (plain_number(pl.col(name)).is_null() & pl.col(name).is_not_null()).any()
+        if schema[name] == pl.String and decimal != ".":
+            is_odd |= pl.lit(True) if decimal else may_be_grouped(pl.col(name))
+        aggregates.append(is_odd.alias(name))
     found = lines.select(aggregates).collect(engine="streaming").row(0, named=True)
     return _Facts(
         n_rows=found["n_rows"],
         n_surplus=found["n_surplus"],
-        values={name: found[f"{name} values"] for name in numbers},
-        unreadable={name: found[f"{name} unread"] for name in numbers},
-        examples={name: found[f"{name} example"] for name in numbers},
+        odd_numbers=tuple(name for name in numbers if found[name]),
         float_like=_float_like(lines, [name for name in ids if found[name]]),
     )
+
+
+def _read_numbers(
+    lines: pl.LazyFrame, name: str, mapping: ColumnMapping, settings: SourceSettings, where: str
+) -> NumberReading:
+    """How to read a column that is more than plain numbers."""
+    texts = (
+        lines.group_by(pl.col(name).cast(pl.String).alias("text"))
+        .agg(pl.len().alias("n"))
+        .drop_nulls()
+        .collect(engine="streaming")
+    )
+    where = f"{where}, column {mapping.columns[name]!r}"
+    reading = recognise_numbers(texts, settings.decimal, where, is_money=name in _MONEY)
+    unreadable = texts.filter(reading.numbers(pl.col("text")).is_null())
+    if name in mapping.required and unreadable["n"].sum() * 2 > texts["n"].sum():
+        example = unreadable.sort("n", "text", descending=[True, False])["text"][0]
+        raise BadInputError(
+            f"{where} holds {example!r} and {unreadable['n'].sum() - 1:,} more that are no numbers",
+            "numbers such as 1234.5, 1,234.50, 1.234,50 or (12.00), with or without a currency",
+            "Map another column, correct [source] decimal if it is set, or export plain numbers.",
+        )
+    return reading
 
 
 def _float_like(lines: pl.LazyFrame, names: list[str]) -> frozenset[str]:
@@ -143,16 +175,6 @@ def _float_like(lines: pl.LazyFrame, names: list[str]) -> frozenset[str]:
         return frozenset()
     whole = lines.select(pl.col(names).str.contains(_FLOAT_LIKE).all()).collect(engine="streaming").row(0, named=True)
     return frozenset(name for name in names if whole[name])
-
-
-def _number(name: str, dtype: pl.DataType, decimal: str) -> pl.Expr:
-    values = pl.col(name)
-    if dtype == pl.String:
-        if decimal == ",":
-            # A point is then a thousands separator: 1.234 must not be read as a number near 1.
-            values = pl.when(~values.str.contains(".", literal=True)).then(values.str.replace(",", ".", literal=True))
-        values = values.cast(pl.Float64, strict=False)
-    return pl.when(values.is_finite()).then(values)
 
 
 def _instants(lines: pl.LazyFrame, where: str, date_format: str | None) -> tuple[pl.Expr, int]:
@@ -192,17 +214,6 @@ def _set_surplus_aside(lines: pl.LazyFrame, names: list[str]) -> tuple[pl.LazyFr
     )
     pairs = [pl.when(is_surplus).then(_json_pair(name, pl.col(f"{name} as written"))) for name in names]
     return blanked, [*pairs, _json_pair("beyond the header", pl.col(SURPLUS))]
-
-
-def _refuse_unreadable_numbers(facts: _Facts, mapping: ColumnMapping, where: str) -> None:
-    for name in mapping.required:
-        if facts.unreadable.get(name, 0) * 2 > facts.values.get(name, 0):
-            raise BadInputError(
-                f"{where}, column {mapping.columns[name]!r} holds {facts.examples[name]!r}"
-                f" and {facts.unreadable[name] - 1:,} more that are no numbers",
-                "numbers like 1234.5, without currency or thousands signs",
-                'Set [source] decimal = "," if that is the decimal mark, or export plain numbers.',
-            )
 
 
 def _json_pair(name: str, text: pl.Expr) -> pl.Expr:

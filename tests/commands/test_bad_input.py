@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import xlsxwriter
 
+from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
 from tests.support.homes import locked_by_another_process, take_in
@@ -212,9 +213,14 @@ def test_a_table_that_is_not_there_or_not_made_cannot_be_exported(home: Path, tm
     assert not out.exists()
 
 
-def test_single_rows_that_cannot_be_read_do_not_refuse_the_file(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_read_refuse_the_file_only_beyond_the_limit(tmp_path: Path) -> None:
     rows = "C1,not a date,5\nC2,2024-02-11 10:00:00,a dozen\n"
     settings = load_settings(source=str(file("log.csv", GOOD + rows)(tmp_path)), home=tmp_path / "home")
+    with pytest.raises(BadInputError, match=r"2 of 41 lines with a customer \(4.9%\), with about 5.3% of the money"):
+        take_in(settings)
+    assert not everything_in(tmp_path / "home")
+    source = settings.source.model_copy(update={"max_unreadable_share": 0.06})
+    settings = settings.model_copy(update={"source": source})
     take_in(settings)
     home = OpenHome(settings)
     lines = home.deliveries.scan(home.calendar.deliveries).filter(pl.col("unreadable_values").is_not_null())

@@ -78,6 +78,28 @@ def test_a_log_of_a_single_month_gets_one_snapshot(tmp_path: Path) -> None:
     sensible(status, home)
 
 
+def test_a_few_unreadable_lines_are_shown_and_many_are_refused_with_nothing_changed(tmp_path: Path) -> None:
+    log = shop_log(2).filter(pl.col("customer_id").is_not_null()).with_columns(amount().cast(pl.String).alias("amount"))
+    headers = {"customer_id": "customer_id", "invoiced_at": "invoiced_at", "amount": "line_amount"}
+    row, home = pl.int_range(pl.len()), tmp_path / "home"
+
+    def with_text(n: int) -> Path:
+        spoilt = pl.when(row < n).then(pl.format("{} pcs", "amount")).otherwise("amount")
+        return write_log(log.with_columns(spoilt.alias("amount")), tmp_path / "log.csv", headers)
+
+    few, many = 4, log.height // 50
+    outcome = custseg(home, "run", "--source", with_text(few), config=QUICK)
+    assert outcome.status == 0, outcome.err
+    shown = [line for line in outcome.out.splitlines() if line.startswith("    row ")]
+    assert shown == [f"    row {i + 1} of log.csv: line_amount '{log['amount'][i]} pcs'" for i in range(3)]
+    before = {path: path.read_bytes() for path in (home / "deliveries").rglob("*")}
+    outcome = custseg(home, "run", "--source", with_text(many), config=QUICK)
+    assert outcome.status == 2
+    assert f"log.csv: {many:,} of {log.height:,} lines with a customer (2.0%), with about" in outcome.err
+    assert "write max_unreadable_share = 0.0" in outcome.err
+    assert {path: path.read_bytes() for path in (home / "deliveries").rglob("*")} == before
+
+
 def test_forty_customers_are_too_few_and_it_says_what_to_loosen(tmp_path: Path) -> None:
     home = tmp_path / "home"
     few = tuple(replace(kind, n_customers=n) for kind, n in zip(KINDS, (10, 15, 15), strict=True))

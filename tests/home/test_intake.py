@@ -342,7 +342,17 @@ def test_a_shop_that_opens_again_with_a_usual_day_is_taken_in(place: Place) -> N
 def test_lines_without_a_date_do_not_make_a_day_usual(place: Place) -> None:
     place.drop("may.csv", *BUSY_MAY)
     place.drop("slip.csv", "9,2010-05-31 10:00,9", JUNE, *["9,never,9"] * 2, *[JUNE] * 20)
-    assert "has 1 line of 2010-05-31" in place.take_in().unreadable["slip.csv"]
+    taken = place.take_in(max_unreadable_share=0.2)
+    assert "has 1 line of 2010-05-31" in taken.unreadable["slip.csv"]
+
+
+def test_a_file_of_which_too_much_cannot_be_read_is_moved_aside_with_the_figures(place: Place) -> None:
+    place.drop("good.csv", MAY)
+    place.drop("bad.csv", *[JUNE] * 98, "9,2011-06-02 10:00,12 pcs", "9,2011-06-02 10:00,#####")
+    taken = place.take_in()
+    assert taken.new == ("good.csv",)
+    assert "bad.csv: 2 of 100 lines with a customer (2.0%)" in taken.unreadable["bad.csv"]
+    assert "row 99, line_amount '12 pcs'; row 100, line_amount '#####'" in taken.unreadable["bad.csv"]
 
 
 def test_files_of_one_name_in_two_folders_are_two(place: Place) -> None:

@@ -42,7 +42,7 @@ def write(folder: Path, rows: list[str], name: str = "log.csv") -> Path:
 
 
 def accept(store: DeliveryStore, path: Path, **settings: Any) -> Delivery:
-    return store.accept(path, SourceSettings(**settings), print)
+    return store.accept(path, SourceSettings(**{"max_unreadable_share": 1, **settings}), print)
 
 
 def read(store: DeliveryStore, delivery: Delivery, *keys: str) -> pl.DataFrame:
@@ -283,7 +283,7 @@ def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStor
             if name == {moment.partition(" ")[0].removeprefix("Path.")!r}:
                 setattr(place, name, die)
         deliveries.DeliveryStore(pathlib.Path({str(store.root)!r})).accept(
-            pathlib.Path({str(path)!r}), SourceSettings(), print
+            pathlib.Path({str(path)!r}), SourceSettings(max_unreadable_share=1), print
         )
     """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

@@ -28,7 +28,11 @@ GOOD = f"{HEADER}\n17850,2011-06-01 08:26:00,6,2.55\n17850,2011-06-02 09:00:00,-
 
 
 def read(path: Path, told: list[str] | None = None, **settings: Any) -> pl.DataFrame:
-    with open_source(path, SourceSettings(**settings), progress=(told if told is not None else []).append) as source:
+    with open_source(
+        path,
+        SourceSettings(**{"max_unreadable_share": 1, **settings}),
+        progress=(told if told is not None else []).append,
+    ) as source:
         return source.lines.collect()
 
 
@@ -207,6 +211,25 @@ def test_unreadable_values_keep_their_text_and_the_other_rows_do_not_suffer(tmp_
     assert lines["source_row"].to_list() == list(range(1, 10))
 
 
+def test_points_that_may_be_between_thousands_are_refused_until_the_mark_is_named(tmp_path: Path) -> None:
+    text = "customer_id,invoiced_at,line_amount\n1,2011-06-01,1.234\n1,2011-06-01,12\n"
+    with pytest.raises(
+        BadInputError, match=r"line_amount' is ambiguous: '1\.234' is 1\.234 with a decimal point and 1234"
+    ):
+        read_text(tmp_path, text)
+    assert read_text(tmp_path, text, decimal=".")["line_amount"].to_list() == [1.234, 12.0]
+    assert read_text(tmp_path, text, decimal=",")["line_amount"].to_list() == [1234.0, 12.0]
+    assert read_text(tmp_path, text.replace("12\n", "0.125\n"))["line_amount"].to_list() == [1.234, 0.125]
+
+
+def test_how_numbers_are_written_is_said_with_the_columns(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = tmp_path / "log.csv"
+    path.write_text('customer_id,invoiced_at,line_amount\n1,2011-06-01,"1,234.50"\n')
+    assert read(path, told)["line_amount"].to_list() == [1234.5]
+    assert told == ["log.csv: own columns: customer_id, invoiced_at, line_amount (decimal point: '1,234.50' is 1234.5)"]
+
+
 def test_ids_are_text_as_the_shop_writes_it_but_for_spaces_and_float_columns(tmp_path: Path) -> None:
     header = "customer_id,invoice_id,product_id,invoiced_at,line_amount\n"
     lines = read_text(
@@ -217,11 +240,12 @@ def test_ids_are_text_as_the_shop_writes_it_but_for_spaces_and_float_columns(tmp
     assert lines["product_id"].to_list() == ["0012", "1.0", "ab"]
 
 
-def test_a_decimal_comma_is_read_when_it_is_named_and_points_are_not_taken_for_it(tmp_path: Path) -> None:
-    text = "customer_id;invoiced_at;line_amount\n1;17.06.2011;2,55\n1;17.06.2011; -3 \n1;17.06.2011;1.234\n"
+def test_a_decimal_comma_is_read_when_it_is_named_and_points_are_then_between_thousands(tmp_path: Path) -> None:
+    rows = "".join(f"1;17.06.2011;{text}\n" for text in ("2,55", " -3 ", "1.234", "1.5"))
+    text = f"customer_id;invoiced_at;line_amount\n{rows}"
     lines = read_text(tmp_path, text, decimal=",")
-    assert lines["line_amount"].to_list() == [2.55, -3.0, None]
-    assert lines["unreadable_values"][2] == '{"line_amount": "1.234"}'
+    assert lines["line_amount"].to_list() == [2.55, -3.0, 1234.0, None]
+    assert lines["unreadable_values"][3] == '{"line_amount": "1.5"}'
 
 
 @pytest.mark.parametrize(
@@ -610,11 +634,33 @@ BAD_FILES: dict[str, tuple[str, bytes | Callable[[Path], bytes], dict[str, Any],
         {"date_format": "%Y-%m-%d %H"},
         ["date_format = '%Y-%m-%d %H'"],
     ),
-    "decimal commas": (
+    "no numbers": (
         "log.csv",
-        b'customer_id;invoiced_at;line_amount\n1;2011-06-01;2,5\n1;2011-06-01;"3,5"\n1;2011-06-01;3\n',
+        b"customer_id;invoiced_at;line_amount\n1;2011-06-01;two\n1;2011-06-01;many\n1;2011-06-01;3\n",
         {},
-        ["column 'line_amount' holds '2,5' and 1 more that are no numbers", 'decimal = ","'],
+        ["column 'line_amount' holds 'many' and 1 more that are no numbers", "expected numbers such as 1234.5"],
+    ),
+    "decimal mark in doubt": (
+        "log.csv",
+        b"customer_id;invoiced_at;line_amount\n1;2011-06-01;1,234\n1;2011-06-01;2,500\n1;2011-06-01;3\n",
+        {},
+        ["is ambiguous: '1,234' is 1234 with a decimal point and 1.234 with", "it has 2 values", 'decimal = ","'],
+    ),
+    "several currencies": (
+        "log.csv",
+        "customer_id;invoiced_at;line_amount\n1;2011-06-01;€ 5\n1;2011-06-01;$ 5\n1;2011-06-01;7 EUR\n".encode(),
+        {},
+        ["line_amount' holds amounts in several currencies: $ (1), EUR (2)", "Filter the file to one currency"],
+    ),
+    "too much unreadable": (
+        "log.csv",
+        LINES + b"1,2011-06-01,5\n" * 98 + b"1,2011-06-01,12 pcs\n1,2011-06-01,5 pcs\n",
+        {"max_unreadable_share": 0.01},
+        [
+            "log.csv: 2 of 100 lines with a customer (2.0%), with about 2.0% of the money",
+            "row 99, line_amount '12 pcs'; row 100, line_amount '5 pcs'; expected at most 1.0% of the lines",
+            "write max_unreadable_share = 0.02 under [source]",
+        ],
     ),
 }
 
