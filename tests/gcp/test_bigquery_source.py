@@ -76,7 +76,8 @@ def test_only_the_mapped_columns_are_read_and_the_estimate_is_said_first(
     take(store, settings_for(service), said=said)
     # Three customers of 2 + 1 bytes, three instants and three amounts of 8: 57 bytes, below the least that is billed.
     assert service.billed == [10 << 20]
-    assert said[1] == "shop.sales.orders: the query reads 0.0 MiB; 100.00 GiB may be billed"
+    assert said[0] == "shop.sales.orders: the query reads 0.0 MiB; 100.00 GiB may be billed"
+    assert said[1].startswith("shop.sales.orders: own columns: customer_id from 'Buyer'")
     posted = [job.resource["configuration"]["query"] for job in service.jobs.values()]
     assert ["note" in one["query"] for one in posted] == [False]
 
