@@ -70,6 +70,7 @@ class Answers:
         self._explainer = Explainer(release.model)
         self._segments = segments_of(release.model)
         self._clusters = release.model.cluster_of
+        self._margin_rule: float | None = release.migrations.get("margin_rule")
         self._as_of = release.manifest.as_of.date()
         self._stale_after_days = STALE_AFTER_PERIODS * release.manifest.period_days
         self._fixed = {
@@ -142,10 +143,11 @@ class Answers:
         model = self.release.model
         values = np.array([[float(row[name]) for name in model.features] for row in rows])
         own = np.array([self._cluster_in_release(row.get("customer_id")) for row in rows])
-        margin_rule = self.release.migrations.get("margin_rule")
-        if margin_rule is None:
-            own, margin_rule = np.where(model.score(values).runner_up == own, own, NO_CLUSTER), OLD_MARGIN_RULE
-        scores = model.score(values, own, margin_rule=margin_rule)
+        if self._margin_rule is None:
+            own = np.where(model.score(values).runner_up == own, own, NO_CLUSTER)
+        scores = model.score(
+            values, own, margin_rule=OLD_MARGIN_RULE if self._margin_rule is None else self._margin_rule
+        )
         columns = (scores.cluster, scores.runner_up, scores.margin, scores.is_held)
         for cluster, runner_up, margin, is_held in zip(*(column.tolist() for column in columns), strict=True):
             yield _Placement(model.segments[cluster].segment_id, model.segments[runner_up].segment_id, margin, is_held)
@@ -153,7 +155,7 @@ class Answers:
     def _cluster_in_release(self, customer_id: str | None) -> int:
         """Cluster that a row with a customer's id may be kept in, else ``NO_CLUSTER``."""
         record = None if customer_id is None else self.release.record_of(customer_id)
-        if record is None or ("margin_rule" not in self.release.migrations and not record.get("is_held")):
+        if record is None or (self._margin_rule is None and not record.get("is_held")):
             return NO_CLUSTER
         return self._clusters.get(record.get("segment_id", ""), NO_CLUSTER)
 

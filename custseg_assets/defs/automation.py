@@ -20,7 +20,7 @@ import dagster as dg
 
 from custseg_assets.defs.jobs import Job
 from custseg_assets.defs.partitions import Layout
-from custseg_assets.domain.periods import Cadence, midnight, start_of
+from custseg_assets.domain.periods import Cadence
 from custseg_assets.domain.schemas import RETRAIN_DECISION
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
@@ -28,6 +28,7 @@ from custseg_assets.home.plan import (
     SEGMENTED,
     TABLES_OF_JOB,
     Stage,
+    closable_key,
     digest_inputs,
     due_publication,
     due_retrain,
@@ -56,8 +57,6 @@ _UNFINISHED = [
 ]
 _FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _CLOSING = {"daily": "{minute} {hour} * * *", "weekly": "{minute} {hour} * * 1", "monthly": "{minute} {hour} 1 * *"}
-LONGEST_SHUT_DAYS = 7
-"""Days without data at the end of a period that a shop may have been shut; with more, data are missing."""
 _LATEST = {"daily": timedelta(days=2), "weekly": timedelta(days=9), "monthly": timedelta(days=35)}
 
 
@@ -215,7 +214,7 @@ def _reason_to_wait(instance: dg.DagsterInstance, home: OpenHome) -> dg.SkipReas
 
 def _close_by_clock(home: OpenHome, now: datetime) -> dg.SkipReason | None:
     """Close the last period where it is over and the data come near its end; why that cannot be done now, if so."""
-    key = _due_to_close(home)
+    key = closable_key(home)
     if key is None or now < _closing_time(home, key):
         return None
     try:
@@ -224,17 +223,6 @@ def _close_by_clock(home: OpenHome, now: datetime) -> dg.SkipReason | None:
     except BadInputError as error:
         return dg.SkipReason(str(error))
     return None
-
-
-def _due_to_close(home: OpenHome) -> str | None:
-    """The open snapshot, if the data come so near its period's end that the clock may close it."""
-    calendar, key = home.calendar, home.calendar.open_key
-    if key is None:
-        return None
-    window = calendar.window(key)
-    missing, length = window.period_end - window.as_of, window.period_end - midnight(start_of(key))
-    is_near = missing <= min(timedelta(days=LONGEST_SHUT_DAYS), home.settings.drift.max_unobserved_share * length)
-    return key if is_near else None
 
 
 def _closing_time(home: OpenHome, key: str) -> datetime:
@@ -260,7 +248,7 @@ class _Present:
         """Why the present snapshot has to wait; ``None`` where it is due, which then is remembered."""
         key, home = str(self._home.calendar.open_key), self._home
         over = home.calendar.window(key).period_end
-        if _due_to_close(home) and over <= self._now < _closing_time(home, key):
+        if closable_key(home) and over <= self._now < _closing_time(home, key):
             return f"the period {key} is over and is closed at {_closing_time(home, key):%Y-%m-%d %H:%M} UTC"
         own = str(home.calendar.contents.get(key))
         before = [home.fingerprints.expected(name, one) for one in home.calendar.closed_keys[-1:] for name in SEGMENTED]

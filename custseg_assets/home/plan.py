@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import polars as pl
 
@@ -37,6 +38,8 @@ TABLES_OF_JOB: Mapping[str, Sequence[str]] = {
     "retrain": TRAINED,
 }
 """What each job makes, in the order in which a home needs them."""
+LONGEST_SHUT = timedelta(days=7)
+"""Without data at the end of a period that a shop may have been shut; after longer, data are missing."""
 PUBLISHED = ("segment_assignments", "segment_profiles", "segment_migrations", "drift_report")
 """What of a snapshot is published where other programs read it."""
 
@@ -83,6 +86,16 @@ def next_stage(home: OpenHome, last_period: str, last_snapshot: str) -> Stage | 
         or _first_range("segment", segmented, stale(SEGMENTED, segmented))
         or (None if home.paths.is_released() else _first_partition("segment", segmented[-1:]))
     )
+
+
+def closable_key(home: OpenHome) -> str | None:
+    """The open snapshot, if the data come so near its period's end that the clock may close it; none otherwise."""
+    key = home.calendar.open_key
+    if key is None:
+        return None
+    window = home.calendar.window(key)
+    may_be_shut = window.period_end - window.as_of <= LONGEST_SHUT
+    return key if may_be_shut and 1 - window.observed_share <= home.settings.drift.max_unobserved_share else None
 
 
 def due_retrain(home: OpenHome, decisions: pl.DataFrame) -> Stage | str:

@@ -206,6 +206,24 @@ def test_the_schedule_closes_a_period_whose_last_days_have_no_data(
     assert ticked(datetime(2024, 7, 1, 6)).skip_message == "everything is up to date, snapshots up to 2024-05-01"
 
 
+@pytest.mark.parametrize(
+    ("end", "more", "is_closed"),
+    [
+        (datetime(2024, 5, 25), "", True),  # seven days are missing
+        (datetime(2024, 5, 24), "", False),
+        (datetime(2024, 5, 29), "[drift]\nmax_unobserved_share = 0.05\n", False),  # three of 31
+        (datetime(2024, 5, 29), "[drift]\nmax_unobserved_share = 0.1\n", True),
+    ],
+)
+def test_the_clock_closes_a_period_of_which_a_week_and_a_share_are_missing_at_most(
+    shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance, end: datetime, more: str, is_closed: bool
+) -> None:
+    log_up_to(end, shop_home, tmp_path)
+    custseg_job(shop_home, "ingest", "2024-05-01")
+    asked(shop_home, "stale_partitions", instance, datetime(2024, 6, 1, 6), more)
+    assert (open_quick(shop_home, more).calendar.open_key is None) == is_closed
+
+
 def test_a_home_in_use_is_not_closed(shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance) -> None:
     log_up_to(datetime(2024, 5, 30), shop_home, tmp_path)
     custseg_job(shop_home, "ingest", "2024-05-01")

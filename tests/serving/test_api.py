@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from flask.testing import FlaskClient
 
+from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.schemas import SCALABLE_FEATURES
 from custseg_assets.domain.segments.explain import FEATURES, Explainer, segments_of
 from custseg_assets.domain.segments.model import LineageEvent
@@ -36,6 +37,19 @@ def test_a_lookup_says_where_a_customer_stands_and_why(client: FlaskClient) -> N
     assert answer["as_of"] == "2011-12-01T00:00:00"
     assert answer["staleness"]["is_stale"]
     schemas.LookupAnswer.model_validate(answer, strict=True, extra="forbid")
+
+
+def test_lookups_of_a_period_that_is_not_over_say_so(
+    served_home: Path, start_app: StartApp, client: FlaskClient
+) -> None:
+    assert client.get("/v1/customers/12347/segment").get_json()["is_open"] is False
+    content = make_content()
+    window = window_of(content.window.key, "2011-06-01", 6, "monthly", datetime(2011, 11, 10))
+    make_release(served_home / "releases", replace(content, window=window))
+    opened = start_app().test_client()
+    for route in ("/v1/customers/12347/segment", "/v1/segments", "/v1/model", "/dashboard/data"):
+        answer = opened.get(route).get_json()
+        assert (answer["as_of"], answer["is_open"]) == ("2011-11-10T00:00:00", True), route
 
 
 def test_a_reason_compares_the_customer_with_what_is_typical_of_the_runner_up() -> None:

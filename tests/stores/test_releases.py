@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.segments.customer_history import describe_customers
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores import release_writer
@@ -23,6 +25,7 @@ from custseg_assets.stores.releases import (
     open_release,
     point_to,
     prune,
+    read_manifest,
     releases,
     verify,
 )
@@ -223,6 +226,17 @@ def test_pruning_keeps_the_newest_and_the_served_one(tmp_path: Path) -> None:
     point_to(tmp_path, ids[0])
     assert prune(tmp_path, keep=1) == tuple(ids[1:3])
     assert set(releases(tmp_path)) == {ids[0], ids[3]}
+
+
+def test_only_the_manifest_of_an_open_snapshot_has_the_end_of_its_period(tmp_path: Path) -> None:
+    """Closed ones keep the bytes they had before there were open snapshots."""
+    content = make_content()
+    closed = write_release(tmp_path, content)
+    assert (closed.is_open, closed.period_days, "period_end" in closed.to_json()) == (False, 30, False)
+    window = window_of(content.window.key, "2011-06-01", 6, "monthly", datetime(2011, 11, 10))
+    opened = read_manifest(tmp_path, write_release(tmp_path, replace(content, window=window)).release_id)
+    assert (opened.is_open, opened.as_of, opened.period_days) == (True, datetime(2011, 11, 10), 30)
+    assert opened.period_end == datetime(2011, 12, 1)
 
 
 def test_pruning_keeps_the_newest_of_the_model_before_to_go_back_to(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 from custseg_assets.defs.materialise import Materialization, in_batches, materialise, of_snapshot, snapshot_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
-from custseg_assets.domain.segments.clustering import LASTING_SHARE, assign_customers
+from custseg_assets.domain.segments.clustering import assign_customers
 from custseg_assets.domain.segments.migrations import (
     count_flows,
     list_migrations,
@@ -65,7 +65,7 @@ def _list_moves(home: OpenHome, key: str) -> pl.DataFrame:
         two.before,
         earlier_model,
         home.settings.model.margin_rule,
-        may_last=home.calendar.window(key).observed_share >= LASTING_SHARE,
+        observed_share=home.calendar.window(key).observed_share,
     )
     return list_migrations(two.before, two.now, stay, two.features_before, two.features_now)
 

@@ -17,7 +17,7 @@ from custseg_assets.domain.schemas import (
     SEGMENT_ASSIGNMENTS,
     SEGMENT_PROFILES,
 )
-from custseg_assets.domain.segments.clustering import LASTING_SHARE, assign_customers
+from custseg_assets.domain.segments.clustering import assign_customers
 from custseg_assets.domain.segments.model import SegmentationModel
 from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.home.open import LockedHome, OpenHome
@@ -36,8 +36,9 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
             known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
             features, model = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.model_at(key)
             window = home.calendar.window(key)
-            may_last = window.observed_share >= LASTING_SHARE
-            before = assign_customers(features, known, model, before, earlier_model, margin_rule, may_last=may_last)
+            before = assign_customers(
+                features, known, model, before, earlier_model, margin_rule, observed_share=window.observed_share
+            )
             earlier_model = model
             yield key, of_snapshot(SEGMENT_ASSIGNMENTS, window, before)
 

@@ -474,7 +474,7 @@ def assign_customers(
     earlier_model: SegmentationModel | None = None,
     margin_rule: float = 0.0,
     *,
-    may_last: bool = True,
+    observed_share: float = 1.0,
 ) -> pl.DataFrame:
     """The segment of every known customer, each exactly once, sorted by customer.
 
@@ -489,7 +489,7 @@ def assign_customers(
         before: ``segment_assignments`` of the snapshot before; without it everybody is in the nearest segment.
         earlier_model: the model that was in force there; of the same features.
         margin_rule: see ``model.apply_margin_rule``; with 0 everybody is in the nearest segment.
-        may_last: whether a move can last; see ``LASTING_SHARE``.
+        observed_share: how much of the snapshot's period is observed; see ``LASTING_SHARE``.
 
     Returns:
         The content of ``segment_assignments``.
@@ -499,7 +499,7 @@ def assign_customers(
     """
     visible = customer_features.filter(visible_to_kmeans(customer_features, model.features))
     everybody = pl.concat([known_customers.cast(pl.String), customer_features["customer_id"]]).unique()
-    earlier = _clusters_before(customer_features, model, before, earlier_model, margin_rule, may_last)
+    earlier = _clusters_before(customer_features, model, before, earlier_model, margin_rule, observed_share)
     scores = _score_customers(visible, model, earlier, margin_rule)
 
     def of_segment(field: str, clusters: pl.Expr) -> pl.Expr:
@@ -542,7 +542,7 @@ def _clusters_before(
     before: pl.DataFrame | None,
     earlier_model: SegmentationModel | None,
     margin_rule: float,
-    may_last: bool,
+    observed_share: float,
 ) -> pl.DataFrame:
     """``customer_id``, ``own``, the cluster to stay in, and ``nearest_before``, by which a move lasts; null for none.
 
@@ -555,11 +555,12 @@ def _clusters_before(
     if earlier_model.model_version != model.model_version:
         ids = clustered["customer_id"]
         stay = assign_customers(
-            customer_features, ids, earlier_model, before, earlier_model, margin_rule, may_last=may_last
+            customer_features, ids, earlier_model, before, earlier_model, margin_rule, observed_share=observed_share
         )
     clusters = pl.exclude("customer_id").replace_strict(model.cluster_of, default=None, return_dtype=pl.Int64)
+    nearest_before = nearest_segment() if observed_share >= LASTING_SHARE else pl.lit(None, pl.String)
     return (
-        clustered.select("customer_id", nearest_before=nearest_segment() if may_last else pl.lit(None, pl.String))
+        clustered.select("customer_id", nearest_before=nearest_before)
         .join(stay.select("customer_id", own="segment_id"), on="customer_id")
         .with_columns(clusters)
     )

@@ -261,9 +261,9 @@ def placed(
     then: SegmentationModel | None = None,
     rule: float = RULE,
     *,
-    may_last: bool = True,
+    observed_share: float = 1.0,
 ) -> pl.DataFrame:
-    return assign_customers(customers, customers["customer_id"], now, before, then, rule, may_last=may_last)
+    return assign_customers(customers, customers["customer_id"], now, before, then, rule, observed_share=observed_share)
 
 
 def where(assigned: pl.DataFrame) -> dict[str, tuple[str, bool]]:
@@ -296,10 +296,12 @@ def test_a_move_that_is_not_clear_counts_when_it_lasts() -> None:
 def test_nothing_lasts_in_the_first_half_of_a_period_but_a_move_can_be_clear() -> None:
     """The day after a snapshot everybody is where it was: that is no second time."""
     once = placed(at(a=4.2, b=3), EARLIER, placed(at(a=3, b=3), EARLIER), EARLIER)
-    a_day_later = placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER, may_last=False)
+    a_day_later = placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER, observed_share=0.49)
     assert where(a_day_later) == {"a": ("S2", True), "b": ("S1", False)}
-    assert where(placed(at(a=4.2, b=4.9), LATER, once, EARLIER, may_last=False))["a"] == ("S2", True)
-    assert where(placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER)) == {"a": ("S1", False), "b": ("S1", False)}
+    assert where(placed(at(a=4.2, b=4.9), LATER, once, EARLIER, observed_share=0.49))["a"] == ("S2", True)
+    lasting = {"a": ("S1", False), "b": ("S1", False)}
+    assert where(placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER, observed_share=0.5)) == lasting
+    assert where(placed(at(a=4.2, b=4.9), EARLIER, once, EARLIER)) == lasting
 
 
 def test_only_the_same_segment_twice_in_a_row_lasts() -> None:
