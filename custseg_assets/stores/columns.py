@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from custseg_assets.domain.schemas import MAPPED_NAMES
-from custseg_assets.domain.transactions.presets import PRESETS, Preset
+from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES
+from custseg_assets.domain.transactions.presets import PRESETS, Headers, Preset, RowFilter
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 
@@ -38,23 +38,51 @@ _COMMON_NAMES = {
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """Which header of a source each mapped column has.
+    """Which headers of a source each mapped column has, and which other columns say what a line is worth.
 
     Attributes:
-        columns: mapped column → header, in the mapped columns' order.
+        headers: mapped column → its headers, in the mapped columns' order; several are joined.
         preset: name of the known export, ``None`` for any other.
-        ignored: headers without a mapped column.
+        ignored: headers that nothing is read from.
+        filters: header → which lines count.
+        invoice_key: headers that make up an order's id together, none for ``invoice_id`` alone.
     """
 
-    columns: dict[str, str]
+    headers: dict[str, Headers]
     preset: str | None
-    ignored: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    filters: Mapping[str, RowFilter] = field(default_factory=dict)
+    invoice_key: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Mapped column → its header, or what to call several together."""
+        return {name: " + ".join(headers) for name, headers in self.headers.items()}
+
+    @property
+    def sources(self) -> dict[str, Headers]:
+        """Everything that is read: name → headers. The columns of filters and keys have names of their own."""
+        return {
+            **self.headers,
+            **{filter_column(i): (header,) for i, header in enumerate(self.filters)},
+            **{key_column(i): (header,) for i, header in enumerate(self.invoice_key)},
+        }
 
     @property
     def required(self) -> tuple[str, ...]:
         """The columns that every line needs."""
-        amount = ("line_amount",) if "line_amount" in self.columns else ("quantity", "unit_price")
-        return ("customer_id", "invoiced_at", *amount)
+        total = next((name for name in ("line_amount", "order_amount") if name in self.headers), None)
+        return ("customer_id", "invoiced_at", *([total] if total else ("quantity", "unit_price")))
+
+
+def filter_column(i: int) -> str:
+    """Name of the column that the ``i``-th filter is about."""
+    return f"filter {i}"
+
+
+def key_column(i: int) -> str:
+    """Name of the column of the ``i``-th part of an order's id."""
+    return f"key {i}"
 
 
 def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> ColumnMapping:
@@ -72,13 +100,40 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
         BadInputError: a header is there twice, a column in the settings is missing, or a required one cannot be found.
     """
     _refuse_repeated(header, where)
-    _refuse_absent(header, settings, where)
+    configured = {name: (one,) if isinstance(one, str) else one for name, one in settings.columns.items()}
+    _refuse_absent(header, configured, settings, where)
     preset = _preset_of(header, settings)
-    found = _equal_names(header) | (preset.find(header) if preset else {}) | settings.columns
+    known = preset.find(header) if preset else {}
+    if "line_amount" in configured and configured["line_amount"] == known.get("order_amount"):
+        # The export is known to have the order's total there.
+        del configured["line_amount"]
+    known = _without_rivals(known, configured)
+    found = _equal_names(header) | known | configured
+    if settings.invoice_key:
+        found["invoice_id"] = settings.invoice_key
     _refuse_missing(found, header, where)
-    columns = {name: found[name] for name in MAPPED_NAMES if name in found}
-    ignored = tuple(name for name in header if name and name not in columns.values())
-    return ColumnMapping(columns, preset.name if preset else None, ignored)
+    _refuse_two_totals(found, where)
+    headers = {name: found[name] for name in (*MAPPED_NAMES, *READ_NAMES) if name in found}
+    filters = {**(preset.filters_of(header) if preset else {}), **settings.filter}
+    used = {*filters, *settings.invoice_key, *(one for each in headers.values() for one in each)}
+    ignored = tuple(name for name in header if name and name not in used)
+    return ColumnMapping(headers, preset.name if preset else None, ignored, filters, settings.invoice_key)
+
+
+def _without_rivals(known: Mapping[str, Headers], configured: Mapping[str, Headers]) -> dict[str, Headers]:
+    """A preset's columns without its order totals, where the settings say what a line amounts to."""
+    says_amount = "line_amount" in configured or {"quantity", "unit_price"} <= configured.keys()
+    return {name: headers for name, headers in known.items() if not (says_amount and name == "order_amount")}
+
+
+def _refuse_two_totals(found: Mapping[str, Headers], where: str) -> None:
+    if {"line_amount", "order_amount"} <= found.keys():
+        line, order = (" + ".join(found[name]) for name in ("line_amount", "order_amount"))
+        raise BadInputError(
+            f"{where}: line_amount is {line!r} and order_amount is {order!r}",
+            "the total of each line, or that of the whole order",
+            "Leave one of them out of [source.columns].",
+        )
 
 
 def _refuse_repeated(header: Sequence[str], where: str) -> None:
@@ -89,32 +144,38 @@ def _refuse_repeated(header: Sequence[str], where: str) -> None:
         )
 
 
-def _refuse_absent(header: Sequence[str], settings: SourceSettings, where: str) -> None:
-    for column, name in settings.columns.items():
+def _refuse_absent(
+    header: Sequence[str], configured: Mapping[str, Headers], settings: SourceSettings, where: str
+) -> None:
+    named = [(name, f"[source.columns] names for {column}") for column, names in configured.items() for name in names]
+    named += [(name, "[source.filter] names") for name in settings.filter]
+    named += [(name, "[source] invoice_key names") for name in settings.invoice_key]
+    for name, by in named:
         if name not in header:
             near = difflib.get_close_matches(name, header, n=3) or list(header)
             raise BadInputError(
-                f"{where} has no column {name!r}, which [source.columns] names for {column}",
+                f"{where} has no column {name!r}, which {by}",
                 f"a column of the file, the nearest being {_quote(near)}",
-                f'Correct {column} = "…" in [source.columns].',
+                "Correct it in custseg.toml.",
             )
 
 
 def _preset_of(header: Sequence[str], settings: SourceSettings) -> Preset | None:
     if settings.preset:
-        return PRESETS[settings.preset]
+        return PRESETS.get(settings.preset)
     return next((preset for preset in PRESETS.values() if preset.is_export(header)), None)
 
 
-def _equal_names(header: Sequence[str]) -> dict[str, str]:
+def _equal_names(header: Sequence[str]) -> dict[str, Headers]:
     by_bare_name = {_bare(name): name for name in reversed(header)}
-    return {name: by_bare_name[_bare(name)] for name in MAPPED_NAMES if _bare(name) in by_bare_name}
+    names = (*MAPPED_NAMES, *READ_NAMES)
+    return {name: (by_bare_name[_bare(name)],) for name in names if _bare(name) in by_bare_name}
 
 
 def _refuse_missing(found: Collection[str], header: Sequence[str], where: str) -> None:
     missing = [name for name in ("customer_id", "invoiced_at") if name not in found]
     parts = [name for name in ("quantity", "unit_price") if name not in found]
-    if "line_amount" not in found and parts:
+    if not {"line_amount", "order_amount"} & set(found) and parts:
         has_neither = len(parts) > 1
         missing += ["line_amount"] if has_neither else parts
     if not missing:

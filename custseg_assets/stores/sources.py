@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from custseg_assets.domain.transactions.presets import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
@@ -34,14 +35,16 @@ class SourceFile:
         name: of the file, without its folder.
         mapping: which column is which, and which known export it is.
         sheet: the sheet used, ``""`` where there are none.
-        lines: the mapped columns, ``unreadable_values`` (JSON of column → text, or null) and ``source_row`` (from 1),
-            in the order of the file.
+        lines: the mapped columns, ``unreadable_values`` (JSON of column → text, or null), ``excluded_by`` and
+            ``source_row`` (from 1), in the order of the file.
+        notes: what was decided about its lines, in sentences.
     """
 
     name: str
     mapping: ColumnMapping
     sheet: str
     lines: pl.LazyFrame
+    notes: tuple[str, ...] = ()
 
 
 def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
@@ -115,11 +118,15 @@ def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Pat
     sheet, table, mapping = _choose_table(path, settings, scratch)
     where = _location(path, sheet)
     table = table.repaired()
-    positions = {name: str(table.header.index(header)) for name, header in mapping.columns.items()}
+    positions = {
+        name: [str(table.header.index(header)) for header in headers] for name, headers in mapping.sources.items()
+    }
     plain = plain_columns(table.lines.collect_schema(), positions, where)
     typed = type_lines(table.load(plain, scratch, where), mapping, settings, where)
     progress(describe_mapping(where, mapping, typed.conventions, table.convention))
-    return SourceFile(path.name, mapping, sheet, typed.lines)
+    for note in typed.notes:
+        progress(f"  {note}")
+    return SourceFile(path.name, mapping, sheet, typed.lines, typed.notes)
 
 
 def _location(path: Path, sheet: str) -> str:
@@ -172,7 +179,7 @@ def describe_mapping(where: str, mapping: ColumnMapping, conventions: Mapping[st
         conventions: number column → how its numbers are written, if they are not plain.
         unusual: how the text is written, if not as usual.
     """
-    known = f"an {mapping.preset} export" if mapping.preset else "own columns"
+    known = f"{PRESETS[mapping.preset].title} export" if mapping.preset else "own columns"
     read = ", ".join(
         (name if name == header else f"{name} from {header!r}")
         + (f" ({conventions[name]})" if name in conventions else "")
