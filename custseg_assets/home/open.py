@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.transactions.cleaning import CleaningRules
-from custseg_assets.domain.transactions.presets import PRESETS
+from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.calendar import Calendar
 from custseg_assets.home.champions import Champions
@@ -187,7 +187,9 @@ class OpenHome:
         # Without a column for the quantity, a line may be one unit, and two equal lines two of them.
         counts_units = any("quantity" in delivery.columns for delivery in deliveries)
         keeps = {
-            "keeps_equal_lines": own.duplicates == "keep" if own.duplicates else not counts_units,
+            "keeps_equal_lines": own.duplicates == "keep"
+            if own.duplicates
+            else not counts_units or (preset is not None and preset.keeps_equal_lines),
             "keeps_negative_prices": own.negative_prices == "keep"
             if own.negative_prices
             else preset is None or preset.keeps_negative_prices,

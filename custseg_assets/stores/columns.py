@@ -6,10 +6,11 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES
-from custseg_assets.domain.transactions.presets import PRESETS, Headers, Preset, RowFilter
+from custseg_assets.domain.transactions.platforms import PRESETS
+from custseg_assets.domain.transactions.presets import FirstOf, Headers, Layout, Preset, RowFilter, Way
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 
@@ -41,11 +42,15 @@ class ColumnMapping:
     """Which headers of a source each mapped column has, and which other columns say what a line is worth.
 
     Attributes:
-        headers: mapped column → its headers, in the mapped columns' order; several are joined.
+        headers: mapped column → its headers, in the mapped columns' order; several are joined, or alternatives.
         preset: name of the known export, ``None`` for any other.
         ignored: headers that nothing is read from.
         filters: header → which lines count.
         invoice_key: headers that make up an order's id together, none for ``invoice_id`` alone.
+        alternatives: mapped columns of whose headers each line's first that is not empty counts.
+        line_key: headers that make up a line's identity together, where a line may come again.
+        equal_amounts: two headers whose amounts differ only where there are several currencies.
+        date_format: format that the dates of a known export have.
     """
 
     headers: dict[str, Headers]
@@ -53,11 +58,18 @@ class ColumnMapping:
     ignored: tuple[str, ...] = ()
     filters: Mapping[str, RowFilter] = field(default_factory=dict)
     invoice_key: tuple[str, ...] = ()
+    alternatives: frozenset[str] = frozenset()
+    line_key: Headers = ()
+    equal_amounts: Headers = ()
+    date_format: str | None = None
 
     @property
     def columns(self) -> dict[str, str]:
         """Mapped column → its header, or what to call several together."""
-        return {name: " + ".join(headers) for name, headers in self.headers.items()}
+        return {
+            name: (" or " if name in self.alternatives else " + ").join(headers)
+            for name, headers in self.headers.items()
+        }
 
     @property
     def sources(self) -> dict[str, Headers]:
@@ -66,6 +78,8 @@ class ColumnMapping:
             **self.headers,
             **{filter_column(i): (header,) for i, header in enumerate(self.filters)},
             **{key_column(i): (header,) for i, header in enumerate(self.invoice_key)},
+            **{line_key_column(i): (header,) for i, header in enumerate(self.line_key)},
+            **{equal_column(i): (header,) for i, header in enumerate(self.equal_amounts)},
         }
 
     @property
@@ -85,6 +99,16 @@ def key_column(i: int) -> str:
     return f"key {i}"
 
 
+def line_key_column(i: int) -> str:
+    """Name of the column of the ``i``-th part of a line's identity."""
+    return f"line key {i}"
+
+
+def equal_column(i: int) -> str:
+    """Name of the column of the ``i``-th of two amounts that are to be equal."""
+    return f"equal amount {i}"
+
+
 def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> ColumnMapping:
     """Find the mapped columns in a header.
 
@@ -100,10 +124,13 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
         BadInputError: a header is there twice, a column in the settings is missing, or a required one cannot be found.
     """
     _refuse_repeated(header, where)
-    configured = {name: (one,) if isinstance(one, str) else one for name, one in settings.columns.items()}
+    configured: dict[str, Way] = {
+        name: (one,) if isinstance(one, str) else one for name, one in settings.columns.items()
+    }
     _refuse_absent(header, configured, settings, where)
     preset = _preset_of(header, settings)
-    known = preset.find(header) if preset else {}
+    layout = preset.layout_of(header) if preset else _OWN
+    known = layout.find(header)
     if "line_amount" in configured and configured["line_amount"] == known.get("order_amount"):
         # The export is known to have the order's total there.
         del configured["line_amount"]
@@ -113,22 +140,39 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
         found["invoice_id"] = settings.invoice_key
     _refuse_missing(found, header, where)
     _refuse_two_totals(found, where)
-    headers = {name: found[name] for name in (*MAPPED_NAMES, *READ_NAMES) if name in found}
-    filters = {**(preset.filters_of(header) if preset else {}), **settings.filter}
-    used = {*filters, *settings.invoice_key, *(one for each in headers.values() for one in each)}
-    ignored = tuple(name for name in header if name and name not in used)
-    return ColumnMapping(headers, preset.name if preset else None, ignored, filters, settings.invoice_key)
+    ways = {name: found[name] for name in (*MAPPED_NAMES, *READ_NAMES) if name in found}
+    mapping = ColumnMapping(
+        headers={name: _names(way) for name, way in ways.items()},
+        preset=preset.name if preset else None,
+        filters={**layout.filters_of(header), **settings.filter},
+        invoice_key=settings.invoice_key,
+        alternatives=frozenset(name for name, way in ways.items() if isinstance(way, FirstOf)),
+        line_key=settings.line_key or tuple(name for name in layout.line_key if set(layout.line_key) <= set(header)),
+        # Whoever maps both amounts has said what they are.
+        equal_amounts=() if {"order_amount", "refunded_amount"} <= configured.keys() else layout.equal_amounts,
+        date_format=layout.date_format,
+    )
+    used = {one for each in mapping.sources.values() for one in each}
+    return replace(mapping, ignored=tuple(name for name in header if name and name not in used))
 
 
-def _without_rivals(known: Mapping[str, Headers], configured: Mapping[str, Headers]) -> dict[str, Headers]:
+_OWN = Layout(columns={}, identifying=())
+"""What is known of a file that is no known export: nothing."""
+
+
+def _names(way: Way) -> Headers:
+    return way.first_of if isinstance(way, FirstOf) else way
+
+
+def _without_rivals(known: Mapping[str, Way], configured: Mapping[str, Way]) -> dict[str, Way]:
     """A preset's columns without its order totals, where the settings say what a line amounts to."""
     says_amount = "line_amount" in configured or {"quantity", "unit_price"} <= configured.keys()
     return {name: headers for name, headers in known.items() if not (says_amount and name == "order_amount")}
 
 
-def _refuse_two_totals(found: Mapping[str, Headers], where: str) -> None:
+def _refuse_two_totals(found: Mapping[str, Way], where: str) -> None:
     if {"line_amount", "order_amount"} <= found.keys():
-        line, order = (" + ".join(found[name]) for name in ("line_amount", "order_amount"))
+        line, order = (" + ".join(_names(found[name])) for name in ("line_amount", "order_amount"))
         raise BadInputError(
             f"{where}: line_amount is {line!r} and order_amount is {order!r}",
             "the total of each line, or that of the whole order",
@@ -145,11 +189,14 @@ def _refuse_repeated(header: Sequence[str], where: str) -> None:
 
 
 def _refuse_absent(
-    header: Sequence[str], configured: Mapping[str, Headers], settings: SourceSettings, where: str
+    header: Sequence[str], configured: Mapping[str, Way], settings: SourceSettings, where: str
 ) -> None:
-    named = [(name, f"[source.columns] names for {column}") for column, names in configured.items() for name in names]
+    named = [
+        (name, f"[source.columns] names for {column}") for column, way in configured.items() for name in _names(way)
+    ]
     named += [(name, "[source.filter] names") for name in settings.filter]
     named += [(name, "[source] invoice_key names") for name in settings.invoice_key]
+    named += [(name, "[source] line_key names") for name in settings.line_key]
     for name, by in named:
         if name not in header:
             near = difflib.get_close_matches(name, header, n=3) or list(header)
@@ -166,7 +213,7 @@ def _preset_of(header: Sequence[str], settings: SourceSettings) -> Preset | None
     return next((preset for preset in PRESETS.values() if preset.is_export(header)), None)
 
 
-def _equal_names(header: Sequence[str]) -> dict[str, Headers]:
+def _equal_names(header: Sequence[str]) -> dict[str, Way]:
     by_bare_name = {_bare(name): name for name in reversed(header)}
     names = (*MAPPED_NAMES, *READ_NAMES)
     return {name: (by_bare_name[_bare(name)],) for name in names if _bare(name) in by_bare_name}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from custseg_assets.domain.transactions.presets import PRESETS
+from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
@@ -121,7 +121,7 @@ def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Pat
     positions = {
         name: [str(table.header.index(header)) for header in headers] for name, headers in mapping.sources.items()
     }
-    plain = plain_columns(table.lines.collect_schema(), positions, where)
+    plain = plain_columns(table.lines.collect_schema(), positions, where, mapping.alternatives)
     typed = type_lines(table.load(plain, scratch, where), mapping, settings, where)
     progress(describe_mapping(where, mapping, typed.conventions, table.convention))
     for note in typed.notes:
