@@ -40,7 +40,23 @@ DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
 
 
-NO_CUSTOMER = ("0", "-", "--", "?", "null", "none", "nan", "na", "n/a", "#n/a", "nil", "\\N", "(null)", "guest", "unknown")
+NO_CUSTOMER = (
+    "0",
+    "-",
+    "--",
+    "?",
+    "null",
+    "none",
+    "nan",
+    "na",
+    "n/a",
+    "#n/a",
+    "nil",
+    "\\N",
+    "(null)",
+    "guest",
+    "unknown",
+)
 """Texts that exports write where there is no customer; an empty cell always is one."""
 
 

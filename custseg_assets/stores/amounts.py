@@ -81,8 +81,8 @@ def refuse_unequal_amounts(lines: pl.LazyFrame, mapping: ColumnMapping, where: s
             f"{where}: {first_header!r} and {second_header!r} differ in {n:,} lines, such as {shown} and {shown_other}:"
             " customers paid in several currencies",
             "amounts in one currency, because they are summed",
-            "Export the orders of one currency at a time, or keep those of one with a column that tells them apart under"
-            " [source.filter].",
+            "Export the orders of one currency at a time, or keep those of one with a column that tells them apart,"
+            " under [source.filter].",
         )
 
 
@@ -148,9 +148,7 @@ def _refuse_repeated_refunds(lines: pl.LazyFrame, header: str, where: str) -> No
         )
 
 
-def _convert(
-    lines: pl.LazyFrame, settings: SourceSettings, where: str, header: str
-) -> tuple[pl.LazyFrame, list[str]]:
+def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: str) -> tuple[pl.LazyFrame, list[str]]:
     """Convert amounts and prices to the one currency, by the rate in force on the line's day."""
     known = pl.col("currency").drop_nulls()
     of_order = pl.when(known.n_unique() == 1).then(known.first()).over("invoice_id")

@@ -131,6 +131,8 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
     preset = _preset_of(header, settings)
     layout = preset.layout_of(header) if preset else _OWN
     known = layout.find(header)
+    if preset:
+        _refuse_lacking(preset, layout, header, configured, where)
     if "line_amount" in configured and configured["line_amount"] == known.get("order_amount"):
         # The export is known to have the order's total there.
         del configured["line_amount"]
@@ -165,8 +167,14 @@ def _names(way: Way) -> Headers:
 
 
 def _without_rivals(known: Mapping[str, Way], configured: Mapping[str, Way]) -> dict[str, Way]:
-    """A preset's columns without its order totals, where the settings say what a line amounts to."""
-    says_amount = "line_amount" in configured or {"quantity", "unit_price"} <= configured.keys()
+    """A preset's columns without its order totals, where the settings say what a line amounts to.
+
+    Naming the quantity and the price that the preset knows anyway says nothing new.
+    """
+    goods = {"quantity", "unit_price"}
+    says_amount = "line_amount" in configured or (
+        goods <= configured.keys() and any(configured[name] != known.get(name) for name in goods)
+    )
     return {name: headers for name, headers in known.items() if not (says_amount and name == "order_amount")}
 
 
@@ -188,9 +196,7 @@ def _refuse_repeated(header: Sequence[str], where: str) -> None:
         )
 
 
-def _refuse_absent(
-    header: Sequence[str], configured: Mapping[str, Way], settings: SourceSettings, where: str
-) -> None:
+def _refuse_absent(header: Sequence[str], configured: Mapping[str, Way], settings: SourceSettings, where: str) -> None:
     named = [
         (name, f"[source.columns] names for {column}") for column, way in configured.items() for name in _names(way)
     ]
@@ -211,6 +217,21 @@ def _preset_of(header: Sequence[str], settings: SourceSettings) -> Preset | None
     if settings.preset:
         return PRESETS.get(settings.preset)
     return next((preset for preset in PRESETS.values() if preset.is_export(header)), None)
+
+
+def _refuse_lacking(
+    preset: Preset, layout: Layout, header: Sequence[str], configured: Collection[str], where: str
+) -> None:
+    """A file that is only said to be an export must still say what was paid back and what counts."""
+    needed = {name: name for name, rule in layout.filters.items() if rule.refuses_others}
+    needed |= {_names(ways[0])[0]: name for name, ways in layout.columns.items() if name == "refunded_amount"}
+    lacking = [own for own, name in needed.items() if own not in header and name not in configured]
+    if lacking:
+        raise BadInputError(
+            f"{where} has no column {_quote(lacking)}, which {preset.title} have",
+            "the columns that say what was paid back and which lines count",
+            'Export it again with them, or write preset = "none" under [source] and columns under [source.columns].',
+        )
 
 
 def _equal_names(header: Sequence[str]) -> dict[str, Way]:

@@ -104,7 +104,7 @@ def describe_filters(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) ->
         said.append(f"{header}: {'; '.join(parts)}")
     if mapping.line_key:
         n_again = lines.select(is_repeat_of_join().sum()).collect(engine="streaming").item()
-        said += [f"left out {n_again:,} lines whose {_again(mapping)}"] if n_again else []
+        said += [f"{n_again:,} lines left out: {_again(mapping)}"] if n_again else []
     return said
 
 

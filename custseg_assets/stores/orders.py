@@ -19,7 +19,7 @@ def only_value_of_order(name: str) -> pl.Expr:
 def complete_orders(lines: pl.LazyFrame, mapping: ColumnMapping) -> pl.LazyFrame:
     """Fill in an order's customer and date on its further lines, where the export has totals of orders.
 
-    Such exports write what is the order's on its first line; without a customer a line would lose its share of the total.
+    Such exports write what is the order's on its first line. A line without a customer would lose its share of a total.
 
     Args:
         lines: with the mapped columns.

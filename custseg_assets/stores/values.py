@@ -164,7 +164,9 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
         lines, notes = lines.drop(own), [*notes, *said]
     if pairs:
         refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
-    conventions = {name: reading.convention for name, reading in numbers.items()} | {"customer_id": customers.convention}
+    conventions = {name: reading.convention for name, reading in numbers.items()} | {
+        "customer_id": customers.convention
+    }
     said_of_columns = {name: words for name, words in conventions.items() if words}
     return TypedLines(lines, said_of_columns, (*notes, *customers.notes))
 

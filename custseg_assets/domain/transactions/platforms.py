@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from custseg_assets.domain.transactions.presets import FirstOf, Layout, Preset, RowFilter, either
+from custseg_assets.domain.transactions.presets import FirstOf, Layout, Preset, RowFilter, Way, either
 
 ONLINE_RETAIL = Preset(
     name="online_retail",
@@ -199,7 +199,7 @@ _STRIPE_FILTERS = MappingProxyType(
         "Dispute Status": RowFilter(exclude=("lost",)),
     }
 )
-_STRIPE_COLUMNS = {
+_STRIPE_COLUMNS: Mapping[str, tuple[Way, ...]] = {
     "customer_id": (FirstOf(("Customer Email", "Customer ID")), *either("Customer Email", "Customer ID")),
     "invoiced_at": either("Created date (UTC)", "Created (UTC)"),
     "invoice_id": either("id"),
@@ -342,7 +342,7 @@ The headers are the grid's labels, and the statuses those of a new shop, in the 
 refunded is in the currency that was paid, so it cannot be set off against totals in another one.
 """
 
-_OLIST_COLUMNS = {
+_OLIST_COLUMNS: Mapping[str, tuple[Way, ...]] = {
     "customer_id": either("customer_unique_id"),
     "invoiced_at": either("order_purchase_timestamp"),
     "invoice_id": either("order_id"),

@@ -29,8 +29,9 @@ Way = Headers | FirstOf
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which lines count, by the values of one column. Upper and lower case, spaces, ``_`` and ``-`` make no difference,
-    and ``""`` stands for an empty cell.
+    """Which lines count, by the values of one column.
+
+    Upper and lower case, spaces, ``_`` and ``-`` make no difference, and ``""`` stands for an empty cell.
 
     Attributes:
         only: the values of lines that count; without any, those that are not excluded do.
