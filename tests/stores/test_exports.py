@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.sources import SourceFile, open_source
 from tests.support import exports
 from tests.support.exports import EXPORTS, FOLDER, Export
+from tests.support.files import REPOSITORY
 
 all_exports = pytest.mark.parametrize("make", EXPORTS, ids=lambda make: make.__name__)
 
@@ -37,6 +40,12 @@ def read_changed(tmp_path: Path, export: Export, old: str, new: str, **settings:
     path = tmp_path / export.file
     path.write_text(export.text.replace(old, new))
     return read(path, **settings)[0]
+
+
+def assert_is_worth(lines: pl.DataFrame, export: Export) -> None:
+    """Assert that the lines that are kept are worth what the counted sales are."""
+    net = lines.filter(pl.col("reason").is_null())["line_amount"].sum()
+    assert net == pytest.approx(sum(sale.net for sale in export.counted) / 100)
 
 
 @all_exports
@@ -132,6 +141,20 @@ def test_an_order_is_worth_its_total_unless_the_settings_name_other_columns_than
         assert of_first == ([] if worth is None else [pytest.approx(worth / 100)])
 
 
+PAGE = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
+ON_THE_PAGE = {"Platforms": "shopify", "WooCommerce": "woocommerce", "Stripe": "stripe", "Magento": "magento"}
+
+
+@pytest.mark.parametrize("part", ON_THE_PAGE)
+def test_what_the_page_says_to_write_for_a_platform_reads_its_export(part: str) -> None:
+    (text,) = (text for text in re.split(r"^##+ ", PAGE, flags=re.MULTILINE) if text.startswith(part))
+    (toml,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    source = tomllib.loads(toml)["source"]
+    source.pop("path", None)
+    lines, _ = read(FOLDER / f"{ON_THE_PAGE[part]}.csv", **source)
+    assert lines["reason"].null_count() > len(lines) / 3
+
+
 def test_a_status_that_the_platform_does_not_publish_is_refused_with_both_lines_to_write(tmp_path: Path) -> None:
     export = exports.woocommerce()
     with pytest.raises(BadInputError) as refused:
@@ -141,8 +164,7 @@ def test_a_status_that_the_platform_does_not_publish_is_refused_with_both_lines_
     assert '"Order Status" = { exclude = ["pending", "pending payment", "failed", "cancelled"' in message
     statuses = ["shipped", "processing", "on-hold", "refunded"]
     lines = read_changed(tmp_path, export, "Completed", "Shipped", filter={"Order Status": statuses})
-    kept = lines.filter(pl.col("reason").is_null())
-    assert kept["line_amount"].sum() == pytest.approx(sum(sale.net for sale in export.counted) / 100)
+    assert_is_worth(lines, export)
 
 
 def test_a_preset_that_is_set_needs_the_columns_that_say_what_counts(tmp_path: Path) -> None:
@@ -151,8 +173,7 @@ def test_a_preset_that_is_set_needs_the_columns_that_say_what_counts(tmp_path: P
         read_changed(tmp_path, export, "Refunded Amount", "Back", preset="shopify")
     columns = {"refunded_amount": "Back"}
     lines = read_changed(tmp_path, export, "Refunded Amount", "Back", preset="shopify", columns=columns)
-    kept = lines.filter(pl.col("reason").is_null())
-    assert kept["line_amount"].sum() == pytest.approx(sum(sale.net for sale in export.counted) / 100)
+    assert_is_worth(lines, export)
     with pytest.raises(BadInputError, match=r"has no column 'Financial Status', which Shopify orders have"):
         read_changed(tmp_path, export, "Financial Status", "State", preset="shopify")
 
@@ -187,6 +208,24 @@ def test_without_columns_of_the_balance_the_amounts_are_those_that_were_paid(tmp
     in_dollars = {sale.order_id: sale for sale in export.counted if int(sale.order_id[-3:]) % 2}
     found = lines.filter(pl.col("reason").is_null() & pl.col("invoice_id").is_in(list(in_dollars)))
     assert found["line_amount"].sum() == pytest.approx(sum(sale.net for sale in in_dollars.values()) / 50)
+
+
+def test_earlier_headers_and_signs_are_read_as_well(tmp_path: Path) -> None:
+    stripe, square = exports.stripe(), exports.square()
+    lines = read_changed(tmp_path, stripe, "Created date (UTC)", "Created (UTC)")
+    assert_is_worth(lines, stripe)
+    path = tmp_path / square.file
+    path.write_text(re.sub(r"-(\$[\d.]+)", r"(\1)", square.text))
+    assert_is_worth(read(path)[0], square)
+
+
+def test_an_order_of_free_things_is_worth_its_shipping(tmp_path: Path) -> None:
+    export = exports.woocommerce()
+    first = dict(zip(export.header, export.rows[0], strict=True)) | {"Item Cost": "0.00"}
+    row = Export("woocommerce", "free.csv", export.header, [list(first.values())], ())
+    (tmp_path / "free.csv").write_text(row.text)
+    lines, _ = read(tmp_path / "free.csv")
+    assert lines.select("line_amount", "reason").row(0) == (float(first["Order Total Amount"]), None)
 
 
 def test_olist_without_items_counts_each_payment_once(tmp_path: Path) -> None:

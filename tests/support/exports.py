@@ -237,10 +237,10 @@ WOOCOMMERCE: Statuses = (
 def woocommerce() -> Export:
     """The order's total and refund stand on each of its lines; guests have an address."""
     header = _names(
-        "Order Number,Order Status,Order Date,Customer Note,First Name (Billing),Country Code (Billing),Email (Billing),"
-        "Payment Method Title,Cart Discount Amount,Order Subtotal Amount,Shipping Method Title,Order Shipping Amount,"
-        "Order Refund Amount,Order Total Amount,Order Total Tax Amount,SKU,Item #,Item Name,Quantity (- Refund),"
-        "Item Cost,Coupon Code,Discount Amount,Discount Amount Tax"
+        "Order Number,Order Status,Order Date,Customer Note,First Name (Billing),Country Code (Billing),"
+        "Email (Billing),Payment Method Title,Cart Discount Amount,Order Subtotal Amount,Shipping Method Title,"
+        "Order Shipping Amount,Order Refund Amount,Order Total Amount,Order Total Tax Amount,SKU,Item #,Item Name,"
+        "Quantity (- Refund),Item Cost,Coupon Code,Discount Amount,Discount Amount Tax"
     )
     records, sales = [], []
     for order, status, fate in _with_fates(WOOCOMMERCE):
