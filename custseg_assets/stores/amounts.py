@@ -92,9 +92,10 @@ def _refuse_totals_of_orders(lines: pl.LazyFrame, header: str, where: str) -> No
     n, n_once = several.select(pl.len(), once).collect(engine="streaming").row(0)
     if n_once * 2 > n:
         raise BadInputError(
-            f"{where}, column {header!r} is filled on one line only of {n_once:,} of the {n:,} orders with several lines",
+            f"{where}, column {header!r} is filled on one line only of {n_once:,} of {n:,} orders with several lines",
             "the amount of each line, or the total of the order",
-            f'If it is the order\'s total, write order_amount = "{header}" instead of line_amount under [source.columns].',
+            f'If it is the total of the order, write order_amount = "{header}" instead of line_amount under'
+            " [source.columns].",
         )
 
 
@@ -116,9 +117,7 @@ def _refuse_repeated_refunds(lines: pl.LazyFrame, header: str, where: str) -> No
         )
 
 
-def _convert(
-    lines: pl.LazyFrame, settings: SourceSettings, where: str, header: str
-) -> tuple[pl.LazyFrame, list[str]]:
+def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: str) -> tuple[pl.LazyFrame, list[str]]:
     """Convert amounts and prices to the one currency, by the rate in force on the line's day."""
     known = pl.col("currency").drop_nulls()
     of_order = pl.when(known.n_unique() == 1).then(known.first()).over("invoice_id")

@@ -15,8 +15,9 @@ Headers = tuple[str, ...]
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which lines count, by the values of one column; one of the two is empty. Upper and lower case, spaces, ``_`` and
-    ``-`` make no difference, and ``""`` stands for an empty cell.
+    """Which lines count, by the values of one column; one of the two is empty.
+
+    Upper and lower case, spaces, ``_`` and ``-`` make no difference, and ``""`` stands for an empty cell.
 
     Attributes:
         only: the values of lines that count.
@@ -60,7 +61,8 @@ class Preset:
         {'invoice_id': ('Invoice',), 'unit_price': ('Price',)}
         """
         present = {
-            column: [headers for headers in ways if set(headers) <= set(header)] for column, ways in self.columns.items()
+            column: [headers for headers in ways if set(headers) <= set(header)]
+            for column, ways in self.columns.items()
         }
         return {column: ways[0] for column, ways in present.items() if ways}
 
