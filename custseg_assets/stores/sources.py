@@ -20,6 +20,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
 from custseg_assets.stores.columns import ColumnMapping, map_columns
+from custseg_assets.stores.overlooked import overlooked_columns, refuse_overlooked
 from custseg_assets.stores.values import plain_columns, type_lines
 
 Progress = Callable[[str], None]
@@ -121,8 +122,12 @@ def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Pat
     positions = {
         name: [str(table.header.index(header)) for header in headers] for name, headers in mapping.sources.items()
     }
+    overlooked = overlooked_columns(table, mapping, settings)
     plain = plain_columns(table.lines.collect_schema(), positions, where, mapping.alternatives)
-    typed = type_lines(table.load(plain, scratch, where), mapping, settings, where)
+    plain += [column.text() for column in overlooked]
+    also = [column.name for column in overlooked]
+    typed = type_lines(table.load(plain, scratch, where), mapping, settings, where, also)
+    refuse_overlooked(typed.lines, overlooked, where)
     progress(describe_mapping(where, mapping, typed.conventions, table.convention))
     for note in typed.notes:
         progress(f"  {note}")
