@@ -182,6 +182,8 @@ def test_cleaning_rules_are_what_is_configured_else_what_the_preset_says(
 def test_equal_lines_of_a_platform_that_writes_none_twice_all_count_unless_the_settings_say_otherwise(
     folder: Path,
 ) -> None:
+    keyed = OpenHome(Settings(home=folder, source=SourceSettings(line_key=("order", "position"))))
+    assert keyed.cleaning_rules.keeps_equal_lines
     for configured, keeps in (({}, True), ({"duplicates": "drop"}, False)):
         home = OpenHome(Settings(home=folder, cleaning=configured))
         delivery = home.deliveries.accept(DATA / "exports" / "square.csv", SourceSettings(), print)
