@@ -151,6 +151,7 @@ def _refuse_repeated_refunds(lines: pl.LazyFrame, header: str, where: str) -> No
 
 def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: str) -> tuple[pl.LazyFrame, list[str]]:
     """Convert amounts and prices to the one currency, by the rate in force on the line's day."""
+    lines = lines.with_columns(pl.col("currency").str.to_uppercase())
     known = pl.col("currency").drop_nulls()
     of_order = pl.when(known.n_unique() == 1).then(known.first()).over("invoice_id")
     lines = lines.with_columns(pl.coalesce("currency", pl.when(pl.col("invoice_id").is_not_null()).then(of_order)))
@@ -192,7 +193,11 @@ def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: 
 
 def _read_rates(path: Path, currency: str) -> pl.DataFrame:
     try:
-        rates = pl.read_csv(path, schema_overrides=_RATES).select(_RATES)
+        rates = (
+            pl.read_csv(path, schema_overrides=_RATES)
+            .select(_RATES)
+            .with_columns(pl.col("currency").str.to_uppercase())
+        )
     except (OSError, pl.exceptions.PolarsError) as error:
         raise BadInputError(
             f"[source] rates {path}: {str(error).splitlines()[0]}",

@@ -129,7 +129,7 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
     }
     _refuse_absent(header, configured, settings, where)
     preset = _preset_of(header, settings)
-    layout = preset.layout_of(header) if preset else _OWN
+    layout = preset.layout_of(header, configured) if preset else _OWN
     known = layout.find(header)
     if preset:
         _refuse_lacking(preset, layout, header, configured, where)

@@ -195,8 +195,25 @@ def test_totals_in_another_currency_than_their_refunds_are_refused(tmp_path: Pat
 
 
 def test_payments_that_reached_the_balance_in_two_currencies_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"amounts in several currencies: eur .*, usd"):
+    with pytest.raises(BadInputError, match=r"amounts in several currencies: EUR .*, USD"):
         read_changed(tmp_path, exports.stripe(), "0.00,eur,,Subscription", "0.00,usd,,Subscription")
+
+
+def test_refunds_and_currencies_are_those_of_the_amounts_that_the_settings_name() -> None:
+    export, columns = exports.stripe(), {"line_amount": "Amount"}
+    with pytest.raises(BadInputError, match=r"amounts in several currencies: USD \(6\), EUR \(5\)"):
+        read(FOLDER / export.file, columns=columns)
+    lines, source = read(FOLDER / export.file, columns=columns, filter={"Currency": "EUR"})
+    assert source.mapping.columns["refunded_amount"] == "Amount Refunded"
+    in_euros = [sale.net for sale in export.counted if int(sale.order_id[-3:]) % 2 == 0]
+    kept = lines.filter(pl.col("reason").is_null())
+    assert kept["line_amount"].sum() == pytest.approx(sum(in_euros) / 100)
+
+
+def test_payments_in_two_currencies_are_converted_though_the_platform_writes_them_small(tmp_path: Path) -> None:
+    (tmp_path / "rates.csv").write_text("date,currency,rate\n2024-01-01,usd,0.5\n")
+    settings = {"currency": "EUR", "rates": tmp_path / "rates.csv", "columns": {"line_amount": "Amount"}}
+    assert_is_worth(read(FOLDER / "stripe.csv", **settings)[0], exports.stripe())
 
 
 def test_without_columns_of_the_balance_the_amounts_are_those_that_were_paid(tmp_path: Path) -> None:

@@ -103,9 +103,16 @@ class Preset:
     keeps_negative_prices: bool = True
     keeps_equal_lines: bool = True
 
-    def layout_of(self, header: Collection[str]) -> Layout:
-        """The layout that a file with this header has, the usual one where it is not recognised."""
-        return next((layout for layout in self.layouts if layout.is_in(header)), self.layouts[0])
+    def layout_of(self, header: Collection[str], configured: Mapping[str, Way] | None = None) -> Layout:
+        """The layout that a file with this header has, the usual one where it is not recognised.
+
+        Args:
+            header: the file's.
+            configured: columns that are mapped already; of several layouts the one that maps most of them so is it.
+        """
+        fitting = [layout for layout in self.layouts if layout.is_in(header)] or [self.layouts[0]]
+        own = (configured or {}).items()
+        return max(fitting, key=lambda layout: len(own & layout.find(header).items()))
 
     def is_export(self, header: Collection[str]) -> bool:
         """Whether a file with this header is recognised as this export."""
