@@ -140,7 +140,7 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
     text, header, of = pl.col(column.name), column.header, f"of {total['n'].item():,} lines that would count as sales"
     if column.kind == "refund":
         refund = plain_number(text.str.replace_all(r"[^0-9.\-]", "")).abs()
-        n, given_back = counted.select((refund > 0).sum(), refund.sum()).collect(engine="streaming").row(0)
+        n, given_back = counted.select((refund > 0).sum().alias("n"), refund.sum()).collect(engine="streaming").row(0)
         got = f"nothing is read from {header!r}, which has {given_back:,.2f} on {n:,} {of}"
         return (
             (got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].') if n else None
