@@ -272,3 +272,13 @@ def test_a_column_that_changes_nothing_is_passed_over(tmp_path: Path, header: st
 def test_lines_with_negative_amounts_may_be_called_returned(tmp_path: Path) -> None:
     text = f"{HEADER},kind\na,2024-01-01,1,10,sale\na,2024-01-02,2,-10,return\n"
     assert read(tmp_path, text)["line_amount"].to_list() == [10.0, -10.0]
+
+
+def test_a_total_that_is_not_quantity_times_price_is_not_passed_over(tmp_path: Path) -> None:
+    text = ORDERS.replace(",Refund", "") + "a,2024-01-01,1,1,10,27,\na,2024-01-01,1,2,10,,\nb,2024-01-02,2,1,5,5,\n"
+    text = text.replace(",\n", "\n")
+    message = refusal(tmp_path, text)
+    assert "quantity times price comes to 35.00, but 'Total', which is not read, to 32.00" in message
+    assert 'order_amount = "Total"' in message
+    assert read(tmp_path, text.replace("27", "30")).height == 3
+    assert read(tmp_path, text, ignored_columns=["Total"]).height == 3

@@ -146,7 +146,7 @@ def _invoice_numbers(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
         )
     )
     shared = numbers.filter((pl.col("n_customers") > 1) | (pl.col("n_days") > 2))
-    n_merged, n_orders = shared["n_orders"].sum() - shared.height, numbers["n_orders"].sum()
+    n_merged, n_orders = int(shared["n_orders"].sum()) - shared.height, int(numbers["n_orders"].sum())
     if n_merged < MIN_CASES or n_merged <= MAX_SHARED_NUMBERS * n_orders:
         return
     worst = shared.sort("n_customers", "n_days", "invoice_id", descending=[True, True, False]).row(0, named=True)
