@@ -37,6 +37,11 @@ _COMMON_NAMES = {
 """Names that are suggested, never mapped silently: a column ``total`` may be that of the whole invoice."""
 
 
+_PRICED = ("quantity", "unit_price")
+_OWN = Layout(columns={}, identifying=())
+"""What is known of a file that is no known export: nothing."""
+
+
 @dataclass(frozen=True)
 class ColumnMapping:
     """Which headers of a source each mapped column has, and which other columns say what a line is worth.
@@ -136,46 +141,45 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
     if "line_amount" in configured and configured["line_amount"] == known.get("order_amount"):
         # The export is known to have the order's total there.
         del configured["line_amount"]
-    known = _without_rivals(known, configured)
+    if configured.get("line_amount") or any(
+        known.get(name) != configured.get(name, known.get(name)) for name in _PRICED
+    ):
+        # Somebody says what a line amounts to, in other columns than the export's.
+        known.pop("order_amount", None)
     found = _equal_names(header) | known | configured
     if settings.invoice_key:
         found["invoice_id"] = settings.invoice_key
     _refuse_missing(found, header, where)
     _refuse_two_totals(found, where)
+    return _mapping_of(found, header, preset, layout, settings)
+
+
+def _mapping_of(
+    found: Mapping[str, Way], header: Sequence[str], preset: Preset | None, layout: Layout, settings: SourceSettings
+) -> ColumnMapping:
     ways = {name: found[name] for name in (*MAPPED_NAMES, *READ_NAMES) if name in found}
+    # Whoever maps both amounts has said what they are.
+    says_amounts = {"order_amount", "refunded_amount"} <= settings.columns.keys()
     mapping = ColumnMapping(
         headers={name: _names(way) for name, way in ways.items()},
         preset=preset.name if preset else None,
         filters={**layout.filters_of(header), **settings.filter},
         invoice_key=settings.invoice_key,
         alternatives=frozenset(name for name, way in ways.items() if isinstance(way, FirstOf)),
-        line_key=settings.line_key or tuple(name for name in layout.line_key if set(layout.line_key) <= set(header)),
-        # Whoever maps both amounts has said what they are.
-        equal_amounts=() if {"order_amount", "refunded_amount"} <= configured.keys() else layout.equal_amounts,
+        line_key=settings.line_key or _if_all(layout.line_key, header),
+        equal_amounts=() if says_amounts else _if_all(layout.equal_amounts, header),
         date_format=layout.date_format,
     )
     used = {one for each in mapping.sources.values() for one in each}
     return replace(mapping, ignored=tuple(name for name in header if name and name not in used))
 
 
-_OWN = Layout(columns={}, identifying=())
-"""What is known of a file that is no known export: nothing."""
+def _if_all(names: Headers, header: Sequence[str]) -> Headers:
+    return names if set(names) <= set(header) else ()
 
 
 def _names(way: Way) -> Headers:
     return way.first_of if isinstance(way, FirstOf) else way
-
-
-def _without_rivals(known: Mapping[str, Way], configured: Mapping[str, Way]) -> dict[str, Way]:
-    """A preset's columns without its order totals, where the settings say what a line amounts to.
-
-    Naming the quantity and the price that the preset knows anyway says nothing new.
-    """
-    goods = {"quantity", "unit_price"}
-    says_amount = "line_amount" in configured or (
-        goods <= configured.keys() and any(configured[name] != known.get(name) for name in goods)
-    )
-    return {name: headers for name, headers in known.items() if not (says_amount and name == "order_amount")}
 
 
 def _refuse_two_totals(found: Mapping[str, Way], where: str) -> None:
