@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import date
@@ -50,7 +51,11 @@ class SourceSettings(_Section):
         path: file or folder to read, ``bq://project.dataset.table``, or ``demo`` for the demo shop.
         preset: known export whose column names and cleaning rules apply; recognised from the header without it.
         columns: the header that each column, such as ``customer_id``, has in the log.
-        date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``; recognised without it.
+        date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``, or what its numbers count: ``seconds``,
+            ``milliseconds``, ``microseconds``, ``nanoseconds`` since 1970, ``excel`` or ``excel-1904``; recognised
+            without it.
+        time_zone: zone of the shop, such as ``Europe/Berlin``, which instants with a zone or since 1970 are converted
+            to; without it their own clock is kept, which is UTC's for instants since 1970.
         encoding: text encoding of csv files.
         delimiter: character between the values of csv files; recognised without it.
         decimal: decimal point or comma of the numbers; recognised without it, from all values of a column.
@@ -63,7 +68,8 @@ class SourceSettings(_Section):
     path: str | None = None
     preset: Literal["online_retail"] | None = None
     columns: dict[str, str] = Field(default_factory=dict)
-    date_format: str | None = None
+    date_format: Annotated[str, Field(min_length=1)] | None = None
+    time_zone: str | None = None
     encoding: str = "utf-8"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] | None = None
@@ -78,6 +84,15 @@ class SourceSettings(_Section):
         if unknown:
             raise ValueError(f"no such column: {', '.join(unknown)}; accepted are {', '.join(MAPPED_NAMES)}")
         return columns
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, time_zone: str | None) -> str | None:
+        if time_zone is not None and time_zone not in zoneinfo.available_timezones():
+            near = difflib.get_close_matches(time_zone, zoneinfo.available_timezones(), 1, cutoff=0.5)
+            nearest = f"; nearest is {near[0]}" if near else ""
+            raise ValueError(f"no such time zone: {time_zone}; accepted are names such as Europe/Berlin{nearest}")
+        return time_zone
 
     def how_read(self) -> dict[str, Any]:
         """The keys that decide what the lines of a file are."""

@@ -1,188 +1,281 @@
-"""Dates of a source: recognise their format from the whole column; day or month first is never guessed."""
+"""Dates of a source: how a column writes them is decided from all its values, and never guessed.
+
+A column is read in the one way that fits it. Where several fit, it is refused with what each would make of it.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 
 from custseg_assets.errors import BadInputError
+from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.date_styles import (
+    COUNTED_UNITS,
+    YEAR_FIRST,
+    YEARS,
+    Candidate,
+    candidates_of,
+    counted,
+    find_styles,
+    in_range,
+    split_time,
+)
+from custseg_assets.stores.zones import clock_of_type, put_on_clock, remove_zone_directive, split_zones
 
-YEARS = (1970, 2099)
-"""Dates outside these years are typing errors or mean "never"; one of them would make thousands of periods."""
+_FEW = 0.01
+"""Up to this share of the values that prove a reading may prove another one: slips, which are set aside."""
 
-_DATE = r"(?<a>\d{1,4})(?<separator>[-/.])(?<b>\d{1,2})(?<separator_2>[-/.])(?<c>\d{2}(?:\d{2})?|\d)"
-_TIME = r"(?<gap>T| {1,2})\d{1,2}:\d{2}(?<seconds>:\d{2}(?:\.\d{1,9})?)?(?:(?<half_gap> ?)(?<half>[AaPp][Mm]))?"
-_ZONE = r"(?:Z|[+-]\d{2}:?\d{2})"
-_DATE_AND_TIME = rf"^{_DATE}(?:{_TIME})?$"
-_ZONE_AFTER_TIME = rf"(:\d{{2}}(?:\.\d+)?) ?{_ZONE}$"
+_N_YEARS_LIKELY, _N_YEARS_UNLIKELY = 10, 28
+"""A log with lines in so many years. The days of one month are 28 to 31 numbers: taken for years, they make a log of all
+the years from 2001 to 2028 and beyond, of which each has lines on the same few days or in the same few months only."""
 
-_TIMES_TO_TRY = (" %H:%M:%S%.f", " %H:%M", "T%H:%M:%S%.f", "T%H:%M", " %I:%M:%S %p", " %I:%M %p")
-
-_YEAR_FIRST, _DOTTED, _SHORT_DASHED, _DAY_OR_MONTH_FIRST = "year first", "dotted", "short dashed", "day or month first"
+_SECONDS = "%s"
+_USUAL_FORMS = "dates like 2011-06-17, 2011/06/17, 17.06.2011 or 6/17/2011, with or without a time"
 
 
 @dataclass(frozen=True)
 class DateReading:
-    """How the texts of a column become instants.
+    """How a column becomes instants.
 
     Attributes:
-        formats: ``strptime`` formats, in the order they are tried.
-        has_zone: whether some times are followed by a zone.
+        instants: the instants of a column on the shop's clock, null where they cannot be read.
+        convention: what was decided, in words; ``""`` for plain ISO dates and naive instants.
     """
 
-    formats: tuple[str, ...]
-    has_zone: bool
-
-    def instants(self, text: pl.Expr) -> pl.Expr:
-        """The instants of a text column in the shop's local time, null where they cannot be read.
-
-        A zone after the time is dropped, not converted: periods are made of the shop's days.
-        """
-        local = _remove_zone(text) if self.has_zone else text
-        tried = [local.str.to_datetime(form, strict=False, time_unit="us", exact=True) for form in self.formats]
-        return in_range(pl.coalesce(tried))
+    instants: Callable[[pl.Expr], pl.Expr]
+    convention: str
 
 
-def _remove_zone(text: pl.Expr) -> pl.Expr:
-    return text.str.replace(_ZONE_AFTER_TIME, "$1")
+def read_instants(dtype: pl.DataType, time_zone: str | None) -> DateReading:
+    """How to read a column that has instants, not texts."""
+    convert_to, convention = clock_of_type(dtype, time_zone)
+
+    def instants(values: pl.Expr) -> pl.Expr:
+        on_clock = values.dt.convert_time_zone(convert_to) if convert_to else values
+        return in_range(on_clock.dt.replace_time_zone(None))
+
+    return DateReading(instants, convention)
 
 
-def in_range(instants: pl.Expr) -> pl.Expr:
-    """The instants within ``YEARS``, the others null."""
-    return pl.when(instants.dt.year().is_between(*YEARS)).then(instants)
-
-
-def recognise_dates(texts: pl.DataFrame, date_format: str | None, where: str) -> DateReading:
+def recognise_dates(texts: pl.DataFrame, settings: SourceSettings, where: str) -> DateReading:
     """Recognise how to read the texts of a date column.
 
     Args:
         texts: the different texts of the column, ``text``, and how many rows have each, ``n``.
-        date_format: the format in the settings, which is then used.
+        settings: the format, if it is set, the shop's zone, and how much may be unreadable.
         where: file and column, for the messages.
 
     Raises:
-        BadInputError: the format is unknown, does not fit most rows, or does not tell days from months.
+        BadInputError: the format is unknown, does not fit most rows, or several fit; the dates are written in several
+            forms or zones.
     """
-    formats = _check_format(date_format, where) if date_format else _recognise_formats(texts, where)
-    # The zone stays where the format itself reads it.
-    has_zone = "%z" not in "".join(formats) and bool(texts["text"].str.contains(_ZONE_AFTER_TIME).any())
-    reading = DateReading(formats, has_zone)
-    unreadable = texts.filter(reading.instants(pl.col("text")).is_null())
-    if unreadable["n"].sum() * 2 > texts["n"].sum():
-        raise _unknown_error(unreadable, f"dates like {' or '.join(reading.formats[:2])}", where)
-    return reading
+    zoned = split_zones(texts)
+    if settings.date_format:
+        dates, words = _read_as_set(zoned, settings.date_format, where)
+        expected = f"dates like {settings.date_format}"
+    else:
+        dates, words = _read_as_recognised(zoned, settings.max_unreadable_share, where)
+        expected = _USUAL_FORMS
+    read = dates.drop_nulls("value")
+    if read["n"].sum() * 2 < texts["n"].sum():
+        raise _unknown_error(texts.join(read, on="text", how="anti"), expected, where)
+    example = _describe_example(read, words)
+    read, clock = put_on_clock(read, settings.time_zone, where)
+    read = read.select("text", in_range(pl.col("value")).alias("value"))
+    return DateReading(functools.partial(_look_up, read), ", ".join(part for part in (example, clock) if part))
 
 
-def _check_format(date_format: str, where: str) -> tuple[str, ...]:
-    has_time = re.search(r"%[HIklMSTRrXsc]", date_format) is not None
-    formats = (date_format,) if has_time else (date_format, *(date_format + time for time in _TIMES_TO_TRY))
+def _look_up(read: pl.DataFrame, text: pl.Expr) -> pl.Expr:
+    return text.replace_strict(read["text"], read["value"], default=None, return_dtype=pl.Datetime("us"))
+
+
+def _describe_example(read: pl.DataFrame, words: str) -> str:
+    if not words:
+        return ""
+    # A day after the 12th shows what is the day.
+    text, value = (
+        read.sort(pl.col("value").dt.day(), "n", "text", descending=[True, True, False]).select("text", "value").row(0)
+    )
+    return f"{words}: {text!r} is {_show(value)}"
+
+
+def _show(instant: datetime) -> str:
+    return str(instant.date() if instant == datetime(instant.year, instant.month, instant.day) else instant)
+
+
+def _read_as_set(texts: pl.DataFrame, date_format: str, where: str) -> tuple[pl.DataFrame, str]:
+    if date_format in (*COUNTED_UNITS, _SECONDS):
+        unit = "seconds" if date_format == _SECONDS else date_format
+        dates = texts.with_columns(counted(pl.col("local"), unit).alias("value"))
+        return _mark_as_utc(dates) if not unit.startswith("excel") else dates, date_format
+    form = remove_zone_directive(date_format)
+    if form in ("%+", "%c") or re.search(r"%(?::*#?z|Z)", form):
+        raise _format_error(date_format, "a zone that does not end the text", where)
+    text = pl.col("local").str.to_datetime
+    dates = split_time(texts)
     try:
-        pl.select(DateReading(formats, has_zone=False).instants(pl.lit("2011-06-01")))
+        with_time = text(form, strict=False, time_unit="us", exact=True)
+        date_only = pl.col("date").str.to_datetime(form, strict=False, time_unit="us", exact=True)
+        has_time = re.search(r"%[HIklMSTRrXsc]", form) is not None
+        value = with_time if has_time else date_only + pl.duration(microseconds="time")
+        dates = dates.with_columns(in_range(value).alias("value"))
     except pl.exceptions.PolarsError as error:
-        raise BadInputError(
-            f"[source] date_format = {date_format!r}: {str(error).splitlines()[0]}",
-            "a strptime format",
-            f'Write for example "%m/%d/%Y" or "%d/%m/%Y %H:%M" for {where}.',
-        ) from None
-    return formats
+        raise _format_error(date_format, str(error).splitlines()[0], where) from None
+    return dates, date_format
 
 
-def _recognise_formats(texts: pl.DataFrame, where: str) -> tuple[str, ...]:
-    dates = (
-        texts.select("text", "n", _remove_zone(pl.col("text")).str.extract_groups(_DATE_AND_TIME).alias("parts"))
-        .unnest("parts")
-        .filter(pl.col("separator") == pl.col("separator_2"))
-        .with_columns(_family().alias("family"))
-        .filter(pl.col("family").is_not_null())
-    )
-    if dates.is_empty():
-        raise _unknown_error(
-            texts, "dates like 2011-06-17, 2011/06/17, 17.06.2011 or 6/17/2011, with or without a time", where
-        )
-    # One column, one style: a workbook that mixes two has read some dates with day and month swapped, so the rarer
-    # style becomes null.
-    totals = dates.group_by("family").agg(pl.col("n").sum()).sort("n", "family", descending=[True, False])
-    family = totals["family"][0]
-    dates = dates.filter(pl.col("family") == family)
-    if family == _SHORT_DASHED:
-        reason = "may start with the year, the day or the month"
-        raise _ambiguous_error(dates["text"].min(), reason, '"%y-%m-%d", "%d-%m-%y" or "%m-%d-%y"', where)
-    order = {_YEAR_FIRST: "Ymd", _DOTTED: "dmY"}.get(family) or _find_order(dates, where)
-    return _formats(dates, order)
+def _mark_as_utc(dates: pl.DataFrame) -> pl.DataFrame:
+    return dates.with_columns(pl.lit("UTC").alias("zone"), pl.lit(0, pl.Int64).alias("offset"))
 
 
-def _family() -> pl.Expr:
-    year_first, year_last = pl.col("a").str.len_chars() == 4, pl.col("a").str.len_chars() <= 2
-    has_full_year = pl.col("c").str.len_chars() > 1
-    return (
-        pl.when(year_first & (pl.col("c").str.len_chars() <= 2))
-        .then(pl.lit(_YEAR_FIRST))
-        .when(year_last & has_full_year & (pl.col("separator") == "."))
-        .then(pl.lit(_DOTTED))
-        .when(year_last & (pl.col("separator") == "-") & (pl.col("c").str.len_chars() == 2))
-        .then(pl.lit(_SHORT_DASHED))
-        .when(year_last & has_full_year)
-        .then(pl.lit(_DAY_OR_MONTH_FIRST))
-    )
-
-
-def _find_order(dates: pl.DataFrame, where: str) -> str:
-    """``dmY`` or ``mdY``, from a value that fits only one of them."""
-    first, second = (dates.filter(pl.col(part).cast(pl.Int64).is_between(13, 31)) for part in "ab")
-    if first.height and second.height:
-        clash = f"is month first, but {first['text'].min()!r} is day first"
-        raise _ambiguous_error(second["text"].min(), clash, '"%m/%d/%Y" or "%d/%m/%Y"', where)
-    if not first.height and not second.height:
-        reason = "may be day first or month first, and no row proves either"
-        raise _ambiguous_error(dates["text"].min(), reason, '"%m/%d/%Y" or "%d/%m/%Y"', where)
-    return "dmY" if first.height else "mdY"
-
-
-def _formats(dates: pl.DataFrame, order: str) -> tuple[str, ...]:
-    """One ``strptime`` format for each style of the texts."""
-    parts = ["separator", "short", "gap", "has_seconds", "half_gap", "half"]
-    ways = dates.select(
-        "separator",
-        "gap",
-        "half_gap",
-        (pl.col("c").str.len_chars() == 2).alias("short") if order[-1] == "Y" else pl.lit(False).alias("short"),
-        pl.col("seconds").is_not_null().alias("has_seconds"),
-        pl.col("half").is_not_null().alias("half"),
-    ).unique()
-    formats = []
-    for separator, short, gap, has_seconds, half_gap, half in ways.select(parts).iter_rows():
-        form = separator.join(f"%{part}" for part in (order.replace("Y", "y") if short else order))
-        if gap is not None:
-            form += gap + ("%I" if half else "%H") + ":%M" + (":%S%.f" if has_seconds else "")
-            form += f"{half_gap}%p" if half else ""
-        formats.append(form)
-    # %Y would read the year of 1/2/11 as 11 A.D., so two-digit years are tried first.
-    return tuple(sorted(formats, key=lambda form: ("%y" not in form, form)))
-
-
-def _ambiguous_error(example: object, reason: str, formats: str, where: str) -> BadInputError:
+def _format_error(date_format: str, reason: str, where: str) -> BadInputError:
     return BadInputError(
-        f"{where} is ambiguous: {example!r} {reason}",
+        f"[source] date_format = {date_format!r}: {reason}",
+        "a strptime format",
+        f'Write for example "%m/%d/%Y" or "%d/%m/%Y %H:%M" for {where}.',
+    )
+
+
+def _read_as_recognised(texts: pl.DataFrame, max_share: float, where: str) -> tuple[pl.DataFrame, str]:
+    dates = find_styles(texts)
+    if dates.is_empty():
+        raise _unknown_error(texts, _USUAL_FORMS, where)
+    # A day and its time are of one form, an instant in a zone and one without are not.
+    dates = dates.with_columns(pl.col("zone").is_not_null().alias("has_zone"))
+    forms = dates.group_by("style", "has_zone").agg(pl.col("n").sum(), _most_frequent()).sort(
+        "n", "style", "has_zone", descending=[True, False, False]
+    )
+    n_others = int(forms["n"][1:].sum())
+    if n_others > max_share * texts["n"].sum():
+        raise _mixed_error(forms, where)
+    style, has_zone = forms.row(0)[:2]
+    dates = dates.filter((pl.col("style") == style) & (pl.col("has_zone") == has_zone))
+    chosen, values = _choose(candidates_of(style, dates), dates, where)
+    if chosen is None:
+        raise _unknown_error(texts, _USUAL_FORMS, where)
+    dates = dates.with_columns(values[chosen.line].alias("value"))
+    return _mark_as_utc(dates) if chosen.is_utc else dates, "" if style == YEAR_FIRST else chosen.words
+
+
+def _most_frequent() -> pl.Expr:
+    return pl.col("text").sort_by("n", "text", descending=[True, False]).first()
+
+
+def _choose(
+    candidates: Sequence[Candidate], dates: pl.DataFrame, where: str
+) -> tuple[Candidate | None, Mapping[str, pl.Series]]:
+    """The candidate that the values prove, ``None`` where none reads anything, and what each makes of the values.
+
+    A value that only some candidates can read proves that it is not one of the others.
+    """
+    values = {candidate.line: dates.select(candidate.value.alias("value")).to_series() for candidate in candidates}
+    readers = [candidate for candidate in candidates if values[candidate.line].null_count() < dates.height]
+    if not readers:
+        return None, values
+    can_read = pl.DataFrame({reader.line: values[reader.line].is_not_null() for reader in readers})
+    is_proof = can_read.select(pl.any_horizontal(pl.all()) & ~pl.all_horizontal(pl.all())).to_series()
+    n_against = {line: int(dates["n"].filter(is_proof & ~can_read[line]).sum()) for line in can_read.columns}
+    n_proofs = int(dates["n"].filter(is_proof).sum())
+    fitting = [reader for reader in readers if n_against[reader.line] <= _FEW * n_proofs]
+    if not fitting:
+        raise _clash_error(readers, can_read, n_against, dates, where)
+    likely = _find_likely([(reader, values[reader.line]) for reader in fitting])
+    if likely is None:
+        raise _ambiguous_error([(reader, values[reader.line]) for reader in fitting], dates, where)
+    return likely, values
+
+
+def _find_likely(fitting: Sequence[tuple[Candidate, pl.Series]]) -> Candidate | None:
+    """The only candidate, or the only one that does not take the days of the month for years."""
+    if len(fitting) == 1:
+        return fitting[0][0]
+    years = [values.dt.year().drop_nulls().unique() for _, values in fitting]
+    likely = [
+        candidate
+        for (candidate, _), found in zip(fitting, years, strict=True)
+        if len(found) <= _N_YEARS_LIKELY and int(found.max()) - int(found.min()) < len(found)  # type: ignore[call-overload]  # of numbers
+    ]
+    n_unlikely = sum(len(found) >= _N_YEARS_UNLIKELY for found in years)
+    return likely[0] if len(likely) == 1 and n_unlikely == len(fitting) - 1 else None
+
+
+def _ambiguous_error(fitting: Sequence[tuple[Candidate, pl.Series]], dates: pl.DataFrame, where: str) -> BadInputError:
+    shown = [
+        f'with date_format = "{candidate.line}" it begins on {values.min():%Y-%m-%d} and ends on {values.max():%Y-%m-%d}'
+        for candidate, values in fitting
+    ]
+    return BadInputError(
+        f"{where} is ambiguous: {dates['text'].min()!r} may be {' or '.join(c.words for c, _ in fitting)}, and no row"
+        f" proves either; {', '.join(shown)}",
         "dates that can only be read one way",
-        f"Set [source] date_format = {formats}.",
+        f"Set [source] date_format = {' or '.join(_quoted(c for c, _ in fitting))}.",
+    )
+
+
+def _clash_error(
+    readers: Sequence[Candidate],
+    can_read: pl.DataFrame,
+    n_against: Mapping[str, int],
+    dates: pl.DataFrame,
+    where: str,
+) -> BadInputError:
+    first, second = sorted(readers, key=lambda reader: n_against[reader.line])[:2]
+    shown = []
+    for one, other in ((first, second), (second, first)):
+        rows = dates.filter(can_read[one.line] & ~can_read[other.line])
+        if rows.height:
+            shown.append(f"{rows['text'].min()!r} is {one.words}, like {rows['n'].sum() - 1:,} more")
+    return BadInputError(
+        f"{where} is ambiguous: {', but '.join(shown)}",
+        "dates that can only be read one way",
+        "Export them in one form, best as 2011-06-17; a spreadsheet may have turned day and month round in some."
+        f" [source] date_format = {' or '.join(_quoted((first, second)))} sets the others aside, as far as"
+        " max_unreadable_share allows.",
+    )
+
+
+def _quoted(candidates: Sequence[Candidate] | object) -> list[str]:
+    return [f'"{candidate.line}"' for candidate in candidates]  # type: ignore[attr-defined]
+
+
+def _mixed_error(forms: pl.DataFrame, where: str) -> BadInputError:
+    shown = [f"{text!r} ({n:,} rows)" for text, n in forms.select("text", "n").head(3).iter_rows()]
+    if forms["style"].n_unique() == 1:
+        return BadInputError(
+            f"{where} holds times with a zone and without: {', '.join(shown)}",
+            "times on one clock, because an order belongs to the shop's day",
+            "Export them all with their zone, or all without.",
+        )
+    return BadInputError(
+        f"{where} holds dates in {len(forms)} forms: {', '.join(shown)}",
+        "one form in a column",
+        "A spreadsheet has probably converted the cells that it could read in its own order of day and month, so that"
+        " these may be turned round in them: export the log again without opening it there, best with dates like"
+        " 2011-06-17. [source] date_format sets the other forms aside, as far as max_unreadable_share allows.",
     )
 
 
 def _unknown_error(texts: pl.DataFrame, expected: str, where: str) -> BadInputError:
-    example = texts.sort("n", "text", descending=[True, False])["text"][0]
+    example = str(texts.select(_most_frequent()).item())
     return BadInputError(f"{where} holds {example!r}", expected, _advice(example))
 
 
 _ADVICE: Sequence[tuple[str, str]] = (
-    (r"^\d{8}$", 'Set [source] date_format = "%Y%m%d".'),
-    (r"^\d{10}$", 'If these are seconds since 1970, set [source] date_format = "%s".'),
-    (r"^\d{5}(\.\d+)?$", "If these are Excel's day numbers, format the column as a date in Excel and save it again."),
+    (r"^\d{9,10}(\.0)?$", 'If these are seconds since 1970, set [source] date_format = "seconds".'),
+    (r"^\d{13}(\.0)?$", 'If these are milliseconds since 1970, set [source] date_format = "milliseconds".'),
+    (r"^\d{5}(\.\d+)?$", 'If these are Excel\'s day numbers, set [source] date_format = "excel".'),
 )
 
 
 def _advice(example: str) -> str:
     usual = 'Set [source] date_format, for example "%d-%b-%Y".'
     return next((advice for shape, advice in _ADVICE if re.match(shape, example)), usual)
+
+
+__all__ = ["YEARS", "DateReading", "read_instants", "recognise_dates"]

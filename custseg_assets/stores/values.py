@@ -11,7 +11,8 @@ from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
-from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
+from custseg_assets.stores.date_styles import YEARS
+from custseg_assets.stores.dates import DateReading, read_instants, recognise_dates
 from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
@@ -25,7 +26,7 @@ _FLOAT_LIKE = r"^\d+\.0$"
 
 
 def plain_columns(schema: pl.Schema, positions: Mapping[str, str], where: str) -> list[pl.Expr]:
-    """The mapped columns of a raw table as trimmed text, numbers or naive instants, by their mapped names.
+    """The mapped columns of a raw table as trimmed text, numbers or instants, by their mapped names.
 
     Args:
         schema: of the raw table.
@@ -43,9 +44,7 @@ def plain_columns(schema: pl.Schema, positions: Mapping[str, str], where: str) -
 def _plain(name: str, column: str, dtype: pl.DataType, where: str) -> pl.Expr:
     values = pl.col(column)
     if isinstance(dtype, pl.Datetime | pl.Date) and name == _INSTANT:
-        # A zone is dropped, not converted: periods are made of the shop's days.
-        naive = values.dt.replace_time_zone(None) if isinstance(dtype, pl.Datetime) else values
-        return naive.cast(pl.Datetime("us"))
+        return values.cast(pl.Datetime("us", dtype.time_zone if isinstance(dtype, pl.Datetime) else None))
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
         raise BadInputError(f"{where} holds {dtype} values for {name}", "plain values", "Export that column as text.")
     if dtype.is_numeric() and name in _NUMBERS:
@@ -78,7 +77,7 @@ class TypedLines:
 
     Attributes:
         lines: exactly the mapped columns, ``unreadable_values`` and ``source_row``; empty rows are left out.
-        conventions: number column → how its numbers are written, where they are not plain.
+        conventions: column of numbers or instants → how they are written, where they are not plain.
     """
 
     lines: pl.LazyFrame
@@ -108,11 +107,11 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
         lines, pairs = _set_surplus_aside(lines, names)
         facts = _measure(lines, names, settings.decimal)
     numbers = {name: _read_numbers(lines, name, mapping, settings, where) for name in facts.odd_numbers}
-    instants, n_undated = _instants(lines, f"{where}, column {mapping.columns[_INSTANT]!r}", settings.date_format)
+    dates, n_undated = _read_dates(lines, settings, f"{where}, column {mapping.columns[_INSTANT]!r}")
     typed = {name: pl.col(name).str.strip_suffix(_FLOAT_ENDING) for name in facts.float_like}
     typed |= {name: plain_number(pl.col(name)) for name in names if name in _NUMBERS}
     typed |= {name: reading.numbers(pl.col(name)) for name, reading in numbers.items()}
-    typed[_INSTANT] = instants
+    typed[_INSTANT] = dates.instants(pl.col(_INSTANT))
     unread = [*numbers, *([_INSTANT] if n_undated else [])]
     pairs += [
         pl.when(typed[name].is_null()).then(_json_pair(name, pl.col(name).cast(pl.String))) for name in sorted(unread)
@@ -124,7 +123,8 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
     )
     if pairs:
         refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
-    return TypedLines(lines, {name: reading.convention for name, reading in numbers.items() if reading.convention})
+    readings = {**numbers, _INSTANT: dates}
+    return TypedLines(lines, {name: reading.convention for name, reading in readings.items() if reading.convention})
 
 
 def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Facts:
@@ -177,20 +177,21 @@ def _float_like(lines: pl.LazyFrame, names: list[str]) -> frozenset[str]:
     return frozenset(name for name in names if whole[name])
 
 
-def _instants(lines: pl.LazyFrame, where: str, date_format: str | None) -> tuple[pl.Expr, int]:
-    """The column of instants, and in how many rows its value is not one."""
+def _read_dates(lines: pl.LazyFrame, settings: SourceSettings, where: str) -> tuple[DateReading, int]:
+    """How to read the column of instants, and in how many rows its value is not one."""
     values = pl.col(_INSTANT)
     texts = lines.group_by(values.alias("text")).agg(pl.len().alias("n")).drop_nulls().collect(engine="streaming")
     if texts.is_empty():
         raise BadInputError(f"{where} is empty in every row", "dates", "Map invoiced_at to the column that has them.")
-    is_text = texts.schema["text"] == pl.String
-    instants = recognise_dates(texts, date_format, where).instants if is_text else in_range
-    unread = texts.filter(instants(pl.col("text")).is_null())
+    dtype = texts.schema["text"]
+    is_text = dtype == pl.String
+    reading = recognise_dates(texts, settings, where) if is_text else read_instants(dtype, settings.time_zone)
+    unread = texts.filter(reading.instants(pl.col("text")).is_null())
     if len(unread) == len(texts):
         raise BadInputError(
             f"{where} holds {unread.sort('text')['text'][0]}", f"dates from {YEARS[0]} to {YEARS[1]}", "Correct them."
         )
-    return instants(values), int(unread["n"].sum())
+    return reading, int(unread["n"].sum())
 
 
 def _refuse_surplus(facts: _Facts, where: str) -> None:
