@@ -192,7 +192,7 @@ def _join_short_years(dates: pl.DataFrame) -> pl.DataFrame:
 def candidates_of(style: str, dates: pl.DataFrame) -> list[Candidate]:
     """Every way in which dates of one style may be read."""
     if "digits" in style and style[0].isdigit():
-        n_digits = int(style.split()[0])
+        n_digits = int(style.split(maxsplit=1)[0])
         mark = dates["mark"].drop_nulls().head(1).to_list()
         return [_candidate_of_digits(form, "".join(mark)) for form in _OF_DIGITS.get(n_digits, ())]
     mark = dates["mark"][0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,8 +32,8 @@ _FEW = 0.01
 """Up to this share of the values that prove a reading may prove another one: slips, which are set aside."""
 
 _N_YEARS_LIKELY, _N_YEARS_UNLIKELY = 10, 28
-"""A log with lines in so many years. The days of one month are 28 to 31 numbers: taken for years, they make a log of all
-the years from 2001 to 2028 and beyond, of which each has lines on the same few days or in the same few months only."""
+"""Lines in so many years. The days of a month are 28 to 31 numbers: taken for years, they make a log of all years from
+2001 to 2028 and beyond, with lines on the same few days, or in the same few months, of each."""
 
 _SECONDS = "%s"
 _USUAL_FORMS = "dates like 2011-06-17, 2011/06/17, 17.06.2011 or 6/17/2011, with or without a time"
@@ -148,11 +148,13 @@ def _read_as_recognised(texts: pl.DataFrame, max_share: float, where: str) -> tu
         raise _unknown_error(texts, _USUAL_FORMS, where)
     # A day and its time are of one form, an instant in a zone and one without are not.
     dates = dates.with_columns(pl.col("zone").is_not_null().alias("has_zone"))
-    forms = dates.group_by("style", "has_zone").agg(pl.col("n").sum(), _most_frequent()).sort(
-        "n", "style", "has_zone", descending=[True, False, False]
+    forms = (
+        dates.group_by("style", "has_zone")
+        .agg(pl.col("n").sum(), _most_frequent())
+        .sort("n", "style", "has_zone", descending=[True, False, False])
     )
-    n_others = int(forms["n"][1:].sum())
-    if n_others > max_share * texts["n"].sum():
+    n_rows = forms["n"].to_list()
+    if sum(n_rows[1:]) > max_share * int(texts["n"].sum()):
         raise _mixed_error(forms, where)
     style, has_zone = forms.row(0)[:2]
     dates = dates.filter((pl.col("style") == style) & (pl.col("has_zone") == has_zone))
@@ -195,11 +197,11 @@ def _find_likely(fitting: Sequence[tuple[Candidate, pl.Series]]) -> Candidate | 
     """The only candidate, or the only one that does not take the days of the month for years."""
     if len(fitting) == 1:
         return fitting[0][0]
-    years = [values.dt.year().drop_nulls().unique() for _, values in fitting]
+    years = [sorted(values.dt.year().drop_nulls().unique().to_list()) for _, values in fitting]
     likely = [
         candidate
         for (candidate, _), found in zip(fitting, years, strict=True)
-        if len(found) <= _N_YEARS_LIKELY and int(found.max()) - int(found.min()) < len(found)  # type: ignore[call-overload]  # of numbers
+        if len(found) <= _N_YEARS_LIKELY and found[-1] - found[0] < len(found)
     ]
     n_unlikely = sum(len(found) >= _N_YEARS_UNLIKELY for found in years)
     return likely[0] if len(likely) == 1 and n_unlikely == len(fitting) - 1 else None
@@ -207,14 +209,15 @@ def _find_likely(fitting: Sequence[tuple[Candidate, pl.Series]]) -> Candidate | 
 
 def _ambiguous_error(fitting: Sequence[tuple[Candidate, pl.Series]], dates: pl.DataFrame, where: str) -> BadInputError:
     shown = [
-        f'with date_format = "{candidate.line}" it begins on {values.min():%Y-%m-%d} and ends on {values.max():%Y-%m-%d}'
+        f'with date_format = "{candidate.line}" it begins on {first} and ends on {last}'
         for candidate, values in fitting
+        for first, last in [values.dt.date().sort().drop_nulls()[[0, -1]]]
     ]
     return BadInputError(
         f"{where} is ambiguous: {dates['text'].min()!r} may be {' or '.join(c.words for c, _ in fitting)}, and no row"
         f" proves either; {', '.join(shown)}",
         "dates that can only be read one way",
-        f"Set [source] date_format = {' or '.join(_quoted(c for c, _ in fitting))}.",
+        f"Set [source] date_format = {_list_lines(candidate for candidate, _ in fitting)}.",
     )
 
 
@@ -235,13 +238,13 @@ def _clash_error(
         f"{where} is ambiguous: {', but '.join(shown)}",
         "dates that can only be read one way",
         "Export them in one form, best as 2011-06-17; a spreadsheet may have turned day and month round in some."
-        f" [source] date_format = {' or '.join(_quoted((first, second)))} sets the others aside, as far as"
+        f" [source] date_format = {_list_lines((first, second))} sets the others aside, as far as"
         " max_unreadable_share allows.",
     )
 
 
-def _quoted(candidates: Sequence[Candidate] | object) -> list[str]:
-    return [f'"{candidate.line}"' for candidate in candidates]  # type: ignore[attr-defined]
+def _list_lines(candidates: Iterable[Candidate]) -> str:
+    return " or ".join(f'"{candidate.line}"' for candidate in candidates)
 
 
 def _mixed_error(forms: pl.DataFrame, where: str) -> BadInputError:

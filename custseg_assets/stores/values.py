@@ -123,7 +123,7 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
     )
     if pairs:
         refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
-    readings = {**numbers, _INSTANT: dates}
+    readings: dict[str, NumberReading | DateReading] = {**numbers, _INSTANT: dates}
     return TypedLines(lines, {name: reading.convention for name, reading in readings.items() if reading.convention})
 
 

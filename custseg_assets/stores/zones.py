@@ -43,7 +43,10 @@ def split_zones(texts: pl.DataFrame) -> pl.DataFrame:
     sign = pl.when(numbers.field("sign") == "-").then(-1).otherwise(1)
     return split.with_columns(
         pl.coalesce("local", "text").alias("local"),
-        pl.when(pl.col("zone").is_in(_UTC)).then(0).otherwise(sign * (hours * 60 + minutes.fill_null(0))).alias("offset"),
+        pl.when(pl.col("zone").is_in(_UTC))
+        .then(0)
+        .otherwise(sign * (hours * 60 + minutes.fill_null(0)))
+        .alias("offset"),
     )
 
 
@@ -99,7 +102,7 @@ def clock_of_type(dtype: pl.DataType, time_zone: str | None) -> tuple[str | None
 
 def _describe_clock(zoned: pl.DataFrame, counts: dict[str, int], where: str) -> str:
     offsets = zoned["offset"]
-    if (offsets == 0).all():
+    if offsets.eq_missing(0).all():
         return _IN_UTC
     names = set(counts)
     is_one_place = (
