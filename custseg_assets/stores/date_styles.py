@@ -5,6 +5,7 @@ Which way a column is read is decided in ``dates``; zones are in ``zones``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,8 @@ _COUNTED_YEARS = (1990, 2099)
 _MARK = r"(?:[-/]|\. ?)"
 _YEAR_OR_LESS = r"\d{4}|\d{1,2}"
 _TIME = (
-    r"(?:T|,? {1,2})(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2})(?:\.(?<fraction>\d{1,9}))?)?"
-    r"(?:\s?(?<half>[AaPp])\.?[Mm]\.?)?"
+    r"(?<gap>T|,? {1,2})(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2})(?:\.(?<fraction>\d{1,9}))?)?"
+    r"(?:(?<half_gap>\s?)(?<half>[AaPp])\.?[Mm]\.?)?"
 )
 _NUMBERS = rf"^(?<a>{_YEAR_OR_LESS})(?<mark>{_MARK})(?<b>\d{{1,2}})(?<mark_2>{_MARK})(?<c>{_YEAR_OR_LESS})(?:{_TIME})?$"
 _NAME = r"(?<b>\p{Alphabetic}{3,9})\.?"
@@ -48,7 +49,8 @@ _BY_NAME, _YEAR_THEN_NAME, _SHORT_BY_NAME, _NAME_THEN_DAY = (
     "name of the month, day, year",
 )
 _FULL, _SHORT = "four-digit year last", "two-digit year"
-_COLUMNS = ("a", "b", "c", "mark", "mark_2", "digits", "more", "hour", "minute", "second", "fraction", "half")
+_TIME_PARTS = ("gap", "hour", "minute", "second", "fraction", "half_gap", "half")
+_COLUMNS = ("a", "b", "c", "mark", "mark_2", "digits", "more", *_TIME_PARTS)
 
 _FIRST = {"d": "day first", "m": "month first", "Y": YEAR_FIRST, "y": YEAR_FIRST}
 
@@ -79,6 +81,10 @@ _OF_DIGITS: dict[int, tuple[str, ...]] = {
 """Number of digits → what they may be."""
 
 
+_N_FORMATS = 12
+"""With more formats than these, trying one after the other is no faster than a table of the texts."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A way to read the texts of a style.
@@ -87,13 +93,11 @@ class Candidate:
         line: what to set ``date_format`` to for it.
         words: what it is, for people.
         value: the instants on the clock of the text, null where a text does not fit.
-        is_utc: whether the instants are in UTC.
     """
 
     line: str
     words: str
     value: pl.Expr
-    is_utc: bool = False
 
 
 def find_styles(texts: pl.DataFrame) -> pl.DataFrame:
@@ -229,7 +233,7 @@ def _date_of(order: str) -> pl.Expr:
 def _candidate_of_digits(form: str, mark: str) -> Candidate:
     digits = pl.col("digits")
     if form in _COUNTED:
-        return Candidate(form, _COUNTED[form][2], counted(digits, form), is_utc=not form.startswith("excel"))
+        return Candidate(form, _COUNTED[form][2], counted(digits, form))
     # Polars reads no hour without a minute.
     has_hour_only = form.endswith("%H")
     whole = pl.concat_str(digits, pl.lit("00")) if has_hour_only else digits
@@ -248,10 +252,44 @@ def counted(numbers: pl.Expr, unit: str) -> pl.Expr:
     return pl.when(instants.dt.year().is_between(*_COUNTED_YEARS)).then(instants)
 
 
+def offset_of_unit(unit: str) -> int | None:
+    """Minutes from UTC of what a unit counts; Excel's days are those of the shop."""
+    return None if unit.startswith("excel") else 0
+
+
 def split_time(texts: pl.DataFrame) -> pl.DataFrame:
     """Add ``date``, the text without zone and time, and ``time``, the microseconds since midnight."""
     parts = texts.with_columns(pl.col("local").str.extract_groups(rf"^(?<date>.*?)(?:{_TIME})?$").alias("parts"))
     return parts.unnest("parts").with_columns(_time_of_day())
+
+
+def direct_formats(dates: pl.DataFrame, line: str) -> list[tuple[str, int | None]]:
+    """The ``strptime`` formats of dates between marks, each with its offset from UTC; ``[]`` if they are many.
+
+    Args:
+        dates: of one style, from ``find_styles``.
+        line: of the candidate that is chosen.
+    """
+    order = re.findall("%([dmYy])", line)
+    if dates["mark_2"].null_count() or len(order) != 3:
+        return []
+    year = pl.col("abc"[[part.lower() for part in order].index("y")])
+    ways = dates.select(
+        "mark",
+        (year.str.len_chars() == 2).alias("is_short"),
+        *("gap", pl.col("second").is_not_null().alias("has_second"), pl.col("half").is_not_null().alias("has_half")),
+        *("half_gap", pl.col("text").str.slice(pl.col("local").str.len_chars()).alias("end"), "offset"),
+    ).unique(maintain_order=True)
+    if ways.height > _N_FORMATS:
+        return []
+    formats = []
+    for mark, is_short, gap, has_second, has_half, half_gap, end, offset in ways.iter_rows():
+        date = mark.join(f"%{part}" for part in order)
+        date = re.sub("%[Yy]", "%y" if is_short else "%Y", date)
+        time = ("%I" if has_half else "%H") + ":%M" + (":%S%.f" if has_second else "")
+        half = f"{half_gap}%p" if has_half else ""
+        formats.append((f"{date}{gap}{time}{half}{end}" if gap else date, offset))
+    return formats
 
 
 def in_range(instants: pl.Expr) -> pl.Expr:

@@ -18,15 +18,16 @@ from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.date_styles import (
     COUNTED_UNITS,
     YEAR_FIRST,
-    YEARS,
     Candidate,
     candidates_of,
     counted,
+    direct_formats,
     find_styles,
     in_range,
+    offset_of_unit,
     split_time,
 )
-from custseg_assets.stores.zones import clock_of_type, put_on_clock, remove_zone_directive, split_zones
+from custseg_assets.stores.zones import clock_of_type, put_on_clock, remove_zone_directive, split_zones, to_clock
 
 _FEW = 0.01
 """Up to this share of the values that prove a reading may prove another one: slips, which are set aside."""
@@ -39,6 +40,11 @@ _SECONDS = "%s"
 _USUAL_FORMS = "dates like 2011-06-17, 2011/06/17, 17.06.2011 or 6/17/2011, with or without a time"
 
 
+_TIMES_TO_TRY = ("", " %H:%M:%S%.f", " %H:%M", "T%H:%M:%S%.f", "T%H:%M", " %I:%M:%S %p", " %I:%M %p")
+
+_Instants = Callable[[pl.Expr], pl.Expr]
+
+
 @dataclass(frozen=True)
 class DateReading:
     """How a column becomes instants.
@@ -48,7 +54,7 @@ class DateReading:
         convention: what was decided, in words; ``""`` for plain ISO dates and naive instants.
     """
 
-    instants: Callable[[pl.Expr], pl.Expr]
+    instants: _Instants
     convention: str
 
 
@@ -77,22 +83,41 @@ def recognise_dates(texts: pl.DataFrame, settings: SourceSettings, where: str) -
     """
     zoned = split_zones(texts)
     if settings.date_format:
-        dates, words = _read_as_set(zoned, settings.date_format, where)
+        dates, words, direct = _read_as_set(zoned, settings.date_format, settings.time_zone, where)
         expected = f"dates like {settings.date_format}"
     else:
-        dates, words = _read_as_recognised(zoned, settings.max_unreadable_share, where)
+        dates, words, direct = _read_as_recognised(zoned, settings, where)
         expected = _USUAL_FORMS
     read = dates.drop_nulls("value")
     if read["n"].sum() * 2 < texts["n"].sum():
         raise _unknown_error(texts.join(read, on="text", how="anti"), expected, where)
     example = _describe_example(read, words)
     read, clock = put_on_clock(read, settings.time_zone, where)
-    read = read.select("text", in_range(pl.col("value")).alias("value"))
-    return DateReading(functools.partial(_look_up, read), ", ".join(part for part in (example, clock) if part))
+    table = texts.select("text").join(read.select("text", in_range(pl.col("value")).alias("value")), "text", how="left")
+    # A table of many texts costs ten times what strptime does.
+    is_direct = table.select(direct(pl.col("text")).eq_missing(pl.col("value")).all()).item()
+    instants = direct if is_direct else functools.partial(_look_up, table.drop_nulls())
+    return DateReading(instants, ", ".join(part for part in (example, clock) if part))
 
 
-def _look_up(read: pl.DataFrame, text: pl.Expr) -> pl.Expr:
-    return text.replace_strict(read["text"], read["value"], default=None, return_dtype=pl.Datetime("us"))
+def _look_up(table: pl.DataFrame, text: pl.Expr) -> pl.Expr:
+    return text.replace_strict(table["text"], table["value"], default=None, return_dtype=pl.Datetime("us"))
+
+
+def _parse(formats: Sequence[tuple[str, int | None]], time_zone: str | None, text: pl.Expr) -> pl.Expr:
+    """Instants of texts in the first format that fits, each with its offset from UTC."""
+    tried = [
+        to_clock(
+            in_range(text.str.to_datetime(form, strict=False, time_unit="us")), pl.lit(offset, pl.Int64), time_zone
+        )
+        for form, offset in formats
+    ]
+    return in_range(pl.coalesce([*tried, pl.lit(None, pl.Datetime("us"))]))
+
+
+def _count(unit: str, time_zone: str | None, text: pl.Expr) -> pl.Expr:
+    """Instants of texts that are numbers, on the shop's clock."""
+    return in_range(to_clock(counted(text, unit), pl.lit(offset_of_unit(unit), pl.Int64), time_zone))
 
 
 def _describe_example(read: pl.DataFrame, words: str) -> str:
@@ -109,29 +134,37 @@ def _show(instant: datetime) -> str:
     return str(instant.date() if instant == datetime(instant.year, instant.month, instant.day) else instant)
 
 
-def _read_as_set(texts: pl.DataFrame, date_format: str, where: str) -> tuple[pl.DataFrame, str]:
-    if date_format in (*COUNTED_UNITS, _SECONDS):
-        unit = "seconds" if date_format == _SECONDS else date_format
+_Read = tuple[pl.DataFrame, str, _Instants]
+"""Texts with ``value`` on their own clock, what was decided in words, and a quick way that may give the same."""
+
+
+def _read_as_set(texts: pl.DataFrame, date_format: str, time_zone: str | None, where: str) -> _Read:
+    unit = "seconds" if date_format == _SECONDS else date_format
+    if unit in COUNTED_UNITS:
         dates = texts.with_columns(counted(pl.col("local"), unit).alias("value"))
-        return _mark_as_utc(dates) if not unit.startswith("excel") else dates, date_format
-    form = remove_zone_directive(date_format)
-    if form in ("%+", "%c") or re.search(r"%(?::*#?z|Z)", form):
+        return _mark_clock(dates, offset_of_unit(unit)), date_format, functools.partial(_count, unit, time_zone)
+    form = remove_zone_directive(date_format).replace("%+", "%Y-%m-%dT%H:%M:%S%.f")
+    if re.search(r"%(?::*#?z|Z)", form):
         raise _format_error(date_format, "a zone that does not end the text", where)
-    text = pl.col("local").str.to_datetime
-    dates = split_time(texts)
+    has_time = re.search(r"%[HIklMSTRrXsc]", form) is not None
+    column = pl.col("local" if has_time else "date")
+    value = column.str.to_datetime(form, strict=False, time_unit="us", exact=True)
     try:
-        with_time = text(form, strict=False, time_unit="us", exact=True)
-        date_only = pl.col("date").str.to_datetime(form, strict=False, time_unit="us", exact=True)
-        has_time = re.search(r"%[HIklMSTRrXsc]", form) is not None
-        value = with_time if has_time else date_only + pl.duration(microseconds="time")
-        dates = dates.with_columns(in_range(value).alias("value"))
+        dates = split_time(texts).with_columns(
+            in_range(value if has_time else value + pl.duration(microseconds="time")).alias("value")
+        )
     except pl.exceptions.PolarsError as error:
         raise _format_error(date_format, str(error).splitlines()[0], where) from None
-    return dates, date_format
+    ends = texts.select(pl.col("text").str.slice(pl.col("local").str.len_chars()), "offset").unique(maintain_order=True)
+    times = ("",) if has_time else _TIMES_TO_TRY
+    formats = [(form + time + end, offset) for end, offset in ends.head(4).iter_rows() for time in times]
+    return dates, date_format, functools.partial(_parse, formats, time_zone)
 
 
-def _mark_as_utc(dates: pl.DataFrame) -> pl.DataFrame:
-    return dates.with_columns(pl.lit("UTC").alias("zone"), pl.lit(0, pl.Int64).alias("offset"))
+def _mark_clock(dates: pl.DataFrame, offset: int | None) -> pl.DataFrame:
+    """The dates with the zone of what they count, which may be none."""
+    zone = None if offset is None else "UTC"
+    return dates.with_columns(pl.lit(zone, pl.String).alias("zone"), pl.lit(offset, pl.Int64).alias("offset"))
 
 
 def _format_error(date_format: str, reason: str, where: str) -> BadInputError:
@@ -142,7 +175,7 @@ def _format_error(date_format: str, reason: str, where: str) -> BadInputError:
     )
 
 
-def _read_as_recognised(texts: pl.DataFrame, max_share: float, where: str) -> tuple[pl.DataFrame, str]:
+def _read_as_recognised(texts: pl.DataFrame, settings: SourceSettings, where: str) -> _Read:
     dates = find_styles(texts)
     if dates.is_empty():
         raise _unknown_error(texts, _USUAL_FORMS, where)
@@ -154,7 +187,7 @@ def _read_as_recognised(texts: pl.DataFrame, max_share: float, where: str) -> tu
         .sort("n", "style", "has_zone", descending=[True, False, False])
     )
     n_rows = forms["n"].to_list()
-    if sum(n_rows[1:]) > max_share * int(texts["n"].sum()):
+    if sum(n_rows[1:]) > settings.max_unreadable_share * int(texts["n"].sum()):
         raise _mixed_error(forms, where)
     style, has_zone = forms.row(0)[:2]
     dates = dates.filter((pl.col("style") == style) & (pl.col("has_zone") == has_zone))
@@ -162,7 +195,11 @@ def _read_as_recognised(texts: pl.DataFrame, max_share: float, where: str) -> tu
     if chosen is None:
         raise _unknown_error(texts, _USUAL_FORMS, where)
     dates = dates.with_columns(values[chosen.line].alias("value"))
-    return _mark_as_utc(dates) if chosen.is_utc else dates, "" if style == YEAR_FIRST else chosen.words
+    words = "" if style == YEAR_FIRST else chosen.words
+    if chosen.line in COUNTED_UNITS:
+        dates = _mark_clock(dates, offset_of_unit(chosen.line))
+        return dates, words, functools.partial(_count, chosen.line, settings.time_zone)
+    return dates, words, functools.partial(_parse, direct_formats(dates, chosen.line), settings.time_zone)
 
 
 def _most_frequent() -> pl.Expr:
@@ -279,6 +316,3 @@ _ADVICE: Sequence[tuple[str, str]] = (
 def _advice(example: str) -> str:
     usual = 'Set [source] date_format, for example "%d-%b-%Y".'
     return next((advice for shape, advice in _ADVICE if re.match(shape, example)), usual)
-
-
-__all__ = ["YEARS", "DateReading", "read_instants", "recognise_dates"]

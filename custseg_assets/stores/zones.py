@@ -84,10 +84,16 @@ def put_on_clock(dates: pl.DataFrame, time_zone: str | None, where: str) -> tupl
             "zones as numbers, such as +02:00, or by the names that this zone has",
             "Export the times in UTC, or correct time_zone.",
         )
-    converted = (pl.col("value") - pl.duration(minutes="offset")).dt.replace_time_zone("UTC")
-    on_clock = converted.dt.convert_time_zone(time_zone).dt.replace_time_zone(None)
-    value = pl.when(pl.col("offset").is_not_null()).then(on_clock).otherwise("value")
+    value = to_clock(pl.col("value"), pl.col("offset"), time_zone)
     return dates.with_columns(value.alias("value")), f"converted to {time_zone}"
+
+
+def to_clock(value: pl.Expr, offset: pl.Expr, time_zone: str | None) -> pl.Expr:
+    """Instants that are ``offset`` minutes from UTC on the clock of a zone; without either they stay."""
+    if time_zone is None:
+        return value
+    in_utc = (value - pl.duration(minutes=offset)).dt.replace_time_zone("UTC")
+    return pl.coalesce(in_utc.dt.convert_time_zone(time_zone).dt.replace_time_zone(None), value)
 
 
 def clock_of_type(dtype: pl.DataType, time_zone: str | None) -> tuple[str | None, str]:
