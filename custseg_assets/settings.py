@@ -356,7 +356,7 @@ class GcpBigQuerySettings(_Section):
         dataset: dataset that tables are published to; nothing is published without it.
         maximum_gib_billed: GiB that one query on a source may bill at most.
         since: first day of the lines that are read from a ``bq://`` source.
-        time_zone: time zone of the shop, for a source whose instants are timestamps.
+        time_zone: time zone of the shop, for a source whose instants are timestamps; that of ``[source]`` goes first.
         looker_report: id of a Looker Studio report to copy for the published views.
     """
 

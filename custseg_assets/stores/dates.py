@@ -40,6 +40,9 @@ _SECONDS = "%s"
 _USUAL_FORMS = "dates like 2011-06-17, 2011/06/17, 17.06.2011 or 6/17/2011, with or without a time"
 
 
+_LARGE_TABLE = 100_000
+"""Looking up texts in a table of more than these costs more than reading them."""
+
 _TIMES_TO_TRY = ("", " %H:%M:%S%.f", " %H:%M", "T%H:%M:%S%.f", "T%H:%M", " %I:%M:%S %p", " %I:%M %p")
 
 _Instants = Callable[[pl.Expr], pl.Expr]
@@ -81,6 +84,11 @@ def recognise_dates(texts: pl.DataFrame, settings: SourceSettings, where: str) -
         BadInputError: the format is unknown, does not fit most rows, or several fit; the dates are written in several
             forms or zones.
     """
+    if settings.date_format is None and (formats := _plain_formats(texts)):
+        direct: _Instants = functools.partial(_parse, formats, None)
+        plain = texts.select("text", direct(pl.col("text")).alias("value"))
+        if not plain["value"].has_nulls():
+            return DateReading(_choose_way(plain, direct), "")
     zoned = split_zones(texts)
     if settings.date_format:
         dates, words, direct = _read_as_set(zoned, settings.date_format, settings.time_zone, where)
@@ -94,10 +102,14 @@ def recognise_dates(texts: pl.DataFrame, settings: SourceSettings, where: str) -
     example = _describe_example(read, words)
     read, clock = put_on_clock(read, settings.time_zone, where)
     table = texts.select("text").join(read.select("text", in_range(pl.col("value")).alias("value")), "text", how="left")
-    # A table of many texts costs ten times what strptime does.
-    is_direct = table.select(direct(pl.col("text")).eq_missing(pl.col("value")).all()).item()
-    instants = direct if is_direct else functools.partial(_look_up, table.drop_nulls())
-    return DateReading(instants, ", ".join(part for part in (example, clock) if part))
+    return DateReading(_choose_way(table, direct), ", ".join(part for part in (example, clock) if part))
+
+
+def _choose_way(table: pl.DataFrame, direct: _Instants) -> _Instants:
+    """The table of texts and values or, where it is large, the direct way that gives the same."""
+    if table.height > _LARGE_TABLE and table.select(direct(pl.col("text")).eq_missing(pl.col("value")).all()).item():
+        return direct
+    return functools.partial(_look_up, table.drop_nulls("value"))
 
 
 def _look_up(table: pl.DataFrame, text: pl.Expr) -> pl.Expr:
@@ -115,6 +127,17 @@ def _parse(formats: Sequence[tuple[str, int | None]], time_zone: str | None, tex
     return in_range(pl.coalesce([*tried, pl.lit(None, pl.Datetime("us"))]))
 
 
+def _plain_formats(texts: pl.DataFrame) -> list[tuple[str, int | None]]:
+    """The formats of a column that may have nothing but ISO dates without a zone, ``[]`` if it has others."""
+    text = pl.col("text")
+    shapes = texts.select(text.str.len_bytes().alias("length"), text.str.slice(10, 1).alias("gap")).unique()
+    formats = {(10, ""): "%Y-%m-%d"}
+    for gap in " T":
+        formats |= {(16, gap): f"%Y-%m-%d{gap}%H:%M", (19, gap): f"%Y-%m-%d{gap}%H:%M:%S"}
+    found = sorted(shapes.iter_rows())
+    return [(formats[shape], None) for shape in found] if all(shape in formats for shape in found) else []
+
+
 def _count(unit: str, time_zone: str | None, text: pl.Expr) -> pl.Expr:
     """Instants of texts that are numbers, on the shop's clock."""
     return in_range(to_clock(counted(text, unit), pl.lit(offset_of_unit(unit), pl.Int64), time_zone))
@@ -124,8 +147,9 @@ def _describe_example(read: pl.DataFrame, words: str) -> str:
     if not words:
         return ""
     # A day after the 12th shows what is the day.
+    day = pl.col("value").dt.day()
     text, value = (
-        read.sort(pl.col("value").dt.day(), "n", "text", descending=[True, True, False]).select("text", "value").row(0)
+        read.filter(day == day.max()).sort("n", "text", descending=[True, False]).select("text", "value").row(0)
     )
     return f"{words}: {text!r} is {_show(value)}"
 
