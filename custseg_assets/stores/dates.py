@@ -29,8 +29,8 @@ from custseg_assets.stores.date_styles import (
 )
 from custseg_assets.stores.zones import clock_of_type, put_on_clock, remove_zone_directive, split_zones, to_clock
 
-_FEW = 0.01
-"""Up to this share of the values that prove a reading may prove another one: slips, which are set aside."""
+_FEW, _N_SLIPS = 0.01, 3
+"""The share of the values that prove something, and the number of rows, that may be slips and prove nothing."""
 
 _N_YEARS_LIKELY, _N_YEARS_UNLIKELY = 10, 28
 """Lines in so many years. The days of a month are 28 to 31 numbers: taken for years, they make a log of all years from
@@ -244,28 +244,31 @@ def _choose(
     can_read = pl.DataFrame({reader.line: values[reader.line].is_not_null() for reader in readers})
     is_proof = can_read.select(pl.any_horizontal(pl.all()) & ~pl.all_horizontal(pl.all())).to_series()
     n_against = {line: int(dates["n"].filter(is_proof & ~can_read[line]).sum()) for line in can_read.columns}
-    n_proofs = int(dates["n"].filter(is_proof).sum())
-    fitting = [reader for reader in readers if n_against[reader.line] <= _FEW * n_proofs]
+    n_few = _FEW * int(dates["n"].filter(is_proof).sum())
+    fitting = [reader for reader in readers if n_against[reader.line] <= n_few]
     if not fitting:
         raise _clash_error(readers, can_read, n_against, dates, where)
-    likely = _find_likely([(reader, values[reader.line]) for reader in fitting])
-    if likely is None:
+    years = {reader.line: sorted(values[reader.line].dt.year().drop_nulls().unique().to_list()) for reader in readers}
+    likely = [reader for reader in readers if _is_likely(years[reader.line])]
+    if fitting[0] not in likely:
+        # A day that does not exist must not prove that the days of the others are years.
+        fitting += [r for r in likely if r not in fitting and n_against[r.line] <= _N_SLIPS]
+    possible = [reader for reader in fitting if reader in likely] if len(fitting) > 1 else fitting
+    n_unlikely = sum(len(years[reader.line]) >= _N_YEARS_UNLIKELY for reader in fitting if reader not in possible)
+    if len(possible) != 1 or n_unlikely != len(fitting) - 1:
         raise _ambiguous_error([(reader, values[reader.line]) for reader in fitting], dates, where)
-    return likely, values
+    (chosen,) = possible
+    own = years[chosen.line]
+    for other in readers:
+        against = values[other.line].filter(~can_read[chosen.line] & can_read[other.line]).dt.year()
+        # One that the other way puts far from the log is a slip.
+        if against.is_between(own[0], own[-1]).any():
+            raise _clash_error((chosen, other), can_read, n_against, dates, where)
+    return chosen, values
 
 
-def _find_likely(fitting: Sequence[tuple[Candidate, pl.Series]]) -> Candidate | None:
-    """The only candidate, or the only one that does not take the days of the month for years."""
-    if len(fitting) == 1:
-        return fitting[0][0]
-    years = [sorted(values.dt.year().drop_nulls().unique().to_list()) for _, values in fitting]
-    likely = [
-        candidate
-        for (candidate, _), found in zip(fitting, years, strict=True)
-        if len(found) <= _N_YEARS_LIKELY and found[-1] - found[0] < len(found)
-    ]
-    n_unlikely = sum(len(found) >= _N_YEARS_UNLIKELY for found in years)
-    return likely[0] if len(likely) == 1 and n_unlikely == len(fitting) - 1 else None
+def _is_likely(years: Sequence[int]) -> bool:
+    return len(years) <= _N_YEARS_LIKELY and years[-1] - years[0] < len(years)
 
 
 def _ambiguous_error(fitting: Sequence[tuple[Candidate, pl.Series]], dates: pl.DataFrame, where: str) -> BadInputError:

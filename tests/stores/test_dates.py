@@ -93,11 +93,17 @@ def test_short_years_join_long_ones_unless_they_may_come_first() -> None:
     assert "holds dates in 2 forms: '13/02/2024' (2 rows), '24/01/05' (1 rows)" in message
 
 
-def test_a_few_slips_do_not_make_another_order() -> None:
+def test_one_date_of_the_other_order_within_the_years_of_the_log_stops() -> None:
     texts = [f"{day:02}/01/2024" for day in range(1, 32)] * 20
-    found = dates(*texts, "01/31/2024")
-    assert found[30], found[-1] == (datetime(2024, 1, 31), None)
-    assert "like 359 more, but '01/31/2024'" in refusal(*texts, *["01/31/2024"] * 10).replace("379", "359")
+    message = refusal(*texts, "01/31/2024")
+    assert "'13/01/2024' is day first, like 379 more, but '01/31/2024' is month first, like 0 more" in message
+    assert dates(*texts, "01/31/2024", date_format="%d/%m/%Y")[-1] is None
+
+
+def test_a_day_that_does_not_exist_does_not_turn_the_order_of_the_others_round() -> None:
+    texts, moments = days("%y/%m/%d")
+    assert dates(*texts, "24/02/30", "24/13/01") == [*moments, None, None]
+    assert "is ambiguous" in refusal(*texts[:20], "24/02/30")
 
 
 def test_cells_that_a_spreadsheet_converted_are_refused_with_both_forms() -> None:
