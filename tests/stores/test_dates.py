@@ -78,6 +78,7 @@ def test_a_log_of_a_few_days_is_refused_with_what_each_way_would_make_of_it(form
 def test_a_two_digit_year_that_is_no_day_or_has_one_digit_is_known() -> None:
     assert dates("31/01/99", "01/02/99") == [datetime(1999, 1, 31), datetime(1999, 2, 1)]
     assert dates("99/01/31", "99/02/01") == [datetime(1999, 1, 31), datetime(1999, 2, 1)]
+    assert dates("31/01/68", "31/01/70") == [datetime(2068, 1, 31), datetime(1970, 1, 31)]
     assert dates("24/1/5", "24/12/31") == [datetime(2024, 1, 5), datetime(2024, 12, 31)]
     assert dates("6/1/11", "6/17/11") == [datetime(2011, 6, 1), datetime(2011, 6, 17)]
 
