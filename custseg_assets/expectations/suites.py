@@ -17,6 +17,7 @@ from custseg_assets.domain.schemas import tables
 from custseg_assets.domain.segments.migrations import CAUSES
 from custseg_assets.domain.segments.model import LAPSED, REFUNDED
 from custseg_assets.domain.transactions.cleaning import REASONS, CleaningRules
+from custseg_assets.domain.transactions.limits import MAX_AMOUNT, MAX_SUM
 from custseg_assets.settings import ModelSettings, Settings
 
 Severity = Literal["error", "warning"]
@@ -32,9 +33,6 @@ Expectations looks for values that differ within a row one row at a time."""
 
 N_DIGITS = "n_digits"
 """A column derived for a rule: the digits in the product id, as Great Expectations matches text one row at a time."""
-
-MAX_AMOUNT = 1e12
-"""A larger amount, sum or score, in any currency, is infinite or a parsing error."""
 
 MAX_SCALED = 20.0
 """Standard deviations that a value may be away from the reference's mean; ``log1p`` of the largest amount is not."""
@@ -396,7 +394,7 @@ def _features() -> list[ExpectationGroup]:
                 *_between(0, 23, "favourite_hour"),
                 *_above_zero("days_between_orders"),
                 _not_less("tenure_days", "recency_days"),
-                *_between(-MAX_AMOUNT, MAX_AMOUNT, "monetary_gross", "monetary_net", "monthly_spend_mean"),
+                *_between(-MAX_SUM, MAX_SUM, "monetary_gross", "monetary_net", "monthly_spend_mean"),
             ],
             "Features have values that their definitions allow; clusters would form around an error.",
         ),
@@ -432,7 +430,7 @@ def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
         _group(
             table,
             "finite",
-            [*_present(*features), *_between(-MAX_AMOUNT, MAX_AMOUNT, *features)],
+            [*_present(*features), *_between(-MAX_SUM, MAX_SUM, *features)],
             "The matrix has no gap and no infinite value; K-means could not be fitted or asked.",
         ),
         _group(
@@ -492,7 +490,7 @@ def _assignments(model: ModelSettings) -> list[ExpectationGroup]:
                 *_present("is_held"),
                 *_between(0, 1, "margin", where=not_held),
                 *_between(-model.margin_rule, 0, "margin", where=held),
-                *_between(0, MAX_AMOUNT, "distance"),
+                *_between(0, MAX_SUM, "distance"),
                 *_present("margin", "distance", "runner_up_segment_id", where=by_cluster),
                 *_absent("margin", "distance", where=by_rule),
             ],
@@ -553,7 +551,7 @@ def _drift() -> list[ExpectationGroup]:
         _group(
             table,
             "scores_finite",
-            _between(0, MAX_AMOUNT, "score", "threshold"),
+            _between(0, MAX_SUM, "score", "threshold"),
             "Scores and thresholds are finite and not negative; no verdict can rest on others.",
         ),
         _group(
@@ -608,7 +606,7 @@ def _predictions() -> list[ExpectationGroup]:
             [
                 *_between(0, None, "latency_ms", "recency_days", "frequency_orders"),
                 *_between(-1, 1, "margin"),
-                *_between(-MAX_AMOUNT, MAX_AMOUNT, "monetary_net"),
+                *_between(-MAX_SUM, MAX_SUM, "monetary_net"),
             ],
             "An answer rests on a value that no customer can have: the application sends something else than features.",
             "warning",

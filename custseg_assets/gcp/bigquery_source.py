@@ -67,6 +67,8 @@ def accept_table(
         plain = plain_columns(raw.collect_schema(), {column: column for column in mapping.columns}, str(name))
         typed = type_lines(raw.select(plain), mapping, settings.source, str(name))
         progress(describe_mapping(str(name), mapping, typed.conventions))
+        if typed.set_aside:
+            progress(f"{name}: {typed.set_aside}")
         return SourceFile(str(name), mapping, "", typed.lines)
 
     reading = json.dumps(settings.source.how_read(), separators=(",", ":"), ensure_ascii=False)

@@ -119,6 +119,8 @@ def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Pat
     plain = plain_columns(table.lines.collect_schema(), positions, where)
     typed = type_lines(table.load(plain, scratch, where), mapping, settings, where)
     progress(describe_mapping(where, mapping, typed.conventions, table.convention))
+    if typed.set_aside:
+        progress(f"{where}: {typed.set_aside}")
     return SourceFile(path.name, mapping, sheet, typed.lines)
 
 

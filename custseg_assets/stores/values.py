@@ -13,6 +13,7 @@ from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
 from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS
+from custseg_assets.stores.limits import set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
@@ -79,10 +80,12 @@ class TypedLines:
     Attributes:
         lines: exactly the mapped columns, ``unreadable_values`` and ``source_row``; empty rows are left out.
         conventions: number column → how its numbers are written, where they are not plain.
+        set_aside: values that no business has, in words; ``""`` where there are none.
     """
 
     lines: pl.LazyFrame
     conventions: dict[str, str]
+    set_aside: str = ""
 
 
 def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings, where: str) -> TypedLines:
@@ -113,7 +116,10 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
     typed |= {name: plain_number(pl.col(name)) for name in names if name in _NUMBERS}
     typed |= {name: reading.numbers(pl.col(name)) for name, reading in numbers.items()}
     typed[_INSTANT] = instants
-    unread = [*numbers, *([_INSTANT] if n_undated else [])]
+    amounts = {name: typed[name] for name in _NUMBERS if name in typed}
+    aside = set_impossible_aside(lines, amounts, mapping, settings.max_line_amount, where)
+    typed |= aside.numbers
+    unread = {*numbers, *aside.numbers, *([_INSTANT] if n_undated else [])}
     pairs += [
         pl.when(typed[name].is_null()).then(_json_pair(name, pl.col(name).cast(pl.String))) for name in sorted(unread)
     ]
@@ -124,7 +130,8 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
     )
     if pairs:
         refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
-    return TypedLines(lines, {name: reading.convention for name, reading in numbers.items() if reading.convention})
+    conventions = {name: reading.convention for name, reading in numbers.items() if reading.convention}
+    return TypedLines(lines, conventions, aside.words)
 
 
 def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Facts:
