@@ -48,6 +48,7 @@ def set_impossible_aside(
     mapping: ColumnMapping,
     max_line_amount: float | None,
     where: str,
+    sizes: Mapping[str, float] | None = None,
 ) -> SetAside:
     """Set aside values beyond every amount, and barcodes among much smaller numbers.
 
@@ -57,12 +58,13 @@ def set_impossible_aside(
         mapping: where the columns come from.
         max_line_amount: the largest amount of a line, if it is set; nothing else is then judged by its size.
         where: the file, for the messages.
+        sizes: what ``measure_sizes`` found; without it that is measured here.
 
     Raises:
         BadInputError: one line has most of the money, and no limit is set.
     """
     limit = MAX_AMOUNT if max_line_amount is None else max_line_amount
-    facts = _measure(lines, numbers)
+    facts = sizes or _measure(lines, numbers)
     suspects = [name for name in numbers if max_line_amount is None and (facts[name] or 0) >= _SMALLEST_BARCODE]
     barcodes = {name: found for name in suspects if (found := _find_barcodes(lines, numbers[name]))}
     aside = SetAside({}, "")
@@ -87,21 +89,27 @@ def _amount(numbers: Mapping[str, pl.Expr]) -> pl.Expr:
     return pl.coalesce(amounts).abs()
 
 
-def _measure(lines: pl.LazyFrame, numbers: Mapping[str, pl.Expr]) -> dict[str, float]:
-    """The largest value of each column and of the amounts; and count, sum and largest of those of known customers."""
+def measure_sizes(numbers: Mapping[str, pl.Expr]) -> list[pl.Expr]:
+    """The largest value of each column and of the amounts; and count, sum and largest of those of known customers.
+
+    Aggregates, so that a pass over the lines that is made anyway can measure them.
+
+    Args:
+        numbers: number column → its numbers.
+    """
     amount = _amount(numbers)
-    of_customers = amount.filter(pl.col("customer_id").is_not_null())
-    return (
-        lines.select(
-            *(values.abs().max().alias(name) for name, values in numbers.items()),
-            amount.max().alias("amount"),
-            of_customers.count().alias("n"),
-            of_customers.sum().alias("total"),
-            of_customers.max().alias("largest"),
-        )
-        .collect(engine="streaming")
-        .row(0, named=True)
-    )
+    of_customers = pl.when(pl.col("customer_id").is_not_null()).then(amount)
+    return [
+        *(values.abs().max().alias(name) for name, values in numbers.items()),
+        amount.max().alias("amount"),
+        of_customers.count().alias("n"),
+        of_customers.sum().alias("total"),
+        of_customers.max().alias("largest"),
+    ]
+
+
+def _measure(lines: pl.LazyFrame, numbers: Mapping[str, pl.Expr]) -> dict[str, float]:
+    return lines.select(measure_sizes(numbers)).collect(engine="streaming").row(0, named=True)
 
 
 def _find_barcodes(lines: pl.LazyFrame, values: pl.Expr) -> list[float]:

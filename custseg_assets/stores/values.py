@@ -13,7 +13,7 @@ from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
 from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS
-from custseg_assets.stores.limits import set_impossible_aside
+from custseg_assets.stores.limits import measure_sizes, set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
@@ -65,12 +65,14 @@ class _Facts:
         n_surplus: rows with more fields than the header.
         odd_numbers: number columns with values that are more than plain numbers, or may be.
         float_like: id columns in which every value looks like ``17850.0``.
+        sizes: of the plain numbers; see ``limits.measure_sizes``.
     """
 
     n_rows: int
     n_surplus: int
     odd_numbers: tuple[str, ...]
     float_like: frozenset[str]
+    sizes: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
     typed |= {name: reading.numbers(pl.col(name)) for name, reading in numbers.items()}
     typed[_INSTANT] = instants
     amounts = {name: typed[name] for name in _NUMBERS if name in typed}
-    aside = set_impossible_aside(lines, amounts, mapping, settings.max_line_amount, where)
+    sizes = None if facts.odd_numbers else facts.sizes
+    aside = set_impossible_aside(lines, amounts, mapping, settings.max_line_amount, where, sizes)
     typed |= aside.numbers
     unread = {*numbers, *aside.numbers, *([_INSTANT] if n_undated else [])}
     pairs += [
@@ -137,20 +140,25 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
 def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Facts:
     schema = lines.collect_schema()
     numbers, ids = ([name for name in names if name in group] for group in (_NUMBERS, _IDS))
+    plain = {name: pl.col(f"{name} as number") for name in numbers}
+    # A step of its own: every aggregate would read the text of its numbers again.
+    lines = lines.with_columns(plain_number(pl.col(name)).alias(f"{name} as number") for name in numbers)
     aggregates = [pl.len().alias("n_rows"), pl.col(SURPLUS).count().alias("n_surplus")]
     # The ending decides most columns; a regular expression on every value costs five times as much.
     aggregates += [pl.col(name).str.ends_with(_FLOAT_ENDING).all().alias(name) for name in ids]
     for name in numbers:
-        is_odd = (plain_number(pl.col(name)).is_null() & pl.col(name).is_not_null()).any()
+        is_odd = (plain[name].is_null() & pl.col(name).is_not_null()).any()
         if schema[name] == pl.String and decimal != ".":
             is_odd |= pl.lit(True) if decimal else may_be_grouped(pl.col(name))
         aggregates.append(is_odd.alias(name))
-    found = lines.select(aggregates).collect(engine="streaming").row(0, named=True)
+    sizes = pl.struct(measure_sizes(plain))
+    found = lines.select(*aggregates, sizes.alias("sizes")).collect(engine="streaming").row(0, named=True)
     return _Facts(
         n_rows=found["n_rows"],
         n_surplus=found["n_surplus"],
         odd_numbers=tuple(name for name in numbers if found[name]),
         float_like=_float_like(lines, [name for name in ids if found[name]]),
+        sizes=found["sizes"],
     )
 
 
