@@ -16,6 +16,7 @@ from custseg_assets.domain.drift.report import Verdict
 from custseg_assets.domain.schemas import tables
 from custseg_assets.domain.segments.migrations import CAUSES
 from custseg_assets.domain.segments.model import LAPSED, REFUNDED
+from custseg_assets.domain.segments.training_tables import OFF_REFERENCE
 from custseg_assets.domain.transactions.cleaning import REASONS, CleaningRules
 from custseg_assets.domain.transactions.limits import MAX_AMOUNT, MAX_SUM
 from custseg_assets.settings import ModelSettings, Settings
@@ -34,8 +35,8 @@ Expectations looks for values that differ within a row one row at a time."""
 N_DIGITS = "n_digits"
 """A column derived for a rule: the digits in the product id, as Great Expectations matches text one row at a time."""
 
-MAX_SCALED = 20.0
-"""Standard deviations that a value may be away from the reference's mean; ``log1p`` of the largest amount is not."""
+MAX_OFF_REFERENCE = 1e-6
+"""How far, in units of ``log1p``, a scaled value may be from what the reference makes of its feature: rounding."""
 
 MAX_SCALED_MEAN = 1.0
 """Standard deviations that the average customer may be away from the reference's."""
@@ -436,8 +437,20 @@ def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
         _group(
             table,
             "on_reference_scale",
-            _between(-MAX_SCALED, MAX_SCALED, *features),
-            "No value is impossibly far from the reference; one that is was scaled with a wrong reference, or none.",
+            [
+                _rule(
+                    f"{name} is what the reference of the model in force makes of it",
+                    "ExpectColumnValuesToBeBetween",
+                    [f"{name}{OFF_REFERENCE}", name],
+                    None,
+                    column=f"{name}{OFF_REFERENCE}",
+                    min_value=0,
+                    max_value=MAX_OFF_REFERENCE,
+                )
+                for name in features
+            ],
+            "Values are the features on the scale of the model in force, however far customers lie from it; K-means and "
+            "drift would compare customers on another model's scale, or on none.",
         ),
         _group(
             table,
