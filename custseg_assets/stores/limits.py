@@ -121,13 +121,9 @@ def _find_barcodes(lines: pl.LazyFrame, values: pl.Expr) -> list[float]:
     return [] if usual is None else [value for value in found if abs(value) >= MIN_BARCODE_RATIO * usual]
 
 
-def _flags(
-    numbers: Mapping[str, pl.Expr], barcodes: Mapping[str, list[float]], limit: float
-) -> dict[str, pl.Expr]:
+def _flags(numbers: Mapping[str, pl.Expr], barcodes: Mapping[str, list[float]], limit: float) -> dict[str, pl.Expr]:
     """Column → whether its value is set aside: for itself, or with all others of a line whose amount is too large."""
-    own = {
-        name: (values.abs() > MAX_AMOUNT) | values.is_in(barcodes.get(name, [])) for name, values in numbers.items()
-    }
+    own = {name: (values.abs() > MAX_AMOUNT) | values.is_in(barcodes.get(name, [])) for name, values in numbers.items()}
     possible = {name: pl.when(~own[name]).then(values) for name, values in numbers.items()}
     is_beyond = _amount(possible) > limit
     return {name: (own[name] | is_beyond).fill_null(value=False) for name in numbers}
@@ -154,9 +150,7 @@ def _describe(
     return f"{bad.height:,} {has} numbers that are set aside ({what}): {examples}"
 
 
-def _refuse_giant(
-    lines: pl.LazyFrame, numbers: Mapping[str, pl.Expr], facts: Mapping[str, float], where: str
-) -> None:
+def _refuse_giant(lines: pl.LazyFrame, numbers: Mapping[str, pl.Expr], facts: Mapping[str, float], where: str) -> None:
     """Refuse a line that has most of the money and is far larger than every other: nothing says whether it is right."""
     known = lines.filter(pl.col("customer_id").is_not_null()).select(SOURCE_ROW, _amount(numbers).alias("amount"))
     [giant, second] = known.drop_nulls().top_k(2, by="amount").collect(engine="streaming").iter_rows(named=True)
