@@ -449,8 +449,8 @@ def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
                 )
                 for name in features
             ],
-            "Values are the features on the scale of the model in force, however far customers lie from it; K-means and "
-            "drift would compare customers on another model's scale, or on none.",
+            "Values are the features on the scale of the model in force, however far customers lie from it; with "
+            "another model's reference, or none, clusters and drift would compare what cannot be compared.",
         ),
         _group(
             table,

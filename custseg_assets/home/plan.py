@@ -127,16 +127,15 @@ def require_retrainable(home: OpenHome, key: str) -> None:
     Raises:
         BadInputError: no model is in force before it, or it is not the newest closed snapshot.
     """
-    champion, newest = home.champions.champion_before(key), home.newest_closed_snapshot()
-    if champion is None or home.champions.champion_at(key) != champion:
-        has = (
-            f"the model in force came with {key} itself" if home.champions.champion_at(key) else "no model is in force"
-        )
+    before, champion = home.champions.champion_before(key), home.champions.champion_at(key)
+    if champion is None or champion != before:
+        why = f"the model in force came with {key} itself" if champion else "no model is in force"
         raise BadInputError(
-            f"a retrain on {key}: {has}",
+            f"a retrain on {key}: {why}",
             "a snapshot later than the one that the model in force was trained on",
             "Wait for the next period to be over; nothing was changed.",
         )
+    newest = home.newest_closed_snapshot()
     if key != newest:
         raise BadInputError(
             f"a retrain on {key}",

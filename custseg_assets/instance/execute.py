@@ -150,8 +150,9 @@ class _Progress:
         elif event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed:
             self._report_check(event.asset_check_evaluation_data)
         elif event.event_type_value == "STEP_FAILURE":
-            cause = f"step {event.step_key} failed: {cause_of(event.step_failure_data.error)}"
-            self.failure, self.step = self.failure or cause, self.step or event.step_key
+            if self.failure is None:
+                self.failure = f"step {event.step_key} failed: {cause_of(event.step_failure_data.error)}"
+                self.step = event.step_key
         elif event.event_type_value == "PIPELINE_FAILURE" and event.job_failure_data.error:
             self.failure = self.failure or cause_of(event.job_failure_data.error)
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from custseg_assets.domain.segments import clustering, training_tables
-from custseg_assets.domain.segments.model import SegmentationModel
+from custseg_assets.domain.segments.model import Matrix, SegmentationModel
 from custseg_assets.settings import ModelSettings
 
 

@@ -220,7 +220,7 @@ def sweep(
 
 
 def usual_rows(matrix: Matrix, limits: Limits) -> NDArray[np.bool_] | None:
-    """Which customers to fit clusters on where none was eligible: all but a few extreme ones; ``None`` if there are none.
+    """Which customers to fit on where no k was eligible: all but a few extreme ones; ``None`` if there are none such.
 
     One customer who buys a hundred times as much as all others, who are alike, is a cluster of its own for every k, and
     nobody would get a segment. Left out of the fit, such customers are in the nearest segment.
@@ -231,7 +231,7 @@ def usual_rows(matrix: Matrix, limits: Limits) -> NDArray[np.bool_] | None:
     """
     if not len(matrix):
         return None
-    is_usual: NDArray[np.bool_] = (np.abs(matrix - np.median(matrix, axis=0)) <= EXTREME).all(axis=1)
+    is_usual: NDArray[np.bool_] = np.all(np.abs(matrix - np.median(matrix, axis=0)) <= EXTREME, axis=1)
     share = 1 - is_usual.mean()
     return is_usual if 0 < share < limits.min_share else None
 

@@ -55,7 +55,7 @@ def measure_off_reference(
         names: the segmentation features.
 
     Returns:
-        One row for each of ``scaled``, in its order; per feature a column with ``OFF_REFERENCE``, in units of ``log1p``.
+        One row for each of ``scaled``, in its order; per feature a column with ``OFF_REFERENCE``, in ``log1p`` units.
     """
     scales = pl.DataFrame(
         [
