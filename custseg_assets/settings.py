@@ -28,6 +28,7 @@ from custseg_assets.domain.promotion.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
 from custseg_assets.domain.segments.clustering import Limits
 from custseg_assets.domain.transactions.doubts import Code
+from custseg_assets.domain.transactions.limits import MAX_AMOUNT
 from custseg_assets.domain.transactions.presets import FirstOf, RowFilter
 from custseg_assets.errors import BadInputError
 
@@ -86,6 +87,8 @@ class SourceSettings(_Section):
         keep_stray_days: whether a few lines far apart in time from the rest of the log are taken in, not refused.
         max_unreadable_share: largest share of a file's lines with a customer, and of their money, with values that
             cannot be read; a file with more is refused.
+        max_line_amount: largest amount of a line, of either sign; larger ones are set aside as unreadable. Without it
+            barcodes are, and a line that alone has most of the money is refused.
     """
 
     path: str | None = None
@@ -111,6 +114,7 @@ class SourceSettings(_Section):
     accepted_doubts: tuple[Code, ...] = ()
     keep_stray_days: bool = False
     max_unreadable_share: Share = 0.01
+    max_line_amount: Annotated[float, Field(gt=0, le=MAX_AMOUNT)] | None = None
 
     @field_validator("columns")
     @classmethod

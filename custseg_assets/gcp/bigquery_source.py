@@ -67,6 +67,8 @@ def accept_table(
         plain = plain_columns(raw.collect_schema(), {column: [column] for column in mapping.sources}, str(name))
         typed = type_lines(raw.select(plain), mapping, settings.source, str(name))
         progress(describe_mapping(str(name), mapping, typed.conventions))
+        for note in typed.notes:
+            progress(f"  {note}")
         return SourceFile(str(name), mapping, "", typed.lines, typed.notes)
 
     reading = json.dumps(identity_of(settings.source), separators=(",", ":"), ensure_ascii=False)

@@ -224,6 +224,7 @@ class Intake:
             if folder.exists():
                 remove_folder(folder)
         (paths.root / STAGE_MARKER).unlink(missing_ok=True)
+        paths.failure.unlink(missing_ok=True)
         paths.closed.unlink(missing_ok=True)
         # The last, because it says where the tables are that have to be removed.
         paths.fixed_settings.unlink(missing_ok=True)
