@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import polars as pl
 
 from custseg_assets.domain.schemas import MAPPED_NAMES
 from custseg_assets.domain.transactions.presets import PRESETS, Preset
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.proposals import bare, propose_columns
 
 _EXPECTED = "columns for customer_id, invoiced_at and line_amount (or quantity and unit_price)"
 
-_COMMON_NAMES = {
-    "customer_id": (
-        "customer",
-        "client",
-        "clientid",
-        "custid",
-        "user",
-        "userid",
-        "buyer",
-        "buyerid",
-        "member",
-        "memberid",
-    ),
-    "invoiced_at": ("date", "orderdate", "invoicedate", "purchasedate", "transactiondate", "timestamp", "datetime"),
-    "line_amount": ("amount", "sales", "total", "linetotal", "revenue", "value", "totalprice"),
-    "quantity": ("qty", "units", "count"),
-    "unit_price": ("price", "itemprice", "rate"),
-}
-"""Names that are suggested, never mapped silently: a column ``total`` may be that of the whole invoice."""
+
+class MissingColumnsError(BadInputError):
+    """A table has no column for something that every line needs."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,14 @@ class ColumnMapping:
         return ("customer_id", "invoiced_at", *amount)
 
 
-def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> ColumnMapping:
+def has_required(header: Sequence[str], settings: SourceSettings) -> bool:
+    """Whether a row names all columns that every line needs."""
+    return not _missing(_find(header, settings), header)
+
+
+def map_columns(
+    header: Sequence[str], settings: SourceSettings, where: str, sample: Callable[[], pl.DataFrame] | None = None
+) -> ColumnMapping:
     """Find the mapped columns in a header.
 
     ``[source.columns]`` comes first; then the names of the preset, set or recognised; then headers that differ from the
@@ -67,25 +59,35 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
         header: the source's column names, without surrounding spaces.
         settings: the source's settings.
         where: the file, and its sheet, for the messages.
+        sample: makes some rows of text, in the order of the header, that columns are proposed from.
 
     Raises:
-        BadInputError: a header is there twice, a column in the settings is missing, or a required one cannot be found.
+        MissingColumnsError: a required column cannot be found.
+        BadInputError: a mapped column is there twice, or a column in the settings is missing.
     """
-    _refuse_repeated(header, where)
     _refuse_absent(header, settings, where)
     preset = _preset_of(header, settings)
-    found = _equal_names(header) | (preset.find(header) if preset else {}) | settings.columns
-    _refuse_missing(found, header, where)
+    found = _find(header, settings)
+    _refuse_missing(found, header, where, sample)
+    _refuse_repeated(found, header, where)
     columns = {name: found[name] for name in MAPPED_NAMES if name in found}
     ignored = tuple(name for name in header if name and name not in columns.values())
     return ColumnMapping(columns, preset.name if preset else None, ignored)
 
 
-def _refuse_repeated(header: Sequence[str], where: str) -> None:
-    repeated = sorted(name for name, n in Counter(header).items() if name and n > 1)
+def _find(header: Sequence[str], settings: SourceSettings) -> dict[str, str]:
+    preset = _preset_of(header, settings)
+    return _equal_names(header) | (preset.find(header) if preset else {}) | settings.columns
+
+
+def _refuse_repeated(found: Mapping[str, str], header: Sequence[str], where: str) -> None:
+    """Refuse a mapped column whose name several have; others may have the same name, for they are not read."""
+    repeated = {name: column for column, name in found.items() if header.count(name) > 1}
     if repeated:
         raise BadInputError(
-            f"{where} has more than one column {_quote(repeated)}", "different names", "Rename or remove one of them."
+            f"{where} has more than one column {_quote(sorted(repeated))}, read as {', '.join(repeated.values())}",
+            "different names for the columns that are read",
+            "Rename or remove one of them, or map another column under [source.columns].",
         )
 
 
@@ -107,37 +109,34 @@ def _preset_of(header: Sequence[str], settings: SourceSettings) -> Preset | None
 
 
 def _equal_names(header: Sequence[str]) -> dict[str, str]:
-    by_bare_name = {_bare(name): name for name in reversed(header)}
-    return {name: by_bare_name[_bare(name)] for name in MAPPED_NAMES if _bare(name) in by_bare_name}
+    by_bare_name = {bare(name): name for name in reversed(header)}
+    return {name: by_bare_name[bare(name)] for name in MAPPED_NAMES if bare(name) in by_bare_name}
 
 
-def _refuse_missing(found: Collection[str], header: Sequence[str], where: str) -> None:
-    missing = [name for name in ("customer_id", "invoiced_at") if name not in found]
-    parts = [name for name in ("quantity", "unit_price") if name not in found]
-    if "line_amount" not in found and parts:
+def _missing(found: Mapping[str, str], header: Sequence[str]) -> list[str]:
+    missing = [name for name in ("customer_id", "invoiced_at") if found.get(name) not in header]
+    parts = [name for name in ("quantity", "unit_price") if found.get(name) not in header]
+    if found.get("line_amount") not in header and parts:
         has_neither = len(parts) > 1
         missing += ["line_amount"] if has_neither else parts
+    return missing
+
+
+def _refuse_missing(
+    found: Mapping[str, str], header: Sequence[str], where: str, sample: Callable[[], pl.DataFrame] | None
+) -> None:
+    missing = _missing(found, header)
     if not missing:
         return
-    nearest = {name: _nearest(name, header) for name in missing}
-    lines = " and ".join(f'{name} = "{nearest[name] or "…"}"' for name in missing)
-    doubt = ", if that is what they are" if any(nearest.values()) else ""
-    raise BadInputError(
-        f"{where} has no column for {', '.join(missing)} (it has {_quote(header)})",
+    others = [name for name in header if name not in found.values()]
+    proposals = propose_columns(missing, header, others, sample() if sample else None)
+    lines = " and ".join(proposals[name].as_line(name) for name in missing)
+    doubt = ", if that is what they are" if any(one.header for one in proposals.values()) else ""
+    raise MissingColumnsError(
+        f"{where} has no column for {', '.join(missing)} (it has {_quote([name for name in header if name])})",
         _EXPECTED,
         f"Under [source.columns] in custseg.toml write {lines}{doubt}.",
     )
-
-
-def _nearest(column: str, header: Sequence[str]) -> str | None:
-    by_bare_name = {_bare(name): name for name in reversed(header) if name}
-    usual = [name for name in _COMMON_NAMES[column] if name in by_bare_name]
-    near = usual or difflib.get_close_matches(_bare(column), list(by_bare_name), n=1)
-    return by_bare_name[near[0]] if near else None
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[\s_]+", "", name).lower()
 
 
 def _quote(names: Sequence[str], at_most: int = 12) -> str:

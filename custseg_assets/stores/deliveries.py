@@ -27,7 +27,7 @@ from custseg_assets.domain.transactions.quality import StrayDays, stray_days
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text, replacement_for
-from custseg_assets.stores.formats import SOURCE_ROW
+from custseg_assets.stores.raw_table import SOURCE_ROW
 from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, open_source, stamp_of
 from custseg_assets.stores.unreadable import UNREADABLE
 
@@ -35,7 +35,7 @@ NO_STRAY_DAYS = "few lines to be near the others, because the log's first and la
 KEEP_STRAY_DAYS = "where they are right, write keep_stray_days = true under [source] in custseg.toml"
 """What errors about stray days expect, and the way out."""
 
-_READER = 3
+_READER = 4
 """Version of how files are read; a change makes every file a new delivery."""
 
 _CONTENT = (*MAPPED_NAMES, UNREADABLE)
@@ -173,7 +173,15 @@ class DeliveryStore:
         self.root = root
         self._manifests: dict[str, Delivery] = {}
 
-    def accept(self, path: Path, settings: SourceSettings, progress: Progress, *, name: str | None = None) -> Delivery:
+    def accept(
+        self,
+        path: Path,
+        settings: SourceSettings,
+        progress: Progress,
+        *,
+        name: str | None = None,
+        keys: Mapping[str, str | None] | None = None,
+    ) -> Delivery:
         """Read a file into the store, unless its content is there already, under any name.
 
         Args:
@@ -181,16 +189,18 @@ class DeliveryStore:
             settings: how to read it.
             progress: is called with what was recognised.
             name: instead of the file's own.
+            keys: columns that have one value in all rows, from the names of the file's folders.
 
         Raises:
             StillWrittenError: the file changed while it was read; the store is as before.
             BadInputError: the file cannot be used; the store is as before.
         """
         digest, stamp = digest_of(path)
-        delivery_id = _id_of("file", digest, settings.how_read())
+        delivery_id = _id_of("file", digest, settings.how_read(), *([keys] if keys else []))
         if known := self._find(delivery_id):
             return replace(known, name=name or path.name)
-        with self._prepare_folder(), open_source(path, settings, progress=progress, scratch_in=self.root) as source:
+        reading = open_source(path, settings, progress=progress, scratch_in=self.root, keys=keys)
+        with self._prepare_folder(), reading as source:
             # The file has been read completely; the id is right only if the same bytes were digested.
             if _has_changed(path, stamp):
                 raise StillWrittenError(path.name)

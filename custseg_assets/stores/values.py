@@ -12,8 +12,8 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
-from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
+from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
 _IDS = ("customer_id", "invoice_id", "product_id")
