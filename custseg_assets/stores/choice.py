@@ -63,8 +63,10 @@ def choose_tables(
             usable.append(ChosenTable(name, where, table, _map_table(table, settings, where)))
         except BadInputError as error:
             # Only what has no lines of the log may be left out.
-            if has_required(table.header.names, settings) or (usable and _is_continued(usable[-1].table, table)):
+            if has_required(table.header.names, settings):
                 raise
+            if usable and _is_continued(usable[-1].table, table):
+                raise _continuation_error(usable[-1], where) from None
             refused.append((name, error))
     is_archive = packing_of(path.name)[0] == "zip"
     if not is_archive or len(usable) + len(refused) == 1:
@@ -74,7 +76,7 @@ def choose_tables(
     elif refused:
         raise _foreign_member_error(path.name, [one.name for one in usable], refused)
     mappings = [(one.mapping.columns, one.mapping.preset) for one in usable]
-    headers = [one.table.header.names for one in usable]
+    headers = [sorted(one.table.header.names) for one in usable]
     if mappings != mappings[:1] * len(usable) or (settings.sheet is None and headers != headers[:1] * len(usable)):
         raise _difference_error(path.name, usable, is_archive=is_archive)
     return usable, tuple(name for name, _ in refused)
@@ -83,6 +85,14 @@ def choose_tables(
 def _is_continued(before: RawTable, table: RawTable) -> bool:
     """Whether a sheet without a header has as many columns as the one before it, so that it may go on there."""
     return table.header.doubt == "none" and len(table.header.names) == len(before.header.names)
+
+
+def _continuation_error(before: ChosenTable, where: str) -> BadInputError:
+    return BadInputError(
+        f"{where} has no header, but as many columns as {before.name}, and values like those of a log",
+        "a header for every table of the log",
+        "Put the header into it, or name the sheets that are the log in [source] sheet.",
+    )
 
 
 def _map_table(table: RawTable, settings: SourceSettings, where: str) -> ColumnMapping:

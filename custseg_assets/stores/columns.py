@@ -14,6 +14,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.proposals import bare, propose_columns
 
+_LONGEST_SHOWN = 80
 _EXPECTED = "columns for customer_id, invoiced_at and line_amount (or quantity and unit_price)"
 
 
@@ -139,6 +140,11 @@ def _refuse_missing(
     )
 
 
+def shorten(text: str) -> str:
+    """As much of a text as an error shows."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
 def _quote(names: Sequence[str], at_most: int = 12) -> str:
-    shown = ", ".join(repr(name) for name in names[:at_most])
+    shown = ", ".join(repr(shorten(name)) for name in names[:at_most])
     return f"{shown} and {len(names) - at_most} more" if len(names) > at_most else shown

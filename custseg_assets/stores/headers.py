@@ -14,7 +14,7 @@ from typing import Literal
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores.columns import has_required
+from custseg_assets.stores.columns import has_required, shorten
 
 N_SEARCHED = 50
 """How many rows, from the first, may be the header."""
@@ -22,7 +22,6 @@ N_SEARCHED = 50
 Doubt = Literal["none", "unclear", "late"]
 
 _N_SHOWN = 6
-_LONGEST_SHOWN = 80
 _DATA = re.compile(
     # Dates, also with the name of a month, then numbers, also with a currency.
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b.*|\d{1,2}[-. ][A-Za-z]{3,9}[-. ,]+\d{2,4}\b.*"
@@ -42,6 +41,7 @@ class Header:
         doubt: why it may not be the header: the first row has values (``none``), no row looks like one (``unclear``),
             or it comes after rows that are as wide (``late``).
         top: number and text of the table's first rows.
+        is_named: whether it names the required columns, or is the one in the settings.
     """
 
     names: tuple[str, ...]
@@ -49,11 +49,7 @@ class Header:
     before: tuple[str, ...] = ()
     doubt: Doubt | None = None
     top: tuple[tuple[int, str], ...] = ()
-
-    @property
-    def is_found(self) -> bool:
-        """Whether it names the required columns, or is the one in the settings."""
-        return bool(self.names) and self.doubt is None
+    is_named: bool = True
 
     def describe(self, unit: str) -> str:
         """What is unusual about where it stands, ``""`` if nothing is."""
@@ -111,7 +107,7 @@ def find_header(rows: Sequence[tuple[int, Sequence[str | None]]], settings: Sour
     """
     texts = [(number, tuple((cell or "").strip() for cell in cells)) for number, cells in rows]
     full = [(number, cells) for number, cells in texts if any(cells)]
-    top = tuple((number, shorten(" | ".join(cells))) for number, cells in full)
+    top = tuple((number, shorten(" | ".join(cells).rstrip(" |"))) for number, cells in full)
     if settings.header_row == 0:
         return Header(tuple(f"column_{i + 1}" for i in range(n_columns)), 0, top=top)
     if settings.header_row is not None:
@@ -119,19 +115,14 @@ def find_header(rows: Sequence[tuple[int, Sequence[str | None]]], settings: Sour
         return Header(names, settings.header_row, top=top)
     if not full:
         return Header(())
-    named = next((i for i, (_, cells) in enumerate(full) if has_required(cells, settings)), None)
-    doubt: Doubt | None = None
-    if named is None:
-        named, doubt = _likely([cells for _, cells in full])
-    elif any(_n_filled(cells) >= _n_filled(full[named][1]) for _, cells in full[:named]):
-        doubt = "late"
-    number, names = full[named]
-    return Header(names, number, tuple(text for _, text in top[:named]), doubt, top)
-
-
-def shorten(text: str) -> str:
-    """As much of a text as an error shows."""
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    found = next((i for i, (_, cells) in enumerate(full) if has_required(cells, settings)), None)
+    if found is None:
+        i, doubt = _likely([cells for _, cells in full])
+    else:
+        i = found
+        doubt = "late" if any(_n_filled(cells) >= _n_filled(full[i][1]) for _, cells in full[:i]) else None
+    number, names = full[i]
+    return Header(names, number, tuple(text for _, text in top[:i]), doubt, top, is_named=found is not None)
 
 
 def _likely(rows: Sequence[tuple[str, ...]]) -> tuple[int, Doubt | None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.stores.headers import shorten
+from custseg_assets.stores.columns import shorten
 from custseg_assets.stores.raw_table import RawTable, scan_text
 from custseg_assets.stores.records import RecordCounter
 

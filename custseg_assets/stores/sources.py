@@ -190,7 +190,7 @@ def _load(chosen: ChosenTable, scratch: Path, i: int) -> _Part:
     folder = scratch / f"table_{i}"
     folder.mkdir()
     lines, n_repeated = leave_out_headers(table.load(plain, folder, chosen.where), chosen.mapping)
-    repeated = f"left out {n_repeated:,} rows that repeat the header" if n_repeated else ""
+    repeated = f"header repeated among the data, left out {n_repeated:,} times" if n_repeated else ""
     return _Part(lines, tuple(filter(None, [table.convention, repeated])))
 
 

@@ -20,7 +20,8 @@ from typing import IO
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores.headers import N_SEARCHED, Header, find_header, shorten
+from custseg_assets.stores.columns import shorten
+from custseg_assets.stores.headers import N_SEARCHED, Header, find_header
 from custseg_assets.stores.quotes import UnusualText
 from custseg_assets.stores.raw_table import LARGE, SURPLUS, RawTable, scan_text
 from custseg_assets.stores.records import RecordCounter
@@ -32,6 +33,9 @@ _NAMED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\n|\r)', re.IGNORECASE)
 
 _N_SURPLUS = 4
 """How many fields beyond the header are kept of a row; further ones are left out."""
+
+_MANY = 10
+"""Lines of a value above which the quote that begins it most likely does not belong there."""
 
 _LONGEST_LINE = 200
 """Bytes before and after one that cannot be decoded, in which its line is looked for."""
@@ -72,7 +76,7 @@ def read_text(stream: IO[bytes], settings: SourceSettings, scratch: Path, where:
             counter.feed(content)
     counter.finish()
     said = [
-        f"{encoding} by its byte-order mark" if _is_other(encoding, settings.encoding) else "",
+        f"{encoding.removesuffix('-sig')} by its byte-order mark" if _is_other(encoding, settings.encoding) else "",
         top.header.describe("line"),
         "lines end with carriage returns" if has_returns else "",
     ]
@@ -108,12 +112,14 @@ class _Top:
         header: its header.
         record_end: how many characters there are up to the end of the header, or of the first record without one.
         body: how many there are before the data.
+        open_quote: the first line of a record that has more lines than any header, if there is one.
     """
 
     delimiter: str
     header: Header
     record_end: int
     body: int
+    open_quote: int | None
 
 
 def _find_top(text: str, settings: SourceSettings, where: str) -> _Top:
@@ -125,9 +131,21 @@ def _find_top(text: str, settings: SourceSettings, where: str) -> _Top:
     known = settings.delimiter or (named[1] if named else None)
     tops = [_top_of(text, delimiter, start, line, settings) for delimiter in known or _DELIMITERS]
     found = [top for top in tops if top is not None]
+    if not found and settings.header_row:
+        raise BadInputError(
+            f"{where} has no line {settings.header_row}", "the header there", "Correct [source] header_row."
+        )
     if not found:
         raise BadInputError(f"{where} has no header", "a line with column names", "Export it again.")
-    return max(found, key=lambda top: (top.header.is_found, len(top.header.names)))
+    best = max(found, key=lambda top: (top.header.is_named, len(top.header.names)))
+    if best.open_quote is not None and not best.header.is_named:
+        raise BadInputError(
+            f"{where}, line {best.open_quote:,}: a quote begins a value that does not end for many lines",
+            "quotes around whole values, before the header too",
+            f"Close or remove it; or write header_row under [source] in custseg.toml, for example"
+            f" {best.open_quote + 1}, if what is before the header may be left out.",
+        )
+    return best
 
 
 def _top_of(text: str, delimiter: str, start: int, line: int, settings: SourceSettings) -> _Top | None:
@@ -140,10 +158,10 @@ def _top_of(text: str, delimiter: str, start: int, line: int, settings: SourceSe
     of_header = next((record for record in records if record.line == header.row), None)
     first = of_header or next(iter(full), _Record(line, [], 0))
     record_end = start + first.end
-    if header.row:
-        return _Top(delimiter, header, record_end, record_end)
     # Without a header the data begins with the first line that is not empty.
-    return _Top(delimiter, header, record_end, len(text) - len(text[start:].lstrip("\r\n")))
+    body = record_end if header.row else len(text) - len(text[start:].lstrip("\r\n"))
+    open_quote = next((one.line for one in records if max(one.fields, key=len, default="").count("\n") > _MANY), None)
+    return _Top(delimiter, header, record_end, body, open_quote)
 
 
 def _first_records(text: str, delimiter: str, line: int) -> list[_Record]:
