@@ -24,8 +24,9 @@ from custseg_assets.domain.drift.report import DriftSettings
 from custseg_assets.domain.periods import Cadence, Lookback
 from custseg_assets.domain.promotion.promotion import PromotionLimits
 from custseg_assets.domain.promotion.retraining import RetrainRules
-from custseg_assets.domain.schemas import MAPPED_NAMES, SCALABLE_FEATURES
+from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
 from custseg_assets.domain.segments.clustering import Limits
+from custseg_assets.domain.transactions.presets import RowFilter
 from custseg_assets.errors import BadInputError
 
 HOME_VARIABLE = "CUSTSEG_HOME"
@@ -40,6 +41,26 @@ DEMO = "demo"
 ALL_SHEETS = "*"
 
 
+NO_CUSTOMER = (
+    "0",
+    "-",
+    "--",
+    "?",
+    "null",
+    "none",
+    "nan",
+    "na",
+    "n/a",
+    "#n/a",
+    "nil",
+    "\\N",
+    "(null)",
+    "guest",
+    "unknown",
+)
+"""Texts that exports write where there is no customer; an empty cell always is one."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,8 +70,23 @@ class SourceSettings(_Section):
 
     Attributes:
         path: file or folder to read, ``bq://project.dataset.table``, or ``demo`` for the demo shop.
-        preset: known export whose column names and cleaning rules apply; recognised from the header without it.
-        columns: the header that each column, such as ``customer_id``, has in the log.
+        preset: known export whose column names, filters and cleaning rules apply; recognised from the header without
+            it. With ``none`` nothing is.
+        columns: the header that each column, such as ``customer_id``, has in the log; several headers where its values
+            are to be joined, such as a date's and a time's.
+        filter: header → the values of the lines that count, or ``{ exclude = […] }`` with those of lines that do not.
+            Upper and lower case make no difference, and ``""`` stands for an empty cell.
+        ignored_columns: headers of columns that say nothing about what a line is worth, although they look like it.
+        no_customer: texts in the customer's column that mean that there is none, in upper or lower case.
+        customer_id_case: whether ids that differ only in upper and lower case are one customer (``lower``) or not
+            (``keep``); without it e-mail addresses are, and others are refused where there are any.
+        customer_id_form: whether ids are numbers, without leading zeros and ``.0``, or text, exactly as they are
+            written; without it ``17850.0`` beside ``17850`` is that number, and lost zeros are refused.
+        invoice_key: headers that make up an order's id together, where invoice numbers start again, each day or in
+            each shop. The header of ``invoiced_at`` stands for the day.
+        currency: currency that amounts are converted to with ``rates``.
+        rates: csv file with the columns ``date``, ``currency`` and ``rate``: what one unit is worth in ``currency``,
+            from that day on.
         date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``; recognised without it.
         encoding: text encoding of csv files.
         delimiter: character between the values of csv files; recognised without it.
@@ -65,8 +101,16 @@ class SourceSettings(_Section):
     """
 
     path: str | None = None
-    preset: Literal["online_retail"] | None = None
-    columns: dict[str, str] = Field(default_factory=dict)
+    preset: Literal["none", "online_retail", "shopify"] | None = None
+    columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    filter: dict[str, RowFilter] = Field(default_factory=dict)
+    ignored_columns: tuple[str, ...] = ()
+    no_customer: tuple[str, ...] = NO_CUSTOMER
+    customer_id_case: Literal["keep", "lower"] | None = None
+    customer_id_form: Literal["text", "number"] | None = None
+    invoice_key: tuple[str, ...] = ()
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
+    rates: Path | None = None
     date_format: str | None = None
     encoding: str = "utf-8"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -78,15 +122,48 @@ class SourceSettings(_Section):
 
     @field_validator("columns")
     @classmethod
-    def _check_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(columns) - set(MAPPED_NAMES))
+    def _check_columns(cls, columns: dict[str, str | tuple[str, ...]]) -> dict[str, str | tuple[str, ...]]:
+        accepted = (*MAPPED_NAMES, *READ_NAMES)
+        unknown = sorted(set(columns) - set(accepted))
         if unknown:
-            raise ValueError(f"no such column: {', '.join(unknown)}; accepted are {', '.join(MAPPED_NAMES)}")
+            raise ValueError(f"no such column: {', '.join(unknown)}; accepted are {', '.join(accepted)}")
         return columns
+
+    @field_validator("filter", mode="before")
+    @classmethod
+    def _read_filters(cls, filters: Any) -> Any:
+        """A value or a list of values stands for ``only``."""
+        if not isinstance(filters, dict):
+            return filters
+        return {header: _read_filter(header, rule) for header, rule in filters.items()}
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> SourceSettings:
+        if (self.currency is None) != (self.rates is None):
+            raise ValueError("currency and rates come together or not at all")
+        return self
 
     def how_read(self) -> dict[str, Any]:
         """The keys that decide what the lines of a file are."""
         return self.model_dump(mode="json", exclude={"path", "keep_stray_days", "max_unreadable_share"})
+
+
+def _read_filter(header: str, rule: Any) -> Any:
+    if isinstance(rule, RowFilter):
+        return rule
+    one = rule if isinstance(rule, dict) else {"only": rule}
+    values = {kind: value if isinstance(value, list | tuple) else [value] for kind, value in one.items()}
+    plain = all(isinstance(value, str | bool | int | float) for each in values.values() for value in each)
+    if len(values) != 1 or not set(values) <= {"only", "exclude"} or not plain or not all(values.values()):
+        raise ValueError(
+            f'{header!r}: must be the values of lines that count, such as ["paid", "shipped"], or of those that do not, '
+            'such as { exclude = ["voided"] }'
+        )
+    return {kind: tuple(_as_text(value) for value in each) for kind, each in values.items()}
+
+
+def _as_text(value: str | bool | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class LandingSettings(_Section):
@@ -113,11 +190,18 @@ class CleaningSettings(_Section):
         service_code_max_digits: a product code with at most so many digits is a service, and its lines do not count.
         service_descriptions: descriptions that name a service; lines with them do not count.
         cancellation_prefix: how the id of a cancelling invoice starts; without it a negative line is a cancellation.
+        duplicates: whether of equal lines of a file only the first counts (``drop``) or all do (``keep``). Without it
+            all do where there is no column for the quantity, since each may be one unit. Lines that come again in
+            another file never count.
+        negative_prices: whether a negative price is money given back (``keep``) or an entry of the bookkeeping that
+            does not count (``reject``).
     """
 
     service_code_max_digits: Annotated[int, Field(ge=0)] | None = None
     service_descriptions: tuple[str, ...] | None = None
     cancellation_prefix: Annotated[str, Field(min_length=1)] | None = None
+    duplicates: Literal["drop", "keep"] | None = None
+    negative_prices: Literal["reject", "keep"] | None = None
 
 
 class SnapshotSettings(_Section):

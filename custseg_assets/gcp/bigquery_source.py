@@ -64,10 +64,10 @@ def accept_table(
     def read(scratch: Path) -> SourceFile:
         _download_rows(bq, sql, name, scratch / "rows.parquet", progress)
         raw = pl.scan_parquet(scratch / "rows.parquet").with_row_index(SOURCE_ROW, offset=1)
-        plain = plain_columns(raw.collect_schema(), {column: column for column in mapping.columns}, str(name))
+        plain = plain_columns(raw.collect_schema(), {column: [column] for column in mapping.sources}, str(name))
         typed = type_lines(raw.select(plain), mapping, settings.source, str(name))
         progress(describe_mapping(str(name), mapping, typed.conventions))
-        return SourceFile(str(name), mapping, "", typed.lines)
+        return SourceFile(str(name), mapping, "", typed.lines, typed.notes)
 
     reading = json.dumps(settings.source.how_read(), separators=(",", ":"), ensure_ascii=False)
     return deliveries.accept_lines(str(name), f"{_READER} {sql} {reading} {_version_of(table)}", read)
@@ -91,7 +91,13 @@ def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: Colum
     """
     types = {field.name: field.field_type if field.mode != "REPEATED" else "ARRAY" for field in schema}
     bigquery_settings = settings.gcp.bigquery
-    for column, header in mapping.columns.items():
+    several = next((headers for headers in mapping.sources.values() if len(headers) > 1), None)
+    if several:
+        raise BadInputError(
+            f"{name}: {', '.join(several)} for one column", "one column of the table", "Make a view that joins them."
+        )
+    sources = {column: header for column, (header,) in mapping.sources.items()}
+    for column, header in sources.items():
         if types[header] not in _PLAIN:
             raise BadInputError(
                 f"{name}: column {header!r} for {column} is {types[header]}",
@@ -99,8 +105,8 @@ def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: Colum
                 "Map another column, or make a view that has it as text.",
             )
     columns = [
-        f"{_expression(column, header, types[header], bigquery_settings.time_zone)} AS {column}"
-        for column, header in mapping.columns.items()
+        f"{_expression(column, header, types[header], bigquery_settings.time_zone)} AS `{column}`"
+        for column, header in sources.items()
     ]
     since = ""
     if bigquery_settings.since:

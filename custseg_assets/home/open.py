@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -179,10 +178,22 @@ class OpenHome:
         return None
 
     def _make_rules(self) -> CleaningRules:
-        named = {delivery.preset for delivery in self.calendar.deliveries if delivery.preset}
+        deliveries, own = self.calendar.deliveries, self.settings.cleaning
+        named = {delivery.preset for delivery in deliveries if delivery.preset}
         preset = PRESETS[min(named)] if named else None
-        of_preset = {field.name: getattr(preset, field.name) for field in fields(CleaningRules)} if preset else {}
-        return CleaningRules(**{**of_preset, **self.settings.cleaning.model_dump(exclude_none=True)})
+        of_preset = (
+            {name: getattr(preset, name) for name in own.model_dump() if hasattr(preset, name)} if preset else {}
+        )
+        # Without a column for the quantity, a line may be one unit, and two equal lines two of them.
+        counts_units = any("quantity" in delivery.columns for delivery in deliveries)
+        keeps = {
+            "keeps_equal_lines": own.duplicates == "keep" if own.duplicates else not counts_units,
+            "keeps_negative_prices": own.negative_prices == "keep"
+            if own.negative_prices
+            else preset is None or preset.keeps_negative_prices,
+        }
+        configured = own.model_dump(exclude_none=True, exclude={"duplicates", "negative_prices"})
+        return CleaningRules(**{**of_preset, **configured, **keeps})
 
     def _make_fingerprints(self) -> Fingerprints:
         return Fingerprints(

@@ -75,7 +75,7 @@ def choose_tables(
             raise refused[0][1]
     elif refused:
         raise _foreign_member_error(path.name, [one.name for one in usable], refused)
-    mappings = [(one.mapping.columns, one.mapping.preset) for one in usable]
+    mappings = [(one.mapping.sources, one.mapping.preset) for one in usable]
     headers = [sorted(one.table.header.names) for one in usable]
     if mappings != mappings[:1] * len(usable) or (settings.sheet is None and headers != headers[:1] * len(usable)):
         raise _difference_error(path.name, usable, is_archive=is_archive)

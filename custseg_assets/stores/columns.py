@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import polars as pl
 
-from custseg_assets.domain.schemas import MAPPED_NAMES
-from custseg_assets.domain.transactions.presets import PRESETS, Preset
+from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES
+from custseg_assets.domain.transactions.presets import PRESETS, Headers, Preset, RowFilter
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.proposals import bare, propose_columns
@@ -24,23 +24,51 @@ class MissingColumnsError(BadInputError):
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """Which header of a source each mapped column has.
+    """Which headers of a source each mapped column has, and which other columns say what a line is worth.
 
     Attributes:
-        columns: mapped column → header, in the mapped columns' order.
+        headers: mapped column → its headers, in the mapped columns' order; several are joined.
         preset: name of the known export, ``None`` for any other.
-        ignored: headers without a mapped column.
+        ignored: headers that nothing is read from.
+        filters: header → which lines count.
+        invoice_key: headers that make up an order's id together, none for ``invoice_id`` alone.
     """
 
-    columns: dict[str, str]
+    headers: dict[str, Headers]
     preset: str | None
-    ignored: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    filters: Mapping[str, RowFilter] = field(default_factory=dict)
+    invoice_key: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Mapped column → its header, or what to call several together."""
+        return {name: " + ".join(headers) for name, headers in self.headers.items()}
+
+    @property
+    def sources(self) -> dict[str, Headers]:
+        """Everything that is read: name → headers. The columns of filters and keys have names of their own."""
+        return {
+            **self.headers,
+            **{filter_column(i): (header,) for i, header in enumerate(self.filters)},
+            **{key_column(i): (header,) for i, header in enumerate(self.invoice_key)},
+        }
 
     @property
     def required(self) -> tuple[str, ...]:
         """The columns that every line needs."""
-        amount = ("line_amount",) if "line_amount" in self.columns else ("quantity", "unit_price")
-        return ("customer_id", "invoiced_at", *amount)
+        total = next((name for name in ("line_amount", "order_amount") if name in self.headers), None)
+        return ("customer_id", "invoiced_at", *([total] if total else ("quantity", "unit_price")))
+
+
+def filter_column(i: int) -> str:
+    """Name of the column that the ``i``-th filter is about."""
+    return f"filter {i}"
+
+
+def key_column(i: int) -> str:
+    """Name of the column of the ``i``-th part of an order's id."""
+    return f"key {i}"
 
 
 def has_required(header: Sequence[str], settings: SourceSettings) -> bool:
@@ -64,72 +92,111 @@ def map_columns(
 
     Raises:
         MissingColumnsError: a required column cannot be found.
-        BadInputError: a mapped column is there twice, or a column in the settings is missing.
+        BadInputError: a column that is read is there twice, or a column in the settings is missing.
     """
     _refuse_absent(header, settings, where)
     preset = _preset_of(header, settings)
     found = _find(header, settings)
     _refuse_missing(found, header, where, sample)
-    _refuse_repeated(found, header, where)
-    columns = {name: found[name] for name in MAPPED_NAMES if name in found}
-    ignored = tuple(name for name in header if name and name not in columns.values())
-    return ColumnMapping(columns, preset.name if preset else None, ignored)
+    _refuse_two_totals(found, where)
+    headers = {name: found[name] for name in (*MAPPED_NAMES, *READ_NAMES) if name in found}
+    filters = {**(preset.filters_of(header) if preset else {}), **settings.filter}
+    used = {*filters, *settings.invoice_key, *(one for each in headers.values() for one in each)}
+    _refuse_repeated(used, header, where)
+    ignored = tuple(name for name in header if name and name not in used)
+    return ColumnMapping(headers, preset.name if preset else None, ignored, filters, settings.invoice_key)
 
 
-def _find(header: Sequence[str], settings: SourceSettings) -> dict[str, str]:
-    preset = _preset_of(header, settings)
-    return _equal_names(header) | (preset.find(header) if preset else {}) | settings.columns
+def _configured(settings: SourceSettings) -> dict[str, Headers]:
+    return {name: (one,) if isinstance(one, str) else one for name, one in settings.columns.items()}
 
 
-def _refuse_repeated(found: Mapping[str, str], header: Sequence[str], where: str) -> None:
-    """Refuse a mapped column whose name several have; others may have the same name, for they are not read."""
-    repeated = {name: column for column, name in found.items() if header.count(name) > 1}
+def _find(header: Sequence[str], settings: SourceSettings) -> dict[str, Headers]:
+    """The headers of each column that is read, also those in the settings that the table does not have."""
+    configured, preset = _configured(settings), _preset_of(header, settings)
+    known = preset.find(header) if preset else {}
+    if "line_amount" in configured and configured["line_amount"] == known.get("order_amount"):
+        # The export is known to have the order's total there.
+        del configured["line_amount"]
+    known = _without_rivals(known, configured)
+    found = _equal_names(header) | known | configured
+    if settings.invoice_key:
+        found["invoice_id"] = settings.invoice_key
+    return found
+
+
+def _without_rivals(known: Mapping[str, Headers], configured: Mapping[str, Headers]) -> dict[str, Headers]:
+    """A preset's columns without its order totals, where the settings say what a line amounts to."""
+    says_amount = "line_amount" in configured or {"quantity", "unit_price"} <= configured.keys()
+    return {name: headers for name, headers in known.items() if not (says_amount and name == "order_amount")}
+
+
+def _refuse_two_totals(found: Mapping[str, Headers], where: str) -> None:
+    if {"line_amount", "order_amount"} <= found.keys():
+        line, order = (" + ".join(found[name]) for name in ("line_amount", "order_amount"))
+        raise BadInputError(
+            f"{where}: line_amount is {line!r} and order_amount is {order!r}",
+            "the total of each line, or that of the whole order",
+            "Leave one of them out of [source.columns].",
+        )
+
+
+def _refuse_repeated(used: Iterable[str], header: Sequence[str], where: str) -> None:
+    """Refuse a column that is read and whose name several have; others are not read."""
+    repeated = sorted(name for name in used if header.count(name) > 1)
     if repeated:
         raise BadInputError(
-            f"{where} has more than one column {_quote(sorted(repeated))}, read as {', '.join(repeated.values())}",
+            f"{where} has more than one column {_quote(repeated)}",
             "different names for the columns that are read",
             "Rename or remove one of them, or map another column under [source.columns].",
         )
 
 
 def _refuse_absent(header: Sequence[str], settings: SourceSettings, where: str) -> None:
-    for column, name in settings.columns.items():
+    columns = _configured(settings).items()
+    named = [(name, f"[source.columns] names for {column}") for column, names in columns for name in names]
+    named += [(name, "[source.filter] names") for name in settings.filter]
+    named += [(name, "[source] invoice_key names") for name in settings.invoice_key]
+    for name, by in named:
         if name not in header:
             near = difflib.get_close_matches(name, header, n=3) or list(header)
             raise BadInputError(
-                f"{where} has no column {name!r}, which [source.columns] names for {column}",
+                f"{where} has no column {name!r}, which {by}",
                 f"a column of the file, the nearest being {_quote(near)}",
-                f'Correct {column} = "…" in [source.columns].',
+                "Correct it in custseg.toml.",
             )
 
 
 def _preset_of(header: Sequence[str], settings: SourceSettings) -> Preset | None:
     if settings.preset:
-        return PRESETS[settings.preset]
+        return PRESETS.get(settings.preset)
     return next((preset for preset in PRESETS.values() if preset.is_export(header)), None)
 
 
-def _equal_names(header: Sequence[str]) -> dict[str, str]:
+def _equal_names(header: Sequence[str]) -> dict[str, Headers]:
     by_bare_name = {bare(name): name for name in reversed(header)}
-    return {name: by_bare_name[bare(name)] for name in MAPPED_NAMES if bare(name) in by_bare_name}
+    names = (*MAPPED_NAMES, *READ_NAMES)
+    return {name: (by_bare_name[bare(name)],) for name in names if bare(name) in by_bare_name}
 
 
-def _missing(found: Mapping[str, str], header: Sequence[str]) -> list[str]:
-    missing = [name for name in ("customer_id", "invoiced_at") if found.get(name) not in header]
-    parts = [name for name in ("quantity", "unit_price") if found.get(name) not in header]
-    if found.get("line_amount") not in header and parts:
+def _missing(found: Mapping[str, Headers], header: Sequence[str]) -> list[str]:
+    there = {name for name, headers in found.items() if set(headers) <= set(header)}
+    missing = [name for name in ("customer_id", "invoiced_at") if name not in there]
+    parts = [name for name in ("quantity", "unit_price") if name not in there]
+    if not {"line_amount", "order_amount"} & there and parts:
         has_neither = len(parts) > 1
         missing += ["line_amount"] if has_neither else parts
     return missing
 
 
 def _refuse_missing(
-    found: Mapping[str, str], header: Sequence[str], where: str, sample: Callable[[], pl.DataFrame] | None
+    found: Mapping[str, Headers], header: Sequence[str], where: str, sample: Callable[[], pl.DataFrame] | None
 ) -> None:
     missing = _missing(found, header)
     if not missing:
         return
-    others = [name for name in header if name not in found.values()]
+    used = {name for names in found.values() for name in names}
+    others = [name for name in header if name not in used]
     proposals = propose_columns(missing, header, others, sample() if sample else None)
     lines = " and ".join(proposals[name].as_line(name) for name in missing)
     doubt = ", if that is what they are" if any(one.header for one in proposals.values()) else ""

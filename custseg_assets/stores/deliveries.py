@@ -26,6 +26,8 @@ from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
 from custseg_assets.domain.transactions.quality import StrayDays, stray_days
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.columns import ColumnMapping
+from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text, replacement_for
 from custseg_assets.stores.raw_table import SOURCE_ROW
 from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, open_source, stamp_of
@@ -72,6 +74,7 @@ class Delivery:
         days: ISO day → number of its lines and a digest of them in any order; ``""`` for undated lines.
         columns: mapped column → the file's own name for it.
         preset: name of the known export that the file is, if any.
+        notes: what was decided about its lines when it was read, in sentences.
     """
 
     id: str
@@ -82,6 +85,7 @@ class Delivery:
     days: Mapping[str, tuple[int, str]]
     columns: Mapping[str, str]
     preset: str | None
+    notes: tuple[str, ...] = ()
 
     def day_of(self, day: str) -> date:
         """The date that a key of ``days`` stands for; for undated lines the file's first."""
@@ -204,8 +208,7 @@ class DeliveryStore:
             # The file has been read completely; the id is right only if the same bytes were digested.
             if _has_changed(path, stamp):
                 raise StillWrittenError(path.name)
-            mapping = source.mapping
-            return self._write_delivery(delivery_id, name or source.name, source.lines, mapping.columns, mapping.preset)
+            return self._write_delivery(delivery_id, name or source.name, source)
 
     def accept_frame(
         self, name: str, identity: str, make: Callable[[], pl.DataFrame], preset: str | None = None
@@ -222,8 +225,9 @@ class DeliveryStore:
         if known := self._find(delivery_id):
             return known
         with self._prepare_folder():
-            columns = dict(zip(MAPPED_NAMES, MAPPED_NAMES, strict=True))
-            return self._write_delivery(delivery_id, name, make().lazy(), columns, preset)
+            mapping = ColumnMapping({column: (column,) for column in MAPPED_NAMES}, preset)
+            lines = make().lazy().with_columns(pl.lit(None, pl.String).alias(EXCLUDED_BY))
+            return self._write_delivery(delivery_id, name, SourceFile(name, mapping, "", lines))
 
     def accept_lines(self, name: str, identity: str, read: Callable[[Path], SourceFile]) -> Delivery:
         """Put lines that do not come from a file into the store, unless they are there already.
@@ -240,8 +244,7 @@ class DeliveryStore:
         if known := self._find(delivery_id):
             return known
         with self._prepare_folder(), tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
-            source = read(Path(folder))
-            return self._write_delivery(delivery_id, name, source.lines, source.mapping.columns, source.mapping.preset)
+            return self._write_delivery(delivery_id, name, read(Path(folder)))
 
     def set_current(self, current: CurrentSource) -> None:
         """Set what the pipeline reads.
@@ -346,14 +349,14 @@ class DeliveryStore:
         filed_under = [key_of(period_start(one.first_date, cadence)) for one in chosen]
         files = pl.LazyFrame({_FILE: paths, "source_file": [one.name for one in chosen], "filed_under": filed_under})
         has_undated = any(_UNDATED in one.days for one in chosen)
-        lines = pl.scan_parquet(paths, include_file_paths=_FILE).filter(_within(wanted, cadence, has_undated))
+        lines = _scan(paths, include_file_paths=_FILE).filter(_within(wanted, cadence, has_undated))
         period = pl.col("invoiced_at").dt.truncate(_TRUNCATION[cadence]).dt.date().cast(pl.String)
         lines = lines.join(files, on=_FILE, how="left", maintain_order="left")
         lines = lines.with_columns(period=period.fill_null(pl.col("filed_under")))
         return lines.filter(pl.col("period").is_in(sorted(wanted))).select(names)
 
     def _lines_of(self, delivery: Delivery) -> pl.LazyFrame:
-        lines = pl.scan_parquet(self.root / f"{delivery.id}.parquet")
+        lines = _scan(self.root / f"{delivery.id}.parquet")
         return lines.with_columns(pl.lit(delivery.name).alias("source_file")).select(_STORED)
 
     def _find(self, delivery_id: str) -> Delivery | None:
@@ -364,6 +367,7 @@ class DeliveryStore:
         if not path.exists():
             return None
         fields = json.loads(path.read_text(encoding="utf-8"))
+        fields["notes"] = tuple(fields.get("notes", ()))
         fields["days"] = {day: (n_rows, digest) for day, (n_rows, digest) in fields["days"].items()}
         for name in ("first_date", "last_date"):
             fields[name] = date.fromisoformat(fields[name])
@@ -388,11 +392,10 @@ class DeliveryStore:
             if not any(self.root.iterdir()):
                 self.root.rmdir()
 
-    def _write_delivery(
-        self, delivery_id: str, name: str, lines: pl.LazyFrame, columns: Mapping[str, str], preset: str | None
-    ) -> Delivery:
+    def _write_delivery(self, delivery_id: str, name: str, source: SourceFile) -> Delivery:
+        mapping = source.mapping
         with replacement_for(self.root / f"{delivery_id}.parquet") as path:
-            lines.select(*_CONTENT, SOURCE_ROW).sink_parquet(
+            source.lines.select(*_CONTENT, EXCLUDED_BY, SOURCE_ROW).sink_parquet(
                 path, compression="zstd", compression_level=1, statistics=True, row_group_size=_ROWS_PER_GROUP
             )
             days = _days_of(pl.scan_parquet(path))
@@ -400,12 +403,19 @@ class DeliveryStore:
             if not dates:
                 raise ValueError(f"{name}: no line has a date")
             n_rows = sum(n for n, _ in days.values())
-            delivery = Delivery(delivery_id, name, min(dates), max(dates), n_rows, days, columns, preset)
+            span, read = (min(dates), max(dates)), (mapping.columns, mapping.preset, source.notes)
+            delivery = Delivery(delivery_id, name, *span, n_rows, days, *read)
             # The folder's entry is made durable with the manifest's.
             make_durable(path)
         # The manifest makes the delivery visible, so it comes last.
         replace_text(self.root / f"{delivery_id}.json", delivery.to_json(), is_durable=True)
         return delivery
+
+
+def _scan(paths: Any, **how: Any) -> pl.LazyFrame:
+    """Delivered lines; files of earlier versions say nothing of what is left out."""
+    stored = {name: dtype for name, dtype in RAW_TRANSACTIONS.schema.items() if name not in ("period", "source_file")}
+    return pl.scan_parquet(paths, schema=stored, missing_columns="insert", **how)
 
 
 def _has_changed(path: Path, stamp: Stamp) -> bool:
@@ -446,8 +456,12 @@ def period_content(deliveries: Iterable[Delivery], cadence: Cadence) -> dict[str
 def _days_of(lines: pl.LazyFrame) -> dict[str, tuple[int, str]]:
     """Each day's number of lines and their digest, a sum of row hashes that does not depend on the order of rows."""
     first, second = _HASH_SEEDS
+    content = pl.struct(_CONTENT).hash(first)
+    # A line that is left out is another line; those that count have the digests that they always had.
+    is_left_out = pl.col(EXCLUDED_BY).is_not_null()
+    content = pl.when(is_left_out).then(pl.struct(content, EXCLUDED_BY).hash(first)).otherwise(content)
     totals = (
-        lines.select(pl.col("invoiced_at").dt.date().alias("day"), pl.struct(_CONTENT).hash(first).alias(f"{first}"))
+        lines.select(pl.col("invoiced_at").dt.date().alias("day"), content.alias(f"{first}"))
         # Not the row again: hashing eleven columns twice would be half the cost of a digest.
         .with_columns(pl.col(f"{first}").hash(second).alias(f"{second}"))
         .group_by("day")

@@ -83,13 +83,15 @@ def _count_again(parts: Sequence[tuple[str, pl.LazyFrame]], settings: SourceSett
 def leave_out_headers(lines: pl.LazyFrame, mapping: ColumnMapping) -> tuple[pl.LazyFrame, int]:
     """Leave out rows that repeat the header, as where exports were put one after the other, and count them."""
     schema = lines.collect_schema()
-    if any(schema[name] != pl.String for name in mapping.columns):
+    names = {name: " ".join(headers) for name, headers in mapping.sources.items()}
+    if any(schema[name] != pl.String for name in names):
         return lines, 0
     # Two columns decide whether to look at all: a byte-order mark may come before the first.
-    quick = pl.any_horizontal(pl.col(name) == mapping.columns[name] for name in ("customer_id", "invoiced_at"))
+    quick = pl.any_horizontal(pl.col(name) == names[name] for name in ("customer_id", "invoiced_at"))
     if not lines.select(quick.any()).collect().item():
         return lines, 0
-    bare = {name: pl.col(name).str.strip_chars('\ufeff"').str.strip_chars() for name in mapping.columns}
-    is_header = pl.all_horizontal(bare[name].eq_missing(pl.lit(mapping.columns[name])) for name in mapping.columns)
-    n_headers = int(lines.select(is_header.sum()).collect().item())
-    return lines.filter(~is_header), n_headers
+    is_header = pl.all_horizontal(
+        pl.col(name).str.strip_chars('\ufeff"').str.strip_chars().eq_missing(pl.lit(text))
+        for name, text in names.items()
+    )
+    return lines.filter(~is_header), int(lines.select(is_header.sum()).collect().item())

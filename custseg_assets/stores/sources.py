@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from custseg_assets.domain.transactions.presets import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
@@ -38,14 +39,16 @@ class SourceFile:
         name: of the file, without its folder.
         mapping: which column is which, and which known export it is.
         sheet: the sheets or members used, ``""`` where there is one table.
-        lines: the mapped columns, ``unreadable_values`` (JSON of column → text, or null) and ``source_row`` (from 1),
-            in the order of the file.
+        lines: the mapped columns, ``unreadable_values`` (JSON of column → text, or null), ``excluded_by`` and
+            ``source_row`` (from 1), in the order of the file.
+        notes: what was decided about its lines, in sentences.
     """
 
     name: str
     mapping: ColumnMapping
     sheet: str
     lines: pl.LazyFrame
+    notes: tuple[str, ...] = ()
 
 
 def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
@@ -171,7 +174,9 @@ def _read(
     if left_out:
         unusual.append(f"left out {', '.join(left_out)}, without the required columns")
     progress(describe_mapping(where, mapping, typed.conventions, "; ".join(dict.fromkeys(unusual))))
-    return SourceFile(path.name, mapping, ", ".join(one.name for one in chosen), typed.lines)
+    for note in typed.notes:
+        progress(f"  {note}")
+    return SourceFile(path.name, mapping, ", ".join(one.name for one in chosen), typed.lines, typed.notes)
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ class _Part:
 def _load(chosen: ChosenTable, scratch: Path, i: int) -> _Part:
     table = chosen.table.repaired()
     names = table.header.names
-    positions = {name: str(names.index(header)) for name, header in chosen.mapping.columns.items()}
+    positions = {name: [str(names.index(one)) for one in each] for name, each in chosen.mapping.sources.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, chosen.where)
     folder = scratch / f"table_{i}"
     folder.mkdir()
@@ -215,7 +220,7 @@ def describe_mapping(where: str, mapping: ColumnMapping, conventions: Mapping[st
         conventions: number column → how its numbers are written, if they are not plain.
         unusual: how the text is written, if not as usual.
     """
-    known = f"an {mapping.preset} export" if mapping.preset else "own columns"
+    known = f"{PRESETS[mapping.preset].title} export" if mapping.preset else "own columns"
     read = ", ".join(
         (name if name == header else f"{name} from {header!r}")
         + (f" ({conventions[name]})" if name in conventions else "")

@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES
+from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES, READ_NAMES
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores.columns import ColumnMapping
+from custseg_assets.stores.amounts import settle_amounts
+from custseg_assets.stores.columns import ColumnMapping, key_column
+from custseg_assets.stores.customers import recognise_customers
 from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
+from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
-from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS
+from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, non_empty
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
-_IDS = ("customer_id", "invoice_id", "product_id")
-_NUMBERS = ("quantity", "unit_price", "line_amount")
-_MONEY = ("unit_price", "line_amount")
+_IDS = ("invoice_id", "product_id")
+_NUMBERS = ("quantity", "unit_price", "line_amount", "order_amount", "refunded_amount")
+_MONEY = _NUMBERS[1:]
 _INSTANT = "invoiced_at"
+_LACKING = "lacks amounts"
 _FLOAT_ENDING = ".0"
 _FLOAT_LIKE = r"^\d+\.0$"
 
 
-def plain_columns(schema: pl.Schema, positions: Mapping[str, str], where: str) -> list[pl.Expr]:
-    """The mapped columns of a raw table as trimmed text, numbers or naive instants, by their mapped names.
+def plain_columns(schema: pl.Schema, positions: Mapping[str, Sequence[str]], where: str) -> list[pl.Expr]:
+    """The columns that are read of a raw table as trimmed text, numbers or naive instants, by their own names.
 
     Args:
         schema: of the raw table.
-        positions: mapped column → column of the raw table.
+        positions: name → columns of the raw table; the texts of several are joined.
         where: the file, for the messages.
 
     Raises:
         BadInputError: a column has something else than plain values, such as lists.
     """
-    plain = [_plain(name, column, schema[column], where).alias(name) for name, column in positions.items()]
+    plain = [
+        _plain(name, columns[0], schema[columns[0]], where).alias(name)
+        if len(columns) == 1
+        else _joined(name, columns, schema, where)
+        for name, columns in positions.items()
+    ]
     surplus = pl.col(SURPLUS) if SURPLUS in schema else pl.lit(None, pl.String).alias(SURPLUS)
     return [*plain, surplus, pl.col(SOURCE_ROW).cast(pl.Int64)]
+
+
+def _joined(name: str, columns: Sequence[str], schema: pl.Schema, where: str) -> pl.Expr:
+    parts = [_plain(f"a part of {name}", column, schema[column], where) for column in columns]
+    return non_empty(pl.concat_str(parts, separator=" ", ignore_nulls=True).str.strip_chars()).alias(name)
 
 
 def _plain(name: str, column: str, dtype: pl.DataType, where: str) -> pl.Expr:
@@ -64,12 +78,14 @@ class _Facts:
         n_surplus: rows with more fields than the header.
         odd_numbers: number columns with values that are more than plain numbers, or may be.
         float_like: id columns in which every value looks like ``17850.0``.
+        lacks_amounts: whether some lines have no line amount, although others have.
     """
 
     n_rows: int
     n_surplus: int
     odd_numbers: tuple[str, ...]
     float_like: frozenset[str]
+    lacks_amounts: bool
 
 
 @dataclass(frozen=True)
@@ -77,12 +93,15 @@ class TypedLines:
     """The typed lines of a file.
 
     Attributes:
-        lines: exactly the mapped columns, ``unreadable_values`` and ``source_row``; empty rows are left out.
-        conventions: number column → how its numbers are written, where they are not plain.
+        lines: exactly the mapped columns, ``unreadable_values``, ``excluded_by`` and ``source_row``; empty rows are
+            left out.
+        conventions: mapped column → how its values are written, where that is unusual.
+        notes: what was decided about lines and customers, in sentences.
     """
 
     lines: pl.LazyFrame
     conventions: dict[str, str]
+    notes: tuple[str, ...]
 
 
 def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings, where: str) -> TypedLines:
@@ -97,7 +116,7 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
     Raises:
         BadInputError: there are no rows, a column is ambiguous, or too many of its values cannot be read.
     """
-    names = list(mapping.columns)
+    names = list(mapping.headers)
     lines = plain.filter(pl.any_horizontal(pl.col(*names, SURPLUS).is_not_null()))
     pairs: list[pl.Expr] = []
     facts = _measure(lines, names, settings.decimal)
@@ -107,24 +126,49 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
         _refuse_surplus(facts, where)
         lines, pairs = _set_surplus_aside(lines, names)
         facts = _measure(lines, names, settings.decimal)
-    numbers = {name: _read_numbers(lines, name, mapping, settings, where) for name in facts.odd_numbers}
     instants, n_undated = _instants(lines, f"{where}, column {mapping.columns[_INSTANT]!r}", settings.date_format)
+    if mapping.invoice_key:
+        lines = lines.with_columns(_order_key(mapping, instants))
+    lines = exclude_lines(lines, mapping)
+    notes = describe_filters(lines, mapping, where)
+    numbers = {name: _read_numbers(lines, name, mapping, settings, where) for name in facts.odd_numbers}
+    customers = recognise_customers(lines, settings, f"{where}, column {mapping.columns['customer_id']!r}")
     typed = {name: pl.col(name).str.strip_suffix(_FLOAT_ENDING) for name in facts.float_like}
     typed |= {name: plain_number(pl.col(name)) for name in names if name in _NUMBERS}
     typed |= {name: reading.numbers(pl.col(name)) for name, reading in numbers.items()}
-    typed[_INSTANT] = instants
-    unread = [*numbers, *([_INSTANT] if n_undated else [])]
+    typed |= {_INSTANT: instants, "customer_id": customers.ids}
+    unread = [*numbers, *([_INSTANT] if n_undated else []), *(["customer_id"] if customers.n_rounded else [])]
     pairs += [
         pl.when(typed[name].is_null()).then(_json_pair(name, pl.col(name).cast(pl.String))) for name in sorted(unread)
     ]
     absent = {column.name: pl.lit(None, column.dtype) for column in MAPPED if column.name not in names}
     columns = {name: pl.col(name) for name in names} | typed | absent
+    own = [name for name in READ_NAMES if name in names]
     lines = lines.select(
-        *(columns[name].alias(name) for name in MAPPED_NAMES), _json_object(pairs).alias(UNREADABLE), SOURCE_ROW
+        *(columns[name].alias(name) for name in (*MAPPED_NAMES, *own)),
+        _json_object(pairs).alias(UNREADABLE),
+        EXCLUDED_BY,
+        SOURCE_ROW,
     )
+    if own or facts.lacks_amounts:
+        lines, said = settle_amounts(lines, mapping, settings, where)
+        lines, notes = lines.drop(own), [*notes, *said]
     if pairs:
         refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
-    return TypedLines(lines, {name: reading.convention for name, reading in numbers.items() if reading.convention})
+    conventions = {name: reading.convention for name, reading in numbers.items()} | {
+        "customer_id": customers.convention
+    }
+    said_of_columns = {name: words for name, words in conventions.items() if words}
+    return TypedLines(lines, said_of_columns, (*notes, *customers.notes))
+
+
+def _order_key(mapping: ColumnMapping, instants: pl.Expr) -> pl.Expr:
+    """The id of a line's order from its parts; the last comes first, so that a cancellation's mark stays in front."""
+    days = mapping.headers[_INSTANT]
+    texts = {i: pl.col(key_column(i)) for i, header in enumerate(mapping.invoice_key) if header not in days}
+    parts = [texts.get(i, instants.dt.date().cast(pl.String)) for i in range(len(mapping.invoice_key))]
+    key = pl.concat_str([part.fill_null("") for part in reversed(parts)], separator=" ")
+    return pl.when(pl.any_horizontal(text.is_not_null() for text in texts.values())).then(key).alias("invoice_id")
 
 
 def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Facts:
@@ -138,12 +182,15 @@ def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Fac
         if schema[name] == pl.String and decimal != ".":
             is_odd |= pl.lit(True) if decimal else may_be_grouped(pl.col(name))
         aggregates.append(is_odd.alias(name))
+    if "line_amount" in names:
+        aggregates.append((pl.col("line_amount").null_count() > 0).alias(_LACKING))
     found = lines.select(aggregates).collect(engine="streaming").row(0, named=True)
     return _Facts(
         n_rows=found["n_rows"],
         n_surplus=found["n_surplus"],
         odd_numbers=tuple(name for name in numbers if found[name]),
         float_like=_float_like(lines, [name for name in ids if found[name]]),
+        lacks_amounts=found.get(_LACKING, False),
     )
 
 
