@@ -294,8 +294,8 @@ def _accept_files(deliveries: DeliveryStore, source: Path, settings: Settings, s
     if foreign and accepted:
         names = ", ".join(foreign)
         raise BadInputError(
-            f"folder {source} has {len(accepted)} files with the required columns, and {len(foreign)} without"
-            f" ({names}): {next(iter(foreign.values())).got}",
+            f"folder {source} has the required columns in {len(accepted)} of {len(accepted) + len(foreign)} files, but"
+            f" not in {names}: {next(iter(foreign.values())).got}",
             "only files of the log in it",
             f"Move {names} elsewhere, or give the path of the log's file if it is only one.",
         )

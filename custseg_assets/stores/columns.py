@@ -98,6 +98,7 @@ def map_columns(
     preset = _preset_of(header, settings)
     found = _find(header, settings)
     _refuse_missing(found, header, where, sample)
+    _refuse_twins(found, header, settings, where)
     _refuse_two_totals(found, where)
     headers = {name: found[name] for name in (*MAPPED_NAMES, *READ_NAMES) if name in found}
     filters = {**(preset.filters_of(header) if preset else {}), **settings.filter}
@@ -150,6 +151,18 @@ def _refuse_repeated(used: Iterable[str], header: Sequence[str], where: str) -> 
             "different names for the columns that are read",
             "Rename or remove one of them, or map another column under [source.columns].",
         )
+
+
+def _refuse_twins(found: Mapping[str, Headers], header: Sequence[str], settings: SourceSettings, where: str) -> None:
+    """Refuse a column that is known by its name alone, where several have that name but for case and spaces."""
+    for column, headers in found.items():
+        twins = sorted({name for name in header if bare(name) == bare(column)})
+        if len(twins) > 1 and headers[0] in twins and column not in settings.columns:
+            raise BadInputError(
+                f"{where} has more than one column that may be {column}: {_quote(twins)}",
+                "one of them named in the settings",
+                f'Under [source.columns] in custseg.toml write {column} = "{twins[0]}", or another of them.',
+            )
 
 
 def _refuse_absent(header: Sequence[str], settings: SourceSettings, where: str) -> None:

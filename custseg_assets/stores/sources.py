@@ -23,6 +23,7 @@ from custseg_assets.stores import formats
 from custseg_assets.stores.choice import ChosenTable, choose_tables
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.joining import join_parts, leave_out_headers
+from custseg_assets.stores.totals import refuse_totals
 from custseg_assets.stores.values import plain_columns, type_lines
 
 Progress = Callable[[str], None]
@@ -103,7 +104,7 @@ def _files_in(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
             files.extend(inner)
             left_out.extend(f"{path.name}/{name}" for name in inner_left_out)
         elif path.is_dir() and (n_inside := sum(formats.is_accepted(one.name) for one in path.rglob("*"))):
-            left_out.append(f"folder {path.name} ({n_inside:,} files)")
+            left_out.append(f"folder {path.name} ({n_inside:,} with data)")
     return tuple(files), left_out
 
 
@@ -170,6 +171,7 @@ def _read(
     where = chosen[0].where if len(chosen) == 1 else path.name
     joined = join_parts([(one.name, part.lines) for one, part in zip(chosen, parts, strict=True)], settings, where)
     typed = type_lines(joined.lines, mapping, settings, where)
+    refuse_totals(typed.lines, mapping, where)
     unusual = [text for part in parts for text in part.unusual] + list(joined.said)
     if left_out:
         unusual.append(f"left out {', '.join(left_out)}, without the required columns")
