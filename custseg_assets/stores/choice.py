@@ -16,6 +16,7 @@ from custseg_assets.stores.proposals import N_SAMPLED, propose_columns
 from custseg_assets.stores.raw_table import RawTable
 
 _REQUIRED = ("customer_id", "invoiced_at", "line_amount")
+_OTHER_TEXTS = {"{": "JSON", "[{": "JSON", "<": "HTML or XML"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _continuation_error(before: ChosenTable, where: str) -> BadInputError:
     return BadInputError(
         f"{where} has no header, but as many columns as {before.name}, and values like those of a log",
         "a header for every table of the log",
-        "Put the header into it, or name the sheets that are the log in [source] sheet.",
+        "Put the header into it, or leave it out; of sheets, [source] sheet names those that are the log.",
     )
 
 
@@ -112,12 +113,29 @@ def _map_table(table: RawTable, settings: SourceSettings, where: str) -> ColumnM
         if header.doubt is None:
             return mapping
     except MissingColumnsError:
+        if fault := _refusal_of_text(table, where):
+            raise fault from None
         if header.doubt is None:
             raise
     numbered = [f"column_{i + 1}" for i in range(len(header.names))]
     proposals = propose_columns(_REQUIRED, numbered, numbered, sample())
     lines = " and ".join(one.as_line(name) for name, one in proposals.items())
     raise header.explain_doubt(where, table.unit, lines)
+
+
+def _refusal_of_text(table: RawTable, where: str) -> BadInputError | None:
+    """The error about a text that is no table, ``None`` for one with columns."""
+    rows = [text for _, text in table.header.top]
+    kind = next((kind for start, kind in _OTHER_TEXTS.items() if rows and rows[0].startswith(start)), None)
+    if not rows or (kind is None and any(" | " in text for text in rows)):
+        return None
+    got = f"looks like {kind}" if kind else "has one column only"
+    other = "Set [source] delimiter if another character is between the columns, or header_row if the header is below."
+    return BadInputError(
+        f"{where} {got}: its first {table.unit} is {rows[0]!r}",
+        "columns for at least a customer, a date and an amount",
+        "Export it as csv, xlsx or parquet." if kind else other,
+    )
 
 
 def _sampler(table: RawTable) -> Callable[[], pl.DataFrame]:

@@ -42,6 +42,7 @@ class Header:
             or it comes after rows that are as wide (``late``).
         top: number and text of the table's first rows.
         is_named: whether it names the required columns, or is the one in the settings.
+        is_set: whether it is the one in the settings.
     """
 
     names: tuple[str, ...]
@@ -50,11 +51,14 @@ class Header:
     doubt: Doubt | None = None
     top: tuple[tuple[int, str], ...] = ()
     is_named: bool = True
+    is_set: bool = False
 
     def describe(self, unit: str) -> str:
         """What is unusual about where it stands, ``""`` if nothing is."""
         if self.row == 0:
             return f"no header, columns are named {self.names[0]} to {self.names[-1]}"
+        if self.is_set and self.row > 1:
+            return f"header on {unit} {self.row}, as set, and what is before it left out"
         if not self.before:
             return ""
         more = f" and {len(self.before) - 1} more" if len(self.before) > 1 else ""
@@ -112,7 +116,7 @@ def find_header(rows: Sequence[tuple[int, Sequence[str | None]]], settings: Sour
         return Header(tuple(f"column_{i + 1}" for i in range(n_columns)), 0, top=top)
     if settings.header_row is not None:
         names = texts[0][1] if texts and texts[0][0] == settings.header_row else ()
-        return Header(names, settings.header_row, top=top)
+        return Header(names, settings.header_row, top=top, is_set=True)
     if not full:
         return Header(())
     found = next((i for i, (_, cells) in enumerate(full) if has_required(cells, settings)), None)

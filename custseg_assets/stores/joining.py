@@ -80,18 +80,28 @@ def _count_again(parts: Sequence[tuple[str, pl.LazyFrame]], settings: SourceSett
     return n_again
 
 
-def leave_out_headers(lines: pl.LazyFrame, mapping: ColumnMapping) -> tuple[pl.LazyFrame, int]:
-    """Leave out rows that repeat the header, as where exports were put one after the other, and count them."""
+def leave_out_headers(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) -> tuple[pl.LazyFrame, int]:
+    """Leave out rows that repeat the header, as where exports were put one after the other, and count them.
+
+    Raises:
+        BadInputError: a row repeats a part of the header; what follows it has other columns.
+    """
     schema = lines.collect_schema()
     names = {name: " ".join(headers) for name, headers in mapping.sources.items()}
     if any(schema[name] != pl.String for name in names):
         return lines, 0
     # Two columns decide whether to look at all: a byte-order mark may come before the first.
-    quick = pl.any_horizontal(pl.col(name) == names[name] for name in ("customer_id", "invoiced_at"))
-    if not lines.select(quick.any()).collect().item():
+    is_like = pl.any_horizontal(pl.col(name) == names[name] for name in ("customer_id", "invoiced_at"))
+    if not lines.select(is_like.any()).collect().item():
         return lines, 0
-    is_header = pl.all_horizontal(
-        pl.col(name).str.strip_chars('\ufeff"').str.strip_chars().eq_missing(pl.lit(text))
-        for name, text in names.items()
-    )
+    bare = {name: pl.col(name).str.strip_chars('\ufeff"').str.strip_chars() for name in names}
+    is_header = pl.all_horizontal(bare[name].eq_missing(pl.lit(text)) for name, text in names.items())
+    others = lines.filter(is_like & ~is_header).select(SOURCE_ROW, *names).head(1).collect()
+    for row in others.iter_rows(named=True):
+        name = next(name for name in names if row[name] != names[name])
+        raise BadInputError(
+            f"{where}, row {row[SOURCE_ROW]:,} is like the header, but has {row[name]!r} instead of {names[name]!r}",
+            "one table; another seems to begin there",
+            "Split the file at that row, or correct it.",
+        )
     return lines.filter(~is_header), int(lines.select(is_header.sum()).collect().item())

@@ -196,7 +196,7 @@ def _load(chosen: ChosenTable, scratch: Path, i: int) -> _Part:
     plain = plain_columns(table.lines.collect_schema(), positions, chosen.where)
     folder = scratch / f"table_{i}"
     folder.mkdir()
-    lines, n_repeated = leave_out_headers(table.load(plain, folder, chosen.where), chosen.mapping)
+    lines, n_repeated = leave_out_headers(table.load(plain, folder, chosen.where), chosen.mapping, chosen.where)
     repeated = f"header repeated among the data, left out {n_repeated:,} times" if n_repeated else ""
     return _Part(lines, tuple(filter(None, [table.convention, repeated])))
 

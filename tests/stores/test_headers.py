@@ -81,7 +81,9 @@ def test_rows_as_wide_as_the_header_are_not_left_out_unasked(tmp_path: Path) -> 
     assert "names the required columns only on line 3, after 2 that are not empty" in message
     assert "line 1: 'a | b | c | d'; line 2: '1 | 2 | 3 | 4'; line 3:" in message
     assert "write header_row = 3 under [source]" in message
-    assert read_text(tmp_path, text, header_row=3).height == 20
+    told: list[str] = []
+    assert read_text(tmp_path, text, told, header_row=3).height == 20
+    assert "header on line 3, as set, and what is before it left out" in told[0]
 
 
 def test_a_log_without_a_header_is_read_when_that_is_said(tmp_path: Path) -> None:
@@ -106,6 +108,8 @@ def test_a_log_without_a_header_is_read_when_that_is_said(tmp_path: Path) -> Non
         (f"{HEADER}\n{BODY}", {"header_row": 99}, ["has no line 99; expected the header there"]),
         (f"\n\n{HEADER}\n{BODY}", {"header_row": 2}, ["has no column names on line 2"]),
         (f'"Sales\n{HEADER}\n{BODY}', {}, ["line 1: a quote begins a value that does not end", "header_row"]),
+        (f"{HEADER}\n{BODY}", {"delimiter": "^"}, ["has one column only", "Set [source] delimiter"]),
+        ('{"customer_id": 1, "line_amount": 2}\n' * 3, {}, ["looks like JSON: its first line is '{", "Export it as"]),
         (
             f"{HEADER},Customer ID\n{BODY}",
             {},
@@ -129,8 +133,10 @@ def test_headers_among_the_data_are_left_out_and_counted(tmp_path: Path) -> None
     assert "header repeated among the data, left out 2 times" in told[0]
 
 
-def test_a_row_that_is_only_like_the_header_is_kept(tmp_path: Path) -> None:
-    assert read_text(tmp_path, f"{HEADER}\n{BODY}customer_id,invoiced_at,5,S0\n").height == 21
+def test_another_table_below_is_not_read_as_the_same(tmp_path: Path) -> None:
+    message = refusal(tmp_path, f"{HEADER}\n{BODY}\nRefunds\ncustomer_id,refunded_on,refund,shop\n{BODY}")
+    assert "log.csv, row 23 is like the header, but has 'refunded_on' instead of 'invoiced_at'" in message
+    assert "Split the file at that row" in message
 
 
 def test_a_total_with_a_customer_and_a_date_is_refused_until_it_is_left_out(tmp_path: Path) -> None:
