@@ -26,6 +26,7 @@ from custseg_assets.domain.promotion.promotion import PromotionLimits
 from custseg_assets.domain.promotion.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
 from custseg_assets.domain.segments.clustering import Limits
+from custseg_assets.domain.transactions.doubts import Code
 from custseg_assets.domain.transactions.presets import RowFilter
 from custseg_assets.errors import BadInputError
 
@@ -39,26 +40,6 @@ DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
 ALL_SHEETS = "*"
-
-
-NO_CUSTOMER = (
-    "0",
-    "-",
-    "--",
-    "?",
-    "null",
-    "none",
-    "nan",
-    "na",
-    "n/a",
-    "#n/a",
-    "nil",
-    "\\N",
-    "(null)",
-    "guest",
-    "unknown",
-)
-"""Texts that exports write where there is no customer; an empty cell always is one."""
 
 
 class _Section(BaseModel):
@@ -77,11 +58,13 @@ class SourceSettings(_Section):
         filter: header → the values of the lines that count, or ``{ exclude = […] }`` with those of lines that do not.
             Upper and lower case make no difference, and ``""`` stands for an empty cell.
         ignored_columns: headers of columns that say nothing about what a line is worth, although they look like it.
-        no_customer: texts in the customer's column that mean that there is none, in upper or lower case.
+        no_customer: further texts in the customer's column that mean that there is none, in upper or lower case,
+            besides ``0``, ``-``, ``?``, ``null``, ``none``, ``nan``, ``n/a``, ``guest``, ``unknown`` and their like.
         customer_id_case: whether ids that differ only in upper and lower case are one customer (``lower``) or not
             (``keep``); without it e-mail addresses are, and others are refused where there are any.
         customer_id_form: whether ids are numbers, without leading zeros and ``.0``, or text, exactly as they are
-            written; without it ``17850.0`` beside ``17850`` is that number, and lost zeros are refused.
+            written, ``0`` and ``null`` included; without it ``17850.0`` beside ``17850`` is that number, and lost
+            zeros are refused.
         invoice_key: headers that make up an order's id together, where invoice numbers start again, each day or in
             each shop. The header of ``invoiced_at`` stands for the day.
         currency: currency that amounts are converted to with ``rates``.
@@ -95,6 +78,7 @@ class SourceSettings(_Section):
             sheet that has the required columns, or all that have the same columns.
         header_row: number of the line, or of a sheet's row, that has the column names; 0 where there is none, and
             columns are then named ``column_1``, ``column_2``, … Without it the first that names the required columns.
+        accepted_doubts: doubts about the log as a whole that are looked into, and no reason to refuse it.
         keep_stray_days: whether a few lines far apart in time from the rest of the log are taken in, not refused.
         max_unreadable_share: largest share of a file's lines with a customer, and of their money, with values that
             cannot be read; a file with more is refused.
@@ -105,7 +89,7 @@ class SourceSettings(_Section):
     columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     filter: dict[str, RowFilter] = Field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
-    no_customer: tuple[str, ...] = NO_CUSTOMER
+    no_customer: tuple[str, ...] = ()
     customer_id_case: Literal["keep", "lower"] | None = None
     customer_id_form: Literal["text", "number"] | None = None
     invoice_key: tuple[str, ...] = ()
@@ -117,6 +101,7 @@ class SourceSettings(_Section):
     decimal: Literal[".", ","] | None = None
     sheet: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     header_row: Annotated[int, Field(ge=0)] | None = None
+    accepted_doubts: tuple[Code, ...] = ()
     keep_stray_days: bool = False
     max_unreadable_share: Share = 0.01
 
@@ -143,9 +128,16 @@ class SourceSettings(_Section):
             raise ValueError("currency and rates come together or not at all")
         return self
 
+    @field_validator("rates")
+    @classmethod
+    def _make_absolute(cls, rates: Path | None) -> Path | None:
+        return rates and rates.expanduser().absolute()
+
     def how_read(self) -> dict[str, Any]:
         """The keys that decide what the lines of a file are."""
-        return self.model_dump(mode="json", exclude={"path", "keep_stray_days", "max_unreadable_share"})
+        return self.model_dump(
+            mode="json", exclude={"path", "accepted_doubts", "keep_stray_days", "max_unreadable_share"}
+        )
 
 
 def _read_filter(header: str, rule: Any) -> Any:
@@ -156,8 +148,8 @@ def _read_filter(header: str, rule: Any) -> Any:
     plain = all(isinstance(value, str | bool | int | float) for each in values.values() for value in each)
     if len(values) != 1 or not set(values) <= {"only", "exclude"} or not plain or not all(values.values()):
         raise ValueError(
-            f'{header!r}: must be the values of lines that count, such as ["paid", "shipped"], or of those that do not, '
-            'such as { exclude = ["voided"] }'
+            f'{header!r}: must be the values of lines that count, such as ["paid", "shipped"], or of those that do'
+            ' not, such as { exclude = ["voided"] }'
         )
     return {kind: tuple(_as_text(value) for value in each) for kind, each in values.items()}
 
@@ -187,7 +179,8 @@ class CleaningSettings(_Section):
     """Product-specific rules; a key left out is taken from the source's preset, or is off without one.
 
     Attributes:
-        service_code_max_digits: a product code with at most so many digits is a service, and its lines do not count.
+        service_code_max_digits: a product code with at most so many digits is a service, and its lines do not count;
+            0 switches the rule off.
         service_descriptions: descriptions that name a service; lines with them do not count.
         cancellation_prefix: how the id of a cancelling invoice starts; without it a negative line is a cancellation.
         duplicates: whether of equal lines of a file only the first counts (``drop``) or all do (``keep``). Without it

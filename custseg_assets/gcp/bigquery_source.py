@@ -21,7 +21,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bigquery import BigQuery, TableName, explain_errors, table_name
 from custseg_assets.settings import GcpBigQuerySettings, Settings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore, identity_of
 from custseg_assets.stores.raw_table import SOURCE_ROW
 from custseg_assets.stores.sources import Progress, SourceFile, describe_mapping
 from custseg_assets.stores.values import plain_columns, type_lines
@@ -69,7 +69,7 @@ def accept_table(
         progress(describe_mapping(str(name), mapping, typed.conventions))
         return SourceFile(str(name), mapping, "", typed.lines, typed.notes)
 
-    reading = json.dumps(settings.source.how_read(), separators=(",", ":"), ensure_ascii=False)
+    reading = json.dumps(identity_of(settings.source), separators=(",", ":"), ensure_ascii=False)
     return deliveries.accept_lines(str(name), f"{_READER} {sql} {reading} {_version_of(table)}", read)
 
 

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.transactions.cleaning import CleaningRules
-from custseg_assets.domain.transactions.presets import PRESETS
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.calendar import Calendar
 from custseg_assets.home.champions import Champions
 from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
+from custseg_assets.home.log_doubts import rules_for
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore
 from custseg_assets.stores.files import replace_text
@@ -81,7 +81,7 @@ class OpenHome:
     @property
     def cleaning_rules(self) -> CleaningRules:
         """The shop's rules: what is configured, else what the preset of the source says."""
-        return self._keep("rules", self.calendar, self._make_rules)
+        return self._keep("rules", self.calendar, lambda: rules_for(self.calendar.deliveries, self.settings))
 
     @property
     def champions(self) -> Champions:
@@ -176,24 +176,6 @@ class OpenHome:
         with contextlib.suppress(FileNotFoundError):
             return str(json.loads(self.paths.closed.read_text(encoding="utf-8"))["closed_through"])
         return None
-
-    def _make_rules(self) -> CleaningRules:
-        deliveries, own = self.calendar.deliveries, self.settings.cleaning
-        named = {delivery.preset for delivery in deliveries if delivery.preset}
-        preset = PRESETS[min(named)] if named else None
-        of_preset = (
-            {name: getattr(preset, name) for name in own.model_dump() if hasattr(preset, name)} if preset else {}
-        )
-        # Without a column for the quantity, a line may be one unit, and two equal lines two of them.
-        counts_units = any("quantity" in delivery.columns for delivery in deliveries)
-        keeps = {
-            "keeps_equal_lines": own.duplicates == "keep" if own.duplicates else not counts_units,
-            "keeps_negative_prices": own.negative_prices == "keep"
-            if own.negative_prices
-            else preset is None or preset.keeps_negative_prices,
-        }
-        configured = own.model_dump(exclude_none=True, exclude={"duplicates", "negative_prices"})
-        return CleaningRules(**{**of_preset, **configured, **keeps})
 
     def _make_fingerprints(self) -> Fingerprints:
         return Fingerprints(

@@ -92,9 +92,10 @@ def _refuse_totals_of_orders(lines: pl.LazyFrame, header: str, where: str) -> No
     n, n_once = several.select(pl.len(), once).collect(engine="streaming").row(0)
     if n_once * 2 > n:
         raise BadInputError(
-            f"{where}, column {header!r} is filled on one line only of {n_once:,} of the {n:,} orders with several lines",
+            f"{where}, column {header!r} is filled on one line only of {n_once:,} of {n:,} orders with several lines",
             "the amount of each line, or the total of the order",
-            f'If it is the order\'s total, write order_amount = "{header}" instead of line_amount under [source.columns].',
+            f'If it is the total of the order, write order_amount = "{header}" instead of line_amount under'
+            " [source.columns].",
         )
 
 

@@ -12,6 +12,9 @@ import polars as pl
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 
+NOBODY = ("0", "-", "--", "?", "null", "(null)", "none", "nil", "nan", "na", "n/a", "#n/a", "\\n", "guest", "unknown")
+"""Texts, in lower case, that exports write where there is no customer; an empty cell always is one."""
+
 _FLOAT = r"^(\d+)\.0+$"
 _ROUNDED = r"^\d(?:\.\d+)?[eE]\+\d+$"
 """A long number as a spreadsheet shows it: its last digits are lost."""
@@ -47,7 +50,8 @@ def recognise_customers(lines: pl.LazyFrame, settings: SourceSettings, where: st
         BadInputError: too many ids lost digits.
     """
     text = pl.col("customer_id")
-    nobody = [value.strip().lower() for value in settings.no_customer]
+    usual = NOBODY if settings.customer_id_form != "text" else ()
+    nobody = [*usual, *(value.strip().lower() for value in settings.no_customer)]
     texts = lines.group_by(text).agg(pl.len().alias("n")).drop_nulls().collect(engine="streaming")
     is_nobody, is_rounded = text.str.to_lowercase().is_in(nobody), text.str.contains(_ROUNDED)
     nobodies = texts.filter(is_nobody).sort("n", "customer_id", descending=[True, False])
@@ -66,9 +70,11 @@ def recognise_customers(lines: pl.LazyFrame, settings: SourceSettings, where: st
     if settings.customer_id_form == "number":
         ids = ids.str.replace(_FLOAT, "$1").str.replace(_LEADING_ZEROS, "$1")
         conventions.append("numbers")
-    elif settings.customer_id_form is None and (floats := _floats_among_numbers(known)):
+    elif settings.customer_id_form is None and (floats := _floats_among_numbers(known)).height:
         ids = ids.str.replace(_FLOAT, "$1")
-        conventions.append(f"{floats!r} is {floats.partition('.')[0]!r}")
+        if floats.height < known.height:
+            example = str(floats["customer_id"].min())
+            conventions.append(f"{example!r} is {example.partition('.')[0]!r}")
     if settings.customer_id_case == "lower" or (settings.customer_id_case is None and _are_addresses(known)):
         ids = ids.str.to_lowercase()
         conventions.append("upper and lower case are the same")
@@ -85,14 +91,11 @@ def _refuse_rounded(n_rounded: int, n_lines: int, example: str, settings: Source
         )
 
 
-def _floats_among_numbers(known: pl.DataFrame) -> str | None:
-    """An id such as ``17850.0``, if all ids are numbers, written with ``.0`` in any place."""
+def _floats_among_numbers(known: pl.DataFrame) -> pl.DataFrame:
+    """The ids such as ``17850.0``, if all ids are numbers."""
     text = pl.col("customer_id")
-    is_number, is_float = text.str.contains(r"^\d+(?:\.0+)?$"), text.str.contains(_FLOAT)
-    if known.is_empty() or not known.select(is_number.all()).item():
-        return None
-    floats = known.filter(is_float)
-    return floats["customer_id"].min() if floats.height else None  # type: ignore[return-value]
+    all_numbers = known.select(text.str.contains(r"^\d+(?:\.0+)?$").all()).item()
+    return known.filter(text.str.contains(_FLOAT) & pl.lit(all_numbers))
 
 
 def _are_addresses(known: pl.DataFrame) -> bool:

@@ -75,6 +75,7 @@ class Delivery:
         columns: mapped column → the file's own name for it.
         preset: name of the known export that the file is, if any.
         notes: what was decided about its lines when it was read, in sentences.
+        counts_units: whether a line may be several units, so that two equal lines are not two of them.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Delivery:
     columns: Mapping[str, str]
     preset: str | None
     notes: tuple[str, ...] = ()
+    counts_units: bool = True
 
     def day_of(self, day: str) -> date:
         """The date that a key of ``days`` stands for; for undated lines the file's first."""
@@ -124,11 +126,13 @@ class CurrentSource:
         source: the source's files when it was last read.
         landed: files that came through the landing zone, one for each name.
         description: the source as the user named it; ``None`` for a home that has only its landing zone.
+        doubts: what is doubtful about all of it together, in sentences.
     """
 
     source: tuple[Delivery, ...] = ()
     landed: tuple[LandedFile, ...] = ()
     description: str | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
@@ -154,7 +158,7 @@ class CurrentSource:
         newer -= {(one.delivery.name, id_) for one in self.landed for id_ in (one.delivery.id, *one.replaces)}
         names = {name for name, _ in newer}
         landed = tuple(one for one in self.landed if one.delivery.name not in names)
-        return CurrentSource(source, landed, description)
+        return replace(self, source=source, landed=landed, description=description)
 
     @property
     def in_force(self) -> list[Delivery]:
@@ -200,7 +204,7 @@ class DeliveryStore:
             BadInputError: the file cannot be used; the store is as before.
         """
         digest, stamp = digest_of(path)
-        delivery_id = _id_of("file", digest, settings.how_read(), *([keys] if keys else []))
+        delivery_id = _id_of("file", digest, identity_of(settings), *([keys] if keys else []))
         if known := self._find(delivery_id):
             return replace(known, name=name or path.name)
         reading = open_source(path, settings, progress=progress, scratch_in=self.root, keys=keys)
@@ -226,8 +230,7 @@ class DeliveryStore:
             return known
         with self._prepare_folder():
             mapping = ColumnMapping({column: (column,) for column in MAPPED_NAMES}, preset)
-            lines = make().lazy().with_columns(pl.lit(None, pl.String).alias(EXCLUDED_BY))
-            return self._write_delivery(delivery_id, name, SourceFile(name, mapping, "", lines))
+            return self._write_delivery(delivery_id, name, SourceFile(name, mapping, "", make().lazy()))
 
     def accept_lines(self, name: str, identity: str, read: Callable[[Path], SourceFile]) -> Delivery:
         """Put lines that do not come from a file into the store, unless they are there already.
@@ -254,6 +257,7 @@ class DeliveryStore:
         """
         fields = {
             "description": current.description,
+            "doubts": current.doubts,
             "source": [{"id": self.get(one.id).id, "name": one.name} for one in current.source],
             "landed": [
                 {"id": self.get(file.id).id, "name": file.name, "n_bytes": one.n_bytes, "replaces": one.replaces}
@@ -276,6 +280,7 @@ class DeliveryStore:
                 for one in fields["landed"]
             ),
             fields["description"],
+            tuple(fields.get("doubts", ())),
         )
 
     def current_state(self) -> tuple[int, ...] | None:
@@ -368,6 +373,7 @@ class DeliveryStore:
             return None
         fields = json.loads(path.read_text(encoding="utf-8"))
         fields["notes"] = tuple(fields.get("notes", ()))
+        fields.setdefault("counts_units", "quantity" in fields["columns"])
         fields["days"] = {day: (n_rows, digest) for day, (n_rows, digest) in fields["days"].items()}
         for name in ("first_date", "last_date"):
             fields[name] = date.fromisoformat(fields[name])
@@ -402,9 +408,19 @@ class DeliveryStore:
             dates = [date.fromisoformat(day) for day in days if day != _UNDATED]
             if not dates:
                 raise ValueError(f"{name}: no line has a date")
-            n_rows = sum(n for n, _ in days.values())
-            span, read = (min(dates), max(dates)), (mapping.columns, mapping.preset, source.notes)
-            delivery = Delivery(delivery_id, name, *span, n_rows, days, *read)
+            counts_units = pl.scan_parquet(path).select((pl.col("quantity").abs() != 1).any()).collect().item()
+            delivery = Delivery(
+                delivery_id,
+                name,
+                min(dates),
+                max(dates),
+                sum(n for n, _ in days.values()),
+                days,
+                mapping.columns,
+                mapping.preset,
+                source.notes,
+                counts_units,
+            )
             # The folder's entry is made durable with the manifest's.
             make_durable(path)
         # The manifest makes the delivery visible, so it comes last.
@@ -416,6 +432,16 @@ def _scan(paths: Any, **how: Any) -> pl.LazyFrame:
     """Delivered lines; files of earlier versions say nothing of what is left out."""
     stored = {name: dtype for name, dtype in RAW_TRANSACTIONS.schema.items() if name not in ("period", "source_file")}
     return pl.scan_parquet(paths, schema=stored, missing_columns="insert", **how)
+
+
+def identity_of(settings: SourceSettings) -> dict[str, Any]:
+    """Everything besides the bytes of a source that decides what its lines are.
+
+    Raises:
+        BadInputError: the file of the rates cannot be read.
+    """
+    rates = {"rates": digest_of(settings.rates)[0]} if settings.rates else {}
+    return settings.how_read() | rates
 
 
 def _has_changed(path: Path, stamp: Stamp) -> bool:

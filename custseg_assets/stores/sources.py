@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -23,6 +23,7 @@ from custseg_assets.stores import formats
 from custseg_assets.stores.choice import ChosenTable, choose_tables
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.joining import join_parts, leave_out_headers
+from custseg_assets.stores.overlooked import OverlookedColumn, find_overlooked, refuse_overlooked
 from custseg_assets.stores.totals import refuse_totals
 from custseg_assets.stores.values import plain_columns, type_lines
 
@@ -166,11 +167,13 @@ def _read(
     path: Path, settings: SourceSettings, progress: Progress, scratch: Path, keys: Mapping[str, str | None]
 ) -> SourceFile:
     chosen, left_out = choose_tables(path, settings, scratch, keys)
-    parts = [_load(one, scratch, i) for i, one in enumerate(chosen)]
+    overlooked = find_overlooked([(one.table, one.mapping) for one in chosen], settings)
+    parts = [_load(one, overlooked, scratch, i) for i, one in enumerate(chosen)]
     mapping = chosen[0].mapping
     where = chosen[0].where if len(chosen) == 1 else path.name
     joined = join_parts([(one.name, part.lines) for one, part in zip(chosen, parts, strict=True)], settings, where)
-    typed = type_lines(joined.lines, mapping, settings, where)
+    typed = type_lines(joined.lines, mapping, settings, where, [column.name for column in overlooked])
+    refuse_overlooked(typed.lines, overlooked, where)
     refuse_totals(typed.lines, mapping, where)
     unusual = [text for part in parts for text in part.unusual] + list(joined.said)
     if left_out:
@@ -189,11 +192,12 @@ class _Part:
     unusual: tuple[str, ...]
 
 
-def _load(chosen: ChosenTable, scratch: Path, i: int) -> _Part:
+def _load(chosen: ChosenTable, overlooked: Sequence[OverlookedColumn], scratch: Path, i: int) -> _Part:
     table = chosen.table.repaired()
     names = table.header.names
     positions = {name: [str(names.index(one)) for one in each] for name, each in chosen.mapping.sources.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, chosen.where)
+    plain += [column.text_in(table) for column in overlooked]
     folder = scratch / f"table_{i}"
     folder.mkdir()
     lines, n_repeated = leave_out_headers(table.load(plain, folder, chosen.where), chosen.mapping, chosen.where)

@@ -104,7 +104,9 @@ class TypedLines:
     notes: tuple[str, ...]
 
 
-def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings, where: str) -> TypedLines:
+def type_lines(
+    plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings, where: str, also: Sequence[str] = ()
+) -> TypedLines:
     """Turn the text of a file's columns into numbers, instants and ids.
 
     Args:
@@ -112,6 +114,7 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
         mapping: where the columns come from.
         settings: decimal mark, date format and how much may be unreadable.
         where: the file, for the messages.
+        also: further columns of ``plain``, which are passed on.
 
     Raises:
         BadInputError: there are no rows, a column is ambiguous, or too many of its values cannot be read.
@@ -149,6 +152,7 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
         _json_object(pairs).alias(UNREADABLE),
         EXCLUDED_BY,
         SOURCE_ROW,
+        *also,
     )
     if own or facts.lacks_amounts:
         lines, said = settle_amounts(lines, mapping, settings, where)

@@ -158,8 +158,12 @@ def test_a_home_that_another_process_has_locked_cannot_be_locked(home: OpenHome,
 @pytest.mark.parametrize(
     ("is_retail", "configured", "rules"),
     [
-        (False, {}, CleaningRules()),
-        (False, {"cancellation_prefix": "X"}, CleaningRules(cancellation_prefix="X")),
+        (False, {}, CleaningRules(keeps_negative_prices=True)),
+        (
+            False,
+            {"cancellation_prefix": "X", "negative_prices": "reject", "duplicates": "keep"},
+            CleaningRules(cancellation_prefix="X", keeps_equal_lines=True),
+        ),
         (True, {}, CleaningRules(1, ("Next Day Carriage", "High Resolution Image"), "C")),
         (True, {"cancellation_prefix": "X", "service_descriptions": ()}, CleaningRules(1, (), "X")),
     ],
@@ -186,5 +190,9 @@ def test_the_newest_snapshot_is_the_newest_with_segments(home: OpenHome) -> None
 
 def test_an_open_home_that_nobody_filled_makes_no_folder(folder: Path) -> None:
     home = OpenHome(Settings(home=folder))
-    assert (home.calendar.period_keys, home.champions.promotions, home.cleaning_rules) == ((), (), CleaningRules())
+    assert (home.calendar.period_keys, home.champions.promotions, home.cleaning_rules) == (
+        (),
+        (),
+        CleaningRules(keeps_negative_prices=True),
+    )
     assert not folder.exists()

@@ -108,6 +108,15 @@ def test_sheets_that_may_not_be_one_log_are_refused(tmp_path: Path, case: str) -
     assert [fragment for fragment in fragments if fragment not in str(raised.value)] == [], str(raised.value)
 
 
+def test_a_status_that_nobody_mapped_is_seen_in_every_sheet_and_every_column_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "log.xlsx"
+    header = [*HEADER, "Status", "Status"]
+    paid, voided = ([[*row, "paid", last] for row in rows] for rows, last in ((FIRST, "x"), (SECOND, "voided")))
+    path.write_bytes(book(A=[header, *paid], B=[header, *voided]))
+    with pytest.raises(BadInputError, match="'Status' is \"voided\" on 24 of 44 lines that would count as sales"):
+        read(path)
+
+
 def test_data_files_of_an_archive_with_the_same_columns_are_one_log(tmp_path: Path) -> None:
     path = tmp_path / "log.zip"
     turned = [row[::-1] for row in [HEADER, *SECOND]]

@@ -67,10 +67,11 @@ def test_a_csv_becomes_the_mapped_columns_with_their_types_and_rows(tmp_path: Pa
     lines = read_text(tmp_path, GOOD)
     expected = {column.name: column.dtype for column in MAPPED} | {
         "unreadable_values": pl.String,
+        "excluded_by": pl.String,
         "source_row": pl.Int64,
     }
     assert lines.schema == expected
-    assert lines.row(1, named=True) == dict.fromkeys([*MAPPED_NAMES, "unreadable_values"]) | {
+    assert lines.row(1, named=True) == dict.fromkeys([*MAPPED_NAMES, "unreadable_values", "excluded_by"]) | {
         "customer_id": "17850",
         "invoiced_at": datetime(2011, 6, 2, 9),
         "quantity": -1.0,

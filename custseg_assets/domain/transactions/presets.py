@@ -15,8 +15,9 @@ Headers = tuple[str, ...]
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which lines count, by the values of one column; one of the two is empty. Upper and lower case, spaces, ``_`` and
-    ``-`` make no difference, and ``""`` stands for an empty cell.
+    """Which lines count, by the values of one column; one of the two is empty.
+
+    Upper and lower case, spaces, ``_`` and ``-`` make no difference, and ``""`` stands for an empty cell.
 
     Attributes:
         only: the values of lines that count.
