@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from custseg_assets.domain.schemas import MAPPED_NAMES
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
+from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.raw_table import SOURCE_ROW
 
 _SAME = 0.5
@@ -18,66 +20,104 @@ _SAME = 0.5
 
 @dataclass(frozen=True)
 class JoinedTables:
-    """The lines of several tables, and what to say about them.
+    """The lines of several tables.
 
     Attributes:
         lines: one after the other; ``source_row`` goes on from each to the next.
-        said: which tables they are, and how many lines are in several.
+        names: of the tables.
+        ends: the last ``source_row`` of each.
     """
 
     lines: pl.LazyFrame
-    said: tuple[str, ...] = ()
+    names: tuple[str, ...]
+    ends: tuple[int, ...]
+
+    def describe(self) -> str:
+        """Which rows are of which table, ``""`` for a single one."""
+        if len(self.names) == 1:
+            return ""
+        spans = [
+            f"{name} (rows {first:,} to {end:,})" for name, (first, end) in zip(self.names, self._spans, strict=True)
+        ]
+        return f"read together: {', '.join(spans)}"
+
+    def split(self, lines: pl.LazyFrame) -> list[pl.LazyFrame]:
+        """The lines of each table, of lines with ``source_row``."""
+        if len(self.names) == 1:
+            return [lines]
+        return [lines.filter(pl.col(SOURCE_ROW).is_between(first, end)) for first, end in self._spans]
+
+    @property
+    def _spans(self) -> list[tuple[int, int]]:
+        return list(zip([1, *(end + 1 for end in self.ends)], self.ends, strict=False))
 
 
-def join_parts(parts: Sequence[tuple[str, pl.LazyFrame]], settings: SourceSettings, where: str) -> JoinedTables:
+def join_parts(parts: Sequence[tuple[str, pl.LazyFrame]], where: str) -> JoinedTables:
     """Join tables with the same columns.
 
     Args:
         parts: name and lines of each, with ``source_row``.
-        settings: the source's; sheets that it names may repeat each other.
         where: the file, for the messages.
 
     Raises:
-        BadInputError: most lines of one are in another too, or their values are of different kinds.
+        BadInputError: their values are of different kinds.
     """
+    names = tuple(name for name, _ in parts)
     if len(parts) == 1:
-        return JoinedTables(parts[0][1])
+        return JoinedTables(parts[0][1], names, (0,))
     if len({tuple(lines.collect_schema().items()) for _, lines in parts}) > 1:
         raise BadInputError(
             f"{where} has tables whose columns hold values of different kinds",
             "the same kind in all",
             "Export them again in one form, for example as csv.",
         )
-    shifted, said, first = [], [], 1
-    for name, lines in parts:
+    shifted, ends = [], [0]
+    for _, lines in parts:
         n_rows = int(lines.select(pl.col(SOURCE_ROW).max().fill_null(0)).collect().item())
-        shifted.append(lines.with_columns(pl.col(SOURCE_ROW) + (first - 1)))
-        said.append(f"{name} (rows {first:,} to {first + n_rows - 1:,})")
-        first += n_rows
-    n_again = _count_again([(name, lines) for name, lines in parts], settings, where)
-    again = [f"{n_again:,} lines are in several of them"] if n_again else []
-    return JoinedTables(pl.concat(shifted), (f"read together: {', '.join(said)}", *again))
+        shifted.append(lines.with_columns(pl.col(SOURCE_ROW) + ends[-1]))
+        ends.append(ends[-1] + n_rows)
+    return JoinedTables(pl.concat(shifted), names, tuple(ends[1:]))
 
 
-def _count_again(parts: Sequence[tuple[str, pl.LazyFrame]], settings: SourceSettings, where: str) -> int:
-    """How many lines are in a table before theirs as well."""
-    hashes = [
-        (name, lines.select(pl.struct(pl.exclude(SOURCE_ROW)).hash()).collect().to_series()) for name, lines in parts
-    ]
-    n_again = 0
-    for i, (name, values) in enumerate(hashes):
-        for earlier, others in hashes[:i]:
-            n_same = int(values.is_in(others.unique().implode()).sum())
-            if n_same > _SAME * min(len(values), len(others)) and settings.sheet is None:
-                raise BadInputError(
-                    f"{where}: {n_same:,} of {len(values):,} lines of {name} are in {earlier} too",
-                    "tables with different lines, because they are read as one log",
-                    "Set [source] sheet to the one that is the log, or to a list of them."
-                    if name.startswith("sheet ")
-                    else "Unpack it, and remove the one that is a copy.",
-                )
-            n_again += n_same
-    return n_again
+def exclude_repeats(
+    lines: pl.LazyFrame, joined: JoinedTables, settings: SourceSettings, where: str
+) -> tuple[pl.LazyFrame, int]:
+    """Exclude the lines of customers that an earlier table has too, and count them; those of an earlier file do not count.
+
+    Args:
+        lines: typed lines of all tables.
+        joined: which rows are of which.
+        settings: the source's; sheets that it names may repeat each other.
+        where: the file, for the messages.
+
+    Raises:
+        BadInputError: most lines of a table are in another.
+    """
+    if len(joined.names) == 1:
+        return lines, 0
+    content = pl.struct(*MAPPED_NAMES, EXCLUDED_BY).hash().alias("content")
+    rows = lines.filter(pl.col("customer_id").is_not_null()).select(SOURCE_ROW, content).collect()
+    part = pl.Series(joined.ends).search_sorted(rows[SOURCE_ROW], side="left")
+    rows = rows.with_columns(part.alias("part")).with_columns(nth=pl.int_range(pl.len()).over("part", "content"))
+    rows = rows.with_columns(pl.col("part").min().over("content", "nth").alias("first"))
+    n_lines = dict(rows.group_by("part").len().iter_rows())
+    again = rows.filter(pl.col("part") != pl.col("first"))
+    for part_, first, n in again.group_by("part", "first").len().sort("part", "first").iter_rows():
+        if n > _SAME * min(n_lines[part_], n_lines[first]) and settings.sheet is None:
+            raise _copy_error(joined.names[part_], joined.names[first], f"{n:,} of {n_lines[part_]:,}", where)
+    is_again = pl.col(SOURCE_ROW).is_in(again[SOURCE_ROW].implode()) & pl.col(EXCLUDED_BY).is_null()
+    marked = pl.when(is_again).then(pl.lit("in an earlier table of the file too")).otherwise(pl.col(EXCLUDED_BY))
+    return lines.with_columns(marked.alias(EXCLUDED_BY)), again.height
+
+
+def _copy_error(name: str, earlier: str, how_many: str, where: str) -> BadInputError:
+    return BadInputError(
+        f"{where}: {how_many} lines of {name} are in {earlier} too",
+        "tables with different lines, because they are read as one log",
+        "Set [source] sheet to the one that is the log, or to a list of them."
+        if name.startswith("sheet ")
+        else "Unpack it, and remove the one that is a copy.",
+    )
 
 
 def leave_out_headers(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) -> tuple[pl.LazyFrame, int]:

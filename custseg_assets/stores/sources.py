@@ -22,7 +22,7 @@ from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
 from custseg_assets.stores.choice import ChosenTable, choose_tables
 from custseg_assets.stores.columns import ColumnMapping
-from custseg_assets.stores.joining import join_parts, leave_out_headers
+from custseg_assets.stores.joining import exclude_repeats, join_parts, leave_out_headers
 from custseg_assets.stores.overlooked import OverlookedColumn, find_overlooked, refuse_overlooked
 from custseg_assets.stores.totals import refuse_totals
 from custseg_assets.stores.values import plain_columns, type_lines
@@ -171,17 +171,21 @@ def _read(
     parts = [_load(one, overlooked, scratch, i) for i, one in enumerate(chosen)]
     mapping = chosen[0].mapping
     where = chosen[0].where if len(chosen) == 1 else path.name
-    joined = join_parts([(one.name, part.lines) for one, part in zip(chosen, parts, strict=True)], settings, where)
+    joined = join_parts([(one.name, part.lines) for one, part in zip(chosen, parts, strict=True)], where)
     typed = type_lines(joined.lines, mapping, settings, where, [column.name for column in overlooked])
     refuse_overlooked(typed.lines, overlooked, where)
-    refuse_totals(typed.lines, mapping, where)
-    unusual = [text for part in parts for text in part.unusual] + list(joined.said)
+    lines, n_again = exclude_repeats(typed.lines, joined, settings, where)
+    for one in joined.split(lines):
+        refuse_totals(one, mapping, where)
+    unusual = [text for part in parts for text in part.unusual] + [joined.describe()]
+    if n_again:
+        unusual.append(f"{n_again:,} lines are in several of them, and count once")
     if left_out:
         unusual.append(f"left out {', '.join(left_out)}, without the required columns")
-    progress(describe_mapping(where, mapping, typed.conventions, "; ".join(dict.fromkeys(unusual))))
+    progress(describe_mapping(where, mapping, typed.conventions, "; ".join(dict.fromkeys(filter(None, unusual)))))
     for note in typed.notes:
         progress(f"  {note}")
-    return SourceFile(path.name, mapping, ", ".join(one.name for one in chosen), typed.lines, typed.notes)
+    return SourceFile(path.name, mapping, ", ".join(one.name for one in chosen), lines, typed.notes)
 
 
 @dataclass(frozen=True)

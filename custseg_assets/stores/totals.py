@@ -16,12 +16,12 @@ _TOLERANCE = 0.011
 
 
 def refuse_totals(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) -> None:
-    """Refuse a source whose last rows are the total of those before and have a customer and a date, as sales do.
+    """Refuse a table whose last rows are the total of those before and have a customer and a date, as sales do.
 
     Totals without one of them need no refusal: they are rejected like other lines without.
 
     Args:
-        lines: typed lines.
+        lines: typed lines of one table.
         mapping: where the columns come from.
         where: the file, for the messages.
 

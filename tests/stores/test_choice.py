@@ -60,12 +60,31 @@ def test_sheets_with_the_same_columns_are_read_as_one_and_what_they_share_is_sai
     assert lines["customer_id"].to_list() == [row[0] for row in [*FIRST, *SECOND]]
     assert "header on row 2, after 'Sales'" in told[0]
     assert "read together: sheet 'Year 2010' (rows 1 to 20), sheet 'Year 2011' (rows 21 to 44)" in told[0]
-    assert "4 lines are in several of them; left out sheet 'Notes', without the required columns" in told[0]
+    assert "4 lines are in several of them, and count once; left out sheet 'Notes', without the required" in told[0]
+    excluded = lines.filter(pl.col("excluded_by").is_not_null())
+    assert excluded["source_row"].to_list() == [21, 22, 23, 24]
+    assert set(excluded["excluded_by"]) == {"in an earlier table of the file too"}
     assert read(path, sheet="Year 2011").height == 24
     assert read(path, sheet=["Year 2011", "Year 2010"])["invoiced_at"].to_list() == [
         *lines["invoiced_at"][20:],
         *lines["invoiced_at"][:20],
     ]
+
+
+def test_equal_lines_of_one_sheet_are_repeats_of_as_many_in_an_earlier_one_only(tmp_path: Path) -> None:
+    path = tmp_path / "log.xlsx"
+    twice = [["C1", "2010-12-01", "2.50"]] * 2
+    path.write_bytes(book(A=[HEADER, *twice, *FIRST], B=[HEADER, *twice, *twice[:1], *SECOND[4:]]))
+    excluded = read(path).filter(pl.col("excluded_by").is_not_null())
+    assert excluded["source_row"].to_list() == [23, 24]
+
+
+def test_the_total_of_a_sheet_is_not_a_sale(tmp_path: Path) -> None:
+    path = tmp_path / "log.xlsx"
+    total = [["Total", "2010-12-31", "200.00"]]
+    path.write_bytes(book(A=[HEADER, *FIRST, *total], B=[HEADER, *SECOND[4:]]))
+    with pytest.raises(BadInputError, match=r"row 21: 200\.00 of customer_id 'Total' is the total of the 20 rows before"):
+        read(path)
 
 
 BOOKS: dict[str, tuple[dict[str, list[list[str]]], dict[str, Any], list[str]]] = {
