@@ -82,7 +82,7 @@ def join_parts(parts: Sequence[tuple[str, pl.LazyFrame]], where: str) -> JoinedT
 def exclude_repeats(
     lines: pl.LazyFrame, joined: JoinedTables, settings: SourceSettings, where: str
 ) -> tuple[pl.LazyFrame, int]:
-    """Exclude the lines of customers that an earlier table has too, and count them; those of an earlier file do not count.
+    """Exclude the lines of customers that an earlier table has too, as those of an earlier file, and count them.
 
     Args:
         lines: typed lines of all tables.

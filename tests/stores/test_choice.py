@@ -83,7 +83,7 @@ def test_the_total_of_a_sheet_is_not_a_sale(tmp_path: Path) -> None:
     path = tmp_path / "log.xlsx"
     total = [["Total", "2010-12-31", "200.00"]]
     path.write_bytes(book(A=[HEADER, *FIRST, *total], B=[HEADER, *SECOND[4:]]))
-    with pytest.raises(BadInputError, match=r"row 21: 200\.00 of customer_id 'Total' is the total of the 20 rows before"):
+    with pytest.raises(BadInputError, match=r"row 21: 200\.00 of customer_id 'Total' is the total of the 20 rows"):
         read(path)
 
 
