@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY
 
+_LONG_AGO = date(1900, 1, 1)
 _ORDER = "order of the line"
 _RATES = {"date": pl.Date, "currency": pl.String, "rate": pl.Float64}
 
@@ -160,13 +162,17 @@ def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: 
 
 def _read_rates(path: Path, currency: str) -> pl.DataFrame:
     try:
-        rates = pl.read_csv(path, schema_overrides=_RATES).select(_RATES)
+        rates = pl.read_csv(path, schema_overrides=_RATES).select(*_RATES)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise BadInputError(
             f"[source] rates {path}: {str(error).splitlines()[0]}",
             "a csv file with the columns date (2024-01-31), currency and rate",
             "Correct it.",
         ) from None
-    own = pl.DataFrame({"date": [rates["date"].min()], "currency": [currency], "rate": [1.0]}, schema=_RATES)
-    early = own.with_columns(pl.date(1900, 1, 1).alias("date"))
-    return pl.concat([rates.filter(pl.col("currency") != currency), early]).sort("date")
+    bad = rates.filter(pl.any_horizontal(pl.all().is_null()) | ~(pl.col("rate") > 0) | pl.col("rate").is_infinite())
+    if bad.height:
+        raise BadInputError(
+            f"[source] rates {path} has {bad.row(0)}", "a day, a currency and a rate above 0", "Correct it."
+        )
+    own = pl.DataFrame({"date": [_LONG_AGO], "currency": [currency], "rate": [1.0]}, schema=_RATES)
+    return pl.concat([rates.filter(pl.col("currency") != currency), own]).sort("date")

@@ -22,6 +22,9 @@ class MissingColumnsError(BadInputError):
     """A table has no column for something that every line needs."""
 
 
+_PRICED = ("quantity", "unit_price")
+
+
 @dataclass(frozen=True)
 class ColumnMapping:
     """Which headers of a source each mapped column has, and which other columns say what a line is worth.
@@ -119,17 +122,15 @@ def _find(header: Sequence[str], settings: SourceSettings) -> dict[str, Headers]
     if "line_amount" in configured and configured["line_amount"] == known.get("order_amount"):
         # The export is known to have the order's total there.
         del configured["line_amount"]
-    known = _without_rivals(known, configured)
+    if configured.get("line_amount") or any(
+        known.get(name) != configured.get(name, known.get(name)) for name in _PRICED
+    ):
+        # Somebody says what a line amounts to, in other columns than the export's.
+        known.pop("order_amount", None)
     found = _equal_names(header) | known | configured
     if settings.invoice_key:
         found["invoice_id"] = settings.invoice_key
     return found
-
-
-def _without_rivals(known: Mapping[str, Headers], configured: Mapping[str, Headers]) -> dict[str, Headers]:
-    """A preset's columns without its order totals, where the settings say what a line amounts to."""
-    says_amount = "line_amount" in configured or {"quantity", "unit_price"} <= configured.keys()
-    return {name: headers for name, headers in known.items() if not (says_amount and name == "order_amount")}
 
 
 def _refuse_two_totals(found: Mapping[str, Headers], where: str) -> None:

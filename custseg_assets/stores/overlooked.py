@@ -19,7 +19,7 @@ from custseg_assets.stores.exclusion import EXCLUDED_BY, normalised
 from custseg_assets.stores.numbers import CURRENCY_CODES, plain_number
 from custseg_assets.stores.raw_table import RawTable, non_empty
 
-Kind = Literal["status", "flag", "instant", "refund", "currency"]
+Kind = Literal["status", "flag", "instant", "refund", "total", "currency"]
 
 _SAMPLE_ROWS = 2000
 _MAX_VALUES = 40
@@ -47,6 +47,11 @@ _NO_SALE_NAME = re.compile(
 _REFUND_NAME = re.compile(
     r"refund|reimburs|rembours|erstatt|reembols|rimbors|devol|chargeback|teruggave", re.IGNORECASE
 )
+_TOTAL_NAME = re.compile(
+    r"total|paid|revenue|turnover|net sales|montant|betrag|summe|importe|bezahlt|payé|pagado", re.IGNORECASE
+)
+_MAX_DIFFERENCE = 0.02
+"""How much a total's sum may differ from quantity times price, a share, by rounding and single orders."""
 _NO_AMOUNT_NAME = re.compile(r"\b(id|no|number|count|qty|quantity|reason|type)\b|_id$", re.IGNORECASE)
 _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 
@@ -97,27 +102,30 @@ def find_overlooked(
         if mapping.preset or not places:
             continue
         sample = table.lines.select(_text(at).alias(at) for _, _, at in places).head(_SAMPLE_ROWS).collect()
-        kinds = {(header, nth): _kind_of(header, sample[at]) for header, nth, at in places}
+        has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
+        kinds = {(header, nth): _kind_of(header, sample[at], has_amount=has_amount) for header, nth, at in places}
         found = {key: OverlookedColumn(*key, kind) for key, kind in kinds.items() if kind} | found
     return list(found.values())
 
 
-def _kind_of(header: str, sample: pl.Series) -> Kind | None:
+def _kind_of(header: str, sample: pl.Series, *, has_amount: bool) -> Kind | None:
     values = sample.drop_nulls()
     if values.is_empty():
         # A rare status may not be in the sample at all.
         return "status"
-    if values.str.to_uppercase().is_in(CURRENCY_CODES).all():
-        return "currency"
-    is_few, is_date = values.n_unique() <= _MAX_VALUES, bool(values.str.contains(_DATE_LIKE).all())
+    is_date = bool(values.str.contains(_DATE_LIKE).all())
     is_number = not is_date and bool(values.str.contains(r"^[^A-Za-z]*\d[^A-Za-z]*$").all())
-    if _REFUND_NAME.search(header) and is_number and not _NO_AMOUNT_NAME.search(header):
-        return "refund"
-    if _NO_SALE_NAME.search(header) and is_date:
-        return "instant"
-    if _NO_SALE_NAME.search(header) and values.str.to_lowercase().is_in([*_YES, *_NO]).all():
-        return "flag"
-    return "status" if is_few and not is_number else None
+    may_be_money = is_number and not _NO_AMOUNT_NAME.search(header)
+    is_no_sale = bool(_NO_SALE_NAME.search(header))
+    kinds: dict[Kind, bool] = {
+        "currency": bool(values.str.to_uppercase().is_in(CURRENCY_CODES).all()),
+        "refund": may_be_money and bool(_REFUND_NAME.search(header)),
+        "total": may_be_money and bool(_TOTAL_NAME.search(header)) and not has_amount,
+        "instant": is_no_sale and is_date,
+        "flag": is_no_sale and bool(values.str.to_lowercase().is_in([*_YES, *_NO]).all()),
+        "status": not is_number and values.n_unique() <= _MAX_VALUES,
+    }
+    return next((kind for kind, is_it in kinds.items() if is_it), None)
 
 
 def refuse_overlooked(lines: pl.LazyFrame, columns: list[OverlookedColumn], where: str) -> None:
@@ -154,11 +162,13 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
     text, header, of = pl.col(column.name), column.header, f"of {total['n'].item():,} lines that would count as sales"
     if column.kind == "refund":
         refund = plain_number(text.str.replace_all(r"[^0-9.\-]", "")).abs()
-        n, given_back = counted.select((refund > 0).sum(), refund.sum()).collect(engine="streaming").row(0)
+        n, given_back = counted.select((refund > 0).sum().alias("n"), refund.sum()).collect(engine="streaming").row(0)
         got = f"nothing is read from {header!r}, which has {given_back:,.2f} on {n:,} {of}"
         return (
             (got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].') if n else None
         )
+    if column.kind == "total":
+        return _other_total(counted, text, header, total["amount"].item() or 0.0)
     values = (
         counted.group_by(text.alias("value"))
         .agg(pl.len().alias("n"), pl.col("amount").sum())
@@ -183,6 +193,23 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
         f"{words} on {values['n'].sum():,} {of}, with {share:.1%} of the money",
         f'If they are none, write "{header}" = {rule} under [source.filter].',
     )
+
+
+def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, amount: float) -> tuple[str, str] | None:
+    """A total, of lines or of orders, that is not what quantity times price comes to."""
+    orders = counted.with_columns(plain_number(text.str.replace_all(r"[^0-9.\-]", "")).alias("total"))
+    of_order = pl.when(pl.col("total").n_unique() > 1).then(pl.col("total").sum()).otherwise(pl.col("total").first())
+    key = pl.coalesce("invoice_id", pl.col("source_row").cast(pl.String)).alias("order")
+    summed = orders.group_by(key).agg(of_order).select(pl.col("total").sum())
+    found = float(summed.collect(engine="streaming").item())
+    if found == 0 or abs(found - amount) <= _MAX_DIFFERENCE * amount:
+        return None
+    advice = (
+        f'If that is what was paid, discounts and shipping included, write order_amount = "{header}" under'
+        " [source.columns]."
+    )
+    got = f"quantity times price comes to {amount:,.2f}, but {header!r}, which is not read, to {found:,.2f}"
+    return got, advice
 
 
 def _several_currencies(header: str, values: pl.DataFrame) -> tuple[str, str]:

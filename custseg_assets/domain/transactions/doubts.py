@@ -25,7 +25,7 @@ MIN_CASES = 10
 """Orders, ids or lines that have to look wrong before anything is said."""
 
 MAX_SHARED_NUMBERS = 0.01
-"""Share of invoice numbers that may be several customers', or of several days, by mistakes at the till."""
+"""Share of the orders that may go by another's number, of another customer or day, by mistakes at the till."""
 
 MIN_EQUAL_AMOUNTS = 0.9
 """Share of the orders with several lines whose lines are all equal in amount, from which it is the order's total."""
@@ -139,10 +139,15 @@ def _invoice_numbers(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
     numbers = (
         orders.drop_nulls("invoice_id")
         .group_by("invoice_id")
-        .agg(pl.col("customer_id").n_unique().alias("n_customers"), pl.col("day").n_unique().alias("n_days"))
+        .agg(
+            pl.len().alias("n_orders"),
+            pl.col("customer_id").n_unique().alias("n_customers"),
+            pl.col("day").n_unique().alias("n_days"),
+        )
     )
     shared = numbers.filter((pl.col("n_customers") > 1) | (pl.col("n_days") > 2))
-    if shared.height < MIN_CASES or shared.height <= MAX_SHARED_NUMBERS * numbers.height:
+    n_merged, n_orders = int(shared["n_orders"].sum()) - shared.height, int(numbers["n_orders"].sum())
+    if n_merged < MIN_CASES or n_merged <= MAX_SHARED_NUMBERS * n_orders:
         return
     worst = shared.sort("n_customers", "n_days", "invoice_id", descending=[True, True, False]).row(0, named=True)
     of_day = (
