@@ -27,7 +27,7 @@ from custseg_assets.domain.promotion.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
 from custseg_assets.domain.segments.clustering import Limits
 from custseg_assets.domain.transactions.doubts import Code
-from custseg_assets.domain.transactions.presets import RowFilter
+from custseg_assets.domain.transactions.presets import FirstOf, RowFilter
 from custseg_assets.errors import BadInputError
 
 HOME_VARIABLE = "CUSTSEG_HOME"
@@ -54,7 +54,8 @@ class SourceSettings(_Section):
         preset: known export whose column names, filters and cleaning rules apply; recognised from the header without
             it. With ``none`` nothing is.
         columns: the header that each column, such as ``customer_id``, has in the log; several headers where its values
-            are to be joined, such as a date's and a time's.
+            are to be joined, such as a date's and a time's, and ``{ first_of = […] }`` where each line's first header
+            counts that is not empty.
         filter: header → the values of the lines that count, or ``{ exclude = […] }`` with those of lines that do not.
             Upper and lower case make no difference, and ``""`` stands for an empty cell.
         ignored_columns: headers of columns that say nothing about what a line is worth, although they look like it.
@@ -67,6 +68,8 @@ class SourceSettings(_Section):
             zeros are refused.
         invoice_key: headers that make up an order's id together, where invoice numbers start again, each day or in
             each shop. The header of ``invoiced_at`` stands for the day.
+        line_key: headers that make up a line's identity together, such as an order's id and the line's number in it,
+            where a line may come again because tables were joined; each counts once.
         currency: currency that amounts are converted to with ``rates``.
         rates: csv file with the columns ``date``, ``currency`` and ``rate``: what one unit is worth in ``currency``,
             from that day on.
@@ -85,14 +88,17 @@ class SourceSettings(_Section):
     """
 
     path: str | None = None
-    preset: Literal["none", "online_retail", "shopify"] | None = None
-    columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    preset: (
+        Literal["none", "magento", "olist", "online_retail", "shopify", "square", "stripe", "woocommerce"] | None
+    ) = None
+    columns: dict[str, str | tuple[str, ...] | FirstOf] = Field(default_factory=dict)
     filter: dict[str, RowFilter] = Field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
     no_customer: tuple[str, ...] = ()
     customer_id_case: Literal["keep", "lower"] | None = None
     customer_id_form: Literal["text", "number"] | None = None
     invoice_key: tuple[str, ...] = ()
+    line_key: tuple[str, ...] = ()
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
     rates: Path | None = None
     date_format: str | None = None
@@ -107,7 +113,9 @@ class SourceSettings(_Section):
 
     @field_validator("columns")
     @classmethod
-    def _check_columns(cls, columns: dict[str, str | tuple[str, ...]]) -> dict[str, str | tuple[str, ...]]:
+    def _check_columns(
+        cls, columns: dict[str, str | tuple[str, ...] | FirstOf]
+    ) -> dict[str, str | tuple[str, ...] | FirstOf]:
         accepted = (*MAPPED_NAMES, *READ_NAMES)
         unknown = sorted(set(columns) - set(accepted))
         if unknown:

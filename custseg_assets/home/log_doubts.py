@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.domain.transactions.doubts import Doubt, LogFacts, find_doubts
-from custseg_assets.domain.transactions.presets import PRESETS
+from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore
@@ -23,14 +23,23 @@ def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRul
     of_preset = {name: getattr(preset, name) for name in _OF_PRESETS} if preset else {}
     return CleaningRules(
         **{**of_preset, **configured},
-        # Where every line is one unit, two equal lines are two of them.
+        # Where every line is one unit, two equal lines are two of them. Some platforms write no line twice, and where
+        # lines have keys, those that come again are left out already.
         keeps_equal_lines=own.duplicates == "keep"
         if own.duplicates
-        else bool(deliveries) and not any(delivery.counts_units for delivery in deliveries),
+        else (preset is not None and preset.keeps_equal_lines)
+        or _has_line_keys(deliveries, settings)
+        or (bool(deliveries) and not any(delivery.counts_units for delivery in deliveries)),
         keeps_negative_prices=own.negative_prices == "keep"
         if own.negative_prices
         else preset is None or preset.keeps_negative_prices,
     )
+
+
+def _has_line_keys(deliveries: Sequence[Delivery], settings: Settings) -> bool:
+    named = {delivery.preset for delivery in deliveries}
+    has_key = {name: all(layout.line_key for layout in preset.layouts) for name, preset in PRESETS.items()}
+    return bool(settings.source.line_key or (named and all(has_key.get(name or "") for name in named)))
 
 
 _OF_PRESETS = ("service_code_max_digits", "service_descriptions", "cancellation_prefix")
@@ -64,7 +73,8 @@ def _doubts_about(store: DeliveryStore, deliveries: Sequence[Delivery], settings
     facts = LogFacts(
         headers=deliveries[0].columns,
         rules=rules_for(deliveries, settings),
-        configured=frozenset(settings.cleaning.model_dump(exclude_none=True)),
+        configured=frozenset(settings.cleaning.model_dump(exclude_none=True))
+        | ({"duplicates"} if _has_line_keys(deliveries, settings) else set()),
         says_case=source.customer_id_case is not None,
         says_form=source.customer_id_form is not None,
         says_key=bool(source.invoice_key),

@@ -10,11 +10,12 @@ import polars as pl
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores.columns import ColumnMapping
-from custseg_assets.stores.exclusion import EXCLUDED_BY
+from custseg_assets.stores.columns import ColumnMapping, equal_column
+from custseg_assets.stores.exclusion import EXCLUDED_BY, is_repeat_of_join
 
 _LONG_AGO = date(1900, 1, 1)
 _ORDER = "order of the line"
+_CENT = 0.005
 _RATES = {"date": pl.Date, "currency": pl.String, "rate": pl.Float64}
 
 
@@ -58,15 +59,46 @@ def settle_amounts(
     return lines, notes
 
 
+def refuse_unequal_amounts(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) -> None:
+    """Refuse amounts that stand in two currencies, where an export has no column that names them.
+
+    Args:
+        lines: with the two columns of ``mapping.equal_amounts`` as texts or numbers, and ``excluded_by``.
+        mapping: with the columns, if there are any.
+        where: the file, for the messages.
+
+    Raises:
+        BadInputError: the two differ on a line that counts.
+    """
+    if not mapping.equal_amounts:
+        return
+    one, other = (pl.col(equal_column(i)) for i in range(2))
+    is_near = (one.cast(pl.Float64, strict=False) - other.cast(pl.Float64, strict=False)).abs() < _CENT
+    unequal = lines.filter(pl.col(EXCLUDED_BY).is_null() & ~one.eq_missing(other) & ~is_near.fill_null(value=False))
+    first = unequal.select(pl.len(), one.first(), other.first().alias("other"))
+    n, shown, shown_other = first.collect(engine="streaming").row(0)
+    if n:
+        first_header, second_header = mapping.equal_amounts
+        raise BadInputError(
+            f"{where}: {first_header!r} and {second_header!r} differ in {n:,} lines, such as {shown} and {shown_other}:"
+            " customers paid in several currencies",
+            "amounts in one currency, because they are summed",
+            "Export the orders of one currency at a time, or keep those of one with a column that tells them apart,"
+            " under [source.filter].",
+        )
+
+
 def _share_out(lines: pl.LazyFrame, headers: Mapping[str, str], where: str) -> pl.LazyFrame:
     """Each line's share of its order's totals, by what its goods cost; equal shares where that is not known."""
     day = pl.concat_str(pl.col("customer_id"), pl.col("invoiced_at").dt.date().cast(pl.String), separator=" ")
     lines = lines.with_columns(pl.coalesce("invoice_id", day).alias(_ORDER))
     for name, header in headers.items():
         _refuse_several_totals(lines, name, f"{where}, column {header!r}")
-    cost = (pl.col("quantity") * pl.col("unit_price")).clip(0)
+    is_first = ~is_repeat_of_join()
+    cost = (pl.col("quantity") * pl.col("unit_price")).clip(0) * is_first
     is_priced = (cost.null_count() == 0) & (cost.sum() > 0)
-    share = pl.when(is_priced.over(_ORDER)).then(cost / cost.sum().over(_ORDER)).otherwise(1 / pl.len().over(_ORDER))
+    equal = is_first / is_first.sum().over(_ORDER)
+    share = pl.when(is_priced.over(_ORDER)).then(cost / cost.sum().over(_ORDER)).otherwise(equal)
     totals = [(pl.col(name).drop_nulls().first().over(_ORDER) * share).alias(name) for name in headers]
     return lines.with_columns(totals).drop(_ORDER)
 
@@ -121,6 +153,7 @@ def _refuse_repeated_refunds(lines: pl.LazyFrame, header: str, where: str) -> No
 
 def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: str) -> tuple[pl.LazyFrame, list[str]]:
     """Convert amounts and prices to the one currency, by the rate in force on the line's day."""
+    lines = lines.with_columns(pl.col("currency").str.to_uppercase())
     known = pl.col("currency").drop_nulls()
     of_order = pl.when(known.n_unique() == 1).then(known.first()).over("invoice_id")
     lines = lines.with_columns(pl.coalesce("currency", pl.when(pl.col("invoice_id").is_not_null()).then(of_order)))
@@ -162,7 +195,11 @@ def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: 
 
 def _read_rates(path: Path, currency: str) -> pl.DataFrame:
     try:
-        rates = pl.read_csv(path, schema_overrides=_RATES).select(*_RATES)
+        rates = (
+            pl.read_csv(path, schema_overrides=_RATES)
+            .select(*_RATES)
+            .with_columns(pl.col("currency").str.to_uppercase())
+        )
     except (OSError, pl.exceptions.PolarsError) as error:
         raise BadInputError(
             f"[source] rates {path}: {str(error).splitlines()[0]}",

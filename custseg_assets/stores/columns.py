@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES
-from custseg_assets.domain.transactions.presets import PRESETS, Headers, Preset, RowFilter
+from custseg_assets.domain.transactions.platforms import PRESETS
+from custseg_assets.domain.transactions.presets import FirstOf, Headers, Layout, Preset, RowFilter, Way
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.proposals import bare, propose_columns
@@ -17,12 +18,13 @@ from custseg_assets.stores.proposals import bare, propose_columns
 _LONGEST_SHOWN = 80
 _EXPECTED = "columns for customer_id, invoiced_at and line_amount (or quantity and unit_price)"
 
+_PRICED = ("quantity", "unit_price")
+_OWN = Layout(columns={}, identifying=())
+"""What is known of a file that is no known export: nothing."""
+
 
 class MissingColumnsError(BadInputError):
     """A table has no column for something that every line needs."""
-
-
-_PRICED = ("quantity", "unit_price")
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,15 @@ class ColumnMapping:
     """Which headers of a source each mapped column has, and which other columns say what a line is worth.
 
     Attributes:
-        headers: mapped column → its headers, in the mapped columns' order; several are joined.
+        headers: mapped column → its headers, in the mapped columns' order; several are joined, or alternatives.
         preset: name of the known export, ``None`` for any other.
         ignored: headers that nothing is read from.
         filters: header → which lines count.
         invoice_key: headers that make up an order's id together, none for ``invoice_id`` alone.
+        alternatives: mapped columns of whose headers each line's first that is not empty counts.
+        line_key: headers that make up a line's identity together, where a line may come again.
+        equal_amounts: two headers whose amounts differ only where there are several currencies.
+        date_format: format that the dates of a known export have.
     """
 
     headers: dict[str, Headers]
@@ -42,11 +48,18 @@ class ColumnMapping:
     ignored: tuple[str, ...] = ()
     filters: Mapping[str, RowFilter] = field(default_factory=dict)
     invoice_key: tuple[str, ...] = ()
+    alternatives: frozenset[str] = frozenset()
+    line_key: Headers = ()
+    equal_amounts: Headers = ()
+    date_format: str | None = None
 
     @property
     def columns(self) -> dict[str, str]:
         """Mapped column → its header, or what to call several together."""
-        return {name: " + ".join(headers) for name, headers in self.headers.items()}
+        return {
+            name: (" or " if name in self.alternatives else " + ").join(headers)
+            for name, headers in self.headers.items()
+        }
 
     @property
     def sources(self) -> dict[str, Headers]:
@@ -55,6 +68,8 @@ class ColumnMapping:
             **self.headers,
             **{filter_column(i): (header,) for i, header in enumerate(self.filters)},
             **{key_column(i): (header,) for i, header in enumerate(self.invoice_key)},
+            **{line_key_column(i): (header,) for i, header in enumerate(self.line_key)},
+            **{equal_column(i): (header,) for i, header in enumerate(self.equal_amounts)},
         }
 
     @property
@@ -72,6 +87,16 @@ def filter_column(i: int) -> str:
 def key_column(i: int) -> str:
     """Name of the column of the ``i``-th part of an order's id."""
     return f"key {i}"
+
+
+def line_key_column(i: int) -> str:
+    """Name of the column of the ``i``-th part of a line's identity."""
+    return f"line key {i}"
+
+
+def equal_column(i: int) -> str:
+    """Name of the column of the ``i``-th of two amounts that are to be equal."""
+    return f"equal amount {i}"
 
 
 def has_required(header: Sequence[str], settings: SourceSettings) -> bool:
@@ -99,26 +124,26 @@ def map_columns(
     """
     _refuse_absent(header, settings, where)
     preset = _preset_of(header, settings)
+    layout = preset.layout_of(header, _configured(settings)) if preset else _OWN
+    if preset:
+        _refuse_lacking(preset, layout, header, settings.columns, where)
     found = _find(header, settings)
     _refuse_missing(found, header, where, sample)
     _refuse_twins(found, header, settings, where)
     _refuse_two_totals(found, where)
-    headers = {name: found[name] for name in (*MAPPED_NAMES, *READ_NAMES) if name in found}
-    filters = {**(preset.filters_of(header) if preset else {}), **settings.filter}
-    used = {*filters, *settings.invoice_key, *(one for each in headers.values() for one in each)}
-    _refuse_repeated(used, header, where)
-    ignored = tuple(name for name in header if name and name not in used)
-    return ColumnMapping(headers, preset.name if preset else None, ignored, filters, settings.invoice_key)
+    mapping = _mapping_of(found, header, preset, layout, settings)
+    _refuse_repeated({one for each in mapping.sources.values() for one in each}, header, where)
+    return mapping
 
 
-def _configured(settings: SourceSettings) -> dict[str, Headers]:
+def _configured(settings: SourceSettings) -> dict[str, Way]:
     return {name: (one,) if isinstance(one, str) else one for name, one in settings.columns.items()}
 
 
-def _find(header: Sequence[str], settings: SourceSettings) -> dict[str, Headers]:
+def _find(header: Sequence[str], settings: SourceSettings) -> dict[str, Way]:
     """The headers of each column that is read, also those in the settings that the table does not have."""
     configured, preset = _configured(settings), _preset_of(header, settings)
-    known = preset.find(header) if preset else {}
+    known = (preset.layout_of(header, configured) if preset else _OWN).find(header)
     if "line_amount" in configured and configured["line_amount"] == known.get("order_amount"):
         # The export is known to have the order's total there.
         del configured["line_amount"]
@@ -133,9 +158,37 @@ def _find(header: Sequence[str], settings: SourceSettings) -> dict[str, Headers]
     return found
 
 
-def _refuse_two_totals(found: Mapping[str, Headers], where: str) -> None:
+def _mapping_of(
+    found: Mapping[str, Way], header: Sequence[str], preset: Preset | None, layout: Layout, settings: SourceSettings
+) -> ColumnMapping:
+    ways = {name: found[name] for name in (*MAPPED_NAMES, *READ_NAMES) if name in found}
+    # Whoever maps both amounts has said what they are.
+    says_amounts = {"order_amount", "refunded_amount"} <= settings.columns.keys()
+    mapping = ColumnMapping(
+        headers={name: _names(way) for name, way in ways.items()},
+        preset=preset.name if preset else None,
+        filters={**layout.filters_of(header), **settings.filter},
+        invoice_key=settings.invoice_key,
+        alternatives=frozenset(name for name, way in ways.items() if isinstance(way, FirstOf)),
+        line_key=settings.line_key or _if_all(layout.line_key, header),
+        equal_amounts=() if says_amounts else _if_all(layout.equal_amounts, header),
+        date_format=layout.date_format,
+    )
+    used = {one for each in mapping.sources.values() for one in each}
+    return replace(mapping, ignored=tuple(name for name in header if name and name not in used))
+
+
+def _if_all(names: Headers, header: Sequence[str]) -> Headers:
+    return names if set(names) <= set(header) else ()
+
+
+def _names(way: Way) -> Headers:
+    return way.first_of if isinstance(way, FirstOf) else way
+
+
+def _refuse_two_totals(found: Mapping[str, Way], where: str) -> None:
     if {"line_amount", "order_amount"} <= found.keys():
-        line, order = (" + ".join(found[name]) for name in ("line_amount", "order_amount"))
+        line, order = (" + ".join(_names(found[name])) for name in ("line_amount", "order_amount"))
         raise BadInputError(
             f"{where}: line_amount is {line!r} and order_amount is {order!r}",
             "the total of each line, or that of the whole order",
@@ -154,11 +207,11 @@ def _refuse_repeated(used: Iterable[str], header: Sequence[str], where: str) -> 
         )
 
 
-def _refuse_twins(found: Mapping[str, Headers], header: Sequence[str], settings: SourceSettings, where: str) -> None:
+def _refuse_twins(found: Mapping[str, Way], header: Sequence[str], settings: SourceSettings, where: str) -> None:
     """Refuse a column that is known by its name alone, where several have that name but for case and spaces."""
-    for column, headers in found.items():
+    for column, way in found.items():
         twins = sorted({name for name in header if bare(name) == bare(column)})
-        if len(twins) > 1 and headers[0] in twins and column not in settings.columns:
+        if len(twins) > 1 and _names(way)[0] in twins and column not in settings.columns:
             raise BadInputError(
                 f"{where} has more than one column that may be {column}: {_quote(twins)}",
                 "one of them named in the settings",
@@ -168,9 +221,10 @@ def _refuse_twins(found: Mapping[str, Headers], header: Sequence[str], settings:
 
 def _refuse_absent(header: Sequence[str], settings: SourceSettings, where: str) -> None:
     columns = _configured(settings).items()
-    named = [(name, f"[source.columns] names for {column}") for column, names in columns for name in names]
+    named = [(name, f"[source.columns] names for {column}") for column, way in columns for name in _names(way)]
     named += [(name, "[source.filter] names") for name in settings.filter]
     named += [(name, "[source] invoice_key names") for name in settings.invoice_key]
+    named += [(name, "[source] line_key names") for name in settings.line_key]
     for name, by in named:
         if name not in header:
             near = difflib.get_close_matches(name, header, n=3) or list(header)
@@ -187,14 +241,29 @@ def _preset_of(header: Sequence[str], settings: SourceSettings) -> Preset | None
     return next((preset for preset in PRESETS.values() if preset.is_export(header)), None)
 
 
-def _equal_names(header: Sequence[str]) -> dict[str, Headers]:
+def _refuse_lacking(
+    preset: Preset, layout: Layout, header: Sequence[str], configured: Collection[str], where: str
+) -> None:
+    """A file that is only said to be an export must still say what was paid back and what counts."""
+    needed = {name: name for name, rule in layout.filters.items() if rule.refuses_others}
+    needed |= {_names(ways[0])[0]: name for name, ways in layout.columns.items() if name == "refunded_amount"}
+    lacking = [own for own, name in needed.items() if own not in header and name not in configured]
+    if lacking:
+        raise BadInputError(
+            f"{where} has no column {_quote(lacking)}, which {preset.title} have",
+            "the columns that say what was paid back and which lines count",
+            'Export it again with them, or write preset = "none" under [source] and columns under [source.columns].',
+        )
+
+
+def _equal_names(header: Sequence[str]) -> dict[str, Way]:
     by_bare_name = {bare(name): name for name in reversed(header)}
     names = (*MAPPED_NAMES, *READ_NAMES)
     return {name: (by_bare_name[bare(name)],) for name in names if bare(name) in by_bare_name}
 
 
-def _missing(found: Mapping[str, Headers], header: Sequence[str]) -> list[str]:
-    there = {name for name, headers in found.items() if set(headers) <= set(header)}
+def _missing(found: Mapping[str, Way], header: Sequence[str]) -> list[str]:
+    there = {name for name, way in found.items() if set(_names(way)) <= set(header)}
     missing = [name for name in ("customer_id", "invoiced_at") if name not in there]
     parts = [name for name in ("quantity", "unit_price") if name not in there]
     if not {"line_amount", "order_amount"} & there and parts:
@@ -204,12 +273,12 @@ def _missing(found: Mapping[str, Headers], header: Sequence[str]) -> list[str]:
 
 
 def _refuse_missing(
-    found: Mapping[str, Headers], header: Sequence[str], where: str, sample: Callable[[], pl.DataFrame] | None
+    found: Mapping[str, Way], header: Sequence[str], where: str, sample: Callable[[], pl.DataFrame] | None
 ) -> None:
     missing = _missing(found, header)
     if not missing:
         return
-    used = {name for names in found.values() for name in names}
+    used = {name for way in found.values() for name in _names(way)}
     others = [name for name in header if name not in used]
     proposals = propose_columns(missing, header, others, sample() if sample else None)
     lines = " and ".join(proposals[name].as_line(name) for name in missing)

@@ -127,7 +127,10 @@ def leave_out_headers(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) -
         BadInputError: a row repeats a part of the header; what follows it has other columns.
     """
     schema = lines.collect_schema()
-    names = {name: " ".join(headers) for name, headers in mapping.sources.items()}
+    names = {
+        name: headers[0] if name in mapping.alternatives else " ".join(headers)
+        for name, headers in mapping.sources.items()
+    }
     if any(schema[name] != pl.String for name in names):
         return lines, 0
     # Two columns decide whether to look at all: a byte-order mark may come before the first.

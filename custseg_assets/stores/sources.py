@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from custseg_assets.domain.transactions.presets import PRESETS
+from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
@@ -200,7 +200,7 @@ def _load(chosen: ChosenTable, overlooked: Sequence[OverlookedColumn], scratch: 
     table = chosen.table.repaired()
     names = table.header.names
     positions = {name: [str(names.index(one)) for one in each] for name, each in chosen.mapping.sources.items()}
-    plain = plain_columns(table.lines.collect_schema(), positions, chosen.where)
+    plain = plain_columns(table.lines.collect_schema(), positions, chosen.where, chosen.mapping.alternatives)
     plain += [column.text_in(table) for column in overlooked]
     folder = scratch / f"table_{i}"
     folder.mkdir()

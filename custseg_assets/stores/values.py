@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -10,12 +10,13 @@ import polars as pl
 from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES, READ_NAMES
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores.amounts import settle_amounts
+from custseg_assets.stores.amounts import refuse_unequal_amounts, settle_amounts
 from custseg_assets.stores.columns import ColumnMapping, key_column
 from custseg_assets.stores.customers import recognise_customers
 from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
 from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
+from custseg_assets.stores.orders import complete_orders
 from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, non_empty
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
@@ -28,13 +29,16 @@ _FLOAT_ENDING = ".0"
 _FLOAT_LIKE = r"^\d+\.0$"
 
 
-def plain_columns(schema: pl.Schema, positions: Mapping[str, Sequence[str]], where: str) -> list[pl.Expr]:
+def plain_columns(
+    schema: pl.Schema, positions: Mapping[str, Sequence[str]], where: str, alternatives: Collection[str] = ()
+) -> list[pl.Expr]:
     """The columns that are read of a raw table as trimmed text, numbers or naive instants, by their own names.
 
     Args:
         schema: of the raw table.
         positions: name → columns of the raw table; the texts of several are joined.
         where: the file, for the messages.
+        alternatives: names of whose columns the first counts that is not empty.
 
     Raises:
         BadInputError: a column has something else than plain values, such as lists.
@@ -42,15 +46,17 @@ def plain_columns(schema: pl.Schema, positions: Mapping[str, Sequence[str]], whe
     plain = [
         _plain(name, columns[0], schema[columns[0]], where).alias(name)
         if len(columns) == 1
-        else _joined(name, columns, schema, where)
+        else _combined(name, columns, schema, where, joins=name not in alternatives)
         for name, columns in positions.items()
     ]
     surplus = pl.col(SURPLUS) if SURPLUS in schema else pl.lit(None, pl.String).alias(SURPLUS)
     return [*plain, surplus, pl.col(SOURCE_ROW).cast(pl.Int64)]
 
 
-def _joined(name: str, columns: Sequence[str], schema: pl.Schema, where: str) -> pl.Expr:
+def _combined(name: str, columns: Sequence[str], schema: pl.Schema, where: str, *, joins: bool) -> pl.Expr:
     parts = [_plain(f"a part of {name}", column, schema[column], where) for column in columns]
+    if not joins:
+        return pl.coalesce(non_empty(part) for part in parts).alias(name)
     return non_empty(pl.concat_str(parts, separator=" ", ignore_nulls=True).str.strip_chars()).alias(name)
 
 
@@ -129,10 +135,13 @@ def type_lines(
         _refuse_surplus(facts, where)
         lines, pairs = _set_surplus_aside(lines, names)
         facts = _measure(lines, names, settings.decimal)
+    lines = complete_orders(lines, mapping)
+    settings = _with_known_dates(lines, mapping, settings)
     instants, n_undated = _instants(lines, f"{where}, column {mapping.columns[_INSTANT]!r}", settings.date_format)
     if mapping.invoice_key:
         lines = lines.with_columns(_order_key(mapping, instants))
     lines = exclude_lines(lines, mapping)
+    refuse_unequal_amounts(lines, mapping, where)
     notes = describe_filters(lines, mapping, where)
     numbers = {name: _read_numbers(lines, name, mapping, settings, where) for name in facts.odd_numbers}
     customers = recognise_customers(lines, settings, f"{where}, column {mapping.columns['customer_id']!r}")
@@ -242,6 +251,15 @@ def _instants(lines: pl.LazyFrame, where: str, date_format: str | None) -> tuple
             f"{where} holds {unread.sort('text')['text'][0]}", f"dates from {YEARS[0]} to {YEARS[1]}", "Correct them."
         )
     return instants(values), int(unread["n"].sum())
+
+
+def _with_known_dates(lines: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings) -> SourceSettings:
+    """The settings with the format of a known export's dates, where they have it and none is set."""
+    if settings.date_format or not mapping.date_format or lines.collect_schema()[_INSTANT] != pl.String:
+        return settings
+    first = lines.select(pl.col(_INSTANT).drop_nulls().head(1)).collect(engine="streaming")
+    has_it = first[_INSTANT].str.to_datetime(mapping.date_format, strict=False).is_not_null().any()
+    return settings.model_copy(update={"date_format": mapping.date_format}) if has_it else settings
 
 
 def _refuse_surplus(facts: _Facts, where: str) -> None:

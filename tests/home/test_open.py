@@ -17,6 +17,7 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings, SourceSettings
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.tables import TableStore
+from tests.support.files import DATA
 from tests.support.homes import locked_by_another_process
 
 MAY, JUNE, JULY = "2011-05-01", "2011-06-01", "2011-07-01"
@@ -176,6 +177,18 @@ def test_cleaning_rules_are_what_is_configured_else_what_the_preset_says(
     if is_retail:
         make_current(home.deliveries, "retail.csv", RETAIL_ROW, header=RETAIL_HEADER)
     assert home.cleaning_rules == rules
+
+
+def test_equal_lines_of_a_platform_that_writes_none_twice_all_count_unless_the_settings_say_otherwise(
+    folder: Path,
+) -> None:
+    keyed = OpenHome(Settings(home=folder, source=SourceSettings(line_key=("order", "position"))))
+    assert keyed.cleaning_rules.keeps_equal_lines
+    for configured, keeps in (({}, True), ({"duplicates": "drop"}, False)):
+        home = OpenHome(Settings(home=folder, cleaning=configured))
+        delivery = home.deliveries.accept(DATA / "exports" / "square.csv", SourceSettings(), print)
+        home.deliveries.set_current(CurrentSource((delivery,), description="square.csv"))
+        assert home.cleaning_rules == CleaningRules(keeps_equal_lines=keeps, keeps_negative_prices=True)
 
 
 def test_the_newest_snapshot_is_the_newest_with_segments(home: OpenHome) -> None:

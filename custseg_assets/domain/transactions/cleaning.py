@@ -74,7 +74,10 @@ def classify(raw: Lines, rules: CleaningRules) -> Lines:
         "duplicate": nw.col("is_repeat"),
         "service_code": _is_service_code(rules),
         "service_description": _is_service_description(rules),
-        "non_positive_price": price == 0 if rules.keeps_negative_prices else price <= 0,
+        # A free line may have a share of its order's total, such as the shipping.
+        "non_positive_price": (price == 0) & (nw.col("line_amount") == 0)
+        if rules.keeps_negative_prices
+        else price <= 0,
     }
     reason = nw.lit(None, dtype=nw.String)
     for name in reversed(REASONS):
