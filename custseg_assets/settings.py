@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import date
@@ -73,7 +74,11 @@ class SourceSettings(_Section):
         currency: currency that amounts are converted to with ``rates``.
         rates: csv file with the columns ``date``, ``currency`` and ``rate``: what one unit is worth in ``currency``,
             from that day on.
-        date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``; recognised without it.
+        date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``, or what its numbers count: ``seconds``,
+            ``milliseconds``, ``microseconds``, ``nanoseconds`` since 1970, ``excel`` or ``excel-1904``; recognised
+            without it.
+        time_zone: zone of the shop, such as ``Europe/Berlin``, which instants with a zone or since 1970 are converted
+            to; without it their own clock is kept, which is UTC's for instants since 1970.
         encoding: text encoding of csv files.
         delimiter: character between the values of csv files; recognised without it.
         decimal: decimal point or comma of the numbers; recognised without it, from all values of a column.
@@ -101,7 +106,8 @@ class SourceSettings(_Section):
     line_key: tuple[str, ...] = ()
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
     rates: Path | None = None
-    date_format: str | None = None
+    date_format: Annotated[str, Field(min_length=1)] | None = None
+    time_zone: str | None = None
     encoding: str = "utf-8"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] | None = None
@@ -140,6 +146,15 @@ class SourceSettings(_Section):
     @classmethod
     def _make_absolute(cls, rates: Path | None) -> Path | None:
         return rates and rates.expanduser().absolute()
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, time_zone: str | None) -> str | None:
+        if time_zone is not None and time_zone not in zoneinfo.available_timezones():
+            near = difflib.get_close_matches(time_zone, zoneinfo.available_timezones(), 1, cutoff=0.5)
+            nearest = f"; nearest is {near[0]}" if near else ""
+            raise ValueError(f"no such time zone: {time_zone}; accepted are names such as Europe/Berlin{nearest}")
+        return time_zone
 
     def how_read(self) -> dict[str, Any]:
         """The keys that decide what the lines of a file are."""
@@ -431,7 +446,7 @@ class GcpBigQuerySettings(_Section):
         dataset: dataset that tables are published to; nothing is published without it.
         maximum_gib_billed: GiB that one query on a source may bill at most.
         since: first day of the lines that are read from a ``bq://`` source.
-        time_zone: time zone of the shop, for a source whose instants are timestamps.
+        time_zone: time zone of the shop, for a source whose instants are timestamps; that of ``[source]`` goes first.
         looker_report: id of a Looker Studio report to copy for the published views.
     """
 

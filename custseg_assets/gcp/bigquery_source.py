@@ -91,6 +91,7 @@ def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: Colum
     """
     types = {field.name: field.field_type if field.mode != "REPEATED" else "ARRAY" for field in schema}
     bigquery_settings = settings.gcp.bigquery
+    time_zone = settings.source.time_zone or bigquery_settings.time_zone
     several = next((headers for headers in mapping.sources.values() if len(headers) > 1), None)
     if several:
         raise BadInputError(
@@ -105,8 +106,7 @@ def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: Colum
                 "Map another column, or make a view that has it as text.",
             )
     columns = [
-        f"{_expression(column, header, types[header], bigquery_settings.time_zone)} AS `{column}`"
-        for column, header in sources.items()
+        f"{_expression(column, header, types[header], time_zone)} AS `{column}`" for column, header in sources.items()
     ]
     since = ""
     if bigquery_settings.since:
@@ -118,14 +118,14 @@ def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: Colum
                 "Leave since out, or make a view with the column as DATETIME.",
             )
         # BigQuery skips partitions of the table only if the bare column stands on the left.
-        since = f" WHERE `{header}` >= {_first_instant(types[header], bigquery_settings)}"
+        since = f" WHERE `{header}` >= {_first_instant(types[header], bigquery_settings, time_zone)}"
     return f"SELECT {', '.join(columns)} FROM `{name}`{since}"  # noqa: S608  (names of a schema, checked settings)
 
 
-def _first_instant(kind: str, settings: GcpBigQuerySettings) -> str:
+def _first_instant(kind: str, settings: GcpBigQuerySettings, time_zone: str) -> str:
     """The first instant of ``since``, as a SQL value of the column's type."""
     if kind == "TIMESTAMP":
-        return f"TIMESTAMP('{settings.since}', '{settings.time_zone}')"
+        return f"TIMESTAMP('{settings.since}', '{time_zone}')"
     return f"{kind} '{settings.since}'"
 
 

@@ -227,7 +227,7 @@ def describe_mapping(where: str, mapping: ColumnMapping, conventions: Mapping[st
     Args:
         where: the file.
         mapping: where the columns come from.
-        conventions: number column → how its numbers are written, if they are not plain.
+        conventions: column of numbers or instants → how they are written, if they are not plain.
         unusual: how the text is written, if not as usual.
     """
     known = f"{PRESETS[mapping.preset].title} export" if mapping.preset else "own columns"

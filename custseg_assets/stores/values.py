@@ -12,8 +12,9 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.amounts import refuse_unequal_amounts, settle_amounts
 from custseg_assets.stores.columns import ColumnMapping, key_column
-from custseg_assets.stores.customers import recognise_customers
-from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
+from custseg_assets.stores.customers import CustomerReading, recognise_customers
+from custseg_assets.stores.date_styles import YEARS
+from custseg_assets.stores.dates import DateReading, read_instants, recognise_dates
 from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.orders import complete_orders
@@ -32,7 +33,7 @@ _FLOAT_LIKE = r"^\d+\.0$"
 def plain_columns(
     schema: pl.Schema, positions: Mapping[str, Sequence[str]], where: str, alternatives: Collection[str] = ()
 ) -> list[pl.Expr]:
-    """The columns that are read of a raw table as trimmed text, numbers or naive instants, by their own names.
+    """The columns that are read of a raw table as trimmed text, numbers or instants, by their own names.
 
     Args:
         schema: of the raw table.
@@ -63,9 +64,7 @@ def _combined(name: str, columns: Sequence[str], schema: pl.Schema, where: str, 
 def _plain(name: str, column: str, dtype: pl.DataType, where: str) -> pl.Expr:
     values = pl.col(column)
     if isinstance(dtype, pl.Datetime | pl.Date) and name == _INSTANT:
-        # A zone is dropped, not converted: periods are made of the shop's days.
-        naive = values.dt.replace_time_zone(None) if isinstance(dtype, pl.Datetime) else values
-        return naive.cast(pl.Datetime("us"))
+        return values.cast(pl.Datetime("us", dtype.time_zone if isinstance(dtype, pl.Datetime) else None))
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
         raise BadInputError(f"{where} holds {dtype} values for {name}", "plain values", "Export that column as text.")
     if dtype.is_numeric() and name in _NUMBERS:
@@ -137,7 +136,8 @@ def type_lines(
         facts = _measure(lines, names, settings.decimal)
     lines = complete_orders(lines, mapping)
     settings = _with_known_dates(lines, mapping, settings)
-    instants, n_undated = _instants(lines, f"{where}, column {mapping.columns[_INSTANT]!r}", settings.date_format)
+    dates, n_undated = _read_dates(lines, settings, f"{where}, column {mapping.columns[_INSTANT]!r}")
+    instants = dates.instants(pl.col(_INSTANT))
     if mapping.invoice_key:
         lines = lines.with_columns(_order_key(mapping, instants))
     lines = exclude_lines(lines, mapping)
@@ -168,9 +168,12 @@ def type_lines(
         lines, notes = lines.drop(own), [*notes, *said]
     if pairs:
         refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
-    conventions = {name: reading.convention for name, reading in numbers.items()} | {
-        "customer_id": customers.convention
+    readings: dict[str, NumberReading | DateReading | CustomerReading] = {
+        **numbers,
+        _INSTANT: dates,
+        "customer_id": customers,
     }
+    conventions = {name: reading.convention for name, reading in readings.items()}
     said_of_columns = {name: words for name, words in conventions.items() if words}
     return TypedLines(lines, said_of_columns, (*notes, *customers.notes))
 
@@ -237,20 +240,21 @@ def _float_like(lines: pl.LazyFrame, names: list[str]) -> frozenset[str]:
     return frozenset(name for name in names if whole[name])
 
 
-def _instants(lines: pl.LazyFrame, where: str, date_format: str | None) -> tuple[pl.Expr, int]:
-    """The column of instants, and in how many rows its value is not one."""
+def _read_dates(lines: pl.LazyFrame, settings: SourceSettings, where: str) -> tuple[DateReading, int]:
+    """How to read the column of instants, and in how many rows its value is not one."""
     values = pl.col(_INSTANT)
     texts = lines.group_by(values.alias("text")).agg(pl.len().alias("n")).drop_nulls().collect(engine="streaming")
     if texts.is_empty():
         raise BadInputError(f"{where} is empty in every row", "dates", "Map invoiced_at to the column that has them.")
-    is_text = texts.schema["text"] == pl.String
-    instants = recognise_dates(texts, date_format, where).instants if is_text else in_range
-    unread = texts.filter(instants(pl.col("text")).is_null())
+    dtype = texts.schema["text"]
+    is_text = dtype == pl.String
+    reading = recognise_dates(texts, settings, where) if is_text else read_instants(dtype, settings.time_zone)
+    unread = texts.filter(reading.instants(pl.col("text")).is_null())
     if len(unread) == len(texts):
         raise BadInputError(
             f"{where} holds {unread.sort('text')['text'][0]}", f"dates from {YEARS[0]} to {YEARS[1]}", "Correct them."
         )
-    return instants(values), int(unread["n"].sum())
+    return reading, int(unread["n"].sum())
 
 
 def _with_known_dates(lines: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings) -> SourceSettings:
