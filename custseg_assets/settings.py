@@ -41,6 +41,7 @@ FROM_ENVIRONMENT = {"home": HOME_VARIABLE, "ui_port": UI_PORT_VARIABLE, "alert_w
 DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
+ALL_SHEETS = "*"
 
 
 class _Section(BaseModel):
@@ -82,7 +83,10 @@ class SourceSettings(_Section):
         encoding: text encoding of csv files.
         delimiter: character between the values of csv files; recognised without it.
         decimal: decimal point or comma of the numbers; recognised without it, from all values of a column.
-        sheet: sheet of a workbook to read; all of them without it.
+        sheet: sheet of a workbook to read, or a list of sheets to read as one table; ``*`` means all. Without it the
+            sheet that has the required columns, or all that have the same columns.
+        header_row: number of the line, or of a sheet's row, that has the column names; 0 where there is none, and
+            columns are then named ``column_1``, ``column_2``, … Without it the first that names the required columns.
         accepted_doubts: doubts about the log as a whole that are looked into, and no reason to refuse it.
         keep_stray_days: whether a few lines far apart in time from the rest of the log are taken in, not refused.
         max_unreadable_share: largest share of a file's lines with a customer, and of their money, with values that
@@ -110,7 +114,8 @@ class SourceSettings(_Section):
     encoding: str = "utf-8"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] | None = None
-    sheet: str | None = None
+    sheet: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    header_row: Annotated[int, Field(ge=0)] | None = None
     accepted_doubts: tuple[Code, ...] = ()
     keep_stray_days: bool = False
     max_unreadable_share: Share = 0.01

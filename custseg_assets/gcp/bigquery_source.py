@@ -22,7 +22,7 @@ from custseg_assets.gcp.bigquery import BigQuery, TableName, explain_errors, tab
 from custseg_assets.settings import GcpBigQuerySettings, Settings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore, identity_of
-from custseg_assets.stores.formats import SOURCE_ROW
+from custseg_assets.stores.raw_table import SOURCE_ROW
 from custseg_assets.stores.sources import Progress, SourceFile, describe_mapping
 from custseg_assets.stores.values import plain_columns, type_lines
 

@@ -23,7 +23,7 @@ from custseg_assets.domain.transactions.limits import (
 )
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.columns import ColumnMapping
-from custseg_assets.stores.formats import SOURCE_ROW
+from custseg_assets.stores.raw_table import SOURCE_ROW
 
 _SMALLEST_BARCODE = 10.0 ** (min(BARCODE_LENGTHS) - 1)
 _N_EXAMPLES = 3

@@ -11,7 +11,7 @@ import polars as pl
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY
-from custseg_assets.stores.formats import SOURCE_ROW
+from custseg_assets.stores.raw_table import SOURCE_ROW
 
 UNREADABLE = "unreadable_values"
 _N_EXAMPLES = 3

@@ -16,10 +16,10 @@ from custseg_assets.stores.customers import CustomerReading, recognise_customers
 from custseg_assets.stores.date_styles import YEARS
 from custseg_assets.stores.dates import DateReading, read_instants, recognise_dates
 from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines
-from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS, non_empty
 from custseg_assets.stores.limits import measure_sizes, set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.orders import complete_orders
+from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, non_empty
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
 _IDS = ("invoice_id", "product_id")
