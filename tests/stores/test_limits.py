@@ -46,7 +46,7 @@ def test_a_barcode_among_quantities_is_set_aside_with_its_text_and_said(read: Re
     assert set_aside(lines) == {201: {"quantity": BARCODE}}
     assert lines["quantity"].to_list()[-2:] == [None, 3.0]
     assert told[-1] == (
-        "log.csv: 1 line has numbers that are set aside (more than 1,000,000,000,000, or barcodes among much smaller "
+        "  log.csv: 1 line has numbers that are set aside (more than 1,000,000,000,000, or barcodes among much smaller "
         "numbers): row 201, 'quantity' 4006381333931"
     )
 
