@@ -174,7 +174,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from custseg_assets.settings import DEMO, load_settings
 
     settings = load_settings(arguments.config, source=arguments.source)
-    print(inspect(settings.source.path or DEMO, settings, _say))
+    inspect(settings.source.path or DEMO, settings, lambda line: print(line, flush=True))
     return 0
 
 

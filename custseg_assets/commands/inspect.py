@@ -1,77 +1,182 @@
-"""``custseg inspect``: what custseg would read of a source, before anything is stored, and a configuration to save."""
+"""``custseg inspect``: what custseg would read of a source, before anything is stored, and a configuration to save.
+
+What is written is a whole ``custseg.toml``: the facts are its comments.
+"""
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import narwhals as nw
 import polars as pl
 
+from custseg_assets.commands.configuration import write_configuration
+from custseg_assets.commands.status import unreadable_examples
 from custseg_assets.domain.transactions.cleaning import classify, clean_lines
-from custseg_assets.home.intake import take_in_source
-from custseg_assets.home.log_doubts import find_log_doubts, rules_for
+from custseg_assets.domain.transactions.platforms import PRESETS
+from custseg_assets.errors import BadInputError
+from custseg_assets.home.intake import refuse_stray_days, take_in_source
+from custseg_assets.home.log_doubts import require_no_doubt, rules_for
 from custseg_assets.settings import DEMO, Settings
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore, new_stray_days
-from custseg_assets.stores.sources import Progress
+from custseg_assets.stores.columns import find_columns, shorten
+from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
+from custseg_assets.stores.preview import Preview, preview_tables
+from custseg_assets.stores.sources import keys_of, list_source_files
 
 _N_EXAMPLES = 3
-_AMOUNT = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
+_WIDTH = 116
+_LONGEST = 32
+"""Characters of a header or value in the table of columns."""
 
 
-def inspect(source: str, settings: Settings, say: Progress) -> str:
-    """What would be read of a source.
+def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> None:
+    """Write what would be read of a source: facts as comments, and the configuration that reads it in just this way.
 
     Args:
         source: path of a file or folder, or another source that ``[source] path`` may name.
         settings: how it is read.
-        say: takes each line of progress.
-
-    Returns:
-        The facts, the doubts, and a configuration that reads the source in just this way.
+        write: takes each line.
 
     Raises:
-        BadInputError: it cannot be read.
+        BadInputError: it would be refused; what can be known, and a draft of a configuration, were written before.
     """
+    previews, n_more = _preview(source, settings)
     with tempfile.TemporaryDirectory(prefix="custseg-inspect-") as folder:
-        store = DeliveryStore(Path(folder) / "deliveries")
-        deliveries = take_in_source(store, source, settings, say)
-        return "\n".join(_describe(store, deliveries, settings, source))
+        reading = _read(Path(folder), source, settings)
+        draft = _Draft(settings, previews)
+        if reading.refusal and not reading.deliveries:
+            draft = _propose(previews, settings, source)
+            if draft.settings != settings:
+                proposed = _read(Path(folder), source, draft.settings)
+                reading = _Reading(proposed.deliveries, (*_in_case(proposed), *proposed.facts), reading.refusal)
+        for line in (*_describe_tables(draft, reading.deliveries, n_more), "", *reading.facts):
+            write(f"# {line}".rstrip())
+    refused = ", a draft: read as it stands, the source is refused" if reading.refusal else ""
+    write(f"\n# custseg.toml{refused}")
+    for line in write_configuration(draft.settings, source, reading.deliveries, draft.proposed, draft.perhaps()):
+        write(line)
+    if reading.refusal:
+        raise reading.refusal
 
 
-def _describe(store: DeliveryStore, deliveries: Sequence[Delivery], settings: Settings, source: str) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Draft:
+    """Settings that may read a source, the beginning of its tables with them, and what in them is only proposed."""
+
+    settings: Settings
+    previews: Sequence[Preview]
+    proposed: frozenset[str] = frozenset()
+
+    def perhaps(self) -> dict[str, str]:
+        """Columns that somebody may want to add, and those that are required and that nothing fits."""
+        if not self.previews:
+            return {}
+        first, source = self.previews[0], self.settings.source
+        return dict.fromkeys(first.propose(source), "…") | first.propose_ids(source)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What was read of a source, what there is to say about it, and why it would be refused."""
+
+    deliveries: Sequence[Delivery] = ()
+    facts: Sequence[str] = ()
+    refusal: BadInputError | None = None
+
+
+def _in_case(proposed: _Reading) -> list[str]:
+    if proposed.refusal:
+        return [*_wrap(f"! With the proposed lines it is refused as well: {proposed.refusal}"), ""]
+    return ["With the proposed lines it would be read like this:"]
+
+
+def _preview(source: str, settings: Settings) -> tuple[list[Preview], int]:
+    """The tables of a source's first file, and how many other files there are."""
+    if source == DEMO or "://" in source:
+        return [], 0
+    path = Path(source)
+    files = list_source_files(path, lambda _: None)
+    return preview_tables(files[0], settings.source, keys_of(files[0], path)), len(files) - 1
+
+
+def _propose(previews: Sequence[Preview], settings: Settings, source: str) -> _Draft:
+    """Settings with a proposal for the header and each column that is missing, as far as there is one."""
+    if not previews:
+        return _Draft(settings, previews)
+    first = previews[0]
+    if first.header_row is not None and settings.source.header_row is None:
+        with_header = _with_source(settings, header_row=first.header_row)
+        draft = _propose(_preview(source, with_header)[0], with_header, source)
+        return replace(draft, proposed=draft.proposed | {"header_row"})
+    found = {name: one.header for name, one in first.propose(settings.source).items() if one.header}
+    columns = {**settings.source.columns, **found}
+    return _Draft(_with_source(settings, columns=columns), previews, frozenset(found))
+
+
+def _with_source(settings: Settings, **changed: Any) -> Settings:
+    return settings.model_copy(update={"source": settings.source.model_copy(update=changed)})
+
+
+def _read(folder: Path, source: str, settings: Settings) -> _Reading:
+    """Read a source as a run would."""
+    said: list[str] = []
+    store = DeliveryStore(folder / "deliveries")
+    try:
+        deliveries = take_in_source(store, source, settings, said.append)
+    except BadInputError as error:
+        return _Reading((), said, error)
+    facts = [part for line in said for part in _wrap(line)]
+    facts += ["", *_describe_lines(store, deliveries, settings)]
+    refusal = None
+    doubts: tuple[str, ...] = ()
+    try:
+        refuse_stray_days(store, source, CurrentSource(), CurrentSource(tuple(deliveries)), settings)
+        doubts = require_no_doubt(store, deliveries, settings)
+    except BadInputError as error:
+        refusal = error
+    return _Reading(deliveries, [*facts, *(part for doubt in doubts for part in _wrap(f"! {doubt}"))], refusal)
+
+
+def _wrap(line: str) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(line, _WIDTH, subsequent_indent=f"{indent}    ", break_on_hyphens=False)
+
+
+def _describe_lines(store: DeliveryStore, deliveries: Sequence[Delivery], settings: Settings) -> Iterator[str]:
+    """How many lines there are and what they are worth, before and after cleaning."""
     rules = rules_for(deliveries, settings)
     raw = store.scan(deliveries)
     classified = classify(nw.from_native(raw.with_columns(pl.lit("").alias("period"))), rules)
     classified = classified.sort("source_file", "source_row")
-    reasons = _native(classified).select("reason", "line_amount", "source_file", "source_row").collect()
+    reasons = _native(classified).select("reason", "line_amount").collect()
     kept = _native(clean_lines(classified, rules)).collect()
-    yield ""
-    yield f"records     {reasons.height:>12,}"
+    yield _count("records", reasons.height, reasons["line_amount"].sum())
     counted = reasons.drop_nulls("reason").group_by("reason").agg(pl.len().alias("n"), pl.col("line_amount").sum())
     for reason, n, amount in counted.sort("n", "reason", descending=[True, False]).iter_rows():
-        yield f"  {reason:<20} {n:>10,} {amount or 0:>18,.2f}"
-    yield f"kept        {kept.height:>12,} {kept['line_amount'].sum():>19,.2f}"
+        yield _count(f"  {reason}", n, amount)
+        if reason == "unreadable":
+            yield from (f"    {example}" for example in unreadable_examples(_native(classified)))
+    yield _count("kept", kept.height, kept["line_amount"].sum())
     orders, cancelled = (kept.filter(pl.col("is_cancellation") == flag) for flag in (False, True))
-    yield f"customers   {kept['customer_id'].n_unique():>12,}"
-    yield f"orders      {orders['invoice_id'].n_unique():>12,} {orders['line_amount'].sum():>19,.2f}"
+    yield _count("customers", kept["customer_id"].n_unique())
+    yield _count("orders", orders["invoice_id"].n_unique(), orders["line_amount"].sum())
     if cancelled.height:
-        yield f"taken back  {cancelled['invoice_id'].n_unique():>12,} {cancelled['line_amount'].sum():>19,.2f}"
+        yield _count("taken back", cancelled["invoice_id"].n_unique(), cancelled["line_amount"].sum())
     days = [day for one in deliveries for day in (one.first_date, one.last_date)]
-    yield f"days          {min(days)} to {max(days)}"
-    yield from _examples(kept)
-    for note in dict.fromkeys(note for delivery in deliveries for note in delivery.notes):
-        yield f"note        {note}"
-    for doubt in find_log_doubts(store, deliveries, settings):
-        yield f"! doubtful  {doubt}"
-    for stray in new_stray_days((), deliveries):
-        yield f"! doubtful  {stray}"
-    yield ""
-    yield "# custseg.toml"
-    yield from configuration(settings, deliveries, source)
+    yield f"days        {min(days)} to {max(days)}"
+    names = ["customer_id", "invoiced_at", "invoice_id", "product_id", "quantity", "line_amount"]
+    shown = [name for name in names if kept[name].null_count() < kept.height]
+    for row in kept.select(shown).head(_N_EXAMPLES).iter_rows(named=True):
+        yield from _wrap("  e.g. " + ", ".join(f"{name} {value}" for name, value in row.items()))
+
+
+def _count(name: str, n: int, amount: Any = None) -> str:
+    return f"{name:<22} {n:>10,}" + ("" if amount is None else f" {amount:>18,.2f}")
 
 
 def _native(lines: Any) -> pl.LazyFrame:
@@ -79,60 +184,39 @@ def _native(lines: Any) -> pl.LazyFrame:
     return frame
 
 
-def _examples(kept: pl.DataFrame) -> Iterator[str]:
-    """The first lines as they count."""
-    names = ["customer_id", "invoiced_at", "invoice_id", "product_id", "quantity", "line_amount"]
-    shown = [name for name in names if kept[name].null_count() < kept.height]
-    for row in kept.select(shown).head(_N_EXAMPLES).iter_rows(named=True):
-        yield "  e.g. " + ", ".join(f"{name} {value}" for name, value in row.items())
+def _describe_tables(draft: _Draft, deliveries: Sequence[Delivery], n_more: int) -> Iterator[str]:
+    """The columns of a source's tables, each with a value, and what is read from it."""
+    shown: set[tuple[str, ...]] = set()
+    for preview in draft.previews:
+        yield f"{preview.where}: {preview.form}"
+        if preview.header.names not in shown:
+            uses = _uses_of(preview, deliveries, draft)
+            for header, example in preview.examples.items():
+                value = repr(shorten(example.text)) if example else "(empty)"
+                yield f"  {header[:_LONGEST]:<{_LONGEST}}  {value[:_LONGEST]:<{_LONGEST}}  {', '.join(uses[header])}"
+        shown.add(preview.header.names)
+    if n_more:
+        yield f"and {n_more:,} more file{'' if n_more == 1 else 's'}"
 
 
-def configuration(settings: Settings, deliveries: Sequence[Delivery], source: str) -> Iterator[str]:
-    """The lines of a ``custseg.toml`` that reads a source as it was read.
-
-    Args:
-        settings: with which it was read.
-        deliveries: what was read.
-        source: its path.
-    """
-    given = settings.source.model_dump(mode="json", exclude_defaults=True, exclude={"path", "columns", "filter"})
-    path = source if source == DEMO or "://" in source else str(Path(source).absolute())
-    presets = {delivery.preset for delivery in deliveries}
-    preset = presets.pop() if len(presets) == 1 else None
-    own = {"path": path, **({"preset": preset} if preset else {}), **given}
-    yield "[source]"
-    yield from (f"{name} = {_toml(value)}" for name, value in own.items())
-    columns = settings.source.model_dump(mode="json")["columns"]
-    if not preset:
-        columns = {**_found_columns(deliveries, columns), **columns}
-    tables: dict[str, Mapping[str, Any]] = {
-        "source.columns": columns,
-        "source.filter": {
-            header: {kind: values for kind, values in (("only", rule.only), ("exclude", rule.exclude)) if values}
-            for header, rule in settings.source.filter.items()
-        },
-        "cleaning": settings.cleaning.model_dump(mode="json", exclude_none=True),
-    }
-    for name, table in tables.items():
-        if table:
-            yield f"\n[{name}]"
-            yield from (f"{_key(key)} = {_toml(value)}" for key, value in table.items())
+def _uses_of(preview: Preview, deliveries: Sequence[Delivery], draft: _Draft) -> dict[str, list[str]]:
+    """Header → what is read from it, and why."""
+    source = draft.settings.source
+    uses: dict[str, list[str]] = {header: [] for header in preview.examples}
+    preset = deliveries[0].preset if deliveries else None
+    for name, headers in find_columns(preview.header.names, source).items():
+        for header in headers:
+            uses[header].append(f"{name} ({_why(name, preset, draft)})")
+    for header in source.filter.keys() & uses.keys():
+        uses[header].append("decides which lines count")
+    return uses
 
 
-def _found_columns(deliveries: Sequence[Delivery], configured: Mapping[str, Any]) -> dict[str, str]:
-    """The single headers that were found without being configured."""
-    found = deliveries[0].columns
-    return {name: header for name, header in found.items() if name not in configured and " + " not in header}
-
-
-def _key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it; text is as in JSON."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_toml(one)}" for key, one in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+def _why(name: str, preset: str | None, draft: _Draft) -> str:
+    if name in draft.proposed:
+        return "proposed"
+    if name in draft.settings.source.columns:
+        return "as configured"
+    if name == "invoice_id" and draft.settings.source.invoice_key:
+        return "as configured"
+    return f"as in {PRESETS[preset].title}" if preset else "of the same name"

@@ -85,7 +85,7 @@ def _describe(home: OpenHome) -> dict[str, Any]:
             "raw": _height(tables, schemas.RAW_TRANSACTIONS),
             "clean": _height(tables, schemas.CLEAN_TRANSACTIONS),
             "rejected": _counts(tables.scan(schemas.REJECTED_TRANSACTIONS), "reason"),
-            "unreadable_examples": _unreadable_examples(tables.scan(schemas.REJECTED_TRANSACTIONS)),
+            "unreadable_examples": unreadable_examples(tables.scan(schemas.REJECTED_TRANSACTIONS)),
         },
         "champion": {"trained_on": champion[0], "model_version": champion[1]} if champion else None,
         "no_model_because": None if champion else _why_no_model(tables),
@@ -119,7 +119,7 @@ def _counts(rows: pl.LazyFrame, column: str) -> dict[str, int]:
     return dict(counted.iter_rows())
 
 
-def _unreadable_examples(rejected: pl.LazyFrame) -> list[str]:
+def unreadable_examples(rejected: pl.LazyFrame) -> list[str]:
     """The first lines with values that could not be read: where they are, and what is written there."""
     lines = rejected.filter((pl.col("reason") == "unreadable") & pl.col("unreadable_values").is_not_null())
     first = lines.sort("source_file", "source_row").select("source_file", "source_row", "unreadable_values")

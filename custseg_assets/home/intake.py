@@ -86,7 +86,7 @@ class Intake:
             else:
                 require_same_settings(self._settings)
                 self._refuse_loss(source, before, refreshed)
-            self._refuse_stray_days(source, before, refreshed)
+            refuse_stray_days(self._deliveries, source, before, refreshed, self._settings)
             taken = self._classify(read, refreshed, now)
             self._require_something(taken, waiting)
             taken = self._without_doubt(taken)
@@ -257,20 +257,34 @@ class Intake:
                 "Put all files into one folder and give that, or use another home with CUSTSEG_HOME.",
             )
 
-    def _refuse_stray_days(self, source: str | None, before: CurrentSource, now: CurrentSource) -> None:
-        """A few lines far apart from the rest are slips of a date, and would move the log's first or last day."""
-        stray = () if self._settings.source.keep_stray_days else new_stray_days(before.deliveries, now.deliveries)
-        if stray:
-            days = {day for one in stray for day in one.n_lines}
-            files = [one for one in now.deliveries if days & one.dated_lines.keys()]
-            lines = self._deliveries.scan(files).filter(pl.col("invoiced_at").dt.date().is_in(days))
-            examples = lines.select("source_file", "source_row").head(_N_EXAMPLES).collect().rows()
-            rows = ", ".join(f"row {row:,} of {name}" for name, row in examples)
-            raise BadInputError(
-                f"source {source} has {' and '.join(map(str, stray))}, such as {rows}",
-                NO_STRAY_DAYS,
-                f"Correct those dates or remove the lines; {KEEP_STRAY_DAYS}.",
-            )
+
+def refuse_stray_days(
+    store: DeliveryStore, source: str | None, before: CurrentSource, now: CurrentSource, settings: Settings
+) -> None:
+    """Refuse few lines far apart from the rest: slips of a date, which would move the log's first or last day.
+
+    Args:
+        store: with the deliveries.
+        source: as the user named it, for the message.
+        before: what was read until now.
+        now: what is to be read.
+        settings: whether such lines are right.
+
+    Raises:
+        BadInputError: there are some.
+    """
+    stray = () if settings.source.keep_stray_days else new_stray_days(before.deliveries, now.deliveries)
+    if stray:
+        days = {day for one in stray for day in one.n_lines}
+        files = [one for one in now.deliveries if days & one.dated_lines.keys()]
+        lines = store.scan(files).filter(pl.col("invoiced_at").dt.date().is_in(days))
+        examples = lines.select("source_file", "source_row").head(_N_EXAMPLES).collect().rows()
+        rows = ", ".join(f"row {row:,} of {name}" for name, row in examples)
+        raise BadInputError(
+            f"source {source} has {' and '.join(map(str, stray))}, such as {rows}",
+            NO_STRAY_DAYS,
+            f"Correct those dates or remove the lines; {KEEP_STRAY_DAYS}.",
+        )
 
 
 def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, say: Progress) -> list[Delivery]:

@@ -104,6 +104,19 @@ def has_required(header: Sequence[str], settings: SourceSettings) -> bool:
     return not _missing(_find(header, settings), header)
 
 
+def find_columns(header: Sequence[str], settings: SourceSettings) -> dict[str, Headers]:
+    """The headers that columns are read from, required or not, as far as a table has them."""
+    found = {name: _names(way) for name, way in _find(header, settings).items()}
+    return {name: headers for name, headers in found.items() if set(headers) <= set(header)}
+
+
+def find_missing(header: Sequence[str], settings: SourceSettings) -> tuple[list[str], list[str]]:
+    """The required columns that a table does not have, and the headers that nothing else is read from."""
+    found = _find(header, settings)
+    used = {name for way in found.values() for name in _names(way)}
+    return _missing(found, header), [name for name in header if name not in used]
+
+
 def map_columns(
     header: Sequence[str], settings: SourceSettings, where: str, sample: Callable[[], pl.DataFrame] | None = None
 ) -> ColumnMapping:
@@ -128,7 +141,7 @@ def map_columns(
     if preset:
         _refuse_lacking(preset, layout, header, settings.columns, where)
     found = _find(header, settings)
-    _refuse_missing(found, header, where, sample)
+    _refuse_missing(header, settings, where, sample)
     _refuse_twins(found, header, settings, where)
     _refuse_two_totals(found, where)
     mapping = _mapping_of(found, header, preset, layout, settings)
@@ -273,13 +286,11 @@ def _missing(found: Mapping[str, Way], header: Sequence[str]) -> list[str]:
 
 
 def _refuse_missing(
-    found: Mapping[str, Way], header: Sequence[str], where: str, sample: Callable[[], pl.DataFrame] | None
+    header: Sequence[str], settings: SourceSettings, where: str, sample: Callable[[], pl.DataFrame] | None
 ) -> None:
-    missing = _missing(found, header)
+    missing, others = find_missing(header, settings)
     if not missing:
         return
-    used = {name for way in found.values() for name in _names(way)}
-    others = [name for name in header if name not in used]
     proposals = propose_columns(missing, header, others, sample() if sample else None)
     lines = " and ".join(proposals[name].as_line(name) for name in missing)
     doubt = ", if that is what they are" if any(one.header for one in proposals.values()) else ""

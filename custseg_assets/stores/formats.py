@@ -185,7 +185,8 @@ def _read_parquet(path: Path, where: str) -> RawTable:
         raise damage_error(where, str(error).splitlines()[0]) from None
     lines = pl.scan_parquet(path).select(pl.col(name).alias(str(i)) for i, name in enumerate(names))
     is_large = path.stat().st_size > LARGE["parquet"]
-    return RawTable(Header(tuple(name.strip() for name in names)), lines.with_row_index(SOURCE_ROW, 1), is_large)
+    header = Header(tuple(name.strip() for name in names))
+    return RawTable(header, lines.with_row_index(SOURCE_ROW, 1), is_large, form="parquet")
 
 
 def _read_workbook(path: Path, settings: SourceSettings, where: str) -> Iterator[tuple[str, RawTable]]:
@@ -203,7 +204,7 @@ def _read_workbook(path: Path, settings: SourceSettings, where: str) -> Iterator
             lines = cells[header.row :].rename({old: str(i) for i, old in enumerate(cells.columns)})
             said = header.describe("row")
             rows_of_sheet = lines.lazy().with_row_index(SOURCE_ROW, 1)
-            yield f"sheet {name!r}", RawTable(header, rows_of_sheet, convention=said, unit="row")
+            yield f"sheet {name!r}", RawTable(header, rows_of_sheet, convention=said, form="workbook", unit="row")
     except fastexcel.FastExcelError as error:
         raise damage_error(where, str(error).splitlines()[0]) from None
 

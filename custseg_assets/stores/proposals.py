@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -60,6 +60,15 @@ _UNLIKELY_NAMES = {
     "quantity": "refund|return",
     "unit_price": "refund|tax|vat|discount|shipping|fee|cost",
 }
+
+_OPTIONAL_NAMES = {
+    "invoice_id": "invoice|order|receipt|ticket|bill$|basket|session|rechnung|beleg|bestell|commande|facture|pedido",
+    "product_id": "sku|product|article|stockcode|artikel|^item|producto|produit",
+}
+_NO_ID = (
+    "date|time|day|status|state|type|amount|total|price|qty|quant|count|discount|tax|name|desc|categ|brand|line|note"
+)
+"""Names of what is told of an order or a product, besides its id."""
 
 _DATE = (
     r"^(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|(?:19|20)\d{6}$|\d{1,2}[-. ]\p{L}{3,9}[-. ,]+\d{2,4}"
@@ -157,6 +166,23 @@ def propose_columns(
         name = _best(column, {name: found for name, found in facts.items() if found.n and name not in taken})
         proposals[column] = Proposal(name, facts[name].example) if name else Proposal()
     return proposals
+
+
+def propose_ids(wanted: Sequence[str], sample: Mapping[str, pl.Series]) -> dict[str, str]:
+    """Columns that may be the ids of orders or of products, by their names, unless they are dates or amounts.
+
+    Args:
+        wanted: of ``invoice_id`` and ``product_id``.
+        sample: header → its first values.
+    """
+    found: dict[str, str] = {}
+    for column in wanted:
+        likely = [name for name in sample if re.search(_OPTIONAL_NAMES[column], bare(name))]
+        likely = [name for name in likely if not re.search(_NO_ID, bare(name))]
+        fitting = [name for name in likely if (facts := _measure(sample[name])).n and facts.may_be_customers]
+        if fitting:
+            found[column] = fitting[0]
+    return found
 
 
 def bare(name: str) -> str:

@@ -29,6 +29,7 @@ class RawTable:
         is_large: whether it is too large for memory.
         n_records: how many rows it must have; ``None`` for formats that say so themselves.
         convention: what is unusual about how the text is written, ``""`` if nothing is.
+        form: in what form it is stored, such as a text's encoding and delimiter.
         unit: what its rows are called in messages about its header.
         repair: makes the same table with the usual quotes, where it cannot be read without.
     """
@@ -38,6 +39,7 @@ class RawTable:
     is_large: bool = False
     n_records: int | None = None
     convention: str = ""
+    form: str = ""
     unit: str = "line"
     repair: Callable[[RawTable], RawTable] | None = None
 

@@ -30,6 +30,8 @@ from custseg_assets.stores.values import plain_columns, type_lines
 Progress = Callable[[str], None]
 Stamp = tuple[int, int, int]
 SCRATCH_PREFIX = ".reading-"
+_N_IGNORED = 4
+"""Ignored columns that are named, where there are more."""
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -236,5 +238,11 @@ def describe_mapping(where: str, mapping: ColumnMapping, conventions: Mapping[st
         + (f" ({conventions[name]})" if name in conventions else "")
         for name, header in mapping.columns.items()
     )
-    ignored = f"; ignored {', '.join(map(repr, mapping.ignored))}" if mapping.ignored else ""
-    return "; ".join([f"{where}: {known}: {read}{ignored}", *([unusual] if unusual else [])])
+    return "; ".join(filter(None, [f"{where}: {known}: {read}", _describe_ignored(mapping.ignored), unusual]))
+
+
+def _describe_ignored(headers: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, headers[:_N_IGNORED]))
+    if len(headers) > _N_IGNORED:
+        return f"ignored {len(headers)} columns, such as {shown}"
+    return f"ignored {shown}" if headers else ""

@@ -86,12 +86,18 @@ def read_text(stream: IO[bytes], settings: SourceSettings, scratch: Path, where:
         is_large=path.stat().st_size > LARGE["text"],
         n_records=counter.n_records,
         convention="; ".join(filter(None, said)),
+        form=f"text in {encoding.removesuffix('-sig')}, {_name_of(top.delimiter)} between values",
     )
     if counter.fault_line is None:
         return table
     n_before = _n_lines(text[: top.body])
     unusual = UnusualText(path, names, top.delimiter, len(top.header.names), n_before, counter.fault_line, where)
     return replace(table, repair=unusual.repair)
+
+
+def _name_of(delimiter: str) -> str:
+    names = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+    return names.get(delimiter, repr(delimiter))
 
 
 @dataclass(frozen=True)

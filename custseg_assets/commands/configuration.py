@@ -1,0 +1,82 @@
+"""A ``custseg.toml`` that reads a source as it was read, or a draft of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from custseg_assets.settings import DEMO, Settings
+from custseg_assets.stores.deliveries import Delivery
+
+_PROPOSED = "  # proposed: is it right?"
+_REMARKS = {"invoice_id": "  # perhaps; without it, a customer's day is one order", "product_id": "  # perhaps"}
+
+
+def write_configuration(
+    settings: Settings,
+    source: str,
+    deliveries: Sequence[Delivery],
+    proposed: Collection[str] = (),
+    perhaps: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[str]:
+    """The lines of a ``custseg.toml`` with the sections ``source`` and ``cleaning``.
+
+    Args:
+        settings: with which the source is read.
+        source: its path.
+        deliveries: what was read, if anything could be.
+        proposed: keys in the settings that nobody has confirmed.
+        perhaps: columns that are written as comments, and their headers.
+    """
+    given = settings.source.model_dump(mode="json", exclude_defaults=True, exclude={"path", "columns", "filter"})
+    path = source if source == DEMO or "://" in source else str(Path(source).absolute())
+    presets = {delivery.preset for delivery in deliveries}
+    preset = next(iter(presets)) if len(presets) == 1 else None
+    own = {"path": path, **({"preset": preset} if preset else {}), **given}
+    configured = settings.source.model_dump(mode="json")["columns"]
+    # A recognised export says itself which column is which.
+    columns = configured if presets - {None} else {**_found_columns(deliveries, configured), **configured}
+    filters = {
+        header: list(rule.only) if rule.only else {"exclude": list(rule.exclude)}
+        for header, rule in settings.source.filter.items()
+    }
+    tables: dict[str, Mapping[str, Any]] = {
+        "source": own,
+        "source.columns": columns,
+        "source.filter": filters,
+        "cleaning": settings.cleaning.model_dump(mode="json", exclude_none=True),
+    }
+    written = {
+        name: [f"{_key(key)} = {_toml(value)}{_PROPOSED if key in proposed else ''}" for key, value in table.items()]
+        for name, table in tables.items()
+    }
+    written["source.columns"] += [f"# {key} = {_toml(value)}{_REMARKS.get(key, '')}" for key, value in perhaps.items()]
+    for name, lines in written.items():
+        if lines:
+            yield from (f"[{name}]", *lines, "")
+
+
+def _found_columns(deliveries: Sequence[Delivery], configured: Mapping[str, Any]) -> dict[str, str]:
+    """The single headers that were found in all files without being configured."""
+    found = [delivery.columns.items() for delivery in deliveries]
+    return {
+        name: header
+        for name, header in (found[0] if found else ())
+        if name not in configured and " + " not in header and all((name, header) in one for one in found)
+    }
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else _toml(name)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it; text is as in JSON, which leaves only one control character as it is."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(key)} = {_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,110 @@
+"""Previews: the header and the first rows of a file's tables, also of one that cannot be read as a log."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.columns import find_columns, find_missing
+from custseg_assets.stores.formats import open_tables
+from custseg_assets.stores.headers import Header
+from custseg_assets.stores.proposals import N_SAMPLED, Proposal, propose_columns, propose_ids
+from custseg_assets.stores.raw_table import SOURCE_ROW, RawTable
+
+_N_TABLES = 8
+"""Tables of a file that are looked at."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A value of a column as the file writes it, and in which row it stands."""
+
+    text: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The beginning of a table.
+
+    Attributes:
+        where: the file, and its sheet or member.
+        form: in what form it is stored, and where the header is.
+        header: its column names.
+        sample: its first rows as text, a column for each of the header, with ``source_row``.
+    """
+
+    where: str
+    form: str
+    header: Header
+    sample: pl.DataFrame
+
+    @property
+    def examples(self) -> dict[str, Example | None]:
+        """Header → its first value that is not empty, in the order of the table; unnamed columns are left out."""
+        names = [name for name in dict.fromkeys(self.header.names) if name]
+        return {name: self._example(self.header.names.index(name)) for name in names}
+
+    def _example(self, i: int) -> Example | None:
+        text = pl.col(str(i)).str.strip_chars()
+        filled = self.sample.select(text.alias("text"), SOURCE_ROW).filter(pl.col("text").fill_null("") != "")
+        return Example(*filled.row(0)) if filled.height else None
+
+    def propose(self, settings: SourceSettings) -> dict[str, Proposal]:
+        """A column for each that is required and missing."""
+        missing, others = find_missing(self.header.names, settings)
+        return propose_columns(missing, self.header.names, others, self.sample)
+
+    def propose_ids(self, settings: SourceSettings) -> dict[str, str]:
+        """Columns that may be the ids of orders and of products, where nothing is read as that."""
+        found, names = find_columns(self.header.names, settings), self.header.names
+        used = {header for headers in found.values() for header in headers} | settings.filter.keys()
+        sample = {name: self.sample.to_series(names.index(name)) for name in names if name and name not in used}
+        return propose_ids([name for name in ("invoice_id", "product_id") if name not in found], sample)
+
+    @property
+    def header_row(self) -> int | None:
+        """What ``[source] header_row`` may be, where the header is in doubt."""
+        return {"none": 0, "late": self.header.row}.get(self.header.doubt or "")
+
+
+def preview_tables(path: Path, settings: SourceSettings, keys: Mapping[str, str | None]) -> list[Preview]:
+    """The beginnings of a file's tables, as many as can be opened.
+
+    Args:
+        path: the file.
+        settings: how to read it.
+        keys: columns that have one value in all rows, from the names of the file's folders.
+    """
+    previews: list[Preview] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.suppress(BadInputError, OSError, pl.exceptions.PolarsError),
+    ):
+        for name, table in itertools.islice(open_tables(path, settings, Path(folder)), _N_TABLES):
+            where = f"{path.name}, {name}" if name else path.name
+            previews.append(_preview(table.with_constants(keys), where))
+    return previews
+
+
+def _preview(table: RawTable, where: str) -> Preview:
+    names = [str(i) for i in range(len(table.header.names))]
+    schema = table.lines.collect_schema()
+    texts = [
+        pl.lit(None, pl.String).alias(name)
+        if schema[name].is_nested() or schema[name] == pl.Binary
+        else pl.col(name).cast(pl.String)
+        for name in names
+    ]
+    header = table.header
+    at = header.describe(table.unit) or (f"header on {table.unit} {header.row}" if table.form != "parquet" else "")
+    sample = table.lines.select(*texts, SOURCE_ROW).head(N_SAMPLED).collect()
+    return Preview(where, ", ".join(filter(None, [table.form, at])), header, sample)
