@@ -12,7 +12,11 @@ from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.deliveries import Delivery
 
 _PROPOSED = "  # proposed: is it right?"
-_REMARKS = {"invoice_id": "  # perhaps; without it, a customer's day is one order", "product_id": "  # perhaps"}
+_REMARKS = {
+    "invoiced_at": "  # perhaps: the date with the time",
+    "invoice_id": "  # perhaps; without it, a customer's day is one order",
+    "product_id": "  # perhaps",
+}
 
 
 def write_configuration(
@@ -20,7 +24,7 @@ def write_configuration(
     source: str,
     deliveries: Sequence[Delivery],
     proposed: Collection[str] = (),
-    perhaps: Mapping[str, str] = MappingProxyType({}),
+    perhaps: Mapping[str, str | list[str]] = MappingProxyType({}),
 ) -> Iterator[str]:
     """The lines of a ``custseg.toml`` with the sections ``source`` and ``cleaning``.
 

@@ -22,8 +22,8 @@ from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.intake import refuse_stray_days, take_in_source
 from custseg_assets.home.log_doubts import require_no_doubt, rules_for
-from custseg_assets.settings import DEMO, Settings
-from custseg_assets.stores.columns import find_columns, shorten
+from custseg_assets.settings import DEMO, Settings, SourceSettings
+from custseg_assets.stores.columns import MissingColumnsError, find_columns
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
 from custseg_assets.stores.preview import Preview, preview_tables
 from custseg_assets.stores.sources import keys_of, list_source_files
@@ -32,6 +32,8 @@ _N_EXAMPLES = 3
 _WIDTH = 116
 _LONGEST = 32
 """Characters of a header or value in the table of columns."""
+_UTF_8, _OTHER_ENCODING = "utf-8", "cp1252"
+"""The encoding without a setting, and the one that most files have which are not in it."""
 
 
 def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> None:
@@ -54,10 +56,10 @@ def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> No
             if draft.settings != settings:
                 proposed = _read(Path(folder), source, draft.settings)
                 reading = _Reading(proposed.deliveries, (*_in_case(proposed), *proposed.facts), reading.refusal)
-        for line in (*_describe_tables(draft, reading.deliveries, n_more), "", *reading.facts):
-            write(f"# {line}".rstrip())
-    refused = ", a draft: read as it stands, the source is refused" if reading.refusal else ""
-    write(f"\n# custseg.toml{refused}")
+        for part in ([*_describe_tables(draft, reading.deliveries, n_more)], reading.facts):
+            for line in [*part, ""] if part else []:
+                write(f"# {line}".rstrip())
+    write("# custseg.toml" + (", a draft: read as it stands, the source is refused" if reading.refusal else ""))
     for line in write_configuration(draft.settings, source, reading.deliveries, draft.proposed, draft.perhaps()):
         write(line)
     if reading.refusal:
@@ -72,12 +74,13 @@ class _Draft:
     previews: Sequence[Preview]
     proposed: frozenset[str] = frozenset()
 
-    def perhaps(self) -> dict[str, str]:
+    def perhaps(self) -> dict[str, str | list[str]]:
         """Columns that somebody may want to add, and those that are required and that nothing fits."""
         if not self.previews:
             return {}
         first, source = self.previews[0], self.settings.source
-        return dict.fromkeys(first.propose(source), "…") | first.propose_ids(source)
+        missing: dict[str, str | list[str]] = dict.fromkeys(first.propose(source), "…")
+        return missing | first.propose_time(source) | first.propose_ids(source)
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,10 @@ class _Reading:
 
 
 def _in_case(proposed: _Reading) -> list[str]:
+    if isinstance(proposed.refusal, MissingColumnsError):
+        return []
     if proposed.refusal:
-        return [*_wrap(f"! With the proposed lines it is refused as well: {proposed.refusal}"), ""]
+        return _wrap(f"! With the proposed lines it is refused as well: {proposed.refusal}")
     return ["With the proposed lines it would be read like this:"]
 
 
@@ -105,17 +110,27 @@ def _preview(source: str, settings: Settings) -> tuple[list[Preview], int]:
 
 
 def _propose(previews: Sequence[Preview], settings: Settings, source: str) -> _Draft:
-    """Settings with a proposal for the header and each column that is missing, as far as there is one."""
-    if not previews:
+    """Settings with a proposal for what keeps a source from being read, as far as there is one, step by step."""
+    proposed = _proposed_by(previews[0], settings.source) if previews else {}
+    if not previews and settings.source.encoding == _UTF_8:
+        proposed = {"encoding": _OTHER_ENCODING}
+    if not proposed:
         return _Draft(settings, previews)
-    first = previews[0]
-    if first.header_row is not None and settings.source.header_row is None:
-        with_header = _with_source(settings, header_row=first.header_row)
-        draft = _propose(_preview(source, with_header)[0], with_header, source)
-        return replace(draft, proposed=draft.proposed | {"header_row"})
-    found = {name: one.header for name, one in first.propose(settings.source).items() if one.header}
-    columns = {**settings.source.columns, **found}
-    return _Draft(_with_source(settings, columns=columns), previews, frozenset(found))
+    changed = _with_source(settings, **proposed)
+    there, _ = _preview(source, changed)
+    if not there:
+        return _Draft(settings, previews)
+    draft = _propose(there, changed, source)
+    new = proposed.get("columns", proposed).keys() - settings.source.columns.keys()
+    return replace(draft, proposed=draft.proposed | new)
+
+
+def _proposed_by(preview: Preview, source: SourceSettings) -> dict[str, Any]:
+    """Keys of ``[source]`` that the beginning of a table is a reason for."""
+    if preview.header_row is not None and source.header_row is None:
+        return {"header_row": preview.header_row}
+    found = {name: one.header for name, one in preview.propose(source).items() if one.header}
+    return {"columns": {**source.columns, **found}} if found else {}
 
 
 def _with_source(settings: Settings, **changed: Any) -> Settings:
@@ -172,7 +187,11 @@ def _describe_lines(store: DeliveryStore, deliveries: Sequence[Delivery], settin
     names = ["customer_id", "invoiced_at", "invoice_id", "product_id", "quantity", "line_amount"]
     shown = [name for name in names if kept[name].null_count() < kept.height]
     for row in kept.select(shown).head(_N_EXAMPLES).iter_rows(named=True):
-        yield from _wrap("  e.g. " + ", ".join(f"{name} {value}" for name, value in row.items()))
+        yield from _wrap("  e.g. " + ", ".join(f"{name} {_plain(value)}" for name, value in row.items()))
+
+
+def _plain(value: Any) -> str:
+    return f"{value:,.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def _count(name: str, n: int, amount: Any = None) -> str:
@@ -192,11 +211,15 @@ def _describe_tables(draft: _Draft, deliveries: Sequence[Delivery], n_more: int)
         if preview.header.names not in shown:
             uses = _uses_of(preview, deliveries, draft)
             for header, example in preview.examples.items():
-                value = repr(shorten(example.text)) if example else "(empty)"
-                yield f"  {header[:_LONGEST]:<{_LONGEST}}  {value[:_LONGEST]:<{_LONGEST}}  {', '.join(uses[header])}"
+                value = repr(_cut(example.text, _LONGEST - 2)) if example else "(empty)"
+                yield f"  {_cut(header):<{_LONGEST}}  {value:<{_LONGEST}}  {', '.join(uses[header])}"
         shown.add(preview.header.names)
     if n_more:
         yield f"and {n_more:,} more file{'' if n_more == 1 else 's'}"
+
+
+def _cut(text: str, length: int = _LONGEST) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _uses_of(preview: Preview, deliveries: Sequence[Delivery], draft: _Draft) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import find_columns, find_missing
 from custseg_assets.stores.formats import open_tables
 from custseg_assets.stores.headers import Header
-from custseg_assets.stores.proposals import N_SAMPLED, Proposal, propose_columns, propose_ids
+from custseg_assets.stores.proposals import N_SAMPLED, Proposal, may_be_times, propose_columns, propose_ids
 from custseg_assets.stores.raw_table import SOURCE_ROW, RawTable
 
 _N_TABLES = 8
@@ -69,6 +69,14 @@ class Preview:
         used = {header for headers in found.values() for header in headers} | settings.filter.keys()
         sample = {name: self.sample.to_series(names.index(name)) for name in names if name and name not in used}
         return propose_ids([name for name in ("invoice_id", "product_id") if name not in found], sample)
+
+    def propose_time(self, settings: SourceSettings) -> dict[str, list[str]]:
+        """The date with the time of day, where that has a column of its own which nothing is read from."""
+        names, found = self.header.names, find_columns(self.header.names, settings)
+        dates = found.get("invoiced_at", ())
+        _, others = find_missing(names, settings)
+        times = [name for name in others if name and may_be_times(self.sample.to_series(names.index(name)))]
+        return {"invoiced_at": [*dates, *times]} if len(dates) == len(times) == 1 else {}
 
     @property
     def header_row(self) -> int | None:

@@ -74,6 +74,7 @@ _DATE = (
     r"^(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|(?:19|20)\d{6}$|\d{1,2}[-. ]\p{L}{3,9}[-. ,]+\d{2,4}"
     r"|\p{L}{3,9} \d{1,2},? \d{4})"
 )
+_TIME = r"^\d{1,2}:\d{2}(?::\d{2})?(?: ?[AaPp][Mm])?$"
 _NUMBER = r"^[-+(]?\s*[^\w\s]{0,2}\s*[-+(]?\d[\d.,'\x{2019}\s]*[-)]?\s*[^\w\s]{0,2}$"
 _DECIMALS = r"[.,]\d{1,2}\D*$"
 _NOUGHT = r"^[^1-9]*$"
@@ -183,6 +184,13 @@ def propose_ids(wanted: Sequence[str], sample: Mapping[str, pl.Series]) -> dict[
         if fitting:
             found[column] = fitting[0]
     return found
+
+
+def may_be_times(values: pl.Series) -> bool:
+    """Whether most values are times of day."""
+    texts = values.str.strip_chars().drop_nulls()
+    texts = texts.filter(texts != "")
+    return bool(len(texts)) and int(texts.str.contains(_TIME).sum()) >= _MOST * len(texts)
 
 
 def bare(name: str) -> str:
