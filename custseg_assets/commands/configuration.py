@@ -14,6 +14,7 @@ from custseg_assets.stores.deliveries import Delivery
 _PROPOSED = "  # proposed: is it right?"
 _REMARKS = {
     "invoiced_at": "  # perhaps: the date with the time",
+    "line_amount": "  # the amount of each line; or quantity and unit_price",
     "invoice_id": "  # perhaps; without it, a customer's day is one order",
     "product_id": "  # perhaps",
 }

@@ -80,6 +80,8 @@ class _Draft:
             return {}
         first, source = self.previews[0], self.settings.source
         missing: dict[str, str | list[str]] = dict.fromkeys(first.propose(source), "…")
+        if "line_amount" in missing and (price := first.propose_price(source)):
+            missing["line_amount"] = price
         return missing | first.propose_time(source) | first.propose_ids(source)
 
 

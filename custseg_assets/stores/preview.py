@@ -63,6 +63,12 @@ class Preview:
         missing, others = find_missing(self.header.names, settings)
         return propose_columns(missing, self.header.names, others, self.sample)
 
+    def propose_price(self, settings: SourceSettings) -> str | None:
+        """A price that may be the amount of each line, where there is neither an amount nor a quantity."""
+        _, others = find_missing(self.header.names, settings)
+        found = propose_columns(["quantity", "unit_price"], self.header.names, others, self.sample)
+        return None if found["quantity"].header else found["unit_price"].header
+
     def propose_ids(self, settings: SourceSettings) -> dict[str, str]:
         """Columns that may be the ids of orders and of products, where nothing is read as that."""
         found, names = find_columns(self.header.names, settings), self.header.names

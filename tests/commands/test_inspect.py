@@ -1,0 +1,299 @@
+"""``custseg inspect``: shows what would be read, stores nothing, and writes a configuration that reads just that."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import load_settings
+from tests.support.exports import EXPORTS
+from tests.support.exports import FOLDER as PLATFORMS
+from tests.support.readings import read_as_configured
+from tests.support.shops import QUICK, FilledShop, Outcome, custseg, shop_log
+
+ROWS = [f"C{i % 9},2024-01-{1 + i % 28:02},{10 + i}.50,R{i}" for i in range(60)]
+
+
+def write(path: Path, header: str | None, rows: list[str] = ROWS, encoding: str = "utf-8") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("\n".join([*([header] if header else []), *rows, ""]).encode(encoding))
+    return path
+
+
+def inspect(source: Path | str | None, config: str | None = None) -> Outcome:
+    """The command, in a home that it does not make."""
+    home = Path("never made")
+    outcome = custseg(home, "inspect", *([source] if source else []), config=config)
+    assert not home.exists()
+    return outcome
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def shown(outcome: Outcome, name: str) -> list[str]:
+    """The figures after a name."""
+    (line,) = (line for line in outcome.out.splitlines() if line.split()[1:2] == [name])
+    return line.replace(",", "").split()[2:]
+
+
+def assert_reads_the_same(outcome: Outcome, toml: str, source: Path) -> None:
+    """Assert that what was written reads every line as the settings did, and that the figures are those shown."""
+    before, after = read_as_configured(toml, source), read_as_configured(outcome.out)
+    assert after.raw.equals(before.raw)
+    assert after.kept.equals(before.kept)
+    assert int(shown(outcome, "records")[0]) == after.raw.height
+    assert shown(outcome, "kept") == [str(after.kept.height), f"{after.net:.2f}"]
+    assert int(shown(outcome, "customers")[0]) == after.customers
+    assert int(shown(outcome, "orders")[0]) == after.orders
+
+
+OWN = """
+[source.columns]
+customer_id = "client"
+invoiced_at = "day"
+line_amount = "sum"
+"""
+NUMBERED = OWN.replace("client", "column_1").replace("day", "column_2").replace("sum", "column_3")
+EVERYTHING = """
+[source]
+date_format = "%Y-%m-%d"
+decimal = "."
+delimiter = ","
+header_row = 1
+customer_id_case = "lower"
+no_customer = ["C3"]
+invoice_key = ["day", "no"]
+max_unreadable_share = 0.5
+accepted_doubts = ["equal_lines"]
+keep_stray_days = true
+max_line_amount = 60.5
+[source.columns]
+customer_id = { first_of = ["client", "no"] }
+invoiced_at = ["day"]
+line_amount = "sum"
+[source.filter]
+no = ["R1", "R2", "R3", "R40", "R50"]
+[cleaning]
+duplicates = "drop"
+service_descriptions = ["a", "b"]
+"""
+SHAPES: dict[str, tuple[str | None, str]] = {
+    "names of custseg": ("customer_id,invoiced_at,line_amount,invoice_id", ""),
+    "names in another case": ("Customer ID,Invoiced At,Line_Amount,x", ""),
+    "own names": ("client,day,sum,no", OWN + 'invoice_id = "no"\n'),
+    "odd names": (
+        '"cli ""ent"" \\",day,sum,nö.1',
+        OWN.replace('"client"', "'cli \"ent\" \\'") + '[source.filter]\n"nö.1" = { exclude = ["R3", ""] }\n',
+    ),
+    "everything": ("client,day,sum,no", EVERYTHING),
+    "no header": (None, "[source]\nheader_row = 0\n" + NUMBERED),
+    "preset none": ("CustomerID,invoiced_at,line_amount,x", '[source]\npreset = "none"\n'),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_written_reads_the_same_once_it_is_saved(shape: str, tmp_path: Path) -> None:
+    header, toml = SHAPES[shape]
+    path = write(tmp_path / "log.csv", header)
+    outcome = inspect(path, toml)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert_reads_the_same(outcome, toml, path)
+
+
+@pytest.mark.parametrize("make", EXPORTS, ids=lambda make: make.__name__)
+def test_what_is_written_reads_an_export_of_a_platform_the_same(make: Any) -> None:
+    path = PLATFORMS / make().file
+    outcome = inspect(path)
+    assert outcome.status == 0
+    assert_reads_the_same(outcome, "", path)
+    assert tomllib.loads(outcome.out)["source"] == {"path": str(path), "preset": make().name}
+
+
+def test_files_of_a_folder_and_of_folders_named_after_keys(tmp_path: Path) -> None:
+    header = "customer_id,invoiced_at,line_amount,Invoice ID"
+    write(tmp_path / "log" / "shop=north" / "a.csv", header, ROWS[:30])
+    # The second calls its order in another way, which no line can say of both.
+    write(tmp_path / "log" / "shop=south" / "b.csv", header.replace("Invoice ID", "invoice_id"), ROWS[30:])
+    toml = '[source]\ninvoice_key = ["shop", "invoiced_at"]\n'
+    outcome = inspect(tmp_path / "log", toml)
+    assert "# and 1 more file" in outcome.out
+    assert_reads_the_same(outcome, toml, tmp_path / "log")
+    assert_reads_the_same(inspect(tmp_path / "log"), "", tmp_path / "log")
+
+
+def test_a_run_with_it_counts_the_same(filled_shop: FilledShop, shop_home: Path) -> None:
+    outcome = inspect(filled_shop.source)
+    run = custseg(shop_home, "run", config=f"{outcome.out}\n{QUICK}")
+    assert run.status == 0, run.err
+    rows = {words[0]: words[-1].replace(",", "") for line in run.out.splitlines() if (words := line.split())}
+    assert [rows["rows"], rows["kept"]] == [shown(outcome, "records")[0], shown(outcome, "kept")[0]]
+
+
+def test_it_says_how_the_file_is_written_and_what_is_read_from_each_column(tmp_path: Path) -> None:
+    rows = [row.replace(",", ";").replace(".", ",") for row in ROWS]
+    path = write(
+        tmp_path / "log.csv", "Customer ID;day;sum;no", ["Sales of January", "", "Customer ID;day;sum;no", *rows]
+    )
+    path = write(tmp_path / "log.csv", "Sales of January", ["", "Customer ID;day;sum;no", *rows])
+    outcome = inspect(path, '[source.columns]\ninvoiced_at = "day"\nline_amount = "sum"\n')
+    assert outcome.status == 0, outcome.err
+    lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
+    assert lines[:5] == [
+        "# log.csv: text in utf-8, semicolons between values, header on line 3, after 'Sales of January'",
+        "# Customer ID 'C0' customer_id (of the same name)",
+        "# day '2024-01-01' invoiced_at (as configured)",
+        "# sum '10,50' line_amount (as configured)",
+        "# no 'R0'",
+    ]
+    assert "(decimal comma: '10,50' is 10.5)" in " ".join(outcome.out.replace("#", "").split())
+    assert "# e.g. customer_id C0, invoiced_at 2024-01-01 00:00:00, invoice_id C0 2024-01-01, line_amount 10.5" in lines
+
+
+def test_money_is_shown_before_and_after_cleaning_with_what_is_left_out(tmp_path: Path) -> None:
+    rows = [*ROWS, *ROWS, *ROWS, ",2024-01-05,1000.25,R900", "C1,2024-01-05,?,R901"]
+    path = write(tmp_path / "log.csv", "customer_id,invoiced_at,line_amount,x", rows)
+    outcome = inspect(path, '[cleaning]\nduplicates = "keep"\n')
+    total = 3 * sum(10.5 + i for i in range(60))
+    assert shown(outcome, "records") == ["182", f"{total + 1000.25:.2f}"]
+    assert shown(outcome, "kept") == ["180", f"{total:.2f}"]
+    assert shown(outcome, "missing_customer") == ["1", "1000.25"]
+    assert "#     row 182 of log.csv: line_amount '?'" in outcome.out.splitlines()
+
+
+def draft_of(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.status == 2
+    assert "# custseg.toml, a draft: read as it stands, the source is refused" in outcome.out
+    return tomllib.loads(outcome.out)
+
+
+def test_columns_are_proposed_where_they_are_missing_and_the_figures_they_lead_to_are_shown(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "Client,Date,Amount,Receipt")
+    outcome = inspect(path)
+    source = draft_of(outcome)["source"]
+    columns = {"customer_id": "Client", "invoiced_at": "Date", "line_amount": "Amount"}
+    assert source == {"path": str(path), "columns": columns}
+    assert "# With the proposed lines it would be read like this:" in outcome.out
+    assert 'customer_id = "Client"  # proposed: is it right?' in outcome.out
+    assert '# invoice_id = "Receipt"  # perhaps; without it, a customer\'s day is one order' in outcome.out
+    assert outcome.err.startswith("custseg: log.csv has no column for customer_id, invoiced_at, line_amount")
+    assert int(shown(outcome, "customers")[0]) == read_as_configured(outcome.out).customers == 9
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "encoding", "expected"),
+    [
+        (None, ROWS, "utf-8", {"header_row": 0}),
+        (
+            "Shop;from;to;x",
+            ["Client;Date;Amount;no", *(row.replace(",", ";") for row in ROWS)],
+            "utf-8",
+            {"header_row": 2},
+        ),
+        ("Käufer,Datum,Betrag,Beleg", ROWS, "cp1252", {"encoding": "cp1252"}),
+    ],
+)
+def test_header_and_encoding_are_proposed_with_the_columns(
+    header: str | None, rows: list[str], encoding: str, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    outcome = inspect(write(tmp_path / "log.csv", header, rows, encoding))
+    source = draft_of(outcome)["source"]
+    assert expected.items() <= source.items()
+    assert source["columns"].keys() == {"customer_id", "invoiced_at", "line_amount"}
+    reading = read_as_configured(outcome.out)
+    assert shown(outcome, "kept") == [str(len(ROWS)), f"{reading.net:.2f}"]
+
+
+def test_a_column_that_nothing_fits_is_left_to_be_filled_in(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "Client,Date,no", [f"C{i % 9},2024-01-{1 + i % 28:02},R{i}" for i in range(60)])
+    outcome = inspect(path)
+    assert draft_of(outcome)["source"]["columns"] == {"customer_id": "Client", "invoiced_at": "Date"}
+    assert '# line_amount = "…"  # the amount of each line; or quantity and unit_price' in outcome.out
+    assert "With the proposed lines" not in outcome.out
+
+
+def test_a_price_alone_is_perhaps_the_amount(tmp_path: Path) -> None:
+    outcome = inspect(write(tmp_path / "log.csv", "Client,Date,Price,no"))
+    assert '# line_amount = "Price"  # the amount of each line; or quantity and unit_price' in outcome.out
+
+
+def test_a_time_of_its_own_is_proposed_beside_the_date(tmp_path: Path) -> None:
+    rows = [f"C{i % 9},2024-01-{1 + i % 28:02},{i % 24}:30,{10 + i}.50" for i in range(60)]
+    outcome = inspect(write(tmp_path / "log.csv", "customer_id,invoiced_at,Clock,line_amount", rows))
+    assert outcome.status == 0
+    assert '# invoiced_at = ["invoiced_at", "Clock"]  # perhaps: the date with the time' in outcome.out
+
+
+def test_what_a_run_would_refuse_is_refused_after_its_figures(tmp_path: Path) -> None:
+    stray = write(
+        tmp_path / "stray.csv", "customer_id,invoiced_at,line_amount,x", [*ROWS, *ROWS, "C1,2033-01-01,5,R99"]
+    )
+    outcome = inspect(stray, '[cleaning]\nduplicates = "keep"\n')
+    assert draft_of(outcome)
+    assert "1 line of 2033-01-01" in outcome.err
+    assert shown(outcome, "records")[0] == "121"
+    till = write(
+        tmp_path / "till.csv",
+        "customer_id,invoiced_at,line_amount,invoice_id",
+        [f"C{i % 9},2024-01-{1 + i // 10:02},{10 + i}.50,{i % 10}" for i in range(200)],
+    )
+    outcome = inspect(till)
+    assert draft_of(outcome)
+    assert 'invoice_key = ["invoiced_at", "invoice_id"]' in outcome.err
+    with pytest.raises(BadInputError, match="start again"):
+        read_as_configured(outcome.out)
+
+
+def test_a_proposal_that_would_be_refused_itself_says_so(tmp_path: Path) -> None:
+    rows = [f"{row},{'paid' if i % 5 else 'voided'}" for i, row in enumerate(ROWS)]
+    outcome = inspect(write(tmp_path / "log.csv", "Client,Date,Amount,Receipt,Status", rows))
+    assert draft_of(outcome)
+    assert "# ! With the proposed lines it is refused as well:" in outcome.out
+    assert '"Status" = { exclude = ["voided"] }' in " ".join(outcome.out.replace("#", "").split())
+
+
+@pytest.mark.parametrize("text", ["", '{"a": 1}\n', "\x00\x01\x02"])
+def test_a_file_that_is_no_table_is_refused_without_figures(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    outcome = inspect(path)
+    source = draft_of(outcome)["source"]
+    assert (source.pop("path"), source.pop("columns", {}), source) == (str(path), {}, {})
+    assert "records" not in outcome.out
+
+
+def test_a_source_that_is_not_there_has_no_draft() -> None:
+    outcome = inspect("missing.csv")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "missing.csv does not exist" in outcome.err
+
+
+def test_without_a_path_it_inspects_the_configured_source_or_the_demo(tmp_path: Path, monkeypatch: Any) -> None:
+    from custseg_assets.domain.demo import generate_demo
+    from custseg_assets.home import intake
+
+    path = write(tmp_path / "log.csv", "customer_id,invoiced_at,line_amount,x")
+    outcome = inspect(None, f'[source]\npath = "{path}"\n')
+    assert shown(outcome, "records")[0] == "60"
+    monkeypatch.setattr(intake, "generate_demo", lambda: generate_demo(n_customers=40, n_months=4))
+    outcome = inspect(None)
+    assert outcome.status == 0
+    assert tomllib.loads(outcome.out)["source"]["path"] == "demo"
+
+
+def test_parquet_and_its_types(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    log = shop_log(2).with_columns(line_amount=pl.col("quantity") * pl.col("unit_price")).drop("description")
+    log.write_parquet(path)
+    outcome = inspect(path)
+    assert outcome.out.startswith("# log.parquet: parquet\n")
+    assert_reads_the_same(outcome, "", path)
+    (tmp_path / "saved.toml").write_text(outcome.out)
+    assert load_settings(tmp_path / "saved.toml").source.columns["line_amount"] == "line_amount"
