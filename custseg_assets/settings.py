@@ -211,8 +211,8 @@ class CleaningSettings(_Section):
         service_descriptions: descriptions that name a service; lines with them do not count.
         cancellation_prefix: how the id of a cancelling invoice starts; without it a negative line is a cancellation.
         duplicates: whether of equal lines of a file only the first counts (``drop``) or all do (``keep``). Without it
-            all do where there is no column for the quantity, since each may be one unit. Lines that come again in
-            another file never count.
+            all do where there is no column for the quantity, since each may be one unit. With ``order_amount`` all
+            do, or a share of the order's total would be lost. Lines that come again in another file never count.
         negative_prices: whether a negative price is money given back (``keep``) or an entry of the bookkeeping that
             does not count (``reject``).
     """

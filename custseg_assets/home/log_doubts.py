@@ -23,12 +23,13 @@ def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRul
     of_preset = {name: getattr(preset, name) for name in _OF_PRESETS} if preset else {}
     return CleaningRules(
         **{**of_preset, **configured},
-        # Where every line is one unit, two equal lines are two of them. Some platforms write no line twice, and where
-        # lines have keys, those that come again are left out already.
+        # Where every line is one unit, two equal lines are two of them. Some platforms write no line twice, where lines
+        # have keys, those that come again are left out already, and no share of an order's total may be lost.
         keeps_equal_lines=own.duplicates == "keep"
-        if own.duplicates
+        if own.duplicates and not _shares_totals(deliveries)
         else (preset is not None and preset.keeps_equal_lines)
         or _has_line_keys(deliveries, settings)
+        or _shares_totals(deliveries)
         or (bool(deliveries) and not any(delivery.counts_units for delivery in deliveries)),
         keeps_negative_prices=own.negative_prices == "keep"
         if own.negative_prices
@@ -40,6 +41,11 @@ def _has_line_keys(deliveries: Sequence[Delivery], settings: Settings) -> bool:
     named = {delivery.preset for delivery in deliveries}
     has_key = {name: all(layout.line_key for layout in preset.layouts) for name, preset in PRESETS.items()}
     return bool(settings.source.line_key or (named and all(has_key.get(name or "") for name in named)))
+
+
+def _shares_totals(deliveries: Sequence[Delivery]) -> bool:
+    """Whether lines have shares of their orders' totals, which are the same however often a line is there."""
+    return any("order_amount" in delivery.columns for delivery in deliveries)
 
 
 _OF_PRESETS = ("service_code_max_digits", "service_descriptions", "cancellation_prefix")
@@ -81,7 +87,7 @@ def find_log_doubts(store: DeliveryStore, deliveries: Sequence[Delivery], settin
         headers=deliveries[0].columns,
         rules=rules_for(deliveries, settings),
         configured=frozenset(settings.cleaning.model_dump(exclude_none=True))
-        | ({"duplicates"} if _has_line_keys(deliveries, settings) else set()),
+        | ({"duplicates"} if _has_line_keys(deliveries, settings) or _shares_totals(deliveries) else set()),
         says_case=source.customer_id_case is not None,
         says_form=source.customer_id_form is not None,
         says_key=bool(source.invoice_key),
