@@ -114,12 +114,36 @@ def open_source(
 def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Path) -> SourceFile:
     sheet, table, mapping = _choose_table(path, settings, scratch)
     where = _location(path, sheet)
+    return SourceFile(path.name, mapping, sheet, read_table(table, mapping, settings, where, progress, scratch))
+
+
+def read_table(
+    table: formats.RawTable,
+    mapping: ColumnMapping,
+    settings: SourceSettings,
+    where: str,
+    progress: Progress,
+    scratch: Path,
+) -> pl.LazyFrame:
+    """The lines of a raw table, as in ``SourceFile.lines``; they can be collected as long as the folder is there.
+
+    Args:
+        table: the raw table.
+        mapping: which of its headers are mapped.
+        settings: how to read it.
+        where: the file, for the messages.
+        progress: is called with what was recognised.
+        scratch: an empty folder.
+
+    Raises:
+        BadInputError: it cannot be used.
+    """
     table = table.repaired()
     positions = {name: str(table.header.index(header)) for name, header in mapping.columns.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, where)
     typed = type_lines(table.load(plain, scratch, where), mapping, settings, where)
     progress(describe_mapping(where, mapping, typed.conventions, table.convention))
-    return SourceFile(path.name, mapping, sheet, typed.lines)
+    return typed.lines
 
 
 def _location(path: Path, sheet: str) -> str:

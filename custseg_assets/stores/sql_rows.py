@@ -1,0 +1,144 @@
+"""Rows of a table or query: only the columns that are used, in one order, as a raw table on disk."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.columns import ColumnMapping, map_columns
+from custseg_assets.stores.formats import SOURCE_ROW, RawTable
+from custseg_assets.stores.sql_databases import SqlDatabase
+
+CURSOR = "cursor"
+_NUMBERS = ("quantity", "unit_price", "line_amount")
+_LARGE = 64 << 20
+"""Size in bytes of the rows on disk above which they are not kept in memory."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is asked of a table or query.
+
+    Attributes:
+        header: the columns that are read.
+        mapping: which of them are mapped.
+        numbers: those that are calculated with.
+        cursor: the column that only grows, if any.
+        relation: the table or query, as it stands after ``FROM``.
+    """
+
+    header: tuple[str, ...]
+    mapping: ColumnMapping
+    numbers: frozenset[str]
+    cursor: str | None
+    relation: str
+
+
+def select_columns(
+    header: tuple[str, ...], relation: str, settings: SourceSettings, where: str, cursor: str | None = None
+) -> Selection:
+    """Find the columns to read: those that are mapped, and those that other settings name.
+
+    Raises:
+        BadInputError: a required column is missing.
+    """
+    mapping = map_columns(header, settings, where)
+    # A known export has rules of its own that may look at any column.
+    wanted = {*mapping.columns.values(), *_texts_in(settings.how_read()), *(header if mapping.preset else ())}
+    numbers = frozenset(name for column, name in mapping.columns.items() if column in _NUMBERS)
+    return Selection(tuple(name for name in header if name in wanted), mapping, numbers, cursor, relation)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for part in value.items() for one in part for text in _texts_in(one))
+    elif isinstance(value, list | tuple):
+        yield from (text for part in value for text in _texts_in(part))
+
+
+def query_for(database: SqlDatabase, selection: Selection, since: str = "") -> str:
+    """The SQL query for the rows, in an order that does not depend on how the database stores them.
+
+    Args:
+        database: that is asked.
+        selection: what it is asked for.
+        since: value of the cursor that the rows begin at, as SQL; all rows without it.
+    """
+    columns = [
+        f"{database.expression(name, is_number=name in selection.numbers)} AS {database.quote(str(position))}"
+        for position, name in enumerate(selection.header)
+    ]
+    order = [str(position + 1) for position in range(len(columns))]
+    condition = ""
+    if selection.cursor is not None:
+        column = database.column(selection.cursor)
+        columns.append(f"{database.expression(selection.cursor, is_number=False)} AS {database.quote(CURSOR)}")
+        # Its own order: that of its text may be another.
+        order.insert(0, column)
+        condition = f" WHERE {column} >= {since}" if since else ""
+    return f"SELECT {', '.join(columns)} FROM {selection.relation}{condition} ORDER BY {', '.join(order)}"  # noqa: S608
+
+
+def download(batches: Iterator[pa.RecordBatch], path: Path) -> int:
+    """Write batches to a Parquet file, one at a time; returns the number of rows.
+
+    The same rows in the same order make the same bytes.
+    """
+    n_rows = 0
+    first = next(batches, None)
+    if first is None:
+        return 0
+    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        for batch in itertools.chain([first], batches):
+            writer.write_batch(batch)
+            n_rows += batch.num_rows
+    return n_rows
+
+
+def raw_table(path: Path, selection: Selection) -> RawTable:
+    """Downloaded rows as a raw table, whose decimals and floats have lost nothing.
+
+    Args:
+        path: the Parquet file.
+        selection: what was asked for.
+    """
+    rows = pl.scan_parquet(path)
+    schema = rows.collect_schema()
+    plain = [
+        _plain(str(position), schema[str(position)], is_number=name in selection.numbers)
+        for position, name in enumerate(selection.header)
+    ]
+    lines = rows.select(plain).with_row_index(SOURCE_ROW, 1)
+    return RawTable(selection.header, lines, is_large=path.stat().st_size > _LARGE)
+
+
+def _plain(name: str, dtype: pl.DataType, *, is_number: bool) -> pl.Expr:
+    values = pl.col(name)
+    if dtype.is_decimal():
+        return values.cast(pl.Float64) if is_number else text_of_decimal(values)
+    if dtype == pl.Float32:
+        # As it is written: 1.1, not 1.10000002384.
+        return values.cast(pl.String).cast(pl.Float64)
+    if dtype in (pl.Categorical, pl.Enum, pl.Time):
+        return values.cast(pl.String)
+    return values
+
+
+def text_of_decimal(values: pl.Expr) -> pl.Expr:
+    """Decimals as text without zeros at the end: ``17850``, not ``17850.00``."""
+    text = values.cast(pl.String)
+    return (
+        pl.when(text.str.contains(".", literal=True))
+        .then(text.str.strip_chars_end("0").str.strip_chars_end("."))
+        .otherwise(text)
+    )
