@@ -146,9 +146,9 @@ class SqlDatabase(abc.ABC):
             message = f"{message[:_LONGEST_MESSAGE]}…"
         got = f"{self.where}: {message}"
         if doing == "connect":
-            ways = f"the password in {PASSWORD_VARIABLE}{self.own_passwords}" if self.address.host else "the file"
+            way = f", or the password in {PASSWORD_VARIABLE}{self.own_passwords}" if self.address.host else ""
             return BadInputError(
-                got, f"a {self.address.kind} database that can be opened", f"Correct [source] path or {ways}."
+                got, f"a database that {self.address.kind} can open", f"Correct [source] path or --source{way}."
             )
         if self._is_lost(error):
             return BadInputError(

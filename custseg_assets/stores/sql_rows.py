@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,15 @@ def _plain(name: str, dtype: pl.DataType, *, is_number: bool) -> pl.Expr:
         return values.cast(pl.String).cast(pl.Float64)
     if dtype in (pl.Categorical, pl.Enum, pl.Time):
         return values.cast(pl.String)
-    return values
+    return within_calendar(values, dtype)
+
+
+def within_calendar(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Dates and instants with ``infinity``, and others beyond what a calendar can write, as the last day of 9999."""
+    if not isinstance(dtype, pl.Date | pl.Datetime) or getattr(dtype, "time_unit", "") == "ns":
+        return values
+    first, last = (pl.lit(day).cast(pl.Date).cast(dtype) for day in (date(1, 1, 1), date(9999, 12, 31)))
+    return values.clip(first, last)
 
 
 def text_of_decimal(values: pl.Expr) -> pl.Expr:

@@ -50,7 +50,7 @@ class Postgres(_AdbcDatabase):
     """PostgreSQL, by COPY in binary through libpq."""
 
     driver = "adbc_driver_postgresql.dbapi"
-    own_passwords = ", in PGPASSWORD or in ~/.pgpass"
+    own_passwords = ", PGPASSWORD or ~/.pgpass"
     _plain = frozenset(
         {"int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "name", "bool"}
         | {"date", "timestamp", "timestamptz"}
@@ -162,6 +162,7 @@ class MySql(RowDatabase):
             connect_timeout=15,
             # Dates stay text: one such as 0000-00-00 has no other form.
             conv={
+                **self._driver.converters.encoders,
                 **dict.fromkeys(self._decimals, Decimal),
                 **dict.fromkeys(self._whole, int),
                 **dict.fromkeys(self._floats, float),

@@ -25,7 +25,15 @@ from custseg_assets.stores.sources import Progress, SourceFile, digest_of, read_
 from custseg_assets.stores.sql_addresses import parse_address
 from custseg_assets.stores.sql_databases import SqlDatabase
 from custseg_assets.stores.sql_files import DuckDb, Sqlite
-from custseg_assets.stores.sql_rows import CURSOR, download, query_for, raw_table, select_columns, text_of_decimal
+from custseg_assets.stores.sql_rows import (
+    CURSOR,
+    download,
+    query_for,
+    raw_table,
+    select_columns,
+    text_of_decimal,
+    within_calendar,
+)
 from custseg_assets.stores.sql_servers import MySql, Postgres, Snowflake
 
 _READER = 1
@@ -242,7 +250,7 @@ class _Rows:
         self._numbered.filter(~pl.col("n").is_in(sorted(numbers))).drop("n").sink_parquet(path, maintain_order=True)
 
     def _with_texts(self) -> pl.LazyFrame:
-        values = pl.col(CURSOR)
+        values = within_calendar(pl.col(CURSOR), self.dtype)
         if isinstance(self.dtype, pl.Datetime):
             in_utc = values.dt.convert_time_zone("UTC") if self.dtype.time_zone else values
             text = in_utc.dt.to_string(f"%Y-%m-%d %H:%M:%S%.{9 if self.dtype.time_unit == 'ns' else 6}f")
@@ -253,7 +261,9 @@ class _Rows:
 
 
 def _digest_of(row: Sequence[Any]) -> str:
-    return hashlib.blake2b(json.dumps(list(map(str, row))).encode(), digest_size=8).hexdigest()
+    # SQLite's 1 and 1.0 in one column become floats only where both are there.
+    texts = [str(int(value) if isinstance(value, float) and value.is_integer() else value) for value in row]
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).hexdigest()
 
 
 def _relation_of(database: SqlDatabase, settings: SourceSettings) -> str:
