@@ -55,8 +55,8 @@ class DuckDb(SqlDatabase):
 
     @property
     def _errors(self) -> tuple[type[Exception], ...]:
-        found: tuple[type[Exception], ...] = (self._driver.Error,)
-        return found
+        # After the first batch it is Arrow that finds out.
+        return (self._driver.Error, pa.ArrowException)
 
     def header_of(self, relation: str) -> tuple[str, ...]:
         """Names of the columns, whose types are kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -16,13 +17,19 @@ from custseg_assets.stores.sql_addresses import SqlAddress
 from custseg_assets.stores.sql_databases import RowDatabase, SqlDatabase
 
 
+_PREFIX = re.compile(
+    r"^(?:[A-Z_]+: )?(?:\[libpq\] )?(?:Failed to connect: |PQ\w+\(\) failed: |Execution error \[\w+\]: )?"
+)
+"""What the driver says before what the server or its library said."""
+
+
 class _AdbcDatabase(SqlDatabase):
     """A database with a driver of Arrow Database Connectivity."""
 
     @property
     def _errors(self) -> tuple[type[Exception], ...]:
-        found: tuple[type[Exception], ...] = (self._driver.Error,)
-        return found
+        # After the first batch it is Arrow that finds out.
+        return (self._driver.Error, pa.ArrowException, OSError)
 
     def _batches(self, sql: str) -> Iterator[pa.RecordBatch]:
         with self._connection.cursor() as cursor:
@@ -31,6 +38,8 @@ class _AdbcDatabase(SqlDatabase):
             yield from map(_stored, cursor.fetch_record_batch())
 
     def _is_lost(self, error: Exception) -> bool:
+        if not isinstance(error, self._driver.Error):
+            return isinstance(error, OSError) and "ERROR: " not in str(error)
         state = getattr(error, "sqlstate", None) or ""
         return state[:2] in {"08", "53", "57"} or (not state and getattr(error, "status_code", None) in self._lost)
 
@@ -95,7 +104,7 @@ class Postgres(_AdbcDatabase):
         details = dict(getattr(error, "details", None) or ())
         if primary := details.get("PG_DIAG_MESSAGE_PRIMARY") or details.get(b"PG_DIAG_MESSAGE_PRIMARY"):
             return primary.decode(errors="replace") if isinstance(primary, bytes) else str(primary)
-        return str(error).partition("Query was:")[0].rpartition("Failed to connect: ")[2]
+        return _PREFIX.sub("", str(error).partition("Query was:")[0])
 
 
 class Snowflake(_AdbcDatabase):

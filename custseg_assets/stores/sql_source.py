@@ -40,7 +40,7 @@ _READER = 1
 """Version of this reader; another version reads every table anew."""
 
 _N_SHOWN = 12
-_DATABASES: Mapping[str, type[SqlDatabase]] = {
+DATABASES: Mapping[str, type[SqlDatabase]] = {
     "postgresql": Postgres,
     "mysql": MySql,
     "snowflake": Snowflake,
@@ -66,7 +66,7 @@ def accept_table(deliveries: DeliveryStore, source: str, settings: Settings, pro
     """
     address = parse_address(source)
     password = settings.source_password.get_secret_value() if settings.source_password else ""
-    with contextlib.closing(_DATABASES[address.scheme](address, password)) as database:
+    with contextlib.closing(DATABASES[address.scheme](address, password)) as database:
         reader = _Reader(deliveries, database, settings.source, progress)
         return reader.read_whole() if settings.source.cursor is None else reader.read_new()
 
@@ -221,9 +221,9 @@ class _Rows:
     """
 
     def __init__(self, path: Path) -> None:
-        rows = pl.scan_parquet(path)
-        self.dtype = rows.collect_schema()[CURSOR]
-        self._numbered = rows.with_row_index("n")
+        self._rows = pl.scan_parquet(path).with_row_index("n")
+        self._schema = self._rows.collect_schema()
+        self.dtype = self._schema[CURSOR]
 
     @property
     def is_number(self) -> bool:
@@ -247,17 +247,18 @@ class _Rows:
 
     def write_without(self, numbers: frozenset[int], path: Path) -> None:
         """Write the rows that do not have those numbers to another file."""
-        self._numbered.filter(~pl.col("n").is_in(sorted(numbers))).drop("n").sink_parquet(path, maintain_order=True)
+        self._rows.filter(~pl.col("n").is_in(sorted(numbers))).drop("n").sink_parquet(path, maintain_order=True)
 
     def _with_texts(self) -> pl.LazyFrame:
-        values = within_calendar(pl.col(CURSOR), self.dtype)
+        rows = self._rows.with_columns(within_calendar(pl.col(name), dtype) for name, dtype in self._schema.items())
+        values = pl.col(CURSOR)
         if isinstance(self.dtype, pl.Datetime):
             in_utc = values.dt.convert_time_zone("UTC") if self.dtype.time_zone else values
             text = in_utc.dt.to_string(f"%Y-%m-%d %H:%M:%S%.{9 if self.dtype.time_unit == 'ns' else 6}f")
             text = pl.concat_str(text, pl.lit("+00:00" if self.dtype.time_zone else ""))
         else:
             text = text_of_decimal(values) if self.dtype.is_decimal() else values.cast(pl.String)
-        return self._numbered.with_columns(text.alias(CURSOR))
+        return rows.with_columns(text.alias(CURSOR))
 
 
 def _digest_of(row: Sequence[Any]) -> str:

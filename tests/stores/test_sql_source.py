@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from custseg_assets.errors import BadInputError
+from custseg_assets.stores.sql_addresses import parse_address
+from custseg_assets.stores.sql_source import DATABASES
 from tests.support.databases import Database, SourceReader, duckdb_in, mysql_on, postgres_on, sqlite_in
+from tests.support.mariadb import MariaDb
+from tests.support.postgres import PASSWORD, Postgres
 
 ROWS = (
     ("C1", "2024-01-31 23:30:00", 2, 1.234, "1001", 1),
@@ -61,7 +67,9 @@ def test_only_the_columns_that_are_used_are_read(database: Database, reader: Sou
 
 
 def test_a_query_is_read_as_a_table_is(database: Database, reader: SourceReader) -> None:
-    query = "select customer_id, invoiced_at as day, quantity * unit_price as paid from orders where quantity > 0 -- all;"
+    query = (
+        "select customer_id, invoiced_at as day, quantity * unit_price as paid from orders where quantity > 0 -- all;"
+    )
     (delivery,) = reader.read(database, query=query, columns={"invoiced_at": "day", "line_amount": "paid"})
     assert sorted(reader.lines()["line_amount"]) == pytest.approx([0.3, 2.468])
     assert delivery.name.startswith("query on ")
@@ -110,8 +118,14 @@ def test_rows_that_tie_with_the_last_one_are_taken_in_once(database: Database, r
 @pytest.mark.parametrize(
     ("statement", "left"),
     [
-        ("INSERT INTO orders VALUES ('C9', '2024-01-05 10:00:00', 1, 1, '0999', 0, '', 0.5)", ["0999", "1001", "1002", "1003"]),
-        ("INSERT INTO orders VALUES ('C9', '2024-01-05 10:00:00', 1, 1, '0999', NULL, '', 0.5)", ["0999", "1001", "1002", "1003"]),
+        (
+            "INSERT INTO orders VALUES ('C9', '2024-01-05 10:00:00', 1, 1, '0999', 0, '', 0.5)",
+            ["0999", "1001", "1002", "1003"],
+        ),
+        (
+            "INSERT INTO orders VALUES ('C9', '2024-01-05 10:00:00', 1, 1, '0999', NULL, '', 0.5)",
+            ["0999", "1001", "1002", "1003"],
+        ),
         ("DELETE FROM orders WHERE id = 1", ["1002", "1003"]),
         ("UPDATE orders SET id = 7 WHERE id = 1", ["1001", "1002", "1003"]),
         ("UPDATE orders SET invoice_id = '1009' WHERE id = 3", ["1001", "1002", "1009"]),
@@ -186,3 +200,110 @@ def test_what_cannot_be_read_is_one_sentence_and_changes_nothing(
     assert "\n" not in str(refused.value)
     assert "s3cret" not in str(refused.value)
     assert {path: path.read_bytes() for path in reader.root.iterdir()} == before
+
+
+def test_the_types_of_postgresql_lose_nothing(postgres: Postgres, reader: SourceReader) -> None:
+    database = postgres_on(postgres)
+    (rows,) = (
+        """
+        SELECT '2024-01-31 23:30:00.123456'::timestamp AS invoiced_at, 12345678901234567890.500::numeric AS customer_id,
+            '$1,234.56'::money AS line_amount, 1.1::real AS quantity, 0.1::numeric(20, 10) AS unit_price,
+            'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid AS product_id, 17850.00::numeric AS invoice_id,
+            '{"a": 1}'::jsonb AS description, 'DE'::char(5) AS country
+        """,
+    )
+    reader.read(database, query=rows)
+    assert reader.lines().drop("source_file", "source_row", "unreadable_values").row(0, named=True) == {
+        "invoiced_at": datetime(2024, 1, 31, 23, 30, 0, 123456),
+        "customer_id": "12345678901234567890.5",
+        "line_amount": 1234.56,
+        "quantity": 1.1,
+        "unit_price": 0.1,
+        "product_id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+        "invoice_id": "17850",
+        "description": '{"a": 1}',
+        "country": "DE",
+    }
+
+
+def test_the_types_of_duckdb_lose_nothing(tmp_path: Path, reader: SourceReader) -> None:
+    database = duckdb_in(tmp_path)
+    database.do("CREATE TYPE land AS ENUM ('DE', 'FR')")
+    rows = """
+        SELECT '2024-01-31 23:30:00'::timestamp_ns AS invoiced_at, 12345678901234567890123456::hugeint AS customer_id,
+            0.1::decimal(38, 20) AS unit_price, 1.1::float AS quantity, 'FR'::land AS country,
+            17850.00::decimal(10, 2) AS invoice_id, 18446744073709551615::ubigint AS product_id,
+            '10:00'::time AS description
+    """
+    reader.read(database, query=rows)
+    columns = ("customer_id", "unit_price", "quantity", "country", "invoice_id", "product_id", "description")
+    (row,) = reader.lines().select(columns).rows()
+    assert row == ("12345678901234567890123456", 0.1, 1.1, "FR", "17850", "18446744073709551615", "10:00:00")
+
+
+def test_the_types_of_mysql_lose_nothing(mariadb: MariaDb, reader: SourceReader) -> None:
+    database = mysql_on(mariadb)
+    database.do(
+        "CREATE OR REPLACE TABLE kinds (invoiced_at DATETIME(6), customer_id BIGINT UNSIGNED, unit_price DECIMAL(30, 12),"
+        " quantity FLOAT, invoice_id DECIMAL(10, 2), description TEXT)",
+        "INSERT INTO kinds VALUES ('2024-01-31 23:30:00.5', 18446744073709551615, 0.1, 1.1, 17850, 'a')",
+    )
+    reader.read(database, table="kinds")
+    columns = ("invoiced_at", "customer_id", "unit_price", "quantity", "invoice_id", "description")
+    (row,) = reader.lines().select(columns).rows()
+    at = datetime(2024, 1, 31, 23, 30, 0, 500000)
+    assert row == (at, "18446744073709551615", 0.1, 1.1, "17850", "a")
+
+
+@pytest.mark.parametrize("infinity", ["'infinity'::timestamp", "'-infinity'::timestamp"])
+def test_an_infinite_instant_is_a_line_that_cannot_be_read(
+    infinity: str, postgres: Postgres, reader: SourceReader
+) -> None:
+    rows = f"select 'C1' as customer_id, {infinity} as invoiced_at, 1 as line_amount"  # noqa: S608
+    query = f"{rows} union all select 'C2', '2024-01-31', 2"
+    reader.read(postgres_on(postgres), query=query, max_unreadable_share=1, cursor="invoiced_at")
+    unreadable = reader.lines()["unreadable_values"].drop_nulls().to_list()
+    assert len(unreadable) == 1
+    assert unreadable[0].startswith(
+        '{"invoiced_at": "9999-12-31' if infinity[1] == "i" else '{"invoiced_at": "0001-01-01'
+    )
+
+
+def test_a_zero_date_of_mysql_keeps_its_text(mariadb: MariaDb, reader: SourceReader) -> None:
+    database = mysql_on(mariadb)
+    database.make_table()
+    database.insert(*ROWS, ("C9", "0000-00-00 00:00:00", 1, 1.0, "1009", 9))
+    reader.read(database, max_unreadable_share=1)
+    assert reader.lines()["unreadable_values"].drop_nulls().to_list() == ['{"invoiced_at": "0000-00-00 00:00:00"}']
+
+
+def test_bytes_in_sqlite_are_refused(tmp_path: Path, reader: SourceReader) -> None:
+    database = sqlite_in(tmp_path)
+    database.make_table()
+    database.insert(*ROWS)
+    database.do("UPDATE orders SET customer_id = x'00ff'")
+    with pytest.raises(BadInputError, match="holds bytes in a mapped column"):
+        reader.read(database)
+
+
+def test_a_connection_cannot_write(database: Database, reader: SourceReader) -> None:
+    reader.read(database)
+    address = parse_address(database.address)
+    with contextlib.closing(DATABASES[address.scheme](address, PASSWORD)) as connection:
+        with pytest.raises(BadInputError, match="(?i)read.?only|denied"):
+            list(connection.read("DELETE FROM orders"))
+    reader.read(database)
+    assert len(ids(reader)) == 3
+
+
+def test_a_driver_that_is_not_installed_is_one_sentence(reader: SourceReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("adbc_driver_postgresql.dbapi", "adbc_driver_snowflake.dbapi", "pymysql"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for address, extra in [
+        ("postgresql://shop@127.0.0.1/shop", "sql"),
+        ("mysql://shop@127.0.0.1/shop", "sql"),
+        ("snowflake://shop@account/shop", "snowflake"),
+    ]:
+        with pytest.raises(BadInputError, match=f"which is not installed; .* Do pip install 'custseg\\[{extra}\\]'"):
+            reader.read(Database("", address, lambda: None))
+    assert not reader.root.exists()

@@ -98,13 +98,19 @@ class SourceReader:
     said: list[str] = field(default_factory=list)
 
     def read(self, database: Database, **source: Any) -> tuple[Delivery, ...]:
-        """What the source consists of then; it is the store's current one."""
+        """Read what a database has; returns what the source, the store's current one, consists of then."""
+        return self._read(database.address, settings_for(database, **source))
+
+    def read_file(self, path: Path, **source: Any) -> tuple[Delivery, ...]:
+        """Read a file or folder in the same way."""
+        return self._read(str(path), Settings.model_validate({"source": {"path": str(path), **source}}))
+
+    def _read(self, path: str, settings: Settings) -> tuple[Delivery, ...]:
         self.said.clear()
         deliveries = DeliveryStore(self.root)
-        settings = settings_for(database, **source)
         with deliveries.unchanged_if_refused():
-            accepted = take_in_source(deliveries, database.address, settings, self.said.append)
-        current = (deliveries.current() or CurrentSource()).with_source(accepted, database.address)
+            accepted = take_in_source(deliveries, path, settings, self.said.append)
+        current = (deliveries.current() or CurrentSource()).with_source(accepted, path)
         deliveries.set_current(current)
         return current.deliveries
 

@@ -79,7 +79,8 @@ def running_mariadb(folder: Path) -> Iterator[MariaDb]:
                 return True
             return False
 
-        wait_until(make_shop)
+        wait_until(socket.exists, 60)
+        wait_until(make_shop, 60)
         yield MariaDb(port, socket)
     finally:
         process.terminate()
