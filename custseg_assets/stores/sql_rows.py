@@ -20,8 +20,8 @@ from custseg_assets.stores.sql_databases import SqlDatabase
 
 CURSOR = "cursor"
 _NUMBERS = ("quantity", "unit_price", "line_amount")
-_LARGE = 64 << 20
-"""Size in bytes of the rows on disk above which they are not kept in memory."""
+_LARGE = 1 << 20
+"""Number of rows above which they are not kept in memory; their size on disk says little, being compressed."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def raw_table(path: Path, selection: Selection) -> RawTable:
         for position, name in enumerate(selection.header)
     ]
     lines = rows.select(plain).with_row_index(SOURCE_ROW, 1)
-    return RawTable(selection.header, lines, is_large=path.stat().st_size > _LARGE)
+    return RawTable(selection.header, lines, is_large=pq.read_metadata(path).num_rows > _LARGE)
 
 
 def _plain(name: str, dtype: pl.DataType, *, is_number: bool) -> pl.Expr:

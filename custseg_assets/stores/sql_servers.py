@@ -16,7 +16,6 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.stores.sql_addresses import SqlAddress
 from custseg_assets.stores.sql_databases import RowDatabase, SqlDatabase
 
-
 _PREFIX = re.compile(
     r"^(?:[A-Z_]+: )?(?:\[libpq\] )?(?:Failed to connect: |PQ\w+\(\) failed: |Execution error \[\w+\]: )?"
 )
@@ -60,10 +59,7 @@ class Postgres(_AdbcDatabase):
 
     driver = "adbc_driver_postgresql.dbapi"
     own_passwords = ", PGPASSWORD or ~/.pgpass"
-    _plain = frozenset(
-        {"int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "name", "bool"}
-        | {"date", "timestamp", "timestamptz"}
-    )
+    _plain = frozenset({"int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "name", "bool"})
 
     def _connect(self) -> Any:
         address = self.address
@@ -97,6 +93,10 @@ class Postgres(_AdbcDatabase):
             # The driver hands money over in cents.
             exact = column if kind == "numeric" else f"{column}::numeric"
             return f"{exact}::float8" if is_number else f"trim_scale({exact})::text"
+        if kind in {"date", "timestamp", "timestamptz"}:
+            # The driver hands infinity over as some other instant.
+            first, last = "'0001-01-01'", "'9999-12-31'"
+            return f"CASE WHEN {column} > {last} THEN {last} WHEN {column} < {first} THEN {first} ELSE {column} END"
         # Arrays have a name that begins so; they are refused with their type.
         return column if kind in self._plain or kind.startswith("_") else f"{column}::text"
 
@@ -128,6 +128,9 @@ class Snowflake(_AdbcDatabase):
             "adbc.snowflake.sql.db": database,
             "adbc.snowflake.sql.schema": schema,
             "adbc.snowflake.sql.client_option.use_high_precision": "true",
+            "adbc.snowflake.sql.client_option.disable_telemetry": "true",
+            # Otherwise it tries for minutes to reach an account that is not there.
+            "adbc.snowflake.sql.client_option.login_timeout": "15s",
             **{self._options[name]: value for name, value in address.options.items()},
         }
         return self._driver.connect(db_kwargs={name: value for name, value in options.items() if value})

@@ -113,7 +113,7 @@ def test_a_connection_that_is_lost_while_rows_come_is_one_sentence(postgres: Pos
     next(rows)
     postgres.do(END)
     with pytest.raises(
-        BadInputError, match="a connection that lasts until every row is read. Nothing was changed"
+        BadInputError, match=r"a connection that lasts until every row is read\. Nothing was changed"
     ) as lost:
         list(rows)
     assert "\n" not in str(lost.value)

@@ -244,8 +244,8 @@ def test_the_types_of_duckdb_lose_nothing(tmp_path: Path, reader: SourceReader) 
 def test_the_types_of_mysql_lose_nothing(mariadb: MariaDb, reader: SourceReader) -> None:
     database = mysql_on(mariadb)
     database.do(
-        "CREATE OR REPLACE TABLE kinds (invoiced_at DATETIME(6), customer_id BIGINT UNSIGNED, unit_price DECIMAL(30, 12),"
-        " quantity FLOAT, invoice_id DECIMAL(10, 2), description TEXT)",
+        "CREATE OR REPLACE TABLE kinds (invoiced_at DATETIME(6), customer_id BIGINT UNSIGNED,"
+        " unit_price DECIMAL(30, 12), quantity FLOAT, invoice_id DECIMAL(10, 2), description TEXT)",
         "INSERT INTO kinds VALUES ('2024-01-31 23:30:00.5', 18446744073709551615, 0.1, 1.1, 17850, 'a')",
     )
     reader.read(database, table="kinds")
@@ -259,7 +259,7 @@ def test_the_types_of_mysql_lose_nothing(mariadb: MariaDb, reader: SourceReader)
 def test_an_infinite_instant_is_a_line_that_cannot_be_read(
     infinity: str, postgres: Postgres, reader: SourceReader
 ) -> None:
-    rows = f"select 'C1' as customer_id, {infinity} as invoiced_at, 1 as line_amount"  # noqa: S608
+    rows = f"select 'C1' as customer_id, {infinity} as invoiced_at, 1 as line_amount"
     query = f"{rows} union all select 'C2', '2024-01-31', 2"
     reader.read(postgres_on(postgres), query=query, max_unreadable_share=1, cursor="invoiced_at")
     unreadable = reader.lines()["unreadable_values"].drop_nulls().to_list()
@@ -289,9 +289,11 @@ def test_bytes_in_sqlite_are_refused(tmp_path: Path, reader: SourceReader) -> No
 def test_a_connection_cannot_write(database: Database, reader: SourceReader) -> None:
     reader.read(database)
     address = parse_address(database.address)
-    with contextlib.closing(DATABASES[address.scheme](address, PASSWORD)) as connection:
-        with pytest.raises(BadInputError, match="(?i)read.?only|denied"):
-            list(connection.read("DELETE FROM orders"))
+    with (
+        contextlib.closing(DATABASES[address.scheme](address, PASSWORD)) as connection,
+        pytest.raises(BadInputError, match=r"(?i)read.?only|denied"),
+    ):
+        list(connection.read("DELETE FROM orders"))
     reader.read(database)
     assert len(ids(reader)) == 3
 
