@@ -105,6 +105,10 @@ class SqlDatabase(abc.ABC):
         del is_number
         return self.column(header)
 
+    def cursor_expression(self, header: str) -> str:
+        """A column as a value whose text, as a ``literal``, is that value again."""
+        return self.expression(header, is_number=False)
+
     def column(self, header: str) -> str:
         """A column of the table or query; no other name that stands in a query is taken for it."""
         return f"source.{self.quote(header)}"

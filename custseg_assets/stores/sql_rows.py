@@ -83,7 +83,7 @@ def query_for(database: SqlDatabase, selection: Selection, since: str = "") -> s
     condition = ""
     if selection.cursor is not None:
         column = database.column(selection.cursor)
-        columns.append(f"{database.expression(selection.cursor, is_number=False)} AS {database.quote(CURSOR)}")
+        columns.append(f"{database.cursor_expression(selection.cursor)} AS {database.quote(CURSOR)}")
         # Its own order: that of its text may be another.
         order.insert(0, column)
         condition = f" WHERE {column} >= {since}" if since else ""

@@ -215,6 +215,10 @@ class MySql(RowDatabase):
         # The one type that is an instant of the world; in this session they are shown in UTC.
         return f"CONCAT({column}, '+00:00')" if header in self._zoned else column
 
+    def cursor_expression(self, header: str) -> str:
+        """An instant as this session shows it: not every server takes an offset."""
+        return self.column(header)
+
     def literal(self, value: str, *, is_number: bool) -> str:
         """A value; a backslash is an escape there."""
         return super().literal(value.replace("\\", "\\\\"), is_number=is_number)

@@ -167,6 +167,48 @@ def test_rows_without_a_date_wait_for_the_next_run(database: Database, reader: S
     assert ids(reader) == ["1001", "1002", "1003", "1004", "1005"]
 
 
+CURSORS = {
+    "BIGINT": ("9", "10", "11"),
+    "NUMERIC(12, 2)": ("9.50", "10.00", "10.25"),
+    "DATE": ("'2024-01-31'", "'2024-02-01'", "'2024-02-02'"),
+    "TIMESTAMP": ("'2024-01-31 10:00:00'", "'2024-01-31 10:00:01'", "'2024-02-01 00:00:00'"),
+    "VARCHAR(20)": ("'a''b'", "'a\\c'", "'b'"),
+    "TIMESTAMPTZ": ("'2024-01-31 10:00:00+02'", "'2024-01-31 10:00:00.5+02'", "'2024-02-01 00:00:00+00'"),
+    "UUID": tuple(f"'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1{n}'" for n in range(3)),
+}
+
+
+@pytest.mark.parametrize("kind", CURSORS)
+def test_a_cursor_of_any_type_goes_on_where_it_was(database: Database, reader: SourceReader, kind: str) -> None:
+    if database.kind in {"mysql", "sqlite"} and kind in {"TIMESTAMPTZ", "UUID"}:
+        pytest.skip(f"{database.kind} has no {kind}")
+    # Without NULL, the first column of that type in MySQL is set to the present time.
+    kind_there = "TIMESTAMP NULL" if (database.kind, kind) == ("mysql", "TIMESTAMP") else kind
+    database.do(
+        "DROP TABLE IF EXISTS steps",
+        f"CREATE TABLE steps (step {kind_there}, customer_id TEXT, invoiced_at {database.instant}, line_amount INT)",
+    )
+    first, second, third = (
+        value.replace("\\", "\\\\") if database.kind == "mysql" else value for value in CURSORS[kind]
+    )
+
+    def add(value: str, customer: str) -> None:
+        database.do(f"INSERT INTO steps VALUES ({value}, '{customer}', '2024-01-31 10:00:00', 1)")  # noqa: S608
+
+    add("NULL", "C0")
+    add(first, "C1")
+    add(second, "C2")
+    reader.read(database, table="steps", cursor="step")
+    add(second, "C3")
+    add(third, "C4")
+    reader.read(database, table="steps", cursor="step")
+    assert reader.said[0].split(": ")[1].startswith("2 new rows"), reader.said
+    add(third, "C5")
+    reader.read(database, table="steps", cursor="step")
+    assert reader.said[0].split(": ")[1].startswith("1 new rows"), reader.said
+    assert sorted(reader.lines()["customer_id"]) == ["C0", "C1", "C2", "C3", "C4", "C5"]
+
+
 def test_another_mapping_reads_all_rows_anew(database: Database, reader: SourceReader) -> None:
     reader.read(database, cursor="id")
     database.insert(("C3", "2024-02-04 10:00:00", 1, 1.0, "1004", 4))
