@@ -160,6 +160,14 @@ def test_what_keeps_a_query_in_is_needed(tmp_path: Path) -> None:
         connection.execute("SET enable_external_access = false")
         with pytest.raises(duckdb.PermissionException):
             connection.execute(query)
+    frame = pl.DataFrame({"a": [1]})
+    with duckdb.connect(":memory:") as connection:
+        assert connection.execute("select * from frame").fetchall() == frame.rows()
+    with (
+        duckdb.connect(":memory:", config=dict(DuckDb.locked)) as connection,
+        pytest.raises(duckdb.CatalogException, match="frame does not exist"),
+    ):
+        connection.execute("select * from frame")
 
 
 @pytest.mark.parametrize(
