@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import tomllib
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import date
@@ -25,8 +26,10 @@ from custseg_assets.domain.drift.report import DriftSettings
 from custseg_assets.domain.periods import Cadence, Lookback
 from custseg_assets.domain.promotion.promotion import PromotionLimits
 from custseg_assets.domain.promotion.retraining import RetrainRules
-from custseg_assets.domain.schemas import MAPPED_NAMES, SCALABLE_FEATURES
+from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
 from custseg_assets.domain.segments.clustering import Limits
+from custseg_assets.domain.transactions.doubts import Code
+from custseg_assets.domain.transactions.presets import FirstOf, RowFilter
 from custseg_assets.errors import BadInputError
 
 HOME_VARIABLE = "CUSTSEG_HOME"
@@ -61,13 +64,38 @@ class SourceSettings(_Section):
             of the query's.
         cursor: column of the table or query that only grows, such as ``updated_at`` or an id: each run then reads only
             the rows that are new.
-        preset: known export whose column names and cleaning rules apply; recognised from the header without it.
-        columns: the header that each column, such as ``customer_id``, has in the log.
-        date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``; recognised without it.
+        preset: known export whose column names, filters and cleaning rules apply; recognised from the header without
+            it. With ``none`` nothing is.
+        columns: the header that each column, such as ``customer_id``, has in the log; several headers where its values
+            are to be joined, such as a date's and a time's, and ``{ first_of = […] }`` where each line's first header
+            counts that is not empty.
+        filter: header → the values of the lines that count, or ``{ exclude = […] }`` with those of lines that do not.
+            Upper and lower case make no difference, and ``""`` stands for an empty cell.
+        ignored_columns: headers of columns that say nothing about what a line is worth, although they look like it.
+        no_customer: further texts in the customer's column that mean that there is none, in upper or lower case,
+            besides ``0``, ``-``, ``?``, ``null``, ``none``, ``nan``, ``n/a``, ``guest``, ``unknown`` and their like.
+        customer_id_case: whether ids that differ only in upper and lower case are one customer (``lower``) or not
+            (``keep``); without it e-mail addresses are, and others are refused where there are any.
+        customer_id_form: whether ids are numbers, without leading zeros and ``.0``, or text, exactly as they are
+            written, ``0`` and ``null`` included; without it ``17850.0`` beside ``17850`` is that number, and lost
+            zeros are refused.
+        invoice_key: headers that make up an order's id together, where invoice numbers start again, each day or in
+            each shop. The header of ``invoiced_at`` stands for the day.
+        line_key: headers that make up a line's identity together, such as an order's id and the line's number in it,
+            where a line may come again because tables were joined; each counts once.
+        currency: currency that amounts are converted to with ``rates``.
+        rates: csv file with the columns ``date``, ``currency`` and ``rate``: what one unit is worth in ``currency``,
+            from that day on.
+        date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``, or what its numbers count: ``seconds``,
+            ``milliseconds``, ``microseconds``, ``nanoseconds`` since 1970, ``excel`` or ``excel-1904``; recognised
+            without it.
+        time_zone: zone of the shop, such as ``Europe/Berlin``, which instants with a zone or since 1970 are converted
+            to; without it their own clock is kept, which is UTC's for instants since 1970.
         encoding: text encoding of csv files.
         delimiter: character between the values of csv files; recognised without it.
         decimal: decimal point or comma of the numbers; recognised without it, from all values of a column.
         sheet: sheet of a workbook to read; all of them without it.
+        accepted_doubts: doubts about the log as a whole that are looked into, and no reason to refuse it.
         keep_stray_days: whether a few lines far apart in time from the rest of the log are taken in, not refused.
         max_unreadable_share: largest share of a file's lines with a customer, and of their money, with values that
             cannot be read; a file with more is refused.
@@ -77,29 +105,93 @@ class SourceSettings(_Section):
     table: Annotated[str, Field(min_length=1)] | None = None
     query: Annotated[str, Field(min_length=1)] | None = None
     cursor: Annotated[str, Field(min_length=1)] | None = None
-    preset: Literal["online_retail"] | None = None
-    columns: dict[str, str] = Field(default_factory=dict)
-    date_format: str | None = None
+    preset: (
+        Literal["none", "magento", "olist", "online_retail", "shopify", "square", "stripe", "woocommerce"] | None
+    ) = None
+    columns: dict[str, str | tuple[str, ...] | FirstOf] = Field(default_factory=dict)
+    filter: dict[str, RowFilter] = Field(default_factory=dict)
+    ignored_columns: tuple[str, ...] = ()
+    no_customer: tuple[str, ...] = ()
+    customer_id_case: Literal["keep", "lower"] | None = None
+    customer_id_form: Literal["text", "number"] | None = None
+    invoice_key: tuple[str, ...] = ()
+    line_key: tuple[str, ...] = ()
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
+    rates: Path | None = None
+    date_format: Annotated[str, Field(min_length=1)] | None = None
+    time_zone: str | None = None
     encoding: str = "utf-8"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] | None = None
     sheet: str | None = None
+    accepted_doubts: tuple[Code, ...] = ()
     keep_stray_days: bool = False
     max_unreadable_share: Share = 0.01
 
     @field_validator("columns")
     @classmethod
-    def _check_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(columns) - set(MAPPED_NAMES))
+    def _check_columns(
+        cls, columns: dict[str, str | tuple[str, ...] | FirstOf]
+    ) -> dict[str, str | tuple[str, ...] | FirstOf]:
+        accepted = (*MAPPED_NAMES, *READ_NAMES)
+        unknown = sorted(set(columns) - set(accepted))
         if unknown:
-            raise ValueError(f"no such column: {', '.join(unknown)}; accepted are {', '.join(MAPPED_NAMES)}")
+            raise ValueError(f"no such column: {', '.join(unknown)}; accepted are {', '.join(accepted)}")
         return columns
+
+    @field_validator("filter", mode="before")
+    @classmethod
+    def _read_filters(cls, filters: Any) -> Any:
+        """A value or a list of values stands for ``only``."""
+        if not isinstance(filters, dict):
+            return filters
+        return {header: _read_filter(header, rule) for header, rule in filters.items()}
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> SourceSettings:
+        if (self.currency is None) != (self.rates is None):
+            raise ValueError("currency and rates come together or not at all")
+        return self
+
+    @field_validator("rates")
+    @classmethod
+    def _make_absolute(cls, rates: Path | None) -> Path | None:
+        return rates and rates.expanduser().absolute()
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, time_zone: str | None) -> str | None:
+        if time_zone is not None and time_zone not in zoneinfo.available_timezones():
+            near = difflib.get_close_matches(time_zone, zoneinfo.available_timezones(), 1, cutoff=0.5)
+            nearest = f"; nearest is {near[0]}" if near else ""
+            raise ValueError(f"no such time zone: {time_zone}; accepted are names such as Europe/Berlin{nearest}")
+        return time_zone
 
     def how_read(self) -> dict[str, Any]:
         """The keys that decide what the lines of a file are."""
         # What a database or several tables are asked for stands in the identity of what they answer.
         elsewhere = {"path", "table", "query", "cursor"}
-        return self.model_dump(mode="json", exclude={*elsewhere, "keep_stray_days", "max_unreadable_share"})
+        return self.model_dump(
+            mode="json", exclude={*elsewhere, "accepted_doubts", "keep_stray_days", "max_unreadable_share"}
+        )
+
+
+def _read_filter(header: str, rule: Any) -> Any:
+    if isinstance(rule, RowFilter):
+        return rule
+    one = rule if isinstance(rule, dict) else {"only": rule}
+    values = {kind: value if isinstance(value, list | tuple) else [value] for kind, value in one.items()}
+    plain = all(isinstance(value, str | bool | int | float) for each in values.values() for value in each)
+    if len(values) != 1 or not set(values) <= {"only", "exclude"} or not plain or not all(values.values()):
+        raise ValueError(
+            f'{header!r}: must be the values of lines that count, such as ["paid", "shipped"], or of those that do'
+            ' not, such as { exclude = ["voided"] }'
+        )
+    return {kind: tuple(_as_text(value) for value in each) for kind, each in values.items()}
+
+
+def _as_text(value: str | bool | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class LandingSettings(_Section):
@@ -123,14 +215,22 @@ class CleaningSettings(_Section):
     """Product-specific rules; a key left out is taken from the source's preset, or is off without one.
 
     Attributes:
-        service_code_max_digits: a product code with at most so many digits is a service, and its lines do not count.
+        service_code_max_digits: a product code with at most so many digits is a service, and its lines do not count;
+            0 switches the rule off.
         service_descriptions: descriptions that name a service; lines with them do not count.
         cancellation_prefix: how the id of a cancelling invoice starts; without it a negative line is a cancellation.
+        duplicates: whether of equal lines of a file only the first counts (``drop``) or all do (``keep``). Without it
+            all do where there is no column for the quantity, since each may be one unit. Lines that come again in
+            another file never count.
+        negative_prices: whether a negative price is money given back (``keep``) or an entry of the bookkeeping that
+            does not count (``reject``).
     """
 
     service_code_max_digits: Annotated[int, Field(ge=0)] | None = None
     service_descriptions: tuple[str, ...] | None = None
     cancellation_prefix: Annotated[str, Field(min_length=1)] | None = None
+    duplicates: Literal["drop", "keep"] | None = None
+    negative_prices: Literal["reject", "keep"] | None = None
 
 
 class SnapshotSettings(_Section):
@@ -359,7 +459,7 @@ class GcpBigQuerySettings(_Section):
         dataset: dataset that tables are published to; nothing is published without it.
         maximum_gib_billed: GiB that one query on a source may bill at most.
         since: first day of the lines that are read from a ``bq://`` source.
-        time_zone: time zone of the shop, for a source whose instants are timestamps.
+        time_zone: time zone of the shop, for a source whose instants are timestamps; that of ``[source]`` goes first.
         looker_report: id of a Looker Studio report to copy for the published views.
     """
 

@@ -9,9 +9,10 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from custseg_assets.domain.schemas import MAPPED_NAMES, SCALABLE_FEATURES
+from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
+from custseg_assets.domain.transactions.doubts import Code
 from custseg_assets.settings import CONFIG_VARIABLE, FROM_ENVIRONMENT, SOURCE_VARIABLE, Settings
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -43,7 +44,8 @@ _LISTS = {"string": "list of text", "integer": "list of whole numbers"}
 _FORMATS = {"date": "date", "path": "path"}
 # What validators check is not in the schema.
 _VALIDATED = {
-    "source.columns": f"keys among {', '.join(f'`{name}`' for name in MAPPED_NAMES)}",
+    "source.columns": f"keys among {', '.join(f'`{name}`' for name in (*MAPPED_NAMES, *READ_NAMES))}",
+    "source.accepted_doubts": f"among {', '.join(f'`{code}`' for code in get_args(Code))}",
     "snapshots.lookback": "from 1",
     "model.features": f"different ones of {', '.join(f'`{name}`' for name in SCALABLE_FEATURES)}",
     "model.k_range": "2 to 30",
@@ -134,7 +136,7 @@ def _type_of_one(value: dict[str, Any]) -> str:
     if "const" in value or "enum" in value:
         return " or ".join(f"`{json.dumps(one)}`" for one in value.get("enum", [value.get("const")]))
     if value["type"] == "object":
-        return "table of text"
+        return "table of text" if value["additionalProperties"].get("type") == "string" else "table"
     if value["type"] == "array":
         (first, *others) = value.get("prefixItems") or [value["items"]]
         return ", ".join([_LISTS[first["type"]], *([f"{len(others) + 1} of them"] if others else [])])

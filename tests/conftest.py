@@ -170,6 +170,7 @@ def real_tables(real_log: Path) -> RealTables:
         pl.read_csv(real_log, infer_schema=False)
         .select(
             pl.lit(None, pl.String).alias("unreadable_values"),
+            pl.lit(None, pl.String).alias("excluded_by"),
             pl.lit("log").alias("source_file"),
             pl.int_range(1, pl.len() + 1).alias("source_row"),
             pl.col("InvoiceDate").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us").alias("invoiced_at"),

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import dagster as dg
 import polars as pl
@@ -24,11 +25,15 @@ from custseg_assets.defs.automation import TickSource
 from custseg_assets.defs.partitions import Layout, layout_of
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import shift, start_of
+from custseg_assets.domain.transactions.cleaning import CleaningRules
+from custseg_assets.domain.transactions.doubts import Code
+from custseg_assets.domain.transactions.presets import RowFilter
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.open import OpenHome
 from custseg_assets.instance.event_log import temporary_instance
 from custseg_assets.instance.execute import JobRunner
 from custseg_assets.settings import CleaningSettings, GcpSettings, LandingSettings, SourceSettings, TrackingSettings
+from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.files import replacement_for
 
 _SENSORS = ("landing", "stale_partitions", "retrain_on_drift")
@@ -81,8 +86,8 @@ class Replay:
             update={
                 "home": folder,
                 # Its lines were taken in before, and numbers are written plainly.
-                "source": SourceSettings(keep_stray_days=True, max_unreadable_share=1.0, decimal="."),
-                "cleaning": CleaningSettings(**vars(source.cleaning_rules)),
+                "source": _AS_TAKEN_IN,
+                "cleaning": _as_settings(source.cleaning_rules),
                 # A file dropped here is whole.
                 "landing": LandingSettings(settle_seconds=0),
                 # What is played stays in the home it is played in: no bucket is emptied, nothing is published or paid.
@@ -93,6 +98,8 @@ class Replay:
         # A home that is gone at the end, with its history in memory, has nobody who looks at it.
         self.home = OpenHome(settings, has_viewers=is_kept)
         mapped = {name for delivery in source.calendar.deliveries for name in delivery.columns}
+        if mapped & set(schemas.READ_NAMES):
+            mapped.add("line_amount")
         self._columns = [name for name in schemas.MAPPED_NAMES if name in mapped]
         self._now = datetime.fromisoformat(source.calendar.period_keys[0])
         self._requested: set[str] = set()
@@ -273,7 +280,8 @@ def _line(outcome: SnapshotOutcome) -> str:
 def as_delivered(lines: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Lines of ``raw_transactions`` as a file that reads back to the same, values that could not be read included.
 
-    A column with such values is text, as it must have been in the file they came from.
+    A column with such values is text, as it must have been in the file they came from; a customer's id that lost digits
+    stays out, because it would be somebody's.
 
     Args:
         lines: of one period.
@@ -282,10 +290,37 @@ def as_delivered(lines: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     unread = [json.loads(text) for text in lines["unreadable_values"].drop_nulls()]
     raw = pl.col("unreadable_values").str.json_path_match
     return lines.select(
-        pl.coalesce(raw(f"$.{name}"), pl.col(name).cast(pl.String)).alias(name)
-        if _is_in(name, unread)
-        else pl.col(name)
-        for name in names
+        *(
+            pl.coalesce(raw(f"$.{name}"), pl.col(name).cast(pl.String)).alias(name)
+            if name != "customer_id" and _is_in(name, unread)
+            else pl.col(name)
+            for name in names
+        ),
+        EXCLUDED_BY,
+    )
+
+
+_AS_TAKEN_IN = SourceSettings(
+    decimal=".",
+    preset="none",
+    filter={EXCLUDED_BY: RowFilter(only=("",))},
+    customer_id_case="keep",
+    customer_id_form="text",
+    accepted_doubts=get_args(Code),
+    keep_stray_days=True,
+    max_unreadable_share=1.0,
+)
+"""How lines are read again that a home took in before: nothing is recognised, and nothing is doubted."""
+
+
+def _as_settings(rules: CleaningRules) -> CleaningSettings:
+    return CleaningSettings(
+        # Nought switches a rule off, and so does what no description and no invoice is.
+        service_code_max_digits=rules.service_code_max_digits or 0,
+        service_descriptions=rules.service_descriptions,
+        cancellation_prefix=rules.cancellation_prefix,
+        duplicates="keep" if rules.keeps_equal_lines else "drop",
+        negative_prices="keep" if rules.keeps_negative_prices else "reject",
     )
 
 

@@ -18,6 +18,7 @@ from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE
 from custseg_assets.stores.tables import TableReader
 
 _N_EXAMPLES = 3
+_N_NOTES = 6
 
 
 def closing_table(home: OpenHome, n_runs: int) -> str:
@@ -74,6 +75,8 @@ def _describe(home: OpenHome) -> dict[str, Any]:
             "waiting": [*(file.name for file in waiting.files), *waiting.settling, *waiting.unfinished],
             "unreadable": list(zone.unreadable_files()),
         },
+        "notes": _notes(home),
+        "doubts": list(current.doubts) if current else [],
         "periods": [calendar.period_keys[0], calendar.period_keys[-1]] if calendar.period_keys else None,
         "rows": {
             "raw": _height(tables, schemas.RAW_TRANSACTIONS),
@@ -91,6 +94,15 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "release": _release(home.paths.releases),
         "stale": _stale(home),
     }
+
+
+def _notes(home: OpenHome) -> list[str]:
+    """What was decided about the source's lines, each once."""
+    deliveries = home.calendar.deliveries
+    notes = list(dict.fromkeys(note for delivery in deliveries for note in delivery.notes))
+    if deliveries and home.cleaning_rules.keeps_equal_lines and home.settings.cleaning.duplicates is None:
+        notes.append("equal lines of a file all count, since each may be one unit ([cleaning] duplicates)")
+    return notes
 
 
 def _height(tables: TableReader, table: schemas.Table) -> int:
@@ -158,6 +170,9 @@ def _rows_lines(state: dict[str, Any]) -> list[str]:
             for line in (f"  {reason:<20} {count:>10,}", *examples.get(reason, []))
         ),
         f"kept        {rows['clean']:>10,}",
+        *(f"  {note}" for note in state["notes"][:_N_NOTES]),
+        *([f"  and {len(state['notes']) - _N_NOTES:,} more notes"] if len(state["notes"]) > _N_NOTES else []),
+        *(f"! doubtful  {doubt}" for doubt in state["doubts"]),
     ]
 
 

@@ -60,6 +60,27 @@ def reject_share_result(shares: Mapping[str, float]) -> dg.AssetCheckResult:
     )
 
 
+def doubts_spec() -> dg.AssetCheckSpec:
+    """The check over all files together that warns where the log may mean something else than what was read."""
+    return dg.AssetCheckSpec(
+        "across_columns",
+        asset="clean_transactions",
+        description="Customers, orders and amounts fit together over the whole log. Where they do not, such as one "
+        "customer with a fifth of all orders, figures may be wrong although every line is right.",
+    )
+
+
+def doubts_result(doubts: Sequence[str]) -> dg.AssetCheckResult:
+    """What is doubtful about the log as a whole."""
+    return dg.AssetCheckResult(
+        asset_key="clean_transactions",
+        check_name="across_columns",
+        passed=not doubts,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"summary": "; ".join(doubts) or "holds", "doubts": dg.MetadataValue.json(list(doubts))},
+    )
+
+
 @dataclass
 class SuiteRun:
     """A table's suite, run on one batch of partitions after the other.

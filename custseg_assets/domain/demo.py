@@ -501,11 +501,12 @@ def _write_log(lines: pl.DataFrame, calendar: _Calendar, ids: list[str], people:
             invoice_id=prefix + number.cast(pl.String),
             invoiced_at=pl.lit(midnight) + pl.duration(minutes="minute"),
             line_amount=pl.lit(None),
+            excluded_by=pl.lit(None, pl.String),
             source_row=pl.int_range(1, pl.len() + 1),
         )
         .with_columns(pl.col("country").fill_null(_HOME_COUNTRY))
         .pipe(_spoil_values)
-        .select(*MAPPED_NAMES, "unreadable_values", "source_row")
+        .select(*MAPPED_NAMES, "unreadable_values", "excluded_by", "source_row")
         .cast({name: RAW_TRANSACTIONS.schema[name] for name in (*MAPPED_NAMES, "source_row")})
     )
 

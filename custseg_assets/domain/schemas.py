@@ -132,13 +132,18 @@ MAPPED = (
     Column(
         "line_amount",
         REAL,
-        "Line total as the source gives it, in the shop's currency; null where it gives none.",
+        "Line total, less refunds, in the shop's currency; null where the source gives quantity and price.",
         True,
     ),
 )
 """The columns a source may be mapped to, in their stored order."""
 
 MAPPED_NAMES = tuple(column.name for column in MAPPED)
+
+READ_NAMES = ("order_amount", "refunded_amount", "currency")
+"""Further columns that a source may be mapped to: what a line's amount is computed from. The total of the whole order,
+on its first line or on each; what was given back of the line or, on an order's first line, of the order; and the
+currency of all of them."""
 
 _MODEL_IN_FORCE = tuple(_unhashed(name, "until") for name in ("segmentation_model", "promotion_decision"))
 """Settings of the reader's fingerprint name the model, so the rows that it is in are not hashed."""
@@ -151,6 +156,7 @@ RAW_TRANSACTIONS = Table(
         _period("period the line belongs to"),
         *MAPPED,
         Column("unreadable_values", TEXT, "JSON of column → raw text for values that could not be read.", True),
+        Column("excluded_by", TEXT, "Column and value for which the source's filter leaves the line out.", True),
         Column("source_file", TEXT, "File the line came from."),
         Column("source_row", WHOLE, "Data row in that file, from 1."),
     ),

@@ -21,7 +21,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bigquery import BigQuery, TableName, explain_errors, table_name
 from custseg_assets.settings import GcpBigQuerySettings, Settings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore, identity_of
 from custseg_assets.stores.formats import SOURCE_ROW
 from custseg_assets.stores.sources import Progress, SourceFile, describe_mapping
 from custseg_assets.stores.values import plain_columns, type_lines
@@ -64,12 +64,12 @@ def accept_table(
     def read(scratch: Path) -> SourceFile:
         _download_rows(bq, sql, name, scratch / "rows.parquet", progress)
         raw = pl.scan_parquet(scratch / "rows.parquet").with_row_index(SOURCE_ROW, offset=1)
-        plain = plain_columns(raw.collect_schema(), {column: column for column in mapping.columns}, str(name))
+        plain = plain_columns(raw.collect_schema(), {column: [column] for column in mapping.sources}, str(name))
         typed = type_lines(raw.select(plain), mapping, settings.source, str(name))
         progress(describe_mapping(str(name), mapping, typed.conventions))
-        return SourceFile(str(name), mapping, "", typed.lines)
+        return SourceFile(str(name), mapping, "", typed.lines, typed.notes)
 
-    reading = json.dumps(settings.source.how_read(), separators=(",", ":"), ensure_ascii=False)
+    reading = json.dumps(identity_of(settings.source), separators=(",", ":"), ensure_ascii=False)
     return deliveries.accept_lines(str(name), f"{_READER} {sql} {reading} {_version_of(table)}", read)
 
 
@@ -91,7 +91,14 @@ def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: Colum
     """
     types = {field.name: field.field_type if field.mode != "REPEATED" else "ARRAY" for field in schema}
     bigquery_settings = settings.gcp.bigquery
-    for column, header in mapping.columns.items():
+    time_zone = settings.source.time_zone or bigquery_settings.time_zone
+    several = next((headers for headers in mapping.sources.values() if len(headers) > 1), None)
+    if several:
+        raise BadInputError(
+            f"{name}: {', '.join(several)} for one column", "one column of the table", "Make a view that joins them."
+        )
+    sources = {column: header for column, (header,) in mapping.sources.items()}
+    for column, header in sources.items():
         if types[header] not in _PLAIN:
             raise BadInputError(
                 f"{name}: column {header!r} for {column} is {types[header]}",
@@ -99,8 +106,7 @@ def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: Colum
                 "Map another column, or make a view that has it as text.",
             )
     columns = [
-        f"{_expression(column, header, types[header], bigquery_settings.time_zone)} AS {column}"
-        for column, header in mapping.columns.items()
+        f"{_expression(column, header, types[header], time_zone)} AS `{column}`" for column, header in sources.items()
     ]
     since = ""
     if bigquery_settings.since:
@@ -112,14 +118,14 @@ def query_of(name: TableName, schema: list[bigquery.SchemaField], mapping: Colum
                 "Leave since out, or make a view with the column as DATETIME.",
             )
         # BigQuery skips partitions of the table only if the bare column stands on the left.
-        since = f" WHERE `{header}` >= {_first_instant(types[header], bigquery_settings)}"
+        since = f" WHERE `{header}` >= {_first_instant(types[header], bigquery_settings, time_zone)}"
     return f"SELECT {', '.join(columns)} FROM `{name}`{since}"  # noqa: S608  (names of a schema, checked settings)
 
 
-def _first_instant(kind: str, settings: GcpBigQuerySettings) -> str:
+def _first_instant(kind: str, settings: GcpBigQuerySettings, time_zone: str) -> str:
     """The first instant of ``since``, as a SQL value of the column's type."""
     if kind == "TIMESTAMP":
-        return f"TIMESTAMP('{settings.since}', '{settings.time_zone}')"
+        return f"TIMESTAMP('{settings.since}', '{time_zone}')"
     return f"{kind} '{settings.since}'"
 
 

@@ -104,7 +104,7 @@ class Fingerprints:
         if name == "raw_transactions":
             return calendar.contents.get(key)
         if name in ("clean_transactions", "rejected_transactions"):
-            return vars(self._rules)
+            return self._rules.in_fingerprint()
         if name == "customer_features":
             return [str(calendar.window(key).start), str(calendar.window(key).as_of)]
         if name == "product_recommendations":

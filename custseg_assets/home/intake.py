@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from custseg_assets.home.fixed_settings import (
     require_same_settings,
     settings_to_fix,
 )
+from custseg_assets.home.log_doubts import require_no_doubt
 from custseg_assets.home.open import LockedHome
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
@@ -87,6 +89,7 @@ class Intake:
             self._refuse_stray_days(source, before, refreshed)
             taken = self._classify(read, refreshed, now)
             self._require_something(taken, waiting)
+            taken = self._without_doubt(taken)
             last_key = self._last_key(taken.current.deliveries, through)
         if current and is_first:
             self._say("the home held the demo; it starts afresh for your data")
@@ -115,8 +118,18 @@ class Intake:
             self._require_place_of_its_own()
         taken = self._classify(self._zone.read(waiting.files, self._settings.source), current, time.time())
         if taken.arrivals:
+            if taken.current.deliveries:
+                taken = self._without_doubt(taken)
             self._adopt(taken, current)
         return taken
+
+    def _without_doubt(self, taken: TakenIn) -> TakenIn:
+        """The same, with what is doubtful about the log as a whole but no reason to stop."""
+        deliveries = taken.current.deliveries
+        doubts = require_no_doubt(self._deliveries, deliveries, self._settings)
+        for doubt in doubts:
+            self._say(f"! {doubt}")
+        return replace(taken, current=replace(taken.current, doubts=doubts))
 
     def _classify(self, read: Sequence[ReadFile], current: CurrentSource, now: float) -> TakenIn:
         return classify_files(read, current, now, keep_stray_days=self._settings.source.keep_stray_days)

@@ -18,19 +18,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.transactions.cleaning import CleaningRules
-from custseg_assets.domain.transactions.presets import PRESETS
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.calendar import Calendar
 from custseg_assets.home.champions import Champions
 from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
+from custseg_assets.home.log_doubts import rules_for
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore
 from custseg_assets.stores.files import replace_text
@@ -82,7 +81,7 @@ class OpenHome:
     @property
     def cleaning_rules(self) -> CleaningRules:
         """The shop's rules: what is configured, else what the preset of the source says."""
-        return self._keep("rules", self.calendar, self._make_rules)
+        return self._keep("rules", self.calendar, lambda: rules_for(self.calendar.deliveries, self.settings))
 
     @property
     def champions(self) -> Champions:
@@ -177,12 +176,6 @@ class OpenHome:
         with contextlib.suppress(FileNotFoundError):
             return str(json.loads(self.paths.closed.read_text(encoding="utf-8"))["closed_through"])
         return None
-
-    def _make_rules(self) -> CleaningRules:
-        named = {delivery.preset for delivery in self.calendar.deliveries if delivery.preset}
-        preset = PRESETS[min(named)] if named else None
-        of_preset = {field.name: getattr(preset, field.name) for field in fields(CleaningRules)} if preset else {}
-        return CleaningRules(**{**of_preset, **self.settings.cleaning.model_dump(exclude_none=True)})
 
     def _make_fingerprints(self) -> Fingerprints:
         return Fingerprints(

@@ -233,7 +233,15 @@ def distribution_change(change: Change) -> Figure:
     return figure
 
 
-_REASONS = ("missing_customer", "duplicate", "service_code", "service_description", "non_positive_price", "unreadable")
+_REASONS = (
+    "missing_customer",
+    "duplicate",
+    "service_code",
+    "service_description",
+    "non_positive_price",
+    "unreadable",
+    "excluded",
+)
 """In the order of their colours; any other reason follows by name."""
 
 

@@ -26,6 +26,8 @@ from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
 from custseg_assets.domain.transactions.quality import StrayDays, stray_days
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.columns import ColumnMapping
+from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text, replacement_for
 from custseg_assets.stores.formats import SOURCE_ROW
 from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, open_source, stamp_of
@@ -35,7 +37,7 @@ NO_STRAY_DAYS = "few lines to be near the others, because the log's first and la
 KEEP_STRAY_DAYS = "where they are right, write keep_stray_days = true under [source] in custseg.toml"
 """What errors about stray days expect, and the way out."""
 
-_READER = 3
+_READER = 4
 """Version of how files are read; a change makes every file a new delivery."""
 
 _CONTENT = (*MAPPED_NAMES, UNREADABLE)
@@ -72,6 +74,8 @@ class Delivery:
         days: ISO day → number of its lines and a digest of them in any order; ``""`` for undated lines.
         columns: mapped column → the file's own name for it.
         preset: name of the known export that the file is, if any.
+        notes: what was decided about its lines when it was read, in sentences.
+        counts_units: whether a line may be several units, so that two equal lines are not two of them.
         cursor: how far an increment of a table goes, and how to go on from there; ``None`` for what was read whole.
     """
 
@@ -83,6 +87,8 @@ class Delivery:
     days: Mapping[str, tuple[int, str]]
     columns: Mapping[str, str]
     preset: str | None
+    notes: tuple[str, ...] = ()
+    counts_units: bool = True
     cursor: Mapping[str, Any] | None = None
 
     def day_of(self, day: str) -> date:
@@ -122,11 +128,13 @@ class CurrentSource:
         source: the source's files when it was last read.
         landed: files that came through the landing zone, one for each name.
         description: the source as the user named it; ``None`` for a home that has only its landing zone.
+        doubts: what is doubtful about all of it together, in sentences.
     """
 
     source: tuple[Delivery, ...] = ()
     landed: tuple[LandedFile, ...] = ()
     description: str | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
@@ -152,7 +160,7 @@ class CurrentSource:
         newer -= {(one.delivery.name, id_) for one in self.landed for id_ in (one.delivery.id, *one.replaces)}
         names = {name for name, _ in newer}
         landed = tuple(one for one in self.landed if one.delivery.name not in names)
-        return CurrentSource(source, landed, description)
+        return replace(self, source=source, landed=landed, description=description)
 
     @property
     def in_force(self) -> list[Delivery]:
@@ -189,15 +197,14 @@ class DeliveryStore:
             BadInputError: the file cannot be used; the store is as before.
         """
         digest, stamp = digest_of(path)
-        delivery_id = _id_of("file", digest, settings.how_read())
+        delivery_id = _id_of("file", digest, identity_of(settings))
         if known := self._find(delivery_id):
             return replace(known, name=name or path.name)
         with self._prepare_folder(), open_source(path, settings, progress=progress, scratch_in=self.root) as source:
             # The file has been read completely; the id is right only if the same bytes were digested.
             if _has_changed(path, stamp):
                 raise StillWrittenError(path.name)
-            mapping = source.mapping
-            return self._write_delivery(delivery_id, name or source.name, source.lines, mapping.columns, mapping.preset)
+            return self._write_delivery(delivery_id, name or source.name, source)
 
     def accept_frame(
         self, name: str, identity: str, make: Callable[[], pl.DataFrame], preset: str | None = None
@@ -214,8 +221,8 @@ class DeliveryStore:
         if known := self._find(delivery_id):
             return known
         with self._prepare_folder():
-            columns = dict(zip(MAPPED_NAMES, MAPPED_NAMES, strict=True))
-            return self._write_delivery(delivery_id, name, make().lazy(), columns, preset)
+            mapping = ColumnMapping({column: (column,) for column in MAPPED_NAMES}, preset)
+            return self._write_delivery(delivery_id, name, SourceFile(name, mapping, "", make().lazy()))
 
     def accept_lines(self, name: str, identity: str, read: Callable[[Path], SourceFile]) -> Delivery:
         """Put lines that do not come from a file into the store, unless they are there already.
@@ -248,10 +255,7 @@ class DeliveryStore:
             cursor: how to go on from there, for an increment.
         """
         delivery_id = _id_of("lines", source.name, identity)
-        mapping = source.mapping
-        return self._find(delivery_id) or self._write_delivery(
-            delivery_id, source.name, source.lines, mapping.columns, mapping.preset, cursor
-        )
+        return self._find(delivery_id) or self._write_delivery(delivery_id, source.name, source, cursor)
 
     def set_current(self, current: CurrentSource) -> None:
         """Set what the pipeline reads.
@@ -261,6 +265,7 @@ class DeliveryStore:
         """
         fields = {
             "description": current.description,
+            "doubts": current.doubts,
             "source": [{"id": self.get(one.id).id, "name": one.name} for one in current.source],
             "landed": [
                 {"id": self.get(file.id).id, "name": file.name, "n_bytes": one.n_bytes, "replaces": one.replaces}
@@ -283,6 +288,7 @@ class DeliveryStore:
                 for one in fields["landed"]
             ),
             fields["description"],
+            tuple(fields.get("doubts", ())),
         )
 
     def current_state(self) -> tuple[int, ...] | None:
@@ -356,14 +362,14 @@ class DeliveryStore:
         filed_under = [key_of(period_start(one.first_date, cadence)) for one in chosen]
         files = pl.LazyFrame({_FILE: paths, "source_file": [one.name for one in chosen], "filed_under": filed_under})
         has_undated = any(_UNDATED in one.days for one in chosen)
-        lines = pl.scan_parquet(paths, include_file_paths=_FILE).filter(_within(wanted, cadence, has_undated))
+        lines = _scan(paths, include_file_paths=_FILE).filter(_within(wanted, cadence, has_undated))
         period = pl.col("invoiced_at").dt.truncate(_TRUNCATION[cadence]).dt.date().cast(pl.String)
         lines = lines.join(files, on=_FILE, how="left", maintain_order="left")
         lines = lines.with_columns(period=period.fill_null(pl.col("filed_under")))
         return lines.filter(pl.col("period").is_in(sorted(wanted))).select(names)
 
     def _lines_of(self, delivery: Delivery) -> pl.LazyFrame:
-        lines = pl.scan_parquet(self.root / f"{delivery.id}.parquet")
+        lines = _scan(self.root / f"{delivery.id}.parquet")
         return lines.with_columns(pl.lit(delivery.name).alias("source_file")).select(_STORED)
 
     def _find(self, delivery_id: str) -> Delivery | None:
@@ -374,6 +380,8 @@ class DeliveryStore:
         if not path.exists():
             return None
         fields = json.loads(path.read_text(encoding="utf-8"))
+        fields["notes"] = tuple(fields.get("notes", ()))
+        fields.setdefault("counts_units", "quantity" in fields["columns"])
         fields["days"] = {day: (n_rows, digest) for day, (n_rows, digest) in fields["days"].items()}
         for name in ("first_date", "last_date"):
             fields[name] = date.fromisoformat(fields[name])
@@ -399,29 +407,52 @@ class DeliveryStore:
                 self.root.rmdir()
 
     def _write_delivery(
-        self,
-        delivery_id: str,
-        name: str,
-        lines: pl.LazyFrame,
-        columns: Mapping[str, str],
-        preset: str | None,
-        cursor: Mapping[str, Any] | None = None,
+        self, delivery_id: str, name: str, source: SourceFile, cursor: Mapping[str, Any] | None = None
     ) -> Delivery:
+        mapping = source.mapping
         with replacement_for(self.root / f"{delivery_id}.parquet") as path:
-            lines.select(*_CONTENT, SOURCE_ROW).sink_parquet(
+            source.lines.select(*_CONTENT, EXCLUDED_BY, SOURCE_ROW).sink_parquet(
                 path, compression="zstd", compression_level=1, statistics=True, row_group_size=_ROWS_PER_GROUP
             )
             days = _days_of(pl.scan_parquet(path))
             dates = [date.fromisoformat(day) for day in days if day != _UNDATED]
             if not dates:
                 raise ValueError(f"{name}: no line has a date")
-            n_rows = sum(n for n, _ in days.values())
-            delivery = Delivery(delivery_id, name, min(dates), max(dates), n_rows, days, columns, preset, cursor)
+            counts_units = pl.scan_parquet(path).select((pl.col("quantity").abs() != 1).any()).collect().item()
+            delivery = Delivery(
+                delivery_id,
+                name,
+                min(dates),
+                max(dates),
+                sum(n for n, _ in days.values()),
+                days,
+                mapping.columns,
+                mapping.preset,
+                source.notes,
+                counts_units,
+                cursor,
+            )
             # The folder's entry is made durable with the manifest's.
             make_durable(path)
         # The manifest makes the delivery visible, so it comes last.
         replace_text(self.root / f"{delivery_id}.json", delivery.to_json(), is_durable=True)
         return delivery
+
+
+def _scan(paths: Any, **how: Any) -> pl.LazyFrame:
+    """Delivered lines; files of earlier versions say nothing of what is left out."""
+    stored = {name: dtype for name, dtype in RAW_TRANSACTIONS.schema.items() if name not in ("period", "source_file")}
+    return pl.scan_parquet(paths, schema=stored, missing_columns="insert", **how)
+
+
+def identity_of(settings: SourceSettings) -> dict[str, Any]:
+    """Everything besides the bytes of a source that decides what its lines are.
+
+    Raises:
+        BadInputError: the file of the rates cannot be read.
+    """
+    rates = {"rates": digest_of(settings.rates)[0]} if settings.rates else {}
+    return settings.how_read() | rates
 
 
 def _has_changed(path: Path, stamp: Stamp) -> bool:
@@ -462,8 +493,12 @@ def period_content(deliveries: Iterable[Delivery], cadence: Cadence) -> dict[str
 def _days_of(lines: pl.LazyFrame) -> dict[str, tuple[int, str]]:
     """Each day's number of lines and their digest, a sum of row hashes that does not depend on the order of rows."""
     first, second = _HASH_SEEDS
+    content = pl.struct(_CONTENT).hash(first)
+    # A line that is left out is another line; those that count have the digests that they always had.
+    is_left_out = pl.col(EXCLUDED_BY).is_not_null()
+    content = pl.when(is_left_out).then(pl.struct(content, EXCLUDED_BY).hash(first)).otherwise(content)
     totals = (
-        lines.select(pl.col("invoiced_at").dt.date().alias("day"), pl.struct(_CONTENT).hash(first).alias(f"{first}"))
+        lines.select(pl.col("invoiced_at").dt.date().alias("day"), content.alias(f"{first}"))
         # Not the row again: hashing eleven columns twice would be half the cost of a digest.
         .with_columns(pl.col(f"{first}").hash(second).alias(f"{second}"))
         .group_by("day")

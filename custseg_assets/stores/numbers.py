@@ -18,6 +18,9 @@ _CODES = (
     "AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|ISK|JPY|KES|KRW|MAD|MXN|MYR|NGN"
     "|NOK|NZD|PEN|PHP|PKR|PLN|QAR|RON|RSD|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|VND|ZAR"
 )
+CURRENCY_CODES = tuple(_CODES.split("|"))
+"""ISO 4217 codes of the currencies that are recognised."""
+
 _CURRENCY = rf"(?i:(?:AU|CA|HK|MX|NZ|US|A|C|R|S)?\$|\p{{Sc}}|{_CODES}|kr\.?|zł|kč|ft|fr\.|lei|rs\.?)"
 _MINUS = r"[-\x{2212}\x{2013}+]"
 _WRITTEN = (

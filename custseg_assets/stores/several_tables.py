@@ -11,6 +11,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import polars as pl
@@ -18,7 +19,7 @@ import polars as pl
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore, StillWrittenError
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore, StillWrittenError, identity_of
 from custseg_assets.stores.sources import Progress, SourceFile, digest_of, list_source_files, read_table, stamp_of
 from custseg_assets.stores.sql_addresses import SqlAddress
 from custseg_assets.stores.sql_databases import require_driver
@@ -56,7 +57,7 @@ def accept_query(deliveries: DeliveryStore, path: Path, settings: SourceSettings
                 raise StillWrittenError(file.name)
         return source
 
-    identity = json.dumps([_READER, query, settings.how_read(), digests], sort_keys=True)
+    identity = json.dumps([_READER, query, identity_of(settings), digests], sort_keys=True)
     return deliveries.accept_lines(f"query on {path.name}", identity, read)
 
 
@@ -71,14 +72,15 @@ def _read(
         database.where, database.readable = _WHERE, f"a query of the tables {names}"
         _refuse_other_statements(database, query)
         relation = database.relation(None, query)
-        selection = select_columns(database.header_of(relation), relation, settings, _WHERE)
+        header = database.header_of(relation)
+        selection = replace(select_columns(header, relation, settings, _WHERE), header=header)
         n_rows = download(database.read(query_for(database, selection)), answer)
     if not n_rows:
         raise BadInputError(f"{_WHERE} answers without a row", "data rows", "Correct the query.")
     folder = scratch / "typed"
     folder.mkdir()
-    lines = read_table(raw_table(answer, selection), selection.mapping, settings, _WHERE, progress, folder)
-    return SourceFile("", selection.mapping, "", lines)
+    place = "", "", _WHERE
+    return read_table(raw_table(answer, selection), selection.mapping, settings, place, progress, folder)
 
 
 def _open_tables(tables: Mapping[str, Path], scratch: Path) -> DuckDb:

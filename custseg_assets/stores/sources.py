@@ -15,10 +15,12 @@ from pathlib import Path
 
 import polars as pl
 
+from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
 from custseg_assets.stores.columns import ColumnMapping, map_columns
+from custseg_assets.stores.overlooked import overlooked_columns, refuse_overlooked
 from custseg_assets.stores.values import plain_columns, type_lines
 
 Progress = Callable[[str], None]
@@ -34,14 +36,16 @@ class SourceFile:
         name: of the file, without its folder.
         mapping: which column is which, and which known export it is.
         sheet: the sheet used, ``""`` where there are none.
-        lines: the mapped columns, ``unreadable_values`` (JSON of column → text, or null) and ``source_row`` (from 1),
-            in the order of the file.
+        lines: the mapped columns, ``unreadable_values`` (JSON of column → text, or null), ``excluded_by`` and
+            ``source_row`` (from 1), in the order of the file.
+        notes: what was decided about its lines, in sentences.
     """
 
     name: str
     mapping: ColumnMapping
     sheet: str
     lines: pl.LazyFrame
+    notes: tuple[str, ...] = ()
 
 
 def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
@@ -114,36 +118,45 @@ def open_source(
 def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Path) -> SourceFile:
     sheet, table, mapping = _choose_table(path, settings, scratch)
     where = _location(path, sheet)
-    return SourceFile(path.name, mapping, sheet, read_table(table, mapping, settings, where, progress, scratch))
+    return read_table(table, mapping, settings, (path.name, sheet, where), progress, scratch)
 
 
 def read_table(
     table: formats.RawTable,
     mapping: ColumnMapping,
     settings: SourceSettings,
-    where: str,
+    place: tuple[str, str, str],
     progress: Progress,
     scratch: Path,
-) -> pl.LazyFrame:
-    """The lines of a raw table, as in ``SourceFile.lines``; they can be collected as long as the folder is there.
+) -> SourceFile:
+    """A raw table as a source; its lines can be collected as long as the folder is there.
 
     Args:
         table: the raw table.
         mapping: which of its headers are mapped.
         settings: how to read it.
-        where: the file, for the messages.
+        place: name of the source and of its sheet, and what it is called in messages.
         progress: is called with what was recognised.
         scratch: an empty folder.
 
     Raises:
         BadInputError: it cannot be used.
     """
+    name, sheet, where = place
     table = table.repaired()
-    positions = {name: str(table.header.index(header)) for name, header in mapping.columns.items()}
-    plain = plain_columns(table.lines.collect_schema(), positions, where)
-    typed = type_lines(table.load(plain, scratch, where), mapping, settings, where)
+    positions = {
+        column: [str(table.header.index(header)) for header in headers] for column, headers in mapping.sources.items()
+    }
+    overlooked = overlooked_columns(table, mapping, settings)
+    plain = plain_columns(table.lines.collect_schema(), positions, where, mapping.alternatives)
+    plain += [column.text() for column in overlooked]
+    also = [column.name for column in overlooked]
+    typed = type_lines(table.load(plain, scratch, where), mapping, settings, where, also)
+    refuse_overlooked(typed.lines, overlooked, where)
     progress(describe_mapping(where, mapping, typed.conventions, table.convention))
-    return typed.lines
+    for note in typed.notes:
+        progress(f"  {note}")
+    return SourceFile(name, mapping, sheet, typed.lines, typed.notes)
 
 
 def _location(path: Path, sheet: str) -> str:
@@ -193,10 +206,10 @@ def describe_mapping(where: str, mapping: ColumnMapping, conventions: Mapping[st
     Args:
         where: the file.
         mapping: where the columns come from.
-        conventions: number column → how its numbers are written, if they are not plain.
+        conventions: column of numbers or instants → how they are written, if they are not plain.
         unusual: how the text is written, if not as usual.
     """
-    known = f"an {mapping.preset} export" if mapping.preset else "own columns"
+    known = f"{PRESETS[mapping.preset].title} export" if mapping.preset else "own columns"
     read = ", ".join(
         (name if name == header else f"{name} from {header!r}")
         + (f" ({conventions[name]})" if name in conventions else "")

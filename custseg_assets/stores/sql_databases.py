@@ -215,6 +215,16 @@ class RowDatabase(SqlDatabase):
 
 def _maker_of(kind: pa.DataType) -> Any:
     """What makes a value of a type out of what a driver returned."""
+    if pa.types.is_binary(kind):
+        return lambda value: value if value is None or isinstance(value, bytes) else str(value).encode()
+    if pa.types.is_integer(kind):
+        return lambda value: int.from_bytes(value, "big") if isinstance(value, bytes) else value
     if not pa.types.is_string(kind):
         return lambda value: value
-    return lambda value: value if value is None or isinstance(value, str) else str(value)
+    return _text_of
+
+
+def _text_of(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return f"0x{value.hex()}" if isinstance(value, bytes) else str(value)

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from custseg_assets.errors import BadInputError
 from custseg_assets.stores.sql_addresses import SqlAddress
 from custseg_assets.stores.sql_databases import BATCH_ROWS, RowDatabase, SqlDatabase
 
@@ -119,11 +118,5 @@ class Sqlite(RowDatabase):
         (facts,) = self._connection.execute(f"SELECT {', '.join(found)} FROM ({sql})")  # noqa: S608
         types = []
         for blob, text, real in zip(facts[::3], facts[1::3], facts[2::3], strict=True):
-            if blob:
-                raise BadInputError(
-                    f"{self.where} holds bytes in a mapped column",
-                    "text, numbers or dates",
-                    "Map another column, or cast it in [source] query.",
-                )
-            types.append(pa.string() if text else pa.float64() if real else pa.int64())
+            types.append(pa.binary() if blob else pa.string() if text else pa.float64() if real else pa.int64())
         return types

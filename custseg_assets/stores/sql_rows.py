@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -16,10 +15,11 @@ import pyarrow.parquet as pq
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
 from custseg_assets.stores.formats import SOURCE_ROW, RawTable
+from custseg_assets.stores.overlooked import SAMPLE_ROWS, overlooked_columns
 from custseg_assets.stores.sql_databases import SqlDatabase
+from custseg_assets.stores.values import NUMBERS
 
 CURSOR = "cursor"
-_NUMBERS = ("quantity", "unit_price", "line_amount")
 _LARGE = 1 << 20
 """Number of rows above which they are not kept in memory; their size on disk says little, being compressed."""
 
@@ -46,34 +46,38 @@ class Selection:
 def select_columns(
     header: tuple[str, ...], relation: str, settings: SourceSettings, where: str, cursor: str | None = None
 ) -> Selection:
-    """Find the columns to read: those that are mapped, and those that other settings name.
+    """Find the columns to read: those that are mapped or that filters and keys need.
 
     Raises:
         BadInputError: a required column is missing.
     """
     mapping = map_columns(header, settings, where)
-    # A known export has rules of its own that may look at any column.
-    wanted = {*mapping.columns.values(), *_texts_in(settings.how_read()), *(header if mapping.preset else ())}
-    numbers = frozenset(name for column, name in mapping.columns.items() if column in _NUMBERS)
+    wanted = {name for headers in mapping.sources.values() for name in headers}
+    numbers = frozenset(name for column in NUMBERS for name in mapping.headers.get(column, ()))
     return Selection(tuple(name for name in header if name in wanted), mapping, numbers, cursor, relation)
 
 
-def _texts_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from (text for part in value.items() for one in part for text in _texts_in(one))
-    elif isinstance(value, list | tuple):
-        yield from (text for part in value for text in _texts_in(part))
+def add_overlooked(database: SqlDatabase, selection: Selection, settings: SourceSettings, scratch: Path) -> Selection:
+    """Add the columns that may say that a line is no sale; the first rows of the others tell which those are."""
+    others = tuple(name for name in selection.mapping.ignored if name not in settings.ignored_columns)
+    if selection.mapping.preset or not others:
+        return selection
+    all_columns = replace(selection, header=others, cursor=None)
+    path = scratch / "sample.parquet"
+    if not download(database.read(query_for(database, all_columns, n_rows=SAMPLE_ROWS)), path):
+        return selection
+    found = overlooked_columns(raw_table(path, all_columns), selection.mapping, settings)
+    return replace(selection, header=(*selection.header, *(column.header for column in found)))
 
 
-def query_for(database: SqlDatabase, selection: Selection, since: str = "") -> str:
+def query_for(database: SqlDatabase, selection: Selection, since: str = "", n_rows: int | None = None) -> str:
     """The SQL query for the rows, in an order that does not depend on how the database stores them.
 
     Args:
         database: that is asked.
         selection: what it is asked for.
         since: value of the cursor that the rows begin at, as SQL; all rows without it.
+        n_rows: how many rows are enough, in no order; all without it.
     """
     columns = [
         f"{database.expression(name, is_number=name in selection.numbers)} AS {database.quote(str(position))}"
@@ -87,7 +91,8 @@ def query_for(database: SqlDatabase, selection: Selection, since: str = "") -> s
         # Its own order: that of its text may be another.
         order.insert(0, column)
         condition = f" WHERE {column} >= {since}" if since else ""
-    return f"SELECT {', '.join(columns)} FROM {selection.relation}{condition} ORDER BY {', '.join(order)}"  # noqa: S608
+    end = f" LIMIT {n_rows}" if n_rows else f" ORDER BY {', '.join(order)}"
+    return f"SELECT {', '.join(columns)} FROM {selection.relation}{condition}{end}"  # noqa: S608
 
 
 def download(batches: Iterator[pa.RecordBatch], path: Path) -> int:

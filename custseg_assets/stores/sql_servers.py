@@ -160,7 +160,7 @@ class MySql(RowDatabase):
         _refuse_options(address, self._options)
         types = self._driver.constants.FIELD_TYPE
         self._decimals = (types.DECIMAL, types.NEWDECIMAL, types.LONGLONG)
-        self._whole = (types.TINY, types.SHORT, types.LONG, types.INT24, types.YEAR)
+        self._whole = (types.TINY, types.SHORT, types.LONG, types.INT24, types.YEAR, types.BIT)
         self._floats = (types.FLOAT, types.DOUBLE)
         self._zoned_type, self._zoned = types.TIMESTAMP, frozenset[str]()
         cursors = importlib.import_module("pymysql.cursors")
@@ -176,7 +176,7 @@ class MySql(RowDatabase):
             conv={
                 **self._driver.converters.encoders,
                 **dict.fromkeys(self._decimals, Decimal),
-                **dict.fromkeys(self._whole, int),
+                **dict.fromkeys(set(self._whole) - {types.BIT}, int),
                 **dict.fromkeys(self._floats, float),
             },
             **address.options,

@@ -20,13 +20,14 @@ import polars as pl
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings, SourceSettings
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore
-from custseg_assets.stores.sources import Progress, SourceFile, digest_of, read_table
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore, identity_of
+from custseg_assets.stores.sources import Progress, digest_of, read_table
 from custseg_assets.stores.sql_addresses import parse_address
 from custseg_assets.stores.sql_databases import SqlDatabase
 from custseg_assets.stores.sql_files import DuckDb, Sqlite
 from custseg_assets.stores.sql_rows import (
     CURSOR,
+    add_overlooked,
     download,
     query_for,
     raw_table,
@@ -106,8 +107,10 @@ class _Reader:
         header = database.header_of(relation)
         self._selection = select_columns(header, relation, settings, self._where, settings.cursor)
         self._refuse_absent_cursor(header)
-        parts = [_READER, database.address.place, settings.how_read(), query_for(database, self._selection)]
+        parts = [_READER, database.address.place, identity_of(settings), query_for(database, self._selection)]
         self._reading = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        with deliveries.scratch_folder() as scratch:
+            self._selection = add_overlooked(database, self._selection, settings, scratch)
 
     def _refuse_absent_cursor(self, header: Sequence[str]) -> None:
         cursor = self._settings.cursor
@@ -158,8 +161,8 @@ class _Reader:
             return []
         rows, new = _Rows(path), path.with_name("new.parquet")
         rows.write_without(repeated, new)
-        date = str(self._selection.header.index(self._selection.mapping.columns["invoiced_at"]))
-        if not pl.scan_parquet(new).select(pl.col(date).count()).collect().item():
+        dates = [str(self._selection.header.index(name)) for name in self._selection.mapping.headers["invoiced_at"]]
+        if not pl.scan_parquet(new).select(pl.any_horizontal(pl.col(dates).is_not_null()).any()).collect().item():
             self._say(f"{self._where}: none of them has a date yet, so they wait for the next run")
             return []
         cursor = self._cursor_after(position, rows, n_new)
@@ -168,9 +171,10 @@ class _Reader:
     def _accept(self, path: Path, name: str, cursor: Mapping[str, Any] | None) -> Delivery:
         digest, _ = digest_of(path)
         settings, mapping = self._settings, self._selection.mapping
-        lines = read_table(raw_table(path, self._selection), mapping, settings, self._where, self._say, path.parent)
+        place = name, "", self._where
+        source = read_table(raw_table(path, self._selection), mapping, settings, place, self._say, path.parent)
         identity = json.dumps([self._reading, digest, cursor], sort_keys=True)
-        return self._deliveries.accept_read(identity, SourceFile(name, mapping, "", lines), cursor)
+        return self._deliveries.accept_read(identity, source, cursor)
 
     def _known(self) -> list[Delivery]:
         """The increments of this very reading that the home's source consists of, in their order."""

@@ -10,6 +10,7 @@ import polars as pl
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.columns import ColumnMapping
+from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.formats import SOURCE_ROW
 
 UNREADABLE = "unreadable_values"
@@ -31,7 +32,7 @@ def refuse_unreadable(lines: pl.LazyFrame, mapping: ColumnMapping, limit: float,
     one value in a hundred of the column is above, and a text without digits for that much.
 
     Args:
-        lines: typed lines with ``unreadable_values``; those without a customer do not count.
+        lines: typed lines with ``unreadable_values``; those without a customer or left out do not count.
         mapping: where the columns come from.
         limit: the largest share of lines, and of money, that may be unreadable.
         where: the file, for the messages.
@@ -39,6 +40,7 @@ def refuse_unreadable(lines: pl.LazyFrame, mapping: ColumnMapping, limit: float,
     Raises:
         BadInputError: they are more.
     """
+    lines = lines.filter(pl.col(EXCLUDED_BY).is_null())
     lines = lines.filter(pl.col("customer_id").is_not_null() | _text_of("customer_id").is_not_null())
     amount = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
     is_unreadable = pl.col(UNREADABLE).is_not_null() & (pl.col("invoiced_at").is_null() | amount.is_null())

@@ -2,53 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES
+from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES, READ_NAMES
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores.columns import ColumnMapping
-from custseg_assets.stores.dates import YEARS, in_range, recognise_dates
-from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS
+from custseg_assets.stores.amounts import refuse_unequal_amounts, settle_amounts
+from custseg_assets.stores.columns import ColumnMapping, key_column
+from custseg_assets.stores.customers import CustomerReading, recognise_customers
+from custseg_assets.stores.date_styles import YEARS
+from custseg_assets.stores.dates import DateReading, read_instants, recognise_dates
+from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines
+from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS, non_empty
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
+from custseg_assets.stores.orders import complete_orders
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
-_IDS = ("customer_id", "invoice_id", "product_id")
-_NUMBERS = ("quantity", "unit_price", "line_amount")
-_MONEY = ("unit_price", "line_amount")
+_IDS = ("invoice_id", "product_id")
+NUMBERS = ("quantity", "unit_price", "line_amount", "order_amount", "refunded_amount")
+_MONEY = NUMBERS[1:]
 _INSTANT = "invoiced_at"
+_LACKING = "lacks amounts"
 _FLOAT_ENDING = ".0"
 _FLOAT_LIKE = r"^\d+\.0$"
 
 
-def plain_columns(schema: pl.Schema, positions: Mapping[str, str], where: str) -> list[pl.Expr]:
-    """The mapped columns of a raw table as trimmed text, numbers or naive instants, by their mapped names.
+def plain_columns(
+    schema: pl.Schema, positions: Mapping[str, Sequence[str]], where: str, alternatives: Collection[str] = ()
+) -> list[pl.Expr]:
+    """The columns that are read of a raw table as trimmed text, numbers or instants, by their own names.
 
     Args:
         schema: of the raw table.
-        positions: mapped column → column of the raw table.
+        positions: name → columns of the raw table; the texts of several are joined.
         where: the file, for the messages.
+        alternatives: names of whose columns the first counts that is not empty.
 
     Raises:
         BadInputError: a column has something else than plain values, such as lists.
     """
-    plain = [_plain(name, column, schema[column], where).alias(name) for name, column in positions.items()]
+    plain = [
+        _plain(name, columns[0], schema[columns[0]], where).alias(name)
+        if len(columns) == 1
+        else _combined(name, columns, schema, where, joins=name not in alternatives)
+        for name, columns in positions.items()
+    ]
     surplus = pl.col(SURPLUS) if SURPLUS in schema else pl.lit(None, pl.String).alias(SURPLUS)
     return [*plain, surplus, pl.col(SOURCE_ROW).cast(pl.Int64)]
+
+
+def _combined(name: str, columns: Sequence[str], schema: pl.Schema, where: str, *, joins: bool) -> pl.Expr:
+    parts = [_plain(f"a part of {name}", column, schema[column], where) for column in columns]
+    if not joins:
+        return pl.coalesce(non_empty(part) for part in parts).alias(name)
+    return non_empty(pl.concat_str(parts, separator=" ", ignore_nulls=True).str.strip_chars()).alias(name)
 
 
 def _plain(name: str, column: str, dtype: pl.DataType, where: str) -> pl.Expr:
     values = pl.col(column)
     if isinstance(dtype, pl.Datetime | pl.Date) and name == _INSTANT:
-        # A zone is dropped, not converted: periods are made of the shop's days.
-        naive = values.dt.replace_time_zone(None) if isinstance(dtype, pl.Datetime) else values
-        return naive.cast(pl.Datetime("us"))
+        return values.cast(pl.Datetime("us", dtype.time_zone if isinstance(dtype, pl.Datetime) else None))
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
         raise BadInputError(f"{where} holds {dtype} values for {name}", "plain values", "Export that column as text.")
-    if dtype.is_numeric() and name in _NUMBERS:
+    if dtype.is_numeric() and name in NUMBERS:
         return values.cast(pl.Float64)
     if dtype.is_float() or dtype.is_decimal():
         values = values.cast(pl.Float64).fill_nan(None)
@@ -64,12 +83,14 @@ class _Facts:
         n_surplus: rows with more fields than the header.
         odd_numbers: number columns with values that are more than plain numbers, or may be.
         float_like: id columns in which every value looks like ``17850.0``.
+        lacks_amounts: whether some lines have no line amount, although others have.
     """
 
     n_rows: int
     n_surplus: int
     odd_numbers: tuple[str, ...]
     float_like: frozenset[str]
+    lacks_amounts: bool
 
 
 @dataclass(frozen=True)
@@ -77,15 +98,20 @@ class TypedLines:
     """The typed lines of a file.
 
     Attributes:
-        lines: exactly the mapped columns, ``unreadable_values`` and ``source_row``; empty rows are left out.
-        conventions: number column → how its numbers are written, where they are not plain.
+        lines: exactly the mapped columns, ``unreadable_values``, ``excluded_by`` and ``source_row``; empty rows are
+            left out.
+        conventions: mapped column → how its values are written, where that is unusual.
+        notes: what was decided about lines and customers, in sentences.
     """
 
     lines: pl.LazyFrame
     conventions: dict[str, str]
+    notes: tuple[str, ...]
 
 
-def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings, where: str) -> TypedLines:
+def type_lines(
+    plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings, where: str, also: Sequence[str] = ()
+) -> TypedLines:
     """Turn the text of a file's columns into numbers, instants and ids.
 
     Args:
@@ -93,11 +119,12 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
         mapping: where the columns come from.
         settings: decimal mark, date format and how much may be unreadable.
         where: the file, for the messages.
+        also: further columns of ``plain``, which are passed on.
 
     Raises:
         BadInputError: there are no rows, a column is ambiguous, or too many of its values cannot be read.
     """
-    names = list(mapping.columns)
+    names = list(mapping.headers)
     lines = plain.filter(pl.any_horizontal(pl.col(*names, SURPLUS).is_not_null()))
     pairs: list[pl.Expr] = []
     facts = _measure(lines, names, settings.decimal)
@@ -107,29 +134,62 @@ def type_lines(plain: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSett
         _refuse_surplus(facts, where)
         lines, pairs = _set_surplus_aside(lines, names)
         facts = _measure(lines, names, settings.decimal)
+    lines = complete_orders(lines, mapping)
+    settings = _with_known_dates(lines, mapping, settings)
+    dates, n_undated = _read_dates(lines, settings, f"{where}, column {mapping.columns[_INSTANT]!r}")
+    instants = dates.instants(pl.col(_INSTANT))
+    if mapping.invoice_key:
+        lines = lines.with_columns(_order_key(mapping, instants))
+    lines = exclude_lines(lines, mapping)
+    refuse_unequal_amounts(lines, mapping, where)
+    notes = describe_filters(lines, mapping, where)
     numbers = {name: _read_numbers(lines, name, mapping, settings, where) for name in facts.odd_numbers}
-    instants, n_undated = _instants(lines, f"{where}, column {mapping.columns[_INSTANT]!r}", settings.date_format)
+    customers = recognise_customers(lines, settings, f"{where}, column {mapping.columns['customer_id']!r}")
     typed = {name: pl.col(name).str.strip_suffix(_FLOAT_ENDING) for name in facts.float_like}
-    typed |= {name: plain_number(pl.col(name)) for name in names if name in _NUMBERS}
+    typed |= {name: plain_number(pl.col(name)) for name in names if name in NUMBERS}
     typed |= {name: reading.numbers(pl.col(name)) for name, reading in numbers.items()}
-    typed[_INSTANT] = instants
-    unread = [*numbers, *([_INSTANT] if n_undated else [])]
+    typed |= {_INSTANT: instants, "customer_id": customers.ids}
+    unread = [*numbers, *([_INSTANT] if n_undated else []), *(["customer_id"] if customers.n_rounded else [])]
     pairs += [
         pl.when(typed[name].is_null()).then(_json_pair(name, pl.col(name).cast(pl.String))) for name in sorted(unread)
     ]
     absent = {column.name: pl.lit(None, column.dtype) for column in MAPPED if column.name not in names}
     columns = {name: pl.col(name) for name in names} | typed | absent
+    own = [name for name in READ_NAMES if name in names]
     lines = lines.select(
-        *(columns[name].alias(name) for name in MAPPED_NAMES), _json_object(pairs).alias(UNREADABLE), SOURCE_ROW
+        *(columns[name].alias(name) for name in (*MAPPED_NAMES, *own)),
+        _json_object(pairs).alias(UNREADABLE),
+        EXCLUDED_BY,
+        SOURCE_ROW,
+        *also,
     )
+    if own or facts.lacks_amounts:
+        lines, said = settle_amounts(lines, mapping, settings, where)
+        lines, notes = lines.drop(own), [*notes, *said]
     if pairs:
         refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
-    return TypedLines(lines, {name: reading.convention for name, reading in numbers.items() if reading.convention})
+    readings: dict[str, NumberReading | DateReading | CustomerReading] = {
+        **numbers,
+        _INSTANT: dates,
+        "customer_id": customers,
+    }
+    conventions = {name: reading.convention for name, reading in readings.items()}
+    said_of_columns = {name: words for name, words in conventions.items() if words}
+    return TypedLines(lines, said_of_columns, (*notes, *customers.notes))
+
+
+def _order_key(mapping: ColumnMapping, instants: pl.Expr) -> pl.Expr:
+    """The id of a line's order from its parts; the last comes first, so that a cancellation's mark stays in front."""
+    days = mapping.headers[_INSTANT]
+    texts = {i: pl.col(key_column(i)) for i, header in enumerate(mapping.invoice_key) if header not in days}
+    parts = [texts.get(i, instants.dt.date().cast(pl.String)) for i in range(len(mapping.invoice_key))]
+    key = pl.concat_str([part.fill_null("") for part in reversed(parts)], separator=" ")
+    return pl.when(pl.any_horizontal(text.is_not_null() for text in texts.values())).then(key).alias("invoice_id")
 
 
 def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Facts:
     schema = lines.collect_schema()
-    numbers, ids = ([name for name in names if name in group] for group in (_NUMBERS, _IDS))
+    numbers, ids = ([name for name in names if name in group] for group in (NUMBERS, _IDS))
     aggregates = [pl.len().alias("n_rows"), pl.col(SURPLUS).count().alias("n_surplus")]
     # The ending decides most columns; a regular expression on every value costs five times as much.
     aggregates += [pl.col(name).str.ends_with(_FLOAT_ENDING).all().alias(name) for name in ids]
@@ -138,12 +198,15 @@ def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Fac
         if schema[name] == pl.String and decimal != ".":
             is_odd |= pl.lit(True) if decimal else may_be_grouped(pl.col(name))
         aggregates.append(is_odd.alias(name))
+    if "line_amount" in names:
+        aggregates.append((pl.col("line_amount").null_count() > 0).alias(_LACKING))
     found = lines.select(aggregates).collect(engine="streaming").row(0, named=True)
     return _Facts(
         n_rows=found["n_rows"],
         n_surplus=found["n_surplus"],
         odd_numbers=tuple(name for name in numbers if found[name]),
         float_like=_float_like(lines, [name for name in ids if found[name]]),
+        lacks_amounts=found.get(_LACKING, False),
     )
 
 
@@ -177,20 +240,30 @@ def _float_like(lines: pl.LazyFrame, names: list[str]) -> frozenset[str]:
     return frozenset(name for name in names if whole[name])
 
 
-def _instants(lines: pl.LazyFrame, where: str, date_format: str | None) -> tuple[pl.Expr, int]:
-    """The column of instants, and in how many rows its value is not one."""
+def _read_dates(lines: pl.LazyFrame, settings: SourceSettings, where: str) -> tuple[DateReading, int]:
+    """How to read the column of instants, and in how many rows its value is not one."""
     values = pl.col(_INSTANT)
     texts = lines.group_by(values.alias("text")).agg(pl.len().alias("n")).drop_nulls().collect(engine="streaming")
     if texts.is_empty():
         raise BadInputError(f"{where} is empty in every row", "dates", "Map invoiced_at to the column that has them.")
-    is_text = texts.schema["text"] == pl.String
-    instants = recognise_dates(texts, date_format, where).instants if is_text else in_range
-    unread = texts.filter(instants(pl.col("text")).is_null())
+    dtype = texts.schema["text"]
+    is_text = dtype == pl.String
+    reading = recognise_dates(texts, settings, where) if is_text else read_instants(dtype, settings.time_zone)
+    unread = texts.filter(reading.instants(pl.col("text")).is_null())
     if len(unread) == len(texts):
         raise BadInputError(
             f"{where} holds {unread.sort('text')['text'][0]}", f"dates from {YEARS[0]} to {YEARS[1]}", "Correct them."
         )
-    return instants(values), int(unread["n"].sum())
+    return reading, int(unread["n"].sum())
+
+
+def _with_known_dates(lines: pl.LazyFrame, mapping: ColumnMapping, settings: SourceSettings) -> SourceSettings:
+    """The settings with the format of a known export's dates, where they have it and none is set."""
+    if settings.date_format or not mapping.date_format or lines.collect_schema()[_INSTANT] != pl.String:
+        return settings
+    first = lines.select(pl.col(_INSTANT).drop_nulls().head(1)).collect(engine="streaming")
+    has_it = first[_INSTANT].str.to_datetime(mapping.date_format, strict=False).is_not_null().any()
+    return settings.model_copy(update={"date_format": mapping.date_format}) if has_it else settings
 
 
 def _refuse_surplus(facts: _Facts, where: str) -> None:

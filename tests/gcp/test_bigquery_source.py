@@ -146,6 +146,9 @@ def test_timestamps_become_the_shops_own_clock(service: FakeBigQuery, store: Del
     settings = settings_for(service, {}, time_zone="Europe/Berlin")
     read = lines(store, take(store, settings, "bq://shop.sales.utc"))
     assert read["invoiced_at"].to_list() == [datetime(2024, 7, 1, 0, 30)]
+    source = settings.source.model_copy(update={"time_zone": "Asia/Tokyo"})
+    read = lines(store, take(store, settings.model_copy(update={"source": source}), "bq://shop.sales.utc"))
+    assert read["invoiced_at"].to_list() == [datetime(2024, 7, 1, 7, 30)]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings, SourceSettings
 from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
 from custseg_assets.stores.tables import TableStore
+from tests.support.files import DATA
 from tests.support.homes import locked_by_another_process
 
 MAY, JUNE, JULY = "2011-05-01", "2011-06-01", "2011-07-01"
@@ -158,8 +159,12 @@ def test_a_home_that_another_process_has_locked_cannot_be_locked(home: OpenHome,
 @pytest.mark.parametrize(
     ("is_retail", "configured", "rules"),
     [
-        (False, {}, CleaningRules()),
-        (False, {"cancellation_prefix": "X"}, CleaningRules(cancellation_prefix="X")),
+        (False, {}, CleaningRules(keeps_negative_prices=True)),
+        (
+            False,
+            {"cancellation_prefix": "X", "negative_prices": "reject", "duplicates": "keep"},
+            CleaningRules(cancellation_prefix="X", keeps_equal_lines=True),
+        ),
         (True, {}, CleaningRules(1, ("Next Day Carriage", "High Resolution Image"), "C")),
         (True, {"cancellation_prefix": "X", "service_descriptions": ()}, CleaningRules(1, (), "X")),
     ],
@@ -174,6 +179,18 @@ def test_cleaning_rules_are_what_is_configured_else_what_the_preset_says(
     assert home.cleaning_rules == rules
 
 
+def test_equal_lines_of_a_platform_that_writes_none_twice_all_count_unless_the_settings_say_otherwise(
+    folder: Path,
+) -> None:
+    keyed = OpenHome(Settings(home=folder, source=SourceSettings(line_key=("order", "position"))))
+    assert keyed.cleaning_rules.keeps_equal_lines
+    for configured, keeps in (({}, True), ({"duplicates": "drop"}, False)):
+        home = OpenHome(Settings(home=folder, cleaning=configured))
+        delivery = home.deliveries.accept(DATA / "exports" / "square.csv", SourceSettings(), print)
+        home.deliveries.set_current(CurrentSource((delivery,), description="square.csv"))
+        assert home.cleaning_rules == CleaningRules(keeps_equal_lines=keeps, keeps_negative_prices=True)
+
+
 def test_the_newest_snapshot_is_the_newest_with_segments(home: OpenHome) -> None:
     with pytest.raises(RunFailedError, match="no snapshot has been assigned to segments yet"):
         home.newest_snapshot()
@@ -186,5 +203,9 @@ def test_the_newest_snapshot_is_the_newest_with_segments(home: OpenHome) -> None
 
 def test_an_open_home_that_nobody_filled_makes_no_folder(folder: Path) -> None:
     home = OpenHome(Settings(home=folder))
-    assert (home.calendar.period_keys, home.champions.promotions, home.cleaning_rules) == ((), (), CleaningRules())
+    assert (home.calendar.period_keys, home.champions.promotions, home.cleaning_rules) == (
+        (),
+        (),
+        CleaningRules(keeps_negative_prices=True),
+    )
     assert not folder.exists()

@@ -239,6 +239,7 @@ def test_made_lines_are_made_once(store: DeliveryStore) -> None:
         row = {"customer_id": "1", "invoiced_at": datetime(2011, 6, 1), "line_amount": 5.0, "unreadable_values": unread}
         schema = {column.name: column.dtype for column in MAPPED} | {
             "unreadable_values": pl.String,
+            "excluded_by": pl.String,
             "source_row": pl.Int64,
         }
         return pl.DataFrame([row | {"source_row": 7}], schema=schema)

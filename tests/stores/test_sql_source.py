@@ -263,7 +263,7 @@ def test_the_types_of_postgresql_lose_nothing(postgres: Postgres, reader: Source
         """,
     )
     reader.read(database, query=rows)
-    assert reader.lines().drop("source_file", "source_row", "unreadable_values").row(0, named=True) == {
+    assert reader.lines().drop("source_file", "source_row", "unreadable_values", "excluded_by").row(0, named=True) == {
         "invoiced_at": datetime(2024, 1, 31, 23, 30, 0, 123456),
         "customer_id": "12345678901234567890.5",
         "line_amount": 1234.56,
@@ -332,8 +332,46 @@ def test_bytes_in_sqlite_are_refused(tmp_path: Path, reader: SourceReader) -> No
     database.make_table()
     database.insert(*ROWS)
     database.do("UPDATE orders SET customer_id = x'00ff'")
-    with pytest.raises(BadInputError, match="holds bytes in a mapped column"):
+    with pytest.raises(BadInputError, match="holds Binary values for customer_id"):
         reader.read(database)
+
+
+def test_a_column_that_nobody_mapped_but_that_says_a_line_is_no_sale_is_seen(
+    database: Database, reader: SourceReader
+) -> None:
+    database.do("UPDATE orders SET note = 'refunded' WHERE id = 1")
+    with pytest.raises(BadInputError, match=r"'note'.*refunded"):
+        reader.read(database)
+    assert not reader.root.exists()
+    reader.read(database, filter={"note": {"exclude": ["refunded"]}})
+    assert sorted(reader.lines()["excluded_by"].is_null()) == [False, True, True]
+
+
+def test_an_instant_of_the_world_is_put_on_the_shops_clock(database: Database, reader: SourceReader) -> None:
+    instant = {"postgresql": "TIMESTAMPTZ", "duckdb": "TIMESTAMPTZ", "mysql": "TIMESTAMP"}.get(database.kind, "TEXT")
+    offset = "" if database.kind == "mysql" else "+00:00"
+    session = "SET time_zone = '+00:00'" if database.kind == "mysql" else "SELECT 1"
+    database.do(
+        "DROP TABLE IF EXISTS world",
+        f"CREATE TABLE world (customer_id VARCHAR(9), invoiced_at {instant}, line_amount INT)",
+        session,
+        f"INSERT INTO world VALUES ('C1', '2024-01-31 23:30:00{offset}', 1)",  # noqa: S608
+        f"INSERT INTO world VALUES ('C2', '2024-07-31 21:30:00{offset}', 1)",  # noqa: S608
+    )
+    reader.read(database, table="world", time_zone="Europe/Berlin")
+    assert sorted(reader.lines()["invoiced_at"]) == [datetime(2024, 2, 1, 0, 30), datetime(2024, 7, 31, 23, 30)]
+
+
+def test_bytes_of_mysql_are_text_in_hexadecimal_and_bits_are_numbers(mariadb: MariaDb, reader: SourceReader) -> None:
+    database = mysql_on(mariadb)
+    database.do(
+        "CREATE OR REPLACE TABLE kinds (invoiced_at DATETIME, customer_id BINARY(2), line_amount INT, is_test BIT(1))",
+        "INSERT INTO kinds VALUES ('2024-01-31 23:30:00', x'00ff', 1, b'0'), ('2024-01-31 23:30:00', x'01ff', 1, b'1')",
+    )
+    with pytest.raises(BadInputError, match="is_test"):
+        reader.read(database, table="kinds")
+    reader.read(database, table="kinds", filter={"is_test": {"exclude": ["1"]}})
+    assert sorted(reader.lines()["customer_id"]) == ["0x00ff", "0x01ff"]
 
 
 def test_a_connection_cannot_write(database: Database, reader: SourceReader) -> None:

@@ -20,6 +20,7 @@ _LINE: dict[str, Any] = {
     "country": "France",
     "line_amount": None,
     "unreadable_values": None,
+    "excluded_by": None,
     "source_file": "log.csv",
 }
 

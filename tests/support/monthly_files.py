@@ -9,7 +9,7 @@ import polars as pl
 
 from custseg_assets.commands.replay import as_delivered
 from custseg_assets.domain.demo import generate_demo
-from custseg_assets.domain.transactions.presets import ONLINE_RETAIL
+from custseg_assets.domain.transactions.platforms import ONLINE_RETAIL
 from tests.support.live import QUICK_SENSORS
 
 CONFIG = f"""
@@ -26,7 +26,7 @@ def monthly_files(seed: int, n_customers: int) -> Mapping[str, pl.DataFrame]:
         seed: of the shop.
         n_customers: customers with an id.
     """
-    headers = {name: names[0] for name, names in ONLINE_RETAIL.columns.items()}
+    headers = {name: header for name, ((header,), *_) in ONLINE_RETAIL.layouts[0].columns.items()}
     log = generate_demo(seed, n_customers)
     # A line whose date cannot be read stands between two that can.
     month = log["invoiced_at"].dt.strftime("%Y-%m-01").forward_fill()

@@ -6,7 +6,7 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.checks import reject_share_result, reject_share_spec
+from custseg_assets.defs.checks import doubts_result, doubts_spec, reject_share_result, reject_share_spec
 from custseg_assets.defs.materialise import OWNERS, Batch, Materialization, key_batches, materialise, period_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
@@ -57,7 +57,7 @@ def raw_transactions(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     "rejected_transactions",
     group="clean",
     kinds={"polars", "deltalake"},
-    more_checks=[reject_share_spec()],
+    more_checks=[reject_share_spec(), doubts_spec()],
 )
 def clean_transactions(
     context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]
@@ -79,8 +79,9 @@ def clean_transactions(
     result = materialise(
         context, home, REJECTED_TRANSACTIONS, rejected, show=lambda: {"by_reason": _draw_rejections(home)}
     )
-    check = reject_share_result(reject_shares_of(home))
-    yield result._replace(check_results=[*(result.check_results or ()), check])
+    current = home.deliveries.current()
+    checks = [reject_share_result(reject_shares_of(home)), doubts_result(current.doubts if current else ())]
+    yield result._replace(check_results=[*(result.check_results or ()), *checks])
 
 
 def _arrivals(taken: TakenIn) -> pl.DataFrame:

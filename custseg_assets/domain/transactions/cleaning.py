@@ -14,7 +14,15 @@ import narwhals as nw
 from custseg_assets.domain.bounds import Count
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, MAPPED_NAMES, REJECTED_TRANSACTIONS
 
-REASONS = ("unreadable", "missing_customer", "duplicate", "service_code", "service_description", "non_positive_price")
+REASONS = (
+    "excluded",
+    "unreadable",
+    "missing_customer",
+    "duplicate",
+    "service_code",
+    "service_description",
+    "non_positive_price",
+)
 """Why a line is rejected, in the order in which the reasons are tried; the first that matches wins."""
 
 Lines = nw.LazyFrame[Any]
@@ -30,11 +38,20 @@ class CleaningRules:
         service_code_max_digits: a product code with at most so many digits is a service; ``None``: no such rule.
         service_descriptions: descriptions that name a service.
         cancellation_prefix: the start of the id of a cancelling invoice; ``None``: a negative line is a cancellation.
+        keeps_equal_lines: whether equal lines of one file all count, as where a line is one unit. Lines that come
+            again in another file never do.
+        keeps_negative_prices: whether a negative price is money given back, not an entry of the bookkeeping.
     """
 
     service_code_max_digits: Count | None = None
     service_descriptions: tuple[str, ...] = ()
     cancellation_prefix: str | None = None
+    keeps_equal_lines: bool = False
+    keeps_negative_prices: bool = False
+
+    def in_fingerprint(self) -> dict[str, Any]:
+        """The rules as what partitions depend on; what was added later counts only where it is in force."""
+        return {name: value for name, value in vars(self).items() if value is not False}
 
 
 def classify(raw: Lines, rules: CleaningRules) -> Lines:
@@ -47,14 +64,20 @@ def classify(raw: Lines, rules: CleaningRules) -> Lines:
         rules: the shop's own rules.
     """
     amount = nw.coalesce(nw.col("line_amount"), nw.col("quantity") * nw.col("unit_price"))
-    lines = raw.join(_find_repeats(raw), on=list(_LINE), how="left").with_columns(amount.alias("line_amount"))
+    repeats = _find_repeats(raw, keeps_equal_lines=rules.keeps_equal_lines)
+    lines = raw.join(repeats, on=list(_LINE), how="left").with_columns(amount.alias("line_amount"))
+    price = nw.col("unit_price")
     conditions = {
+        "excluded": ~nw.col("excluded_by").is_null(),
         "unreadable": nw.col("invoiced_at").is_null() | nw.col("line_amount").is_null(),
         "missing_customer": nw.col("customer_id").is_null(),
         "duplicate": nw.col("is_repeat"),
         "service_code": _is_service_code(rules),
         "service_description": _is_service_description(rules),
-        "non_positive_price": nw.col("unit_price") <= 0,
+        # A free line may have a share of its order's total, such as the shipping.
+        "non_positive_price": (price == 0) & (nw.col("line_amount") == 0)
+        if rules.keeps_negative_prices
+        else price <= 0,
     }
     reason = nw.lit(None, dtype=nw.String)
     for name in reversed(REASONS):
@@ -62,15 +85,20 @@ def classify(raw: Lines, rules: CleaningRules) -> Lines:
     return lines.with_columns(reason.alias("reason")).drop("is_repeat")
 
 
-def _find_repeats(raw: Lines) -> Lines:
+def _find_repeats(raw: Lines, *, keeps_equal_lines: bool) -> Lines:
     """The lines of known customers that are equal in all mapped columns to an earlier one.
 
+    Where equal lines of one file all count, the second of a file is a repeat of the second of an earlier file only.
     Comparing nine columns of every line costs ten times what comparing three does, and few lines share those three.
     Lines without a customer are left out: many would share them, and they are rejected for another reason.
     """
-    known = raw.filter(~nw.col("customer_id").is_null())
+    known = raw.filter(~nw.col("customer_id").is_null() & nw.col("excluded_by").is_null())
     suspects = known.filter(nw.len().over("customer_id", "invoiced_at", "product_id") > 1)
-    nth_copy = nw.col("source_row").cum_count().over(*MAPPED_NAMES, order_by=_LINE)
+    content = MAPPED_NAMES
+    if keeps_equal_lines:
+        nth_in_file = nw.col("source_row").cum_count().over(*MAPPED_NAMES, "source_file", order_by="source_row")
+        suspects, content = suspects.with_columns(nth_in_file.alias("nth_in_file")), (*MAPPED_NAMES, "nth_in_file")
+    nth_copy = nw.col("source_row").cum_count().over(*content, order_by=_LINE)
     return (
         suspects.with_columns((nth_copy > 1).alias("is_repeat")).filter(nw.col("is_repeat")).select(*_LINE, "is_repeat")
     )

@@ -27,6 +27,7 @@ def split(raw: pl.DataFrame, rules: CleaningRules = RETAIL) -> tuple[pl.DataFram
     ("line", "reason"),
     [
         ({"invoiced_at": None}, "unreadable"),
+        ({"excluded_by": "Status = void", "invoiced_at": None}, "excluded"),
         ({"quantity": None}, "unreadable"),
         ({"customer_id": None}, "missing_customer"),
         ({"customer_id": None, "unit_price": None}, "unreadable"),
@@ -49,6 +50,28 @@ def test_the_first_matching_reason_wins(line: dict[str, Any], reason: str) -> No
 def test_a_code_with_two_digits_is_a_product(code: str) -> None:
     clean, _ = split(raw_lines({"product_id": code}))
     assert clean["product_id"].to_list() == [code]
+
+
+def test_a_negative_price_is_money_given_back_where_the_shop_means_that() -> None:
+    rules = CleaningRules(keeps_negative_prices=True)
+    clean, rejected = split(raw_lines({"unit_price": -1.5}, {"unit_price": 0.0}), rules)
+    assert clean.select("line_amount", "is_cancellation").rows() == [(-3.0, True)]
+    assert rejected["reason"].to_list() == ["non_positive_price"]
+
+
+def test_where_equal_lines_count_those_of_another_file_do_not() -> None:
+    later = {"source_file": "later.csv"}
+    raw = raw_lines({}, {}, later, later, later, {**later, "quantity": 9.0})
+    clean, rejected = split(raw, CleaningRules(keeps_equal_lines=True))
+    # Files are compared in the order of their names.
+    assert clean["quantity"].to_list() == [2.0, 2.0, 2.0, 9.0]
+    assert rejected.select("source_file", "source_row").rows() == [("log.csv", 1), ("log.csv", 2)]
+
+
+def test_a_line_that_is_left_out_makes_no_other_a_duplicate() -> None:
+    clean, rejected = split(raw_lines({"excluded_by": "Status = void"}, {}))
+    assert clean.height == 1
+    assert rejected["reason"].to_list() == ["excluded"]
 
 
 def test_the_first_of_equal_lines_stays_and_the_later_ones_are_duplicates() -> None:

@@ -190,13 +190,14 @@ def test_spark_gives_the_same_clean_lines_and_features(spark: SparkSession) -> N
         {"customer_id": "b", "invoice_id": "4", "product_id": "20001", "unit_price": 2.37},
         {"customer_id": "b", "invoice_id": "4", "product_id": "POST"},
         {"customer_id": None},
-    ).drop("line_amount", "unreadable_values")
+    ).drop("line_amount", "unreadable_values", "excluded_by")
     rules = cleaning.CleaningRules(1, (), "C")
 
     def clean(lines: cleaning.Lines) -> cleaning.Lines:
         lines = lines.with_columns(
             nw.lit(None, dtype=nw.Float64).alias("line_amount"),
             nw.lit(None, dtype=nw.String).alias("unreadable_values"),
+            nw.lit(None, dtype=nw.String).alias("excluded_by"),
         )
         return cleaning.clean_lines(cleaning.classify(lines, rules), rules)
 

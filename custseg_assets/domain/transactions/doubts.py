@@ -1,0 +1,346 @@
+"""Doubts about a whole log: figures that only make sense if it means something else than what was read.
+
+Each is one look across columns, at all files together. What a single file or value says belongs in ``stores``, what is
+rejected line by line in ``cleaning``, and days apart from the rest in ``quality``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from custseg_assets.domain.schemas import MAPPED_NAMES
+from custseg_assets.domain.transactions.cleaning import CleaningRules
+
+Code = Literal[
+    "invoice_numbers", "order_totals", "customer_ids", "service_codes", "cancellation_prefix", "equal_lines",
+    "one_customer", "single_orders", "changed_orders",
+]  # fmt: skip
+"""Names of the doubts, as in ``[source] accepted_doubts``."""
+
+MIN_CASES = 10
+"""Orders, ids or lines that have to look wrong before anything is said."""
+
+MAX_SHARED_NUMBERS = 0.01
+"""Share of the orders that may go by another's number, of another customer or day, by mistakes at the till."""
+
+MIN_EQUAL_AMOUNTS = 0.9
+"""Share of the orders with several lines whose lines are all equal in amount, from which it is the order's total."""
+
+MIN_DIFFERENT_AMOUNTS = 5
+"""Different amounts that such orders have at least: in a shop with one price all lines are equal."""
+
+MAX_ALIKE_IDS = 0.001
+"""Share of the lines whose customer may be another one's in a different writing, by typing errors."""
+
+MAX_SERVICE_SHARE = 0.2
+"""Share of the lines that a known export's rule may take for services; of Online Retail's it is 0.5 %."""
+
+MAX_DROPPED_EQUAL = 0.05
+"""Share of the lines that may be dropped because they are equal to another; of Online Retail's it is 1.3 %."""
+
+MAX_KEPT_EQUAL = 0.5
+"""Share of the lines that may be equal to another where all count: a file exported twice over has all of them."""
+
+MAX_ORDERS_OF_ONE = 0.2
+"""Share of the orders that one customer may have."""
+
+MIN_ORDERS = 100
+"""Orders that a log has at least before anything is said of its customers."""
+
+_AMOUNT = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
+_DAY = pl.col("invoiced_at").dt.date().alias("day")
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something about the log that makes its figures doubtful.
+
+    Attributes:
+        code: its name.
+        words: what was found, with figures.
+        advice: what to do, with the line to write.
+        is_refused: whether the log is not read before somebody has said what it means.
+    """
+
+    code: Code
+    words: str
+    advice: str
+    is_refused: bool
+
+    def __str__(self) -> str:
+        return f"{self.words}. {self.advice}"
+
+
+@dataclass(frozen=True)
+class LogFacts:
+    """What doubts depend on besides the lines.
+
+    Attributes:
+        headers: mapped column → the files' own name for it.
+        rules: the cleaning rules in force.
+        configured: keys of ``[cleaning]`` that somebody wrote; what they say is not doubted.
+        says_case: whether somebody wrote what case means in customers' ids.
+        says_form: whether somebody wrote what zeros mean in them.
+        says_key: whether somebody wrote what an order's id is made of.
+    """
+
+    headers: Mapping[str, str]
+    rules: CleaningRules
+    configured: frozenset[str]
+    says_case: bool
+    says_form: bool
+    says_key: bool
+
+
+def find_doubts(lines: pl.LazyFrame, facts: LogFacts) -> tuple[Doubt, ...]:
+    """What is doubtful about a log.
+
+    Args:
+        lines: of all files, with the columns of ``raw_transactions`` but ``period``.
+        facts: how they were read and are cleaned.
+    """
+    known = lines.filter(
+        pl.col("excluded_by").is_null() & pl.col("customer_id").is_not_null() & pl.col("invoiced_at").is_not_null()
+    ).with_columns(_AMOUNT.alias("amount"), _DAY)
+    orders = (
+        known.group_by("invoice_id", "customer_id", "day")
+        .agg(
+            pl.len().alias("n"),
+            pl.col("amount").min().alias("low"),
+            pl.col("amount").max().alias("high"),
+            pl.col("source_file").min().alias("first_file"),
+            pl.col("source_file").max().alias("last_file"),
+        )
+        .collect(engine="streaming")
+    )
+    if orders.is_empty():
+        return ()
+    found = [
+        *_invoice_numbers(orders, facts),
+        *_order_totals(orders, facts),
+        *_customer_ids(orders, facts),
+        *_rules_of_known_export(known, facts),
+        *_equal_lines(known, facts),
+        *_one_customer(orders),
+        *_single_orders(orders, facts),
+        *_changed_orders(known, orders),
+    ]
+    return tuple(found)
+
+
+def _invoice_numbers(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
+    """Numbers that start again, every day or at every till, make one order of many."""
+    if "invoice_id" not in facts.headers or facts.says_key:
+        return
+    numbers = (
+        orders.drop_nulls("invoice_id")
+        .group_by("invoice_id")
+        .agg(
+            pl.len().alias("n_orders"),
+            pl.col("customer_id").n_unique().alias("n_customers"),
+            pl.col("day").n_unique().alias("n_days"),
+        )
+    )
+    shared = numbers.filter((pl.col("n_customers") > 1) | (pl.col("n_days") > 2))
+    n_merged, n_orders = int(shared["n_orders"].sum()) - shared.height, int(numbers["n_orders"].sum())
+    if n_merged < MIN_CASES or n_merged <= MAX_SHARED_NUMBERS * n_orders:
+        return
+    worst = shared.sort("n_customers", "n_days", "invoice_id", descending=[True, True, False]).row(0, named=True)
+    of_day = (
+        orders.drop_nulls("invoice_id").group_by("invoice_id", "day").agg(pl.col("customer_id").n_unique().alias("n"))
+    )
+    day, number = facts.headers["invoiced_at"], facts.headers["invoice_id"]
+    is_enough = of_day.filter(pl.col("n") > 1).height <= MAX_SHARED_NUMBERS * of_day.height
+    parts = [day, number] if is_enough else [facts.headers["customer_id"], day, number]
+    yield Doubt(
+        "invoice_numbers",
+        f"{shared.height:,} of {numbers.height:,} values of {number!r} are several orders' ({worst['invoice_id']!r} is"
+        f" {_count(worst['n_customers'], 'customer')}' on {_count(worst['n_days'], 'day')}), so they start again",
+        f"Write invoice_key = {_toml(parts)} under [source], with the column of the shop or the till where there is"
+        f" one; if each is one order all the same, invoice_key = {_toml([number])}.",
+        is_refused=True,
+    )
+
+
+def _order_totals(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
+    """The total of an order on each of its lines would count as often as the order has lines."""
+    if not {"invoice_id", "line_amount"} <= facts.headers.keys():
+        return
+    several = orders.filter((pl.col("n") > 1) & pl.col("invoice_id").is_not_null() & (pl.col("high") != 0))
+    equal = several.filter(pl.col("low") == pl.col("high"))
+    if (
+        equal.height < MIN_CASES
+        or equal.height < MIN_EQUAL_AMOUNTS * several.height
+        or equal["low"].n_unique() < MIN_DIFFERENT_AMOUNTS
+    ):
+        return
+    worst = equal.sort("n", "invoice_id", descending=[True, False]).row(0, named=True)
+    header = facts.headers["line_amount"]
+    yield Doubt(
+        "order_totals",
+        f"{header!r} is equal on every line of {equal.height:,} of the {several.height:,} orders with several lines"
+        f" ({worst['invoice_id']!r} has {worst['low']:g} on {worst['n']:,} lines), so it is the order's total",
+        f"Write order_amount = {header!r} instead of line_amount under [source.columns].".replace("'", '"'),
+        is_refused=True,
+    )
+
+
+def _customer_ids(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
+    """Ids of one customer in two writings, such as ``00140`` beside ``140`` and ``Anna`` beside ``anna``."""
+    customers = orders.group_by("customer_id").agg(pl.col("n").sum())
+    text = pl.col("customer_id")
+    ways: list[tuple[pl.Expr, str, str, str]] = []
+    if not facts.says_form:
+        digits = pl.when(text.str.contains(r"^\d+$")).then(text.str.strip_chars_start("0"))
+        ways.append((digits, "zeros at their beginning", 'customer_id_form = "number"', 'customer_id_form = "text"'))
+    if not facts.says_case:
+        ways.append(
+            (text.str.to_lowercase(), "upper and lower case", 'customer_id_case = "lower"', 'customer_id_case = "keep"')
+        )
+    for form, words, one, several in ways:
+        alike = (
+            customers.with_columns(form.alias("form"))
+            .drop_nulls("form")
+            .group_by("form")
+            .agg(text.sort().alias("ids"), pl.col("n").sum() - pl.col("n").max())
+            .filter(pl.col("ids").list.len() > 1)
+        )
+        if alike.is_empty():
+            continue
+        n_lines, of = int(alike["n"].sum()), int(customers["n"].sum())
+        pair = " and ".join(map(repr, alike.sort("form")["ids"][0][:2]))
+        yield Doubt(
+            "customer_ids",
+            f"{alike.height:,} customers have several ids that differ in {words} only, such as {pair}"
+            f" ({n_lines:,} of {of:,} lines)",
+            f"Write {one} under [source] if they are the same customers, {several} if they are not.",
+            is_refused=alike.height >= MIN_CASES and n_lines > MAX_ALIKE_IDS * of,
+        )
+
+
+def _rules_of_known_export(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
+    """A file with the columns of a known export may be another shop's, for which its rules are wrong."""
+    rules = facts.rules
+    product, invoice = pl.col("product_id"), pl.col("invoice_id")
+    off = 'write preset = "none" under [source], and the columns under [source.columns]'
+    if rules.service_code_max_digits is not None and "service_code_max_digits" not in facts.configured:
+        n_digits = product.str.count_matches(r"\d")
+        services = known.filter(n_digits <= rules.service_code_max_digits)
+        n, n_services = (one.select(pl.len()).collect(engine="streaming").item() for one in (known, services))
+        if n_services >= MIN_CASES and n_services > MAX_SERVICE_SHARE * n:
+            code = services.select(product.min()).collect(engine="streaming").item()
+            yield Doubt(
+                "service_codes",
+                f"{n_services:,} of {n:,} lines would be taken for services, because the known export's products"
+                f" have codes with digits, unlike {code!r}",
+                f"If this is another shop's export, {off}: {_columns(facts)}.",
+                is_refused=True,
+            )
+    if rules.cancellation_prefix is not None and "cancellation_prefix" not in facts.configured:
+        marked = known.filter(invoice.str.starts_with(rules.cancellation_prefix)).select(
+            pl.len().alias("n"), (pl.col("amount") > 0).sum().alias("positive"), invoice.min().alias("example")
+        )
+        n, n_positive, example = marked.collect(engine="streaming").row(0)
+        if n_positive >= MIN_CASES and n_positive * 2 > n:
+            yield Doubt(
+                "cancellation_prefix",
+                f"{n:,} lines would be cancellations, because their invoice starts with {rules.cancellation_prefix!r},"
+                f" as {example!r} does, but {n_positive:,} of them have positive amounts",
+                f"If this is another shop's export, {off}: {_columns(facts)}.",
+                is_refused=True,
+            )
+
+
+def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
+    """Equal lines of one file: units sold one by one, or an export that has them twice."""
+    if "duplicates" in facts.configured:
+        return
+    suspects = known.filter(pl.len().over("customer_id", "invoiced_at", "product_id", "source_file") > 1)
+    n = known.select(pl.len()).collect(engine="streaming").item()
+    counted = (
+        suspects.group_by(*MAPPED_NAMES, "source_file")
+        .len("n")
+        .filter(pl.col("n") > 1)
+        .select((pl.col("n") - 1).sum().alias("extra"), pl.col("n").sum().alias("in_groups"))
+        .collect(engine="streaming")
+    )
+    n_extra, n_alike = counted.row(0)
+    keeps = facts.rules.keeps_equal_lines
+    too_many = n_alike > MAX_KEPT_EQUAL * n if keeps else n_extra > MAX_DROPPED_EQUAL * n
+    if n_extra >= MIN_CASES and too_many:
+        done = "would all count" if keeps else "would be dropped"
+        yield Doubt(
+            "equal_lines",
+            f"{n_extra:,} of {n:,} lines are equal to another line of their file, and {done}",
+            'Write duplicates = "keep" under [cleaning] if each is something sold, duplicates = "drop" if the export'
+            " repeats them.",
+            is_refused=True,
+        )
+
+
+def _one_customer(orders: pl.DataFrame) -> Iterator[Doubt]:
+    """A customer with very many orders is often the till's, or what a shop writes for nobody."""
+    counted = orders.group_by("customer_id").len("n").sort("n", "customer_id", descending=[True, False])
+    customer, n = counted.row(0)
+    if orders.height >= MIN_ORDERS and counted.height >= MIN_CASES and n > MAX_ORDERS_OF_ONE * orders.height:
+        yield Doubt(
+            "one_customer",
+            f"customer {customer!r} has {n:,} of {orders.height:,} orders",
+            f'If it stands for nobody, write no_customer = ["{customer}"] under [source].',
+            is_refused=False,
+        )
+
+
+def _single_orders(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
+    """An id that is new with every order is not a customer's."""
+    n_customers = orders["customer_id"].n_unique()
+    if orders.height == n_customers >= MIN_ORDERS:
+        yield Doubt(
+            "single_orders",
+            f"each of {n_customers:,} customers has exactly one order",
+            f"If {facts.headers['customer_id']!r} is new with every order, map customer_id to a column that stays the"
+            " same when somebody comes again.",
+            is_refused=False,
+        )
+
+
+def _changed_orders(known: pl.LazyFrame, orders: pl.DataFrame) -> Iterator[Doubt]:
+    """An order in two overlapping exports that was changed in between counts with the lines of both."""
+    shared = orders.filter((pl.col("first_file") != pl.col("last_file")) & pl.col("invoice_id").is_not_null())
+    if shared.is_empty():
+        return
+    per_file = (
+        known.filter(pl.col("invoice_id").is_in(shared["invoice_id"].unique().to_list()))
+        .group_by("invoice_id", "source_file")
+        .agg(pl.len().alias("n"), pl.col("amount").sum().round(6))
+        .group_by("invoice_id")
+        .agg(pl.struct("n", "amount").n_unique().alias("ways"), pl.col("source_file").sort().alias("files"))
+        .filter(pl.col("ways") > 1)
+        .sort("invoice_id")
+        .collect(engine="streaming")
+    )
+    if per_file.height:
+        first = per_file.row(0, named=True)
+        yield Doubt(
+            "changed_orders",
+            f"{_count(per_file.height, 'order')} in several files with other lines, such as {first['invoice_id']!r} in"
+            f" {' and '.join(first['files'][:2])}; what differs counts twice",
+            "Take the older export out, or give both the same name, so that the newer one corrects the older.",
+            is_refused=False,
+        )
+
+
+def _columns(facts: LogFacts) -> str:
+    return ", ".join(f'{name} = "{header}"' for name, header in facts.headers.items())
+
+
+def _toml(values: list[str]) -> str:
+    return "[{}]".format(", ".join(f'"{value}"' for value in values))
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

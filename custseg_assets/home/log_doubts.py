@@ -1,0 +1,82 @@
+"""How a home's log is cleaned, and what is doubtful about it as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from custseg_assets.domain.transactions.cleaning import CleaningRules
+from custseg_assets.domain.transactions.doubts import Doubt, LogFacts, find_doubts
+from custseg_assets.domain.transactions.platforms import PRESETS
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import Settings
+from custseg_assets.stores.deliveries import Delivery, DeliveryStore
+
+
+def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRules:
+    """The shop's rules: what is configured, else what the preset of its files says."""
+    own = settings.cleaning
+    named = {delivery.preset for delivery in deliveries if delivery.preset}
+    preset = PRESETS[min(named)] if named else None
+    configured = own.model_dump(exclude_none=True, exclude={"duplicates", "negative_prices"})
+    if own.service_code_max_digits == 0:
+        configured["service_code_max_digits"] = None
+    of_preset = {name: getattr(preset, name) for name in _OF_PRESETS} if preset else {}
+    return CleaningRules(
+        **{**of_preset, **configured},
+        # Where every line is one unit, two equal lines are two of them. Some platforms write no line twice, and where
+        # lines have keys, those that come again are left out already.
+        keeps_equal_lines=own.duplicates == "keep"
+        if own.duplicates
+        else (preset is not None and preset.keeps_equal_lines)
+        or _has_line_keys(deliveries, settings)
+        or (bool(deliveries) and not any(delivery.counts_units for delivery in deliveries)),
+        keeps_negative_prices=own.negative_prices == "keep"
+        if own.negative_prices
+        else preset is None or preset.keeps_negative_prices,
+    )
+
+
+def _has_line_keys(deliveries: Sequence[Delivery], settings: Settings) -> bool:
+    named = {delivery.preset for delivery in deliveries}
+    has_key = {name: all(layout.line_key for layout in preset.layouts) for name, preset in PRESETS.items()}
+    return bool(settings.source.line_key or (named and all(has_key.get(name or "") for name in named)))
+
+
+_OF_PRESETS = ("service_code_max_digits", "service_descriptions", "cancellation_prefix")
+
+
+def require_no_doubt(store: DeliveryStore, deliveries: Sequence[Delivery], settings: Settings) -> tuple[str, ...]:
+    """What is doubtful about a log but no reason to stop, in sentences.
+
+    Args:
+        store: with the deliveries.
+        deliveries: that make up the log.
+        settings: how it is read and cleaned, and which doubts somebody has looked into.
+
+    Raises:
+        BadInputError: it must not be read before somebody has said what it means.
+    """
+    doubts = _doubts_about(store, deliveries, settings)
+    refused = [doubt for doubt in doubts if doubt.is_refused and doubt.code not in settings.source.accepted_doubts]
+    if refused:
+        first = refused[0]
+        raise BadInputError(
+            f"the log is doubtful: {first.words}",
+            "a log whose figures can be trusted",
+            f'{first.advice} If all is right, accepted_doubts = ["{first.code}"] under [source] says so.',
+        )
+    return tuple(str(doubt) for doubt in doubts)
+
+
+def _doubts_about(store: DeliveryStore, deliveries: Sequence[Delivery], settings: Settings) -> tuple[Doubt, ...]:
+    source = settings.source
+    facts = LogFacts(
+        headers=deliveries[0].columns,
+        rules=rules_for(deliveries, settings),
+        configured=frozenset(settings.cleaning.model_dump(exclude_none=True))
+        | ({"duplicates"} if _has_line_keys(deliveries, settings) else set()),
+        says_case=source.customer_id_case is not None,
+        says_form=source.customer_id_form is not None,
+        says_key=bool(source.invoice_key),
+    )
+    return find_doubts(store.scan(deliveries), facts)

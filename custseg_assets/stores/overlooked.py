@@ -1,0 +1,209 @@
+"""Columns that nothing is read from, although they say that a line is no sale or not worth what it seems.
+
+A status, a test flag, a refund or a currency in a column that nobody mapped would make figures wrong without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.columns import ColumnMapping
+from custseg_assets.stores.exclusion import EXCLUDED_BY, normalised
+from custseg_assets.stores.formats import RawTable, non_empty
+from custseg_assets.stores.numbers import CURRENCY_CODES, plain_number
+
+Kind = Literal["status", "flag", "instant", "refund", "total", "currency"]
+
+SAMPLE_ROWS = 2000
+_MAX_VALUES = 40
+"""Different values that a status may have in the sample."""
+
+# A list would take a line for each.
+_NO_SALE = [
+    " ".join(value.split())
+    for value in """
+    void, voided, failed, failure, declined, denied, rejected, refused, canceled, cancelled, cancelation,
+    cancellation, cancel, refunded, fully refunded, refund, reversed, reversal, chargeback, charged back,
+    expired, abandoned, draft, unpaid, payment failed, error, deleted, fraud, test, sandbox, quote, return,
+    returned, view, product view, page view, viewed, cart, add to cart, remove from cart, addtocart, click,
+    impression, wishlist, checkout started, storniert, storno, abgebrochen, erstattet, retoure, annulé, annulée,
+    remboursé, remboursée, échoué, annullato, rimborsato, anulado, cancelado, cancelada, reembolsado,
+    geannuleerd, teruggave, wc cancelled, wc failed, wc refunded, order cancelled, requires payment method
+    """.split(",")  # noqa: SIM905
+]
+"""Values, normalised, of lines that are no sale; whole values only."""
+_YES = ("true", "yes", "y", "1", "t", "x", "ja", "oui", "wahr", "si", "sí")
+_NO = ("false", "no", "n", "0", "f", "nein", "non", "falsch")
+_NO_SALE_NAME = re.compile(
+    r"test|cancel|void|refund|return|fraud|delet|abandon|draft|storn|annul|chargeback", re.IGNORECASE
+)
+_REFUND_NAME = re.compile(
+    r"refund|reimburs|rembours|erstatt|reembols|rimbors|devol|chargeback|teruggave", re.IGNORECASE
+)
+_TOTAL_NAME = re.compile(
+    r"total|paid|revenue|turnover|net sales|montant|betrag|summe|importe|bezahlt|payé|pagado", re.IGNORECASE
+)
+_MAX_DIFFERENCE = 0.02
+"""How much a total's sum may differ from quantity times price, a share, by rounding and single orders."""
+_NO_AMOUNT_NAME = re.compile(r"\b(id|no|number|count|qty|quantity|reason|type)\b|_id$", re.IGNORECASE)
+_DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
+
+
+@dataclass(frozen=True)
+class OverlookedColumn:
+    """A column that nothing is read from and that may say what lines are worth.
+
+    Attributes:
+        header: its name.
+        position: its column of the raw table.
+        kind: what it may say.
+    """
+
+    header: str
+    position: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """What it is called among the lines."""
+        return f"overlooked {self.position}"
+
+    def text(self) -> pl.Expr:
+        """Its values as trimmed text."""
+        return non_empty(pl.col(self.position).cast(pl.String).str.strip_chars()).alias(self.name)
+
+
+def overlooked_columns(table: RawTable, mapping: ColumnMapping, settings: SourceSettings) -> list[OverlookedColumn]:
+    """The columns worth a look, by their names and the first rows; none of a known export."""
+    here = set(table.header) - set(settings.ignored_columns)
+    headers = [header for header in mapping.ignored if header in here]
+    if mapping.preset or not headers:
+        return []
+    positions = {header: str(table.header.index(header)) for header in headers}
+    schema = table.lines.collect_schema()
+    plain = {header: at for header, at in positions.items() if not schema[at].is_nested() and schema[at] != pl.Binary}
+    texts = [non_empty(pl.col(at).cast(pl.String).str.strip_chars()).alias(at) for at in plain.values()]
+    sample = table.lines.select(texts).head(SAMPLE_ROWS).collect()
+    has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
+    kinds = {header: _kind_of(header, sample[at], has_amount=has_amount) for header, at in plain.items()}
+    return [OverlookedColumn(header, plain[header], kind) for header, kind in kinds.items() if kind]
+
+
+def _kind_of(header: str, sample: pl.Series, *, has_amount: bool) -> Kind | None:
+    values = sample.drop_nulls()
+    if values.is_empty():
+        # A rare status may not be in the sample at all.
+        return "status"
+    is_date = bool(values.str.contains(_DATE_LIKE).all())
+    is_number = not is_date and bool(values.str.contains(r"^[^A-Za-z]*\d[^A-Za-z]*$").all())
+    may_be_money = is_number and not _NO_AMOUNT_NAME.search(header)
+    is_no_sale = bool(_NO_SALE_NAME.search(header))
+    kinds: dict[Kind, bool] = {
+        "currency": bool(values.str.to_uppercase().is_in(CURRENCY_CODES).all()),
+        "refund": may_be_money and bool(_REFUND_NAME.search(header)),
+        "total": may_be_money and bool(_TOTAL_NAME.search(header)) and not has_amount,
+        "instant": is_no_sale and is_date,
+        "flag": is_no_sale and bool(values.str.to_lowercase().is_in([*_YES, *_NO]).all()),
+        "status": not is_number and values.n_unique() <= _MAX_VALUES,
+    }
+    return next((kind for kind, is_it in kinds.items() if is_it), None)
+
+
+def refuse_overlooked(lines: pl.LazyFrame, columns: list[OverlookedColumn], where: str) -> None:
+    """Refuse lines that would count as sales although one of the columns says otherwise.
+
+    Args:
+        lines: typed lines with the columns' texts.
+        columns: to look at.
+        where: the file, for the messages.
+
+    Raises:
+        BadInputError: a column says that some lines are no sale, have refunds, or are in several currencies.
+    """
+    if not columns:
+        return
+    amount = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price")).alias("amount")
+    counts = pl.col(EXCLUDED_BY).is_null() & pl.col("customer_id").is_not_null() & (pl.col("amount") > 0)
+    counted = lines.with_columns(amount).filter(counts)
+    total = counted.select(pl.len().alias("n"), pl.col("amount").sum()).collect(engine="streaming")
+    found = {column.header: _finding(counted, column, total) for column in columns}
+    findings = {header: finding for header, finding in found.items() if finding}
+    if findings:
+        ignored = ", ".join(f'"{header}"' for header in findings)
+        raise BadInputError(
+            f"{where}: {'; '.join(got for got, _ in findings.values())}",
+            "every line to be a sale, worth its amount",
+            f"{' '.join(advice for _, advice in findings.values())} Columns that change nothing go into"
+            f" ignored_columns = [{ignored}] under [source].",
+        )
+
+
+def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFrame) -> tuple[str, str] | None:
+    """What a column says of lines that count as sales, and the line to write; ``None`` where it says nothing."""
+    text, header, of = pl.col(column.name), column.header, f"of {total['n'].item():,} lines that would count as sales"
+    if column.kind == "refund":
+        refund = plain_number(text.str.replace_all(r"[^0-9.\-]", "")).abs()
+        n, given_back = counted.select((refund > 0).sum().alias("n"), refund.sum()).collect(engine="streaming").row(0)
+        got = f"nothing is read from {header!r}, which has {given_back:,.2f} on {n:,} {of}"
+        return (
+            (got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].') if n else None
+        )
+    if column.kind == "total":
+        return _other_total(counted, text, header, total["amount"].item() or 0.0)
+    values = (
+        counted.group_by(text.alias("value"))
+        .agg(pl.len().alias("n"), pl.col("amount").sum())
+        .drop_nulls("value")
+        .sort("n", "value", descending=[True, False])
+        .collect(engine="streaming")
+    )
+    if column.kind == "currency":
+        return _several_currencies(header, values) if values.height > 1 else None
+    if column.kind == "flag":
+        values = values.filter(pl.col("value").str.to_lowercase().is_in(_YES))
+    elif column.kind == "status":
+        values = values.filter(normalised(pl.col("value")).is_in(_NO_SALE))
+    if values.is_empty():
+        return None
+    shown = ", ".join(f'"{value}"' for value in values["value"])
+    words, rule = f"{header!r} is {shown}", f"{{ exclude = [{shown}] }}"
+    if column.kind == "instant":
+        words, rule = f"{header!r} is filled", '""'
+    share = float(values["amount"].sum()) / (total["amount"].item() or 1.0)
+    return (
+        f"{words} on {values['n'].sum():,} {of}, with {share:.1%} of the money",
+        f'If they are none, write "{header}" = {rule} under [source.filter].',
+    )
+
+
+def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, amount: float) -> tuple[str, str] | None:
+    """A total, of lines or of orders, that is not what quantity times price comes to."""
+    orders = counted.with_columns(plain_number(text.str.replace_all(r"[^0-9.\-]", "")).alias("total"))
+    of_order = pl.when(pl.col("total").n_unique() > 1).then(pl.col("total").sum()).otherwise(pl.col("total").first())
+    key = pl.coalesce("invoice_id", pl.col("source_row").cast(pl.String)).alias("order")
+    summed = orders.group_by(key).agg(of_order).select(pl.col("total").sum())
+    found = float(summed.collect(engine="streaming").item())
+    if found == 0 or abs(found - amount) <= _MAX_DIFFERENCE * amount:
+        return None
+    advice = (
+        f'If that is what was paid, discounts and shipping included, write order_amount = "{header}" under'
+        " [source.columns]."
+    )
+    got = f"quantity times price comes to {amount:,.2f}, but {header!r}, which is not read, to {found:,.2f}"
+    return got, advice
+
+
+def _several_currencies(header: str, values: pl.DataFrame) -> tuple[str, str]:
+    shown = ", ".join(f"{code} ({n:,})" for code, n in values.select("value", "n").iter_rows())
+    usual = values["value"][0]
+    advice = (
+        f'Write "{header}" = "{usual}" under [source.filter] to keep one; or currency = "{header}" under'
+        f' [source.columns], with currency = "{usual}" and rates = "rates.csv" (date,currency,rate) under [source].'
+    )
+    return f"amounts are in several currencies by {header!r}: {shown}", advice

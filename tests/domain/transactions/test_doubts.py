@@ -1,0 +1,155 @@
+"""Doubts about a whole log: what each notices, and that an ordinary shop has none."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
+from custseg_assets.domain.transactions.cleaning import CleaningRules
+from custseg_assets.domain.transactions.doubts import Doubt, LogFacts, find_doubts
+
+HEADERS = {"customer_id": "Card", "invoiced_at": "Date", "invoice_id": "Receipt", "line_amount": "Amount"}
+RETAIL = CleaningRules(service_code_max_digits=1, cancellation_prefix="C")
+SCHEMA = {name: dtype for name, dtype in RAW_TRANSACTIONS.schema.items() if name != "period"}
+
+
+def log(n_orders: int = 300, n_customers: int = 60, n_lines: int = 2) -> pl.DataFrame:
+    """An ordinary shop: orders of several lines, an hour apart, of customers in turn."""
+    rows: list[dict[str, Any]] = [
+        {
+            "customer_id": f"c{order % n_customers}",
+            "invoiced_at": datetime(2024, 1, 1) + timedelta(hours=order),
+            "invoice_id": f"{1000 + order}",
+            "product_id": f"P{line}{order % 7}",
+            "line_amount": 5.0 + line + order % 11,
+            "source_file": "log.csv",
+        }
+        for order in range(n_orders)
+        for line in range(n_lines)
+    ]
+    numbered = [{**row, "source_row": number} for number, row in enumerate(rows, start=1)]
+    return pl.DataFrame([{name: row.get(name) for name in SCHEMA} for row in numbered], schema=SCHEMA)
+
+
+def doubts(lines: pl.DataFrame, rules: CleaningRules | None = None, **facts: Any) -> dict[str, Doubt]:
+    known = {"configured": frozenset(), "says_case": False, "says_form": False, "says_key": False} | facts
+    found = find_doubts(lines.lazy(), LogFacts(HEADERS, rules or CleaningRules(), **known))
+    return {doubt.code: doubt for doubt in found}
+
+
+def test_an_ordinary_shop_leaves_no_doubt() -> None:
+    assert doubts(log()) == {}
+    assert doubts(log().clear()) == {}
+
+
+def test_numbers_that_start_again_every_day_need_a_key() -> None:
+    number = pl.col("invoiced_at").dt.hour().cast(pl.String)
+    found = doubts(log().with_columns(number.alias("invoice_id")))["invoice_numbers"]
+    assert found.is_refused
+    assert 'invoice_key = ["Date", "Receipt"] under [source]' in found.advice
+    assert doubts(log().with_columns(number.alias("invoice_id")), says_key=True) == {}
+
+
+def test_numbers_that_several_tills_use_on_a_day_need_the_customer_too() -> None:
+    number = (pl.col("invoiced_at").dt.hour() // 6).cast(pl.String)
+    found = doubts(log().with_columns(number.alias("invoice_id")))["invoice_numbers"]
+    assert 'invoice_key = ["Card", "Date", "Receipt"]' in found.advice
+
+
+def test_a_few_numbers_used_twice_by_mistake_are_no_doubt() -> None:
+    number = pl.when(pl.col("invoice_id").is_in(["1001", "1002"])).then(pl.lit("1000")).otherwise("invoice_id")
+    assert "invoice_numbers" not in doubts(log().with_columns(number.alias("invoice_id")))
+
+
+def test_the_total_of_an_order_on_each_of_its_lines_is_noticed() -> None:
+    total = pl.col("line_amount").sum().over("invoice_id")
+    found = doubts(log().with_columns(total.alias("line_amount")))["order_totals"]
+    assert found.is_refused
+    assert 'order_amount = "Amount"' in found.advice
+
+
+def test_a_shop_with_few_prices_may_have_equal_lines() -> None:
+    assert doubts(log().with_columns(pl.lit(9.9).alias("line_amount"))) == {}
+
+
+@pytest.mark.parametrize(
+    ("ids", "line", "says"),
+    [
+        (pl.format("{}{}", pl.lit("00"), pl.col("source_row") % 20), 'customer_id_form = "number"', "says_form"),
+        (pl.format("{}{}", pl.lit("C"), pl.col("source_row") % 20), 'customer_id_case = "lower"', "says_case"),
+    ],
+)
+def test_customers_in_two_writings_are_noticed(ids: pl.Expr, line: str, says: str) -> None:
+    plain = pl.format("{}{}", pl.lit("" if says == "says_form" else "c"), pl.col("source_row") % 20)
+    is_late = pl.col("source_row") > 400
+    lines = log(n_lines=1, n_orders=800).with_columns(pl.when(is_late).then(ids).otherwise(plain).alias("customer_id"))
+    found = doubts(lines)["customer_ids"]
+    assert found.is_refused
+    assert line in found.advice
+    assert doubts(lines, **{says: True}) == {}
+
+
+def test_one_customer_in_two_writings_is_said_and_stops_nothing() -> None:
+    one = pl.when(pl.col("source_row") == 1).then(pl.lit("C1")).otherwise("customer_id")
+    found = doubts(log().with_columns(one.alias("customer_id")))["customer_ids"]
+    assert not found.is_refused
+    assert "'C1' and 'c1' (1 of 600 lines)" in found.words
+
+
+def test_rules_of_a_known_export_that_reject_another_shop_are_noticed() -> None:
+    words = log().with_columns(pl.lit("GLOVES").alias("product_id"))
+    found = doubts(words, RETAIL)["service_codes"]
+    assert found.is_refused
+    assert 'preset = "none"' in found.advice
+    assert 'customer_id = "Card"' in found.advice
+    assert doubts(words, RETAIL, configured=frozenset({"service_code_max_digits"})) == {}
+    marked = log().with_columns(pl.format("{}{}", pl.lit("CMD-"), pl.col("invoice_id")).alias("invoice_id"))
+    assert doubts(marked, RETAIL)["cancellation_prefix"].is_refused
+    negative = pl.col("line_amount") * -1
+    assert doubts(marked.with_columns(negative.alias("line_amount")), RETAIL) == {}
+
+
+def test_equal_lines_are_doubtful_when_many_would_be_dropped_or_all_would_count() -> None:
+    twice = pl.concat([log(), log().with_columns(pl.col("source_row") + 1000)])
+    assert doubts(twice)["equal_lines"].is_refused
+    assert doubts(twice, CleaningRules(keeps_equal_lines=True))["equal_lines"].is_refused
+    some = pl.concat([log(), log().head(60).with_columns(pl.col("source_row") + 1000)])
+    assert "60 of 660 lines" in doubts(some)["equal_lines"].words
+    assert doubts(some, CleaningRules(keeps_equal_lines=True)) == {}
+    assert doubts(twice, configured=frozenset({"duplicates"})) == {}
+
+
+def test_a_customer_with_very_many_orders_is_said() -> None:
+    is_his = pl.col("source_row") % 3 == 0
+    till = pl.when(is_his).then(pl.lit("TILL")).otherwise("customer_id").alias("customer_id")
+    found = doubts(log(n_lines=1).with_columns(till))["one_customer"]
+    assert not found.is_refused
+    assert found.words == "customer 'TILL' has 100 of 300 orders"
+
+
+def test_customers_that_are_new_with_every_order_are_said() -> None:
+    found = doubts(log(n_orders=300, n_customers=300))["single_orders"]
+    assert not found.is_refused
+    assert "'Card' is new with every order" in found.advice
+
+
+def test_an_order_that_changed_between_two_exports_is_said() -> None:
+    later = log().tail(60).with_columns(pl.lit("later.csv").alias("source_file"))
+    assert doubts(pl.concat([log(), later])) == {}
+    changed = pl.when(pl.col("source_row") == 600).then(99.0).otherwise("line_amount").alias("line_amount")
+    found = doubts(pl.concat([log(), later.with_columns(changed)]))["changed_orders"]
+    assert not found.is_refused
+    assert "1 order in several files with other lines, such as '1299' in later.csv and log.csv" in found.words
+
+
+def test_lines_that_are_left_out_or_nobodys_are_not_looked_at() -> None:
+    twice = pl.concat([log(), log().with_columns(pl.col("source_row") + 1000)])
+    is_late = pl.col("source_row") > 1000
+    left_out = twice.with_columns(pl.when(is_late).then(pl.lit("x = y")).alias("excluded_by"))
+    nobody = twice.with_columns(pl.when(~is_late).then(pl.col("customer_id")).alias("customer_id"))
+    assert doubts(left_out) == doubts(nobody) == {}
+    assert set(MAPPED_NAMES) < set(twice.columns)

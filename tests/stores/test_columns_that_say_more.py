@@ -1,0 +1,284 @@
+"""What a line is worth and whose it is, as further columns say: filters, totals, refunds, currencies, customers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from custseg_assets.errors import BadInputError
+from custseg_assets.settings import SourceSettings, load_settings
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.sources import open_source
+
+
+def read(tmp_path: Path, text: str, told: list[str] | None = None, **settings: Any) -> pl.DataFrame:
+    path = tmp_path / "log.csv"
+    path.write_text(text, encoding="utf-8")
+    progress = (told if told is not None else []).append
+    with open_source(path, SourceSettings(**settings), progress=progress) as source:
+        return source.lines.collect()
+
+
+def refusal(tmp_path: Path, text: str, **settings: Any) -> str:
+    with pytest.raises(BadInputError) as refused:
+        read(tmp_path, text, **settings)
+    return str(refused.value)
+
+
+HEADER = "customer_id,invoiced_at,invoice_id,line_amount"
+STATUS = f"""{HEADER},Status
+a,2024-01-01,1,10,Paid
+b,2024-01-02,2,20,VOIDED
+c,2024-01-03,3,30,partially_refunded
+d,2024-01-04,4,40,
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "left_out"),
+    [
+        ("paid", ["Status = VOIDED", "Status = partially_refunded", 'Status = ""']),
+        (["Paid", "Partially refunded", ""], ["Status = VOIDED"]),
+        ({"only": ["paid", "PARTIALLY-REFUNDED"]}, ["Status = VOIDED", 'Status = ""']),
+        ({"exclude": [" voided "]}, ["Status = VOIDED"]),
+        ({"exclude": ["voided", ""]}, ["Status = VOIDED", 'Status = ""']),
+    ],
+)
+def test_a_filter_leaves_lines_out_and_keeps_them_with_the_reason(
+    tmp_path: Path, rule: Any, left_out: list[str]
+) -> None:
+    lines = read(tmp_path, STATUS, filter={"Status": rule})
+    assert lines["excluded_by"].drop_nulls().to_list() == left_out
+    assert lines.height == 4
+
+
+def test_numbers_and_booleans_of_a_filter_are_compared_as_people_write_them(tmp_path: Path) -> None:
+    text = f"{HEADER},Live,Kind\na,2024-01-01,1,10,TRUE,1.0\nb,2024-01-02,2,20,False,1\nc,2024-01-03,3,30,true,2\n"
+    assert read(tmp_path, text, filter={"Live": True, "Kind": 1})["excluded_by"].to_list() == [
+        None,
+        "Live = False",
+        "Kind = 2",
+    ]
+
+
+def test_an_order_has_the_status_of_its_first_line_on_all_of_them(tmp_path: Path) -> None:
+    text = f"{HEADER},Status\na,2024-01-01,1,10,paid\na,2024-01-01,1,5,\nb,2024-01-02,2,20,void\nb,2024-01-02,2,7,\n"
+    lines = read(tmp_path, text, filter={"Status": "paid"})
+    assert lines["excluded_by"].is_null().to_list() == [True, True, False, False]
+
+
+def test_a_filter_says_what_counts_and_what_does_not(tmp_path: Path) -> None:
+    told: list[str] = []
+    read(tmp_path, STATUS, told, filter={"Status": {"exclude": ["voided"]}})
+    assert told[1] == '  Status: counts "" (1), Paid (1), partially_refunded (1); left out VOIDED (1)'
+
+
+def test_a_filter_that_leaves_nothing_is_refused_with_the_values_there_are(tmp_path: Path) -> None:
+    assert "leave none of 4 lines; 'Status' has \"\" (1), Paid (1)" in refusal(
+        tmp_path, STATUS, filter={"Status": "settled"}
+    )
+
+
+@pytest.mark.parametrize("rule", ["[]", "{ only = [], exclude = [] }", "{ except = ['a'] }", "[['a']]", "{}"])
+def test_a_filter_that_says_nothing_is_refused(tmp_path: Path, rule: str) -> None:
+    config = tmp_path / "custseg.toml"
+    config.write_text(f"[source.filter]\nStatus = {rule}\n", encoding="utf-8")
+    with pytest.raises(BadInputError, match="must be the values of lines that count"):
+        load_settings(config, environment={})
+
+
+def test_a_filter_of_a_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "no column 'State', which [source.filter] names" in refusal(tmp_path, STATUS, filter={"State": "paid"})
+
+
+ORDERS = "customer_id,invoiced_at,invoice_id,quantity,unit_price,Total,Refund\n"
+
+
+def test_the_total_of_an_order_is_shared_out_by_what_its_goods_cost(tmp_path: Path) -> None:
+    on_first = ORDERS + "a,2024-01-01,1,1,10,24,\na,2024-01-01,1,2,10,,\nb,2024-01-02,2,1,5,4,1\n"
+    columns = {"order_amount": "Total", "refunded_amount": "Refund"}
+    assert read(tmp_path, on_first, columns=columns)["line_amount"].to_list() == [8.0, 16.0, 3.0]
+    on_each = on_first.replace("10,,", "10,24,")
+    assert read(tmp_path, on_each, columns=columns)["line_amount"].to_list() == [8.0, 16.0, 3.0]
+
+
+def test_without_prices_an_order_is_shared_out_equally(tmp_path: Path) -> None:
+    text = "customer_id,invoiced_at,Total\na,2024-01-01,9\na,2024-01-01,9\na,2024-01-01,\na,2024-01-02,5\n"
+    assert read(tmp_path, text, columns={"order_amount": "Total"})["line_amount"].to_list() == [3.0, 3.0, 3.0, 5.0]
+
+
+def test_an_order_with_two_totals_is_refused(tmp_path: Path) -> None:
+    text = ORDERS + "a,2024-01-01,1,1,10,24,\na,2024-01-01,1,2,10,20,\n"
+    assert "1 orders have several totals, such as 1 with 20 and 24" in refusal(
+        tmp_path, text, columns={"order_amount": "Total"}
+    )
+
+
+def test_an_amount_on_one_line_of_each_order_is_refused_as_the_amount_of_a_line(tmp_path: Path) -> None:
+    text = ORDERS + "a,2024-01-01,1,1,10,30,\na,2024-01-01,1,2,10,,\nb,2024-01-02,2,1,5,5,\n"
+    message = refusal(tmp_path, text, columns={"line_amount": "Total"}, ignored_columns=["Refund"])
+    assert 'order_amount = "Total" instead of line_amount' in message
+
+
+def test_what_was_given_back_of_a_line_is_taken_off_whatever_its_sign(tmp_path: Path) -> None:
+    text = ORDERS.replace("Total,", "") + "a,2024-01-01,1,2,10,5\na,2024-01-01,1,1,10,\nb,2024-01-02,2,1,7,-7\n"
+    told: list[str] = []
+    lines = read(tmp_path, text, told, columns={"refunded_amount": "Refund"})
+    assert lines["line_amount"].to_list() == [15.0, 10.0, 0.0]
+    assert "log.csv: 12.00 of 'Refund' are taken off" in told[-1]
+
+
+def test_a_refund_on_every_line_of_an_order_is_refused(tmp_path: Path) -> None:
+    text = ORDERS.replace("Total,", "") + "a,2024-01-01,1,2,10,5\na,2024-01-01,1,1,10,5\n"
+    assert "'Refund' is equal on every line of 1 of the 1 orders" in refusal(
+        tmp_path, text, columns={"refunded_amount": "Refund"}
+    )
+
+
+CURRENCIES = f"{HEADER},Currency\na,2024-01-01,1,10,EUR\nb,2024-01-09,2,1000,jpy\nc,2024-02-03,3,1000,JPY\n"
+CURRENCIES = CURRENCIES.replace("jpy", "JPY")
+RATES = "date,currency,rate\n2024-01-02,JPY,0.006\n2024-02-01,JPY,0.007\n"
+
+
+def test_amounts_in_several_currencies_are_refused_with_both_ways_out(tmp_path: Path) -> None:
+    message = refusal(tmp_path, CURRENCIES)
+    assert "several currencies: JPY (2), EUR (1)" in message
+    assert '"Currency" = "JPY" under [source.filter]' in message
+    assert 'currency = "JPY" and rates = "rates.csv"' in message
+
+
+def test_a_filter_may_leave_one_currency(tmp_path: Path) -> None:
+    lines = read(tmp_path, CURRENCIES, filter={"Currency": "JPY"})
+    assert lines["excluded_by"].null_count() == 2
+
+
+def test_amounts_are_converted_by_the_rate_of_their_day(tmp_path: Path) -> None:
+    (tmp_path / "rates.csv").write_text(RATES)
+    lines = read(tmp_path, CURRENCIES, currency="EUR", rates=tmp_path / "rates.csv")
+    assert lines["line_amount"].to_list() == pytest.approx([10.0, 6.0, 7.0])
+    assert lines["source_row"].to_list() == [1, 2, 3]
+
+
+def test_a_day_without_a_rate_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rates.csv").write_text(RATES.replace("2024-01-02", "2024-01-20"))
+    message = refusal(tmp_path, CURRENCIES, currency="EUR", rates=tmp_path / "rates.csv")
+    assert "has no rate for JPY on 2024-01-09, nor before it; 1 lines need one" in message
+
+
+def test_other_rates_make_another_delivery(tmp_path: Path) -> None:
+    rates, log = tmp_path / "rates.csv", tmp_path / "log.csv"
+    log.write_text(CURRENCIES)
+    store, ids = DeliveryStore(tmp_path / "deliveries"), set()
+    for text in (RATES, RATES, RATES.replace("0.007", "0.008")):
+        rates.write_text(text)
+        ids.add(store.accept(log, SourceSettings(currency="EUR", rates=rates), print).id)
+    assert len(ids) == 2
+
+
+def ids_of(tmp_path: Path, *ids: str, told: list[str] | None = None, **settings: Any) -> list[str | None]:
+    rows = "".join(f'"{one}",2024-01-0{i},{i},5\n' for i, one in enumerate(ids, start=1))
+    return read(tmp_path, f"{HEADER}\n{rows}", told, **settings)["customer_id"].to_list()
+
+
+def test_what_exports_write_for_nobody_is_nobody_and_is_said(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert ids_of(tmp_path, "a", "NULL", "\\N", "n/a", "0", "-", "Guest", told=told) == ["a", *[None] * 6]
+    assert "no customer where it says '-' (1), '0' (1), 'Guest' (1)" in told[1]
+    assert ids_of(tmp_path, "a", "Walk-in", "null", no_customer=["walk-in"]) == ["a", None, None]
+    assert ids_of(tmp_path, "a", "NULL", "0", customer_id_form="text") == ["a", "NULL", "0"]
+
+
+def test_numbers_with_a_point_and_nought_are_the_same_customers(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert ids_of(tmp_path, "17850.0", "17850", "00123", told=told) == ["17850", "17850", "00123"]
+    assert "('17850.0' is '17850')" in told[0]
+    assert ids_of(tmp_path, "17850.0", "A1") == ["17850.0", "A1"]
+    assert ids_of(tmp_path, "17850.0", "0017850", "000", customer_id_form="number") == ["17850", "17850", "0"]
+    assert ids_of(tmp_path, "17850.0", "17850", customer_id_form="text") == ["17850.0", "17850"]
+
+
+def test_addresses_are_the_same_in_any_case_and_other_ids_are_not(tmp_path: Path) -> None:
+    assert ids_of(tmp_path, "Ann@Shop.example", "ann@shop.example") == ["ann@shop.example"] * 2
+    assert ids_of(tmp_path, "Ann@Shop.example", "b@x.example", customer_id_case="keep")[0] == "Ann@Shop.example"
+    assert ids_of(tmp_path, "Ann", "ann") == ["Ann", "ann"]
+    assert ids_of(tmp_path, "Ann", "ann", customer_id_case="lower") == ["ann", "ann"]
+
+
+def test_ids_that_lost_their_last_digits_are_nobody_or_refused(tmp_path: Path) -> None:
+    text = HEADER + "\n" + "".join(f"{i},2024-01-01,{i},5\n" for i in range(1, 200)) + "6.1E+12,2024-01-02,x,5\n"
+    lines = read(tmp_path, text)
+    assert lines["customer_id"].null_count() == 1
+    assert lines["unreadable_values"][-1] == '{"customer_id": "6.1E+12"}'
+    message = refusal(tmp_path, text.replace("\n1,", "\n6.1E+12,").replace("\n2,", "\n6.1E+12,"))
+    assert "3 of 200 ids like '6.1E+12', whose last digits a spreadsheet cut off" in message
+
+
+def test_an_order_may_be_made_of_several_columns(tmp_path: Path) -> None:
+    rows = ["a,2024-01-01 09:00,1,7,5", "b,2024-01-01 10:00,2,7,5", "c,2024-01-02 09:00,,7,5"]
+    text = "\n".join(["customer_id,When,Till,No,line_amount", *rows])
+    lines = read(tmp_path, text, columns={"invoiced_at": "When"}, invoice_key=["Till", "When", "No"])
+    assert lines["invoice_id"].to_list() == ["7 2024-01-01 1", "7 2024-01-01 2", "7 2024-01-02 "]
+
+
+def test_a_date_and_a_time_in_two_columns_are_one_instant(tmp_path: Path) -> None:
+    text = "customer_id,Date,Time,line_amount\na,2024-01-01,09:30,5\nb,2024-01-02,,5\n"
+    lines = read(tmp_path, text, columns={"invoiced_at": ["Date", "Time"]})
+    assert [f"{one:%Y-%m-%d %H:%M}" for one in lines["invoiced_at"]] == ["2024-01-01 09:30", "2024-01-02 00:00"]
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "line"),
+    [
+        ("status", ["paid", "failed", "paid"], '"status" = { exclude = ["failed"] }'),
+        ("Order State", ["complete", "Canceled", "VOIDED"], '"Order State" = { exclude = ["Canceled", "VOIDED"] }'),
+        ("event_type", ["purchase", "view", "add_to_cart"], '"event_type" = { exclude = ["add_to_cart", "view"] }'),
+        ("is_test", ["false", "true", "false"], '"is_test" = { exclude = ["true"] }'),
+        ("cancelled_at", ["", "2024-01-05 10:00", ""], '"cancelled_at" = ""'),
+        ("Amount Refunded", ["0.00", "3.50", "0.00"], 'refunded_amount = "Amount Refunded"'),
+        ("Cur", ["EUR", "EUR", "USD"], '"Cur" = "EUR" under [source.filter]'),
+    ],
+)
+def test_a_column_that_would_change_the_figures_is_not_passed_over(
+    tmp_path: Path, header: str, values: list[str], line: str
+) -> None:
+    rows = "".join(f"c{i},2024-01-0{i},{i},{i}0,{value}\n" for i, value in enumerate(values, start=1))
+    text = f"{HEADER},{header}\n{rows}"
+    message = refusal(tmp_path, text)
+    assert line in message
+    assert f'ignored_columns = ["{header}"]' in message
+    assert read(tmp_path, text, ignored_columns=[header]).height == 3
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        ("status", ["paid", "shipped", "complete"]),
+        ("Category", ["Void fillers", "View cameras", "Test kits"]),
+        ("Refund Policy", ["30 days", "none", "30 days"]),
+        ("returned", ["no", "no", "no"]),
+        ("Amount Refunded", ["0", "0.00", ""]),
+        ("Currency code", ["EUR", "EUR", "EUR"]),
+        ("Refund reason", ["", "", ""]),
+    ],
+)
+def test_a_column_that_changes_nothing_is_passed_over(tmp_path: Path, header: str, values: list[str]) -> None:
+    rows = "".join(f"c{i},2024-01-0{i},{i},{i}0,{value}\n" for i, value in enumerate(values, start=1))
+    assert read(tmp_path, f"{HEADER},{header}\n{rows}").height == 3
+
+
+def test_lines_with_negative_amounts_may_be_called_returned(tmp_path: Path) -> None:
+    text = f"{HEADER},kind\na,2024-01-01,1,10,sale\na,2024-01-02,2,-10,return\n"
+    assert read(tmp_path, text)["line_amount"].to_list() == [10.0, -10.0]
+
+
+def test_a_total_that_is_not_quantity_times_price_is_not_passed_over(tmp_path: Path) -> None:
+    text = ORDERS.replace(",Refund", "") + "a,2024-01-01,1,1,10,27,\na,2024-01-01,1,2,10,,\nb,2024-01-02,2,1,5,5,\n"
+    text = text.replace(",\n", "\n")
+    message = refusal(tmp_path, text)
+    assert "quantity times price comes to 35.00, but 'Total', which is not read, to 32.00" in message
+    assert 'order_amount = "Total"' in message
+    assert read(tmp_path, text.replace("27", "30")).height == 3
+    assert read(tmp_path, text, ignored_columns=["Total"]).height == 3
