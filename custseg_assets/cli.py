@@ -70,6 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--through", metavar="YYYY-MM-DD", type=_day, help="stop at the period that holds this day")
     run.set_defaults(command=_run)
 
+    inspect = commands.add_parser(
+        "inspect",
+        parents=[shared],
+        help="show what would be read of a source, and a configuration for it; stores nothing",
+    )
+    inspect.add_argument(
+        "source", metavar="PATH|bq://…|demo", nargs="?", help="as for run; the configured one without it"
+    )
+    inspect.set_defaults(command=_inspect)
+
     ui = commands.add_parser("ui", parents=[shared], help="Dagster's web interface and daemon, on loopback")
     ui.add_argument("--port", type=int, default=3000)
     ui.set_defaults(command=_ui)
@@ -157,6 +167,15 @@ def _run(arguments: argparse.Namespace) -> int:
     home = _open(arguments, arguments.source)
     n_runs = Runner(home, _say).run(arguments.through)
     print(closing_table(home, n_runs))
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.inspect import inspect
+    from custseg_assets.settings import DEMO, load_settings
+
+    settings = load_settings(arguments.config, source=arguments.source)
+    print(inspect(settings.source.path or DEMO, settings, _say))
     return 0
 
 

@@ -23,4 +23,15 @@ class BadInputError(CustsegError):
 
 
 class RunFailedError(CustsegError):
-    """A run started and did not end well; the command ends with exit code 1."""
+    """A run started and did not end well; the command ends with exit code 1.
+
+    Args:
+        words: what failed and why, in one line.
+        step: the step that failed, where it was one.
+        check: the blocking check that failed, as ``table.check``, where it was one.
+        todo: the next thing to do about it, where that is known.
+    """
+
+    def __init__(self, words: str, *, step: str | None = None, check: str | None = None, todo: str = "") -> None:
+        self.step, self.check, self.todo = step, check, todo
+        super().__init__(words)

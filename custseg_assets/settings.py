@@ -29,6 +29,7 @@ from custseg_assets.domain.promotion.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
 from custseg_assets.domain.segments.clustering import Limits
 from custseg_assets.domain.transactions.doubts import Code
+from custseg_assets.domain.transactions.limits import MAX_AMOUNT
 from custseg_assets.domain.transactions.presets import FirstOf, RowFilter
 from custseg_assets.errors import BadInputError
 
@@ -47,6 +48,7 @@ FROM_ENVIRONMENT = {
 DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
+ALL_SHEETS = "*"
 
 
 class _Section(BaseModel):
@@ -94,11 +96,16 @@ class SourceSettings(_Section):
         encoding: text encoding of csv files.
         delimiter: character between the values of csv files; recognised without it.
         decimal: decimal point or comma of the numbers; recognised without it, from all values of a column.
-        sheet: sheet of a workbook to read; all of them without it.
+        sheet: sheet of a workbook to read, or a list of sheets to read as one table; ``*`` means all. Without it the
+            sheet that has the required columns, or all that have the same columns.
+        header_row: number of the line, or of a sheet's row, that has the column names; 0 where there is none, and
+            columns are then named ``column_1``, ``column_2``, … Without it the first that names the required columns.
         accepted_doubts: doubts about the log as a whole that are looked into, and no reason to refuse it.
         keep_stray_days: whether a few lines far apart in time from the rest of the log are taken in, not refused.
         max_unreadable_share: largest share of a file's lines with a customer, and of their money, with values that
             cannot be read; a file with more is refused.
+        max_line_amount: largest amount of a line, of either sign; larger ones are set aside as unreadable. Without it
+            barcodes are, and a line that alone has most of the money is refused.
     """
 
     path: str | None = None
@@ -123,10 +130,12 @@ class SourceSettings(_Section):
     encoding: str = "utf-8"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] | None = None
-    sheet: str | None = None
+    sheet: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    header_row: Annotated[int, Field(ge=0)] | None = None
     accepted_doubts: tuple[Code, ...] = ()
     keep_stray_days: bool = False
     max_unreadable_share: Share = 0.01
+    max_line_amount: Annotated[float, Field(gt=0, le=MAX_AMOUNT)] | None = None
 
     @field_validator("columns")
     @classmethod

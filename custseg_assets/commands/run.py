@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.home.failure import keep_failure
 from custseg_assets.home.intake import STAGE_MARKER, Intake
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.home.plan import Stage, due_publication, next_stage
+from custseg_assets.home.plan import TABLES_OF_JOB, Stage, due_publication, next_stage, require_retrainable
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.prediction_log import finished_files
 from custseg_assets.stores.publications import Publications
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _ALWAYS_SHOWN = ("take_in", "prediction_log")
 """Jobs that need not have anything to do; run once all the same, or their assets would look forgotten in the graph."""
+
+_FIRST_OF_RETRAIN = TABLES_OF_JOB["retrain"][0]
 
 
 class Runner:
@@ -60,7 +63,7 @@ class Runner:
             BadInputError: the source, the home or ``through`` cannot be used; nothing was changed.
             RunFailedError: a step or a blocking check failed; what was made before it stands.
         """
-        with self.home.locked() as home:
+        with self.home.locked() as home, keep_failure(home.paths, "run"):
             last_key = Intake(home, self.say).take_in(through)
             n_runs = self._resume(home) + len(self.follow(home, last_key))
             if bucket := home.open_bucket():
@@ -76,8 +79,8 @@ class Runner:
         """Train a challenger on the newest closed snapshot, decide about it, and make everything that follows.
 
         Raises:
-            BadInputError: no snapshot is closed yet.
-            RunFailedError: there is no model in force, it came with this very snapshot, or a step failed.
+            BadInputError: no snapshot is closed yet, there is no model in force, or it came with this very snapshot.
+            RunFailedError: a step or a blocking check failed.
         """
         with self.home.locked() as home:
             newest, key = home.newest_snapshot(), home.newest_closed_snapshot()
@@ -87,8 +90,10 @@ class Runner:
                     "the snapshot of a period that is over, since models are trained on whole periods",
                     "Wait for lines of the next period.",
                 )
-            self.execute(Stage("retrain", key, key), home)
-            self.follow(home, newest)
+            require_retrainable(home, key)
+            with keep_failure(home.paths, "retrain"):
+                self.execute(Stage("retrain", key, key), home)
+                self.follow(home, newest)
 
     def follow(self, home: LockedHome, last_key: str) -> list[Stage]:
         """Make everything that is out of date up to a period and its snapshot; returns what was run.
@@ -107,12 +112,20 @@ class Runner:
     def execute(self, stage: Stage, home: LockedHome) -> None:
         """Run one stage, marked as begun until it has ended.
 
+        A retrain that fails before it has written anything is over, too: the champion stays, and nothing waits for it.
+
         Raises:
             RunFailedError: a step or a blocking check failed.
         """
         marker = home.paths.root / STAGE_MARKER
+        before = home.tables.version_of(_FIRST_OF_RETRAIN) if stage.job == "retrain" else None
         replace_text(marker, json.dumps(vars(stage)))
-        self.jobs.execute(stage, home)
+        try:
+            self.jobs.execute(stage, home)
+        except RunFailedError:
+            if stage.job == "retrain" and home.tables.version_of(_FIRST_OF_RETRAIN) == before:
+                marker.unlink()
+            raise
         marker.unlink()
 
     def _resume(self, home: LockedHome) -> int:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from custseg_assets.domain import schemas
+from custseg_assets.home.failure import last_failure
 from custseg_assets.home.intake import LANDING
 from custseg_assets.home.open import INGESTED, OpenHome
 from custseg_assets.home.plan import SEGMENTED
 from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE
+from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.tables import TableReader
 
 _N_EXAMPLES = 3
@@ -36,7 +39,7 @@ def status(home: OpenHome, *, as_json: bool) -> str:
     if state["source"] is None:
         return "\n".join([f"home {state['home']} is empty; 'custseg run' fills it", *_landing_lines(state)])
     stale = state["stale"]
-    lines = [*_rows_lines(state), *_landing_lines(state), *_segment_lines(state)]
+    lines = [*_failure_lines(state), *_rows_lines(state), *_landing_lines(state), *_segment_lines(state)]
     lines.append(
         "stale       "
         + ("nothing" if not stale else "; ".join(f"{name}: {', '.join(keys)}" for name, keys in stale.items()))
@@ -93,6 +96,8 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "drift": _drift(tables, last),
         "release": _release(home.paths.releases),
         "stale": _stale(home),
+        "last_failure": asdict(failure) if (failure := last_failure(home.paths)) else None,
+        "last_alert": next(iter(AlertLog(home.paths.alerts).newest(1)), None),
     }
 
 
@@ -173,6 +178,17 @@ def _rows_lines(state: dict[str, Any]) -> list[str]:
         *(f"  {note}" for note in state["notes"][:_N_NOTES]),
         *([f"  and {len(state['notes']) - _N_NOTES:,} more notes"] if len(state["notes"]) > _N_NOTES else []),
         *(f"! doubtful  {doubt}" for doubt in state["doubts"]),
+    ]
+
+
+def _failure_lines(state: dict[str, Any]) -> list[str]:
+    failure, alert = state["last_failure"], state["last_alert"]
+    if failure is None:
+        # What the sensors started leaves an alert; it is over when nothing is out of date any more.
+        return [f"alert       {alert}"] if alert and state["stale"] else []
+    return [
+        f"failed      'custseg {failure['command']}' of {failure['at']}: {failure['reason']}",
+        f"  to do     {failure['todo']}",
     ]
 
 

@@ -10,13 +10,15 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.domain.schemas import REJECTED_TRANSACTIONS, Table
+from custseg_assets.domain.schemas import CUSTOMER_FEATURES, REJECTED_TRANSACTIONS, Table
+from custseg_assets.domain.segments.training_tables import measure_off_reference, scale_snapshot
 from custseg_assets.domain.transactions.quality import reject_share_outliers
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
 from custseg_assets.expectations.validation import GroupResult, combined, validate
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings
 
+SCALED_FEATURES = "scaled_features"
 REJECT_SHARE = "reject_share_as_usual"
 _SEVERITY = {"error": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
 
@@ -103,10 +105,26 @@ class SuiteRun:
             self.table.name,
             self.home.settings,
             rules=self.home.cleaning_rules,
+            measured=self._measure(frame),
             data_docs_dir=self.home.paths.data_docs if self.home.has_viewers else None,
         )
         self._results.append(results)
         return any(not result.success and result.group.is_blocking for result in results)
+
+    def _measure(self, frame: pl.DataFrame) -> pl.DataFrame | None:
+        """What rules read besides the table: of scaled features, how far they are from the reference in force."""
+        if self.table.name != SCALED_FEATURES:
+            return None
+        names, keys = self.home.settings.model.features, frame["period"].unique().sort().to_list()
+        features = self.home.tables.read(CUSTOMER_FEATURES, keys)
+        references = {key: self.home.champions.reference_before(key) for key in keys}
+        own = {
+            key: scale_snapshot(features.filter(period=key), names, None)[1]
+            for key, reference in references.items()
+            if reference is None
+        }
+        in_force = {key: reference for key, reference in references.items() if reference is not None}
+        return measure_off_reference(frame, features, in_force | own, names)
 
     def results(self) -> list[dg.AssetCheckResult]:
         """What Dagster is told, over all batches."""

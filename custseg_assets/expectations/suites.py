@@ -16,7 +16,9 @@ from custseg_assets.domain.drift.report import Verdict
 from custseg_assets.domain.schemas import tables
 from custseg_assets.domain.segments.migrations import CAUSES
 from custseg_assets.domain.segments.model import LAPSED, REFUNDED
+from custseg_assets.domain.segments.training_tables import OFF_REFERENCE
 from custseg_assets.domain.transactions.cleaning import REASONS, CleaningRules
+from custseg_assets.domain.transactions.limits import MAX_AMOUNT, MAX_SUM
 from custseg_assets.settings import ModelSettings, Settings
 
 Severity = Literal["error", "warning"]
@@ -33,11 +35,8 @@ Expectations looks for values that differ within a row one row at a time."""
 N_DIGITS = "n_digits"
 """A column derived for a rule: the digits in the product id, as Great Expectations matches text one row at a time."""
 
-MAX_AMOUNT = 1e12
-"""A larger amount, sum or score, in any currency, is infinite or a parsing error."""
-
-MAX_SCALED = 20.0
-"""Standard deviations that a value may be away from the reference's mean; ``log1p`` of the largest amount is not."""
+MAX_OFF_REFERENCE = 1e-6
+"""How far, in units of ``log1p``, a scaled value may be from what the reference makes of its feature: rounding."""
 
 MAX_SCALED_MEAN = 1.0
 """Standard deviations that the average customer may be away from the reference's."""
@@ -396,7 +395,7 @@ def _features() -> list[ExpectationGroup]:
                 *_between(0, 23, "favourite_hour"),
                 *_above_zero("days_between_orders"),
                 _not_less("tenure_days", "recency_days"),
-                *_between(-MAX_AMOUNT, MAX_AMOUNT, "monetary_gross", "monetary_net", "monthly_spend_mean"),
+                *_between(-MAX_SUM, MAX_SUM, "monetary_gross", "monetary_net", "monthly_spend_mean"),
             ],
             "Features have values that their definitions allow; clusters would form around an error.",
         ),
@@ -432,14 +431,26 @@ def _scaled(features: Sequence[str]) -> list[ExpectationGroup]:
         _group(
             table,
             "finite",
-            [*_present(*features), *_between(-MAX_AMOUNT, MAX_AMOUNT, *features)],
+            [*_present(*features), *_between(-MAX_SUM, MAX_SUM, *features)],
             "The matrix has no gap and no infinite value; K-means could not be fitted or asked.",
         ),
         _group(
             table,
             "on_reference_scale",
-            _between(-MAX_SCALED, MAX_SCALED, *features),
-            "No value is impossibly far from the reference; one that is was scaled with a wrong reference, or none.",
+            [
+                _rule(
+                    f"{name} is what the reference of the model in force makes of it",
+                    "ExpectColumnValuesToBeBetween",
+                    [f"{name}{OFF_REFERENCE}", name],
+                    None,
+                    column=f"{name}{OFF_REFERENCE}",
+                    min_value=0,
+                    max_value=MAX_OFF_REFERENCE,
+                )
+                for name in features
+            ],
+            "Values are the features on the scale of the model in force, however far customers lie from it; with "
+            "another model's reference, or none, clusters and drift would compare what cannot be compared.",
         ),
         _group(
             table,
@@ -492,7 +503,7 @@ def _assignments(model: ModelSettings) -> list[ExpectationGroup]:
                 *_present("is_held"),
                 *_between(0, 1, "margin", where=not_held),
                 *_between(-model.margin_rule, 0, "margin", where=held),
-                *_between(0, MAX_AMOUNT, "distance"),
+                *_between(0, MAX_SUM, "distance"),
                 *_present("margin", "distance", "runner_up_segment_id", where=by_cluster),
                 *_absent("margin", "distance", where=by_rule),
             ],
@@ -553,7 +564,7 @@ def _drift() -> list[ExpectationGroup]:
         _group(
             table,
             "scores_finite",
-            _between(0, MAX_AMOUNT, "score", "threshold"),
+            _between(0, MAX_SUM, "score", "threshold"),
             "Scores and thresholds are finite and not negative; no verdict can rest on others.",
         ),
         _group(
@@ -608,7 +619,7 @@ def _predictions() -> list[ExpectationGroup]:
             [
                 *_between(0, None, "latency_ms", "recency_days", "frequency_orders"),
                 *_between(-1, 1, "margin"),
-                *_between(-MAX_AMOUNT, MAX_AMOUNT, "monetary_net"),
+                *_between(-MAX_SUM, MAX_SUM, "monetary_net"),
             ],
             "An answer rests on a value that no customer can have: the application sends something else than features.",
             "warning",

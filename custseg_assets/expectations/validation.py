@@ -119,6 +119,7 @@ def validate(
     settings: Settings,
     *,
     rules: CleaningRules | None = None,
+    measured: pl.DataFrame | None = None,
     data_docs_dir: Path | None = None,
 ) -> tuple[GroupResult, ...]:
     """Check every row of some partitions of a table.
@@ -128,6 +129,7 @@ def validate(
         table: a name in ``EXAMPLE_KEYS``.
         settings: what the table was made with.
         rules: the shop's cleaning rules in force; if not given, the configured ones.
+        measured: columns, row by row, that rules read besides the table's own; without them these rules fail.
         data_docs_dir: where to write a page about the validation; if not given, none is written.
 
     Returns:
@@ -135,12 +137,13 @@ def validate(
     """
     groups = groups_for(table, settings, rules)
     every = {f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules)}
-    about_rows = {key: rule for key, rule in every.items() if rule.columns and not _why_unchecked(rule, frame)}
+    read = frame if measured is None else frame.hstack(measured)
+    about_rows = {key: rule for key, rule in every.items() if rule.columns and not _why_unchecked(rule, read)}
     results: dict[str, ExpectationValidationResult] = {}
     if frame.height and about_rows:
-        results |= _validate_rules(_select_columns(frame, about_rows, settings.snapshots.cadence), table, about_rows)
+        results |= _validate_rules(_select_columns(read, about_rows, settings.snapshots.cadence), table, about_rows)
     results |= _validate_rules(frame.clear(), table, {key: rule for key, rule in every.items() if not rule.columns})
-    of_groups = tuple(_group_result(group, frame, results) for group in groups)
+    of_groups = tuple(_group_result(group, read, results) for group in groups)
     if data_docs_dir is not None:
         from custseg_assets.expectations.data_docs import write_page
 

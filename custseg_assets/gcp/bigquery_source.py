@@ -22,7 +22,7 @@ from custseg_assets.gcp.bigquery import BigQuery, TableName, explain_errors, tab
 from custseg_assets.settings import GcpBigQuerySettings, Settings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore, identity_of
-from custseg_assets.stores.formats import SOURCE_ROW
+from custseg_assets.stores.raw_table import SOURCE_ROW
 from custseg_assets.stores.sources import Progress, SourceFile, describe_mapping
 from custseg_assets.stores.values import plain_columns, type_lines
 
@@ -67,6 +67,8 @@ def accept_table(
         plain = plain_columns(raw.collect_schema(), {column: [column] for column in mapping.sources}, str(name))
         typed = type_lines(raw.select(plain), mapping, settings.source, str(name))
         progress(describe_mapping(str(name), mapping, typed.conventions))
+        for note in typed.notes:
+            progress(f"  {note}")
         return SourceFile(str(name), mapping, "", typed.lines, typed.notes)
 
     reading = json.dumps(identity_of(settings.source), separators=(",", ":"), ensure_ascii=False)

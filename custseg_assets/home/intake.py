@@ -28,6 +28,7 @@ from custseg_assets.home.log_doubts import require_no_doubt
 from custseg_assets.home.open import LockedHome
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
+from custseg_assets.stores.columns import MissingColumnsError
 from custseg_assets.stores.deliveries import (
     KEEP_STRAY_DAYS,
     NO_STRAY_DAYS,
@@ -38,7 +39,7 @@ from custseg_assets.stores.deliveries import (
 )
 from custseg_assets.stores.files import remove_folder
 from custseg_assets.stores.landing_zone import ReadFile, TakenIn, Waiting, classify_files
-from custseg_assets.stores.sources import Progress, list_source_files
+from custseg_assets.stores.sources import Progress, keys_of, list_source_files
 from custseg_assets.stores.sql_addresses import is_address
 
 LANDING = "landing"
@@ -225,6 +226,7 @@ class Intake:
             if folder.exists():
                 remove_folder(folder)
         (paths.root / STAGE_MARKER).unlink(missing_ok=True)
+        paths.failure.unlink(missing_ok=True)
         paths.closed.unlink(missing_ok=True)
         # The last, because it says where the tables are that have to be removed.
         paths.fixed_settings.unlink(missing_ok=True)
@@ -299,7 +301,31 @@ def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, s
         from custseg_assets.stores.several_tables import accept_query
 
         return [accept_query(deliveries, Path(source), settings.source, say)]
-    return [deliveries.accept(path, settings.source, progress=say) for path in list_source_files(Path(source), say)]
+    return _accept_files(deliveries, Path(source), settings, say)
+
+
+def _accept_files(deliveries: DeliveryStore, source: Path, settings: Settings, say: Progress) -> list[Delivery]:
+    """Read a file, or the files of a folder, which must all be the log."""
+    accepted: list[Delivery] = []
+    foreign: dict[str, MissingColumnsError] = {}
+    for path in list_source_files(source, say):
+        name = path.name if path == source else path.relative_to(source).as_posix()
+        try:
+            keys = keys_of(path, source)
+            accepted.append(deliveries.accept(path, settings.source, progress=say, name=name, keys=keys))
+        except MissingColumnsError as error:
+            foreign[name] = error
+    if foreign and accepted:
+        names = ", ".join(foreign)
+        raise BadInputError(
+            f"folder {source} has the required columns in {len(accepted)} of {len(accepted) + len(foreign)} files, but"
+            f" not in {names}: {next(iter(foreign.values())).got}",
+            "only files of the log in it",
+            f"Move {names} elsewhere, or give the path of the log's file if it is only one.",
+        )
+    if foreign:
+        raise next(iter(foreign.values()))
+    return accepted
 
 
 def _refuse_keys_of_databases(source: str, settings: Settings) -> None:

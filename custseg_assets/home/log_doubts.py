@@ -56,7 +56,7 @@ def require_no_doubt(store: DeliveryStore, deliveries: Sequence[Delivery], setti
     Raises:
         BadInputError: it must not be read before somebody has said what it means.
     """
-    doubts = _doubts_about(store, deliveries, settings)
+    doubts = find_log_doubts(store, deliveries, settings)
     refused = [doubt for doubt in doubts if doubt.is_refused and doubt.code not in settings.source.accepted_doubts]
     if refused:
         first = refused[0]
@@ -68,7 +68,14 @@ def require_no_doubt(store: DeliveryStore, deliveries: Sequence[Delivery], setti
     return tuple(str(doubt) for doubt in doubts)
 
 
-def _doubts_about(store: DeliveryStore, deliveries: Sequence[Delivery], settings: Settings) -> tuple[Doubt, ...]:
+def find_log_doubts(store: DeliveryStore, deliveries: Sequence[Delivery], settings: Settings) -> tuple[Doubt, ...]:
+    """What is doubtful about a log.
+
+    Args:
+        store: with the deliveries.
+        deliveries: that make up the log.
+        settings: how it is read and cleaned.
+    """
     source = settings.source
     facts = LogFacts(
         headers=deliveries[0].columns,

@@ -14,6 +14,7 @@ from datetime import timedelta
 import polars as pl
 
 from custseg_assets.domain.schemas import PREDICTION_LOG
+from custseg_assets.errors import BadInputError
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import INGESTED, OpenHome
 from custseg_assets.stores.publications import Publications
@@ -118,6 +119,29 @@ def due_retrain(home: OpenHome, decisions: pl.DataFrame) -> Stage | str:
     before = next_stage(home, home.calendar.period_keys[-1], key)
     reasons.append((before is not None, f"{before} comes first"))
     return next((words for is_so, words in reasons if is_so), Stage("retrain", key, key))
+
+
+def require_retrainable(home: OpenHome, key: str) -> None:
+    """Refuse a retrain on a snapshot that cannot have one, before anything is begun.
+
+    Raises:
+        BadInputError: no model is in force before it, or it is not the newest closed snapshot.
+    """
+    before, champion = home.champions.champion_before(key), home.champions.champion_at(key)
+    if champion is None or champion != before:
+        why = f"the model in force came with {key} itself" if champion else "no model is in force"
+        raise BadInputError(
+            f"a retrain on {key}: {why}",
+            "a snapshot later than the one that the model in force was trained on",
+            "Wait for the next period to be over; nothing was changed.",
+        )
+    newest = home.newest_closed_snapshot()
+    if key != newest:
+        raise BadInputError(
+            f"a retrain on {key}",
+            f"the newest closed snapshot with segments, {newest}",
+            "Retrain on that; nothing was changed.",
+        )
 
 
 def digest_inputs(stage: Stage, home: OpenHome) -> str:

@@ -101,7 +101,11 @@ class JobRunner:
                 tags={**_LISTED, **request.tags},
             )
         if not result.success:
-            raise RunFailedError(f"{words}: {progress.failure or 'failed'} (Dagster run {run_id})")
+            raise RunFailedError(
+                f"{words}: {progress.failure or 'failed'} (Dagster run {run_id})",
+                step=progress.step,
+                check=progress.check,
+            )
 
     def has_run(self, job: str) -> bool:
         """Whether a job has ever succeeded."""
@@ -130,6 +134,8 @@ class _Progress:
         self._say = say
         self._started: dict[str, float] = {}
         self.failure: str | None = None
+        self.step: str | None = None
+        self.check: str | None = None
 
     def __call__(self, entry: Any) -> None:
         event = entry.dagster_event
@@ -144,7 +150,9 @@ class _Progress:
         elif event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed:
             self._report_check(event.asset_check_evaluation_data)
         elif event.event_type_value == "STEP_FAILURE":
-            self.failure = self.failure or f"step {event.step_key} failed: {cause_of(event.step_failure_data.error)}"
+            if self.failure is None:
+                self.failure = f"step {event.step_key} failed: {cause_of(event.step_failure_data.error)}"
+                self.step = event.step_key
         elif event.event_type_value == "PIPELINE_FAILURE" and event.job_failure_data.error:
             self.failure = self.failure or cause_of(event.job_failure_data.error)
 
@@ -155,5 +163,6 @@ class _Progress:
         if examples and examples.value:
             line += "; for example " + ", ".join(f"{name} {value}" for name, value in examples.value[0].items())
         self._say(f"    ! {line}")
-        if check.blocking:
-            self.failure = self.failure or line
+        if check.blocking and self.failure is None:
+            self.failure = line
+            self.check = f"{check.asset_key.to_user_string()}.{check.check_name}"

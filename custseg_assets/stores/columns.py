@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import polars as pl
 
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES
 from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.domain.transactions.presets import FirstOf, Headers, Layout, Preset, RowFilter, Way
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
+from custseg_assets.stores.proposals import bare, propose_columns
 
+_LONGEST_SHOWN = 80
 _EXPECTED = "columns for customer_id, invoiced_at and line_amount (or quantity and unit_price)"
-
-_COMMON_NAMES = {
-    "customer_id": (
-        "customer",
-        "client",
-        "clientid",
-        "custid",
-        "user",
-        "userid",
-        "buyer",
-        "buyerid",
-        "member",
-        "memberid",
-    ),
-    "invoiced_at": ("date", "orderdate", "invoicedate", "purchasedate", "transactiondate", "timestamp", "datetime"),
-    "line_amount": ("amount", "sales", "total", "linetotal", "revenue", "value", "totalprice"),
-    "quantity": ("qty", "units", "count"),
-    "unit_price": ("price", "itemprice", "rate"),
-}
-"""Names that are suggested, never mapped silently: a column ``total`` may be that of the whole invoice."""
-
 
 _PRICED = ("quantity", "unit_price")
 _OWN = Layout(columns={}, identifying=())
 """What is known of a file that is no known export: nothing."""
+
+
+class MissingColumnsError(BadInputError):
+    """A table has no column for something that every line needs."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +99,14 @@ def equal_column(i: int) -> str:
     return f"equal amount {i}"
 
 
-def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> ColumnMapping:
+def has_required(header: Sequence[str], settings: SourceSettings) -> bool:
+    """Whether a row names all columns that every line needs."""
+    return not _missing(_find(header, settings), header)
+
+
+def map_columns(
+    header: Sequence[str], settings: SourceSettings, where: str, sample: Callable[[], pl.DataFrame] | None = None
+) -> ColumnMapping:
     """Find the mapped columns in a header.
 
     ``[source.columns]`` comes first; then the names of the preset, set or recognised; then headers that differ from the
@@ -124,20 +116,34 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
         header: the source's column names, without surrounding spaces.
         settings: the source's settings.
         where: the file, and its sheet, for the messages.
+        sample: makes some rows of text, in the order of the header, that columns are proposed from.
 
     Raises:
-        BadInputError: a header is there twice, a column in the settings is missing, or a required one cannot be found.
+        MissingColumnsError: a required column cannot be found.
+        BadInputError: a column that is read is there twice, or a column in the settings is missing.
     """
-    _refuse_repeated(header, where)
-    configured: dict[str, Way] = {
-        name: (one,) if isinstance(one, str) else one for name, one in settings.columns.items()
-    }
-    _refuse_absent(header, configured, settings, where)
+    _refuse_absent(header, settings, where)
     preset = _preset_of(header, settings)
-    layout = preset.layout_of(header, configured) if preset else _OWN
-    known = layout.find(header)
+    layout = preset.layout_of(header, _configured(settings)) if preset else _OWN
     if preset:
-        _refuse_lacking(preset, layout, header, configured, where)
+        _refuse_lacking(preset, layout, header, settings.columns, where)
+    found = _find(header, settings)
+    _refuse_missing(found, header, where, sample)
+    _refuse_twins(found, header, settings, where)
+    _refuse_two_totals(found, where)
+    mapping = _mapping_of(found, header, preset, layout, settings)
+    _refuse_repeated({one for each in mapping.sources.values() for one in each}, header, where)
+    return mapping
+
+
+def _configured(settings: SourceSettings) -> dict[str, Way]:
+    return {name: (one,) if isinstance(one, str) else one for name, one in settings.columns.items()}
+
+
+def _find(header: Sequence[str], settings: SourceSettings) -> dict[str, Way]:
+    """The headers of each column that is read, also those in the settings that the table does not have."""
+    configured, preset = _configured(settings), _preset_of(header, settings)
+    known = (preset.layout_of(header, configured) if preset else _OWN).find(header)
     if "line_amount" in configured and configured["line_amount"] == known.get("order_amount"):
         # The export is known to have the order's total there.
         del configured["line_amount"]
@@ -149,9 +155,7 @@ def map_columns(header: Sequence[str], settings: SourceSettings, where: str) -> 
     found = _equal_names(header) | known | configured
     if settings.invoice_key:
         found["invoice_id"] = settings.invoice_key
-    _refuse_missing(found, header, where)
-    _refuse_two_totals(found, where)
-    return _mapping_of(found, header, preset, layout, settings)
+    return found
 
 
 def _mapping_of(
@@ -192,18 +196,32 @@ def _refuse_two_totals(found: Mapping[str, Way], where: str) -> None:
         )
 
 
-def _refuse_repeated(header: Sequence[str], where: str) -> None:
-    repeated = sorted(name for name, n in Counter(header).items() if name and n > 1)
+def _refuse_repeated(used: Iterable[str], header: Sequence[str], where: str) -> None:
+    """Refuse a column that is read and whose name several have; others are not read."""
+    repeated = sorted(name for name in used if header.count(name) > 1)
     if repeated:
         raise BadInputError(
-            f"{where} has more than one column {_quote(repeated)}", "different names", "Rename or remove one of them."
+            f"{where} has more than one column {_quote(repeated)}",
+            "different names for the columns that are read",
+            "Rename or remove one of them, or map another column under [source.columns].",
         )
 
 
-def _refuse_absent(header: Sequence[str], configured: Mapping[str, Way], settings: SourceSettings, where: str) -> None:
-    named = [
-        (name, f"[source.columns] names for {column}") for column, way in configured.items() for name in _names(way)
-    ]
+def _refuse_twins(found: Mapping[str, Way], header: Sequence[str], settings: SourceSettings, where: str) -> None:
+    """Refuse a column that is known by its name alone, where several have that name but for case and spaces."""
+    for column, way in found.items():
+        twins = sorted({name for name in header if bare(name) == bare(column)})
+        if len(twins) > 1 and _names(way)[0] in twins and column not in settings.columns:
+            raise BadInputError(
+                f"{where} has more than one column that may be {column}: {_quote(twins)}",
+                "one of them named in the settings",
+                f'Under [source.columns] in custseg.toml write {column} = "{twins[0]}", or another of them.',
+            )
+
+
+def _refuse_absent(header: Sequence[str], settings: SourceSettings, where: str) -> None:
+    columns = _configured(settings).items()
+    named = [(name, f"[source.columns] names for {column}") for column, way in columns for name in _names(way)]
     named += [(name, "[source.filter] names") for name in settings.filter]
     named += [(name, "[source] invoice_key names") for name in settings.invoice_key]
     named += [(name, "[source] line_key names") for name in settings.line_key]
@@ -239,40 +257,44 @@ def _refuse_lacking(
 
 
 def _equal_names(header: Sequence[str]) -> dict[str, Way]:
-    by_bare_name = {_bare(name): name for name in reversed(header)}
+    by_bare_name = {bare(name): name for name in reversed(header)}
     names = (*MAPPED_NAMES, *READ_NAMES)
-    return {name: (by_bare_name[_bare(name)],) for name in names if _bare(name) in by_bare_name}
+    return {name: (by_bare_name[bare(name)],) for name in names if bare(name) in by_bare_name}
 
 
-def _refuse_missing(found: Collection[str], header: Sequence[str], where: str) -> None:
-    missing = [name for name in ("customer_id", "invoiced_at") if name not in found]
-    parts = [name for name in ("quantity", "unit_price") if name not in found]
-    if not {"line_amount", "order_amount"} & set(found) and parts:
+def _missing(found: Mapping[str, Way], header: Sequence[str]) -> list[str]:
+    there = {name for name, way in found.items() if set(_names(way)) <= set(header)}
+    missing = [name for name in ("customer_id", "invoiced_at") if name not in there]
+    parts = [name for name in ("quantity", "unit_price") if name not in there]
+    if not {"line_amount", "order_amount"} & there and parts:
         has_neither = len(parts) > 1
         missing += ["line_amount"] if has_neither else parts
+    return missing
+
+
+def _refuse_missing(
+    found: Mapping[str, Way], header: Sequence[str], where: str, sample: Callable[[], pl.DataFrame] | None
+) -> None:
+    missing = _missing(found, header)
     if not missing:
         return
-    nearest = {name: _nearest(name, header) for name in missing}
-    lines = " and ".join(f'{name} = "{nearest[name] or "…"}"' for name in missing)
-    doubt = ", if that is what they are" if any(nearest.values()) else ""
-    raise BadInputError(
-        f"{where} has no column for {', '.join(missing)} (it has {_quote(header)})",
+    used = {name for way in found.values() for name in _names(way)}
+    others = [name for name in header if name not in used]
+    proposals = propose_columns(missing, header, others, sample() if sample else None)
+    lines = " and ".join(proposals[name].as_line(name) for name in missing)
+    doubt = ", if that is what they are" if any(one.header for one in proposals.values()) else ""
+    raise MissingColumnsError(
+        f"{where} has no column for {', '.join(missing)} (it has {_quote([name for name in header if name])})",
         _EXPECTED,
         f"Under [source.columns] in custseg.toml write {lines}{doubt}.",
     )
 
 
-def _nearest(column: str, header: Sequence[str]) -> str | None:
-    by_bare_name = {_bare(name): name for name in reversed(header) if name}
-    usual = [name for name in _COMMON_NAMES[column] if name in by_bare_name]
-    near = usual or difflib.get_close_matches(_bare(column), list(by_bare_name), n=1)
-    return by_bare_name[near[0]] if near else None
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[\s_]+", "", name).lower()
+def shorten(text: str) -> str:
+    """As much of a text as an error shows."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _quote(names: Sequence[str], at_most: int = 12) -> str:
-    shown = ", ".join(repr(name) for name in names[:at_most])
+    shown = ", ".join(repr(shorten(name)) for name in names[:at_most])
     return f"{shown} and {len(names) - at_most} more" if len(names) > at_most else shown

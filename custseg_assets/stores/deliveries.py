@@ -29,7 +29,7 @@ from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text, replacement_for
-from custseg_assets.stores.formats import SOURCE_ROW
+from custseg_assets.stores.raw_table import SOURCE_ROW
 from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, open_source, stamp_of
 from custseg_assets.stores.unreadable import UNREADABLE
 
@@ -183,7 +183,15 @@ class DeliveryStore:
         self.root = root
         self._manifests: dict[str, Delivery] = {}
 
-    def accept(self, path: Path, settings: SourceSettings, progress: Progress, *, name: str | None = None) -> Delivery:
+    def accept(
+        self,
+        path: Path,
+        settings: SourceSettings,
+        progress: Progress,
+        *,
+        name: str | None = None,
+        keys: Mapping[str, str | None] | None = None,
+    ) -> Delivery:
         """Read a file into the store, unless its content is there already, under any name.
 
         Args:
@@ -191,16 +199,18 @@ class DeliveryStore:
             settings: how to read it.
             progress: is called with what was recognised.
             name: instead of the file's own.
+            keys: columns that have one value in all rows, from the names of the file's folders.
 
         Raises:
             StillWrittenError: the file changed while it was read; the store is as before.
             BadInputError: the file cannot be used; the store is as before.
         """
         digest, stamp = digest_of(path)
-        delivery_id = _id_of("file", digest, identity_of(settings))
+        delivery_id = _id_of("file", digest, identity_of(settings), *([keys] if keys else []))
         if known := self._find(delivery_id):
             return replace(known, name=name or path.name)
-        with self._prepare_folder(), open_source(path, settings, progress=progress, scratch_in=self.root) as source:
+        reading = open_source(path, settings, progress=progress, scratch_in=self.root, keys=keys)
+        with self._prepare_folder(), reading as source:
             # The file has been read completely; the id is right only if the same bytes were digested.
             if _has_changed(path, stamp):
                 raise StillWrittenError(path.name)

@@ -9,8 +9,8 @@ import polars as pl
 from custseg_assets.domain.transactions.presets import RowFilter
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.columns import ColumnMapping, filter_column, line_key_column
-from custseg_assets.stores.formats import SOURCE_ROW
 from custseg_assets.stores.orders import only_value_of_order
+from custseg_assets.stores.raw_table import SOURCE_ROW
 
 EXCLUDED_BY = "excluded_by"
 _AGAIN = "comes again"

@@ -1,115 +1,35 @@
-"""File formats: a csv, parquet or xlsx file, plain or packed, as one raw table.
+"""File formats: a csv, parquet or xlsx file, plain or packed, as raw tables.
 
-Text is copied to the scratch folder as UTF-8 with a header of numbers, so that Polars reads every encoding, byte-order
-mark and ragged row in one way; ``records`` counts what has to come out. What the columns mean is in ``columns``, and
-what their values mean in ``values``.
+Reading text is in ``texts``. What the columns mean is in ``columns``, and what their values mean in ``values``.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import csv
 import gzip
-import io
-import itertools
-import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import IO, Literal, cast
 
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
-from custseg_assets.stores.records import RecordCounter
+from custseg_assets.settings import ALL_SHEETS, SourceSettings
+from custseg_assets.stores.headers import N_SEARCHED, Header, find_header
+from custseg_assets.stores.raw_table import LARGE, SOURCE_ROW, RawTable, damage_error
+from custseg_assets.stores.texts import read_text
 
 Kind = Literal["text", "parquet", "xlsx"]
 Packing = Literal["plain", "gzip", "zip"]
 
-SOURCE_ROW = "source_row"
-SURPLUS = "surplus"
-
 _KINDS: dict[str, Kind] = {".csv": "text", ".tsv": "text", ".txt": "text", ".parquet": "parquet", ".xlsx": "xlsx"}
-ACCEPTED = ".csv, .tsv or .txt (also with .gz), .parquet, .xlsx, or .zip with one of them"
+ACCEPTED = ".csv, .tsv or .txt (also with .gz), .parquet, .xlsx, or .zip with some of them"
 
 _CHUNK = 1 << 20
-_DELIMITERS = ",;\t|"
-_N_SURPLUS = 4
-"""How many fields beyond the header are kept of a row; further ones are left out."""
-
-_LARGE = {"text": 256 << 20, "parquet": 32 << 20}
-"""Size in bytes above which a table is kept in a scratch file instead of in memory."""
-
-_LONGEST_SHOWN = 80
-"""Characters of a line that an error quotes."""
-
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile)
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """A table as the file has it.
-
-    Attributes:
-        header: column names without surrounding spaces; an unnamed column is ``""``.
-        lines: one column per header, named by its position, with ``source_row`` and, where the format can have them,
-            ``surplus``: the fields that a row has beyond the header.
-        is_large: whether it is too large for memory.
-        n_records: how many rows it must have; ``None`` for formats that say so themselves.
-        convention: what is unusual about how the text is written, ``""`` if nothing is.
-        repair: makes the same table with the usual quotes, where it cannot be read without.
-    """
-
-    header: tuple[str, ...]
-    lines: pl.LazyFrame
-    is_large: bool = False
-    n_records: int | None = None
-    convention: str = ""
-    repair: Callable[[RawTable], RawTable] | None = None
-
-    def repaired(self) -> RawTable:
-        """The table with quotes that leave no record uncertain.
-
-        Raises:
-            BadInputError: where a record ends cannot be told.
-        """
-        return self if self.repair is None else self.repair(self)
-
-    def load(self, columns: Sequence[pl.Expr], scratch: Path, where: str) -> pl.LazyFrame:
-        """Read the file once, into memory or a scratch file, so that later reads are cheap and cannot fail.
-
-        Args:
-            columns: what to keep of ``lines``; text that comes out empty becomes null.
-            scratch: folder that exists as long as the result is used.
-            where: the file, for the messages.
-
-        Raises:
-            BadInputError: the content is damaged, or there is not a row for every record.
-        """
-        # A separate step: in one with the trimming, Polars would trim everything twice.
-        lines = self.lines.select(columns).with_columns(non_empty(pl.col(pl.String)))
-        try:
-            if self.is_large:
-                path = scratch / "settled.parquet"
-                lines.sink_parquet(path, compression="lz4")
-                loaded = pl.scan_parquet(path)
-            else:
-                loaded = lines.collect().lazy()
-        except pl.exceptions.PolarsError as error:
-            raise _damage_error(where, str(error).splitlines()[0]) from None
-        n_rows = loaded.select(pl.len()).collect().item()
-        if self.n_records is not None and self.n_records != n_rows:
-            raise BadInputError(
-                f"{where} has {self.n_records:,} records, but {n_rows:,} rows were read",
-                "a row for every record",
-                "Export it again in another format, for example as xlsx or parquet.",
-            )
-        return loaded
 
 
 def packing_of(name: str) -> tuple[Packing, Kind | None]:
@@ -133,14 +53,8 @@ def is_accepted(name: str) -> bool:
     return packing == "zip" or kind is not None
 
 
-def non_empty(text: pl.Expr) -> pl.Expr:
-    """The text, null where it is empty."""
-    # Not ``replace("", None)``: the streaming engine would need the whole column in memory.
-    return pl.when(text != "").then(text)
-
-
 def open_tables(path: Path, settings: SourceSettings, scratch: Path) -> Iterator[tuple[str, RawTable]]:
-    """The tables of a file with their names: one, or one per sheet of a workbook when none is named.
+    """The tables of a file with their names: one, or one per sheet of a workbook and per data file of an archive.
 
     Args:
         path: the file.
@@ -152,29 +66,35 @@ def open_tables(path: Path, settings: SourceSettings, scratch: Path) -> Iterator
     """
     _refuse_false_name(path)
     packing, kind = packing_of(path.name)
-    with contextlib.ExitStack() as stack:
-        try:
-            stream: IO[bytes] = stack.enter_context(path.open("rb"))
-            if packing == "zip":
-                kind, stream = _open_member(path, stack)
-            elif packing == "gzip":
-                stream = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=stream)))
-            if kind == "text":
-                table = _read_text(stream, settings, scratch, path.name)
-            elif packing == "zip":
-                path = _copy(stream, scratch / f"member.{kind}")
-        except _DAMAGE as error:
-            raise _damage_error(path.name, str(error)) from None
-    if kind == "text":
-        yield "", table
-    elif kind == "parquet":
-        yield "", _read_parquet(path)
+    if packing == "zip":
+        yield from _open_archive(path, settings, scratch)
+    elif kind == "text":
+        yield "", _read_packed_text(path, packing, settings, scratch)
     else:
-        yield from _read_workbook(path, settings)
+        yield from _read_binary(path, cast(Kind, kind), settings, path.name)
 
 
-def _damage_error(where: str, reason: str) -> BadInputError:
-    return BadInputError(f"{where} is damaged or cut off ({reason})", "a whole file", "Fetch or export it again.")
+def _read_packed_text(path: Path, packing: Packing, settings: SourceSettings, scratch: Path) -> RawTable:
+    with contextlib.ExitStack() as stack, _explain_damage(path.name):
+        stream: IO[bytes] = stack.enter_context(path.open("rb"))
+        if packing == "gzip":
+            stream = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=stream)))
+        return read_text(stream, settings, scratch, path.name)
+
+
+def _read_binary(path: Path, kind: Kind, settings: SourceSettings, where: str) -> Iterator[tuple[str, RawTable]]:
+    if kind == "parquet":
+        yield "", _read_parquet(path, where)
+    else:
+        yield from _read_workbook(path, settings, where)
+
+
+@contextlib.contextmanager
+def _explain_damage(where: str) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise damage_error(where, str(error)) from None
 
 
 def _refuse_false_name(path: Path) -> None:
@@ -216,9 +136,26 @@ def _format_of(path: Path) -> str:
     return next((kind for first, kind in _FIRST_BYTES.items() if start.startswith(first)), "text")
 
 
-def _open_member(path: Path, stack: contextlib.ExitStack) -> tuple[Kind, IO[bytes]]:
-    """Open the one data file of an archive as a stream: its name is never used as a path."""
-    archive = stack.enter_context(zipfile.ZipFile(path))
+def _open_archive(path: Path, settings: SourceSettings, scratch: Path) -> Iterator[tuple[str, RawTable]]:
+    """The tables of an archive's data files, whose names are never used as paths."""
+    with contextlib.ExitStack() as stack, _explain_damage(path.name):
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        members = _members_of(archive, path.name)
+        for i, (kind, info) in enumerate(members):
+            name = info.filename if len(members) > 1 else ""
+            where = f"{path.name}, {name}" if name else path.name
+            folder = scratch / f"member_{i}"
+            folder.mkdir()
+            stream = stack.enter_context(archive.open(info))
+            if kind == "text":
+                yield name, read_text(stream, settings, folder, where)
+                continue
+            copy = _copy(stream, folder / f"member.{kind}")
+            for sheet, table in _read_binary(copy, kind, settings, where):
+                yield ", ".join(filter(None, [name, sheet])), table
+
+
+def _members_of(archive: zipfile.ZipFile, where: str) -> list[tuple[Kind, zipfile.ZipInfo]]:
     members = [
         (kind, info)
         for info in archive.infolist()
@@ -226,19 +163,13 @@ def _open_member(path: Path, stack: contextlib.ExitStack) -> tuple[Kind, IO[byte
         for packing, kind in [packing_of(info.filename)]
         if packing == "plain" and kind is not None
     ]
-    if len(members) != 1:
-        names = ", ".join(info.filename for _, info in members)
+    if not members:
         raise BadInputError(
-            f"{path.name} has {f'{len(members)} data files ({names})' if members else 'no data file'}",
-            "exactly one .csv, .tsv, .txt, .parquet or .xlsx in it",
-            "Unpack it and give the folder." if members else "Check what was packed.",
+            f"{where} has no data file", "a .csv, .tsv, .txt, .parquet or .xlsx in it", "Check what was packed."
         )
-    kind, info = members[0]
-    if info.flag_bits & 1:
-        raise BadInputError(
-            f"{path.name} is encrypted", "an archive without a password", "Unpack it and give the file."
-        )
-    return kind, stack.enter_context(archive.open(info))
+    if any(info.flag_bits & 1 for _, info in members):
+        raise BadInputError(f"{where} is encrypted", "an archive without a password", "Unpack it and give the file.")
+    return members
 
 
 def _copy(stream: IO[bytes], target: Path) -> Path:
@@ -247,248 +178,43 @@ def _copy(stream: IO[bytes], target: Path) -> Path:
     return target
 
 
-def _read_parquet(path: Path) -> RawTable:
+def _read_parquet(path: Path, where: str) -> RawTable:
     try:
         names = pl.scan_parquet(path).collect_schema().names()
     except pl.exceptions.PolarsError as error:
-        raise _damage_error(path.name, str(error).splitlines()[0]) from None
+        raise damage_error(where, str(error).splitlines()[0]) from None
     lines = pl.scan_parquet(path).select(pl.col(name).alias(str(i)) for i, name in enumerate(names))
-    is_large = path.stat().st_size > _LARGE["parquet"]
-    return RawTable(tuple(name.strip() for name in names), lines.with_row_index(SOURCE_ROW, 1), is_large)
+    is_large = path.stat().st_size > LARGE["parquet"]
+    return RawTable(Header(tuple(name.strip() for name in names)), lines.with_row_index(SOURCE_ROW, 1), is_large)
 
 
-def _read_workbook(path: Path, settings: SourceSettings) -> Iterator[tuple[str, RawTable]]:
+def _read_workbook(path: Path, settings: SourceSettings, where: str) -> Iterator[tuple[str, RawTable]]:
     import fastexcel
 
     try:
         workbook = fastexcel.read_excel(path)
-        if settings.sheet is not None and settings.sheet not in workbook.sheet_names:
-            raise BadInputError(
-                f"{path.name} has no sheet {settings.sheet!r}",
-                f"one of {', '.join(workbook.sheet_names)}",
-                "Correct [source] sheet.",
-            )
-        for name in [settings.sheet] if settings.sheet else workbook.sheet_names:
-            # Every cell as text: a type guessed from the first cells would make C536379 among numbers null.
-            cells = workbook.load_sheet(name, header_row=None, dtypes="string").to_polars()
-            header = tuple((cell or "").strip() for cell in cells.row(0)) if cells.height else ()
-            lines = cells[1:].rename({old: str(i) for i, old in enumerate(cells.columns)})
-            yield name, RawTable(header, lines.lazy().with_row_index(SOURCE_ROW, 1))
+        for name in _sheets(workbook.sheet_names, settings, where):
+            # Every cell as text: a type guessed from the first cells would make C536379 among numbers null. Rows from
+            # the first on, also empty ones, so that their numbers are those of the workbook.
+            cells = workbook.load_sheet(name, header_row=None, skip_rows=0, dtypes="string").to_polars()
+            first = max(settings.header_row or 1, 1)
+            rows = list(enumerate(cells[first - 1 :][:N_SEARCHED].rows(), first))
+            header = find_header(rows, settings, len(cells.columns))
+            lines = cells[header.row :].rename({old: str(i) for i, old in enumerate(cells.columns)})
+            said = header.describe("row")
+            rows_of_sheet = lines.lazy().with_row_index(SOURCE_ROW, 1)
+            yield f"sheet {name!r}", RawTable(header, rows_of_sheet, convention=said, unit="row")
     except fastexcel.FastExcelError as error:
-        raise _damage_error(path.name, str(error).splitlines()[0]) from None
+        raise damage_error(where, str(error).splitlines()[0]) from None
 
 
-def _read_text(stream: IO[bytes], settings: SourceSettings, scratch: Path, where: str) -> RawTable:
-    path = scratch / "text.csv"
-    chunks = _decode(stream, settings.encoding, where)
-    text = next(chunks, "")
-    start = text.lstrip("\r\n")
-    delimiter = settings.delimiter or _find_delimiter(start)
-    try:
-        header, length = _header_of(start, delimiter)
-    except (csv.Error, StopIteration):
-        raise BadInputError(f"{where} has no header", "a first line with column names", "Export it again.") from None
-    names = [*(str(i) for i in range(len(header))), *(f"{SURPLUS}_{i}" for i in range(_N_SURPLUS))]
-    pieces: Iterator[str] = itertools.chain([start[length:]], chunks)
-    if has_returns := _ends_lines_with_returns(start, length):
-        pieces = _with_line_feeds(pieces)
-    counter = RecordCounter(delimiter, len(header))
-    with path.open("wb") as file:
-        file.write((delimiter.join(names) + "\n").encode())
-        for piece in pieces:
-            content = piece.encode()
-            file.write(content)
-            counter.feed(content)
-    counter.finish()
-    table = RawTable(
-        header,
-        _scan(path, names, delimiter),
-        is_large=path.stat().st_size > _LARGE["text"],
-        n_records=counter.n_records,
-        convention="lines end with carriage returns" if has_returns else "",
-    )
-    if counter.fault_line is None:
-        return table
-    n_before = _n_lines(text[: len(text) - len(start) + length])
-    unusual = _UnusualText(path, names, delimiter, len(header), n_before, counter.fault_line, where)
-    return replace(table, repair=unusual.repair)
-
-
-def _ends_lines_with_returns(start: str, length: int) -> bool:
-    """Whether the header ends with a carriage return that no line feed follows."""
-    return start[:length].endswith("\r") and not start[length:].lstrip("\r").startswith("\n")
-
-
-def _with_line_feeds(pieces: Iterable[str]) -> Iterator[str]:
-    decoder = io.IncrementalNewlineDecoder(None, translate=True)
-    for piece in pieces:
-        yield decoder.decode(piece)
-    yield decoder.decode("", final=True)
-
-
-def _n_lines(text: str) -> int:
-    return sum(1 for _ in io.StringIO(text, newline=""))
-
-
-def _scan(path: Path, names: Sequence[str], delimiter: str) -> pl.LazyFrame:
-    surplus = [name for name in names if name.startswith(SURPLUS)]
-    joined = pl.concat_str(surplus, separator=delimiter, ignore_nulls=True).str.strip_chars()
-    return pl.scan_csv(
-        path,
-        separator=delimiter,
-        schema=dict.fromkeys(names, pl.String),
-        truncate_ragged_lines=True,
-        row_index_name=SOURCE_ROW,
-        row_index_offset=1,
-    ).with_columns(non_empty(joined).alias(SURPLUS))
-
-
-def _decode(stream: IO[bytes], encoding: str, where: str) -> Iterator[str]:
-    """Decode a stream, piece by piece."""
-    try:
-        is_utf_8 = codecs.lookup(encoding).name == "utf-8"
-        decoder = codecs.getincrementaldecoder("utf-8-sig" if is_utf_8 else encoding)()
-    except LookupError:
+def _sheets(present: list[str], settings: SourceSettings, where: str) -> list[str]:
+    """The sheets to look at: those in the settings, or all."""
+    if settings.sheet is None or settings.sheet == ALL_SHEETS:
+        return present
+    wanted = [settings.sheet] if isinstance(settings.sheet, str) else list(settings.sheet)
+    if absent := [name for name in wanted if name not in present]:
         raise BadInputError(
-            f"[source] encoding = {encoding!r}", "the name of a text encoding", 'Write "utf-8", "latin-1" or "cp1252".'
-        ) from None
-    n_bytes = n_lines = 0
-    while True:
-        chunk = stream.read(_CHUNK)
-        n_held = len(decoder.getstate()[0])
-        try:
-            text = decoder.decode(chunk, final=not chunk)
-        except UnicodeError as error:
-            at = error.start if isinstance(error, UnicodeDecodeError) else 0
-            n_lines += chunk[:at].count(b"\n") + 1
-            raise BadInputError(
-                f"{where} is not {encoding} at byte {n_bytes - n_held + at:,} (line {n_lines:,})",
-                "text in the encoding set",
-                'Save it as UTF-8, or set [source] encoding, for example "latin-1" or "utf-16".',
-            ) from None
-        if "\0" in text:
-            raise BadInputError(f"{where} holds zero bytes", "text", 'Set [source] encoding, for example "utf-16".')
-        yield text
-        if not chunk:
-            return
-        n_bytes, n_lines = n_bytes + len(chunk), n_lines + text.count("\n")
-
-
-def _find_delimiter(start: str) -> str:
-    """The delimiter that splits the header into most names."""
-
-    def n_names(delimiter: str) -> int:
-        with contextlib.suppress(csv.Error, StopIteration):
-            return len(_header_of(start, delimiter)[0])
-        return 0
-
-    return max(_DELIMITERS, key=n_names)
-
-
-def _header_of(start: str, delimiter: str) -> tuple[tuple[str, ...], int]:
-    """The names in the first record and its length in characters; a name may be quoted and hold line breaks."""
-    reader = csv.reader(io.StringIO(start, newline=""), delimiter=delimiter)
-    header = tuple(name.strip() for name in next(reader))
-    used = itertools.islice(io.StringIO(start, newline=""), reader.line_num)
-    return header, sum(len(line) for line in used)
-
-
-_ESCAPED = re.compile(rb'\\(["\\])')
-
-
-class _UncertainRecordError(Exception):
-    """Where a record ends cannot be told; the argument is its line after the header, from 1."""
-
-
-@dataclass(frozen=True)
-class _UnusualText:
-    """A text file, with a header of numbers, whose quotes are not all as RFC 4180 has them.
-
-    Attributes:
-        path: the file.
-        names: of its columns.
-        delimiter: what separates fields.
-        n_fields: of its own header.
-        n_before: lines of the original up to the end of its header.
-        fault_line: line after the header, from 1, at which the first record begins whose end is not certain.
-        where: the original, for the messages.
-    """
-
-    path: Path
-    names: Sequence[str]
-    delimiter: str
-    n_fields: int
-    n_before: int
-    fault_line: int
-    where: str
-
-    def repair(self, table: RawTable) -> RawTable:
-        """The table by the first known convention that leaves no record uncertain.
-
-        Raises:
-            BadInputError: there is none.
-        """
-        target = self.path.with_name("repaired.csv")
-        last_fault = self.fault_line
-        conventions = {
-            "quotes escaped by a backslash": self._unescape_quotes,
-            "quotes inside values that have none around them": self._quote_whole_values,
-        }
-        for convention, rewrite in conventions.items():
-            try:
-                with self.path.open("rb") as file, target.open("wb") as repaired:
-                    repaired.write(next(file))
-                    repaired.writelines(rewrite(file))
-                n_records = self._count(target)
-            except _UncertainRecordError as error:
-                last_fault = max(last_fault, error.args[0])
-                continue
-            lines = _scan(target, self.names, self.delimiter)
-            said = "; ".join(filter(None, [table.convention, convention]))
-            return replace(table, lines=lines, n_records=n_records, convention=said, repair=None)
-        raise BadInputError(
-            f"{self.where}, line {self.n_before + last_fault:,}: quotes and line ends do not tell where the record ends"
-            f" ({self._text_at(last_fault)})",
-            "one kind of line end, and quotes only around whole values and doubled inside them (RFC 4180)",
-            "Correct this line and those like it, or export again, for example as xlsx or parquet.",
+            f"{where} has no sheet {absent[0]!r}", f"one of {', '.join(present)}", "Correct [source] sheet."
         )
-
-    def _count(self, path: Path) -> int:
-        counter = RecordCounter(self.delimiter, self.n_fields)
-        with path.open("rb") as file:
-            next(file)
-            for piece in iter(lambda: file.read(_CHUNK), b""):
-                counter.feed(piece)
-        counter.finish()
-        if counter.fault_line is not None:
-            raise _UncertainRecordError(counter.fault_line)
-        return counter.n_records
-
-    def _text_at(self, line: int) -> str:
-        with self.path.open("rb") as file:
-            text = next(itertools.islice(file, line, None), b"").decode().strip()
-        return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
-
-    def _unescape_quotes(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Double the quotes that a backslash escapes; other backslashes are text, but for those that escape one."""
-        for line in lines:
-            yield _ESCAPED.sub(lambda found: b'""' if found[1] == b'"' else b"\\", line)
-
-    def _quote_whole_values(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Write ``6" plate`` without quotes around it as ``"6"" plate"``."""
-        reader = csv.reader((line.decode() for line in lines), delimiter=self.delimiter, strict=True)
-        line = 0
-        try:
-            for record in reader:
-                # Over several lines and of another length than the header, it is more likely several records.
-                if reader.line_num > line + 1 and len(record) != self.n_fields:
-                    break
-                row = io.StringIO()
-                csv.writer(row, delimiter=self.delimiter, lineterminator="\n").writerow(record)
-                yield row.getvalue().encode()
-                line = reader.line_num
-            else:
-                return
-        except csv.Error:
-            pass
-        raise _UncertainRecordError(line + 1)
+    return wanted

@@ -49,6 +49,7 @@ class Home:
         self.dagster = root / "dagster"
         self.mlflow = root / "mlflow"
         self.prediction_log = root / "prediction_log"
+        self.failure = root / "failure.json"
         self.alerts = root / "alerts.log"
         self._unreleased = root / ".unreleased"
 

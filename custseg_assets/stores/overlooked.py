@@ -6,6 +6,7 @@ A status, a test flag, a refund or a currency in a column that nobody mapped wou
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +16,8 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY, normalised
-from custseg_assets.stores.formats import RawTable, non_empty
 from custseg_assets.stores.numbers import CURRENCY_CODES, plain_number
+from custseg_assets.stores.raw_table import RawTable, non_empty
 
 Kind = Literal["status", "flag", "instant", "refund", "total", "currency"]
 
@@ -61,38 +62,50 @@ class OverlookedColumn:
 
     Attributes:
         header: its name.
-        position: its column of the raw table.
+        nth: which of the columns with this name it is, from 0.
         kind: what it may say.
     """
 
     header: str
-    position: str
+    nth: int
     kind: Kind
 
     @property
     def name(self) -> str:
         """What it is called among the lines."""
-        return f"overlooked {self.position}"
+        return f"overlooked {self.header} {self.nth}"
 
-    def text(self) -> pl.Expr:
-        """Its values as trimmed text."""
-        return non_empty(pl.col(self.position).cast(pl.String).str.strip_chars()).alias(self.name)
+    def text_in(self, table: RawTable) -> pl.Expr:
+        """Its values in a table as trimmed text; null where the table has no such column."""
+        at = _positions(table, self.header)[self.nth : self.nth + 1]
+        return (_text(at[0]) if at else pl.lit(None, pl.String)).alias(self.name)
 
 
-def overlooked_columns(table: RawTable, mapping: ColumnMapping, settings: SourceSettings) -> list[OverlookedColumn]:
-    """The columns worth a look, by their names and the first rows; none of a known export."""
-    here = set(table.header) - set(settings.ignored_columns)
-    headers = [header for header in mapping.ignored if header in here]
-    if mapping.preset or not headers:
-        return []
-    positions = {header: str(table.header.index(header)) for header in headers}
+def _positions(table: RawTable, header: str) -> list[str]:
     schema = table.lines.collect_schema()
-    plain = {header: at for header, at in positions.items() if not schema[at].is_nested() and schema[at] != pl.Binary}
-    texts = [non_empty(pl.col(at).cast(pl.String).str.strip_chars()).alias(at) for at in plain.values()]
-    sample = table.lines.select(texts).head(SAMPLE_ROWS).collect()
-    has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
-    kinds = {header: _kind_of(header, sample[at], has_amount=has_amount) for header, at in plain.items()}
-    return [OverlookedColumn(header, plain[header], kind) for header, kind in kinds.items() if kind]
+    at = [str(i) for i, name in enumerate(table.header.names) if name == header]
+    return [position for position in at if not schema[position].is_nested() and schema[position] != pl.Binary]
+
+
+def _text(position: str) -> pl.Expr:
+    return non_empty(pl.col(position).cast(pl.String).str.strip_chars())
+
+
+def find_overlooked(
+    tables: Sequence[tuple[RawTable, ColumnMapping]], settings: SourceSettings
+) -> list[OverlookedColumn]:
+    """The columns of tables worth a look, by their names and the first rows; none of a known export."""
+    found: dict[tuple[str, int], OverlookedColumn] = {}
+    for table, mapping in tables:
+        headers = [header for header in dict.fromkeys(mapping.ignored) if header not in settings.ignored_columns]
+        places = [(header, nth, at) for header in headers for nth, at in enumerate(_positions(table, header))]
+        if mapping.preset or not places:
+            continue
+        sample = table.lines.select(_text(at).alias(at) for _, _, at in places).head(SAMPLE_ROWS).collect()
+        has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
+        kinds = {(header, nth): _kind_of(header, sample[at], has_amount=has_amount) for header, nth, at in places}
+        found = {key: OverlookedColumn(*key, kind) for key, kind in kinds.items() if kind} | found
+    return list(found.values())
 
 
 def _kind_of(header: str, sample: pl.Series, *, has_amount: bool) -> Kind | None:

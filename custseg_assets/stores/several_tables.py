@@ -6,6 +6,7 @@ answer. The query runs in DuckDB, which sees these tables, no other file and no 
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import shutil
@@ -19,8 +20,10 @@ import polars as pl
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
+from custseg_assets.stores.choice import ChosenTable
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore, StillWrittenError, identity_of
-from custseg_assets.stores.sources import Progress, SourceFile, digest_of, list_source_files, read_table, stamp_of
+from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, RawTable
+from custseg_assets.stores.sources import Progress, SourceFile, digest_of, list_source_files, read_chosen, stamp_of
 from custseg_assets.stores.sql_addresses import SqlAddress
 from custseg_assets.stores.sql_databases import require_driver
 from custseg_assets.stores.sql_files import DuckDb
@@ -79,8 +82,8 @@ def _read(
         raise BadInputError(f"{_WHERE} answers without a row", "data rows", "Correct the query.")
     folder = scratch / "typed"
     folder.mkdir()
-    place = "", "", _WHERE
-    return read_table(raw_table(answer, selection), selection.mapping, settings, place, progress, folder)
+    table = ChosenTable("", _WHERE, raw_table(answer, selection), selection.mapping)
+    return read_chosen([table], "", settings, progress, folder)
 
 
 def _open_tables(tables: Mapping[str, Path], scratch: Path) -> DuckDb:
@@ -122,16 +125,20 @@ def _tables_of(files: tuple[Path, ...], settings: SourceSettings, scratch: Path)
 
 def _raw_tables(
     files: tuple[Path, ...], settings: SourceSettings, scratch: Path
-) -> Iterator[tuple[str, str, formats.RawTable]]:
+) -> Iterator[tuple[str, str, RawTable]]:
     """Name, place and content of each table; a workbook with several sheets has one for each."""
     for number, file in enumerate(_unpacked(files, scratch)):
         folder = scratch / f"file-{number}"
         folder.mkdir()
-        sheets = [(sheet, table) for sheet, table in formats.open_tables(file, settings, folder) if any(table.header)]
+        sheets = [
+            (sheet, table) for sheet, table in formats.open_tables(file, settings, folder) if any(table.header.names)
+        ]
         for sheet, table in sheets:
             is_one = len(sheets) == 1
-            where = file.name if is_one else f"{file.name}, sheet {sheet!r}"
-            yield (PurePath(file.name.removesuffix(".gz")).stem if is_one else sheet), where, table
+            where = file.name if is_one else f"{file.name}, {sheet}"
+            # A sheet is given as it stands in messages: "sheet 'orders'".
+            own = ast.literal_eval(sheet.removeprefix("sheet ")) if sheet else ""
+            yield (PurePath(file.name.removesuffix(".gz")).stem if is_one else own), where, table
 
 
 def _unpacked(files: tuple[Path, ...], scratch: Path) -> Iterator[Path]:
@@ -168,11 +175,11 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> P
     return target
 
 
-def _write(table: formats.RawTable, where: str, folder: Path) -> Path:
+def _write(table: RawTable, where: str, folder: Path) -> Path:
     """Write a table with its own column names, trimmed text and no empty rows."""
     folder.mkdir()
     table = table.repaired()
-    named = {str(position): name for position, name in enumerate(table.header) if name}
+    named = {str(position): name for position, name in enumerate(table.header.names) if name}
     repeated = {name for name in named.values() if list(map(str.lower, named.values())).count(name.lower()) > 1}
     if repeated:
         raise BadInputError(
@@ -180,8 +187,8 @@ def _write(table: formats.RawTable, where: str, folder: Path) -> Path:
         )
     schema = table.lines.collect_schema()
     columns = [pl.col(name).str.strip_chars() if schema[name] == pl.String else pl.col(name) for name in named]
-    surplus = [pl.col(formats.SURPLUS)] if formats.SURPLUS in schema else []
-    lines = table.load([*columns, *surplus, pl.col(formats.SOURCE_ROW)], folder, where)
+    surplus = [pl.col(SURPLUS)] if SURPLUS in schema else []
+    lines = table.load([*columns, *surplus, pl.col(SOURCE_ROW)], folder, where)
     if surplus:
         _refuse_surplus(lines, where)
     path = folder / "rows.parquet"
@@ -191,7 +198,7 @@ def _write(table: formats.RawTable, where: str, folder: Path) -> Path:
 
 
 def _refuse_surplus(lines: pl.LazyFrame, where: str) -> None:
-    found = lines.filter(pl.col(formats.SURPLUS).is_not_null()).select(formats.SOURCE_ROW).collect().to_series()
+    found = lines.filter(pl.col(SURPLUS).is_not_null()).select(SOURCE_ROW).collect().to_series()
     if len(found):
         raise BadInputError(
             f"{where} has {len(found):,} rows with more fields than the header, the first of them row {found[0]:,}",

@@ -9,9 +9,10 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -19,13 +20,17 @@ from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
-from custseg_assets.stores.columns import ColumnMapping, map_columns
-from custseg_assets.stores.overlooked import overlooked_columns, refuse_overlooked
+from custseg_assets.stores.choice import ChosenTable, choose_tables
+from custseg_assets.stores.columns import ColumnMapping
+from custseg_assets.stores.joining import exclude_repeats, join_parts, leave_out_headers
+from custseg_assets.stores.overlooked import OverlookedColumn, find_overlooked, refuse_overlooked
+from custseg_assets.stores.totals import refuse_totals
 from custseg_assets.stores.values import plain_columns, type_lines
 
 Progress = Callable[[str], None]
 Stamp = tuple[int, int, int]
 SCRATCH_PREFIX = ".reading-"
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class SourceFile:
     Attributes:
         name: of the file, without its folder.
         mapping: which column is which, and which known export it is.
-        sheet: the sheet used, ``""`` where there are none.
+        sheet: the sheets or members used, ``""`` where there is one table.
         lines: the mapped columns, ``unreadable_values`` (JSON of column → text, or null), ``excluded_by`` and
             ``source_row`` (from 1), in the order of the file.
         notes: what was decided about its lines, in sentences.
@@ -52,7 +57,7 @@ def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
     """The files of a source, sorted by name: itself, or those of a folder that can be read.
 
     Args:
-        path: a file or a folder; folders in it are not entered.
+        path: a file or a folder; of the folders in it only those named ``key=value`` are entered.
         progress: is called with the files that are left out.
 
     Raises:
@@ -68,14 +73,51 @@ def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
         raise BadInputError(
             f"{path} is neither a file nor a folder", "one of them", "Correct --source or [source] path."
         )
-    visible = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    left_out = [file.name for file in visible if not formats.is_accepted(file.name)]
+    files, left_out = _files_in(path)
     if left_out:
         progress(f"{path.name}: left out {', '.join(left_out)}")
-    files = tuple(file for file in visible if formats.is_accepted(file.name))
+    if keys := sorted({key for file in files for key in keys_of(file, path)}):
+        progress(f"{path.name}: {len(files)} files; {', '.join(keys)} are taken from the names of their folders")
     if not files:
-        raise BadInputError(f"folder {path} has no source in it", formats.ACCEPTED, "Put the exports there.")
+        nested = f"; it left out {', '.join(left_out)}" if left_out else ""
+        raise BadInputError(
+            f"folder {path} has no source in it{nested}",
+            formats.ACCEPTED,
+            "Put the exports there, or give the folder that has them.",
+        )
     return files
+
+
+def _files_in(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
+    """The files of a folder that can be read, sorted, and the names of others; hidden ones are in neither."""
+    files: list[Path] = []
+    left_out = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_file():
+            if formats.is_accepted(path.name):
+                files.append(path)
+            else:
+                left_out.append(path.name)
+        elif path.is_dir() and "=" in path.name:
+            inner, inner_left_out = _files_in(path)
+            files.extend(inner)
+            left_out.extend(f"{path.name}/{name}" for name in inner_left_out)
+        elif path.is_dir() and (n_inside := sum(formats.is_accepted(one.name) for one in path.rglob("*"))):
+            left_out.append(f"folder {path.name} ({n_inside:,} with data)")
+    return tuple(files), left_out
+
+
+def keys_of(file: Path, source: Path) -> dict[str, str | None]:
+    """Columns and values in the names of the folders between a source and its file, as Hive and Spark write them.
+
+    >>> keys_of(Path("log/year=2011/shop=Main%20Street/part-0.parquet"), Path("log"))
+    {'year': '2011', 'shop': 'Main Street'}
+    """
+    folders = file.relative_to(source).parts[:-1] if file != source else ()
+    pairs = (folder.split("=", maxsplit=1) for folder in folders)
+    return {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, value in pairs}
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
@@ -96,7 +138,12 @@ def digest_of(path: Path) -> tuple[str, Stamp]:
 
 @contextlib.contextmanager
 def open_source(
-    path: Path, settings: SourceSettings, *, progress: Progress, scratch_in: Path | None = None
+    path: Path,
+    settings: SourceSettings,
+    *,
+    progress: Progress,
+    scratch_in: Path | None = None,
+    keys: Mapping[str, str | None] | None = None,
 ) -> Iterator[SourceFile]:
     """Open one file as typed lines, which can be collected until the context ends.
 
@@ -105,62 +152,85 @@ def open_source(
         settings: how to read it; what is not set is recognised.
         progress: is called with what was recognised.
         scratch_in: folder for the files that reading a large source needs; the system's by default.
+        keys: columns that have one value in all rows, as ``keys_of`` finds them.
 
     Raises:
         BadInputError: the file cannot be used; each cause has its own message.
     """
     with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=scratch_in) as folder:
         with _explain_errors(path):
-            source = _read(path, settings, progress, Path(folder))
+            source = _read(path, settings, progress, Path(folder), keys or {})
         yield source
 
 
-def _read(path: Path, settings: SourceSettings, progress: Progress, scratch: Path) -> SourceFile:
-    sheet, table, mapping = _choose_table(path, settings, scratch)
-    where = _location(path, sheet)
-    return read_table(table, mapping, settings, (path.name, sheet, where), progress, scratch)
+def _read(
+    path: Path, settings: SourceSettings, progress: Progress, scratch: Path, keys: Mapping[str, str | None]
+) -> SourceFile:
+    chosen, left_out = choose_tables(path, settings, scratch, keys)
+    return read_chosen(chosen, path.name, settings, progress, scratch, left_out)
 
 
-def read_table(
-    table: formats.RawTable,
-    mapping: ColumnMapping,
+def read_chosen(
+    chosen: Sequence[ChosenTable],
+    name: str,
     settings: SourceSettings,
-    place: tuple[str, str, str],
     progress: Progress,
     scratch: Path,
+    left_out: Sequence[str] = (),
 ) -> SourceFile:
-    """A raw table as a source; its lines can be collected as long as the folder is there.
+    """Tables as one source; its lines can be collected as long as the folder is there.
 
     Args:
-        table: the raw table.
-        mapping: which of its headers are mapped.
+        chosen: the tables.
+        name: of the source.
         settings: how to read it.
-        place: name of the source and of its sheet, and what it is called in messages.
         progress: is called with what was recognised.
-        scratch: an empty folder.
+        scratch: a folder for what is not kept in memory.
+        left_out: names of other tables, for the message.
 
     Raises:
-        BadInputError: it cannot be used.
+        BadInputError: they cannot be used.
     """
-    name, sheet, where = place
-    table = table.repaired()
-    positions = {
-        column: [str(table.header.index(header)) for header in headers] for column, headers in mapping.sources.items()
-    }
-    overlooked = overlooked_columns(table, mapping, settings)
-    plain = plain_columns(table.lines.collect_schema(), positions, where, mapping.alternatives)
-    plain += [column.text() for column in overlooked]
-    also = [column.name for column in overlooked]
-    typed = type_lines(table.load(plain, scratch, where), mapping, settings, where, also)
+    overlooked = find_overlooked([(one.table, one.mapping) for one in chosen], settings)
+    parts = [_load(one, overlooked, scratch, i) for i, one in enumerate(chosen)]
+    mapping = chosen[0].mapping
+    where = chosen[0].where if len(chosen) == 1 else name
+    joined = join_parts([(one.name, part.lines) for one, part in zip(chosen, parts, strict=True)], where)
+    typed = type_lines(joined.lines, mapping, settings, where, [column.name for column in overlooked])
     refuse_overlooked(typed.lines, overlooked, where)
-    progress(describe_mapping(where, mapping, typed.conventions, table.convention))
+    lines, n_again = exclude_repeats(typed.lines, joined, settings, where)
+    for one in joined.split(lines):
+        refuse_totals(one, mapping, where)
+    unusual = [text for part in parts for text in part.unusual] + [joined.describe()]
+    if n_again:
+        unusual.append(f"{n_again:,} lines are in several of them, and count once")
+    if left_out:
+        unusual.append(f"left out {', '.join(left_out)}, without the required columns")
+    progress(describe_mapping(where, mapping, typed.conventions, "; ".join(dict.fromkeys(filter(None, unusual)))))
     for note in typed.notes:
         progress(f"  {note}")
-    return SourceFile(name, mapping, sheet, typed.lines, typed.notes)
+    return SourceFile(name, mapping, ", ".join(one.name for one in chosen), lines, typed.notes)
 
 
-def _location(path: Path, sheet: str) -> str:
-    return f"{path.name}, sheet {sheet!r}" if sheet else path.name
+@dataclass(frozen=True)
+class _Part:
+    """The mapped columns of a table in memory or a scratch file, and what is unusual about it."""
+
+    lines: pl.LazyFrame
+    unusual: tuple[str, ...]
+
+
+def _load(chosen: ChosenTable, overlooked: Sequence[OverlookedColumn], scratch: Path, i: int) -> _Part:
+    table = chosen.table.repaired()
+    names = table.header.names
+    positions = {name: [str(names.index(one)) for one in each] for name, each in chosen.mapping.sources.items()}
+    plain = plain_columns(table.lines.collect_schema(), positions, chosen.where, chosen.mapping.alternatives)
+    plain += [column.text_in(table) for column in overlooked]
+    folder = scratch / f"table_{i}"
+    folder.mkdir()
+    lines, n_repeated = leave_out_headers(table.load(plain, folder, chosen.where), chosen.mapping, chosen.where)
+    repeated = f"header repeated among the data, left out {n_repeated:,} times" if n_repeated else ""
+    return _Part(lines, tuple(filter(None, [table.convention, repeated])))
 
 
 @contextlib.contextmanager
@@ -173,31 +243,6 @@ def _explain_errors(path: Path) -> Iterator[None]:
             "a file that can be read",
             "Correct its path or its permissions.",
         ) from None
-
-
-def _choose_table(path: Path, settings: SourceSettings, scratch: Path) -> tuple[str, formats.RawTable, ColumnMapping]:
-    """Choose the table to read: the only one, or the only sheet that has the required columns."""
-    usable, refused = [], []
-    for sheet, table in formats.open_tables(path, settings, scratch):
-        where = _location(path, sheet)
-        if not any(table.header):
-            refused.append(BadInputError(f"{where} is empty", "a header and data rows", "Export it again."))
-            continue
-        try:
-            usable.append((sheet, table, map_columns(table.header, settings, where)))
-        except BadInputError as error:
-            refused.append(error)
-    if len(usable) == 1:
-        return usable[0]
-    if not usable:
-        # When no sheet fits, the user most likely means the first.
-        raise refused[0]
-    names = ", ".join(repr(sheet) for sheet, _, _ in usable)
-    raise BadInputError(
-        f"{path.name} has the required columns in sheets {names}",
-        "one sheet",
-        f"Set [source] sheet = {usable[0][0]!r}.",
-    )
 
 
 def describe_mapping(where: str, mapping: ColumnMapping, conventions: Mapping[str, str], unusual: str = "") -> str:

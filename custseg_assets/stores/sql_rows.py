@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
-from custseg_assets.stores.formats import SOURCE_ROW, RawTable
-from custseg_assets.stores.overlooked import SAMPLE_ROWS, overlooked_columns
+from custseg_assets.stores.headers import Header
+from custseg_assets.stores.overlooked import SAMPLE_ROWS, find_overlooked
+from custseg_assets.stores.raw_table import SOURCE_ROW, RawTable
 from custseg_assets.stores.sql_databases import SqlDatabase
 from custseg_assets.stores.values import NUMBERS
 
@@ -66,8 +67,8 @@ def add_overlooked(database: SqlDatabase, selection: Selection, settings: Source
     path = scratch / "sample.parquet"
     if not download(database.read(query_for(database, all_columns, n_rows=SAMPLE_ROWS)), path):
         return selection
-    found = overlooked_columns(raw_table(path, all_columns), selection.mapping, settings)
-    return replace(selection, header=(*selection.header, *(column.header for column in found)))
+    found = find_overlooked([(raw_table(path, all_columns), selection.mapping)], settings)
+    return replace(selection, header=(*selection.header, *dict.fromkeys(column.header for column in found)))
 
 
 def query_for(database: SqlDatabase, selection: Selection, since: str = "", n_rows: int | None = None) -> str:
@@ -125,7 +126,7 @@ def raw_table(path: Path, selection: Selection) -> RawTable:
         for position, name in enumerate(selection.header)
     ]
     lines = rows.select(plain).with_row_index(SOURCE_ROW, 1)
-    return RawTable(selection.header, lines, is_large=pq.read_metadata(path).num_rows > _LARGE)
+    return RawTable(Header(selection.header), lines, is_large=pq.read_metadata(path).num_rows > _LARGE)
 
 
 def _plain(name: str, dtype: pl.DataType, *, is_number: bool) -> pl.Expr:

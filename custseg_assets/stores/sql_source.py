@@ -20,8 +20,9 @@ import polars as pl
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings, SourceSettings
+from custseg_assets.stores.choice import ChosenTable
 from custseg_assets.stores.deliveries import Delivery, DeliveryStore, identity_of
-from custseg_assets.stores.sources import Progress, digest_of, read_table
+from custseg_assets.stores.sources import Progress, digest_of, read_chosen
 from custseg_assets.stores.sql_addresses import parse_address
 from custseg_assets.stores.sql_databases import SqlDatabase
 from custseg_assets.stores.sql_files import DuckDb, Sqlite
@@ -171,8 +172,8 @@ class _Reader:
     def _accept(self, path: Path, name: str, cursor: Mapping[str, Any] | None) -> Delivery:
         digest, _ = digest_of(path)
         settings, mapping = self._settings, self._selection.mapping
-        place = name, "", self._where
-        source = read_table(raw_table(path, self._selection), mapping, settings, place, self._say, path.parent)
+        table = ChosenTable("", self._where, raw_table(path, self._selection), mapping)
+        source = read_chosen([table], name, settings, self._say, path.parent)
         identity = json.dumps([self._reading, digest, cursor], sort_keys=True)
         return self._deliveries.accept_read(identity, source, cursor)
 

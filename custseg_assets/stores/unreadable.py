@@ -11,7 +11,7 @@ import polars as pl
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY
-from custseg_assets.stores.formats import SOURCE_ROW
+from custseg_assets.stores.raw_table import SOURCE_ROW
 
 UNREADABLE = "unreadable_values"
 _N_EXAMPLES = 3
@@ -21,6 +21,7 @@ _NUMBERS = ("line_amount", "quantity", "unit_price")
 _CAUSES = {
     "beyond the header": "Most rows have more fields than the header, as where a value holds the delimiter.",
     "invoiced_at": "Most are dates that are not written like the others of their column.",
+    "too large": "Most are numbers that no business has, as where a barcode was scanned into another column.",
 }
 _OTHER_CAUSE = "Most are no numbers, or not written like the others of their column."
 
@@ -67,8 +68,14 @@ def refuse_unreadable(lines: pl.LazyFrame, mapping: ColumnMapping, limit: float,
 
 
 def _likely_cause(found: list[dict[str, str]]) -> str:
-    kinds = Counter(next((kind for kind in _CAUSES if kind in texts), "") for texts in found)
+    kinds = Counter(next((kind for kind in _CAUSES if kind in texts), _kind_of(texts)) for texts in found)
     return _CAUSES.get(kinds.most_common(1)[0][0], _OTHER_CAUSE)
+
+
+def _kind_of(texts: dict[str, str]) -> str:
+    """A plain number can be read, and was set aside for its size; see ``limits``."""
+    is_plain = any(texts.get(name, "").replace(".", "", 1).lstrip("-").isdecimal() for name in _NUMBERS)
+    return "too large" if is_plain else ""
 
 
 def _text_of(name: str) -> pl.Expr:

@@ -16,9 +16,10 @@ from custseg_assets.stores.customers import CustomerReading, recognise_customers
 from custseg_assets.stores.date_styles import YEARS
 from custseg_assets.stores.dates import DateReading, read_instants, recognise_dates
 from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines
-from custseg_assets.stores.formats import SOURCE_ROW, SURPLUS, non_empty
+from custseg_assets.stores.limits import measure_sizes, set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.orders import complete_orders
+from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, non_empty
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
 _IDS = ("invoice_id", "product_id")
@@ -84,6 +85,7 @@ class _Facts:
         odd_numbers: number columns with values that are more than plain numbers, or may be.
         float_like: id columns in which every value looks like ``17850.0``.
         lacks_amounts: whether some lines have no line amount, although others have.
+        sizes: of the plain numbers; see ``limits.measure_sizes``.
     """
 
     n_rows: int
@@ -91,6 +93,7 @@ class _Facts:
     odd_numbers: tuple[str, ...]
     float_like: frozenset[str]
     lacks_amounts: bool
+    sizes: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,14 @@ def type_lines(
     typed |= {name: plain_number(pl.col(name)) for name in names if name in NUMBERS}
     typed |= {name: reading.numbers(pl.col(name)) for name, reading in numbers.items()}
     typed |= {_INSTANT: instants, "customer_id": customers.ids}
-    unread = [*numbers, *([_INSTANT] if n_undated else []), *(["customer_id"] if customers.n_rounded else [])]
+    amounts = {name: typed[name] for name in NUMBERS if name in typed}
+    sizes = None if facts.odd_numbers or mapping.filters else facts.sizes
+    counted = lines.filter(pl.col(EXCLUDED_BY).is_null())
+    aside = set_impossible_aside(counted, amounts, mapping, settings.max_line_amount, where, sizes)
+    typed |= aside.numbers
+    unread = {*numbers, *aside.numbers}
+    unread |= {_INSTANT} if n_undated else set()
+    unread |= {"customer_id"} if customers.n_rounded else set()
     pairs += [
         pl.when(typed[name].is_null()).then(_json_pair(name, pl.col(name).cast(pl.String))) for name in sorted(unread)
     ]
@@ -175,7 +185,8 @@ def type_lines(
     }
     conventions = {name: reading.convention for name, reading in readings.items()}
     said_of_columns = {name: words for name, words in conventions.items() if words}
-    return TypedLines(lines, said_of_columns, (*notes, *customers.notes))
+    said_aside = (f"{where}: {aside.words}",) if aside.words else ()
+    return TypedLines(lines, said_of_columns, (*notes, *customers.notes, *said_aside))
 
 
 def _order_key(mapping: ColumnMapping, instants: pl.Expr) -> pl.Expr:
@@ -190,23 +201,28 @@ def _order_key(mapping: ColumnMapping, instants: pl.Expr) -> pl.Expr:
 def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Facts:
     schema = lines.collect_schema()
     numbers, ids = ([name for name in names if name in group] for group in (NUMBERS, _IDS))
+    plain = {name: pl.col(f"{name} as number") for name in numbers}
+    # A step of its own: every aggregate would read the text of its numbers again.
+    lines = lines.with_columns(plain_number(pl.col(name)).alias(f"{name} as number") for name in numbers)
     aggregates = [pl.len().alias("n_rows"), pl.col(SURPLUS).count().alias("n_surplus")]
     # The ending decides most columns; a regular expression on every value costs five times as much.
     aggregates += [pl.col(name).str.ends_with(_FLOAT_ENDING).all().alias(name) for name in ids]
     for name in numbers:
-        is_odd = (plain_number(pl.col(name)).is_null() & pl.col(name).is_not_null()).any()
+        is_odd = (plain[name].is_null() & pl.col(name).is_not_null()).any()
         if schema[name] == pl.String and decimal != ".":
             is_odd |= pl.lit(True) if decimal else may_be_grouped(pl.col(name))
         aggregates.append(is_odd.alias(name))
     if "line_amount" in names:
         aggregates.append((pl.col("line_amount").null_count() > 0).alias(_LACKING))
-    found = lines.select(aggregates).collect(engine="streaming").row(0, named=True)
+    sizes = pl.struct(measure_sizes(plain))
+    found = lines.select(*aggregates, sizes.alias("sizes")).collect(engine="streaming").row(0, named=True)
     return _Facts(
         n_rows=found["n_rows"],
         n_surplus=found["n_surplus"],
         odd_numbers=tuple(name for name in numbers if found[name]),
         float_like=_float_like(lines, [name for name in ids if found[name]]),
         lacks_amounts=found.get(_LACKING, False),
+        sizes=found["sizes"],
     )
 
 

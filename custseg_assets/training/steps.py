@@ -6,12 +6,13 @@ The assets take them in one process, a trainer in one of its own. What the figur
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from custseg_assets.domain.segments import clustering, training_tables
-from custseg_assets.domain.segments.model import SegmentationModel
+from custseg_assets.domain.segments.model import Matrix, SegmentationModel
 from custseg_assets.settings import ModelSettings
 
 
@@ -31,19 +32,37 @@ def sweep_snapshot(
         progress: told one line per k.
         champion: the model in force, from whose centroids as many clusters start.
     """
-    limits = settings.limits()
-    candidates = clustering.sweep(
-        training_tables.matrix_of(scaled, settings.features),
+    matrix, limits = training_tables.matrix_of(scaled, settings.features), settings.limits()
+    candidates = _sweep(matrix, settings, progress, champion)
+    choice = clustering.choose_k(candidates, limits)
+    is_usual = clustering.usual_rows(matrix, limits) if choice.k is None else None
+    if is_usual is not None:
+        n_extreme = len(matrix) - int(is_usual.sum())
+        progress(f"no k is eligible; again without {n_extreme:,} extreme of {len(matrix):,} customers")
+        others = _sweep(matrix[is_usual], settings, progress, champion)
+        again = clustering.choose_k(others, limits)
+        if again.k is not None:
+            left_out = (
+                f"fitted without {n_extreme:,} of {len(matrix):,} customers, who lie more than {clustering.EXTREME:g} "
+                "standard deviations from the median and leave no k eligible; they are in the nearest segment"
+            )
+            candidates, choice = others, replace(again, reasons=(*again.reasons, left_out))
+    return training_tables.candidate_table(key, candidates, choice), choice
+
+
+def _sweep(
+    matrix: Matrix, settings: ModelSettings, progress: Callable[[str], None], champion: SegmentationModel | None
+) -> tuple[clustering.Candidate, ...]:
+    return clustering.sweep(
+        matrix,
         settings.k_range,
-        limits,
+        settings.limits(),
         n_bootstraps=settings.n_bootstraps,
         n_initialisations=settings.n_initialisations,
         seed=settings.seed,
         start=np.array(champion.centroids) if champion else None,
         progress=progress,
     )
-    choice = clustering.choose_k(candidates, limits)
-    return training_tables.candidate_table(key, candidates, choice), choice
 
 
 def train_snapshot(

@@ -16,11 +16,12 @@ import pytest
 from custseg_assets.defs.checks import asset_check_result
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
 from custseg_assets.expectations.validation import GroupResult, combined, validate
-from tests.support.expected_tables import GOOD, RULES, SETTINGS, SPOILED, spoil
+from tests.support.expected_tables import GOOD, RULES, SETTINGS, SPOILED, measured_for, spoil
 from tests.support.lines import raw_lines
 
 
 def check(frame: pl.DataFrame, table: str, **options: Any) -> dict[str, GroupResult]:
+    options = {"measured": measured_for(table, frame)} | options
     return {result.group.name: result for result in validate(frame, table, SETTINGS, rules=RULES, **options)}
 
 
@@ -107,11 +108,30 @@ def test_counts_and_share_are_those_of_the_rule_that_most_rows_break() -> None:
 def test_at_most_five_examples_are_shown_and_each_broken_rule_has_one() -> None:
     frame = pl.concat([GOOD["scaled_features"]] * 4).with_columns(
         customer_id=pl.int_range(pl.len()).cast(pl.String),
-        recency_days=pl.lit(99.0),
-        monetary_net=pl.when(pl.int_range(pl.len()) == 19).then(-99.0).otherwise("monetary_net"),
+        recency_days=pl.lit(1e16),
+        monetary_net=pl.when(pl.int_range(pl.len()) == 19).then(-1e16).otherwise("monetary_net"),
     )
-    result = check(frame, "scaled_features")["on_reference_scale"]
+    result = check(frame, "scaled_features")["finite"]
     assert [example["customer_id"] for example in result.examples] == ["0", "1", "2", "3", "19"]
+
+
+def test_a_value_off_its_reference_fails_its_check_and_one_far_from_the_others_does_not() -> None:
+    far = GOOD["scaled_features"].with_columns(frequency_orders=pl.Series([30.0, -7.0, -7.5, -7.0, -7.5]))
+    measured = measured_for("scaled_features", far)
+    assert measured is not None
+    assert all(result.success for result in check(far, "scaled_features").values())
+    for wrong in (0.01, float("inf"), float("nan")):
+        off = measured.with_columns(frequency_orders_off_reference=pl.Series([0.0, 0.0, 1e-12, wrong, 0.0]))
+        result = check(far, "scaled_features", measured=off)["on_reference_scale"]
+        assert (result.success, result.n_unexpected) == (False, 1)
+        assert result.examples[0]["customer_id"] == "d"
+        assert result.examples[0]["frequency_orders"] == -7.0
+
+
+def test_scaled_values_that_nothing_was_measured_of_fail_their_check() -> None:
+    result = check(GOOD["scaled_features"], "scaled_features", measured=None)["on_reference_scale"]
+    assert not result.success
+    assert "not checked: there is no column" in result.rules[0].observed
 
 
 def test_lines_without_a_customer_fail_their_check_only_above_half() -> None:
@@ -144,12 +164,12 @@ def test_a_shop_without_product_rules_or_products_has_no_service_lines() -> None
 @pytest.mark.parametrize(
     ("table", "column", "value", "group", "found"),
     [
-        ("scaled_features", "recency_days", "soon", "on_reference_scale", "not checked: "),
+        ("scaled_features", "recency_days", "soon", "finite", "not checked: "),
         (
             "scaled_features",
             "recency_days",
             datetime(2011, 7, 1),
-            "on_reference_scale",
+            "finite",
             "not checked: '>=' not supported",
         ),
         ("clean_transactions", "product_id", 85123, "no_service_lines", "not checked: product_id holds no text"),

@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores import formats
+from custseg_assets.stores import raw_table, texts
 from custseg_assets.stores.sources import list_source_files, open_source
 
 HEADER = "customer_id,invoiced_at,quantity,unit_price"
@@ -123,7 +123,7 @@ def test_a_quote_inside_an_unquoted_field_is_text(tmp_path: Path) -> None:
 def test_quotes_that_a_backslash_escapes_are_read_and_said(
     tmp_path: Path, settled: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(formats._LARGE, "text", settled)
+    monkeypatch.setitem(raw_table.LARGE, "text", settled)
     told: list[str] = []
     path = tmp_path / "log.csv"
     path.write_bytes(
@@ -165,8 +165,8 @@ def test_carriage_returns_before_a_line_feed_are_part_of_the_line_end(tmp_path: 
 
 
 def test_a_row_that_the_reader_loses_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scan = formats._scan
-    monkeypatch.setattr(formats, "_scan", lambda *arguments: scan(*arguments).head(1))
+    scan = texts.scan_text
+    monkeypatch.setattr(texts, "scan_text", lambda *arguments: scan(*arguments).head(1))
     with pytest.raises(BadInputError, match="has 2 records, but 1 rows were read"):
         read_text(tmp_path, GOOD)
 
@@ -365,7 +365,7 @@ def test_a_large_file_goes_through_the_disk_to_the_same_lines(tmp_path: Path, mo
     rows = ['1,2011-06-01,1,2,6" PLATE', "2,2011-06-02,1,x,", "3,2011-06-03,1,1,2,3", "4,2011-06-03,1,1,E"]
     text = "\n".join([f"{HEADER},description", *rows])
     small = read_text(tmp_path, text)
-    monkeypatch.setitem(formats._LARGE, "text", 0)
+    monkeypatch.setitem(raw_table.LARGE, "text", 0)
     assert_frame_equal(read_text(tmp_path, text), small)
 
 
@@ -472,7 +472,7 @@ BAD_FILES: dict[str, tuple[str, bytes | Callable[[Path], bytes], dict[str, Any],
     "cut-off zip": ("log.zip", _zip(log__csv=GOOD.encode())[:60], {}, ["log.zip is damaged or cut off"]),
     "damaged zip": ("log.zip", _damaged_zip(), {}, ["log.zip is damaged or cut off"]),
     "encrypted zip": ("log.zip", _encrypted_zip(), {}, ["log.zip is encrypted"]),
-    "zip without data": ("log.zip", _zip(a__docx=b"x"), {}, ["log.zip has no data file; expected exactly one"]),
+    "zip without data": ("log.zip", _zip(a__docx=b"x"), {}, ["log.zip has no data file; expected a .csv, .tsv"]),
     "zip with two": ("log.zip", _zip(a__csv=b"x", b__csv=b"y"), {}, ["2 data files (a.csv, b.csv)", "Unpack it"]),
     "cut-off xlsx": ("log.xlsx", lambda folder: _book(folder, A=SHEET)[:2000], {}, ["log.xlsx is damaged or cut off"]),
     "no such sheet": (
@@ -485,7 +485,7 @@ BAD_FILES: dict[str, tuple[str, bytes | Callable[[Path], bytes], dict[str, Any],
         "log.xlsx",
         lambda folder: _book(folder, A=SHEET, B=SHEET),
         {},
-        ["in sheets 'A', 'B'; expected one sheet. Set [source] sheet = 'A'."],
+        ["1 of 1 lines of sheet 'B' are in sheet 'A' too", "Set [source] sheet to the one that is the log"],
     ),
     "empty sheet": ("log.xlsx", lambda folder: _book(folder, A=[]), {}, ["log.xlsx, sheet 'A' is empty"]),
     "sheet with header": ("log.xlsx", lambda folder: _book(folder, A=SHEET[:1]), {}, ["has a header and no data"]),
@@ -499,12 +499,13 @@ BAD_FILES: dict[str, tuple[str, bytes | Callable[[Path], bytes], dict[str, Any],
     ),
     "missing columns": (
         "log.csv",
-        b"Row ID,Customer Name,Order Date,Sales\n1,2,3,4\n",
+        b"Row ID,Customer Name,Order Date,Sales\n1,Ann,2011-06-01,4.50\n",
         {},
         [
             "no column for customer_id, invoiced_at, line_amount",
             "(it has 'Row ID', 'Customer Name', 'Order Date', 'Sales')",
-            'write customer_id = "Customer Name" and invoiced_at = "Order Date" and line_amount = "Sales", if that',
+            'write customer_id = "Customer Name" (such as \'Ann\') and invoiced_at = "Order Date" (such as \'2011-0',
+            "and line_amount = \"Sales\" (such as '4.50'), if that is what they are.",
         ],
     ),
     "missing price": (
@@ -525,20 +526,28 @@ BAD_FILES: dict[str, tuple[str, bytes | Callable[[Path], bytes], dict[str, Any],
         {"columns": {"country": "unitprice"}},
         ["no column 'unitprice', which [source.columns] names for country; expected", "nearest being 'unit_price'"],
     ),
-    "repeated column": ("log.csv", b"customer_id,a,a\n", {}, ["more than one column 'a'"]),
+    "repeated column": (
+        "log.csv",
+        b"customer_id,invoiced_at,line_amount,a,a\n",
+        {"columns": {"country": "a"}},
+        ["more than one column 'a'"],
+    ),
     "repeated column in a sheet": (
         "log.xlsx",
-        lambda folder: _book(folder, A=[["a", "a"]]),
+        lambda folder: _book(folder, A=[[*SHEET[0], "line_amount"]]),
         {},
-        ["more than one column 'a'"],
+        ["more than one column 'line_amount'"],
     ),
     "wrong encoding": (
         "log.csv",
         GOOD.encode() + "1,2011-06-01,5,Österreich".encode("latin-1"),
         {},
-        [f"is not utf-8 at byte {len(GOOD) + 15:,} (line 4)", 'set [source] encoding, for example "latin-1"'],
+        [
+            f"is not utf-8 at byte {len(GOOD) + 15:,} (line 4)",
+            "If '1,2011-06-01,5,Österreich' is right",
+            'encoding = "cp1252"',
+        ],
     ),
-    "utf-16": ("log.csv", GOOD.encode("utf-16"), {}, ["is not utf-8 at byte 0 (line 1)", '"utf-16"']),
     "utf-16 without a mark": ("log.csv", GOOD.encode("utf-16-le"), {}, ["log.csv holds zero bytes", '"utf-16"']),
     "no such encoding": ("log.csv", GOOD.encode(), {"encoding": "latin-99"}, ["encoding = 'latin-99'"]),
     "open quote": (

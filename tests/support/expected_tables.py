@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from custseg_assets.domain.schemas import tables
+from custseg_assets.domain.segments.training_tables import OFF_REFERENCE
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.settings import Settings
 from tests.support.lines import clean_rows, raw_lines
@@ -199,7 +200,6 @@ SPOILED: Sequence[tuple[str, str, int, dict[str, Any]]] = (
     ("scaled_features", "one_row_per_customer", 4, {"customer_id": "a"}),
     ("scaled_features", "finite", 2, {"monetary_net": None}),
     ("scaled_features", "finite", 2, {"monetary_net": -_INFINITE}),
-    ("scaled_features", "on_reference_scale", 3, {"frequency_orders": 20.1}),
     ("segment_assignments", "one_segment_per_customer", 1, {"customer_id": "a"}),
     ("segment_assignments", "segment_named", 0, {"segment_name": None}),
     ("segment_assignments", "segment_named", 0, {"segment_name": "Lapsed"}),
@@ -228,6 +228,13 @@ SPOILED: Sequence[tuple[str, str, int, dict[str, Any]]] = (
     ("prediction_log", "values_possible", 0, {"latency_ms": -1.0}),
     ("prediction_log", "values_possible", 2, {"monetary_net": _NOT_A_NUMBER}),
 )
+
+
+def measured_for(table: str, frame: pl.DataFrame) -> pl.DataFrame | None:
+    """What rules read besides the table, with which nothing is wrong."""
+    if table != "scaled_features":
+        return None
+    return frame.select(pl.repeat(0.0, pl.len()).alias(f"{name}{OFF_REFERENCE}") for name in SETTINGS.model.features)
 
 
 def spoil(frame: pl.DataFrame, row: int, values: dict[str, Any]) -> pl.DataFrame:

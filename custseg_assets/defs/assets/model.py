@@ -29,7 +29,7 @@ from custseg_assets.errors import RunFailedError
 from custseg_assets.home.decision_record import describe_decision
 from custseg_assets.home.evidence import decide_about_challenger
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.home.plan import SEGMENTED
+from custseg_assets.home.plan import SEGMENTED, require_retrainable
 from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import ModelSettings
 from custseg_assets.stores.revision import code_revision
@@ -146,13 +146,9 @@ def _retrain(
     context: dg.AssetExecutionContext, home: LockedHome, trainer: TrainingLauncher
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Have a trainer out of process try every k on the newest snapshot: its candidates, and what it reported."""
-    key, champions = context.partition_key, home.champions
-    if champions.champion_before(key) is None or champions.champion_at(key) != champions.champion_before(key):
-        raise RunFailedError(f"the model in force came with {key} itself; retrain on a later snapshot")
-    newest = home.newest_closed_snapshot()
-    if key != newest:
-        raise RunFailedError(f"{key} is not the newest closed snapshot with segments, {newest}; retrain on that")
-    features, champion = home.tables.read(CUSTOMER_FEATURES, [key]), champions.predecessor_of(key)
+    key = context.partition_key
+    require_retrainable(home, key)
+    features, champion = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.predecessor_of(key)
     with training_folder(home.paths.root, features, home.settings.model, champion) as folder:
         reported = trainer.train(context, snapshot=key, folder=folder)
         return candidates_in(folder), reported

@@ -143,7 +143,7 @@ def compare_models(
         seed: of the folds that predictive validity is cross-fitted on.
 
     Raises:
-        BadInputError: the models are not on one scale, or K-means sees nobody in a snapshot.
+        BadInputError: the models are not on one scale, or K-means sees nobody in the current snapshot.
     """
     if champion.reference != challenger.reference:
         raise BadInputError(
@@ -156,7 +156,9 @@ def compare_models(
     sizes = np.bincount(new.cluster, minlength=challenger.k)
     reach = float(np.quantile(champion.score(_kmeans_features(training, champion)).distance, REACH_QUANTILE))
     same_k = _refit_champion(candidates, champion)
-    earlier = _kmeans_features(previous, champion)
+    # Before the first day of a season nobody is in the window.
+    has_earlier = visible_to_kmeans(previous, champion.features).any()
+    earlier = _kmeans_features(previous, champion) if has_earlier else None
     measured = {one.period: _measure_evidence(one, champion, challenger, seed) for one in evidence}
     validity = {period: one for period, one in measured.items() if one is not None}
     return Comparison(
@@ -175,7 +177,11 @@ def compare_models(
         inertia_champion=_inertia(champion, values),
         inertia_challenger=_inertia(challenger, values),
         inertia_same_k=_inertia(same_k, values) if same_k else None,
-        fit_gain_before=_relative_gain(_inertia(same_k, earlier), _inertia(champion, earlier)) if same_k else None,
+        fit_gain_before=(
+            _relative_gain(_inertia(same_k, earlier), _inertia(champion, earlier))
+            if same_k and earlier is not None
+            else None
+        ),
         validity=combine_validity(tuple(validity.values())) if validity else (),
         measured_on=tuple(sorted(validity)),
     )

@@ -62,6 +62,10 @@ RULE = (
 )
 ELIGIBLE = "keeps every limit"
 
+EXTREME = 6.0
+"""Standard deviations from the median beyond which a customer may be left out of a fit, see ``usual_rows``. One among n
+that are alike lies at √(n − 1); two in a hundred lie at 7."""
+
 LASTING_SHARE = 0.5
 """How much of its period an open snapshot must have observed for a move to last. The day after a snapshot everybody is
 where it was, and all who are held would move: in Online Retail's November a segment's share then jumps by 7 points."""
@@ -213,6 +217,23 @@ def sweep(
         if progress:
             progress(f"k = {k}: {candidate.reason}")
     return tuple(candidates)
+
+
+def usual_rows(matrix: Matrix, limits: Limits) -> NDArray[np.bool_] | None:
+    """Which customers to fit on where no k was eligible: all but a few extreme ones; ``None`` if there are none such.
+
+    One customer who buys a hundred times as much as all others, who are alike, is a cluster of its own for every k, and
+    nobody would get a segment. Left out of the fit, such customers are in the nearest segment.
+
+    Args:
+        matrix: shape (customers, features), on the model's scale.
+        limits: their smallest share; as many could be a segment of their own.
+    """
+    if not len(matrix):
+        return None
+    is_usual: NDArray[np.bool_] = np.all(np.abs(matrix - np.median(matrix, axis=0)) <= EXTREME, axis=1)
+    share = 1 - is_usual.mean()
+    return is_usual if 0 < share < limits.min_share else None
 
 
 def _why_not_tried(k: int, n_customers: int, n_distinct: int, limits: Limits) -> str | None:

@@ -23,6 +23,9 @@ RFM = ("recency_days", "frequency_orders", "monetary_net")
 NO_CLUSTER = -1
 """Stands for "no cluster" in an array of clusters' numbers."""
 
+MIN_STD = 1e-9
+"""A feature that varies less does not vary: the rounding of equal values, over itself, would be standard deviations."""
+
 Matrix = NDArray[np.float64]
 Labels = NDArray[np.integer]
 """The number of each customer's cluster."""
@@ -36,7 +39,7 @@ class ScalingReference:
     Attributes:
         features: names, in the order of the matrix' columns.
         mean: of ``log1p(max(value, 0))``, per feature.
-        std: population standard deviation of the same, per feature; 1 where a feature does not vary.
+        std: population standard deviation of the same, per feature; 1 where it is no more than ``MIN_STD``.
         n_customers: how many customers it was measured on.
     """
 
@@ -64,7 +67,7 @@ def measure_reference(values: Matrix, features: Sequence[str]) -> ScalingReferen
     return ScalingReference(
         features=tuple(features),
         mean=tuple(float(value) for value in logged.mean(axis=0)),
-        std=tuple(float(value) if value > 0 else 1.0 for value in std),
+        std=tuple(float(value) if value > MIN_STD else 1.0 for value in std),
         n_customers=len(values),
     )
 

@@ -7,7 +7,7 @@ the steps belongs in ``custseg_assets.training``, the text about a model in ``do
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import polars as pl
@@ -15,6 +15,9 @@ import polars as pl
 from custseg_assets.domain.schemas import MODEL_CANDIDATES, scaled_features_table
 from custseg_assets.domain.segments.clustering import Candidate, KChoice, feature_values, visible_to_kmeans
 from custseg_assets.domain.segments.model import Matrix, ScalingReference, measure_reference
+
+OFF_REFERENCE = "_off_reference"
+"""Ending of the columns of ``measure_off_reference``."""
 
 
 def scale_snapshot(
@@ -36,6 +39,51 @@ def scale_snapshot(
     scaled = pl.DataFrame(reference.scale(values), schema=dict.fromkeys(names, pl.Float64), orient="row")
     table = visible.select("period", "customer_id").hstack(scaled)
     return table.cast(scaled_features_table(names).schema), reference
+
+
+def measure_off_reference(
+    scaled: pl.DataFrame, features: pl.DataFrame, references: Mapping[str, ScalingReference], names: Sequence[str]
+) -> pl.DataFrame:
+    """How far scaled values, taken off the scale again, are from the features they stand for; infinite without any.
+
+    However far customers lie from the reference, this is 0. Another model's reference, or none, is seen at once.
+
+    Args:
+        scaled: rows of ``scaled_features``, of one or more snapshots.
+        features: ``customer_features`` of those snapshots.
+        references: of the models in force, by snapshot.
+        names: the segmentation features.
+
+    Returns:
+        One row for each of ``scaled``, in its order; per feature a column with ``OFF_REFERENCE``, in ``log1p`` units.
+    """
+    scales = pl.DataFrame(
+        [
+            {
+                "period": key,
+                **{f"{name} mean": mean for name, mean in zip(one.features, one.mean, strict=True)},
+                **{f"{name} std": std for name, std in zip(one.features, one.std, strict=True)},
+            }
+            for key, one in references.items()
+        ],
+        schema={"period": pl.String} | {f"{name} {part}": pl.Float64 for name in names for part in ("mean", "std")},
+    )
+    key = ["period", "customer_id"]
+    together = scaled.select(*key, *names).join(
+        features.select(*key, *names), on=key, how="left", suffix=" value", maintain_order="left"
+    )
+    together = together.join(scales, on="period", how="left", maintain_order="left")
+    return together.select(
+        (pl.col(name) * pl.col(f"{name} std") + pl.col(f"{name} mean") - _logged(f"{name} value"))
+        .abs()
+        .fill_null(float("inf"))
+        .alias(f"{name}{OFF_REFERENCE}")
+        for name in names
+    )
+
+
+def _logged(name: str) -> pl.Expr:
+    return pl.col(name).cast(pl.Float64).clip(lower_bound=0.0).log1p()
 
 
 def matrix_of(scaled: pl.DataFrame, names: Sequence[str]) -> Matrix:

@@ -405,6 +405,23 @@ def test_within_reach_of_its_own_training_customers_are_99_of_100() -> None:
     assert seen.validity == ()
 
 
+def test_where_nobody_was_seen_before_a_season_what_lasts_is_not_known_and_nothing_fails() -> None:
+    champion, features = in_force(), features_of(shop(), TRAINED_ON)
+    candidates, _ = trained(features, TRAINED_ON)
+    seen = compare_models(
+        champion,
+        champion,
+        current=features,
+        previous=features.clear(),
+        training=features,
+        candidates=candidates,
+        evidence=(),
+        seed=1,
+    )
+    assert (seen.fit_gain_before, seen.is_lasting) == (None, False)
+    assert seen.fit_gain == pytest.approx(0)
+
+
 def test_a_challenger_where_nothing_changed_is_held() -> None:
     assert verdict_on(tried(shop()), SETTINGS.limits()).decision == "HOLD"
 
