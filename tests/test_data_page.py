@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from custseg_assets.errors import BadInputError
-from tests.stores.test_exports import ON_THE_PAGE
+from tests.support.exports import EXPORTS, FOLDER
+from tests.support.files import REPOSITORY
 from tests.support.odd_files import ODD_FILES
 from tests.support.readings import read_as_configured
-from tests.test_docs import DOCS
 
-PAGE = (DOCS / "data.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
 BLOCK = re.compile(
     r"(?:^<!-- run on: (?P<name>\w+) -->\n)?^```toml\n(?P<toml>.*?)^```$", flags=re.MULTILINE | re.DOTALL
 )
-OWN, PLATFORMS = PAGE.split("\n## Platforms\n")
-BLOCKS = {block["name"]: block["toml"] for block in BLOCK.finditer(OWN)}
+NAMED = {block["name"]: block["toml"] for block in BLOCK.finditer(PAGE)}
+PLATFORMS = {make.__name__: make for make in EXPORTS if make.__name__ in NAMED}
+BLOCKS = {name: toml for name, toml in NAMED.items() if name not in PLATFORMS}
 
 TOLD = {
     "header_below_filters": "header_row = 2",
@@ -57,10 +58,17 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_block_is_run() -> None:
-    assert None not in BLOCKS
-    assert len(BLOCKS) == PAGE.count("```toml") - PLATFORMS.count("```toml")
+    assert None not in NAMED
+    assert len(NAMED) == PAGE.count("```toml")
     assert BLOCKS.keys() == ODD_FILES.keys()
-    assert PLATFORMS.count("```toml") == len(ON_THE_PAGE)
+    assert len(PLATFORMS) == 4
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_what_the_page_says_to_write_for_a_platform_reads_its_export(name: str) -> None:
+    export = PLATFORMS[name]()
+    reading = read_as_configured(NAMED[name], FOLDER / export.file)
+    assert len(export.rows) / 3 < reading.raw["reason"].null_count() < len(export.rows)
 
 
 @pytest.mark.parametrize("name", BLOCKS)

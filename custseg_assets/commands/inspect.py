@@ -22,7 +22,7 @@ from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.intake import refuse_stray_days, take_in_source
 from custseg_assets.home.log_doubts import require_no_doubt, rules_for
-from custseg_assets.settings import DEMO, Settings, SourceSettings
+from custseg_assets.settings import DEMO, FROM_ENVIRONMENT, Settings, SourceSettings
 from custseg_assets.stores.columns import MissingColumnsError, find_columns
 from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
 from custseg_assets.stores.preview import Preview, preview_tables
@@ -32,6 +32,7 @@ _N_EXAMPLES = 3
 _WIDTH = 116
 _LONGEST = 32
 """Characters of a header or value in the table of columns."""
+_NOT_WRITTEN = {"source", "cleaning", *FROM_ENVIRONMENT}
 _UTF_8, _OTHER_ENCODING = "utf-8", "cp1252"
 """The encoding without a setting, and the one that most files have which are not in it."""
 
@@ -58,10 +59,12 @@ def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> No
                 reading = _Reading(proposed.deliveries, (*_in_case(proposed), *proposed.facts), reading.refusal)
         for part in ([*_describe_tables(draft, reading.deliveries, n_more)], reading.facts):
             for line in [*part, ""] if part else []:
-                write(f"# {line}".rstrip())
+                write(_as_comment(line))
     write("# custseg.toml" + (", a draft: read as it stands, the source is refused" if reading.refusal else ""))
     for line in write_configuration(draft.settings, source, reading.deliveries, draft.proposed, draft.perhaps()):
         write(line)
+    if others := settings.model_dump(exclude=_NOT_WRITTEN, exclude_defaults=True):
+        write(f"# Not about reading, so not repeated here: [{'], ['.join(others)}]")
     if reading.refusal:
         raise reading.refusal
 
@@ -78,7 +81,8 @@ class _Draft:
         """Columns that somebody may want to add, and those that are required and that nothing fits."""
         if not self.previews:
             return {}
-        first, source = self.previews[0], self.settings.source
+        source = self.settings.source
+        first = _most_likely(self.previews, source)
         missing: dict[str, str | list[str]] = dict.fromkeys(first.propose(source), "…")
         if "line_amount" in missing and (price := first.propose_price(source)):
             missing["line_amount"] = price
@@ -94,6 +98,11 @@ class _Reading:
     refusal: BadInputError | None = None
 
 
+def _as_comment(line: str) -> str:
+    """A line as a comment of TOML, which may not hold characters that control a terminal."""
+    return "# {}".format("".join(one if one.isprintable() else " " for one in line)).rstrip()
+
+
 def _in_case(proposed: _Reading) -> list[str]:
     if isinstance(proposed.refusal, MissingColumnsError):
         return []
@@ -104,7 +113,7 @@ def _in_case(proposed: _Reading) -> list[str]:
 
 def _preview(source: str, settings: Settings) -> tuple[list[Preview], int]:
     """The tables of a source's first file, and how many other files there are."""
-    if source == DEMO or "://" in source:
+    if source == DEMO or "://" in source or settings.source.query is not None:
         return [], 0
     path = Path(source)
     files = list_source_files(path, lambda _: None)
@@ -113,7 +122,7 @@ def _preview(source: str, settings: Settings) -> tuple[list[Preview], int]:
 
 def _propose(previews: Sequence[Preview], settings: Settings, source: str) -> _Draft:
     """Settings with a proposal for what keeps a source from being read, as far as there is one, step by step."""
-    proposed = _proposed_by(previews[0], settings.source) if previews else {}
+    proposed = _proposed_by(_most_likely(previews, settings.source), settings.source) if previews else {}
     if not previews and settings.source.encoding == _UTF_8:
         proposed = {"encoding": _OTHER_ENCODING}
     if not proposed:
@@ -125,6 +134,11 @@ def _propose(previews: Sequence[Preview], settings: Settings, source: str) -> _D
     draft = _propose(there, changed, source)
     new = proposed.get("columns", proposed).keys() - settings.source.columns.keys()
     return replace(draft, proposed=draft.proposed | new)
+
+
+def _most_likely(previews: Sequence[Preview], source: SourceSettings) -> Preview:
+    """The table that may be the log: the first of those with the fewest columns that nothing fits."""
+    return min(previews, key=lambda one: sum(found.header is None for found in one.propose(source).values()))
 
 
 def _proposed_by(preview: Preview, source: SourceSettings) -> dict[str, Any]:
@@ -213,7 +227,7 @@ def _describe_tables(draft: _Draft, deliveries: Sequence[Delivery], n_more: int)
         if preview.header.names not in shown:
             uses = _uses_of(preview, deliveries, draft)
             for header, example in preview.examples.items():
-                value = repr(_cut(example.text, _LONGEST - 2)) if example else "(empty)"
+                value = repr(_cut(example, _LONGEST - 2)) if example else "(empty)"
                 yield f"  {_cut(header):<{_LONGEST}}  {value:<{_LONGEST}}  {', '.join(uses[header])}"
         shown.add(preview.header.names)
     if n_more:

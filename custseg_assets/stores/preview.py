@@ -24,14 +24,6 @@ _N_TABLES = 8
 
 
 @dataclass(frozen=True)
-class Example:
-    """A value of a column as the file writes it, and in which row it stands."""
-
-    text: str
-    row: int
-
-
-@dataclass(frozen=True)
 class Preview:
     """The beginning of a table.
 
@@ -48,15 +40,14 @@ class Preview:
     sample: pl.DataFrame
 
     @property
-    def examples(self) -> dict[str, Example | None]:
+    def examples(self) -> dict[str, str | None]:
         """Header → its first value that is not empty, in the order of the table; unnamed columns are left out."""
         names = [name for name in dict.fromkeys(self.header.names) if name]
-        return {name: self._example(self.header.names.index(name)) for name in names}
+        return {name: self._first_value(self.header.names.index(name)) for name in names}
 
-    def _example(self, i: int) -> Example | None:
-        text = pl.col(str(i)).str.strip_chars()
-        filled = self.sample.select(text.alias("text"), SOURCE_ROW).filter(pl.col("text").fill_null("") != "")
-        return Example(*filled.row(0)) if filled.height else None
+    def _first_value(self, i: int) -> str | None:
+        texts = self.sample.to_series(i).str.strip_chars()
+        return next(iter(texts.filter(texts.fill_null("") != "")), None)
 
     def propose(self, settings: SourceSettings) -> dict[str, Proposal]:
         """A column for each that is required and missing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,32 @@ def test_a_proposal_that_would_be_refused_itself_says_so(tmp_path: Path) -> None
     assert draft_of(outcome)
     assert "# ! With the proposed lines it is refused as well:" in outcome.out
     assert '"Status" = { exclude = ["voided"] }' in " ".join(outcome.out.replace("#", "").split())
+
+
+def test_the_table_that_may_be_the_log_is_proposed_of_several(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "log.zip", "w") as archive:
+        archive.writestr("1 notes.csv", "Topic,Text\nHow to,read\nthis,file\n")
+        archive.writestr("2 sales.csv", "\n".join(["Client,Date,Amount,no", *ROWS]))
+    outcome = inspect(tmp_path / "log.zip")
+    columns = {"customer_id": "Client", "invoiced_at": "Date", "line_amount": "Amount"}
+    assert draft_of(outcome)["source"]["columns"] == columns
+    assert "log.zip, 1 notes.csv: text in utf-8" in outcome.out
+
+
+def test_headers_and_values_with_line_breaks_stay_in_their_comment(tmp_path: Path) -> None:
+    rows = [f'"C\n{i % 9}",2024-01-{1 + i % 28:02},{10 + i}.50,\x1b[31mR{i}' for i in range(60)]
+    path = write(tmp_path / "log.csv", 'customer_id,invoiced_at,line_amount,"no\nte"', rows)
+    outcome = inspect(path)
+    assert outcome.status == 0
+    assert "\x1b" not in outcome.out
+    assert_reads_the_same(outcome, "", path)
+
+
+def test_sections_that_are_not_about_reading_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "customer_id,invoiced_at,line_amount,x")
+    outcome = inspect(path, "[snapshots]\nlookback = 2\n[model]\nk_range = [3, 5]\n")
+    assert outcome.out.endswith("# Not about reading, so not repeated here: [snapshots], [model]\n")
+    assert "Not about reading" not in inspect(path).out
 
 
 @pytest.mark.parametrize("text", ["", '{"a": 1}\n', "\x00\x01\x02"])

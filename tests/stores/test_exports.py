@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.sources import SourceFile, open_source
 from tests.support import exports
 from tests.support.exports import EXPORTS, FOLDER, Export
-from tests.support.files import REPOSITORY
 
 all_exports = pytest.mark.parametrize("make", EXPORTS, ids=lambda make: make.__name__)
 
@@ -139,20 +137,6 @@ def test_an_order_is_worth_its_total_unless_the_settings_name_other_columns_than
         lines, _ = read(FOLDER / "shopify.csv", columns=columns)
         of_first = lines.filter(invoice_id="#1001")["line_amount"].drop_nulls().to_list()
         assert of_first == ([] if worth is None else [pytest.approx(worth / 100)])
-
-
-PAGE = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
-ON_THE_PAGE = {"Platforms": "shopify", "WooCommerce": "woocommerce", "Stripe": "stripe", "Magento": "magento"}
-
-
-@pytest.mark.parametrize("part", ON_THE_PAGE)
-def test_what_the_page_says_to_write_for_a_platform_reads_its_export(part: str) -> None:
-    (text,) = (text for text in re.split(r"^##+ ", PAGE, flags=re.MULTILINE) if text.startswith(part))
-    (toml,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
-    source = tomllib.loads(toml)["source"]
-    source.pop("path", None)
-    lines, _ = read(FOLDER / f"{ON_THE_PAGE[part]}.csv", **source)
-    assert lines["reason"].null_count() > len(lines) / 3
 
 
 def test_a_status_that_the_platform_does_not_publish_is_refused_with_both_lines_to_write(tmp_path: Path) -> None:
