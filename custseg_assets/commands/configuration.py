@@ -13,7 +13,6 @@ from custseg_assets.stores.deliveries import Delivery
 
 _PROPOSED = "  # proposed: is it right?"
 _REMARKS = {
-    "invoiced_at": "  # perhaps: the date with the time",
     "line_amount": "  # the amount of each line; or quantity and unit_price",
     "invoice_id": "  # perhaps; without it, a customer's day is one order",
     "product_id": "  # perhaps",
@@ -58,10 +57,14 @@ def write_configuration(
         name: [f"{_key(key)} = {_toml(value)}{_PROPOSED if key in proposed else ''}" for key, value in table.items()]
         for name, table in tables.items()
     }
-    written["source.columns"] += [f"# {key} = {_toml(value)}{_REMARKS.get(key, '')}" for key, value in perhaps.items()]
+    written["source.columns"] += [f"# {key} = {_toml(value)}{_remark(key, value)}" for key, value in perhaps.items()]
     for name, lines in written.items():
         if lines:
             yield from (f"[{name}]", *lines, "")
+
+
+def _remark(name: str, header: str | list[str]) -> str:
+    return "  # perhaps: the date with the time" if isinstance(header, list) else _REMARKS.get(name, "")
 
 
 def _found_columns(deliveries: Sequence[Delivery], configured: Mapping[str, Any]) -> dict[str, str]:

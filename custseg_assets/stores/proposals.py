@@ -74,6 +74,8 @@ _DATE = (
     r"^(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|(?:19|20)\d{6}$|\d{1,2}[-. ]\p{L}{3,9}[-. ,]+\d{2,4}"
     r"|\p{L}{3,9} \d{1,2},? \d{4})"
 )
+_EPOCH = r"^1\d{9}(?:\d{3}){0,3}$"
+"""Seconds since 1970, and their thousandths and so on, from 2001 to 2033."""
 _TIME = r"^\d{1,2}:\d{2}(?::\d{2})?(?: ?[AaPp][Mm])?$"
 _NUMBER = r"^[-+(]?\s*[^\w\s]{0,2}\s*[-+(]?\d[\d.,'\x{2019}\s]*[-)]?\s*[^\w\s]{0,2}$"
 _DECIMALS = r"[.,]\d{1,2}\D*$"
@@ -108,6 +110,7 @@ class _Facts:
     n: int
     n_different: int
     share_dates: float
+    share_epochs: float
     share_numbers: float
     share_decimals: float
     share_nought: float
@@ -122,8 +125,8 @@ class _Facts:
 
     @property
     def may_be_dates(self) -> bool:
-        """Most are dates."""
-        return self.share_dates >= _MOST
+        """Most are dates, or what a clock counts."""
+        return self.share_dates >= _MOST or self.share_epochs >= _MOST
 
     @property
     def may_be_amounts(self) -> bool:
@@ -237,7 +240,9 @@ def _is_certain(column: str, facts: _Facts) -> bool:
     """Whether values alone are a reason to propose a column."""
     if column == "customer_id":
         return facts.n >= _FEW_ROWS and facts.n / 50 < facts.n_different < facts.n
-    return column == "invoiced_at" or (column == "line_amount" and facts.share_decimals > 1 / 2)
+    return (column == "invoiced_at" and facts.share_dates >= _MOST) or (
+        column == "line_amount" and facts.share_decimals > 1 / 2
+    )
 
 
 def _measure(values: pl.Series) -> _Facts:
@@ -252,6 +257,7 @@ def _measure(values: pl.Series) -> _Facts:
         n=n,
         n_different=texts.n_unique(),
         share_dates=share(_DATE),
+        share_epochs=share(_EPOCH),
         share_numbers=share(_NUMBER),
         share_decimals=share(_DECIMALS),
         share_nought=share(_NOUGHT),

@@ -225,6 +225,15 @@ def test_a_price_alone_is_perhaps_the_amount(tmp_path: Path) -> None:
     assert '# line_amount = "Price"  # the amount of each line; or quantity and unit_price' in outcome.out
 
 
+def test_seconds_since_1970_are_proposed_by_their_name_too(tmp_path: Path) -> None:
+    rows = [f"C{i % 9},{1704067200 + i * 3000},{10 + i}.50,{1704067200 + i * 70}" for i in range(60)]
+    outcome = inspect(write(tmp_path / "log.csv", "customer_id,created,line_amount,card", rows))
+    assert draft_of(outcome)["source"]["columns"]["invoiced_at"] == "created"
+    outcome = inspect(write(tmp_path / "log.csv", "customer_id,x,line_amount,card", rows))
+    assert "invoiced_at" not in draft_of(outcome)["source"].get("columns", {})
+    assert '# invoiced_at = "…"' in outcome.out.splitlines()
+
+
 def test_a_time_of_its_own_is_proposed_beside_the_date(tmp_path: Path) -> None:
     rows = [f"C{i % 9},2024-01-{1 + i % 28:02},{i % 24}:30,{10 + i}.50" for i in range(60)]
     outcome = inspect(write(tmp_path / "log.csv", "customer_id,invoiced_at,Clock,line_amount", rows))
