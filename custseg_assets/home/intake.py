@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
@@ -36,9 +37,10 @@ from custseg_assets.stores.deliveries import (
     Delivery,
     DeliveryStore,
     new_stray_days,
+    reading_of,
 )
 from custseg_assets.stores.files import remove_folder
-from custseg_assets.stores.landing_zone import ReadFile, TakenIn, Waiting, classify_files
+from custseg_assets.stores.landing_zone import ReadFile, TakenIn, Waiting, WaitingFile, classify_files
 from custseg_assets.stores.sources import Progress, keys_of, list_source_files
 from custseg_assets.stores.sql_addresses import is_address
 
@@ -73,13 +75,13 @@ class Intake:
         Raises:
             BadInputError: the source, the home or ``through`` cannot be used; nothing was changed.
         """
-        waiting, now = self._waiting(), time.time()
         current = self._deliveries.current()
+        waiting, now = self._waiting(), time.time()
         source = self._source(current, waiting)
         is_first = current is None or current.description == DEMO != source
         before = CurrentSource() if current is None or is_first else current
         with self._deliveries.unchanged_if_refused():
-            read = self._zone.read(waiting.files, self._settings.source)
+            read = self._zone.read(self._to_be_read(waiting, before), self._settings.source)
             accepted = take_in_source(self._deliveries, source, self._settings, self._say) if source else []
             refreshed = before.with_source(accepted, source)
             if is_first:
@@ -117,12 +119,27 @@ class Intake:
             require_same_settings(self._settings)
         else:
             self._require_place_of_its_own()
-        taken = self._classify(self._zone.read(waiting.files, self._settings.source), current, time.time())
+        read = self._zone.read(self._to_be_read(waiting, current), self._settings.source)
+        taken = self._classify(read, current, time.time())
         if taken.arrivals:
             if taken.current.deliveries:
                 taken = self._without_doubt(taken)
             self._adopt(taken, current)
         return taken
+
+    def _to_be_read(self, waiting: Waiting, current: CurrentSource) -> Sequence[WaitingFile]:
+        """What waits, and where files would now be read otherwise, what was taken in before, too."""
+        if not current.landed or current.reading == self._reading:
+            return waiting.files
+        dropped = {file.name for file in waiting.files}
+        again = [file for file in self._zone.taken_in() if file.name not in dropped]
+        if again:
+            self._say(f"landing: reading {len(again):,} files again, because settings or versions have changed")
+        return sorted([*waiting.files, *again], key=lambda file: file.name)
+
+    @cached_property
+    def _reading(self) -> str:
+        return reading_of(self._settings.source)
 
     def _without_doubt(self, taken: TakenIn) -> TakenIn:
         """The same, with what is doubtful about the log as a whole but no reason to stop."""
@@ -130,7 +147,7 @@ class Intake:
         doubts = require_no_doubt(self._deliveries, deliveries, self._settings)
         for doubt in doubts:
             self._say(f"! {doubt}")
-        return replace(taken, current=replace(taken.current, doubts=doubts))
+        return replace(taken, current=replace(taken.current, doubts=doubts, reading=self._reading))
 
     def _classify(self, read: Sequence[ReadFile], current: CurrentSource, now: float) -> TakenIn:
         return classify_files(read, current, now, keep_stray_days=self._settings.source.keep_stray_days)

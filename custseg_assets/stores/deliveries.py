@@ -129,12 +129,14 @@ class CurrentSource:
         landed: files that came through the landing zone, one for each name.
         description: the source as the user named it; ``None`` for a home that has only its landing zone.
         doubts: what is doubtful about all of it together, in sentences.
+        reading: how files are read, as ``reading_of`` says it; ``None`` where an earlier version read them.
     """
 
     source: tuple[Delivery, ...] = ()
     landed: tuple[LandedFile, ...] = ()
     description: str | None = None
     doubts: tuple[str, ...] = ()
+    reading: str | None = None
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
@@ -276,6 +278,7 @@ class DeliveryStore:
         fields = {
             "description": current.description,
             "doubts": current.doubts,
+            "reading": current.reading,
             "source": [{"id": self.get(one.id).id, "name": one.name} for one in current.source],
             "landed": [
                 {"id": self.get(file.id).id, "name": file.name, "n_bytes": one.n_bytes, "replaces": one.replaces}
@@ -299,6 +302,7 @@ class DeliveryStore:
             ),
             fields["description"],
             tuple(fields.get("doubts", ())),
+            fields.get("reading"),
         )
 
     def current_state(self) -> tuple[int, ...] | None:
@@ -463,6 +467,15 @@ def identity_of(settings: SourceSettings) -> dict[str, Any]:
     """
     rates = {"rates": digest_of(settings.rates)[0]} if settings.rates else {}
     return settings.how_read() | rates
+
+
+def reading_of(settings: SourceSettings) -> str:
+    """A text that changes when the same file would be read otherwise.
+
+    Raises:
+        BadInputError: the file of the rates cannot be read.
+    """
+    return _id_of("reading", identity_of(settings))
 
 
 def _has_changed(path: Path, stamp: Stamp) -> bool:
