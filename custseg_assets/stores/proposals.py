@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ def propose_columns(
     return proposals
 
 
+@functools.lru_cache(maxsize=4096)
 def bare(name: str) -> str:
     """A name without case, spaces and underscores.
 

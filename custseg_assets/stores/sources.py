@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -166,7 +166,9 @@ def open_source(
 def _read(
     path: Path, settings: SourceSettings, progress: Progress, scratch: Path, keys: Mapping[str, str | None]
 ) -> SourceFile:
-    chosen, left_out = choose_tables(path, settings, scratch, keys)
+    found, left_out = choose_tables(path, settings, scratch, keys)
+    # Before anything is read of them: their quotes decide where values are.
+    chosen = [replace(one, table=one.table.repaired()) for one in found]
     overlooked = find_overlooked([(one.table, one.mapping) for one in chosen], settings)
     parts = [_load(one, overlooked, scratch, i) for i, one in enumerate(chosen)]
     mapping = chosen[0].mapping
@@ -197,7 +199,7 @@ class _Part:
 
 
 def _load(chosen: ChosenTable, overlooked: Sequence[OverlookedColumn], scratch: Path, i: int) -> _Part:
-    table = chosen.table.repaired()
+    table = chosen.table
     names = table.header.names
     positions = {name: [str(names.index(one)) for one in each] for name, each in chosen.mapping.sources.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, chosen.where, chosen.mapping.alternatives)

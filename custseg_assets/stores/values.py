@@ -26,6 +26,8 @@ _IDS = ("invoice_id", "product_id")
 _NUMBERS = ("quantity", "unit_price", "line_amount", "order_amount", "refunded_amount")
 _MONEY = _NUMBERS[1:]
 _INSTANT = "invoiced_at"
+_UNDATED = pl.col(_INSTANT).is_null()
+"""Below a report may stand its totals or its number of records, which say nothing of what ids are like."""
 _LACKING = "lacks amounts"
 _FLOAT_ENDING = ".0"
 _FLOAT_LIKE = r"^\d+\.0$"
@@ -206,7 +208,7 @@ def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Fac
     lines = lines.with_columns(plain_number(pl.col(name)).alias(f"{name} as number") for name in numbers)
     aggregates = [pl.len().alias("n_rows"), pl.col(SURPLUS).count().alias("n_surplus")]
     # The ending decides most columns; a regular expression on every value costs five times as much.
-    aggregates += [pl.col(name).str.ends_with(_FLOAT_ENDING).all().alias(name) for name in ids]
+    aggregates += [(pl.col(name).str.ends_with(_FLOAT_ENDING) | _UNDATED).all().alias(name) for name in ids]
     for name in numbers:
         is_odd = (plain[name].is_null() & pl.col(name).is_not_null()).any()
         if schema[name] == pl.String and decimal != ".":
@@ -252,7 +254,8 @@ def _read_numbers(
 def _float_like(lines: pl.LazyFrame, names: list[str]) -> frozenset[str]:
     if not names:
         return frozenset()
-    whole = lines.select(pl.col(names).str.contains(_FLOAT_LIKE).all()).collect(engine="streaming").row(0, named=True)
+    is_float = pl.col(names).str.contains(_FLOAT_LIKE) | _UNDATED
+    whole = lines.select(is_float.all()).collect(engine="streaming").row(0, named=True)
     return frozenset(name for name in names if whole[name])
 
 
