@@ -103,7 +103,10 @@ def find_overlooked(
         places = [(header, nth, at) for header in headers for nth, at in enumerate(_positions(table, header))]
         if mapping.preset or not places:
             continue
-        sample = table.lines.select(_text(at).alias(at) for _, _, at in places).head(_SAMPLE_ROWS).collect()
+        read = {name: _positions(table, mapping.headers[name][0])[0] for name in ("customer_id", "invoiced_at")}
+        # What stands beside a label or a total below a report is not a value of the column.
+        lines = table.lines.filter(_text(at).is_not_null() for at in read.values())
+        sample = lines.select(_text(at).alias(at) for _, _, at in places).head(_SAMPLE_ROWS).collect()
         has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
         kinds = {(header, nth): _kind_of(header, sample[at], has_amount=has_amount) for header, nth, at in places}
         found = {key: OverlookedColumn(*key, kind) for key, kind in kinds.items() if kind} | found
