@@ -152,10 +152,14 @@ def refuse_overlooked(lines: pl.LazyFrame, columns: list[OverlookedColumn], wher
     if not columns:
         return
     amount = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price")).alias("amount")
-    counts = pl.col(EXCLUDED_BY).is_null() & pl.col("customer_id").is_not_null() & (pl.col("amount") > 0)
+    counts = pl.col(EXCLUDED_BY).is_null() & pl.col("customer_id").is_not_null() & (pl.col("amount") != 0)
     counted = lines.with_columns(amount).filter(counts)
-    total = counted.select(pl.len().alias("n"), pl.col("amount").sum()).collect(engine="streaming")
-    found = {column.header: _finding(counted, column, total) for column in columns}
+    # What was given back may be called returned or cancelled, and is no refund of itself; but it has a currency.
+    sales = counted.filter(pl.col("amount") > 0)
+    total = sales.select(pl.len().alias("n"), pl.col("amount").sum()).collect(engine="streaming")
+    found = {
+        column.header: _finding(counted if column.kind == "currency" else sales, column, total) for column in columns
+    }
     findings = {header: finding for header, finding in found.items() if finding}
     if findings:
         ignored = ", ".join(f'"{header}"' for header in findings)

@@ -102,7 +102,7 @@ DATES: Mapping[str, DateStyle] = {
     "year first, two digits": _plain("%y-%m-%d", in_doubt=True, short=True),
     "slashed year first, two digits": _plain("%y/%m/%d", in_doubt=True, short=True),
     "month by name": _plain("%d-%b-%Y"),
-    "month by name, two digits": _plain("%d-%b-%y", short=True),
+    "month by name, two digits": _plain("%d-%b-%y", in_doubt=True, short=True),
     "month by name first": _plain("%b %d, %Y"),
     "month in full": _plain("%d %B %Y %H:%M", 60),
     "weekday": _plain("%a, %d %b %Y %H:%M:%S", 1),
@@ -283,7 +283,7 @@ class Writing:
             "invoice_id": f"{line.order}.0" if self.ids == "float" else str(line.order),
             "invoiced_at": self.date_style.write(line.at),
             "product_id": line.product,
-            "description": line.description,
+            "description": self._description(line.description),
             "quantity": self._quantity(line.quantity),
             "unit_price": self.money(line.price),
             "line_amount": self.money(line.amount),
@@ -309,6 +309,11 @@ class Writing:
         if self.ids == "any case" and "@" in customer:
             return rng.choice((customer, customer.upper(), customer.capitalize()))
         return customer
+
+    def _description(self, description: str) -> str:
+        if self.quoting != "none":
+            return description
+        return "".join(" " if mark in (self.delimiter, "\n", "\r") else mark for mark in description)
 
     def _quantity(self, quantity: int) -> str:
         if self.quantities == "plain":
@@ -389,7 +394,7 @@ class Writing:
         is_special = any(mark in value for mark in (self.delimiter, '"', "\n", "\r"))
         is_number = value.lstrip("-").replace(".", "", 1).isdecimal()
         if self.quoting == "none":
-            return self._pad("".join(" " if mark in (self.delimiter, "\n", "\r") else mark for mark in value))
+            return f'"{value}"' if self.delimiter in value else self._pad(value)
         if self.quoting == "backslash":
             return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
         if self.quoting == "backslash before quotes":
