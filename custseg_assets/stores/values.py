@@ -20,7 +20,7 @@ from custseg_assets.stores.limits import measure_sizes, set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.orders import complete_orders
 from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, non_empty
-from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
+from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable, says_something
 
 _IDS = ("invoice_id", "product_id")
 _NUMBERS = ("quantity", "unit_price", "line_amount", "order_amount", "refunded_amount")
@@ -165,6 +165,7 @@ def type_lines(
     pairs += [
         pl.when(typed[name].is_null()).then(_json_pair(name, pl.col(name).cast(pl.String))) for name in sorted(unread)
     ]
+    typed |= _without_lost_amounts(typed, unread)
     absent = {column.name: pl.lit(None, column.dtype) for column in MAPPED if column.name not in names}
     columns = {name: pl.col(name) for name in names} | typed | absent
     own = [name for name in READ_NAMES if name in names]
@@ -189,6 +190,18 @@ def type_lines(
     said_of_columns = {name: words for name, words in conventions.items() if words}
     said_aside = (f"{where}: {aside.words}",) if aside.words else ()
     return TypedLines(lines, said_of_columns, (*notes, *customers.notes, *said_aside))
+
+
+def _without_lost_amounts(typed: Mapping[str, pl.Expr], unread: Collection[str]) -> dict[str, pl.Expr]:
+    """What a line is worth, null where its amount or what was given back of it is there and cannot be read.
+
+    Nothing else may stand for it: neither quantity times price for an amount nor nought for a refund.
+    """
+    lost = [name for name in ("line_amount", "refunded_amount") if name in unread]
+    if not lost:
+        return {}
+    is_lost = pl.any_horizontal(typed[name].is_null() & says_something(pl.col(name).cast(pl.String)) for name in lost)
+    return {name: pl.when(~is_lost).then(typed[name]) for name in ("line_amount", "unit_price") if name in typed}
 
 
 def _order_key(mapping: ColumnMapping, instants: pl.Expr) -> pl.Expr:

@@ -332,3 +332,37 @@ def test_quotes_inside_values_do_not_stop_the_look_at_further_columns(tmp_path: 
     texts = ('6" plate, 8" bowl', 'Frame 10"', 'Say "hi"', "Mug") * 20
     rows = [f"{text.replace(',', ' ')},c{i % 9},2024-01-05,{i},1{i},paid" for i, text in enumerate(texts)]
     assert read(tmp_path, f"Text,{HEADER},status\n" + "\r".join(rows).replace("\r", "\n") + "\n").height == 80
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"refunded_amount": "Back"},
+        {"order_amount": "Total", "refunded_amount": "Back"},
+        {"order_amount": "Spoilt"},
+        {"line_amount": "Spoilt"},
+    ],
+    ids=repr,
+)
+def test_nothing_stands_for_an_amount_that_cannot_be_read(tmp_path: Path, columns: dict[str, str]) -> None:
+    """Neither quantity times price nor nought: the line, or the order whose total it is, is unreadable."""
+    header = "customer_id,invoiced_at,invoice_id,quantity,unit_price,Total,Back,Spoilt\n"
+    text = header + "a,2024-01-01,1,1,10,20,1?107,2?0\na,2024-01-01,1,1,10,20,1?107,2?0\nb,2024-01-02,2,1,6,6,1,6\n"
+    text += "b,2024-01-03,3,1,5,5,1,5\n"
+    told: dict[str, Any] = {"columns": columns, "ignored_columns": ["Total"]}
+    assert "values that cannot be read" in refusal(tmp_path, text, **told)
+    lines = read(tmp_path, text, **told, max_unreadable_share=1)
+    worth = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
+    expected = [6.0, 5.0] if len(columns) == 1 and "refunded_amount" not in columns else [5.0, 4.0]
+    assert lines.select(worth).to_series().to_list() == [None, None, *expected]
+
+
+def test_a_refund_that_is_null_or_nan_is_none(tmp_path: Path) -> None:
+    rows = "".join(f"a,2024-01-0{i},{i},10,{refund}\n" for i, refund in enumerate(("NULL", "2", "", "nan"), start=1))
+    lines = read(tmp_path, f"{HEADER},Refund\n{rows}", columns={"refunded_amount": "Refund"}, max_unreadable_share=1)
+    assert lines["line_amount"].to_list() == [10.0, 8.0, 10.0, 10.0]
+    refunds = pl.Series("Refund", [None, 2.0, float("nan"), 0.0])
+    lines.drop("unreadable_values").with_columns(refunds, line_amount=10.0).write_parquet(tmp_path / "log.parquet")
+    settings = SourceSettings(columns={"refunded_amount": "Refund"}, max_unreadable_share=1)
+    with open_source(tmp_path / "log.parquet", settings, progress=print) as source:
+        assert source.lines.collect()["line_amount"].to_list() == [10.0, 8.0, 10.0, 10.0]

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +24,7 @@ from custseg_assets.home.log_doubts import require_no_doubt, rules_for
 from custseg_assets.settings import Settings, SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore
 from tests.support import writings
-from tests.support.made_logs import IdKind, Grain, Line, Returns, Shop
+from tests.support.made_logs import IdKind, Line, Returns, Shop
 from tests.support.writings import Writing
 
 N_EXAMPLES = int(os.environ.get("CUSTSEG_FUZZ_EXAMPLES", "1000"))
@@ -85,7 +85,9 @@ def doubt_about(lines: Sequence[Line], shop: Shop, writing: Writing) -> str:
         ),
         "statuses": "unsaid" in (writing.status, writing.refunds, writing.foreign),
         "encoding": is_file and writing.encoding.startswith("cp1252") and writing.encoding != "cp1252",
-        "signs": is_file and writing.encoding == "cp1252" and bool({writing.thousands, writing.negative} & NOT_IN_CP1252),
+        "signs": is_file
+        and writing.encoding == "cp1252"
+        and bool({writing.thousands, writing.negative} & NOT_IN_CP1252),
         "quotes": is_file and writing.quoting in ("none", "backslash before quotes"),
     }
     return next((name for name, is_it in doubts.items() if is_it), "")
@@ -119,7 +121,9 @@ def check(folder: Path, shop: Shop, writing: Writing, tally: Tally) -> None:
 
 
 def explain(found: Sequence[Row], expected: Sequence[Row], shop: Shop, writing: Writing, content: bytes) -> str:
-    more, less = (sorted((Counter(one) - Counter(other)).elements()) for one, other in ((found, expected), (expected, found)))
+    more, less = (
+        sorted((Counter(one) - Counter(other)).elements()) for one, other in ((found, expected), (expected, found))
+    )
     shown = replace(writing, packing="plain").write(shop.lines()) if writing.format == "text" else content
     return (
         f"{len(found)} lines read, {len(expected)} made; net {sum(row[3] for row in found) / 1000:,.3f}, made"
@@ -177,6 +181,7 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "order": (0, 1, 2, 3, 4, 5),
     "has_orders": (True, False),
     "has_gaps": (False, True),
+    "is_sparse": (False, True),
     "is_padded": (False, True),
     "says_dates": (False, True),
     "says_decimal": (False, True),

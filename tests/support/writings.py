@@ -11,7 +11,7 @@ import random
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -33,7 +33,7 @@ def _unpadded(form: str, at: datetime) -> str:
 
 
 def _utc(form: str, at: datetime) -> str:
-    return at.replace(tzinfo=_BERLIN).astimezone(timezone.utc).strftime(form)
+    return at.replace(tzinfo=_BERLIN).astimezone(UTC).strftime(form)
 
 
 def _berlin(at: datetime) -> str:
@@ -78,9 +78,7 @@ DATES: Mapping[str, DateStyle] = {
     "iso with time": _plain("%Y-%m-%d %H:%M:%S", 1),
     "iso with T": _plain("%Y-%m-%dT%H:%M:%S", 1),
     "iso with Z": _plain("%Y-%m-%dT%H:%M:%SZ", 1),
-    "iso with fraction and zone": DateStyle(
-        partial(_in, "%Y-%m-%d %H:%M:%S.000+00"), "%Y-%m-%d %H:%M:%S%.f%#z", 1
-    ),
+    "iso with fraction and zone": DateStyle(partial(_in, "%Y-%m-%d %H:%M:%S.000+00"), "%Y-%m-%d %H:%M:%S%.f%#z", 1),
     "the shop's zone": DateStyle(_berlin, "%Y-%m-%d %H:%M:%S%:z", 1),
     "UTC of a shop elsewhere": DateStyle(
         partial(_utc, "%Y-%m-%dT%H:%M:%SZ"), "%Y-%m-%dT%H:%M:%SZ", 1, time_zone="Europe/Berlin"
@@ -181,6 +179,7 @@ class Writing:
     order: int = 0
     has_orders: bool = True
     has_gaps: bool = False
+    is_sparse: bool = False
     is_padded: bool = False
     says_dates: bool = False
     says_decimal: bool = False
@@ -262,6 +261,12 @@ class Writing:
     def _table(self, lines: Sequence[Line], rng: random.Random) -> tuple[list[str], list[list[Any]]]:
         columns = list(self.columns().items())
         cells: list[dict[str, Any]] = [self._cells(line, rng) for line in lines]
+        if self.is_sparse and self.has_orders:
+            # What is the order's stands on its first line only.
+            orders = [line.order for line in lines]
+            for i, cell in enumerate(cells):
+                if orders[i] in orders[:i]:
+                    cell |= {"status": "", "currency": ""}
         extra = {
             "harmless": [("extra 1", "Store"), ("extra 2", "Weight"), ("extra 3", "Remark")],
             "repeated": [("extra 1", "Remark"), ("extra 2", "Remark")],
@@ -349,7 +354,7 @@ class Writing:
 
     def _after(self, headers: Sequence[str], lines: Sequence[Line]) -> list[list[Any]]:
         empty = [""] * len(headers)
-        columns = {name: header for name, header in self.columns().items()}
+        columns = self.columns()
         amount = headers.index(columns["line_amount"]) if "line_amount" in columns else None
         customer = headers.index(columns["customer_id"])
         rows: list[list[Any]] = []
@@ -383,14 +388,13 @@ class Writing:
         return rows
 
     def _text(self, rows: Sequence[Sequence[str]]) -> str:
-        n_columns = max(map(len, rows))
         texts = []
         for row in rows:
             is_sep = len(row) == 1 and row[0].startswith("sep=")
-            texts.append(row[0] if is_sep else self.delimiter.join(self._field(value, n_columns) for value in row))
+            texts.append(row[0] if is_sep else self.delimiter.join(self._field(value) for value in row))
         return self.line_end.join(texts) + ("" if self.order % 3 == 1 else self.line_end)
 
-    def _field(self, value: str, n_columns: int) -> str:
+    def _field(self, value: str) -> str:
         is_special = any(mark in value for mark in (self.delimiter, '"', "\n", "\r"))
         is_number = value.lstrip("-").replace(".", "", 1).isdecimal()
         if self.quoting == "none":
