@@ -70,6 +70,13 @@ def read(folder: Path, writing: Writing, content: bytes) -> list[Row]:
     return sorted((customer, order, at, round(amount * 1000)) for customer, order, at, amount in found.iter_rows())
 
 
+def has_no_order(lines: Sequence[Line], writing: Writing) -> bool:
+    """Whether nobody could tell day and month of the dates from each other."""
+    style, days = writing.date_style, [line.at for line in lines]
+    is_told = writing.says_dates or not writing.is_text or style.is_short or not style.is_in_doubt
+    return not is_told and all(at.day <= 12 for at in days) and any(at.day != at.month for at in days)
+
+
 def doubt_about(lines: Sequence[Line], shop: Shop, writing: Writing) -> str:
     """What a careful person could not tell from the file either; ``""`` where nothing is left in doubt."""
     style, is_file = writing.date_style, writing.format == "text"
@@ -105,7 +112,7 @@ class Tally:
 
 
 def check(folder: Path, shop: Shop, writing: Writing, tally: Tally) -> None:
-    """Assert that a log is read to what it was made of, or refused."""
+    """Assert that a log is read to what it was made of, or refused, and refused where nobody could read it."""
     lines = shop.lines()
     content = writing.write(lines)
     try:
@@ -114,6 +121,7 @@ def check(folder: Path, shop: Shop, writing: Writing, tally: Tally) -> None:
         tally.outcomes["refused", doubt_about(lines, shop, writing)] += 1
         tally.refusals.append((str(error), shop, writing))
         return
+    assert not has_no_order(lines, writing), f"the order of day and month was guessed\n{shop}\n{writing}"
     expected = rows_of(lines, writing)
     if found != expected:
         pytest.fail(explain(found, expected, shop, writing, content))
