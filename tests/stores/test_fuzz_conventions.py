@@ -27,7 +27,7 @@ from tests.support import writings
 from tests.support.made_logs import IdKind, Line, Returns, Shop
 from tests.support.writings import Writing
 
-N_EXAMPLES = int(os.environ.get("CUSTSEG_FUZZ_EXAMPLES", "1000"))
+N_EXAMPLES = int(os.environ.get("CUSTSEG_FUZZ_EXAMPLES", "800"))
 """Enough for every day; ``.ci/run`` asks for 2,000."""
 
 Row = tuple[str, str, Any, int]
