@@ -40,6 +40,7 @@ from custseg_assets.stores.deliveries import (
 from custseg_assets.stores.files import remove_folder
 from custseg_assets.stores.landing_zone import ReadFile, TakenIn, Waiting, classify_files
 from custseg_assets.stores.sources import Progress, keys_of, list_source_files
+from custseg_assets.stores.sql_addresses import is_address
 
 LANDING = "landing"
 """Stands for the source of a home that has none but its landing folder."""
@@ -163,7 +164,7 @@ class Intake:
                 "a home without files of your own",
                 "Leave --source out, or use another home with CUSTSEG_HOME.",
             )
-        if source and Path(source).resolve() == self._zone.folder.resolve():
+        if source and not is_address(source) and Path(source).resolve() == self._zone.folder.resolve():
             raise BadInputError(
                 f"source {source} is the landing folder",
                 "another folder",
@@ -278,7 +279,7 @@ def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, s
 
     Args:
         deliveries: where it goes.
-        source: path of a file or folder, ``bq://project.dataset.table``, or ``demo``.
+        source: path of a file or folder, ``bq://project.dataset.table``, address of a database, or ``demo``.
         settings: how it is read.
         say: takes each line of progress.
 
@@ -287,10 +288,19 @@ def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, s
     """
     if source == DEMO:
         return [deliveries.accept_frame(DEMO, f"{_DEMO_VERSION} {DEFAULT_SEED}", generate_demo, preset="online_retail")]
+    _refuse_keys_of_databases(source, settings)
     if source.startswith(BIGQUERY):
-        from custseg_assets.gcp.bigquery_source import accept_table
+        from custseg_assets.gcp.bigquery_source import accept_table as accept_bigquery_table
 
-        return [accept_table(deliveries, source, settings, say)]
+        return [accept_bigquery_table(deliveries, source, settings, say)]
+    if is_address(source):
+        from custseg_assets.stores.sql_source import accept_table
+
+        return accept_table(deliveries, source, settings, say)
+    if settings.source.query is not None:
+        from custseg_assets.stores.several_tables import accept_query
+
+        return [accept_query(deliveries, Path(source), settings.source, say)]
     return _accept_files(deliveries, Path(source), settings, say)
 
 
@@ -316,6 +326,20 @@ def _accept_files(deliveries: DeliveryStore, source: Path, settings: Settings, s
     if foreign:
         raise next(iter(foreign.values()))
     return accepted
+
+
+def _refuse_keys_of_databases(source: str, settings: Settings) -> None:
+    """What a database is asked for means nothing for another source, and would be left out without a word."""
+    if is_address(source):
+        return
+    keys = ["table", "cursor", *(["query"] if source.startswith(BIGQUERY) else [])]
+    given = [key for key in keys if getattr(settings.source, key) is not None]
+    if given:
+        raise BadInputError(
+            f"[source] {given[0]} for source {source}",
+            "the address of a database, such as postgresql://user@host/database",
+            f"Take {given[0]} out, or correct [source] path.",
+        )
 
 
 def _days_of(deliveries: Iterable[Delivery]) -> tuple[date, date]:

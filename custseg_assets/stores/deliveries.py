@@ -76,6 +76,7 @@ class Delivery:
         preset: name of the known export that the file is, if any.
         notes: what was decided about its lines when it was read, in sentences.
         counts_units: whether a line may be several units, so that two equal lines are not two of them.
+        cursor: how far an increment of a table goes, and how to go on from there; ``None`` for what was read whole.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Delivery:
     preset: str | None
     notes: tuple[str, ...] = ()
     counts_units: bool = True
+    cursor: Mapping[str, Any] | None = None
 
     def day_of(self, day: str) -> date:
         """The date that a key of ``days`` stands for; for undated lines the file's first."""
@@ -243,11 +245,27 @@ class DeliveryStore:
         Raises:
             BadInputError: the source cannot be used; the store is as before.
         """
-        delivery_id = _id_of("lines", name, identity)
-        if known := self._find(delivery_id):
+        if known := self._find(_id_of("lines", name, identity)):
             return known
+        with self.scratch_folder() as folder:
+            return self.accept_read(identity, replace(read(folder), name=name))
+
+    @contextlib.contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        """A folder for reading a source; it is removed at the end, or by the next writer after a kill."""
         with self._prepare_folder(), tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
-            return self._write_delivery(delivery_id, name, read(Path(folder)))
+            yield Path(folder)
+
+    def accept_read(self, identity: str, source: SourceFile, cursor: Mapping[str, Any] | None = None) -> Delivery:
+        """Put lines that were read in a ``scratch_folder``, which is still there, into the store, as ``accept_lines``.
+
+        Args:
+            identity: everything that decides what the lines are.
+            source: what was read.
+            cursor: how to go on from there, for an increment.
+        """
+        delivery_id = _id_of("lines", source.name, identity)
+        return self._find(delivery_id) or self._write_delivery(delivery_id, source.name, source, cursor)
 
     def set_current(self, current: CurrentSource) -> None:
         """Set what the pipeline reads.
@@ -398,7 +416,9 @@ class DeliveryStore:
             if not any(self.root.iterdir()):
                 self.root.rmdir()
 
-    def _write_delivery(self, delivery_id: str, name: str, source: SourceFile) -> Delivery:
+    def _write_delivery(
+        self, delivery_id: str, name: str, source: SourceFile, cursor: Mapping[str, Any] | None = None
+    ) -> Delivery:
         mapping = source.mapping
         with replacement_for(self.root / f"{delivery_id}.parquet") as path:
             source.lines.select(*_CONTENT, EXCLUDED_BY, SOURCE_ROW).sink_parquet(
@@ -420,6 +440,7 @@ class DeliveryStore:
                 mapping.preset,
                 source.notes,
                 counts_units,
+                cursor,
             )
             # The folder's entry is made durable with the manifest's.
             make_durable(path)
@@ -535,9 +556,12 @@ def _within(keys: Iterable[str], cadence: Cadence, has_undated: bool) -> pl.Expr
     return pl.any_horizontal(*within, *([at.is_null()] if has_undated else []))
 
 
-def _content_of(delivery: Delivery) -> frozenset[tuple[str, tuple[int, str]]]:
-    """A value that is equal for deliveries with the same lines, from any file and format."""
-    return frozenset(delivery.days.items())
+def _content_of(delivery: Delivery) -> object:
+    """A value that is equal for deliveries with the same lines, from any file and format.
+
+    An increment is equal to none: the same line may come a second time because it happened a second time.
+    """
+    return frozenset(delivery.days.items()) if delivery.cursor is None else delivery.id
 
 
 def _in_order(deliveries: Iterable[Delivery]) -> tuple[Delivery, ...]:

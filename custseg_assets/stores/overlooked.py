@@ -13,6 +13,7 @@ from typing import Literal
 
 import polars as pl
 
+from custseg_assets.domain.transactions.presets import Headers
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
@@ -22,7 +23,7 @@ from custseg_assets.stores.raw_table import RawTable, non_empty
 
 Kind = Literal["status", "flag", "instant", "refund", "total", "currency"]
 
-_SAMPLE_ROWS = 2000
+SAMPLE_ROWS = 2000
 _MAX_VALUES = 40
 """Different values that a status may have in the sample."""
 
@@ -86,7 +87,12 @@ class OverlookedColumn:
 def _positions(table: RawTable, header: str) -> list[str]:
     schema = table.lines.collect_schema()
     at = [str(i) for i, name in enumerate(table.header.names) if name == header]
-    return [position for position in at if not schema[position].is_nested()]
+    return [position for position in at if not schema[position].is_nested() and schema[position] != pl.Binary]
+
+
+def _is_filled(table: RawTable, headers: Headers) -> pl.Expr:
+    at = [position for header in headers for position in _positions(table, header)]
+    return pl.any_horizontal(_text(position).is_not_null() for position in at) if at else pl.lit(value=True)
 
 
 def _text(position: str) -> pl.Expr:
@@ -103,10 +109,9 @@ def find_overlooked(
         places = [(header, nth, at) for header in headers for nth, at in enumerate(_positions(table, header))]
         if mapping.preset or not places:
             continue
-        read = {name: _positions(table, mapping.headers[name][0])[0] for name in ("customer_id", "invoiced_at")}
         # What stands beside a label or a total below a report is not a value of the column.
-        lines = table.lines.filter(_text(at).is_not_null() for at in read.values())
-        sample = lines.select(_text(at).alias(at) for _, _, at in places).head(_SAMPLE_ROWS).collect()
+        lines = table.lines.filter(_is_filled(table, mapping.headers[name]) for name in ("customer_id", "invoiced_at"))
+        sample = lines.select(_text(at).alias(at) for _, _, at in places).head(SAMPLE_ROWS).collect()
         has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
         kinds = {(header, nth): _kind_of(header, sample[at], has_amount=has_amount) for header, nth, at in places}
         found = {key: OverlookedColumn(*key, kind) for key, kind in kinds.items() if kind} | found
