@@ -110,8 +110,9 @@ def find_overlooked(
         if mapping.preset or not places:
             continue
         # What stands beside a label or a total below a report is not a value of the column.
-        lines = table.lines.filter(_is_filled(table, mapping.headers[name]) for name in ("customer_id", "invoiced_at"))
-        sample = lines.select(_text(at).alias(at) for _, _, at in places).head(SAMPLE_ROWS).collect()
+        is_line = [_is_filled(table, mapping.headers[name]) for name in ("customer_id", "invoiced_at")]
+        first = table.lines.head(SAMPLE_ROWS).filter(is_line)
+        sample = first.select(_text(at).alias(at) for _, _, at in places).collect()
         has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
         kinds = {(header, nth): _kind_of(header, sample[at], has_amount=has_amount) for header, nth, at in places}
         found = {key: OverlookedColumn(*key, kind) for key, kind in kinds.items() if kind} | found
