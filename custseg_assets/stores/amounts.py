@@ -12,6 +12,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping, equal_column
 from custseg_assets.stores.exclusion import EXCLUDED_BY, is_repeat_of_join
+from custseg_assets.stores.unreadable import says_something, text_of
 
 _LONG_AGO = date(1900, 1, 1)
 _ORDER = "order of the line"
@@ -99,8 +100,13 @@ def _share_out(lines: pl.LazyFrame, headers: Mapping[str, str], where: str) -> p
     is_priced = (cost.null_count() == 0) & (cost.sum() > 0)
     equal = is_first / is_first.sum().over(_ORDER)
     share = pl.when(is_priced.over(_ORDER)).then(cost / cost.sum().over(_ORDER)).otherwise(equal)
-    totals = [(pl.col(name).drop_nulls().first().over(_ORDER) * share).alias(name) for name in headers]
-    return lines.with_columns(totals).drop(_ORDER)
+    # A total or a refund that cannot be read must not count as none, nor the goods' prices instead of it.
+    is_lost = pl.any_horizontal(says_something(text_of(name)) for name in headers).any().over(_ORDER)
+    totals = [
+        pl.when(~is_lost).then(pl.col(name).drop_nulls().first().over(_ORDER) * share).alias(name) for name in headers
+    ]
+    prices = [pl.when(~is_lost).then(pl.col("unit_price")).alias("unit_price")]
+    return lines.with_columns(*totals, *prices).drop(_ORDER)
 
 
 def _refuse_several_totals(lines: pl.LazyFrame, name: str, where: str) -> None:

@@ -140,7 +140,8 @@ def _refusal_of_text(table: RawTable, where: str) -> BadInputError | None:
 
 def _sampler(table: RawTable) -> Callable[[], pl.DataFrame]:
     def sample() -> pl.DataFrame:
-        rows = table.lines.select(str(i) for i in range(len(table.header.names))).head(N_SAMPLED)
+        lines = table.repaired().lines
+        rows = lines.select(str(i) for i in range(len(table.header.names))).head(N_SAMPLED)
         nested = [name for name, dtype in rows.collect_schema().items() if dtype.is_nested() or dtype == pl.Binary]
         return rows.with_columns(pl.lit(None, pl.String).alias(name) for name in nested).collect()
 

@@ -42,7 +42,7 @@ def recognise_customers(lines: pl.LazyFrame, settings: SourceSettings, where: st
     """Recognise nobody, e-mail addresses and numbers among the customers' ids.
 
     Args:
-        lines: with ``customer_id`` as trimmed text.
+        lines: with ``customer_id`` as trimmed text, and ``invoiced_at``.
         settings: what means nobody, and which ids are the same.
         where: file and column, for the messages.
 
@@ -52,18 +52,20 @@ def recognise_customers(lines: pl.LazyFrame, settings: SourceSettings, where: st
     text = pl.col("customer_id")
     usual = NOBODY if settings.customer_id_form != "text" else ()
     nobody = [*usual, *(value.strip().lower() for value in settings.no_customer)]
-    texts = lines.group_by(text).agg(pl.len().alias("n")).drop_nulls().collect(engine="streaming")
+    has_date = pl.col("invoiced_at").is_not_null().any().alias("has_date")
+    texts = lines.group_by(text).agg(pl.len().alias("n"), has_date).drop_nulls().collect(engine="streaming")
     is_nobody, is_rounded = text.str.to_lowercase().is_in(nobody), text.str.contains(_ROUNDED)
     nobodies = texts.filter(is_nobody).sort("n", "customer_id", descending=[True, False])
     rounded = texts.filter(is_rounded & ~is_nobody)
-    known = texts.filter(~is_nobody & ~is_rounded)
+    # Below a report may stand its totals or its number of records, which say nothing of what ids are like.
+    known = texts.filter(~is_nobody & ~is_rounded & pl.col("has_date"))
     n_rounded = int(rounded["n"].sum()) if settings.customer_id_form != "text" else 0
     if n_rounded:
         _refuse_rounded(n_rounded, int(texts["n"].sum()), str(rounded["customer_id"].min()), settings, where)
     ids, conventions, notes = text, [], []
     if nobodies.height:
         ids = pl.when(~is_nobody).then(ids)
-        shown = ", ".join(f"{value!r} ({n:,})" for value, n in nobodies.iter_rows())
+        shown = ", ".join(f"{value!r} ({n:,})" for value, n in nobodies.select("customer_id", "n").iter_rows())
         notes.append(f"{where}: no customer where it says {shown}")
     if n_rounded:
         ids = pl.when(~is_rounded).then(ids)

@@ -77,6 +77,13 @@ def may_be_grouped(text: pl.Expr) -> pl.Expr:
     return text.str.contains(_GROUPED_POINT).any()
 
 
+def are_amounts(texts: pl.Series) -> bool:
+    """Whether all texts are numbers, with or without a currency, by either decimal mark."""
+    different = texts.drop_nulls().unique().alias("text").to_frame().with_columns(pl.lit(1).alias("n"))
+    parsed = _parse(different, is_money=True)
+    return not parsed.is_empty() and bool(parsed.select(pl.any_horizontal(pl.col(".", ",").is_not_null()).all()).item())
+
+
 def recognise_numbers(texts: pl.DataFrame, decimal: Decimal | None, where: str, *, is_money: bool) -> NumberReading:
     """Recognise how to read the texts of a number column.
 

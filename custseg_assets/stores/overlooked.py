@@ -5,6 +5,7 @@ A status, a test flag, a refund or a currency in a column that nobody mapped wou
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from typing import Literal
 
 import polars as pl
 
+from custseg_assets.domain.transactions.presets import Headers
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY, normalised
-from custseg_assets.stores.numbers import CURRENCY_CODES, plain_number
+from custseg_assets.stores.numbers import CURRENCY_CODES, Decimal, are_amounts, recognise_numbers
 from custseg_assets.stores.raw_table import RawTable, non_empty
 
 Kind = Literal["status", "flag", "instant", "refund", "total", "currency"]
@@ -53,6 +55,7 @@ _TOTAL_NAME = re.compile(
 _MAX_DIFFERENCE = 0.02
 """How much a total's sum may differ from quantity times price, a share, by rounding and single orders."""
 _NO_AMOUNT_NAME = re.compile(r"\b(id|no|number|count|qty|quantity|reason|type)\b|_id$", re.IGNORECASE)
+_MOST = 0.9
 _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 
 
@@ -87,6 +90,11 @@ def _positions(table: RawTable, header: str) -> list[str]:
     return [position for position in at if not schema[position].is_nested() and schema[position] != pl.Binary]
 
 
+def _is_filled(table: RawTable, headers: Headers) -> pl.Expr:
+    at = [position for header in headers for position in _positions(table, header)]
+    return pl.any_horizontal(_text(position).is_not_null() for position in at) if at else pl.lit(value=True)
+
+
 def _text(position: str) -> pl.Expr:
     return non_empty(pl.col(position).cast(pl.String).str.strip_chars())
 
@@ -101,7 +109,10 @@ def find_overlooked(
         places = [(header, nth, at) for header in headers for nth, at in enumerate(_positions(table, header))]
         if mapping.preset or not places:
             continue
-        sample = table.lines.select(_text(at).alias(at) for _, _, at in places).head(SAMPLE_ROWS).collect()
+        # What stands beside a label or a total below a report is not a value of the column.
+        is_line = [_is_filled(table, mapping.headers[name]) for name in ("customer_id", "invoiced_at")]
+        first = table.lines.head(SAMPLE_ROWS).filter(is_line)
+        sample = first.select(_text(at).alias(at) for _, _, at in places).collect()
         has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
         kinds = {(header, nth): _kind_of(header, sample[at], has_amount=has_amount) for header, nth, at in places}
         found = {key: OverlookedColumn(*key, kind) for key, kind in kinds.items() if kind} | found
@@ -113,19 +124,24 @@ def _kind_of(header: str, sample: pl.Series, *, has_amount: bool) -> Kind | None
     if values.is_empty():
         # A rare status may not be in the sample at all.
         return "status"
-    is_date = bool(values.str.contains(_DATE_LIKE).all())
-    is_number = not is_date and bool(values.str.contains(r"^[^A-Za-z]*\d[^A-Za-z]*$").all())
+    is_date = _is_most(values.str.contains(_DATE_LIKE))
+    is_number = not is_date and _is_most(values.str.contains(r"^[^A-Za-z]*\d[^A-Za-z]*$") | are_amounts(values))
     may_be_money = is_number and not _NO_AMOUNT_NAME.search(header)
     is_no_sale = bool(_NO_SALE_NAME.search(header))
     kinds: dict[Kind, bool] = {
-        "currency": bool(values.str.to_uppercase().is_in(CURRENCY_CODES).all()),
+        "currency": _is_most(values.str.to_uppercase().is_in(CURRENCY_CODES)),
         "refund": may_be_money and bool(_REFUND_NAME.search(header)),
         "total": may_be_money and bool(_TOTAL_NAME.search(header)) and not has_amount,
         "instant": is_no_sale and is_date,
-        "flag": is_no_sale and bool(values.str.to_lowercase().is_in([*_YES, *_NO]).all()),
+        "flag": is_no_sale and _is_most(values.str.to_lowercase().is_in([*_YES, *_NO])),
         "status": not is_number and values.n_unique() <= _MAX_VALUES,
     }
     return next((kind for kind, is_it in kinds.items() if is_it), None)
+
+
+def _is_most(flags: pl.Series) -> bool:
+    """Whether a column is what its values say, but for a label beside a total or another slip."""
+    return bool(flags.mean() >= _MOST)  # type: ignore[operator]  # of booleans
 
 
 def refuse_overlooked(lines: pl.LazyFrame, columns: list[OverlookedColumn], where: str) -> None:
@@ -142,10 +158,14 @@ def refuse_overlooked(lines: pl.LazyFrame, columns: list[OverlookedColumn], wher
     if not columns:
         return
     amount = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price")).alias("amount")
-    counts = pl.col(EXCLUDED_BY).is_null() & pl.col("customer_id").is_not_null() & (pl.col("amount") > 0)
+    counts = pl.col(EXCLUDED_BY).is_null() & pl.col("customer_id").is_not_null() & (pl.col("amount") != 0)
     counted = lines.with_columns(amount).filter(counts)
-    total = counted.select(pl.len().alias("n"), pl.col("amount").sum()).collect(engine="streaming")
-    found = {column.header: _finding(counted, column, total) for column in columns}
+    # What was given back may be called returned or cancelled, and is no refund of itself; but it has a currency.
+    sales = counted.filter(pl.col("amount") > 0)
+    total = sales.select(pl.len().alias("n"), pl.col("amount").sum()).collect(engine="streaming")
+    found = {
+        column.header: _finding(counted if column.kind == "currency" else sales, column, total) for column in columns
+    }
     findings = {header: finding for header, finding in found.items() if finding}
     if findings:
         ignored = ", ".join(f'"{header}"' for header in findings)
@@ -161,9 +181,10 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
     """What a column says of lines that count as sales, and the line to write; ``None`` where it says nothing."""
     text, header, of = pl.col(column.name), column.header, f"of {total['n'].item():,} lines that would count as sales"
     if column.kind == "refund":
-        refund = plain_number(text.str.replace_all(r"[^0-9.\-]", "")).abs()
-        n, given_back = counted.select((refund > 0).sum().alias("n"), refund.sum()).collect(engine="streaming").row(0)
-        got = f"nothing is read from {header!r}, which has {given_back:,.2f} on {n:,} {of}"
+        n = counted.select(text.str.contains("[1-9]").sum()).collect(engine="streaming").item()
+        sums = [_sum_of(counted.with_columns(amounts.abs())) for amounts in _ways_to_read(counted, text)]
+        given_back = " or ".join(f"{one:,.2f}" for one in sums) or "amounts"
+        got = f"nothing is read from {header!r}, which has {given_back} on {n:,} {of}"
         return (
             (got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].') if n else None
         )
@@ -197,11 +218,11 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
 
 def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, amount: float) -> tuple[str, str] | None:
     """A total, of lines or of orders, that is not what quantity times price comes to."""
-    orders = counted.with_columns(plain_number(text.str.replace_all(r"[^0-9.\-]", "")).alias("total"))
     of_order = pl.when(pl.col("total").n_unique() > 1).then(pl.col("total").sum()).otherwise(pl.col("total").first())
     key = pl.coalesce("invoice_id", pl.col("source_row").cast(pl.String)).alias("order")
-    summed = orders.group_by(key).agg(of_order).select(pl.col("total").sum())
-    found = float(summed.collect(engine="streaming").item())
+    ways = [counted.with_columns(amounts) for amounts in _ways_to_read(counted, text)]
+    sums = [_sum_of(orders.group_by(key).agg(of_order)) for orders in ways]
+    found = min(sums, key=lambda one: abs(one - amount), default=0.0)
     if found == 0 or abs(found - amount) <= _MAX_DIFFERENCE * amount:
         return None
     advice = (
@@ -210,6 +231,23 @@ def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, amount: floa
     )
     got = f"quantity times price comes to {amount:,.2f}, but {header!r}, which is not read, to {found:,.2f}"
     return got, advice
+
+
+def _ways_to_read(counted: pl.LazyFrame, text: pl.Expr) -> list[pl.Expr]:
+    """The amounts of a column, ``total``: in one way, by either decimal mark where that is not clear, or in none."""
+    texts = counted.group_by(text.alias("text")).agg(pl.len().alias("n")).drop_nulls().collect(engine="streaming")
+    marks: list[Decimal | None] = [None, ".", ","]
+    ways = []
+    for mark in marks:
+        with contextlib.suppress(BadInputError):
+            ways.append(recognise_numbers(texts, mark, "", is_money=True).numbers(text).alias("total"))
+            if mark is None:
+                break
+    return ways
+
+
+def _sum_of(lines: pl.LazyFrame) -> float:
+    return float(lines.select(pl.col("total").sum()).collect(engine="streaming").item())
 
 
 def _several_currencies(header: str, values: pl.DataFrame) -> tuple[str, str]:

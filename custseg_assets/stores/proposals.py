@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -196,6 +197,7 @@ def may_be_times(values: pl.Series) -> bool:
     return bool(len(texts)) and int(texts.str.contains(_TIME).sum()) >= _MOST * len(texts)
 
 
+@functools.lru_cache(maxsize=4096)
 def bare(name: str) -> str:
     """A name without case, spaces and underscores.
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -193,6 +193,8 @@ def read_chosen(
     Raises:
         BadInputError: they cannot be used.
     """
+    # Before anything is read of them: their quotes decide where values are.
+    chosen = [replace(one, table=one.table.repaired()) for one in chosen]
     overlooked = find_overlooked([(one.table, one.mapping) for one in chosen], settings)
     parts = [_load(one, overlooked, scratch, i) for i, one in enumerate(chosen)]
     mapping = chosen[0].mapping
@@ -223,7 +225,7 @@ class _Part:
 
 
 def _load(chosen: ChosenTable, overlooked: Sequence[OverlookedColumn], scratch: Path, i: int) -> _Part:
-    table = chosen.table.repaired()
+    table = chosen.table
     names = table.header.names
     positions = {name: [str(names.index(one)) for one in each] for name, each in chosen.mapping.sources.items()}
     plain = plain_columns(table.lines.collect_schema(), positions, chosen.where, chosen.mapping.alternatives)

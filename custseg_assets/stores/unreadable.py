@@ -10,6 +10,7 @@ import polars as pl
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.columns import ColumnMapping
+from custseg_assets.stores.customers import NOBODY
 from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.raw_table import SOURCE_ROW
 
@@ -42,7 +43,7 @@ def refuse_unreadable(lines: pl.LazyFrame, mapping: ColumnMapping, limit: float,
         BadInputError: they are more.
     """
     lines = lines.filter(pl.col(EXCLUDED_BY).is_null())
-    lines = lines.filter(pl.col("customer_id").is_not_null() | _text_of("customer_id").is_not_null())
+    lines = lines.filter(pl.col("customer_id").is_not_null() | text_of("customer_id").is_not_null())
     amount = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
     is_unreadable = pl.col(UNREADABLE).is_not_null() & (pl.col("invoiced_at").is_null() | amount.is_null())
     usual = [pl.col(name).abs().quantile(_USUAL).fill_null(0.0).alias(name) for name in _NUMBERS]
@@ -78,13 +79,19 @@ def _kind_of(texts: dict[str, str]) -> str:
     return "too large" if is_plain else ""
 
 
-def _text_of(name: str) -> pl.Expr:
+def text_of(name: str) -> pl.Expr:
+    """The text of a column's value that cannot be read, null where it can or is empty."""
     return pl.col(UNREADABLE).str.json_path_match(f"$.{name}")
+
+
+def says_something(text: pl.Expr) -> pl.Expr:
+    """Whether a text that is no number may have been one, unlike ``NULL`` and its like, which are as good as empty."""
+    return text.is_not_null() & ~text.str.to_lowercase().is_in(NOBODY)
 
 
 def _estimate(name: str, usual: float) -> pl.Expr:
     """The size of a number, where it cannot be read what its text lets expect, null where it is empty."""
-    text = _text_of(name)
+    text = text_of(name)
     digits = text.str.extract(r"([0-9][0-9.,'\x{2019}\s]*)").str.strip_chars()
     bare = digits.str.replace(r"[.,]([0-9]{1,2})$", "d$1").str.replace_all("[^0-9d]", "").str.replace("d", ".")
     guess = pl.min_horizontal(bare.cast(pl.Float64, strict=False).fill_null(usual), pl.lit(usual))

@@ -20,12 +20,14 @@ from custseg_assets.stores.limits import measure_sizes, set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.orders import complete_orders
 from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, non_empty
-from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
+from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable, says_something
 
 _IDS = ("invoice_id", "product_id")
 NUMBERS = ("quantity", "unit_price", "line_amount", "order_amount", "refunded_amount")
 _MONEY = NUMBERS[1:]
 _INSTANT = "invoiced_at"
+_UNDATED = pl.col(_INSTANT).is_null()
+"""Below a report may stand its totals or its number of records, which say nothing of what ids are like."""
 _LACKING = "lacks amounts"
 _FLOAT_ENDING = ".0"
 _FLOAT_LIKE = r"^\d+\.0$"
@@ -163,6 +165,7 @@ def type_lines(
     pairs += [
         pl.when(typed[name].is_null()).then(_json_pair(name, pl.col(name).cast(pl.String))) for name in sorted(unread)
     ]
+    typed |= _without_lost_amounts(typed, unread)
     absent = {column.name: pl.lit(None, column.dtype) for column in MAPPED if column.name not in names}
     columns = {name: pl.col(name) for name in names} | typed | absent
     own = [name for name in READ_NAMES if name in names]
@@ -189,6 +192,18 @@ def type_lines(
     return TypedLines(lines, said_of_columns, (*notes, *customers.notes, *said_aside))
 
 
+def _without_lost_amounts(typed: Mapping[str, pl.Expr], unread: Collection[str]) -> dict[str, pl.Expr]:
+    """What a line is worth, null where its amount or what was given back of it is there and cannot be read.
+
+    Nothing else may stand for it: neither quantity times price for an amount nor nought for a refund.
+    """
+    lost = [name for name in ("line_amount", "refunded_amount") if name in unread]
+    if not lost:
+        return {}
+    is_lost = pl.any_horizontal(typed[name].is_null() & says_something(pl.col(name).cast(pl.String)) for name in lost)
+    return {name: pl.when(~is_lost).then(typed[name]) for name in ("line_amount", "unit_price") if name in typed}
+
+
 def _order_key(mapping: ColumnMapping, instants: pl.Expr) -> pl.Expr:
     """The id of a line's order from its parts; the last comes first, so that a cancellation's mark stays in front."""
     days = mapping.headers[_INSTANT]
@@ -206,7 +221,7 @@ def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Fac
     lines = lines.with_columns(plain_number(pl.col(name)).alias(f"{name} as number") for name in numbers)
     aggregates = [pl.len().alias("n_rows"), pl.col(SURPLUS).count().alias("n_surplus")]
     # The ending decides most columns; a regular expression on every value costs five times as much.
-    aggregates += [pl.col(name).str.ends_with(_FLOAT_ENDING).all().alias(name) for name in ids]
+    aggregates += [(pl.col(name).str.ends_with(_FLOAT_ENDING) | _UNDATED).all().alias(name) for name in ids]
     for name in numbers:
         is_odd = (plain[name].is_null() & pl.col(name).is_not_null()).any()
         if schema[name] == pl.String and decimal != ".":
@@ -252,7 +267,8 @@ def _read_numbers(
 def _float_like(lines: pl.LazyFrame, names: list[str]) -> frozenset[str]:
     if not names:
         return frozenset()
-    whole = lines.select(pl.col(names).str.contains(_FLOAT_LIKE).all()).collect(engine="streaming").row(0, named=True)
+    is_float = pl.col(names).str.contains(_FLOAT_LIKE) | _UNDATED
+    whole = lines.select(is_float.all()).collect(engine="streaming").row(0, named=True)
     return frozenset(name for name in names if whole[name])
 
 

@@ -282,3 +282,87 @@ def test_a_total_that_is_not_quantity_times_price_is_not_passed_over(tmp_path: P
     assert 'order_amount = "Total"' in message
     assert read(tmp_path, text.replace("27", "30")).height == 3
     assert read(tmp_path, text, ignored_columns=["Total"]).height == 3
+
+
+@pytest.mark.parametrize("refund", ["kr 12,50", "12,50 kr", "EUR 12.50", "CHF 1'012.50", "1.012,50"])
+def test_a_refund_with_a_currency_or_a_comma_is_not_passed_over(tmp_path: Path, refund: str) -> None:
+    rows = [f'c{i},2024-01-0{i},{i},2000,"{value}"' for i, value in enumerate((refund, "", refund), start=1)]
+    message = refusal(tmp_path, f"{HEADER},Refund\n" + "\n".join(rows) + "\n")
+    refunded = 2025.0 if "012" in refund else 25.0
+    assert f"nothing is read from 'Refund', which has {refunded:,.2f} on 2 of 3 lines" in message
+
+
+def test_a_label_below_a_report_hides_no_refund_and_no_currency(tmp_path: Path) -> None:
+    rows = "".join(f"{value},c{i},2024-01-0{i},{i},10\n" for i, value in enumerate(("", "2.00", ""), start=1))
+    message = refusal(tmp_path, f"Refund,{HEADER}\n{rows}End of the report,,,,\n")
+    assert "nothing is read from 'Refund', which has 2.00 on 1 of 3 lines" in message
+    rows = "".join(f"{value},c{i},2024-01-0{i},{i},10\n" for i, value in enumerate(("EUR", "USD", "EUR"), start=1))
+    assert "'Paid in': EUR (2), USD (1)" in refusal(tmp_path, f"Paid in,{HEADER}\n{rows}3 records,,,,\n")
+
+
+def test_a_currency_that_only_returns_have_is_not_passed_over(tmp_path: Path) -> None:
+    text = f"{HEADER},Paid in\na,2024-01-01,1,10,EUR\na,2024-01-02,2,20,EUR\nb,2024-01-03,3,-5,USD\n"
+    assert "'Paid in': EUR (2), USD (1)" in refusal(tmp_path, text)
+
+
+def test_a_total_with_a_decimal_comma_is_compared_as_what_it_is(tmp_path: Path) -> None:
+    header = "customer_id,invoiced_at,invoice_id,quantity,unit_price,Total\n"
+    rows = '"a","2024-01-01","1","2","1.000,25","{}"\n"b","2024-01-02","2","1","5,50","5,50"\n'
+    assert read(tmp_path, header + rows.format("2.000,50")).height == 2
+    message = refusal(tmp_path, header + rows.format("1.500,50"))
+    assert "quantity times price comes to 2,006.00, but 'Total', which is not read, to 1,506.00" in message
+
+
+def test_what_stands_below_a_report_does_not_decide_what_ids_are_like(tmp_path: Path) -> None:
+    text = "customer_id,invoice_id,invoiced_at,line_amount\n17850.0,1001.0,2024-01-01,5\n17851.0,1002.0,2024-01-02,6\n"
+    for last in ("2 records,,,\n", ",2 records,,\n", "Total,Total,,11\n"):
+        lines = read(tmp_path, text + last).filter(pl.col("invoiced_at").is_not_null())
+        assert lines["customer_id"].to_list() == ["17850", "17851"]
+        assert lines["invoice_id"].to_list() == ["1001", "1002"]
+
+
+def test_further_columns_are_looked_at_where_the_quotes_are_right(tmp_path: Path) -> None:
+    """Quotes that a backslash escapes shift the columns behind them for a reader that does not know it."""
+    rows = [rf'"Frame \"{i}\", oak",c{i},2024-01-0{i},{i},10,{i == 2}' for i in range(1, 4)]
+    message = refusal(tmp_path, f"Text,{HEADER},is_test\n" + "\n".join(rows) + "\n")
+    assert "'is_test' is \"True\" on 1 of 3 lines that would count as sales" in message
+
+
+def test_quotes_inside_values_do_not_stop_the_look_at_further_columns(tmp_path: Path) -> None:
+    texts = ('6" plate, 8" bowl', 'Frame 10"', 'Say "hi"', "Mug") * 20
+    rows = [f"{text.replace(',', ' ')},c{i % 9},2024-01-05,{i},1{i},paid" for i, text in enumerate(texts)]
+    assert read(tmp_path, f"Text,{HEADER},status\n" + "\r".join(rows).replace("\r", "\n") + "\n").height == 80
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"refunded_amount": "Back"},
+        {"order_amount": "Total", "refunded_amount": "Back"},
+        {"order_amount": "Spoilt"},
+        {"line_amount": "Spoilt"},
+    ],
+    ids=repr,
+)
+def test_nothing_stands_for_an_amount_that_cannot_be_read(tmp_path: Path, columns: dict[str, str]) -> None:
+    """Neither quantity times price nor nought: the line, or the order whose total it is, is unreadable."""
+    header = "customer_id,invoiced_at,invoice_id,quantity,unit_price,Total,Back,Spoilt\n"
+    text = header + "a,2024-01-01,1,1,10,20,1?107,2?0\na,2024-01-01,1,1,10,20,1?107,2?0\nb,2024-01-02,2,1,6,6,1,6\n"
+    text += "b,2024-01-03,3,1,5,5,1,5\n"
+    told: dict[str, Any] = {"columns": columns, "ignored_columns": ["Total"]}
+    assert "values that cannot be read" in refusal(tmp_path, text, **told)
+    lines = read(tmp_path, text, **told, max_unreadable_share=1)
+    worth = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
+    expected = [6.0, 5.0] if len(columns) == 1 and "refunded_amount" not in columns else [5.0, 4.0]
+    assert lines.select(worth).to_series().to_list() == [None, None, *expected]
+
+
+def test_a_refund_that_is_null_or_nan_is_none(tmp_path: Path) -> None:
+    rows = "".join(f"a,2024-01-0{i},{i},10,{refund}\n" for i, refund in enumerate(("NULL", "2", "", "nan"), start=1))
+    lines = read(tmp_path, f"{HEADER},Refund\n{rows}", columns={"refunded_amount": "Refund"}, max_unreadable_share=1)
+    assert lines["line_amount"].to_list() == [10.0, 8.0, 10.0, 10.0]
+    refunds = pl.Series("Refund", [None, 2.0, float("nan"), 0.0])
+    lines.drop("unreadable_values").with_columns(refunds, line_amount=10.0).write_parquet(tmp_path / "log.parquet")
+    settings = SourceSettings(columns={"refunded_amount": "Refund"}, max_unreadable_share=1)
+    with open_source(tmp_path / "log.parquet", settings, progress=print) as source:
+        assert source.lines.collect()["line_amount"].to_list() == [10.0, 8.0, 10.0, 10.0]
