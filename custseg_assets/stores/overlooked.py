@@ -18,29 +18,27 @@ from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY, normalised
 from custseg_assets.stores.numbers import CURRENCY_CODES, plain_number
 from custseg_assets.stores.raw_table import RawTable, non_empty
+from custseg_assets.stores.status_words import (
+    NO,
+    NO_STATUS_NAME,
+    SALE_FLAG_NAME,
+    STATUS_NAME,
+    UNCERTAIN_NAME,
+    YES,
+    is_in_part,
+    is_no_sale_word,
+    says_no_sale,
+    says_paid_back,
+    says_sale,
+    words_of,
+)
 
-Kind = Literal["status", "flag", "instant", "refund", "total", "currency"]
+Kind = Literal["status", "flag", "sale_flag", "mark", "refund", "discount", "total", "currency"]
 
 _SAMPLE_ROWS = 2000
 _MAX_VALUES = 40
 """Different values that a status may have in the sample."""
 
-# A list would take a line for each.
-_NO_SALE = [
-    " ".join(value.split())
-    for value in """
-    void, voided, failed, failure, declined, denied, rejected, refused, canceled, cancelled, cancelation,
-    cancellation, cancel, refunded, fully refunded, refund, reversed, reversal, chargeback, charged back,
-    expired, abandoned, draft, unpaid, payment failed, error, deleted, fraud, test, sandbox, quote, return,
-    returned, view, product view, page view, viewed, cart, add to cart, remove from cart, addtocart, click,
-    impression, wishlist, checkout started, storniert, storno, abgebrochen, erstattet, retoure, annulé, annulée,
-    remboursé, remboursée, échoué, annullato, rimborsato, anulado, cancelado, cancelada, reembolsado,
-    geannuleerd, teruggave, wc cancelled, wc failed, wc refunded, order cancelled, requires payment method
-    """.split(",")  # noqa: SIM905
-]
-"""Values, normalised, of lines that are no sale; whole values only."""
-_YES = ("true", "yes", "y", "1", "t", "x", "ja", "oui", "wahr", "si", "sí")
-_NO = ("false", "no", "n", "0", "f", "nein", "non", "falsch")
 _NO_SALE_NAME = re.compile(
     r"test|cancel|void|refund|return|fraud|delet|abandon|draft|storn|annul|chargeback", re.IGNORECASE
 )
@@ -52,6 +50,14 @@ _TOTAL_NAME = re.compile(
 )
 _MAX_DIFFERENCE = 0.02
 """How much a total's sum may differ from quantity times price, a share, by rounding and single orders."""
+_DISCOUNT_NAME = re.compile(
+    r"discount|rabatt|nachlass|remise|réduction|descuento|sconto|korting|rebate|voucher|gutschein|coupon|promotion",
+    re.IGNORECASE,
+)
+_QUANTITY_NAME = re.compile(r"\b(qty|quantity|quantité|menge|units|count|cantidad|aantal)\b", re.IGNORECASE)
+_NOTHING = ("-", "none", "n/a", "na", "null", "nan", *NO)
+_MOST_MARKED = 0.5
+"""Share of the lines from which on a mark is on most of them, and says nothing of a few."""
 _NO_AMOUNT_NAME = re.compile(r"\b(id|no|number|count|qty|quantity|reason|type)\b|_id$", re.IGNORECASE)
 _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 
@@ -113,17 +119,22 @@ def _kind_of(header: str, sample: pl.Series, *, has_amount: bool) -> Kind | None
     if values.is_empty():
         # A rare status may not be in the sample at all.
         return "status"
+    name = words_of(header)
     is_date = bool(values.str.contains(_DATE_LIKE).all())
     is_number = not is_date and bool(values.str.contains(r"^[^A-Za-z]*\d[^A-Za-z]*$").all())
     may_be_money = is_number and not _NO_AMOUNT_NAME.search(header)
     is_no_sale = bool(_NO_SALE_NAME.search(header))
+    is_flag = bool(values.str.to_lowercase().is_in([*YES, *NO]).all())
+    n_marked = int((~values.str.to_lowercase().is_in(_NOTHING)).sum())
     kinds: dict[Kind, bool] = {
         "currency": bool(values.str.to_uppercase().is_in(CURRENCY_CODES).all()),
-        "refund": may_be_money and bool(_REFUND_NAME.search(header)),
+        "refund": may_be_money and not is_flag and bool(_REFUND_NAME.search(header)),
+        "discount": may_be_money and not is_flag and bool(_DISCOUNT_NAME.search(header)) and not has_amount,
         "total": may_be_money and bool(_TOTAL_NAME.search(header)) and not has_amount,
-        "instant": is_no_sale and is_date,
-        "flag": is_no_sale and bool(values.str.to_lowercase().is_in([*_YES, *_NO]).all()),
-        "status": not is_number and values.n_unique() <= _MAX_VALUES,
+        "flag": is_no_sale and is_flag,
+        "sale_flag": is_flag and bool(SALE_FLAG_NAME.search(name)),
+        "mark": is_no_sale and n_marked < _MOST_MARKED * len(sample),
+        "status": values.n_unique() <= _MAX_VALUES and (not is_number or bool(STATUS_NAME.search(name))),
     }
     return next((kind for kind, is_it in kinds.items() if is_it), None)
 
@@ -167,31 +178,113 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
         return (
             (got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].') if n else None
         )
+    if column.kind == "discount":
+        return _discount(counted, text, header, of)
     if column.kind == "total":
         return _other_total(counted, text, header, total["amount"].item() or 0.0)
     values = (
         counted.group_by(text.alias("value"))
         .agg(pl.len().alias("n"), pl.col("amount").sum())
-        .drop_nulls("value")
-        .sort("n", "value", descending=[True, False])
+        .sort("n", "value", descending=[True, False], nulls_last=True)
         .collect(engine="streaming")
     )
     if column.kind == "currency":
-        return _several_currencies(header, values) if values.height > 1 else None
-    if column.kind == "flag":
-        values = values.filter(pl.col("value").str.to_lowercase().is_in(_YES))
-    elif column.kind == "status":
-        values = values.filter(normalised(pl.col("value")).is_in(_NO_SALE))
-    if values.is_empty():
+        known = values.drop_nulls("value")
+        return _several_currencies(header, known) if known.height > 1 else None
+    if column.kind == "status":
+        return _statuses(counted, column, values, total)
+    lower = pl.col("value").str.to_lowercase()
+    is_meant = {"flag": lower.is_in(YES), "sale_flag": lower.is_in(NO), "mark": ~lower.is_in(_NOTHING)}[column.kind]
+    found = values.drop_nulls("value").filter(is_meant)
+    if found.is_empty() or (column.kind != "flag" and found.height == values.height):
         return None
-    shown = ", ".join(f'"{value}"' for value in values["value"])
-    words, rule = f"{header!r} is {shown}", f"{{ exclude = [{shown}] }}"
-    if column.kind == "instant":
-        words, rule = f"{header!r} is filled", '""'
-    share = float(values["amount"].sum()) / (total["amount"].item() or 1.0)
+    if column.kind == "mark":
+        if _QUANTITY_NAME.search(words_of(header)):
+            return _returned(found, header, of)
+        rule = '""' if values["value"].null_count() else f"{{ exclude = [{_shown(found)}] }}"
+        words = f"{header!r} is filled (such as {found['value'][0]!r})"
+    else:
+        rule, words = f"{{ exclude = [{_shown(found)}] }}", f"{header!r} is {_shown(found)}"
     return (
-        f"{words} on {values['n'].sum():,} {of}, with {share:.1%} of the money",
+        f"{words} on {_measured(found, of, total)}",
         f'If they are none, write "{header}" = {rule} under [source.filter].',
+    )
+
+
+def _returned(found: pl.DataFrame, header: str, of: str) -> tuple[str, str]:
+    """Units that came back."""
+    return (
+        f"nothing is read from {header!r}, which is filled (such as {found['value'][0]!r}) on {found['n'].sum():,} {of}",
+        "If so many units were given back, add a column with what was paid back for them and write it as"
+        " refunded_amount under [source.columns].",
+    )
+
+
+def _statuses(
+    counted: pl.LazyFrame, column: OverlookedColumn, values: pl.DataFrame, total: pl.DataFrame
+) -> tuple[str, str] | None:
+    """Values that say that a line is no sale; and in a column of statuses, those of which nothing is known."""
+    header, value, known = column.header, normalised(pl.col("value")), values.drop_nulls("value")
+    is_status = bool(STATUS_NAME.search(words_of(header))) and not NO_STATUS_NAME.search(words_of(header))
+    is_bad = is_no_sale_word(value) if NO_STATUS_NAME.search(words_of(header)) else says_no_sale(value)
+    bad, others = known.filter(is_bad), known.filter(~is_bad)
+    unknown = others.filter(~says_sale(value)) if is_status else others.clear()
+    if unknown.height and (
+        values.height == 1
+        or (UNCERTAIN_NAME.search(words_of(header)) and bad.is_empty() and unknown.height == others.height)
+        or _is_of_customers(counted, column)
+    ):
+        unknown = unknown.clear()
+    if bad.is_empty() and unknown.is_empty():
+        return None
+    of = f"of {total['n'].item():,} lines that would count as sales"
+    got = [f"{header!r} is {_shown(bad)} on {_measured(bad, of, total)}"] if bad.height else []
+    if unknown.height:
+        got.append(f"nobody said whether {header!r} {_shown(unknown)}, on {_measured(unknown, of, total)}, is a sale")
+    advice = f'Write "{header}" = {{ exclude = [{_shown(pl.concat([bad, unknown]))}] }} under [source.filter],' + (
+        " with those of them that are none." if unknown.height else " if they are none."
+    )
+    paid_back = pl.concat([bad.filter(says_paid_back(value) & ~is_in_part(value)), unknown])
+    if paid_back.height:
+        advice += (
+            f' If they are lines of their own for what was paid back, write "{header}" = [{_shown(paid_back)}] under'
+            " [source.refunds] instead."
+        )
+    return ", and ".join(got), advice
+
+
+def _is_of_customers(counted: pl.LazyFrame, column: OverlookedColumn) -> bool:
+    """Whether every customer has one value on all lines, so that it says something of customers, not of sales."""
+    of_customer = counted.group_by("customer_id").agg(pl.len().alias("n"), pl.col(column.name).n_unique().alias("values"))
+    several = of_customer.filter(pl.col("n") > 1).select(pl.len(), (pl.col("values") > 1).sum().alias("mixed"))
+    n, n_mixed = several.collect(engine="streaming").row(0)
+    return bool(n) and n_mixed == 0
+
+
+def _shown(values: pl.DataFrame) -> str:
+    return ", ".join(f'"{value}"' for value in values["value"])
+
+
+def _measured(values: pl.DataFrame, of: str, total: pl.DataFrame) -> str:
+    share = float(values["amount"].sum()) / (total["amount"].item() or 1.0)
+    return f"{values['n'].sum():,} {of}, with {share:.1%} of the money"
+
+
+def _discount(counted: pl.LazyFrame, text: pl.Expr, header: str, of: str) -> tuple[str, str] | None:
+    """A discount that quantity times price may not know of."""
+    size = plain_number(text.str.replace_all(r"[^0-9.,\-]", "").str.replace(",", ".", literal=True)).abs()
+    facts = counted.select(
+        (size > 0).sum().alias("n"), size.max().alias("most"), text.str.contains("%", literal=True).any().alias("share")
+    )
+    n, most, has_percent = facts.collect(engine="streaming").row(0)
+    if not n:
+        return None
+    is_amount = not has_percent and "%" not in header and most > 1
+    line = f'refunded_amount = "{header}", if it is an amount of the line, or ' if is_amount else ""
+    return (
+        f"amounts are quantity times price, and nothing is read from {header!r}, which is not 0 on {n:,} {of}",
+        f"If prices do not have it taken off, write {line}what was paid as line_amount or order_amount under"
+        " [source.columns].",
     )
 
 

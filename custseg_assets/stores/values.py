@@ -15,7 +15,7 @@ from custseg_assets.stores.columns import ColumnMapping, key_column
 from custseg_assets.stores.customers import CustomerReading, recognise_customers
 from custseg_assets.stores.date_styles import YEARS
 from custseg_assets.stores.dates import DateReading, read_instants, recognise_dates
-from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines
+from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines, take_back
 from custseg_assets.stores.limits import measure_sizes, set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.orders import complete_orders
@@ -158,6 +158,8 @@ def type_lines(
     aside = set_impossible_aside(counted, amounts, mapping, settings.max_line_amount, where, sizes)
     typed |= aside.numbers
     unread = {*numbers, *aside.numbers}
+    if mapping.refunds:
+        typed |= take_back({name: typed[name] for name in _NUMBERS if name in typed}, mapping)
     unread |= {_INSTANT} if n_undated else set()
     unread |= {"customer_id"} if customers.n_rounded else set()
     pairs += [

@@ -235,6 +235,13 @@ def test_a_date_and_a_time_in_two_columns_are_one_instant(tmp_path: Path) -> Non
         ("status", ["paid", "failed", "paid"], '"status" = { exclude = ["failed"] }'),
         ("Order State", ["complete", "Canceled", "VOIDED"], '"Order State" = { exclude = ["Canceled", "VOIDED"] }'),
         ("event_type", ["purchase", "view", "add_to_cart"], '"event_type" = { exclude = ["add_to_cart", "view"] }'),
+        ("Status", ["Bezahlt", "auto-cancelled", "Betald"], '"Status" = { exclude = ["auto-cancelled"] }'),
+        ("Statut", ["Payée", "Remboursée (CB)", "Payée"], '"Statut" = ["Remboursée (CB)"] under [source.refunds]'),
+        ("status", ["paid", "Limbo", "paid"], "nobody said whether 'status' \"Limbo\""),
+        ("state", ["paid", "paid", "Limbo"], '"state" = { exclude = ["Limbo"] }'),
+        ("D/C", ["C", "D", "C"], '"D/C" = { exclude = ["C", "D"] }'),
+        ("is_paid", ["1", "0", "1"], '"is_paid" = { exclude = ["0"] }'),
+        ("Cancel reason", ["", "Too late", ""], '"Cancel reason" = ""'),
         ("is_test", ["false", "true", "false"], '"is_test" = { exclude = ["true"] }'),
         ("cancelled_at", ["", "2024-01-05 10:00", ""], '"cancelled_at" = ""'),
         ("Amount Refunded", ["0.00", "3.50", "0.00"], 'refunded_amount = "Amount Refunded"'),
@@ -259,6 +266,11 @@ def test_a_column_that_would_change_the_figures_is_not_passed_over(
         ("Category", ["Void fillers", "View cameras", "Test kits"]),
         ("Refund Policy", ["30 days", "none", "30 days"]),
         ("returned", ["no", "no", "no"]),
+        ("State", ["CA", "NY", "CA"]),
+        ("Customer Status", ["gold", "silver", "gold"]),
+        ("status", ["Limbo", "Limbo", "Limbo"]),
+        ("Payment", ["not refunded", "no returns", "card"]),
+        ("paid", ["yes", "yes", "yes"]),
         ("Amount Refunded", ["0", "0.00", ""]),
         ("Currency code", ["EUR", "EUR", "EUR"]),
         ("Refund reason", ["", "", ""]),
@@ -267,6 +279,32 @@ def test_a_column_that_would_change_the_figures_is_not_passed_over(
 def test_a_column_that_changes_nothing_is_passed_over(tmp_path: Path, header: str, values: list[str]) -> None:
     rows = "".join(f"c{i},2024-01-0{i},{i},{i}0,{value}\n" for i, value in enumerate(values, start=1))
     assert read(tmp_path, f"{HEADER},{header}\n{rows}").height == 3
+
+
+def test_a_status_of_customers_says_nothing_of_sales(tmp_path: Path) -> None:
+    rows = "".join(f"c{i % 3},2024-01-0{i},{i},{i}0,{'tier ' + str(i % 3)}\n" for i in range(1, 7))
+    assert read(tmp_path, f"{HEADER},Status\n{rows}").height == 6
+    assert "nobody said" in refusal(tmp_path, f"{HEADER},Status\n{rows}c0,2024-01-08,8,80,tier 1\n")
+
+
+def test_lines_for_what_was_paid_back_are_negative_whatever_their_sign(tmp_path: Path) -> None:
+    told: list[str] = []
+    text = f"{HEADER},Type\na,2024-01-01,1,10,Sale\na,2024-01-02,1,10,Payment REFUND\nb,2024-01-02,2,-5,payment refund\n"
+    lines = read(tmp_path, text, told, refunds={"Type": ["Payment refund"]})
+    assert lines["line_amount"].to_list() == [10.0, -10.0, -5.0]
+    assert any("Type: 2 lines with Payment refund are refunds" in line for line in told)
+    priced = "customer_id,invoiced_at,quantity,unit_price,Type\na,2024-01-01,2,3,Sale\na,2024-01-02,2,3,R\na,2024-01-03,-2,-3,R\n"
+    lines = read(tmp_path, priced, refunds={"Type": ["r"]})
+    assert lines["quantity"].to_list() == [2.0, -2.0, -2.0]
+    assert lines["unit_price"].to_list() == [3.0, 3.0, 3.0]
+
+
+def test_a_discount_that_prices_may_not_know_of_is_not_passed_over(tmp_path: Path) -> None:
+    text = "customer_id,invoiced_at,quantity,unit_price,Discount\na,2024-01-01,2,30,10\nb,2024-01-02,1,5,0\n"
+    assert 'refunded_amount = "Discount"' in refusal(tmp_path, text)
+    assert read(tmp_path, text, ignored_columns=["Discount"]).height == 2
+    assert read(tmp_path, text.replace(",10\n", ",0\n")).height == 2
+    assert "refunded_amount" not in refusal(tmp_path, text.replace(",10\n", ",10%\n"))
 
 
 def test_lines_with_negative_amounts_may_be_called_returned(tmp_path: Path) -> None:
