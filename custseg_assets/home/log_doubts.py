@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from custseg_assets.domain.transactions.cleaning import CleaningRules
-from custseg_assets.domain.transactions.doubts import Doubt, LogFacts, find_doubts
+from custseg_assets.domain.transactions.doubts import find_doubts
+from custseg_assets.domain.transactions.log_facts import Doubt, LogFacts
 from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings

@@ -33,7 +33,7 @@ from custseg_assets.stores.status_words import (
     words_of,
 )
 
-Kind = Literal["status", "flag", "sale_flag", "mark", "refund", "discount", "total", "currency"]
+Kind = Literal["status", "flag", "sale_flag", "mark", "refund", "discount", "total", "quantity", "currency"]
 
 _SAMPLE_ROWS = 2000
 _MAX_VALUES = 40
@@ -58,6 +58,7 @@ _QUANTITY_NAME = re.compile(r"\b(qty|quantity|quantité|menge|units|count|cantid
 _NOTHING = ("-", "none", "n/a", "na", "null", "nan", *NO)
 _MOST_MARKED = 0.5
 """Share of the lines from which on a mark is on most of them, and says nothing of a few."""
+_MIN_PRODUCTS, _MOST_PRODUCTS = 10, 0.9
 _NO_AMOUNT_NAME = re.compile(r"\b(id|no|number|count|qty|quantity|reason|type)\b|_id$", re.IGNORECASE)
 _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 
@@ -109,12 +110,16 @@ def find_overlooked(
             continue
         sample = table.lines.select(_text(at).alias(at) for _, _, at in places).head(_SAMPLE_ROWS).collect()
         has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
-        kinds = {(header, nth): _kind_of(header, sample[at], has_amount=has_amount) for header, nth, at in places}
+        is_price = "quantity" not in mapping.headers and "line_amount" in mapping.headers
+        kinds = {
+            (header, nth): _kind_of(header, sample[at], has_amount=has_amount, may_be_price=is_price)
+            for header, nth, at in places
+        }
         found = {key: OverlookedColumn(*key, kind) for key, kind in kinds.items() if kind} | found
     return list(found.values())
 
 
-def _kind_of(header: str, sample: pl.Series, *, has_amount: bool) -> Kind | None:
+def _kind_of(header: str, sample: pl.Series, *, has_amount: bool, may_be_price: bool) -> Kind | None:
     values = sample.drop_nulls()
     if values.is_empty():
         # A rare status may not be in the sample at all.
@@ -134,6 +139,7 @@ def _kind_of(header: str, sample: pl.Series, *, has_amount: bool) -> Kind | None
         "flag": is_no_sale and is_flag,
         "sale_flag": is_flag and bool(SALE_FLAG_NAME.search(name)),
         "mark": is_no_sale and n_marked < _MOST_MARKED * len(sample),
+        "quantity": is_number and may_be_price and bool(_QUANTITY_NAME.search(name)),
         "status": values.n_unique() <= _MAX_VALUES and (not is_number or bool(STATUS_NAME.search(name))),
     }
     return next((kind for kind, is_it in kinds.items() if is_it), None)
@@ -180,6 +186,8 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
         )
     if column.kind == "discount":
         return _discount(counted, text, header, of)
+    if column.kind == "quantity":
+        return _quantity(counted, text, header)
     if column.kind == "total":
         return _other_total(counted, text, header, total["amount"].item() or 0.0)
     values = (
@@ -211,6 +219,24 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
     )
 
 
+def _quantity(counted: pl.LazyFrame, text: pl.Expr, header: str) -> tuple[str, str] | None:
+    """A quantity that nobody mapped, and amounts of products that are equal for any: they are prices."""
+    number = plain_number(text)
+    each = counted.filter(number > 0).group_by("product_id").agg(
+        number.n_unique().alias("quantities"), pl.col("amount").min().alias("low"), pl.col("amount").max().alias("high")
+    )
+    several = each.filter(pl.col("quantities") > 1, pl.col("product_id").is_not_null())
+    is_price = pl.col("high") - pl.col("low") < 0.01 * pl.col("high")  # a price may change by a trifle
+    n, n_equal = several.select(pl.len(), is_price.sum()).collect(engine="streaming").row(0)
+    if n_equal < _MIN_PRODUCTS or n_equal < _MOST_PRODUCTS * n:
+        return None
+    return (
+        f"the amounts of {n_equal:,} of the {n:,} products sold in several quantities are equal for any {header!r}, so"
+        " they are prices of a unit",
+        f'Write quantity = "{header}" under [source.columns], and unit_price instead of line_amount.',
+    )
+
+
 def _returned(found: pl.DataFrame, header: str, of: str) -> tuple[str, str]:
     """Units that came back."""
     return (
@@ -232,10 +258,10 @@ def _statuses(
     if unknown.height and (
         values.height == 1
         or (UNCERTAIN_NAME.search(words_of(header)) and bad.is_empty() and unknown.height == others.height)
-        or _is_of_customers(counted, column)
+        or _is_of("customer_id", counted, column)
     ):
         unknown = unknown.clear()
-    if bad.is_empty() and unknown.is_empty():
+    if (bad.is_empty() and unknown.is_empty()) or _is_of("product_id", counted, column):
         return None
     of = f"of {total['n'].item():,} lines that would count as sales"
     got = [f"{header!r} is {_shown(bad)} on {_measured(bad, of, total)}"] if bad.height else []
@@ -253,10 +279,10 @@ def _statuses(
     return ", and ".join(got), advice
 
 
-def _is_of_customers(counted: pl.LazyFrame, column: OverlookedColumn) -> bool:
-    """Whether every customer has one value on all lines, so that it says something of customers, not of sales."""
-    of_customer = counted.group_by("customer_id").agg(pl.len().alias("n"), pl.col(column.name).n_unique().alias("values"))
-    several = of_customer.filter(pl.col("n") > 1).select(pl.len(), (pl.col("values") > 1).sum().alias("mixed"))
+def _is_of(key: str, counted: pl.LazyFrame, column: OverlookedColumn) -> bool:
+    """Whether every customer, or product, has one value on all lines, so that it says something of them, not of sales."""
+    of_one = counted.drop_nulls(key).group_by(key).agg(pl.len().alias("n"), pl.col(column.name).n_unique().alias("values"))
+    several = of_one.filter(pl.col("n") > 1).select(pl.len(), (pl.col("values") > 1).sum().alias("mixed"))
     n, n_mixed = several.collect(engine="streaming").row(0)
     return bool(n) and n_mixed == 0
 

@@ -43,7 +43,7 @@ _SALE_PATTERN = (
     "paid|complete|success|succe|shipped|shipping|deliver|fulfil|partially fulfil|partially shipped|unfulfilled|closed"
     "|done|ok$|okay|approved|accepted|captured|settled|confirmed|process|invoiced|billed|sold|sale|purchase|order|charge"
     "|active|on hold|authori[sz]ed|received|picked|packed|dispatched|sent$|finali[sz]ed|finished|posted|open|attended"
-    "|payment (?:received|complete|accepted)|valid|won$|bezahlt|abgeschlossen|versendet|versandt|geliefert|erledigt"
+    "|in transit|out for|ready|awaiting (?:ship|fulfil|pick)|unterwegs|payment (?:received|complete|accepted)|valid|won$|bezahlt|abgeschlossen|versendet|versandt|geliefert|erledigt"
     "|erfolgreich|in bearbeitung|offen|fakturiert|zugestellt|rechnung|verkauf|payée?|livrée?|expédiée?|terminée?|validée?"
     "|réussi|facture|vente|pagad|complet|entregad|enviad|cobrad|finalizad|factura|venta|pagat|consegnat|spedit|evas"
     "|fattura|vendita|betaald|verzonden|geleverd|voltooid|afgerond|betald|skickad|levererad|slutför|betalt|sendt|leveret"
@@ -61,7 +61,7 @@ STATUS_NAME = re.compile(
 UNCERTAIN_NAME = re.compile(r"\bstate\b|^estado$|^stato$|\bstav\b|\btila\b", re.IGNORECASE)
 NO_STATUS_NAME = re.compile(
     r"product|item|artic|artik|descr|beschr|categ|kateg|title|titel|\bname|sku|brand|marke|country|land|city|region|segment"
-    r"|address|tags?$|polic|reason|marital|member|loyal|employ|custom|kunde|client|\btax\b|subscri|stock|ship mode",
+    r"|address|tags?$|polic|reason|marital|member|loyal|employ|custom|kunde|client|\btax\b|subscri|stock|ship|deliver|fulfil|liefer|versand|livraison|envío",
     re.IGNORECASE,
 )
 """Names of columns whose words are about a product or a customer."""

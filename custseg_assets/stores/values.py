@@ -137,7 +137,7 @@ def type_lines(
         _refuse_surplus(facts, where)
         lines, pairs = _set_surplus_aside(lines, names)
         facts = _measure(lines, names, settings.decimal)
-    lines = complete_orders(lines, mapping)
+    lines, filled_in = complete_orders(lines, mapping, where)
     settings = _with_known_dates(lines, mapping, settings)
     dates, n_undated = _read_dates(lines, settings, f"{where}, column {mapping.columns[_INSTANT]!r}")
     instants = dates.instants(pl.col(_INSTANT))
@@ -145,7 +145,7 @@ def type_lines(
         lines = lines.with_columns(_order_key(mapping, instants))
     lines = exclude_lines(lines, mapping)
     refuse_unequal_amounts(lines, mapping, where)
-    notes = describe_filters(lines, mapping, where)
+    notes = [*filled_in, *describe_filters(lines, mapping, where)]
     numbers = {name: _read_numbers(lines, name, mapping, settings, where) for name in facts.odd_numbers}
     customers = recognise_customers(lines, settings, f"{where}, column {mapping.columns['customer_id']!r}")
     typed = {name: pl.col(name).str.strip_suffix(_FLOAT_ENDING) for name in facts.float_like}

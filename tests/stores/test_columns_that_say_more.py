@@ -187,7 +187,9 @@ def test_what_exports_write_for_nobody_is_nobody_and_is_said(tmp_path: Path) -> 
     told: list[str] = []
     assert ids_of(tmp_path, "a", "NULL", "\\N", "n/a", "0", "-", "Guest", told=told) == ["a", *[None] * 6]
     assert "no customer where it says '-' (1), '0' (1), 'Guest' (1)" in told[1]
-    assert ids_of(tmp_path, "a", "Walk-in", "null", no_customer=["walk-in"]) == ["a", None, None]
+    assert ids_of(tmp_path, "a", "Till 1", "null", no_customer=["till 1"]) == ["a", None, None]
+    assert ids_of(tmp_path, "a", "Walk-in customer", "(not set)", "...", "Laufkundschaft") == ["a", *[None] * 4]
+    assert ids_of(tmp_path, "Cash & Carry", "00000", "anonymous-7") == ["Cash & Carry", "00000", "anonymous-7"]
     assert ids_of(tmp_path, "a", "NULL", "0", customer_id_form="text") == ["a", "NULL", "0"]
 
 
@@ -205,6 +207,30 @@ def test_addresses_are_the_same_in_any_case_and_other_ids_are_not(tmp_path: Path
     assert ids_of(tmp_path, "Ann@Shop.example", "b@x.example", customer_id_case="keep")[0] == "Ann@Shop.example"
     assert ids_of(tmp_path, "Ann", "ann") == ["Ann", "ann"]
     assert ids_of(tmp_path, "Ann", "ann", customer_id_case="lower") == ["ann", "ann"]
+
+
+def test_what_nobody_sees_makes_no_difference_between_ids(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert ids_of(tmp_path, "M\u00fcller  1", "Mu\u0308ller 1\u200b", told=told) == ["M\u00fcller 1"] * 2
+    assert "spaces and signs without width make no difference" in told[0]
+
+
+def test_a_customer_on_the_first_line_of_each_order_holds_for_its_others(tmp_path: Path) -> None:
+    orders = [f"c{i},2024-01-01,{i},5\n,2024-01-01,{i},7" for i in range(10)]
+    told: list[str] = []
+    lines = read(tmp_path, "\n".join([HEADER, *orders]), told)
+    assert lines["customer_id"].to_list() == [f"c{i // 2}" for i in range(20)]
+    assert any("'customer_id' stands on the first line of an order" in line for line in told)
+    guests = [f"c{i},2024-01-01,{i},5\n,2024-01-01,{i},7" if i < 8 else f"a,2024-01-01,{i},1\nb,2024-01-01,{i},1" for i in range(10)]
+    assert read(tmp_path, "\n".join([HEADER, *guests]))["customer_id"].null_count() == 8
+
+
+def test_amounts_of_products_that_are_equal_for_any_quantity_are_prices(tmp_path: Path) -> None:
+    rows = "".join(f"a,2024-01-0{i % 2 + 1},{i},{i // 2}.5,P{i // 2},{i % 2 + 1}\n" for i in range(20))
+    text = f"{HEADER},product_id,Qty\n{rows}"
+    assert 'Write quantity = "Qty" under [source.columns]' in refusal(tmp_path, text)
+    assert read(tmp_path, text, ignored_columns=["Qty"]).height == 20
+    assert read(tmp_path, text.replace("P", "Q", 7)).height == 20
 
 
 def test_ids_that_lost_their_last_digits_are_nobody_or_refused(tmp_path: Path) -> None:
