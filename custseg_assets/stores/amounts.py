@@ -211,5 +211,12 @@ def _read_rates(path: Path, currency: str) -> pl.DataFrame:
         raise BadInputError(
             f"[source] rates {path} has {bad.row(0)}", "a day, a currency and a rate above 0", "Correct it."
         )
+    twice = rates.filter(rates.select("date", "currency").is_duplicated()).sort("date", "currency")
+    if twice.height:
+        raise BadInputError(
+            f"[source] rates {path} has several rates for {twice['currency'][0]} on {twice['date'][0]}",
+            "one rate for a currency and a day",
+            "Remove the others.",
+        )
     own = pl.DataFrame({"date": [_LONG_AGO], "currency": [currency], "rate": [1.0]}, schema=_RATES)
     return pl.concat([rates.filter(pl.col("currency") != currency), own]).sort("date")

@@ -33,7 +33,7 @@ from custseg_assets.stores.status_words import (
     words_of,
 )
 
-Kind = Literal["status", "flag", "sale_flag", "mark", "refund", "discount", "total", "quantity", "currency"]
+Kind = Literal["status", "flag", "sale_flag", "mark", "refund", "discount", "total", "quantity", "currency", "filtered"]
 
 _SAMPLE_ROWS = 2000
 _MAX_VALUES = 40
@@ -104,7 +104,9 @@ def find_overlooked(
     """The columns of tables worth a look, by their names and the first rows; none of a known export."""
     found: dict[tuple[str, int], OverlookedColumn] = {}
     for table, mapping in tables:
-        headers = [header for header in dict.fromkeys(mapping.ignored) if header not in settings.ignored_columns]
+        # Who wrote which values do not count may have misspelt one.
+        filtered = [header for header, rule in mapping.filters.items() if rule.exclude]
+        headers = [header for header in (*dict.fromkeys(mapping.ignored), *filtered) if header not in settings.ignored_columns]
         places = [(header, nth, at) for header in headers for nth, at in enumerate(_positions(table, header))]
         if mapping.preset or not places:
             continue
@@ -115,6 +117,7 @@ def find_overlooked(
             (header, nth): _kind_of(header, sample[at], has_amount=has_amount, may_be_price=is_price)
             for header, nth, at in places
         }
+        kinds |= {(header, 0): "filtered" for header in filtered if (header, 0) in kinds}
         found = {key: OverlookedColumn(*key, kind) for key, kind in kinds.items() if kind} | found
     return list(found.values())
 
@@ -199,7 +202,7 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
     if column.kind == "currency":
         known = values.drop_nulls("value")
         return _several_currencies(header, known) if known.height > 1 else None
-    if column.kind == "status":
+    if column.kind in ("status", "filtered"):
         return _statuses(counted, column, values, total)
     lower = pl.col("value").str.to_lowercase()
     is_meant = {"flag": lower.is_in(YES), "sale_flag": lower.is_in(NO), "mark": ~lower.is_in(_NOTHING)}[column.kind]
@@ -253,8 +256,10 @@ def _statuses(
     header, value, known = column.header, normalised(pl.col("value")), values.drop_nulls("value")
     is_status = bool(STATUS_NAME.search(words_of(header))) and not NO_STATUS_NAME.search(words_of(header))
     is_bad = is_no_sale_word(value) if NO_STATUS_NAME.search(words_of(header)) else says_no_sale(value)
+    if column.kind == "filtered":
+        is_bad &= ~is_in_part(value)
     bad, others = known.filter(is_bad), known.filter(~is_bad)
-    unknown = others.filter(~says_sale(value)) if is_status else others.clear()
+    unknown = others.filter(~says_sale(value)) if is_status and column.kind == "status" else others.clear()
     if unknown.height and (
         values.height == 1
         or (UNCERTAIN_NAME.search(words_of(header)) and bad.is_empty() and unknown.height == others.height)

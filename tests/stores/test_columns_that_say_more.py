@@ -168,6 +168,14 @@ def test_a_day_without_a_rate_is_refused(tmp_path: Path) -> None:
     assert "has no rate for JPY on 2024-01-09, nor before it; 1 lines need one" in message
 
 
+def test_two_rates_for_a_day_are_refused(tmp_path: Path) -> None:
+    rates = tmp_path / "rates.csv"
+    rates.write_text("date,currency,rate\n2024-01-01,USD,0.9\n2024-01-01,USD,9\n")
+    columns = {"currency": "Cur"}
+    text = f"{HEADER},Cur\na,2024-01-01,1,10,USD\n"
+    assert "several rates for USD on 2024-01-01" in refusal(tmp_path, text, columns=columns, currency="EUR", rates=rates)
+
+
 def test_other_rates_make_another_delivery(tmp_path: Path) -> None:
     rates, log = tmp_path / "rates.csv", tmp_path / "log.csv"
     log.write_text(CURRENCIES)
@@ -305,6 +313,11 @@ def test_a_column_that_would_change_the_figures_is_not_passed_over(
 def test_a_column_that_changes_nothing_is_passed_over(tmp_path: Path, header: str, values: list[str]) -> None:
     rows = "".join(f"c{i},2024-01-0{i},{i},{i}0,{value}\n" for i, value in enumerate(values, start=1))
     assert read(tmp_path, f"{HEADER},{header}\n{rows}").height == 3
+
+
+def test_a_misspelt_value_that_is_to_be_left_out_is_noticed(tmp_path: Path) -> None:
+    assert '"Status" = { exclude = ["VOIDED"] }' in refusal(tmp_path, STATUS, filter={"Status": {"exclude": ["viod"]}})
+    assert read(tmp_path, STATUS, filter={"Status": {"exclude": ["void", "voided", "partially refunded"]}}).height == 4
 
 
 def test_a_status_of_customers_says_nothing_of_sales(tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ MIN_FILE_RATIO = 30.0
 MAX_GAPS = 0.01
 """Share of the lines with an amount that may have neither customer nor date, such as totals."""
 
+MAX_EMPTY = 0.1
+"""Share of the lines that may have no date, or no amount, as cancelled ones in some exports; from ``MAX_GAPS`` it is
+said."""
+
 _TOTAL_ID = r"(?i)(?:^|[\s:_-])(?:sub|grand|sous)?[\s-]?(?:total|totale|summe|zwischensumme|gesamt|suma)(?:[\s:_-]|$)"
 _CENT = 0.011
 _SAMPLE = 50_000
@@ -103,6 +107,13 @@ def _signs(known: pl.LazyFrame, orders: pl.DataFrame, facts: LogFacts) -> Iterat
                 is_refused=True,
             )
     n_negative, n_orders = orders.filter(pl.col("total") < 0).height, orders.height
+    if n_orders >= MIN_CASES and (orders["total"] == 0).all():
+        yield Doubt(
+            "signs",
+            f"all {n_orders:,} orders amount to 0",
+            "Map another column, or export again from a program that computes the formulas.",
+            is_refused=True,
+        )
     if n_negative >= MIN_CASES and orders["total"].sum() < 0 and n_negative * 2 > n_orders:
         yield Doubt(
             "signs",
@@ -175,19 +186,31 @@ def _file_amounts(known: pl.LazyFrame) -> Iterator[Doubt]:
 
 
 def _gaps(lines: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
-    """Lines that have an amount and neither customer nor date: cells that were merged, or written once for several."""
+    """Empty cells where every line has something: cells that were merged, or formulas that came to nothing."""
     amount = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
-    has_gap = pl.col("customer_id").is_null() & pl.col("invoiced_at").is_null() & pl.col("unreadable_values").is_null()
-    counted = lines.filter(pl.col("excluded_by").is_null() & (amount != 0)).select(
-        pl.len(), has_gap.sum().alias("gaps"), pl.col("source_row").filter(has_gap).min().alias("row")
+    customer, day = facts.headers["customer_id"], facts.headers["invoiced_at"]
+    total = facts.headers.get("line_amount") or facts.headers.get("unit_price") or "the amount"
+    has_customer, has_day = (pl.col(name).is_not_null() for name in ("customer_id", "invoiced_at"))
+    kinds = (
+        (~has_customer & ~has_day & (amount != 0), f"neither {customer!r} nor {day!r}", "an amount", MAX_GAPS),
+        (has_customer & has_day & amount.is_null(), f"no {total!r}", "a customer and a date", MAX_EMPTY),
+        (has_customer & ~has_day & (amount != 0), f"no {day!r}", "a customer and an amount", MAX_EMPTY),
     )
-    n, n_gaps, row = counted.collect(engine="streaming").row(0)
-    if n_gaps >= MIN_CASES and n_gaps > MAX_GAPS * n:
-        customer, day = facts.headers["customer_id"], facts.headers["invoiced_at"]
-        yield Doubt(
-            "gaps",
-            f"{n_gaps:,} of {n:,} lines with an amount have neither {customer!r} nor {day!r}, the first in row {row:,},"
-            " as where these stand once for several lines",
-            "Fill them in on every line, or export without merged cells.",
-            is_refused=True,
-        )
+    is_read = pl.col("excluded_by").is_null() & pl.col("unreadable_values").is_null()
+    counted = lines.filter(is_read & (has_customer | (amount != 0))).select(
+        pl.len().alias("n"),
+        *(is_gap.sum().alias(f"gaps {i}") for i, (is_gap, *_) in enumerate(kinds)),
+        *(pl.col("source_row").filter(is_gap).min().alias(f"row {i}") for i, (is_gap, *_) in enumerate(kinds)),
+    )
+    found = counted.collect(engine="streaming").row(0, named=True)
+    n = found["n"]
+    for i, (_, lacks, has, most) in enumerate(kinds):
+        n_gaps = found[f"gaps {i}"]
+        if n_gaps >= MIN_CASES and n_gaps > MAX_GAPS * n:
+            yield Doubt(
+                "gaps",
+                f"{n_gaps:,} of {n:,} lines with {has} have {lacks}, the first in row {found[f'row {i}']:,}",
+                "If cells were merged, written once for several lines, or formulas that failed, fill them in on every"
+                " line; if these lines do not count, leave them out under [source.filter].",
+                is_refused=n_gaps > most * n,
+            )

@@ -238,3 +238,18 @@ def test_ids_that_differ_in_signs_only_are_noticed(written: str) -> None:
     other = pl.format(written, *["customer_id"] * written.count("{}"))
     lines = log().with_columns(pl.when(pl.col("source_row") > 300).then(other).otherwise(same).alias("customer_id"))
     assert doubts(lines)["customer_ids"].is_refused
+
+
+@pytest.mark.parametrize("name", ["line_amount", "invoiced_at"])
+def test_lines_without_amount_or_date_are_said_and_many_refused(name: str) -> None:
+    def empty(share: int) -> dict[str, Doubt]:
+        has = pl.col("source_row") % 100 >= share
+        return doubts(log().with_columns(pl.when(has).then(pl.col(name)).alias(name)))
+
+    assert "gaps" not in empty(1)
+    assert not empty(5)["gaps"].is_refused
+    assert empty(20)["gaps"].is_refused
+
+
+def test_orders_that_all_amount_to_nothing_are_noticed() -> None:
+    assert doubts(log().with_columns(pl.lit(0.0).alias("line_amount")))["signs"].is_refused
