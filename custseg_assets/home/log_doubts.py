@@ -24,12 +24,11 @@ def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRul
     of_preset = {name: getattr(preset, name) for name in _OF_PRESETS} if preset else {}
     return CleaningRules(
         **{**of_preset, **configured},
-        # Where every line is one unit, two equal lines are two of them. Some platforms write no line twice, and where
-        # lines have keys, those that come again are left out already.
+        # Where every line is one unit, two equal lines are two of them. Some platforms write no line twice.
         keeps_equal_lines=own.duplicates == "keep"
         if own.duplicates
         else (preset is not None and preset.keeps_equal_lines)
-        or _has_line_keys(deliveries, settings)
+        or _counts_each_line(deliveries, settings)
         or (bool(deliveries) and not any(delivery.counts_units for delivery in deliveries)),
         keeps_negative_prices=own.negative_prices == "keep"
         if own.negative_prices
@@ -37,7 +36,14 @@ def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRul
     )
 
 
-def _has_line_keys(deliveries: Sequence[Delivery], settings: Settings) -> bool:
+def _counts_each_line(deliveries: Sequence[Delivery], settings: Settings) -> bool:
+    """Whether no line is there twice, or it does not matter.
+
+    Where lines have keys, those that come again are left out already; where an order's total is shared out to its lines,
+    each is needed for the total.
+    """
+    if deliveries and all("order_amount" in delivery.columns for delivery in deliveries):
+        return True
     named = {delivery.preset for delivery in deliveries}
     has_key = {name: all(layout.line_key for layout in preset.layouts) for name, preset in PRESETS.items()}
     return bool(settings.source.line_key or (named and all(has_key.get(name or "") for name in named)))
@@ -82,7 +88,7 @@ def find_log_doubts(store: DeliveryStore, deliveries: Sequence[Delivery], settin
         headers=deliveries[0].columns,
         rules=rules_for(deliveries, settings),
         configured=frozenset(settings.cleaning.model_dump(exclude_none=True))
-        | ({"duplicates"} if _has_line_keys(deliveries, settings) else set()),
+        | ({"duplicates"} if _counts_each_line(deliveries, settings) else set()),
         says_case=source.customer_id_case is not None,
         says_form=source.customer_id_form is not None,
         says_key=bool(source.invoice_key),

@@ -92,19 +92,22 @@ def _share_out(lines: pl.LazyFrame, headers: Mapping[str, str], where: str) -> p
     """Each line's share of its order's totals, by what its goods cost; equal shares where that is not known."""
     day = pl.concat_str(pl.col("customer_id"), pl.col("invoiced_at").dt.date().cast(pl.String), separator=" ")
     lines = lines.with_columns(pl.coalesce("invoice_id", day).alias(_ORDER))
+    # Gifts and notes have a 0 where the others have the total.
+    known = {name: pl.col(name).drop_nulls() for name in headers}
+    known["order_amount"] = known["order_amount"].filter(known["order_amount"] != 0)
     for name, header in headers.items():
-        _refuse_several_totals(lines, name, f"{where}, column {header!r}")
+        _refuse_several_totals(lines, known[name], f"{where}, column {header!r}")
     is_first = ~is_repeat_of_join()
     cost = (pl.col("quantity") * pl.col("unit_price")).clip(0) * is_first
     is_priced = (cost.null_count() == 0) & (cost.sum() > 0)
     equal = is_first / is_first.sum().over(_ORDER)
     share = pl.when(is_priced.over(_ORDER)).then(cost / cost.sum().over(_ORDER)).otherwise(equal)
-    totals = [(pl.col(name).drop_nulls().first().over(_ORDER) * share).alias(name) for name in headers]
+    first = {name: pl.coalesce(values.first(), pl.col(name).drop_nulls().first()) for name, values in known.items()}
+    totals = [(first[name].over(_ORDER) * share).alias(name) for name in headers]
     return lines.with_columns(totals).drop(_ORDER)
 
 
-def _refuse_several_totals(lines: pl.LazyFrame, name: str, where: str) -> None:
-    total = pl.col(name).drop_nulls()
+def _refuse_several_totals(lines: pl.LazyFrame, total: pl.Expr, where: str) -> None:
     orders = lines.group_by(_ORDER).agg(total.min().alias("low"), total.max().alias("high"))
     clashes = orders.filter((pl.col("low") != pl.col("high")) & pl.col(_ORDER).is_not_null()).sort(_ORDER)
     found = clashes.select(pl.len().alias("n"), pl.all().first()).collect(engine="streaming").row(0, named=True)

@@ -34,9 +34,12 @@ def exclude_lines(lines: pl.LazyFrame, mapping: ColumnMapping) -> pl.LazyFrame:
         mapping: with the filters.
     """
     has_orders = "invoice_id" in mapping.headers
-    for i in range(len(mapping.filters)):
+    for i, rule in enumerate(mapping.filters.values()):
         name = filter_column(i)
         is_partly_empty = pl.col(name).null_count() > 0
+        # Whoever leaves empty cells out means each line's own.
+        if "" in rule.exclude:
+            continue
         if has_orders and lines.select(is_partly_empty).collect(engine="streaming").item():
             lines = lines.with_columns(pl.coalesce(name, only_value_of_order(name)).alias(name))
     excluding = [

@@ -64,6 +64,12 @@ def test_numbers_and_booleans_of_a_filter_are_compared_as_people_write_them(tmp_
     ]
 
 
+def test_empty_cells_that_are_left_out_are_each_lines_own(tmp_path: Path) -> None:
+    text = f"{HEADER},Item\na,2024-01-01,1,10,\na,2024-01-01,1,10,Cup\n"
+    lines = read(tmp_path, text, filter={"Item": {"exclude": [""]}})
+    assert lines["excluded_by"].to_list() == ['Item = ""', None]
+
+
 def test_an_order_has_the_status_of_its_first_line_on_all_of_them(tmp_path: Path) -> None:
     text = f"{HEADER},Status\na,2024-01-01,1,10,paid\na,2024-01-01,1,5,\nb,2024-01-02,2,20,void\nb,2024-01-02,2,7,\n"
     lines = read(tmp_path, text, filter={"Status": "paid"})
@@ -108,6 +114,13 @@ def test_the_total_of_an_order_is_shared_out_by_what_its_goods_cost(tmp_path: Pa
 def test_without_prices_an_order_is_shared_out_equally(tmp_path: Path) -> None:
     text = "customer_id,invoiced_at,Total\na,2024-01-01,9\na,2024-01-01,9\na,2024-01-01,\na,2024-01-02,5\n"
     assert read(tmp_path, text, columns={"order_amount": "Total"})["line_amount"].to_list() == [3.0, 3.0, 3.0, 5.0]
+
+
+def test_a_gift_without_amount_does_not_change_the_total_of_its_order(tmp_path: Path) -> None:
+    text = f"{HEADER}\na,2024-01-01,1,0\na,2024-01-01,1,20\na,2024-01-01,1,20\nb,2024-01-01,2,0\n"
+    assert read(tmp_path, text.replace(",line_amount", ",Total"), columns={"order_amount": "Total"})[
+        "line_amount"
+    ].to_list() == pytest.approx([20 / 3] * 3 + [0])
 
 
 def test_an_order_with_two_totals_is_refused(tmp_path: Path) -> None:
