@@ -27,8 +27,8 @@ from custseg_assets.domain.promotion.promotion import PromotionLimits
 from custseg_assets.domain.promotion.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
 from custseg_assets.domain.segments.clustering import Limits
-from custseg_assets.domain.transactions.log_facts import Code
 from custseg_assets.domain.transactions.limits import MAX_AMOUNT
+from custseg_assets.domain.transactions.log_facts import Code
 from custseg_assets.domain.transactions.presets import FirstOf, RowFilter
 from custseg_assets.errors import BadInputError
 

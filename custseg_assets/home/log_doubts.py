@@ -39,8 +39,8 @@ def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRul
 def _counts_each_line(deliveries: Sequence[Delivery], settings: Settings) -> bool:
     """Whether no line is there twice, or it does not matter.
 
-    Where lines have keys, those that come again are left out already; where an order's total is shared out to its lines,
-    each is needed for the total.
+    Where lines have keys, those that come again are left out already; where an order's total is shared out to its
+    lines, each is needed for the total.
     """
     if deliveries and all("order_amount" in delivery.columns for delivery in deliveries):
         return True

@@ -49,10 +49,14 @@ def complete_orders(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) -> 
 def _is_on_first_lines(lines: pl.LazyFrame, name: str) -> bool:
     """Whether a column is filled on the first line of nearly every order with several lines, and on no other."""
     is_there = pl.col(name).is_not_null()
-    orders = lines.filter(pl.col("invoice_id").is_not_null()).group_by("invoice_id").agg(
-        pl.len().alias("n"),
-        is_there.sum().alias("n_there"),
-        is_there.sort_by(SOURCE_ROW).first().alias("is_first"),
+    orders = (
+        lines.filter(pl.col("invoice_id").is_not_null())
+        .group_by("invoice_id")
+        .agg(
+            pl.len().alias("n"),
+            is_there.sum().alias("n_there"),
+            is_there.sort_by(SOURCE_ROW).first().alias("is_first"),
+        )
     )
     several = orders.filter((pl.col("n") > 1) & (pl.col("n_there") > 0))
     is_once = (pl.col("n_there") == 1) & pl.col("is_first")

@@ -35,6 +35,9 @@ from custseg_assets.stores.status_words import (
 
 Kind = Literal["status", "flag", "sale_flag", "mark", "refund", "discount", "total", "quantity", "currency", "filtered"]
 
+Finding = tuple[str, str]
+"""What a column says of lines that would count as sales, and the line to write."""
+
 _SAMPLE_ROWS = 2000
 _MAX_VALUES = 40
 """Different values that a status may have in the sample."""
@@ -106,7 +109,9 @@ def find_overlooked(
     for table, mapping in tables:
         # Who wrote which values do not count may have misspelt one.
         filtered = [header for header, rule in mapping.filters.items() if rule.exclude]
-        headers = [header for header in (*dict.fromkeys(mapping.ignored), *filtered) if header not in settings.ignored_columns]
+        headers = [
+            header for header in (*dict.fromkeys(mapping.ignored), *filtered) if header not in settings.ignored_columns
+        ]
         places = [(header, nth, at) for header in headers for nth, at in enumerate(_positions(table, header))]
         if mapping.preset or not places:
             continue
@@ -177,22 +182,12 @@ def refuse_overlooked(lines: pl.LazyFrame, columns: list[OverlookedColumn], wher
         )
 
 
-def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFrame) -> tuple[str, str] | None:
+def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFrame) -> Finding | None:
     """What a column says of lines that count as sales, and the line to write; ``None`` where it says nothing."""
-    text, header, of = pl.col(column.name), column.header, f"of {total['n'].item():,} lines that would count as sales"
-    if column.kind == "refund":
-        refund = plain_number(text.str.replace_all(r"[^0-9.\-]", "")).abs()
-        n, given_back = counted.select((refund > 0).sum().alias("n"), refund.sum()).collect(engine="streaming").row(0)
-        got = f"nothing is read from {header!r}, which has {given_back:,.2f} on {n:,} {of}"
-        return (
-            (got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].') if n else None
-        )
-    if column.kind == "discount":
-        return _discount(counted, text, header, of)
-    if column.kind == "quantity":
-        return _quantity(counted, text, header)
-    if column.kind == "total":
-        return _other_total(counted, text, header, total["amount"].item() or 0.0)
+    text = pl.col(column.name)
+    looks = {"refund": _refund, "discount": _discount, "quantity": _quantity, "total": _other_total}
+    if look := looks.get(column.kind):
+        return look(counted, text, column.header, total)
     values = (
         counted.group_by(text.alias("value"))
         .agg(pl.len().alias("n"), pl.col("amount").sum())
@@ -201,57 +196,78 @@ def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFram
     )
     if column.kind == "currency":
         known = values.drop_nulls("value")
-        return _several_currencies(header, known) if known.height > 1 else None
+        return _several_currencies(column.header, known) if known.height > 1 else None
     if column.kind in ("status", "filtered"):
         return _statuses(counted, column, values, total)
-    lower = pl.col("value").str.to_lowercase()
-    is_meant = {"flag": lower.is_in(YES), "sale_flag": lower.is_in(NO), "mark": ~lower.is_in(_NOTHING)}[column.kind]
+    return _marks(column, values, total)
+
+
+def _marks(column: OverlookedColumn, values: pl.DataFrame, total: pl.DataFrame) -> Finding | None:
+    """Flags and other marks of lines that are no sale."""
+    header, lower = column.header, pl.col("value").str.to_lowercase()
+    is_meant = {"flag": lower.is_in(YES), "sale_flag": lower.is_in(NO)}.get(column.kind, ~lower.is_in(_NOTHING))
     found = values.drop_nulls("value").filter(is_meant)
     if found.is_empty() or (column.kind != "flag" and found.height == values.height):
         return None
+    if column.kind == "mark" and _QUANTITY_NAME.search(words_of(header)):
+        return _returned(found, header, total)
+    rule, words = f"{{ exclude = [{_shown(found)}] }}", f"{header!r} is {_shown(found)}"
     if column.kind == "mark":
-        if _QUANTITY_NAME.search(words_of(header)):
-            return _returned(found, header, of)
-        rule = '""' if values["value"].null_count() else f"{{ exclude = [{_shown(found)}] }}"
+        rule = '""' if values["value"].null_count() else rule
         words = f"{header!r} is filled (such as {found['value'][0]!r})"
-    else:
-        rule, words = f"{{ exclude = [{_shown(found)}] }}", f"{header!r} is {_shown(found)}"
     return (
-        f"{words} on {_measured(found, of, total)}",
+        f"{words} on {_measured(found, total)}",
         f'If they are none, write "{header}" = {rule} under [source.filter].',
     )
 
 
-def _quantity(counted: pl.LazyFrame, text: pl.Expr, header: str) -> tuple[str, str] | None:
+def _refund(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFrame) -> Finding | None:
+    refund = plain_number(text.str.replace_all(r"[^0-9.\-]", "")).abs()
+    n, given_back = counted.select((refund > 0).sum().alias("n"), refund.sum()).collect(engine="streaming").row(0)
+    if not n:
+        return None
+    return (
+        f"nothing is read from {header!r}, which has {given_back:,.2f} on {n:,} {_of(total)}",
+        f'If that was given back, write refunded_amount = "{header}" under [source.columns].',
+    )
+
+
+def _of(total: pl.DataFrame) -> str:
+    return f"of {total['n'].item():,} lines that would count as sales"
+
+
+def _quantity(counted: pl.LazyFrame, text: pl.Expr, header: str, _: pl.DataFrame) -> Finding | None:
     """A quantity that nobody mapped, and amounts of products that are equal for any: they are prices."""
     number = plain_number(text)
-    each = counted.filter(number > 0).group_by("product_id").agg(
-        number.n_unique().alias("quantities"), pl.col("amount").min().alias("low"), pl.col("amount").max().alias("high")
+    each = (
+        counted.filter(number > 0)
+        .group_by("product_id")
+        .agg(
+            number.n_unique().alias("quantities"),
+            pl.col("amount").min().alias("low"),
+            pl.col("amount").max().alias("high"),
+        )
     )
     several = each.filter(pl.col("quantities") > 1, pl.col("product_id").is_not_null())
     is_price = pl.col("high") - pl.col("low") < 0.01 * pl.col("high")  # a price may change by a trifle
     n, n_equal = several.select(pl.len(), is_price.sum()).collect(engine="streaming").row(0)
     if n_equal < _MIN_PRODUCTS or n_equal < _MOST_PRODUCTS * n:
         return None
-    return (
-        f"the amounts of {n_equal:,} of the {n:,} products sold in several quantities are equal for any {header!r}, so"
-        " they are prices of a unit",
-        f'Write quantity = "{header}" under [source.columns], and unit_price instead of line_amount.',
-    )
+    got = f"amounts of {n_equal:,} of the {n:,} products sold in several quantities are equal for any {header!r}"
+    return got, f'They are prices: write quantity = "{header}" and unit_price, not line_amount, under [source.columns].'
 
 
-def _returned(found: pl.DataFrame, header: str, of: str) -> tuple[str, str]:
+def _returned(found: pl.DataFrame, header: str, total: pl.DataFrame) -> Finding:
     """Units that came back."""
-    return (
-        f"nothing is read from {header!r}, which is filled (such as {found['value'][0]!r}) on {found['n'].sum():,} {of}",
-        "If so many units were given back, add a column with what was paid back for them and write it as"
-        " refunded_amount under [source.columns].",
-    )
+    example, n = found["value"][0], found["n"].sum()
+    got = f"nothing is read from {header!r}, which is filled (such as {example!r}) on {n:,} {_of(total)}"
+    advice = "If so many were given back, add a column with what was paid back for them, and map it as refunded_amount."
+    return got, advice
 
 
 def _statuses(
     counted: pl.LazyFrame, column: OverlookedColumn, values: pl.DataFrame, total: pl.DataFrame
-) -> tuple[str, str] | None:
+) -> Finding | None:
     """Values that say that a line is no sale; and in a column of statuses, those of which nothing is known."""
     header, value, known = column.header, normalised(pl.col("value")), values.drop_nulls("value")
     is_status = bool(STATUS_NAME.search(words_of(header))) and not NO_STATUS_NAME.search(words_of(header))
@@ -268,10 +284,9 @@ def _statuses(
         unknown = unknown.clear()
     if (bad.is_empty() and unknown.is_empty()) or _is_of("product_id", counted, column):
         return None
-    of = f"of {total['n'].item():,} lines that would count as sales"
-    got = [f"{header!r} is {_shown(bad)} on {_measured(bad, of, total)}"] if bad.height else []
+    got = [f"{header!r} is {_shown(bad)} on {_measured(bad, total)}"] if bad.height else []
     if unknown.height:
-        got.append(f"nobody said whether {header!r} {_shown(unknown)}, on {_measured(unknown, of, total)}, is a sale")
+        got.append(f"nobody said whether {header!r} {_shown(unknown)}, on {_measured(unknown, total)}, is a sale")
     advice = f'Write "{header}" = {{ exclude = [{_shown(pl.concat([bad, unknown]))}] }} under [source.filter],' + (
         " with those of them that are none." if unknown.height else " if they are none."
     )
@@ -285,8 +300,10 @@ def _statuses(
 
 
 def _is_of(key: str, counted: pl.LazyFrame, column: OverlookedColumn) -> bool:
-    """Whether every customer, or product, has one value on all lines, so that it says something of them, not of sales."""
-    of_one = counted.drop_nulls(key).group_by(key).agg(pl.len().alias("n"), pl.col(column.name).n_unique().alias("values"))
+    """Whether every customer, or product, has one value on all lines, so that it says nothing of sales."""
+    of_one = (
+        counted.drop_nulls(key).group_by(key).agg(pl.len().alias("n"), pl.col(column.name).n_unique().alias("values"))
+    )
     several = of_one.filter(pl.col("n") > 1).select(pl.len(), (pl.col("values") > 1).sum().alias("mixed"))
     n, n_mixed = several.collect(engine="streaming").row(0)
     return bool(n) and n_mixed == 0
@@ -296,12 +313,12 @@ def _shown(values: pl.DataFrame) -> str:
     return ", ".join(f'"{value}"' for value in values["value"])
 
 
-def _measured(values: pl.DataFrame, of: str, total: pl.DataFrame) -> str:
+def _measured(values: pl.DataFrame, total: pl.DataFrame) -> str:
     share = float(values["amount"].sum()) / (total["amount"].item() or 1.0)
-    return f"{values['n'].sum():,} {of}, with {share:.1%} of the money"
+    return f"{values['n'].sum():,} {_of(total)}, with {share:.1%} of the money"
 
 
-def _discount(counted: pl.LazyFrame, text: pl.Expr, header: str, of: str) -> tuple[str, str] | None:
+def _discount(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFrame) -> Finding | None:
     """A discount that quantity times price may not know of."""
     size = plain_number(text.str.replace_all(r"[^0-9.,\-]", "").str.replace(",", ".", literal=True)).abs()
     facts = counted.select(
@@ -312,15 +329,14 @@ def _discount(counted: pl.LazyFrame, text: pl.Expr, header: str, of: str) -> tup
         return None
     is_amount = not has_percent and "%" not in header and most > 1
     line = f'refunded_amount = "{header}", if it is an amount of the line, or ' if is_amount else ""
-    return (
-        f"amounts are quantity times price, and nothing is read from {header!r}, which is not 0 on {n:,} {of}",
-        f"If prices do not have it taken off, write {line}what was paid as line_amount or order_amount under"
-        " [source.columns].",
-    )
+    got = f"amounts are quantity times price, and {header!r}, which is not read, is not 0 on {n:,} {_of(total)}"
+    advice = f"If prices do not have it taken off, write {line}what was paid as line_amount or order_amount"
+    return got, f"{advice} under [source.columns]."
 
 
-def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, amount: float) -> tuple[str, str] | None:
+def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFrame) -> Finding | None:
     """A total, of lines or of orders, that is not what quantity times price comes to."""
+    amount = total["amount"].item() or 0.0
     orders = counted.with_columns(plain_number(text.str.replace_all(r"[^0-9.\-]", "")).alias("total"))
     of_order = pl.when(pl.col("total").n_unique() > 1).then(pl.col("total").sum()).otherwise(pl.col("total").first())
     key = pl.coalesce("invoice_id", pl.col("source_row").cast(pl.String)).alias("order")
@@ -336,7 +352,7 @@ def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, amount: floa
     return got, advice
 
 
-def _several_currencies(header: str, values: pl.DataFrame) -> tuple[str, str]:
+def _several_currencies(header: str, values: pl.DataFrame) -> Finding:
     shown = ", ".join(f"{code} ({n:,})" for code, n in values.select("value", "n").iter_rows())
     usual = values["value"][0]
     advice = (

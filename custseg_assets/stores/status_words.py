@@ -19,8 +19,9 @@ def _words(text: str) -> list[str]:
 
 _NO_SALE = _words(
     """
-    void, error, draft, test, sandbox, quote, cancelation, reversal, fraud, return, retour, view, product view, page view,
-    viewed, cart, add to cart, remove from cart, addtocart, click, impression, wishlist, checkout started, teruggave,
+    void, error, draft, test, sandbox, quote, cancelation, reversal, fraud, return, retour, view, product view,
+    page view, viewed, cart,
+    add to cart, remove from cart, addtocart, click, impression, wishlist, checkout started, teruggave,
     requires payment method, denied, lost, no show, reso, avoir
     """
 )
@@ -33,20 +34,28 @@ _PAID_BACK = (
 _OTHER_STEMS = (
     "void|fail|declin|rejected|refused|cancel|reversed|expired|abandoned|unpaid|not paid|deleted|trash|spam|returned"
     "|not captured|uncaptured|awaiting payment|storn|abgebroch|abgelehnt|widerruf|annul|refusée?$|échou|rifiut|anulad"
-    "|anulow|rechazad|fallid|geannul|geweigerd|mislukt|avbrut|makuler|kansell|peruut|i̇ptal|iptal|отмен|отклон|キャンセル|取消|취소"
+    "|anulow|rechazad|fallid|geannul|geweigerd|mislukt|avbrut|makuler|kansell|peruut|i̇ptal|iptal"
+    "|отмен|отклон|キャンセル|取消|취소"
 )
 _NO_SALE_PATTERN = rf"^(?:{'|'.join(map(re.escape, _NO_SALE))})$|(?:^|[\s(/:,])(?:{_PAID_BACK}|{_OTHER_STEMS})"
-_NOT = r"^(?:no|non|never|nicht|kein|keine|pas|sin|ohne|without)\s|^not (?:refund|cancel|return|void|expired)|refundable"
-_IN_PART = r"partial|in part|\bpart\b|teilw|teil|partiel|parcial|parzial|gedeeltelijk|delvis|częściow|kısmi|частичн"
+_NOT = (
+    r"^(?:no|non|never|nicht|kein|keine|pas|sin|ohne|without)\s|^not (?:refund|cancel|return|void|expired)|refundable"
+)
+_IN_PART = r"partial|in part|\bpart\b|teilw|teil|partiel|parcial|parzial|gedeeltelijk|delvis|częściow|k.smi|частичн"
 _SALE_PATTERN = (
     r"^(?:wc )?(?:"
     "paid|complete|success|succe|shipped|shipping|deliver|fulfil|partially fulfil|partially shipped|unfulfilled|closed"
-    "|done|ok$|okay|approved|accepted|captured|settled|confirmed|process|invoiced|billed|sold|sale|purchase|order|charge"
+    "|done|ok$|okay|approved|accepted|captured|settled|confirmed|process|invoiced"
+    "|billed|sold|sale|purchase|order|charge"
     "|active|on hold|authori[sz]ed|received|picked|packed|dispatched|sent$|finali[sz]ed|finished|posted|open|attended"
-    "|in transit|out for|ready|awaiting (?:ship|fulfil|pick)|unterwegs|payment (?:received|complete|accepted)|valid|won$|bezahlt|abgeschlossen|versendet|versandt|geliefert|erledigt"
-    "|erfolgreich|in bearbeitung|offen|fakturiert|zugestellt|rechnung|verkauf|payée?|livrée?|expédiée?|terminée?|validée?"
-    "|réussi|facture|vente|pagad|complet|entregad|enviad|cobrad|finalizad|factura|venta|pagat|consegnat|spedit|evas"
-    "|fattura|vendita|betaald|verzonden|geleverd|voltooid|afgerond|betald|skickad|levererad|slutför|betalt|sendt|leveret"
+    "|in transit|out for|ready|awaiting (?:ship|fulfil|pick)|payment (?:received"
+    "|complete|accepted)|valid|won$|unterwegs"
+    "|bezahlt|abgeschlossen|versendet|versandt|geliefert|erledigt|erfolgreich|in bearbeitung"
+    "|offen|fakturiert|zugestellt|rechnung|verkauf"
+    "|payée?|livrée?|expédiée?|terminée?|validée?|réussi|facture|vente|pagad|complet|entregad|enviad|cobrad"
+    "|finalizad|factura|venta|pagat|consegnat|spedit|evas"
+    "|fattura|vendita|betaald|verzonden|geleverd|voltooid|afgerond|betald|skickad"
+    "|levererad|slutför|betalt|sendt|leveret"
     "|fullført|opłacon|wysłan|zrealizowan|dostarczon|ödendi|tamamlan|teslim|kargo|оплачен|доставлен|выполнен|заверш"
     "|отправлен|完了|支払|発送|已完成|已付款|완료|maksettu|toimitettu|zaplacen|doručen|pago$|concluíd|quitad"
     ")"
@@ -60,13 +69,14 @@ STATUS_NAME = re.compile(
 """Names of columns that say what became of a line; those of ``UNCERTAIN_NAME`` may be about a place."""
 UNCERTAIN_NAME = re.compile(r"\bstate\b|^estado$|^stato$|\bstav\b|\btila\b", re.IGNORECASE)
 NO_STATUS_NAME = re.compile(
-    r"product|item|artic|artik|descr|beschr|categ|kateg|title|titel|\bname|sku|brand|marke|country|land|city|region|segment"
-    r"|address|tags?$|polic|reason|marital|member|loyal|employ|custom|kunde|client|\btax\b|subscri|stock|ship|deliver|fulfil|liefer|versand|livraison|envío",
+    r"product|item|artic|artik|descr|beschr|categ|kateg|title|titel|\bname|sku|brand|marke|country|land|city"
+    r"|region|segment|address|tags?$|polic|reason|marital|member|loyal|employ|custom|kunde|client|\btax\b|subscri|stock"
+    r"|ship|deliver|fulfil|liefer|versand|livraison|envío",
     re.IGNORECASE,
 )
 """Names of columns whose words are about a product or a customer."""
 SALE_FLAG_NAME = re.compile(
-    r"\b(?:is )?(?:paid|captured|success|successful|valid|approved|completed?|settled|confirmed|bezahlt|payée?|pagad[oa])$",
+    r"\b(?:paid|captured|success|successful|valid|approved|completed?|settled|confirmed|bezahlt|payée?|pagad[oa])$",
     re.IGNORECASE,
 )
 """Names of flags that say that a line is a sale."""
@@ -84,7 +94,9 @@ def is_no_sale_word(text: pl.Expr) -> pl.Expr:
 
 def says_paid_back(text: pl.Expr) -> pl.Expr:
     """Whether a normalised value says that money was given back."""
-    return text.str.contains(rf"(?:^|[\s(/:,])(?:{_PAID_BACK})|^return|^retour|^reso$|^avoir$") & ~text.str.contains(_NOT)
+    return text.str.contains(rf"(?:^|[\s(/:,])(?:{_PAID_BACK})|^return|^retour|^reso$|^avoir$") & ~text.str.contains(
+        _NOT
+    )
 
 
 def is_in_part(text: pl.Expr) -> pl.Expr:

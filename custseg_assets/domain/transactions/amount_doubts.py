@@ -33,9 +33,7 @@ _SAMPLE = 50_000
 _NEAR = 0.01
 
 
-def amount_doubts(
-    lines: pl.LazyFrame, known: pl.LazyFrame, orders: pl.DataFrame, facts: LogFacts
-) -> Iterator[Doubt]:
+def amount_doubts(lines: pl.LazyFrame, known: pl.LazyFrame, orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
     """What is doubtful about the amounts of a log.
 
     Args:
@@ -47,7 +45,8 @@ def amount_doubts(
     yield from _total_lines(orders)
     yield from _signs(known, orders, facts)
     yield from _prices(known, facts)
-    yield from _file_amounts(known)
+    if orders["first_file"].n_unique() > 1:
+        yield from _file_amounts(known)
     yield from _gaps(lines, facts)
 
 
@@ -125,7 +124,8 @@ def _signs(known: pl.LazyFrame, orders: pl.DataFrame, facts: LogFacts) -> Iterat
 
 def _prices(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
     """A line's total taken for the price of a unit, or the other way round, as products in several quantities show."""
-    if not {"product_id", "quantity"} <= facts.headers.keys():
+    is_known_export = facts.rules.service_code_max_digits is not None
+    if is_known_export or not {"product_id", "quantity"} <= facts.headers.keys():
         return
     is_total = "line_amount" in facts.headers
     money = "line_amount" if is_total else "unit_price"
@@ -179,7 +179,7 @@ def _file_amounts(known: pl.LazyFrame) -> Iterator[Doubt]:
     yield Doubt(
         "file_amounts",
         f"the usual amount in {', '.join(far['source_file'].head(3))} is {first['amount']:,.2f}, and in the other"
-        f" {near.height:,} files {usual:,.2f}, and only one of them has decimals, so it is in another unit, such as cents",
+        f" {near.height:,} files {usual:,.2f}, and not both have decimals, so it is in another unit, such as cents",
         "Export it again in the unit of the others.",
         is_refused=True,
     )

@@ -24,7 +24,7 @@ MIN_DIFFERENT_AMOUNTS = 5
 """Different amounts that such orders have at least: in a shop with one price all lines are equal."""
 
 MIN_DIFFERENT_SHARE = 0.1
-"""Different amounts for each of these orders, where orders are days: totals nearly all differ, and prices are few."""
+"""Different amounts for each of these orders, where orders are days: totals nearly all differ, prices are few."""
 
 MAX_ALIKE_IDS = 0.001
 """Share of the lines whose customer may be another one's in a different writing, by typing errors."""
@@ -50,6 +50,15 @@ MAX_ORDERS_OF_OUTLIER, MIN_OUTLIER_RATIO = 0.05, 4
 MIN_ORDERS = 100
 """Orders that a log has at least before anything is said of its customers."""
 
+_OF_LINE_AMOUNTS = {
+    False: (),
+    True: (
+        pl.col("amount").filter(pl.col("amount") != 0).min().alias("low_but_0"),
+        pl.col("product_id").n_unique().alias("n_products"),
+    ),
+}
+"""What only ``_order_totals`` looks at; counting products costs as much as all the rest."""
+
 _WHOLE = r"^0*(\d*?)(?:\.0+)?$"
 
 _AMOUNT = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
@@ -72,9 +81,8 @@ def find_doubts(lines: pl.LazyFrame, facts: LogFacts) -> tuple[Doubt, ...]:
             pl.len().alias("n"),
             pl.col("amount").min().alias("low"),
             pl.col("amount").max().alias("high"),
-            pl.col("amount").filter(pl.col("amount") != 0).min().alias("low_but_0"),
             pl.col("amount").sum().alias("total"),
-            pl.col("product_id").n_unique().alias("n_products"),
+            *_OF_LINE_AMOUNTS["line_amount" in facts.headers],
             pl.col("source_file").min().alias("first_file"),
             pl.col("source_file").max().alias("last_file"),
         )
@@ -152,8 +160,8 @@ def _order_totals(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
     yield Doubt(
         "order_totals",
         f"{header!r} is equal on every line of {equal.height:,} of the {several.height:,} orders with several lines"
-        f" ({worst['invoice_id'] or worst['customer_id']!r} has {worst['high']:g} on {worst['n']:,} lines), so it is the"
-        " order's total",
+        f" ({worst['invoice_id'] or worst['customer_id']!r} has {worst['high']:g} on {worst['n']:,} lines), so it is"
+        " the order's total",
         f"Write order_amount = {header!r} instead of line_amount under [source.columns].".replace("'", '"'),
         is_refused=True,
     )
@@ -166,11 +174,19 @@ def _customer_ids(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
     ways: list[tuple[pl.Expr, str, str, str]] = []
     if not facts.says_form:
         digits = pl.when(text.str.contains(_WHOLE)).then(text.str.replace(_WHOLE, "$1"))
-        ways.append((digits, "zeros at their beginning or after a point", 'customer_id_form = "number"', 'customer_id_form = "text"'))
+        ways.append(
+            (
+                digits,
+                "zeros at their beginning or after a point",
+                'customer_id_form = "number"',
+                'customer_id_form = "text"',
+            )
+        )
     if not facts.says_case:
         ways.append(
             (text.str.to_lowercase(), "upper and lower case", 'customer_id_case = "lower"', 'customer_id_case = "keep"')
         )
+    ways = [(form, words, f"{one} under [source]", several) for form, words, one, several in ways]
     same = "the ids in one way in all files, with another program than a spreadsheet,"
     ways.append((_bare_id(text), "signs and spaces", same, 'accepted_doubts = ["customer_ids"] under [source]'))
     for form, words, one, several in ways:
@@ -189,8 +205,7 @@ def _customer_ids(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
             "customer_ids",
             f"{alike.height:,} customers have several ids that differ in {words} only, such as {pair}"
             f" ({n_lines:,} of {of:,} lines)",
-            f"Write {one}{' under [source]' if '=' in one else ''} if they are the same customers, {several} if they are"
-            " not.",
+            f"Write {one} if they are the same customers, {several} if they are not.",
             is_refused=alike.height >= MIN_CASES and n_lines > MAX_ALIKE_IDS * of,
         )
 
@@ -294,8 +309,8 @@ def _single_orders(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
 def _changed_orders(known: pl.LazyFrame, orders: pl.DataFrame) -> Iterator[Doubt]:
     """An order in two overlapping exports counts twice with what is not the same in both.
 
-    Lines that are equal in all columns count once (see ``cleaning``); here is looked for orders of which more lines are
-    left than the largest of their files has.
+    Lines that are equal in all columns count once (see ``cleaning``); here is looked for orders of which more lines
+    are left than the largest of their files has.
     """
     shared = orders.filter((pl.col("first_file") != pl.col("last_file")) & pl.col("invoice_id").is_not_null())
     if shared.is_empty():

@@ -157,8 +157,10 @@ def test_lines_that_are_left_out_or_nobodys_are_not_looked_at() -> None:
 
 
 def test_an_order_that_counts_twice_in_many_files_is_refused() -> None:
-    other_time = log().tail(60).with_columns(
-        pl.lit("later.csv").alias("source_file"), pl.col("invoiced_at") + timedelta(seconds=5)
+    other_time = (
+        log()
+        .tail(60)
+        .with_columns(pl.lit("later.csv").alias("source_file"), pl.col("invoiced_at") + timedelta(seconds=5))
     )
     found = doubts(pl.concat([log(), other_time]))["changed_orders"]
     assert found.is_refused
@@ -194,7 +196,10 @@ def test_negative_quantities_with_positive_amounts_are_noticed() -> None:
 
 def test_orders_that_are_mostly_negative_are_noticed() -> None:
     assert doubts(log().with_columns(-pl.col("line_amount")))["signs"].is_refused
-    assert doubts(log().with_columns(pl.col("line_amount") * pl.when(pl.col("source_row") > 500).then(-1).otherwise(1))) == {}
+    assert (
+        doubts(log().with_columns(pl.col("line_amount") * pl.when(pl.col("source_row") > 500).then(-1).otherwise(1)))
+        == {}
+    )
 
 
 @pytest.mark.parametrize(("money", "line"), [("line_amount", 'unit_price = "M"'), ("unit_price", 'line_amount = "M"')])
