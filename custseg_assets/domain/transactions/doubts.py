@@ -41,6 +41,9 @@ MAX_KEPT_EQUAL = 0.5
 MAX_TWICE = 0.01
 """Share of the money that may count twice because an order changed between two exports."""
 
+MAX_REPEATED_ORDERS = 0.5
+"""Share of the orders with lines that come again which may repeat all of them equally often, by chance."""
+
 MAX_ORDERS_OF_ONE = 0.2
 """Share of the orders that one customer may have."""
 
@@ -255,18 +258,19 @@ def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
     if "duplicates" in facts.configured:
         return
     suspects = known.filter(pl.len().over("customer_id", "invoiced_at", "product_id", "source_file") > 1)
+    groups = suspects.group_by(*MAPPED_NAMES, "source_file").len("n").filter(pl.col("n") > 1)
     n = known.select(pl.len()).collect(engine="streaming").item()
-    counted = (
-        suspects.group_by(*MAPPED_NAMES, "source_file")
-        .len("n")
-        .filter(pl.col("n") > 1)
-        .select((pl.col("n") - 1).sum().alias("extra"), pl.col("n").sum().alias("in_groups"))
-        .collect(engine="streaming")
-    )
-    n_extra, n_alike = counted.row(0)
+    counted = groups.select((pl.col("n") - 1).sum().alias("extra"), pl.col("n").sum().alias("in_groups"))
+    n_extra, n_alike = counted.collect(engine="streaming").row(0)
     keeps = facts.rules.keeps_equal_lines
-    too_many = n_alike > MAX_KEPT_EQUAL * n if keeps else n_extra > MAX_DROPPED_EQUAL * n
-    if n_extra >= MIN_CASES and too_many:
+    if n_extra < MIN_CASES:
+        return
+    n_told, n_repeated = _orders_repeated_as_a_whole(known) if keeps else (0, 0)
+    if n_told >= MIN_CASES:
+        too_many = n_repeated > MAX_REPEATED_ORDERS * n_told
+    else:
+        too_many = n_alike > MAX_KEPT_EQUAL * n if keeps else n_extra > MAX_DROPPED_EQUAL * n
+    if too_many:
         done = "would all count" if keeps else "would be dropped"
         yield Doubt(
             "equal_lines",
@@ -275,6 +279,21 @@ def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
             " repeats them.",
             is_refused=True,
         )
+
+
+def _orders_repeated_as_a_whole(known: pl.LazyFrame) -> tuple[int, int]:
+    """Orders with several different lines of which some come again, and how many of them repeat all equally often.
+
+    Units that are sold one by one are of different numbers; an export, or a join, repeats whole orders.
+    """
+    lines = known.group_by(*MAPPED_NAMES, "source_file").len("n")
+    orders = lines.group_by("invoice_id", "customer_id", pl.col("invoiced_at").dt.date(), "source_file").agg(
+        pl.len().alias("lines"), pl.col("n").min().alias("fewest"), pl.col("n").max().alias("most")
+    )
+    several = orders.filter((pl.col("lines") > 1) & (pl.col("most") > 1))
+    is_whole = pl.col("fewest") == pl.col("most")
+    n, n_whole = several.select(pl.len(), is_whole.sum()).collect(engine="streaming").row(0)
+    return n, n_whole
 
 
 def _one_customer(orders: pl.DataFrame) -> Iterator[Doubt]:

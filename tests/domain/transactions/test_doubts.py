@@ -120,7 +120,8 @@ def test_equal_lines_are_doubtful_when_many_would_be_dropped_or_all_would_count(
     assert doubts(twice, CleaningRules(keeps_equal_lines=True))["equal_lines"].is_refused
     some = pl.concat([log(), log().head(60).with_columns(pl.col("source_row") + 1000)])
     assert "60 of 660 lines" in doubts(some)["equal_lines"].words
-    assert doubts(some, CleaningRules(keeps_equal_lines=True)) == {}
+    units = pl.concat([log(), log().gather_every(2).head(60).with_columns(pl.col("source_row") + 1000)])
+    assert doubts(units, CleaningRules(keeps_equal_lines=True)) == {}
     assert doubts(twice, configured=frozenset({"duplicates"})) == {}
 
 
@@ -258,3 +259,12 @@ def test_lines_without_amount_or_date_are_said_and_many_refused(name: str) -> No
 
 def test_orders_that_all_amount_to_nothing_are_noticed() -> None:
     assert doubts(log().with_columns(pl.lit(0.0).alias("line_amount")))["signs"].is_refused
+
+
+def test_units_in_lines_of_their_own_are_told_from_orders_that_are_repeated() -> None:
+    keeps = CleaningRules(keeps_equal_lines=True)
+    n_units = pl.when(pl.col("product_id").str.starts_with("P0")).then(4).otherwise(1)
+    units = log().select(pl.all().repeat_by(n_units)).explode(pl.all())
+    assert doubts(units, keeps) == {}
+    is_twice = pl.col("invoice_id").cast(pl.Int64) % 10 == 0
+    assert doubts(pl.concat([log(), log().filter(is_twice)]), keeps)["equal_lines"].is_refused
