@@ -100,13 +100,13 @@ $(VENV)/dev.stamp: requirements/dev.txt
 # Locks. One resolution of everything, constraints.txt, bounds each lock, so a package has one version wherever it is
 # installed; `fewest` keeps that version the same on every Python.
 
-EXTRAS_pipeline := pipeline
+EXTRAS_pipeline := pipeline,sql
 EXTRAS_serving := serving
 EXTRAS_serving-gcp := serving,gcs
 EXTRAS_trainer := trainer
-EXTRAS_gcp := pipeline,gcp
-EXTRAS_spark := pipeline,serving,dev,spark
-EXTRAS_dev := pipeline,serving,dev
+EXTRAS_gcp := pipeline,sql,gcp
+EXTRAS_spark := pipeline,sql,serving,dev,spark
+EXTRAS_dev := pipeline,sql,serving,dev
 LOCKS := pipeline serving serving-gcp trainer gcp spark dev
 
 compile = $(VENV)/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-annotate \

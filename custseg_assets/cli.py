@@ -63,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--source",
-        metavar="PATH|bq://…|demo",
-        help="a csv, csv.gz, parquet, xlsx or zip file, a folder of them, bq://project.dataset.table, or the demo",
+        metavar="PATH|postgresql://…|bq://…|demo",
+        help="a csv, csv.gz, parquet, xlsx or zip file, a folder of them, "
+        "the address of a database, bq://project.dataset.table, or the demo",
     )
     run.add_argument("--through", metavar="YYYY-MM-DD", type=_day, help="stop at the period that holds this day")
     run.set_defaults(command=_run)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 import zoneinfo
 from collections.abc import Mapping
@@ -37,7 +38,13 @@ CONFIG_VARIABLE = "CUSTSEG_CONFIG"
 SOURCE_VARIABLE = "CUSTSEG_SOURCE"
 UI_PORT_VARIABLE = "CUSTSEG_UI_PORT"
 WEBHOOK_VARIABLE = "CUSTSEG_ALERT_WEBHOOK"
-FROM_ENVIRONMENT = {"home": HOME_VARIABLE, "ui_port": UI_PORT_VARIABLE, "alert_webhook": WEBHOOK_VARIABLE}
+PASSWORD_VARIABLE = "CUSTSEG_SOURCE_PASSWORD"  # noqa: S105  (the name of a variable)
+FROM_ENVIRONMENT = {
+    "home": HOME_VARIABLE,
+    "ui_port": UI_PORT_VARIABLE,
+    "alert_webhook": WEBHOOK_VARIABLE,
+    "source_password": PASSWORD_VARIABLE,
+}
 DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
@@ -52,7 +59,13 @@ class SourceSettings(_Section):
     """Where the transaction log is and how it is read.
 
     Attributes:
-        path: file or folder to read, ``bq://project.dataset.table``, or ``demo`` for the demo shop.
+        path: file or folder to read, ``bq://project.dataset.table``, address of a database, such as
+            ``postgresql://user@host/database``, or ``demo`` for the demo shop.
+        table: table or view to read, such as ``shop.orders``, where the path is the address of a database.
+        query: SQL query to read instead of a table; where the path is a file, folder or zip, each table in it is one
+            of the query's.
+        cursor: column of the table or query that only grows, such as ``updated_at`` or an id: each run then reads only
+            the rows that are new.
         preset: known export whose column names, filters and cleaning rules apply; recognised from the header without
             it. With ``none`` nothing is.
         columns: the header that each column, such as ``customer_id``, has in the log; several headers where its values
@@ -98,6 +111,9 @@ class SourceSettings(_Section):
     """
 
     path: str | None = None
+    table: Annotated[str, Field(min_length=1)] | None = None
+    query: Annotated[str, Field(min_length=1)] | None = None
+    cursor: Annotated[str, Field(min_length=1)] | None = None
     preset: (
         Literal["none", "magento", "olist", "online_retail", "shopify", "square", "stripe", "woocommerce"] | None
     ) = None
@@ -176,8 +192,10 @@ class SourceSettings(_Section):
 
     def how_read(self) -> dict[str, Any]:
         """The keys that decide what the lines of a file are."""
+        # What a database or several tables are asked for stands in the identity of what they answer.
+        elsewhere = {"path", "table", "query", "cursor"}
         return self.model_dump(
-            mode="json", exclude={"path", "accepted_doubts", "keep_stray_days", "max_unreadable_share"}
+            mode="json", exclude={*elsewhere, "accepted_doubts", "keep_stray_days", "max_unreadable_share"}
         )
 
 
@@ -526,6 +544,7 @@ class Settings(_Section):
         home: folder that holds everything that is made; from the environment only.
         ui_port: port of the pages that started this process; ``custseg ui`` sets it in the environment.
         alert_webhook: http or https address that alerts are posted to; a secret, so from the environment only.
+        source_password: password for the database that the source is in; a secret, so from the environment only.
     """
 
     home: Path = Path(DEFAULT_HOME)
@@ -544,6 +563,7 @@ class Settings(_Section):
     automation: AutomationSettings = AutomationSettings()
     ui_port: int | None = None
     alert_webhook: SecretStr | None = None
+    source_password: SecretStr | None = None
     gcp: GcpSettings = GcpSettings()
 
     @field_validator("drift", mode="before")
@@ -595,10 +615,41 @@ def load_settings(
     wanted_source = source or variables.get(SOURCE_VARIABLE)
     if wanted_source and isinstance(fields.setdefault("source", {}), dict):
         fields["source"]["path"] = wanted_source
+    # Before anything is checked: an error shows what it found.
+    _refuse_passwords(fields)
     try:
         return Settings.model_validate(fields)
     except ValidationError as error:
         raise _explain(path, fields, error) from None
+
+
+_HIDDEN = r"(?i)[?&;](password|passwd|pwd|passphrase|sslpassword|token|secret|private_?key)="
+_FILE_ADDRESS = r"(?i)(duckdb|sqlite3?)://"
+
+
+def refuse_password(address: str) -> None:
+    """Refuse a password inside an address: files, errors and lists of processes would show it.
+
+    Raises:
+        BadInputError: there is one; the message has nothing of the address but what it begins with.
+    """
+    scheme, separator, rest = address.partition("://")
+    # The last @ and not the first: a password may have one, and it may have a slash, too.
+    user, at, _ = rest.rpartition("@")
+    has_password = bool(separator and at and ":" in user) and not re.match(_FILE_ADDRESS, address)
+    if has_password or (separator and re.search(_HIDDEN, rest)):
+        raise BadInputError(
+            f"the source {scheme}://… has a password in it",
+            "an address without one, such as postgresql://user@host/database",
+            f"Take it out of the address and set the variable {PASSWORD_VARIABLE}.",
+        )
+
+
+def _refuse_passwords(fields: Mapping[str, Any]) -> None:
+    section = fields.get("source")
+    path = section.get("path") if isinstance(section, dict) else section
+    if isinstance(path, str):
+        refuse_password(path)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,8 @@ from custseg_assets import no_telemetry as telemetry
 from custseg_assets.domain.schemas import RAW_TRANSACTIONS
 from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines, rejected_lines
 from tests.support.files import REPOSITORY
+from tests.support.mariadb import MariaDb, has_server, running_mariadb
+from tests.support.postgres import Postgres, running_postgres, server_programs
 from tests.support.real_tables import RealTables
 from tests.support.shops import FilledShop, fill_shop, shop_log
 
@@ -117,6 +120,25 @@ def filled_shop(tmp_path_factory: pytest.TempPathFactory) -> FilledShop:
 def shop_home(filled_shop: FilledShop, tmp_path: Path) -> Path:
     """A copy of the home of ``filled_shop``, to be changed."""
     return shutil.copytree(filled_shop.home, tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; skips where its programs are not installed."""
+    if server_programs() is None:
+        pytest.skip("PostgreSQL's server is not installed here: install the package postgresql")
+    # Not in pytest's folder, which only its owner may enter: the server runs as somebody else.
+    with tempfile.TemporaryDirectory(prefix="custseg-postgres-") as folder, running_postgres(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """A MariaDB server; skips where its programs are not installed."""
+    if not has_server():
+        pytest.skip("MariaDB's server is not installed here: install the package mariadb-server")
+    with tempfile.TemporaryDirectory(prefix="custseg-mariadb-") as folder, running_mariadb(Path(folder)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

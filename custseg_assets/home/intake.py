@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
@@ -36,10 +37,12 @@ from custseg_assets.stores.deliveries import (
     Delivery,
     DeliveryStore,
     new_stray_days,
+    reading_of,
 )
 from custseg_assets.stores.files import remove_folder
-from custseg_assets.stores.landing_zone import ReadFile, TakenIn, Waiting, classify_files
+from custseg_assets.stores.landing_zone import ReadFile, TakenIn, Waiting, WaitingFile, classify_files
 from custseg_assets.stores.sources import Progress, keys_of, list_source_files
+from custseg_assets.stores.sql_addresses import is_address
 
 LANDING = "landing"
 """Stands for the source of a home that has none but its landing folder."""
@@ -72,13 +75,13 @@ class Intake:
         Raises:
             BadInputError: the source, the home or ``through`` cannot be used; nothing was changed.
         """
-        waiting, now = self._waiting(), time.time()
         current = self._deliveries.current()
+        waiting, now = self._waiting(), time.time()
         source = self._source(current, waiting)
         is_first = current is None or current.description == DEMO != source
         before = CurrentSource() if current is None or is_first else current
         with self._deliveries.unchanged_if_refused():
-            read = self._zone.read(waiting.files, self._settings.source)
+            read = self._zone.read(self._to_be_read(waiting, before), self._settings.source)
             accepted = take_in_source(self._deliveries, source, self._settings, self._say) if source else []
             refreshed = before.with_source(accepted, source)
             if is_first:
@@ -116,12 +119,27 @@ class Intake:
             require_same_settings(self._settings)
         else:
             self._require_place_of_its_own()
-        taken = self._classify(self._zone.read(waiting.files, self._settings.source), current, time.time())
+        read = self._zone.read(self._to_be_read(waiting, current), self._settings.source)
+        taken = self._classify(read, current, time.time())
         if taken.arrivals:
             if taken.current.deliveries:
                 taken = self._without_doubt(taken)
             self._adopt(taken, current)
         return taken
+
+    def _to_be_read(self, waiting: Waiting, current: CurrentSource) -> Sequence[WaitingFile]:
+        """What waits, and where files would now be read otherwise, what was taken in before, too."""
+        if not current.landed or current.reading == self._reading:
+            return waiting.files
+        dropped = {file.name for file in waiting.files}
+        again = [file for file in self._zone.taken_in() if file.name not in dropped]
+        if again:
+            self._say(f"landing: reading {len(again):,} files again, because settings or versions have changed")
+        return sorted([*waiting.files, *again], key=lambda file: file.name)
+
+    @cached_property
+    def _reading(self) -> str:
+        return reading_of(self._settings.source)
 
     def _without_doubt(self, taken: TakenIn) -> TakenIn:
         """The same, with what is doubtful about the log as a whole but no reason to stop."""
@@ -129,7 +147,7 @@ class Intake:
         doubts = require_no_doubt(self._deliveries, deliveries, self._settings)
         for doubt in doubts:
             self._say(f"! {doubt}")
-        return replace(taken, current=replace(taken.current, doubts=doubts))
+        return replace(taken, current=replace(taken.current, doubts=doubts, reading=self._reading))
 
     def _classify(self, read: Sequence[ReadFile], current: CurrentSource, now: float) -> TakenIn:
         return classify_files(read, current, now, keep_stray_days=self._settings.source.keep_stray_days)
@@ -163,7 +181,7 @@ class Intake:
                 "a home without files of your own",
                 "Leave --source out, or use another home with CUSTSEG_HOME.",
             )
-        if source and Path(source).resolve() == self._zone.folder.resolve():
+        if source and not is_address(source) and Path(source).resolve() == self._zone.folder.resolve():
             raise BadInputError(
                 f"source {source} is the landing folder",
                 "another folder",
@@ -278,7 +296,7 @@ def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, s
 
     Args:
         deliveries: where it goes.
-        source: path of a file or folder, ``bq://project.dataset.table``, or ``demo``.
+        source: path of a file or folder, ``bq://project.dataset.table``, address of a database, or ``demo``.
         settings: how it is read.
         say: takes each line of progress.
 
@@ -287,10 +305,19 @@ def take_in_source(deliveries: DeliveryStore, source: str, settings: Settings, s
     """
     if source == DEMO:
         return [deliveries.accept_frame(DEMO, f"{_DEMO_VERSION} {DEFAULT_SEED}", generate_demo, preset="online_retail")]
+    _refuse_keys_of_databases(source, settings)
     if source.startswith(BIGQUERY):
-        from custseg_assets.gcp.bigquery_source import accept_table
+        from custseg_assets.gcp.bigquery_source import accept_table as accept_bigquery_table
 
-        return [accept_table(deliveries, source, settings, say)]
+        return [accept_bigquery_table(deliveries, source, settings, say)]
+    if is_address(source):
+        from custseg_assets.stores.sql_source import accept_table
+
+        return accept_table(deliveries, source, settings, say)
+    if settings.source.query is not None:
+        from custseg_assets.stores.several_tables import accept_query
+
+        return [accept_query(deliveries, Path(source), settings.source, say)]
     return _accept_files(deliveries, Path(source), settings, say)
 
 
@@ -316,6 +343,20 @@ def _accept_files(deliveries: DeliveryStore, source: Path, settings: Settings, s
     if foreign:
         raise next(iter(foreign.values()))
     return accepted
+
+
+def _refuse_keys_of_databases(source: str, settings: Settings) -> None:
+    """What a database is asked for means nothing for another source, and would be left out without a word."""
+    if is_address(source):
+        return
+    keys = ["table", "cursor", *(["query"] if source.startswith(BIGQUERY) else [])]
+    given = [key for key in keys if getattr(settings.source, key) is not None]
+    if given:
+        raise BadInputError(
+            f"[source] {given[0]} for source {source}",
+            "the address of a database, such as postgresql://user@host/database",
+            f"Take {given[0]} out, or correct [source] path.",
+        )
 
 
 def _days_of(deliveries: Iterable[Delivery]) -> tuple[date, date]:

@@ -76,6 +76,7 @@ class Delivery:
         preset: name of the known export that the file is, if any.
         notes: what was decided about its lines when it was read, in sentences.
         counts_units: whether a line may be several units, so that two equal lines are not two of them.
+        cursor: how far an increment of a table goes, and how to go on from there; ``None`` for what was read whole.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Delivery:
     preset: str | None
     notes: tuple[str, ...] = ()
     counts_units: bool = True
+    cursor: Mapping[str, Any] | None = None
 
     def day_of(self, day: str) -> date:
         """The date that a key of ``days`` stands for; for undated lines the file's first."""
@@ -127,12 +129,14 @@ class CurrentSource:
         landed: files that came through the landing zone, one for each name.
         description: the source as the user named it; ``None`` for a home that has only its landing zone.
         doubts: what is doubtful about all of it together, in sentences.
+        reading: how files are read, as ``reading_of`` says it; ``None`` where an earlier version read them.
     """
 
     source: tuple[Delivery, ...] = ()
     landed: tuple[LandedFile, ...] = ()
     description: str | None = None
     doubts: tuple[str, ...] = ()
+    reading: str | None = None
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
@@ -243,11 +247,27 @@ class DeliveryStore:
         Raises:
             BadInputError: the source cannot be used; the store is as before.
         """
-        delivery_id = _id_of("lines", name, identity)
-        if known := self._find(delivery_id):
+        if known := self._find(_id_of("lines", name, identity)):
             return known
+        with self.scratch_folder() as folder:
+            return self.accept_read(identity, replace(read(folder), name=name))
+
+    @contextlib.contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        """A folder for reading a source; it is removed at the end, or by the next writer after a kill."""
         with self._prepare_folder(), tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
-            return self._write_delivery(delivery_id, name, read(Path(folder)))
+            yield Path(folder)
+
+    def accept_read(self, identity: str, source: SourceFile, cursor: Mapping[str, Any] | None = None) -> Delivery:
+        """Put lines that were read in a ``scratch_folder``, which is still there, into the store, as ``accept_lines``.
+
+        Args:
+            identity: everything that decides what the lines are.
+            source: what was read.
+            cursor: how to go on from there, for an increment.
+        """
+        delivery_id = _id_of("lines", source.name, identity)
+        return self._find(delivery_id) or self._write_delivery(delivery_id, source.name, source, cursor)
 
     def set_current(self, current: CurrentSource) -> None:
         """Set what the pipeline reads.
@@ -258,6 +278,7 @@ class DeliveryStore:
         fields = {
             "description": current.description,
             "doubts": current.doubts,
+            "reading": current.reading,
             "source": [{"id": self.get(one.id).id, "name": one.name} for one in current.source],
             "landed": [
                 {"id": self.get(file.id).id, "name": file.name, "n_bytes": one.n_bytes, "replaces": one.replaces}
@@ -281,6 +302,7 @@ class DeliveryStore:
             ),
             fields["description"],
             tuple(fields.get("doubts", ())),
+            fields.get("reading"),
         )
 
     def current_state(self) -> tuple[int, ...] | None:
@@ -398,7 +420,9 @@ class DeliveryStore:
             if not any(self.root.iterdir()):
                 self.root.rmdir()
 
-    def _write_delivery(self, delivery_id: str, name: str, source: SourceFile) -> Delivery:
+    def _write_delivery(
+        self, delivery_id: str, name: str, source: SourceFile, cursor: Mapping[str, Any] | None = None
+    ) -> Delivery:
         mapping = source.mapping
         with replacement_for(self.root / f"{delivery_id}.parquet") as path:
             source.lines.select(*_CONTENT, EXCLUDED_BY, SOURCE_ROW).sink_parquet(
@@ -420,6 +444,7 @@ class DeliveryStore:
                 mapping.preset,
                 source.notes,
                 counts_units,
+                cursor,
             )
             # The folder's entry is made durable with the manifest's.
             make_durable(path)
@@ -442,6 +467,15 @@ def identity_of(settings: SourceSettings) -> dict[str, Any]:
     """
     rates = {"rates": digest_of(settings.rates)[0]} if settings.rates else {}
     return settings.how_read() | rates
+
+
+def reading_of(settings: SourceSettings) -> str:
+    """A text that changes when the same file would be read otherwise.
+
+    Raises:
+        BadInputError: the file of the rates cannot be read.
+    """
+    return _id_of("reading", identity_of(settings))
 
 
 def _has_changed(path: Path, stamp: Stamp) -> bool:
@@ -535,9 +569,12 @@ def _within(keys: Iterable[str], cadence: Cadence, has_undated: bool) -> pl.Expr
     return pl.any_horizontal(*within, *([at.is_null()] if has_undated else []))
 
 
-def _content_of(delivery: Delivery) -> frozenset[tuple[str, tuple[int, str]]]:
-    """A value that is equal for deliveries with the same lines, from any file and format."""
-    return frozenset(delivery.days.items())
+def _content_of(delivery: Delivery) -> object:
+    """A value that is equal for deliveries with the same lines, from any file and format.
+
+    An increment is equal to none: the same line may come a second time because it happened a second time.
+    """
+    return frozenset(delivery.days.items()) if delivery.cursor is None else delivery.id
 
 
 def _in_order(deliveries: Iterable[Delivery]) -> tuple[Delivery, ...]:

@@ -207,6 +207,15 @@ class LandingZone:
         # The sort is stable: of one name, the file that grew in taken_in is older than the one in the folder.
         return Waiting(tuple(sorted(files, key=lambda file: file.name)), tuple(settling), tuple(unfinished))
 
+    def taken_in(self) -> tuple[WaitingFile, ...]:
+        """The files that were taken in, where they were moved to, to be read again."""
+        found = []
+        for delivery_id, name in self._deliveries.landed_sizes():
+            path = self.folder / _TAKEN_IN / delivery_id / name
+            with contextlib.suppress(FileNotFoundError):
+                found.append(WaitingFile(path, name, stamp_of(path.lstat())))
+        return tuple(found)
+
     def unreadable_files(self) -> tuple[str, ...]:
         """Names of the files in ``unreadable``."""
         folder = self.folder / _UNREADABLE

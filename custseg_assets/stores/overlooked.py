@@ -38,7 +38,7 @@ Kind = Literal["status", "flag", "sale_flag", "mark", "refund", "discount", "tot
 Finding = tuple[str, str]
 """What a column says of lines that would count as sales, and the line to write."""
 
-_SAMPLE_ROWS = 2000
+SAMPLE_ROWS = 2000
 _MAX_VALUES = 40
 """Different values that a status may have in the sample."""
 
@@ -94,7 +94,7 @@ class OverlookedColumn:
 def _positions(table: RawTable, header: str) -> list[str]:
     schema = table.lines.collect_schema()
     at = [str(i) for i, name in enumerate(table.header.names) if name == header]
-    return [position for position in at if not schema[position].is_nested()]
+    return [position for position in at if not schema[position].is_nested() and schema[position] != pl.Binary]
 
 
 def _text(position: str) -> pl.Expr:
@@ -115,7 +115,7 @@ def find_overlooked(
         places = [(header, nth, at) for header in headers for nth, at in enumerate(_positions(table, header))]
         if mapping.preset or not places:
             continue
-        sample = table.lines.select(_text(at).alias(at) for _, _, at in places).head(_SAMPLE_ROWS).collect()
+        sample = table.lines.select(_text(at).alias(at) for _, _, at in places).head(SAMPLE_ROWS).collect()
         has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
         is_price = "quantity" not in mapping.headers and "line_amount" in mapping.headers
         kinds = {

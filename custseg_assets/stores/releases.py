@@ -211,6 +211,8 @@ class Release:
     def record_of(self, customer_id: str) -> dict[str, Any] | None:
         """A customer's record; ``None`` where the id is not known.
 
+        An e-mail address that is not there as it is written is looked for in lower case, as logs are read.
+
         Returns:
             the ``record`` that ``customer_history.describe_customers`` makes, or ``{"first_seen_at": …}`` for a
             customer who came after the snapshot.
@@ -218,7 +220,8 @@ class Release:
         with self._customers.environment.begin() as reading:
             content = reading.get(customer_key(customer_id))
         if content is None:
-            return None
+            lower = customer_id.lower()
+            return self.record_of(lower) if "@" in customer_id and lower != customer_id else None
         record: dict[str, Any] = from_json(bytes(content))
         return record
 

@@ -182,10 +182,34 @@ def _read(
     path: Path, settings: SourceSettings, progress: Progress, scratch: Path, keys: Mapping[str, str | None]
 ) -> SourceFile:
     chosen, left_out = choose_tables(path, settings, scratch, keys)
+    return read_chosen(chosen, path.name, settings, progress, scratch, left_out)
+
+
+def read_chosen(
+    chosen: Sequence[ChosenTable],
+    name: str,
+    settings: SourceSettings,
+    progress: Progress,
+    scratch: Path,
+    left_out: Sequence[str] = (),
+) -> SourceFile:
+    """Tables as one source; its lines can be collected as long as the folder is there.
+
+    Args:
+        chosen: the tables.
+        name: of the source.
+        settings: how to read it.
+        progress: is called with what was recognised.
+        scratch: a folder for what is not kept in memory.
+        left_out: names of other tables, for the message.
+
+    Raises:
+        BadInputError: they cannot be used.
+    """
     overlooked = find_overlooked([(one.table, one.mapping) for one in chosen], settings)
     parts = [_load(one, overlooked, scratch, i) for i, one in enumerate(chosen)]
     mapping = chosen[0].mapping
-    where = chosen[0].where if len(chosen) == 1 else path.name
+    where = chosen[0].where if len(chosen) == 1 else name
     joined = join_parts([(one.name, part.lines) for one, part in zip(chosen, parts, strict=True)], where)
     typed = type_lines(joined.lines, mapping, settings, where, [column.name for column in overlooked])
     refuse_overlooked(typed.lines, overlooked, where)
@@ -200,7 +224,7 @@ def _read(
     progress(describe_mapping(where, mapping, typed.conventions, "; ".join(dict.fromkeys(filter(None, unusual)))))
     for note in typed.notes:
         progress(f"  {note}")
-    return SourceFile(path.name, mapping, ", ".join(one.name for one in chosen), lines, typed.notes)
+    return SourceFile(name, mapping, ", ".join(one.name for one in chosen), lines, typed.notes)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, non_empty
 from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable
 
 _IDS = ("invoice_id", "product_id")
-_NUMBERS = ("quantity", "unit_price", "line_amount", "order_amount", "refunded_amount")
-_MONEY = _NUMBERS[1:]
+NUMBERS = ("quantity", "unit_price", "line_amount", "order_amount", "refunded_amount")
+_MONEY = NUMBERS[1:]
 _INSTANT = "invoiced_at"
 _LACKING = "lacks amounts"
 _FLOAT_ENDING = ".0"
@@ -68,7 +68,7 @@ def _plain(name: str, column: str, dtype: pl.DataType, where: str) -> pl.Expr:
         return values.cast(pl.Datetime("us", dtype.time_zone if isinstance(dtype, pl.Datetime) else None))
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
         raise BadInputError(f"{where} holds {dtype} values for {name}", "plain values", "Export that column as text.")
-    if dtype.is_numeric() and name in _NUMBERS:
+    if dtype.is_numeric() and name in NUMBERS:
         return values.cast(pl.Float64)
     if dtype.is_float() or dtype.is_decimal():
         values = values.cast(pl.Float64).fill_nan(None)
@@ -149,17 +149,17 @@ def type_lines(
     numbers = {name: _read_numbers(lines, name, mapping, settings, where) for name in facts.odd_numbers}
     customers = recognise_customers(lines, settings, f"{where}, column {mapping.columns['customer_id']!r}")
     typed = {name: pl.col(name).str.strip_suffix(_FLOAT_ENDING) for name in facts.float_like}
-    typed |= {name: plain_number(pl.col(name)) for name in names if name in _NUMBERS}
+    typed |= {name: plain_number(pl.col(name)) for name in names if name in NUMBERS}
     typed |= {name: reading.numbers(pl.col(name)) for name, reading in numbers.items()}
     typed |= {_INSTANT: instants, "customer_id": customers.ids}
-    amounts = {name: typed[name] for name in _NUMBERS if name in typed}
+    amounts = {name: typed[name] for name in NUMBERS if name in typed}
     sizes = None if facts.odd_numbers or mapping.filters else facts.sizes
     counted = lines.filter(pl.col(EXCLUDED_BY).is_null())
     aside = set_impossible_aside(counted, amounts, mapping, settings.max_line_amount, where, sizes)
     typed |= aside.numbers
     unread = {*numbers, *aside.numbers}
     if mapping.refunds:
-        typed |= take_back({name: typed[name] for name in _NUMBERS if name in typed}, mapping)
+        typed |= take_back({name: typed[name] for name in NUMBERS if name in typed}, mapping)
     unread |= {_INSTANT} if n_undated else set()
     unread |= {"customer_id"} if customers.n_rounded else set()
     pairs += [
@@ -202,7 +202,7 @@ def _order_key(mapping: ColumnMapping, instants: pl.Expr) -> pl.Expr:
 
 def _measure(lines: pl.LazyFrame, names: list[str], decimal: str | None) -> _Facts:
     schema = lines.collect_schema()
-    numbers, ids = ([name for name in names if name in group] for group in (_NUMBERS, _IDS))
+    numbers, ids = ([name for name in names if name in group] for group in (NUMBERS, _IDS))
     plain = {name: pl.col(f"{name} as number") for name in numbers}
     # A step of its own: every aggregate would read the text of its numbers again.
     lines = lines.with_columns(plain_number(pl.col(name)).alias(f"{name} as number") for name in numbers)

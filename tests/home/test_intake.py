@@ -666,6 +666,31 @@ def test_periods_and_snapshots_that_a_correction_takes_away_are_forgotten(shop: 
     assert tables.fingerprint_of("raw_transactions", "2011-09-01") is None
 
 
+@pytest.mark.parametrize("by_sensor", [False, True])
+def test_files_that_were_taken_in_are_read_again_when_settings_say_so(
+    shop: Place, tmp_path: Path, *, by_sensor: bool
+) -> None:
+    rows = "a,2011-06-01,7,5,void", "a,2011-06-02,8,5,paid"
+    header = "customer_id,invoiced_at,invoice_id,line_amount,status"
+    plain = {"ignored_columns": ["status"]}
+    for name in ("a.csv", "b.csv"):
+        shop.drop(name, *(row.replace("a,", f"{name[0]},", 1) for row in rows), header=header)
+    homes.take_in(settings_of(tmp_path / "home", source=plain), print)
+    filtered = settings_of(tmp_path / "home", source={"filter": {"status": "paid"}})
+    said: list[str] = []
+    if by_sensor:
+        homes.take_in_landed(filtered)
+    else:
+        homes.take_in(filtered, said.append)
+        assert said[0] == "landing: reading 2 files again, because settings or versions have changed"
+    deliveries = OpenHome(filtered).calendar.deliveries
+    assert [one.columns.get("invoice_id") for one in deliveries] == ["invoice_id"] * 2
+    lines = shop.store.scan(deliveries).collect()
+    assert lines["excluded_by"].to_list() == ["status = void", None] * 2
+    homes.take_in(filtered, said.append)
+    assert "again" not in "".join(said[2:])
+
+
 def test_the_asset_takes_in_what_landed_and_says_what_became_of_it(shop: Place, tmp_path: Path) -> None:
     shop.drop("a.csv", MAY, JUNE)
     shop.drop("bad.csv", "x", header="p")

@@ -52,6 +52,14 @@ def test_a_customer_is_found_with_everything_the_snapshot_says(tmp_path: Path) -
     assert found["products"] == ["22423", "85123A"]
 
 
+def test_an_address_is_found_in_any_case_and_other_ids_as_they_are_written(tmp_path: Path) -> None:
+    came = {"first_seen_at": datetime(2011, 12, 5)}
+    later = pl.DataFrame([{"customer_id": one, **came} for one in ("ann@shop.example", "a17")])
+    release = open_release(tmp_path, make_release(tmp_path, replace(make_content(), later_customers=later)))
+    assert release.record_of("Ann@Shop.example") == release.record_of("ann@shop.example") is not None
+    assert release.record_of("A17") is None
+
+
 def test_every_kind_of_customer_is_on_file(tmp_path: Path) -> None:
     release = open_release(tmp_path, make_release(tmp_path))
     for name, *_ in CUSTOMERS:
