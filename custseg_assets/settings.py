@@ -28,8 +28,8 @@ from custseg_assets.domain.promotion.promotion import PromotionLimits
 from custseg_assets.domain.promotion.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
 from custseg_assets.domain.segments.clustering import Limits
-from custseg_assets.domain.transactions.doubts import Code
 from custseg_assets.domain.transactions.limits import MAX_AMOUNT
+from custseg_assets.domain.transactions.log_facts import Code
 from custseg_assets.domain.transactions.presets import FirstOf, RowFilter
 from custseg_assets.errors import BadInputError
 
@@ -73,6 +73,8 @@ class SourceSettings(_Section):
             counts that is not empty.
         filter: header → the values of the lines that count, or ``{ exclude = […] }`` with those of lines that do not.
             Upper and lower case make no difference, and ``""`` stands for an empty cell.
+        refunds: header → the values of lines for what was paid back. Their amounts and quantities are negative,
+            whatever their sign in the log.
         ignored_columns: headers of columns that say nothing about what a line is worth, although they look like it.
         no_customer: further texts in the customer's column that mean that there is none, in upper or lower case,
             besides ``0``, ``-``, ``?``, ``null``, ``none``, ``nan``, ``n/a``, ``guest``, ``unknown`` and their like.
@@ -117,6 +119,7 @@ class SourceSettings(_Section):
     ) = None
     columns: dict[str, str | tuple[str, ...] | FirstOf] = Field(default_factory=dict)
     filter: dict[str, RowFilter] = Field(default_factory=dict)
+    refunds: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
     no_customer: tuple[str, ...] = ()
     customer_id_case: Literal["keep", "lower"] | None = None
@@ -155,6 +158,17 @@ class SourceSettings(_Section):
         if not isinstance(filters, dict):
             return filters
         return {header: _read_filter(header, rule) for header, rule in filters.items()}
+
+    @field_validator("refunds", mode="before")
+    @classmethod
+    def _read_refunds(cls, refunds: Any) -> Any:
+        """A single value stands for a list of it."""
+        if not isinstance(refunds, dict):
+            return refunds
+        return {
+            header: [_as_text(one) for one in (values if isinstance(values, list | tuple) else [values])]
+            for header, values in refunds.items()
+        }
 
     @model_validator(mode="after")
     def _check_rates(self) -> SourceSettings:

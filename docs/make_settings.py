@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
-from custseg_assets.domain.transactions.doubts import Code
+from custseg_assets.domain.transactions.log_facts import Code
 from custseg_assets.settings import CONFIG_VARIABLE, FROM_ENVIRONMENT, SOURCE_VARIABLE, Settings
 
 PAGE = Path(__file__).with_name("settings.md")

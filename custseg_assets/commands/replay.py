@@ -26,7 +26,7 @@ from custseg_assets.defs.partitions import Layout, layout_of
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import shift, start_of
 from custseg_assets.domain.transactions.cleaning import CleaningRules
-from custseg_assets.domain.transactions.doubts import Code
+from custseg_assets.domain.transactions.log_facts import Code
 from custseg_assets.domain.transactions.presets import RowFilter
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.open import OpenHome

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from custseg_assets.domain.transactions.cleaning import CleaningRules
-from custseg_assets.domain.transactions.doubts import Doubt, LogFacts, find_doubts
+from custseg_assets.domain.transactions.doubts import find_doubts
+from custseg_assets.domain.transactions.log_facts import Doubt, LogFacts
 from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings
@@ -28,8 +29,7 @@ def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRul
         keeps_equal_lines=own.duplicates == "keep"
         if own.duplicates and not _shares_totals(deliveries)
         else (preset is not None and preset.keeps_equal_lines)
-        or _has_line_keys(deliveries, settings)
-        or _shares_totals(deliveries)
+        or _counts_each_line(deliveries, settings)
         or (bool(deliveries) and not any(delivery.counts_units for delivery in deliveries)),
         keeps_negative_prices=own.negative_prices == "keep"
         if own.negative_prices
@@ -37,7 +37,14 @@ def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRul
     )
 
 
-def _has_line_keys(deliveries: Sequence[Delivery], settings: Settings) -> bool:
+def _counts_each_line(deliveries: Sequence[Delivery], settings: Settings) -> bool:
+    """Whether no line is there twice, or it does not matter.
+
+    Where lines have keys, those that come again are left out already; where an order's total is shared out to its
+    lines, each is needed for the total.
+    """
+    if _shares_totals(deliveries):
+        return True
     named = {delivery.preset for delivery in deliveries}
     has_key = {name: all(layout.line_key for layout in preset.layouts) for name, preset in PRESETS.items()}
     return bool(settings.source.line_key or (named and all(has_key.get(name or "") for name in named)))
@@ -87,7 +94,7 @@ def find_log_doubts(store: DeliveryStore, deliveries: Sequence[Delivery], settin
         headers=deliveries[0].columns,
         rules=rules_for(deliveries, settings),
         configured=frozenset(settings.cleaning.model_dump(exclude_none=True))
-        | ({"duplicates"} if _has_line_keys(deliveries, settings) or _shares_totals(deliveries) else set()),
+        | ({"duplicates"} if _counts_each_line(deliveries, settings) else set()),
         says_case=source.customer_id_case is not None,
         says_form=source.customer_id_form is not None,
         says_key=bool(source.invoice_key),

@@ -93,8 +93,11 @@ def _share_out(lines: pl.LazyFrame, headers: Mapping[str, str], where: str) -> p
     """Each line's share of its order's totals, by what its goods cost; equal shares where that is not known."""
     day = pl.concat_str(pl.col("customer_id"), pl.col("invoiced_at").dt.date().cast(pl.String), separator=" ")
     lines = lines.with_columns(pl.coalesce("invoice_id", day).alias(_ORDER))
+    # Gifts and notes have a 0 where the others have the total.
+    known = {name: pl.col(name).drop_nulls() for name in headers}
+    known["order_amount"] = known["order_amount"].filter(known["order_amount"] != 0)
     for name, header in headers.items():
-        _refuse_several_totals(lines, name, f"{where}, column {header!r}")
+        _refuse_several_totals(lines, known[name], f"{where}, column {header!r}")
     is_first = ~is_repeat_of_join()
     cost = (pl.col("quantity") * pl.col("unit_price")).clip(0) * is_first
     is_priced = (cost.null_count() == 0) & (cost.sum() > 0)
@@ -102,15 +105,13 @@ def _share_out(lines: pl.LazyFrame, headers: Mapping[str, str], where: str) -> p
     share = pl.when(is_priced.over(_ORDER)).then(cost / cost.sum().over(_ORDER)).otherwise(equal)
     # A total or a refund that cannot be read must not count as none, nor the goods' prices instead of it.
     is_lost = pl.any_horizontal(says_something(text_of(name)) for name in headers).any().over(_ORDER)
-    totals = [
-        pl.when(~is_lost).then(pl.col(name).drop_nulls().first().over(_ORDER) * share).alias(name) for name in headers
-    ]
+    first = {name: pl.coalesce(values.first(), pl.col(name).drop_nulls().first()) for name, values in known.items()}
+    totals = [pl.when(~is_lost).then(first[name].over(_ORDER) * share).alias(name) for name in headers]
     prices = [pl.when(~is_lost).then(pl.col("unit_price")).alias("unit_price")]
     return lines.with_columns(*totals, *prices).drop(_ORDER)
 
 
-def _refuse_several_totals(lines: pl.LazyFrame, name: str, where: str) -> None:
-    total = pl.col(name).drop_nulls()
+def _refuse_several_totals(lines: pl.LazyFrame, total: pl.Expr, where: str) -> None:
     orders = lines.group_by(_ORDER).agg(total.min().alias("low"), total.max().alias("high"))
     clashes = orders.filter((pl.col("low") != pl.col("high")) & pl.col(_ORDER).is_not_null()).sort(_ORDER)
     found = clashes.select(pl.len().alias("n"), pl.all().first()).collect(engine="streaming").row(0, named=True)
@@ -216,6 +217,13 @@ def _read_rates(path: Path, currency: str) -> pl.DataFrame:
     if bad.height:
         raise BadInputError(
             f"[source] rates {path} has {bad.row(0)}", "a day, a currency and a rate above 0", "Correct it."
+        )
+    twice = rates.filter(rates.select("date", "currency").is_duplicated()).sort("date", "currency")
+    if twice.height:
+        raise BadInputError(
+            f"[source] rates {path} has several rates for {twice['currency'][0]} on {twice['date'][0]}",
+            "one rate for a currency and a day",
+            "Remove the others.",
         )
     own = pl.DataFrame({"date": [_LONG_AGO], "currency": [currency], "rate": [1.0]}, schema=_RATES)
     return pl.concat([rates.filter(pl.col("currency") != currency), own]).sort("date")

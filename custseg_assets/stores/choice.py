@@ -68,6 +68,8 @@ def choose_tables(
                 raise
             if usable and _is_continued(usable[-1].table, table):
                 raise _continuation_error(usable[-1], where) from None
+            if settings.sheet is None and usable and _is_alike(usable[0].table, table):
+                raise _alike_error(usable[0], where, error) from None
             refused.append((name, error))
     is_archive = packing_of(path.name)[0] == "zip"
     if not is_archive or len(usable) + len(refused) == 1:
@@ -81,6 +83,20 @@ def choose_tables(
     if mappings != mappings[:1] * len(usable) or (settings.sheet is None and headers != headers[:1] * len(usable)):
         raise _difference_error(path.name, usable, is_archive=is_archive)
     return usable, tuple(name for name, _ in refused)
+
+
+def _is_alike(first: RawTable, table: RawTable) -> bool:
+    """Whether a sheet without the required columns has most of the names of one that has them."""
+    names = {name for name in first.header.names if name}
+    return len(names & set(table.header.names)) > len(names) / 2
+
+
+def _alike_error(first: ChosenTable, where: str, error: BadInputError) -> BadInputError:
+    return BadInputError(
+        f"{where} has most of the columns of {first.where}, but not all that are needed: {error.got}",
+        "the same names in all sheets of the log",
+        "Correct its header, or name the sheets that are the log: [source] sheet, a list of them.",
+    )
 
 
 def _is_continued(before: RawTable, table: RawTable) -> bool:

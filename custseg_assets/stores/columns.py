@@ -41,6 +41,7 @@ class ColumnMapping:
         line_key: headers that make up a line's identity together, where a line may come again.
         equal_amounts: two headers whose amounts differ only where there are several currencies.
         date_format: format that the dates of a known export have.
+        refunds: header → values of lines for what was paid back.
     """
 
     headers: dict[str, Headers]
@@ -52,6 +53,7 @@ class ColumnMapping:
     line_key: Headers = ()
     equal_amounts: Headers = ()
     date_format: str | None = None
+    refunds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -67,6 +69,7 @@ class ColumnMapping:
         return {
             **self.headers,
             **{filter_column(i): (header,) for i, header in enumerate(self.filters)},
+            **{refund_column(i): (header,) for i, header in enumerate(self.refunds)},
             **{key_column(i): (header,) for i, header in enumerate(self.invoice_key)},
             **{line_key_column(i): (header,) for i, header in enumerate(self.line_key)},
             **{equal_column(i): (header,) for i, header in enumerate(self.equal_amounts)},
@@ -82,6 +85,11 @@ class ColumnMapping:
 def filter_column(i: int) -> str:
     """Name of the column that the ``i``-th filter is about."""
     return f"filter {i}"
+
+
+def refund_column(i: int) -> str:
+    """Name of the column that says which lines are the ``i``-th kind of refunds."""
+    return f"refund {i}"
 
 
 def key_column(i: int) -> str:
@@ -186,6 +194,7 @@ def _mapping_of(
         line_key=settings.line_key or _if_all(layout.line_key, header),
         equal_amounts=() if says_amounts else _if_all(layout.equal_amounts, header),
         date_format=layout.date_format,
+        refunds=settings.refunds,
     )
     used = {one for each in mapping.sources.values() for one in each}
     return replace(mapping, ignored=tuple(name for name in header if name and name not in used))
@@ -236,6 +245,7 @@ def _refuse_absent(header: Sequence[str], settings: SourceSettings, where: str) 
     columns = _configured(settings).items()
     named = [(name, f"[source.columns] names for {column}") for column, way in columns for name in _names(way)]
     named += [(name, "[source.filter] names") for name in settings.filter]
+    named += [(name, "[source.refunds] names") for name in settings.refunds]
     named += [(name, "[source] invoice_key names") for name in settings.invoice_key]
     named += [(name, "[source] line_key names") for name in settings.line_key]
     for name, by in named:

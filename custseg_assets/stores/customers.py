@@ -15,6 +15,15 @@ from custseg_assets.settings import SourceSettings
 NOBODY = ("0", "-", "--", "?", "null", "(null)", "none", "nil", "nan", "na", "n/a", "#n/a", "\\n", "guest", "unknown")
 """Texts, in lower case, that exports write where there is no customer; an empty cell always is one."""
 
+_NOBODY_WORDS = (
+    r"^[^\p{L}\p{N}]+$|^\(?(?:not set|no customer|no name|undefined|anonymous|anonym|anonyme|walk[ -]?in|cash|counter)"
+    r"(?: (?:customer|sale|client|guest|buyer|user))?s?\)?$|^guest (?:customer|user|checkout|order|buyer)$"
+    r"|^(?:laufkund(?:e|schaft)|barverkauf|barkunde|gast|unbekannt|client (?:comptoir|de passage)|consumidor final)$"
+)
+"""Words for whoever buys at a till, in lower case."""
+
+_NO_WIDTH = r"[\x{200B}-\x{200F}\x{2060}\x{FEFF}\x{AD}]"
+_UNSEEN = rf"\s\s|[\t\n\x{{A0}}]|\p{{M}}|{_NO_WIDTH}"
 _FLOAT = r"^(\d+)\.0+$"
 _ROUNDED = r"^\d(?:\.\d+)?[eE]\+\d+$"
 """A long number as a spreadsheet shows it: its last digits are lost."""
@@ -49,12 +58,18 @@ def recognise_customers(lines: pl.LazyFrame, settings: SourceSettings, where: st
     Raises:
         BadInputError: too many ids lost digits.
     """
-    text = pl.col("customer_id")
-    usual = NOBODY if settings.customer_id_form != "text" else ()
-    nobody = [*usual, *(value.strip().lower() for value in settings.no_customer)]
+    text, tidied = pl.col("customer_id"), []
     has_date = pl.col("invoiced_at").is_not_null().any().alias("has_date")
     texts = lines.group_by(text).agg(pl.len().alias("n"), has_date).drop_nulls().collect(engine="streaming")
-    is_nobody, is_rounded = text.str.to_lowercase().is_in(nobody), text.str.contains(_ROUNDED)
+    if texts.select(text.str.contains(_UNSEEN).any()).item():
+        text, tidied = _tidy(text), ["spaces and signs without width make no difference"]
+        texts = texts.group_by(text).agg(pl.col("n").sum(), pl.col("has_date").any())
+    usual = NOBODY if settings.customer_id_form != "text" else ()
+    nobody = [*usual, *(value.strip().lower() for value in settings.no_customer)]
+    lower = text.str.to_lowercase()
+    is_nobody, is_rounded = lower.is_in(nobody), text.str.contains(_ROUNDED)
+    if usual:
+        is_nobody |= lower.str.contains(_NOBODY_WORDS)
     nobodies = texts.filter(is_nobody).sort("n", "customer_id", descending=[True, False])
     rounded = texts.filter(is_rounded & ~is_nobody)
     # Below a report may stand its totals or its number of records, which say nothing of what ids are like.
@@ -62,7 +77,7 @@ def recognise_customers(lines: pl.LazyFrame, settings: SourceSettings, where: st
     n_rounded = int(rounded["n"].sum()) if settings.customer_id_form != "text" else 0
     if n_rounded:
         _refuse_rounded(n_rounded, int(texts["n"].sum()), str(rounded["customer_id"].min()), settings, where)
-    ids, conventions, notes = text, [], []
+    ids, conventions, notes = text, tidied, []
     if nobodies.height:
         ids = pl.when(~is_nobody).then(ids)
         shown = ", ".join(f"{value!r} ({n:,})" for value, n in nobodies.select("customer_id", "n").iter_rows())
@@ -81,6 +96,12 @@ def recognise_customers(lines: pl.LazyFrame, settings: SourceSettings, where: st
         ids = ids.str.to_lowercase()
         conventions.append("upper and lower case are the same")
     return CustomerReading(ids, n_rounded, ", ".join(conventions), tuple(notes))
+
+
+def _tidy(text: pl.Expr) -> pl.Expr:
+    """Ids without what nobody sees: signs without width, several spaces, letters that are composed of two signs."""
+    seen = text.str.replace_all(_NO_WIDTH, "").str.replace_all(r"\s+", " ")
+    return seen.str.normalize("NFC").str.strip_chars()
 
 
 def _refuse_rounded(n_rounded: int, n_lines: int, example: str, settings: SourceSettings, where: str) -> None:

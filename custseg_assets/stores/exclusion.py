@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
 from custseg_assets.domain.transactions.presets import RowFilter
 from custseg_assets.errors import BadInputError
-from custseg_assets.stores.columns import ColumnMapping, filter_column, line_key_column
+from custseg_assets.stores.columns import ColumnMapping, filter_column, line_key_column, refund_column
 from custseg_assets.stores.orders import only_value_of_order
 from custseg_assets.stores.raw_table import SOURCE_ROW
 
@@ -34,9 +34,12 @@ def exclude_lines(lines: pl.LazyFrame, mapping: ColumnMapping) -> pl.LazyFrame:
         mapping: with the filters.
     """
     has_orders = "invoice_id" in mapping.headers
-    for i in range(len(mapping.filters)):
+    for i, rule in enumerate(mapping.filters.values()):
         name = filter_column(i)
         is_partly_empty = pl.col(name).null_count() > 0
+        # Whoever leaves empty cells out means each line's own.
+        if "" in rule.exclude:
+            continue
         if has_orders and lines.select(is_partly_empty).collect(engine="streaming").item():
             lines = lines.with_columns(pl.coalesce(name, only_value_of_order(name)).alias(name))
     excluding = [
@@ -48,6 +51,26 @@ def exclude_lines(lines: pl.LazyFrame, mapping: ColumnMapping) -> pl.LazyFrame:
     if mapping.line_key:
         excluding.append(pl.when(_comes_again(len(mapping.line_key))).then(pl.lit(_again(mapping))))
     return lines.with_columns(pl.coalesce(*excluding, pl.lit(None, pl.String)).alias(EXCLUDED_BY))
+
+
+def take_back(numbers: Mapping[str, pl.Expr], mapping: ColumnMapping) -> dict[str, pl.Expr]:
+    """The number columns with lines for what was paid back as negative ones, whatever their sign.
+
+    Args:
+        numbers: mapped column → its numbers.
+        mapping: with the values of such lines.
+    """
+    is_back = pl.any_horizontal(
+        _is_in(pl.col(refund_column(i)), values) for i, values in enumerate(mapping.refunds.values())
+    )
+    signs = {"quantity": -1, "line_amount": -1, "order_amount": -1, "unit_price": 1}
+    if "quantity" not in numbers:
+        signs["unit_price"] = -1
+    return {
+        name: pl.when(is_back).then(values.abs() * signs[name]).otherwise(values)
+        for name, values in numbers.items()
+        if name in signs
+    }
 
 
 def is_repeat_of_join() -> pl.Expr:
@@ -102,6 +125,9 @@ def describe_filters(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) ->
             if rows.height
         ]
         said.append(f"{header}: {'; '.join(parts)}")
+    for i, (header, values) in enumerate(mapping.refunds.items()):
+        n_back = lines.select(_is_in(pl.col(refund_column(i)), values).sum()).collect(engine="streaming").item()
+        said.append(f"{header}: {n_back:,} lines with {', '.join(values)} are refunds")
     if mapping.line_key:
         n_again = lines.select(is_repeat_of_join().sum()).collect(engine="streaming").item()
         said += [f"{n_again:,} lines left out: {_again(mapping)}"] if n_again else []

@@ -18,31 +18,32 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY, normalised
-from custseg_assets.stores.numbers import CURRENCY_CODES, Decimal, are_amounts, recognise_numbers
+from custseg_assets.stores.numbers import CURRENCY_CODES, Decimal, are_amounts, plain_number, recognise_numbers
 from custseg_assets.stores.raw_table import RawTable, non_empty
+from custseg_assets.stores.status_words import (
+    NO,
+    NO_STATUS_NAME,
+    SALE_FLAG_NAME,
+    STATUS_NAME,
+    UNCERTAIN_NAME,
+    YES,
+    is_in_part,
+    is_no_sale_word,
+    says_no_sale,
+    says_paid_back,
+    says_sale,
+    words_of,
+)
 
-Kind = Literal["status", "flag", "instant", "refund", "total", "currency"]
+Kind = Literal["status", "flag", "sale_flag", "mark", "refund", "discount", "total", "quantity", "currency", "filtered"]
+
+Finding = tuple[str, str]
+"""What a column says of lines that would count as sales, and the line to write."""
 
 SAMPLE_ROWS = 2000
 _MAX_VALUES = 40
 """Different values that a status may have in the sample."""
 
-# A list would take a line for each.
-_NO_SALE = [
-    " ".join(value.split())
-    for value in """
-    void, voided, failed, failure, declined, denied, rejected, refused, canceled, cancelled, cancelation,
-    cancellation, cancel, refunded, fully refunded, refund, reversed, reversal, chargeback, charged back,
-    expired, abandoned, draft, unpaid, payment failed, error, deleted, fraud, test, sandbox, quote, return,
-    returned, view, product view, page view, viewed, cart, add to cart, remove from cart, addtocart, click,
-    impression, wishlist, checkout started, storniert, storno, abgebrochen, erstattet, retoure, annulé, annulée,
-    remboursé, remboursée, échoué, annullato, rimborsato, anulado, cancelado, cancelada, reembolsado,
-    geannuleerd, teruggave, wc cancelled, wc failed, wc refunded, order cancelled, requires payment method
-    """.split(",")  # noqa: SIM905
-]
-"""Values, normalised, of lines that are no sale; whole values only."""
-_YES = ("true", "yes", "y", "1", "t", "x", "ja", "oui", "wahr", "si", "sí")
-_NO = ("false", "no", "n", "0", "f", "nein", "non", "falsch")
 _NO_SALE_NAME = re.compile(
     r"test|cancel|void|refund|return|fraud|delet|abandon|draft|storn|annul|chargeback", re.IGNORECASE
 )
@@ -54,6 +55,15 @@ _TOTAL_NAME = re.compile(
 )
 _MAX_DIFFERENCE = 0.02
 """How much a total's sum may differ from quantity times price, a share, by rounding and single orders."""
+_DISCOUNT_NAME = re.compile(
+    r"discount|rabatt|nachlass|remise|réduction|descuento|sconto|korting|rebate|voucher|gutschein|coupon|promotion",
+    re.IGNORECASE,
+)
+_QUANTITY_NAME = re.compile(r"\b(qty|quantity|quantité|menge|units|count|cantidad|aantal)\b", re.IGNORECASE)
+_NOTHING = ("-", "none", "n/a", "na", "null", "nan", *NO)
+_MOST_MARKED = 0.5
+"""Share of the lines from which on a mark is on most of them, and says nothing of a few."""
+_MIN_PRODUCTS, _MOST_PRODUCTS = 10, 0.9
 _NO_AMOUNT_NAME = re.compile(r"\b(id|no|number|count|qty|quantity|reason|type)\b|_id$", re.IGNORECASE)
 _MOST = 0.9
 _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
@@ -105,7 +115,11 @@ def find_overlooked(
     """The columns of tables worth a look, by their names and the first rows; none of a known export."""
     found: dict[tuple[str, int], OverlookedColumn] = {}
     for table, mapping in tables:
-        headers = [header for header in dict.fromkeys(mapping.ignored) if header not in settings.ignored_columns]
+        # Who wrote which values do not count may have misspelt one.
+        filtered = [header for header, rule in mapping.filters.items() if rule.exclude]
+        headers = [
+            header for header in (*dict.fromkeys(mapping.ignored), *filtered) if header not in settings.ignored_columns
+        ]
         places = [(header, nth, at) for header in headers for nth, at in enumerate(_positions(table, header))]
         if mapping.preset or not places:
             continue
@@ -114,27 +128,38 @@ def find_overlooked(
         first = table.lines.head(SAMPLE_ROWS).filter(is_line)
         sample = first.select(_text(at).alias(at) for _, _, at in places).collect()
         has_amount = bool({"line_amount", "order_amount"} & mapping.headers.keys())
-        kinds = {(header, nth): _kind_of(header, sample[at], has_amount=has_amount) for header, nth, at in places}
+        is_price = "quantity" not in mapping.headers and "line_amount" in mapping.headers
+        kinds = {
+            (header, nth): _kind_of(header, sample[at], has_amount=has_amount, may_be_price=is_price)
+            for header, nth, at in places
+        }
+        kinds |= {(header, 0): "filtered" for header in filtered if (header, 0) in kinds}
         found = {key: OverlookedColumn(*key, kind) for key, kind in kinds.items() if kind} | found
     return list(found.values())
 
 
-def _kind_of(header: str, sample: pl.Series, *, has_amount: bool) -> Kind | None:
+def _kind_of(header: str, sample: pl.Series, *, has_amount: bool, may_be_price: bool) -> Kind | None:
     values = sample.drop_nulls()
     if values.is_empty():
         # A rare status may not be in the sample at all.
         return "status"
+    name = words_of(header)
     is_date = _is_most(values.str.contains(_DATE_LIKE))
     is_number = not is_date and _is_most(values.str.contains(r"^[^A-Za-z]*\d[^A-Za-z]*$") | are_amounts(values))
     may_be_money = is_number and not _NO_AMOUNT_NAME.search(header)
     is_no_sale = bool(_NO_SALE_NAME.search(header))
+    is_flag = _is_most(values.str.to_lowercase().is_in([*YES, *NO]))
+    n_marked = int((~values.str.to_lowercase().is_in(_NOTHING)).sum())
     kinds: dict[Kind, bool] = {
         "currency": _is_most(values.str.to_uppercase().is_in(CURRENCY_CODES)),
-        "refund": may_be_money and bool(_REFUND_NAME.search(header)),
+        "refund": may_be_money and not is_flag and bool(_REFUND_NAME.search(header)),
+        "discount": may_be_money and not is_flag and bool(_DISCOUNT_NAME.search(header)) and not has_amount,
         "total": may_be_money and bool(_TOTAL_NAME.search(header)) and not has_amount,
-        "instant": is_no_sale and is_date,
-        "flag": is_no_sale and _is_most(values.str.to_lowercase().is_in([*_YES, *_NO])),
-        "status": not is_number and values.n_unique() <= _MAX_VALUES,
+        "flag": is_no_sale and is_flag,
+        "sale_flag": is_flag and bool(SALE_FLAG_NAME.search(name)),
+        "mark": is_no_sale and n_marked < _MOST_MARKED * len(sample),
+        "quantity": is_number and may_be_price and bool(_QUANTITY_NAME.search(name)),
+        "status": values.n_unique() <= _MAX_VALUES and (not is_number or bool(STATUS_NAME.search(name))),
     }
     return next((kind for kind, is_it in kinds.items() if is_it), None)
 
@@ -177,47 +202,160 @@ def refuse_overlooked(lines: pl.LazyFrame, columns: list[OverlookedColumn], wher
         )
 
 
-def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFrame) -> tuple[str, str] | None:
+def _finding(counted: pl.LazyFrame, column: OverlookedColumn, total: pl.DataFrame) -> Finding | None:
     """What a column says of lines that count as sales, and the line to write; ``None`` where it says nothing."""
-    text, header, of = pl.col(column.name), column.header, f"of {total['n'].item():,} lines that would count as sales"
-    if column.kind == "refund":
-        n = counted.select(text.str.contains("[1-9]").sum()).collect(engine="streaming").item()
-        sums = [_sum_of(counted.with_columns(amounts.abs())) for amounts in _ways_to_read(counted, text)]
-        given_back = " or ".join(f"{one:,.2f}" for one in sums) or "amounts"
-        got = f"nothing is read from {header!r}, which has {given_back} on {n:,} {of}"
-        return (
-            (got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].') if n else None
-        )
-    if column.kind == "total":
-        return _other_total(counted, text, header, total["amount"].item() or 0.0)
+    text = pl.col(column.name)
+    looks = {"refund": _refund, "discount": _discount, "quantity": _quantity, "total": _other_total}
+    if look := looks.get(column.kind):
+        return look(counted, text, column.header, total)
     values = (
         counted.group_by(text.alias("value"))
         .agg(pl.len().alias("n"), pl.col("amount").sum())
-        .drop_nulls("value")
-        .sort("n", "value", descending=[True, False])
+        .sort("n", "value", descending=[True, False], nulls_last=True)
         .collect(engine="streaming")
     )
     if column.kind == "currency":
-        return _several_currencies(header, values) if values.height > 1 else None
-    if column.kind == "flag":
-        values = values.filter(pl.col("value").str.to_lowercase().is_in(_YES))
-    elif column.kind == "status":
-        values = values.filter(normalised(pl.col("value")).is_in(_NO_SALE))
-    if values.is_empty():
+        known = values.drop_nulls("value")
+        return _several_currencies(column.header, known) if known.height > 1 else None
+    if column.kind in ("status", "filtered"):
+        return _statuses(counted, column, values, total)
+    return _marks(column, values, total)
+
+
+def _marks(column: OverlookedColumn, values: pl.DataFrame, total: pl.DataFrame) -> Finding | None:
+    """Flags and other marks of lines that are no sale."""
+    header, lower = column.header, pl.col("value").str.to_lowercase()
+    is_meant = {"flag": lower.is_in(YES), "sale_flag": lower.is_in(NO)}.get(column.kind, ~lower.is_in(_NOTHING))
+    found = values.drop_nulls("value").filter(is_meant)
+    if found.is_empty() or (column.kind != "flag" and found.height == values.height):
         return None
-    shown = ", ".join(f'"{value}"' for value in values["value"])
-    words, rule = f"{header!r} is {shown}", f"{{ exclude = [{shown}] }}"
-    if column.kind == "instant":
-        words, rule = f"{header!r} is filled", '""'
-    share = float(values["amount"].sum()) / (total["amount"].item() or 1.0)
+    if column.kind == "mark" and _QUANTITY_NAME.search(words_of(header)):
+        return _returned(found, header, total)
+    rule, words = f"{{ exclude = [{_shown(found)}] }}", f"{header!r} is {_shown(found)}"
+    if column.kind == "mark":
+        rule = '""' if values["value"].null_count() else rule
+        words = f"{header!r} is filled (such as {found['value'][0]!r})"
     return (
-        f"{words} on {values['n'].sum():,} {of}, with {share:.1%} of the money",
+        f"{words} on {_measured(found, total)}",
         f'If they are none, write "{header}" = {rule} under [source.filter].',
     )
 
 
-def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, amount: float) -> tuple[str, str] | None:
+def _refund(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFrame) -> Finding | None:
+    n = counted.select(text.str.contains("[1-9]").sum()).collect(engine="streaming").item()
+    if not n:
+        return None
+    sums = [_sum_of(counted.with_columns(amounts.abs())) for amounts in _ways_to_read(counted, text)]
+    given_back = " or ".join(f"{one:,.2f}" for one in sums) or "amounts"
+    got = f"nothing is read from {header!r}, which has {given_back} on {n:,} {_of(total)}"
+    return got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].'
+
+
+def _of(total: pl.DataFrame) -> str:
+    return f"of {total['n'].item():,} lines that would count as sales"
+
+
+def _quantity(counted: pl.LazyFrame, text: pl.Expr, header: str, _: pl.DataFrame) -> Finding | None:
+    """A quantity that nobody mapped, and amounts of products that are equal for any: they are prices."""
+    number = plain_number(text)
+    each = (
+        counted.filter(number > 0)
+        .group_by("product_id")
+        .agg(
+            number.n_unique().alias("quantities"),
+            pl.col("amount").min().alias("low"),
+            pl.col("amount").max().alias("high"),
+        )
+    )
+    several = each.filter(pl.col("quantities") > 1, pl.col("product_id").is_not_null())
+    is_price = pl.col("high") - pl.col("low") < 0.01 * pl.col("high")  # a price may change by a trifle
+    n, n_equal = several.select(pl.len(), is_price.sum()).collect(engine="streaming").row(0)
+    if n_equal < _MIN_PRODUCTS or n_equal < _MOST_PRODUCTS * n:
+        return None
+    got = f"amounts of {n_equal:,} of the {n:,} products sold in several quantities are equal for any {header!r}"
+    return got, f'They are prices: write quantity = "{header}" and unit_price, not line_amount, under [source.columns].'
+
+
+def _returned(found: pl.DataFrame, header: str, total: pl.DataFrame) -> Finding:
+    """Units that came back."""
+    example, n = found["value"][0], found["n"].sum()
+    got = f"nothing is read from {header!r}, which is filled (such as {example!r}) on {n:,} {_of(total)}"
+    advice = "If so many were given back, add a column with what was paid back for them, and map it as refunded_amount."
+    return got, advice
+
+
+def _statuses(
+    counted: pl.LazyFrame, column: OverlookedColumn, values: pl.DataFrame, total: pl.DataFrame
+) -> Finding | None:
+    """Values that say that a line is no sale; and in a column of statuses, those of which nothing is known."""
+    header, value, known = column.header, normalised(pl.col("value")), values.drop_nulls("value")
+    is_status = bool(STATUS_NAME.search(words_of(header))) and not NO_STATUS_NAME.search(words_of(header))
+    is_bad = is_no_sale_word(value) if NO_STATUS_NAME.search(words_of(header)) else says_no_sale(value)
+    if column.kind == "filtered":
+        is_bad &= ~is_in_part(value)
+    bad, others = known.filter(is_bad), known.filter(~is_bad)
+    unknown = others.filter(~says_sale(value)) if is_status and column.kind == "status" else others.clear()
+    if unknown.height and (
+        values.height == 1
+        or (UNCERTAIN_NAME.search(words_of(header)) and bad.is_empty() and unknown.height == others.height)
+        or _is_of("customer_id", counted, column)
+    ):
+        unknown = unknown.clear()
+    if (bad.is_empty() and unknown.is_empty()) or _is_of("product_id", counted, column):
+        return None
+    got = [f"{header!r} is {_shown(bad)} on {_measured(bad, total)}"] if bad.height else []
+    if unknown.height:
+        got.append(f"nobody said whether {header!r} {_shown(unknown)}, on {_measured(unknown, total)}, is a sale")
+    advice = f'Write "{header}" = {{ exclude = [{_shown(pl.concat([bad, unknown]))}] }} under [source.filter],' + (
+        " with those of them that are none." if unknown.height else " if they are none."
+    )
+    paid_back = pl.concat([bad.filter(says_paid_back(value) & ~is_in_part(value)), unknown])
+    if paid_back.height:
+        advice += (
+            f' If they are lines of their own for what was paid back, write "{header}" = [{_shown(paid_back)}] under'
+            " [source.refunds] instead."
+        )
+    return ", and ".join(got), advice
+
+
+def _is_of(key: str, counted: pl.LazyFrame, column: OverlookedColumn) -> bool:
+    """Whether every customer, or product, has one value on all lines, so that it says nothing of sales."""
+    of_one = (
+        counted.drop_nulls(key).group_by(key).agg(pl.len().alias("n"), pl.col(column.name).n_unique().alias("values"))
+    )
+    several = of_one.filter(pl.col("n") > 1).select(pl.len(), (pl.col("values") > 1).sum().alias("mixed"))
+    n, n_mixed = several.collect(engine="streaming").row(0)
+    return bool(n) and n_mixed == 0
+
+
+def _shown(values: pl.DataFrame) -> str:
+    return ", ".join(f'"{value}"' for value in values["value"])
+
+
+def _measured(values: pl.DataFrame, total: pl.DataFrame) -> str:
+    share = float(values["amount"].sum()) / (total["amount"].item() or 1.0)
+    return f"{values['n'].sum():,} {_of(total)}, with {share:.1%} of the money"
+
+
+def _discount(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFrame) -> Finding | None:
+    """A discount that quantity times price may not know of."""
+    size = plain_number(text.str.replace_all(r"[^0-9.,\-]", "").str.replace(",", ".", literal=True)).abs()
+    facts = counted.select(
+        (size > 0).sum().alias("n"), size.max().alias("most"), text.str.contains("%", literal=True).any().alias("share")
+    )
+    n, most, has_percent = facts.collect(engine="streaming").row(0)
+    if not n:
+        return None
+    is_amount = not has_percent and "%" not in header and most > 1
+    line = f'refunded_amount = "{header}", if it is an amount of the line, or ' if is_amount else ""
+    got = f"amounts are quantity times price, and {header!r}, which is not read, is not 0 on {n:,} {_of(total)}"
+    advice = f"If prices do not have it taken off, write {line}what was paid as line_amount or order_amount"
+    return got, f"{advice} under [source.columns]."
+
+
+def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFrame) -> Finding | None:
     """A total, of lines or of orders, that is not what quantity times price comes to."""
+    amount = total["amount"].item() or 0.0
     of_order = pl.when(pl.col("total").n_unique() > 1).then(pl.col("total").sum()).otherwise(pl.col("total").first())
     key = pl.coalesce("invoice_id", pl.col("source_row").cast(pl.String)).alias("order")
     ways = [counted.with_columns(amounts) for amounts in _ways_to_read(counted, text)]
@@ -250,7 +388,7 @@ def _sum_of(lines: pl.LazyFrame) -> float:
     return float(lines.select(pl.col("total").sum()).collect(engine="streaming").item())
 
 
-def _several_currencies(header: str, values: pl.DataFrame) -> tuple[str, str]:
+def _several_currencies(header: str, values: pl.DataFrame) -> Finding:
     shown = ", ".join(f"{code} ({n:,})" for code, n in values.select("value", "n").iter_rows())
     usual = values["value"][0]
     advice = (

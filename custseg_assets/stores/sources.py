@@ -59,7 +59,8 @@ def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
     """The files of a source, sorted by name: itself, or those of a folder that can be read.
 
     Args:
-        path: a file or a folder; of the folders in it only those named ``key=value`` are entered.
+        path: a file or a folder; of the folders in it only those named ``key=value`` are entered, or all where it has
+            no files itself.
         progress: is called with the files that are left out.
 
     Raises:
@@ -76,8 +77,11 @@ def list_source_files(path: Path, progress: Progress) -> tuple[Path, ...]:
             f"{path} is neither a file nor a folder", "one of them", "Correct --source or [source] path."
         )
     files, left_out = _files_in(path)
+    if not files:
+        files, left_out = _files_below(path), []
     if left_out:
-        progress(f"{path.name}: left out {', '.join(left_out)}")
+        mark = "! " if any(name.startswith("folder ") for name in left_out) else ""
+        progress(f"{mark}{path.name}: left out {', '.join(left_out)}")
     if keys := sorted({key for file in files for key in keys_of(file, path)}):
         progress(f"{path.name}: {len(files)} files; {', '.join(keys)} are taken from the names of their folders")
     if not files:
@@ -111,6 +115,17 @@ def _files_in(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
     return tuple(files), left_out
 
 
+def _files_below(folder: Path) -> tuple[Path, ...]:
+    """The files of all folders in a folder that has none itself, such as one folder a month."""
+    return tuple(
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and formats.is_accepted(path.name)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 def keys_of(file: Path, source: Path) -> dict[str, str | None]:
     """Columns and values in the names of the folders between a source and its file, as Hive and Spark write them.
 
@@ -118,7 +133,7 @@ def keys_of(file: Path, source: Path) -> dict[str, str | None]:
     {'year': '2011', 'shop': 'Main Street'}
     """
     folders = file.relative_to(source).parts[:-1] if file != source else ()
-    pairs = (folder.split("=", maxsplit=1) for folder in folders)
+    pairs = (folder.split("=", maxsplit=1) for folder in folders if "=" in folder)
     return {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, value in pairs}
 
 

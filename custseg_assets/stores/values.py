@@ -15,7 +15,7 @@ from custseg_assets.stores.columns import ColumnMapping, key_column
 from custseg_assets.stores.customers import CustomerReading, recognise_customers
 from custseg_assets.stores.date_styles import YEARS
 from custseg_assets.stores.dates import DateReading, read_instants, recognise_dates
-from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines
+from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines, take_back
 from custseg_assets.stores.limits import measure_sizes, set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.orders import complete_orders
@@ -130,16 +130,8 @@ def type_lines(
         BadInputError: there are no rows, a column is ambiguous, or too many of its values cannot be read.
     """
     names = list(mapping.headers)
-    lines = plain.filter(pl.any_horizontal(pl.col(*names, SURPLUS).is_not_null()))
-    pairs: list[pl.Expr] = []
-    facts = _measure(lines, names, settings.decimal)
-    if not facts.n_rows:
-        raise BadInputError(f"{where} has a header and no data", "data rows", "Export it again with its rows.")
-    if facts.n_surplus:
-        _refuse_surplus(facts, where)
-        lines, pairs = _set_surplus_aside(lines, names)
-        facts = _measure(lines, names, settings.decimal)
-    lines = complete_orders(lines, mapping)
+    lines, facts, pairs = _usable_lines(plain, names, settings, where)
+    lines, filled_in = complete_orders(lines, mapping, where)
     settings = _with_known_dates(lines, mapping, settings)
     dates, n_undated = _read_dates(lines, settings, f"{where}, column {mapping.columns[_INSTANT]!r}")
     instants = dates.instants(pl.col(_INSTANT))
@@ -147,7 +139,7 @@ def type_lines(
         lines = lines.with_columns(_order_key(mapping, instants))
     lines = exclude_lines(lines, mapping)
     refuse_unequal_amounts(lines, mapping, where)
-    notes = describe_filters(lines, mapping, where)
+    notes = [*filled_in, *describe_filters(lines, mapping, where)]
     numbers = {name: _read_numbers(lines, name, mapping, settings, where) for name in facts.odd_numbers}
     customers = recognise_customers(lines, settings, f"{where}, column {mapping.columns['customer_id']!r}")
     typed = {name: pl.col(name).str.strip_suffix(_FLOAT_ENDING) for name in facts.float_like}
@@ -160,6 +152,8 @@ def type_lines(
     aside = set_impossible_aside(counted, amounts, mapping, settings.max_line_amount, where, sizes)
     typed |= aside.numbers
     unread = {*numbers, *aside.numbers}
+    if mapping.refunds:
+        typed |= take_back({name: typed[name] for name in NUMBERS if name in typed}, mapping)
     unread |= {_INSTANT} if n_undated else set()
     unread |= {"customer_id"} if customers.n_rounded else set()
     pairs += [
@@ -181,15 +175,28 @@ def type_lines(
         lines, notes = lines.drop(own), [*notes, *said]
     if pairs:
         refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
-    readings: dict[str, NumberReading | DateReading | CustomerReading] = {
-        **numbers,
-        _INSTANT: dates,
-        "customer_id": customers,
-    }
-    conventions = {name: reading.convention for name, reading in readings.items()}
-    said_of_columns = {name: words for name, words in conventions.items() if words}
     said_aside = (f"{where}: {aside.words}",) if aside.words else ()
-    return TypedLines(lines, said_of_columns, (*notes, *customers.notes, *said_aside))
+    conventions = _conventions({**numbers, _INSTANT: dates, "customer_id": customers})
+    return TypedLines(lines, conventions, (*notes, *customers.notes, *said_aside))
+
+
+def _usable_lines(
+    plain: pl.LazyFrame, names: list[str], settings: SourceSettings, where: str
+) -> tuple[pl.LazyFrame, _Facts, list[pl.Expr]]:
+    """The lines that are not empty, facts about them, and the texts of rows with more fields than the header."""
+    lines = plain.filter(pl.any_horizontal(pl.col(*names, SURPLUS).is_not_null()))
+    facts = _measure(lines, names, settings.decimal)
+    if not facts.n_rows:
+        raise BadInputError(f"{where} has a header and no data", "data rows", "Export it again with its rows.")
+    if not facts.n_surplus:
+        return lines, facts, []
+    _refuse_surplus(facts, where)
+    lines, pairs = _set_surplus_aside(lines, names)
+    return lines, _measure(lines, names, settings.decimal), pairs
+
+
+def _conventions(readings: Mapping[str, NumberReading | DateReading | CustomerReading]) -> dict[str, str]:
+    return {name: reading.convention for name, reading in readings.items() if reading.convention}
 
 
 def _without_lost_amounts(typed: Mapping[str, pl.Expr], unread: Collection[str]) -> dict[str, pl.Expr]:

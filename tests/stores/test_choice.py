@@ -192,16 +192,15 @@ def test_a_column_of_the_file_wins_over_the_key_of_its_folder(tmp_path: Path) ->
     assert keys_of(Path("log/shop=__HIVE_DEFAULT_PARTITION__/a.parquet"), Path("log")) == {"shop": None}
 
 
-def test_other_folders_are_left_out_and_said(tmp_path: Path) -> None:
+def test_other_folders_are_left_out_with_a_warning_and_read_where_there_is_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "log/2010").mkdir(parents=True)
     (tmp_path / "log/2010/a.csv").write_text(text(HEADER, *FIRST))
     (tmp_path / "log/empty").mkdir()
-    with pytest.raises(BadInputError, match=r"no source in it; it left out folder 2010 \(1 with data\)"):
-        list_source_files(tmp_path / "log", print)
+    assert [path.name for path in list_source_files(tmp_path / "log", print)] == ["a.csv"]
     (tmp_path / "log/b.csv").write_text(text(HEADER, *SECOND))
     told: list[str] = []
     assert [path.name for path in list_source_files(tmp_path / "log", told.append)] == ["b.csv"]
-    assert told == ["log: left out folder 2010 (1 with data)"]
+    assert told == ["! log: left out folder 2010 (1 with data)"]
 
 
 def test_a_folder_with_other_tables_says_which_files_they_are(tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ def test_numbers_and_booleans_of_a_filter_are_compared_as_people_write_them(tmp_
     ]
 
 
+def test_empty_cells_that_are_left_out_are_each_lines_own(tmp_path: Path) -> None:
+    text = f"{HEADER},Item\na,2024-01-01,1,10,\na,2024-01-01,1,10,Cup\n"
+    lines = read(tmp_path, text, filter={"Item": {"exclude": [""]}})
+    assert lines["excluded_by"].to_list() == ['Item = ""', None]
+
+
 def test_an_order_has_the_status_of_its_first_line_on_all_of_them(tmp_path: Path) -> None:
     text = f"{HEADER},Status\na,2024-01-01,1,10,paid\na,2024-01-01,1,5,\nb,2024-01-02,2,20,void\nb,2024-01-02,2,7,\n"
     lines = read(tmp_path, text, filter={"Status": "paid"})
@@ -108,6 +114,13 @@ def test_the_total_of_an_order_is_shared_out_by_what_its_goods_cost(tmp_path: Pa
 def test_without_prices_an_order_is_shared_out_equally(tmp_path: Path) -> None:
     text = "customer_id,invoiced_at,Total\na,2024-01-01,9\na,2024-01-01,9\na,2024-01-01,\na,2024-01-02,5\n"
     assert read(tmp_path, text, columns={"order_amount": "Total"})["line_amount"].to_list() == [3.0, 3.0, 3.0, 5.0]
+
+
+def test_a_gift_without_amount_does_not_change_the_total_of_its_order(tmp_path: Path) -> None:
+    text = f"{HEADER}\na,2024-01-01,1,0\na,2024-01-01,1,20\na,2024-01-01,1,20\nb,2024-01-01,2,0\n"
+    assert read(tmp_path, text.replace(",line_amount", ",Total"), columns={"order_amount": "Total"})[
+        "line_amount"
+    ].to_list() == pytest.approx([20 / 3] * 3 + [0])
 
 
 def test_an_order_with_two_totals_is_refused(tmp_path: Path) -> None:
@@ -168,6 +181,16 @@ def test_a_day_without_a_rate_is_refused(tmp_path: Path) -> None:
     assert "has no rate for JPY on 2024-01-09, nor before it; 1 lines need one" in message
 
 
+def test_two_rates_for_a_day_are_refused(tmp_path: Path) -> None:
+    rates = tmp_path / "rates.csv"
+    rates.write_text("date,currency,rate\n2024-01-01,USD,0.9\n2024-01-01,USD,9\n")
+    columns = {"currency": "Cur"}
+    text = f"{HEADER},Cur\na,2024-01-01,1,10,USD\n"
+    assert "several rates for USD on 2024-01-01" in refusal(
+        tmp_path, text, columns=columns, currency="EUR", rates=rates
+    )
+
+
 def test_other_rates_make_another_delivery(tmp_path: Path) -> None:
     rates, log = tmp_path / "rates.csv", tmp_path / "log.csv"
     log.write_text(CURRENCIES)
@@ -187,7 +210,9 @@ def test_what_exports_write_for_nobody_is_nobody_and_is_said(tmp_path: Path) -> 
     told: list[str] = []
     assert ids_of(tmp_path, "a", "NULL", "\\N", "n/a", "0", "-", "Guest", told=told) == ["a", *[None] * 6]
     assert "no customer where it says '-' (1), '0' (1), 'Guest' (1)" in told[1]
-    assert ids_of(tmp_path, "a", "Walk-in", "null", no_customer=["walk-in"]) == ["a", None, None]
+    assert ids_of(tmp_path, "a", "Till 1", "null", no_customer=["till 1"]) == ["a", None, None]
+    assert ids_of(tmp_path, "a", "Walk-in customer", "(not set)", "...", "Laufkundschaft") == ["a", *[None] * 4]
+    assert ids_of(tmp_path, "Cash & Carry", "00000", "anonymous-7") == ["Cash & Carry", "00000", "anonymous-7"]
     assert ids_of(tmp_path, "a", "NULL", "0", customer_id_form="text") == ["a", "NULL", "0"]
 
 
@@ -205,6 +230,33 @@ def test_addresses_are_the_same_in_any_case_and_other_ids_are_not(tmp_path: Path
     assert ids_of(tmp_path, "Ann@Shop.example", "b@x.example", customer_id_case="keep")[0] == "Ann@Shop.example"
     assert ids_of(tmp_path, "Ann", "ann") == ["Ann", "ann"]
     assert ids_of(tmp_path, "Ann", "ann", customer_id_case="lower") == ["ann", "ann"]
+
+
+def test_what_nobody_sees_makes_no_difference_between_ids(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert ids_of(tmp_path, "M\u00fcller  1", "Mu\u0308ller 1\u200b", told=told) == ["M\u00fcller 1"] * 2
+    assert "spaces and signs without width make no difference" in told[0]
+
+
+def test_a_customer_on_the_first_line_of_each_order_holds_for_its_others(tmp_path: Path) -> None:
+    orders = [f"c{i},2024-01-01,{i},5\n,2024-01-01,{i},7" for i in range(10)]
+    told: list[str] = []
+    lines = read(tmp_path, "\n".join([HEADER, *orders]), told)
+    assert lines["customer_id"].to_list() == [f"c{i // 2}" for i in range(20)]
+    assert any("'customer_id' stands on the first line of an order" in line for line in told)
+    guests = [
+        f"c{i},2024-01-01,{i},5\n,2024-01-01,{i},7" if i < 8 else f"a,2024-01-01,{i},1\nb,2024-01-01,{i},1"
+        for i in range(10)
+    ]
+    assert read(tmp_path, "\n".join([HEADER, *guests]))["customer_id"].null_count() == 8
+
+
+def test_amounts_of_products_that_are_equal_for_any_quantity_are_prices(tmp_path: Path) -> None:
+    rows = "".join(f"a,2024-01-0{i % 2 + 1},{i},{i // 2}.5,P{i // 2},{i % 2 + 1}\n" for i in range(20))
+    text = f"{HEADER},product_id,Qty\n{rows}"
+    assert 'write quantity = "Qty" and unit_price' in refusal(tmp_path, text)
+    assert read(tmp_path, text, ignored_columns=["Qty"]).height == 20
+    assert read(tmp_path, text.replace("P", "Q", 7)).height == 20
 
 
 def test_ids_that_lost_their_last_digits_are_nobody_or_refused(tmp_path: Path) -> None:
@@ -235,6 +287,13 @@ def test_a_date_and_a_time_in_two_columns_are_one_instant(tmp_path: Path) -> Non
         ("status", ["paid", "failed", "paid"], '"status" = { exclude = ["failed"] }'),
         ("Order State", ["complete", "Canceled", "VOIDED"], '"Order State" = { exclude = ["Canceled", "VOIDED"] }'),
         ("event_type", ["purchase", "view", "add_to_cart"], '"event_type" = { exclude = ["add_to_cart", "view"] }'),
+        ("Status", ["Bezahlt", "auto-cancelled", "Betald"], '"Status" = { exclude = ["auto-cancelled"] }'),
+        ("Statut", ["Payée", "Remboursée (CB)", "Payée"], '"Statut" = ["Remboursée (CB)"] under [source.refunds]'),
+        ("status", ["paid", "Limbo", "paid"], "nobody said whether 'status' \"Limbo\""),
+        ("state", ["paid", "paid", "Limbo"], '"state" = { exclude = ["Limbo"] }'),
+        ("D/C", ["C", "D", "C"], '"D/C" = { exclude = ["C", "D"] }'),
+        ("is_paid", ["1", "0", "1"], '"is_paid" = { exclude = ["0"] }'),
+        ("Cancel reason", ["", "Too late", ""], '"Cancel reason" = ""'),
         ("is_test", ["false", "true", "false"], '"is_test" = { exclude = ["true"] }'),
         ("cancelled_at", ["", "2024-01-05 10:00", ""], '"cancelled_at" = ""'),
         ("Amount Refunded", ["0.00", "3.50", "0.00"], 'refunded_amount = "Amount Refunded"'),
@@ -259,6 +318,11 @@ def test_a_column_that_would_change_the_figures_is_not_passed_over(
         ("Category", ["Void fillers", "View cameras", "Test kits"]),
         ("Refund Policy", ["30 days", "none", "30 days"]),
         ("returned", ["no", "no", "no"]),
+        ("State", ["CA", "NY", "CA"]),
+        ("Customer Status", ["gold", "silver", "gold"]),
+        ("status", ["Limbo", "Limbo", "Limbo"]),
+        ("Payment", ["not refunded", "no returns", "card"]),
+        ("paid", ["yes", "yes", "yes"]),
         ("Amount Refunded", ["0", "0.00", ""]),
         ("Currency code", ["EUR", "EUR", "EUR"]),
         ("Refund reason", ["", "", ""]),
@@ -267,6 +331,40 @@ def test_a_column_that_would_change_the_figures_is_not_passed_over(
 def test_a_column_that_changes_nothing_is_passed_over(tmp_path: Path, header: str, values: list[str]) -> None:
     rows = "".join(f"c{i},2024-01-0{i},{i},{i}0,{value}\n" for i, value in enumerate(values, start=1))
     assert read(tmp_path, f"{HEADER},{header}\n{rows}").height == 3
+
+
+def test_a_misspelt_value_that_is_to_be_left_out_is_noticed(tmp_path: Path) -> None:
+    assert '"Status" = { exclude = ["VOIDED"] }' in refusal(tmp_path, STATUS, filter={"Status": {"exclude": ["viod"]}})
+    assert read(tmp_path, STATUS, filter={"Status": {"exclude": ["void", "voided", "partially refunded"]}}).height == 4
+
+
+def test_a_status_of_customers_says_nothing_of_sales(tmp_path: Path) -> None:
+    rows = "".join(f"c{i % 3},2024-01-0{i},{i},{i}0,{'tier ' + str(i % 3)}\n" for i in range(1, 7))
+    assert read(tmp_path, f"{HEADER},Status\n{rows}").height == 6
+    assert "nobody said" in refusal(tmp_path, f"{HEADER},Status\n{rows}c0,2024-01-08,8,80,tier 1\n")
+
+
+def test_lines_for_what_was_paid_back_are_negative_whatever_their_sign(tmp_path: Path) -> None:
+    told: list[str] = []
+    text = (
+        f"{HEADER},Type\na,2024-01-01,1,10,Sale\na,2024-01-02,1,10,Payment REFUND\nb,2024-01-02,2,-5,payment refund\n"
+    )
+    lines = read(tmp_path, text, told, refunds={"Type": ["Payment refund"]})
+    assert lines["line_amount"].to_list() == [10.0, -10.0, -5.0]
+    assert any("Type: 2 lines with Payment refund are refunds" in line for line in told)
+    priced = "customer_id,invoiced_at,quantity,unit_price,Type\na,2024-01-01,2,3,Sale\n"
+    priced += "a,2024-01-02,2,3,R\na,2024-01-03,-2,-3,R\n"
+    lines = read(tmp_path, priced, refunds={"Type": ["r"]})
+    assert lines["quantity"].to_list() == [2.0, -2.0, -2.0]
+    assert lines["unit_price"].to_list() == [3.0, 3.0, 3.0]
+
+
+def test_a_discount_that_prices_may_not_know_of_is_not_passed_over(tmp_path: Path) -> None:
+    text = "customer_id,invoiced_at,quantity,unit_price,Discount\na,2024-01-01,2,30,10\nb,2024-01-02,1,5,0\n"
+    assert 'refunded_amount = "Discount"' in refusal(tmp_path, text)
+    assert read(tmp_path, text, ignored_columns=["Discount"]).height == 2
+    assert read(tmp_path, text.replace(",10\n", ",0\n")).height == 2
+    assert "refunded_amount" not in refusal(tmp_path, text.replace(",10\n", ",10%\n"))
 
 
 def test_lines_with_negative_amounts_may_be_called_returned(tmp_path: Path) -> None:

@@ -36,11 +36,14 @@ Row = tuple[str, str, Any, int]
 
 def rows_of(lines: Sequence[Line], writing: Writing) -> list[Row]:
     """What the log was made of, as far as it is written down."""
+    known = [line for line in lines if line.customer and not (line.is_void and writing.status != "none")]
+    currencies = {line.currency for line in known}
+    # A log whose customers all pay in one currency is in that one.
+    own = currencies if writing.foreign == "none" or (writing.foreign == "unsaid" and len(currencies) == 1) else {"EUR"}
     return sorted(
         (line.customer, order, at, line.net if writing.refunds != "none" else line.amount)
-        for line in lines
-        if line.customer and not (line.is_void and writing.status != "none")
-        if not (line.currency != "EUR" and writing.foreign != "none")
+        for line in known
+        if line.currency in own
         for at in [writing.instant(line.at)]
         for order in [str(line.order) if writing.has_orders else f"{line.customer} {at:%Y-%m-%d}"]
     )

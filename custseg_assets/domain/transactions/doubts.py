@@ -6,23 +6,13 @@ rejected line by line in ``cleaning``, and days apart from the rest in ``quality
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
 
 import polars as pl
 
 from custseg_assets.domain.schemas import MAPPED_NAMES
-from custseg_assets.domain.transactions.cleaning import CleaningRules
-
-Code = Literal[
-    "invoice_numbers", "order_totals", "customer_ids", "service_codes", "cancellation_prefix", "equal_lines",
-    "one_customer", "single_orders", "changed_orders",
-]  # fmt: skip
-"""Names of the doubts, as in ``[source] accepted_doubts``."""
-
-MIN_CASES = 10
-"""Orders, ids or lines that have to look wrong before anything is said."""
+from custseg_assets.domain.transactions.amount_doubts import amount_doubts, total_names
+from custseg_assets.domain.transactions.log_facts import MIN_CASES, Doubt, LogFacts
 
 MAX_SHARED_NUMBERS = 0.01
 """Share of the orders that may go by another's number, of another customer or day, by mistakes at the till."""
@@ -32,6 +22,9 @@ MIN_EQUAL_AMOUNTS = 0.9
 
 MIN_DIFFERENT_AMOUNTS = 5
 """Different amounts that such orders have at least: in a shop with one price all lines are equal."""
+
+MIN_DIFFERENT_SHARE = 0.1
+"""Different amounts for each of these orders, where orders are days: totals nearly all differ, prices are few."""
 
 MAX_ALIKE_IDS = 0.001
 """Share of the lines whose customer may be another one's in a different writing, by typing errors."""
@@ -45,55 +38,34 @@ MAX_DROPPED_EQUAL = 0.05
 MAX_KEPT_EQUAL = 0.5
 """Share of the lines that may be equal to another where all count: a file exported twice over has all of them."""
 
+MAX_TWICE = 0.01
+"""Share of the money that may count twice because an order changed between two exports."""
+
+MAX_REPEATED_ORDERS = 0.5
+"""Share of the orders with lines that come again which may repeat all of them equally often, by chance."""
+
 MAX_ORDERS_OF_ONE = 0.2
 """Share of the orders that one customer may have."""
+
+MAX_ORDERS_OF_OUTLIER, MIN_OUTLIER_RATIO = 0.05, 4
+"""Share of the orders that a customer may have who has so many times as many as every other."""
 
 MIN_ORDERS = 100
 """Orders that a log has at least before anything is said of its customers."""
 
+_OF_LINE_AMOUNTS = {
+    False: (),
+    True: (
+        pl.col("amount").filter(pl.col("amount") != 0).min().alias("low_but_0"),
+        pl.col("product_id").n_unique().alias("n_products"),
+    ),
+}
+"""What only ``_order_totals`` looks at; counting products costs as much as all the rest."""
+
+_WHOLE = r"^0*(\d*?)(?:\.0+)?$"
+
 _AMOUNT = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
 _DAY = pl.col("invoiced_at").dt.date().alias("day")
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """Something about the log that makes its figures doubtful.
-
-    Attributes:
-        code: its name.
-        words: what was found, with figures.
-        advice: what to do, with the line to write.
-        is_refused: whether the log is not read before somebody has said what it means.
-    """
-
-    code: Code
-    words: str
-    advice: str
-    is_refused: bool
-
-    def __str__(self) -> str:
-        return f"{self.words}. {self.advice}"
-
-
-@dataclass(frozen=True)
-class LogFacts:
-    """What doubts depend on besides the lines.
-
-    Attributes:
-        headers: mapped column → the files' own name for it.
-        rules: the cleaning rules in force.
-        configured: keys of ``[cleaning]`` that somebody wrote; what they say is not doubted.
-        says_case: whether somebody wrote what case means in customers' ids.
-        says_form: whether somebody wrote what zeros mean in them.
-        says_key: whether somebody wrote what an order's id is made of.
-    """
-
-    headers: Mapping[str, str]
-    rules: CleaningRules
-    configured: frozenset[str]
-    says_case: bool
-    says_form: bool
-    says_key: bool
 
 
 def find_doubts(lines: pl.LazyFrame, facts: LogFacts) -> tuple[Doubt, ...]:
@@ -112,6 +84,8 @@ def find_doubts(lines: pl.LazyFrame, facts: LogFacts) -> tuple[Doubt, ...]:
             pl.len().alias("n"),
             pl.col("amount").min().alias("low"),
             pl.col("amount").max().alias("high"),
+            pl.col("amount").sum().alias("total"),
+            *_OF_LINE_AMOUNTS["line_amount" in facts.headers],
             pl.col("source_file").min().alias("first_file"),
             pl.col("source_file").max().alias("last_file"),
         )
@@ -120,6 +94,7 @@ def find_doubts(lines: pl.LazyFrame, facts: LogFacts) -> tuple[Doubt, ...]:
     if orders.is_empty():
         return ()
     found = [
+        *total_names(orders, facts),
         *_invoice_numbers(orders, facts),
         *_order_totals(orders, facts),
         *_customer_ids(orders, facts),
@@ -128,6 +103,7 @@ def find_doubts(lines: pl.LazyFrame, facts: LogFacts) -> tuple[Doubt, ...]:
         *_one_customer(orders),
         *_single_orders(orders, facts),
         *_changed_orders(known, orders),
+        *amount_doubts(lines, known, orders, facts),
     ]
     return tuple(found)
 
@@ -168,14 +144,18 @@ def _invoice_numbers(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
 
 def _order_totals(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
     """The total of an order on each of its lines would count as often as the order has lines."""
-    if not {"invoice_id", "line_amount"} <= facts.headers.keys():
+    if "line_amount" not in facts.headers:
         return
-    several = orders.filter((pl.col("n") > 1) & pl.col("invoice_id").is_not_null() & (pl.col("high") != 0))
-    equal = several.filter(pl.col("low") == pl.col("high"))
+    # Lines of one product may be units of it, and an order in two files is another doubt.
+    is_of_units = pl.col("n_products") == 1 if "product_id" in facts.headers else pl.lit(False)
+    several = orders.filter((pl.col("n") > 1) & (pl.col("high") != 0) & (pl.col("first_file") == pl.col("last_file")))
+    several = several.filter(~is_of_units)
+    equal = several.filter(pl.col("low_but_0") == pl.col("high"))
+    share = 0 if "invoice_id" in facts.headers else MIN_DIFFERENT_SHARE
     if (
         equal.height < MIN_CASES
         or equal.height < MIN_EQUAL_AMOUNTS * several.height
-        or equal["low"].n_unique() < MIN_DIFFERENT_AMOUNTS
+        or equal["high"].n_unique() < max(MIN_DIFFERENT_AMOUNTS, share * equal.height)
     ):
         return
     worst = equal.sort("n", "invoice_id", descending=[True, False]).row(0, named=True)
@@ -183,7 +163,8 @@ def _order_totals(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
     yield Doubt(
         "order_totals",
         f"{header!r} is equal on every line of {equal.height:,} of the {several.height:,} orders with several lines"
-        f" ({worst['invoice_id']!r} has {worst['low']:g} on {worst['n']:,} lines), so it is the order's total",
+        f" ({worst['invoice_id'] or worst['customer_id']!r} has {worst['high']:g} on {worst['n']:,} lines), so it is"
+        " the order's total",
         f"Write order_amount = {header!r} instead of line_amount under [source.columns].".replace("'", '"'),
         is_refused=True,
     )
@@ -195,12 +176,22 @@ def _customer_ids(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
     text = pl.col("customer_id")
     ways: list[tuple[pl.Expr, str, str, str]] = []
     if not facts.says_form:
-        digits = pl.when(text.str.contains(r"^\d+$")).then(text.str.strip_chars_start("0"))
-        ways.append((digits, "zeros at their beginning", 'customer_id_form = "number"', 'customer_id_form = "text"'))
+        digits = pl.when(text.str.contains(_WHOLE)).then(text.str.replace(_WHOLE, "$1"))
+        ways.append(
+            (
+                digits,
+                "zeros at their beginning or after a point",
+                'customer_id_form = "number"',
+                'customer_id_form = "text"',
+            )
+        )
     if not facts.says_case:
         ways.append(
             (text.str.to_lowercase(), "upper and lower case", 'customer_id_case = "lower"', 'customer_id_case = "keep"')
         )
+    ways = [(form, words, f"{one} under [source]", several) for form, words, one, several in ways]
+    same = "the ids in one way in all files, with another program than a spreadsheet,"
+    ways.append((_bare_id(text), "signs and spaces", same, 'accepted_doubts = ["customer_ids"] under [source]'))
     for form, words, one, several in ways:
         alike = (
             customers.with_columns(form.alias("form"))
@@ -217,9 +208,16 @@ def _customer_ids(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
             "customer_ids",
             f"{alike.height:,} customers have several ids that differ in {words} only, such as {pair}"
             f" ({n_lines:,} of {of:,} lines)",
-            f"Write {one} under [source] if they are the same customers, {several} if they are not.",
+            f"Write {one} if they are the same customers, {several} if they are not.",
             is_refused=alike.height >= MIN_CASES and n_lines > MAX_ALIKE_IDS * of,
         )
+
+
+def _bare_id(text: pl.Expr) -> pl.Expr:
+    """An id as one may mean it: the address among other words, or letters and digits only, without ``.0``."""
+    address = text.str.extract(r"([^\s<>()]+@[^\s<>()]+)")
+    letters = text.str.replace(r"^(\d+)\.0+$", "$1").str.replace_all(r"[^\p{L}\p{N}@]", "")
+    return pl.when(letters != "").then(pl.coalesce(address, letters))
 
 
 def _rules_of_known_export(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
@@ -260,18 +258,19 @@ def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
     if "duplicates" in facts.configured:
         return
     suspects = known.filter(pl.len().over("customer_id", "invoiced_at", "product_id", "source_file") > 1)
+    groups = suspects.group_by(*MAPPED_NAMES, "source_file").len("n").filter(pl.col("n") > 1)
     n = known.select(pl.len()).collect(engine="streaming").item()
-    counted = (
-        suspects.group_by(*MAPPED_NAMES, "source_file")
-        .len("n")
-        .filter(pl.col("n") > 1)
-        .select((pl.col("n") - 1).sum().alias("extra"), pl.col("n").sum().alias("in_groups"))
-        .collect(engine="streaming")
-    )
-    n_extra, n_alike = counted.row(0)
+    counted = groups.select((pl.col("n") - 1).sum().alias("extra"), pl.col("n").sum().alias("in_groups"))
+    n_extra, n_alike = counted.collect(engine="streaming").row(0)
     keeps = facts.rules.keeps_equal_lines
-    too_many = n_alike > MAX_KEPT_EQUAL * n if keeps else n_extra > MAX_DROPPED_EQUAL * n
-    if n_extra >= MIN_CASES and too_many:
+    if n_extra < MIN_CASES:
+        return
+    n_told, n_repeated = _orders_repeated_as_a_whole(known) if keeps else (0, 0)
+    if n_told >= MIN_CASES:
+        too_many = n_repeated > MAX_REPEATED_ORDERS * n_told
+    else:
+        too_many = n_alike > MAX_KEPT_EQUAL * n if keeps else n_extra > MAX_DROPPED_EQUAL * n
+    if too_many:
         done = "would all count" if keeps else "would be dropped"
         yield Doubt(
             "equal_lines",
@@ -282,11 +281,29 @@ def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
         )
 
 
+def _orders_repeated_as_a_whole(known: pl.LazyFrame) -> tuple[int, int]:
+    """Orders with several different lines of which some come again, and how many of them repeat all equally often.
+
+    Units that are sold one by one are of different numbers; an export, or a join, repeats whole orders.
+    """
+    lines = known.group_by(*MAPPED_NAMES, "source_file").len("n")
+    orders = lines.group_by("invoice_id", "customer_id", pl.col("invoiced_at").dt.date(), "source_file").agg(
+        pl.len().alias("lines"), pl.col("n").min().alias("fewest"), pl.col("n").max().alias("most")
+    )
+    several = orders.filter((pl.col("lines") > 1) & (pl.col("most") > 1))
+    is_whole = pl.col("fewest") == pl.col("most")
+    n, n_whole = several.select(pl.len(), is_whole.sum()).collect(engine="streaming").row(0)
+    return n, n_whole
+
+
 def _one_customer(orders: pl.DataFrame) -> Iterator[Doubt]:
     """A customer with very many orders is often the till's, or what a shop writes for nobody."""
     counted = orders.group_by("customer_id").len("n").sort("n", "customer_id", descending=[True, False])
     customer, n = counted.row(0)
-    if orders.height >= MIN_ORDERS and counted.height >= MIN_CASES and n > MAX_ORDERS_OF_ONE * orders.height:
+    next_n = counted["n"][1] if counted.height > 1 else 0
+    is_far = n > MAX_ORDERS_OF_OUTLIER * orders.height and n > MIN_OUTLIER_RATIO * next_n
+    is_much = is_far or n > MAX_ORDERS_OF_ONE * orders.height
+    if orders.height >= MIN_ORDERS and counted.height >= MIN_CASES and is_much:
         yield Doubt(
             "one_customer",
             f"customer {customer!r} has {n:,} of {orders.height:,} orders",
@@ -309,29 +326,40 @@ def _single_orders(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
 
 
 def _changed_orders(known: pl.LazyFrame, orders: pl.DataFrame) -> Iterator[Doubt]:
-    """An order in two overlapping exports that was changed in between counts with the lines of both."""
+    """An order in two overlapping exports counts twice with what is not the same in both.
+
+    Lines that are equal in all columns count once (see ``cleaning``); here is looked for orders of which more lines
+    are left than the largest of their files has.
+    """
     shared = orders.filter((pl.col("first_file") != pl.col("last_file")) & pl.col("invoice_id").is_not_null())
     if shared.is_empty():
         return
-    per_file = (
-        known.filter(pl.col("invoice_id").is_in(shared["invoice_id"].unique().to_list()))
-        .group_by("invoice_id", "source_file")
-        .agg(pl.len().alias("n"), pl.col("amount").sum().round(6))
-        .group_by("invoice_id")
-        .agg(pl.struct("n", "amount").n_unique().alias("ways"), pl.col("source_file").sort().alias("files"))
-        .filter(pl.col("ways") > 1)
+    key = ("invoice_id", "customer_id", "day")
+    nth = pl.int_range(pl.len()).over(*MAPPED_NAMES, "source_file").alias("nth")
+    lines = known.join(shared.lazy().select(key), on=key, how="semi").with_columns(nth)
+    per_file = lines.group_by(*key, "source_file").agg(pl.len().alias("n"), pl.col("amount").sum())
+    largest = per_file.group_by(key).agg(
+        pl.col("n").max().alias("n_most"), pl.col("amount").min(), pl.col("source_file").sort().alias("files")
+    )
+    left = lines.unique([*MAPPED_NAMES, "nth"]).group_by(key).agg(pl.len().alias("n_left"), pl.col("amount").sum())
+    changed = (
+        left.join(largest, on=key, suffix="_of_file")
+        .filter(pl.col("n_left") > pl.col("n_most"))
         .sort("invoice_id")
         .collect(engine="streaming")
     )
-    if per_file.height:
-        first = per_file.row(0, named=True)
-        yield Doubt(
-            "changed_orders",
-            f"{_count(per_file.height, 'order')} in several files with other lines, such as {first['invoice_id']!r} in"
-            f" {' and '.join(first['files'][:2])}; what differs counts twice",
-            "Take the older export out, or give both the same name, so that the newer one corrects the older.",
-            is_refused=False,
-        )
+    if changed.is_empty():
+        return
+    first = changed.row(0, named=True)
+    twice = float((changed["amount"] - changed["amount_of_file"]).sum())
+    total = float(orders["total"].sum())
+    yield Doubt(
+        "changed_orders",
+        f"{_count(changed.height, 'order')} in several files with other lines, such as {first['invoice_id']!r} in"
+        f" {' and '.join(first['files'][:2])}; what differs counts twice, up to {twice:,.2f} of {total:,.2f}",
+        "Take the older export out, or give both the same name, so that the newer one corrects the older.",
+        is_refused=changed.height >= MIN_CASES and abs(twice) > MAX_TWICE * abs(total),
+    )
 
 
 def _columns(facts: LogFacts) -> str:
