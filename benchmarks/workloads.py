@@ -26,7 +26,8 @@ from custseg_assets.home.calendar import Calendar
 from custseg_assets.home.intake import take_in_source
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings
-from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.delivery import CurrentSource
 
 TAKING_IN, READING, CLEANING, ORDERS = "taking in", "reading back", "cleaning", "orders and products"
 LAST_SNAPSHOT, OTHER_SNAPSHOTS = "features, last snapshot", "features, other snapshots"

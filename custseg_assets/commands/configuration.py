@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from custseg_assets.settings import DEMO, Settings
-from custseg_assets.stores.deliveries import Delivery
+from custseg_assets.stores.delivery import Delivery
 
 _PROPOSED = "  # proposed: is it right?"
 _REMARKS = {

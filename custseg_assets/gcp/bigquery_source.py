@@ -21,7 +21,8 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bigquery import BigQuery, TableName, explain_errors, table_name
 from custseg_assets.settings import GcpBigQuerySettings, Settings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore, identity_of
+from custseg_assets.stores.deliveries import DeliveryStore, identity_of
+from custseg_assets.stores.delivery import Delivery
 from custseg_assets.stores.raw_table import SOURCE_ROW
 from custseg_assets.stores.sources import Progress, SourceFile, describe_mapping
 from custseg_assets.stores.values import plain_columns, type_lines

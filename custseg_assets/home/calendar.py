@@ -11,7 +11,7 @@ from functools import cached_property
 
 from custseg_assets.domain.periods import Window, keys_between, midnight, snapshot_keys, window_of
 from custseg_assets.settings import SnapshotSettings
-from custseg_assets.stores.deliveries import Delivery, period_content
+from custseg_assets.stores.delivery import Delivery, period_content
 
 
 class Calendar:

@@ -30,15 +30,8 @@ from custseg_assets.home.open import LockedHome
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.columns import MissingColumnsError
-from custseg_assets.stores.deliveries import (
-    KEEP_STRAY_DAYS,
-    NO_STRAY_DAYS,
-    CurrentSource,
-    Delivery,
-    DeliveryStore,
-    new_stray_days,
-    reading_of,
-)
+from custseg_assets.stores.deliveries import DeliveryStore, reading_of
+from custseg_assets.stores.delivery import KEEP_STRAY_DAYS, NO_STRAY_DAYS, CurrentSource, Delivery, new_stray_days
 from custseg_assets.stores.files import remove_folder
 from custseg_assets.stores.landing_zone import ReadFile, TakenIn, Waiting, WaitingFile, classify_files
 from custseg_assets.stores.sources import Progress, keys_of, list_source_files

@@ -10,7 +10,8 @@ from custseg_assets.domain.transactions.log_facts import Doubt, LogFacts
 from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.delivery import Delivery
 
 
 def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRules:

@@ -31,7 +31,8 @@ from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
 from custseg_assets.home.log_doubts import rules_for
 from custseg_assets.settings import Settings
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.delivery import Delivery
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.home import Home, HomeLock
 from custseg_assets.stores.landing_zone import LandingZone

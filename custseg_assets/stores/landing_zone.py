@@ -27,13 +27,12 @@ from custseg_assets.domain.periods import EARLIEST_DATE, Cadence
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
-from custseg_assets.stores.deliveries import (
+from custseg_assets.stores.deliveries import DeliveryStore, StillWrittenError
+from custseg_assets.stores.delivery import (
     KEEP_STRAY_DAYS,
     NO_STRAY_DAYS,
     CurrentSource,
     Delivery,
-    DeliveryStore,
-    StillWrittenError,
     new_stray_days,
     period_content,
 )

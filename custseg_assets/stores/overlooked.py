@@ -148,7 +148,9 @@ def _kind_of(header: str, sample: pl.Series, *, has_amount: bool, may_be_price: 
     is_number = not is_date and _is_most(values.str.contains(r"^[^A-Za-z]*\d[^A-Za-z]*$") | are_amounts(values))
     may_be_money = is_number and not _NO_AMOUNT_NAME.search(header)
     is_no_sale = bool(_NO_SALE_NAME.search(header))
-    is_flag = _is_most(values.str.to_lowercase().is_in([*YES, *NO]))
+    is_yes_or_no = values.str.to_lowercase().is_in([*YES, *NO])
+    # Of an amount that is 0 on most lines, the others are what counts.
+    is_flag = _is_most(is_yes_or_no) and not values.filter(~is_yes_or_no).str.contains("[0-9]").any()
     n_marked = int((~values.str.to_lowercase().is_in(_NOTHING)).sum())
     kinds: dict[Kind, bool] = {
         "currency": _is_most(values.str.to_uppercase().is_in(CURRENCY_CODES)),

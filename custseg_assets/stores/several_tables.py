@@ -21,7 +21,8 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import formats
 from custseg_assets.stores.choice import ChosenTable
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore, StillWrittenError, identity_of
+from custseg_assets.stores.deliveries import DeliveryStore, StillWrittenError, identity_of
+from custseg_assets.stores.delivery import Delivery
 from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, RawTable
 from custseg_assets.stores.sources import Progress, SourceFile, digest_of, list_source_files, read_chosen, stamp_of
 from custseg_assets.stores.sql_addresses import SqlAddress

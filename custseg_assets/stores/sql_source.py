@@ -21,7 +21,8 @@ import polars as pl
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings, SourceSettings
 from custseg_assets.stores.choice import ChosenTable
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore, identity_of
+from custseg_assets.stores.deliveries import DeliveryStore, identity_of
+from custseg_assets.stores.delivery import Delivery
 from custseg_assets.stores.sources import Progress, digest_of, read_chosen
 from custseg_assets.stores.sql_addresses import parse_address
 from custseg_assets.stores.sql_databases import SqlDatabase

@@ -47,7 +47,7 @@ _COLUMNS_OF_29 = (
 )
 _PURCHASES = '\n[source.filter]\n"event_type" = { exclude = ["view", "cart"] }'
 _STRAY = "1 line of {}-.* days {} the rest of the log .* such as row 2,204 of .*; .* keep_stray_days = true"
-_EVENTS = r"'event_type' is \"view\", \"cart\" on 3,781 of 4,846 lines .* write \"event_type\" = { exclude = \["
+_EVENTS = r"'event_type' is \"view\", \"cart\" on 3,781 of 4,846 lines .* Write \"event_type\" = { exclude = \["
 SHOPIFY = {"orders": "orders_paid", "records": "rows"}
 CASES = [
     Case("01-shopify-orders", truth=SHOPIFY),

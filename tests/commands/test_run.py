@@ -44,7 +44,8 @@ from custseg_assets.home.plan import Stage
 from custseg_assets.instance.execute import JobRunner
 from custseg_assets.settings import ModelSettings, Settings, load_settings
 from custseg_assets.stores import releases
-from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.delivery import CurrentSource
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
 from tests.support.comparison import flaws, missing_or_extra, partitions

@@ -15,7 +15,8 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError, table_name
 from custseg_assets.gcp.bigquery_source import accept_table
 from custseg_assets.settings import Settings
-from custseg_assets.stores.deliveries import Delivery, DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.delivery import Delivery
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.homes import take_in
 

@@ -30,7 +30,8 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import DEMO, Settings, SourceSettings
 from custseg_assets.stores import deliveries
-from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.delivery import CurrentSource
 from custseg_assets.stores.landing_zone import LandingZone, TakenIn, classify_files
 from custseg_assets.stores.tables import TableStore
 from tests.support import homes

@@ -367,6 +367,11 @@ def test_a_discount_that_prices_may_not_know_of_is_not_passed_over(tmp_path: Pat
     assert "refunded_amount" not in refusal(tmp_path, text.replace(",10\n", ",10%\n"))
 
 
+def test_a_refund_on_one_line_in_ten_is_not_taken_for_a_flag(tmp_path: Path) -> None:
+    rows = "".join(f"c{i},2024-01-01,{i},10,{3.5 if i == 7 else 0}\n" for i in range(1, 21))
+    assert 'refunded_amount = "Refunded"' in refusal(tmp_path, f"{HEADER},Refunded\n{rows}")
+
+
 def test_lines_with_negative_amounts_may_be_called_returned(tmp_path: Path) -> None:
     text = f"{HEADER},kind\na,2024-01-01,1,10,sale\na,2024-01-02,2,-10,return\n"
     assert read(tmp_path, text)["line_amount"].to_list() == [10.0, -10.0]

@@ -21,13 +21,8 @@ from custseg_assets.domain.schemas import MAPPED, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores import deliveries
-from custseg_assets.stores.deliveries import (
-    CurrentSource,
-    Delivery,
-    DeliveryStore,
-    StillWrittenError,
-    period_content,
-)
+from custseg_assets.stores.deliveries import DeliveryStore, StillWrittenError
+from custseg_assets.stores.delivery import CurrentSource, Delivery, period_content
 from custseg_assets.stores.sources import open_source
 from tests.support.files import REPOSITORY
 
@@ -266,7 +261,9 @@ def test_what_a_killed_writer_left_is_invisible_and_goes_with_the_next_delivery(
     assert {path.name for path in store.root.iterdir()} == names
 
 
-@pytest.mark.parametrize("moment", ["Path.replace", "Path.replace twice", "make_durable", "_days_of", "type_lines"])
+@pytest.mark.parametrize(
+    "moment", ["Path.replace", "Path.replace twice", "make_durable", "digests_by_day", "type_lines"]
+)
 def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStore, tmp_path: Path, moment: str) -> None:
     path = write(tmp_path, ROWS)
     script = f"""
@@ -279,7 +276,7 @@ def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStor
             if len(calls) == {2 if "twice" in moment else 1}:
                 os.kill(os.getpid(), signal.SIGKILL)
             os.replace(*args)
-        places = {{"replace": pathlib.Path, "make_durable": deliveries, "_days_of": deliveries, "type_lines": sources}}
+        places = {{"replace": pathlib.Path, "make_durable": deliveries, "digests_by_day": deliveries, "type_lines": sources}}
         for name, place in places.items():
             if name == {moment.partition(" ")[0].removeprefix("Path.")!r}:
                 setattr(place, name, die)

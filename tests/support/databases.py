@@ -14,7 +14,8 @@ import polars as pl
 
 from custseg_assets.home.intake import take_in_source
 from custseg_assets.settings import Settings
-from custseg_assets.stores.deliveries import CurrentSource, Delivery, DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.delivery import CurrentSource, Delivery
 from tests.support.mariadb import MariaDb
 from tests.support.postgres import PASSWORD, Postgres
 

@@ -281,7 +281,7 @@ def two_currencies_with_rates() -> Figures:
 
 def guests() -> Figures:
     lines = make_lines()
-    rows = [["Walk-in", *row[1:]] if one.number % 3 == 0 else row for one, row in with_rows(lines)]
+    rows = [["House", *row[1:]] if one.number % 3 == 0 else row for one, row in with_rows(lines)]
     write("orders.csv", PLAIN, rows)
     return figures(one for one in lines if one.number % 3)
 

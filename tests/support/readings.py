@@ -13,7 +13,8 @@ from custseg_assets.domain.transactions.cleaning import classify, clean_lines
 from custseg_assets.home.intake import refuse_stray_days, take_in_source
 from custseg_assets.home.log_doubts import require_no_doubt, rules_for
 from custseg_assets.settings import load_settings
-from custseg_assets.stores.deliveries import CurrentSource, DeliveryStore
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.delivery import CurrentSource
 
 
 @dataclass(frozen=True)
