@@ -84,6 +84,7 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "rows": {
             "raw": _height(tables, schemas.RAW_TRANSACTIONS),
             "clean": _height(tables, schemas.CLEAN_TRANSACTIONS),
+            **_sums(tables),
             "rejected": _counts(tables.scan(schemas.REJECTED_TRANSACTIONS), "reason"),
             "unreadable_examples": unreadable_examples(tables.scan(schemas.REJECTED_TRANSACTIONS)),
         },
@@ -108,6 +109,14 @@ def _notes(home: OpenHome) -> list[str]:
     if deliveries and home.cleaning_rules.keeps_equal_lines and home.settings.cleaning.duplicates is None:
         notes.append("equal lines of a file all count, since each may be one unit ([cleaning] duplicates)")
     return notes
+
+
+def _sums(tables: TableReader) -> dict[str, Any]:
+    """What the lines that count come to."""
+    order = pl.col("invoice_id").filter(~pl.col("is_cancellation"))
+    facts = [pl.col("customer_id").n_unique().alias("customers"), order.n_unique().alias("orders")]
+    clean = tables.scan(schemas.CLEAN_TRANSACTIONS)
+    return clean.select(*facts, pl.col("line_amount").sum().alias("net")).collect().row(0, named=True)
 
 
 def _height(tables: TableReader, table: schemas.Table) -> int:
@@ -175,6 +184,7 @@ def _rows_lines(state: dict[str, Any]) -> list[str]:
             for line in (f"  {reason:<20} {count:>10,}", *examples.get(reason, []))
         ),
         f"kept        {rows['clean']:>10,}",
+        f"  {rows['customers']:,} customers, {rows['orders']:,} orders, {rows['net']:,.2f} in all",
         *(f"  {note}" for note in state["notes"][:_N_NOTES]),
         *([f"  and {len(state['notes']) - _N_NOTES:,} more notes"] if len(state["notes"]) > _N_NOTES else []),
         *(f"! doubtful  {doubt}" for doubt in state["doubts"]),

@@ -18,6 +18,9 @@ from custseg_assets.stores.proposals import bare, propose_columns
 _LONGEST_SHOWN = 80
 _EXPECTED = "columns for customer_id, invoiced_at and line_amount (or quantity and unit_price)"
 
+NOBODY = ("0", "-", "--", "?", "null", "(null)", "none", "nil", "nan", "na", "n/a", "#n/a", "\\n", "guest", "unknown")
+"""Texts, in lower case, that exports write where there is no customer; an empty cell always is one."""
+
 _PRICED = ("quantity", "unit_price")
 _OWN = Layout(columns={}, identifying=())
 """What is known of a file that is no known export: nothing."""
@@ -37,7 +40,8 @@ class ColumnMapping:
         ignored: headers that nothing is read from.
         filters: header → which lines count.
         invoice_key: headers that make up an order's id together, none for ``invoice_id`` alone.
-        alternatives: mapped columns of whose headers each line's first that is not empty counts.
+        alternatives: mapped columns of whose headers each line's first that is not empty counts, with texts, in lower
+            case, that are as good as empty.
         line_key: headers that make up a line's identity together, where a line may come again.
         equal_amounts: two headers whose amounts differ only where there are several currencies.
         date_format: format that the dates of a known export have.
@@ -49,7 +53,7 @@ class ColumnMapping:
     ignored: tuple[str, ...] = ()
     filters: Mapping[str, RowFilter] = field(default_factory=dict)
     invoice_key: tuple[str, ...] = ()
-    alternatives: frozenset[str] = frozenset()
+    alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     line_key: Headers = ()
     equal_amounts: Headers = ()
     date_format: str | None = None
@@ -183,6 +187,7 @@ def _mapping_of(
     found: Mapping[str, Way], header: Sequence[str], preset: Preset | None, layout: Layout, settings: SourceSettings
 ) -> ColumnMapping:
     ways = {name: found[name] for name in (*MAPPED_NAMES, *READ_NAMES) if name in found}
+    nobody = texts_for_nobody(settings)
     # Whoever maps both amounts has said what they are.
     says_amounts = {"order_amount", "refunded_amount"} <= settings.columns.keys()
     mapping = ColumnMapping(
@@ -190,7 +195,9 @@ def _mapping_of(
         preset=preset.name if preset else None,
         filters={**layout.filters_of(header), **settings.filter},
         invoice_key=settings.invoice_key,
-        alternatives=frozenset(name for name, way in ways.items() if isinstance(way, FirstOf)),
+        alternatives={
+            name: nobody if name == "customer_id" else () for name, way in ways.items() if isinstance(way, FirstOf)
+        },
         line_key=settings.line_key or _if_all(layout.line_key, header),
         equal_amounts=() if says_amounts else _if_all(layout.equal_amounts, header),
         date_format=layout.date_format,
@@ -198,6 +205,12 @@ def _mapping_of(
     )
     used = {one for each in mapping.sources.values() for one in each}
     return replace(mapping, ignored=tuple(name for name in header if name and name not in used))
+
+
+def texts_for_nobody(settings: SourceSettings) -> tuple[str, ...]:
+    """Texts, in lower case, that stand for no customer."""
+    usual = NOBODY if settings.customer_id_form != "text" else ()
+    return (*usual, *(value.strip().lower() for value in settings.no_customer))
 
 
 def _if_all(names: Headers, header: Sequence[str]) -> Headers:

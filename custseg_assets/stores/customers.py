@@ -11,9 +11,7 @@ import polars as pl
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-
-NOBODY = ("0", "-", "--", "?", "null", "(null)", "none", "nil", "nan", "na", "n/a", "#n/a", "\\n", "guest", "unknown")
-"""Texts, in lower case, that exports write where there is no customer; an empty cell always is one."""
+from custseg_assets.stores.columns import texts_for_nobody
 
 _NOBODY_WORDS = (
     r"^[^\p{L}\p{N}]+$|^\(?(?:not set|no customer|no name|undefined|anonymous|anonym|anonyme|walk[ -]?in|cash|counter)"
@@ -64,11 +62,10 @@ def recognise_customers(lines: pl.LazyFrame, settings: SourceSettings, where: st
     if texts.select(text.str.contains(_UNSEEN).any()).item():
         text, tidied = _tidy(text), ["spaces and signs without width make no difference"]
         texts = texts.group_by(text).agg(pl.col("n").sum(), pl.col("has_date").any())
-    usual = NOBODY if settings.customer_id_form != "text" else ()
-    nobody = [*usual, *(value.strip().lower() for value in settings.no_customer)]
+    nobody = texts_for_nobody(settings)
     lower = text.str.to_lowercase()
     is_nobody, is_rounded = lower.is_in(nobody), text.str.contains(_ROUNDED)
-    if usual:
+    if settings.customer_id_form != "text":
         is_nobody |= lower.str.contains(_NOBODY_WORDS)
     nobodies = texts.filter(is_nobody).sort("n", "customer_id", descending=[True, False])
     rounded = texts.filter(is_rounded & ~is_nobody)

@@ -13,6 +13,9 @@ from custseg_assets.stores.orders import only_value_of_order
 from custseg_assets.stores.raw_table import SOURCE_ROW
 
 EXCLUDED_BY = "excluded_by"
+_UNREADABLE = "unreadable_values"
+_REACH_DAYS = 31
+"""Days before the first and after the last line that counts which lines that are left out may have, as events do."""
 _AGAIN = "comes again"
 _N_SHOWN = 6
 
@@ -73,6 +76,22 @@ def take_back(numbers: Mapping[str, pl.Expr], mapping: ColumnMapping) -> dict[st
     }
 
 
+def keep_days_near(lines: pl.LazyFrame) -> pl.LazyFrame:
+    """Lines that are left out, without dates far from those that count: they must not decide which periods there are.
+
+    Args:
+        lines: typed, with ``excluded_by`` and ``unreadable_values``, which keeps such a date.
+    """
+    at, is_out = pl.col("invoiced_at"), pl.col(EXCLUDED_BY).is_not_null()
+    counted, reach = at.filter(~is_out), pl.duration(days=_REACH_DAYS)
+    is_far = is_out & ~at.is_between(counted.min() - reach, counted.max() + reach)
+    text = pl.concat_str(pl.lit('{"invoiced_at": "'), at.cast(pl.String), pl.lit('"}'))
+    return lines.with_columns(
+        pl.when(is_far).then(pl.coalesce(_UNREADABLE, text)).otherwise(pl.col(_UNREADABLE)).alias(_UNREADABLE),
+        pl.when(~is_far.fill_null(value=False)).then(at).alias("invoiced_at"),
+    )
+
+
 def is_repeat_of_join() -> pl.Expr:
     """Whether a line is left out because an earlier one has its key."""
     return pl.col(EXCLUDED_BY).str.ends_with(_AGAIN).fill_null(value=False)
@@ -126,8 +145,16 @@ def describe_filters(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) ->
         ]
         said.append(f"{header}: {'; '.join(parts)}")
     for i, (header, values) in enumerate(mapping.refunds.items()):
-        n_back = lines.select(_is_in(pl.col(refund_column(i)), values).sum()).collect(engine="streaming").item()
-        said.append(f"{header}: {n_back:,} lines with {', '.join(values)} are refunds")
+        value = pl.col(refund_column(i)).fill_null('""').alias("value")
+        counted = (
+            lines.filter(pl.col(EXCLUDED_BY).is_null())
+            .group_by(value, _is_in(pl.col(refund_column(i)), values).alias("is_back"))
+            .agg(pl.len().alias("n"))
+            .sort("n", "value", descending=[True, False])
+            .collect(engine="streaming")
+        )
+        back, others = (_list(counted.filter(is_back=flag).select("value", "n").iter_rows()) for flag in (True, False))
+        said.append(f"{header}: refunds {back or 'none'}; counts {others or 'none'}")
     if mapping.line_key:
         n_again = lines.select(is_repeat_of_join().sum()).collect(engine="streaming").item()
         said += [f"{n_again:,} lines left out: {_again(mapping)}"] if n_again else []

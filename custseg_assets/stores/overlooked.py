@@ -257,9 +257,21 @@ def _of(total: pl.DataFrame) -> str:
     return f"of {total['n'].item():,} lines that would count as sales"
 
 
-def _quantity(counted: pl.LazyFrame, text: pl.Expr, header: str, _: pl.DataFrame) -> Finding | None:
-    """A quantity that nobody mapped, and amounts of products that are equal for any: they are prices."""
+def _quantity(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFrame) -> Finding | None:
+    """A quantity that nobody mapped: negative, or with amounts of products that are equal for any: these are prices."""
     number = plain_number(text)
+    back, amount = (
+        counted.filter(number < 0).select(pl.len(), pl.col("amount").sum()).collect(engine="streaming").row(0)
+    )
+    if back:
+        advice = (
+            f'If these came back, write quantity = "{header}" and, instead of line_amount, unit_price under'
+            " [source.columns]; or export amounts with their sign."
+        )
+        return (
+            f"nothing is read from {header!r}, which is negative on {back:,} {_of(total)}, with {amount:,.2f}",
+            advice,
+        )
     each = (
         counted.filter(number > 0)
         .group_by("product_id")

@@ -22,7 +22,8 @@ _NO_SALE = _words(
     void, error, draft, test, sandbox, quote, cancelation, reversal, fraud, return, retour, view, product view,
     page view, viewed, cart,
     add to cart, remove from cart, addtocart, click, impression, wishlist, checkout started, teruggave,
-    requires payment method, denied, lost, no show, reso, avoir
+    requires payment method, denied, lost, no show, reso, avoir, payout, withdrawal, auszahlung, fee, fees,
+    adjustment
     """
 )
 """Values, normalised, of lines that are no sale; whole values only, because they begin other words, too."""

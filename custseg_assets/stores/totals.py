@@ -41,6 +41,19 @@ def refuse_totals(lines: pl.LazyFrame, mapping: ColumnMapping, where: str) -> No
                 f"{where}, row {row[SOURCE_ROW]:,}: {row['line_amount']:,.2f} of {column} {row['customer_id']!r} is the"
                 f" total of the {n_rows:,} rows before",
                 "only lines of the log",
-                f"Remove that row, or leave it out: under [source.filter] write {column!r} = {{ exclude ="
-                f" [{row['customer_id']!r}] }}.",
+                f"Remove that row{_filter_for(lines, row[SOURCE_ROW], mapping)}.",
             )
+
+
+def _filter_for(lines: pl.LazyFrame, row: int, mapping: ColumnMapping) -> str:
+    """How to leave out one row and no other; ``""`` where none of its texts is only there."""
+    for name in ("product_id", "description", "invoice_id", "customer_id"):
+        if name not in mapping.headers or " " in mapping.columns[name].replace(mapping.headers[name][0], ""):
+            continue
+        value = pl.col(name).filter(pl.col(SOURCE_ROW) == row).first()
+        text, n = lines.select(value.alias("text"), (pl.col(name) == value).sum()).collect().row(0)
+        if text is not None and n == 1:
+            return (
+                f', or leave it out: under [source.filter] write "{mapping.columns[name]}" = {{ exclude = ["{text}"] }}'
+            )
+    return ""

@@ -9,8 +9,7 @@ from collections import Counter
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.stores.columns import ColumnMapping
-from custseg_assets.stores.customers import NOBODY
+from custseg_assets.stores.columns import NOBODY, ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.raw_table import SOURCE_ROW
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import polars as pl
 
@@ -15,7 +16,7 @@ from custseg_assets.stores.columns import ColumnMapping, key_column
 from custseg_assets.stores.customers import CustomerReading, recognise_customers
 from custseg_assets.stores.date_styles import YEARS
 from custseg_assets.stores.dates import DateReading, read_instants, recognise_dates
-from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines, take_back
+from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines, keep_days_near, take_back
 from custseg_assets.stores.limits import measure_sizes, set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.orders import complete_orders
@@ -34,7 +35,10 @@ _FLOAT_LIKE = r"^\d+\.0$"
 
 
 def plain_columns(
-    schema: pl.Schema, positions: Mapping[str, Sequence[str]], where: str, alternatives: Collection[str] = ()
+    schema: pl.Schema,
+    positions: Mapping[str, Sequence[str]],
+    where: str,
+    alternatives: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[pl.Expr]:
     """The columns that are read of a raw table as trimmed text, numbers or instants, by their own names.
 
@@ -42,7 +46,8 @@ def plain_columns(
         schema: of the raw table.
         positions: name → columns of the raw table; the texts of several are joined.
         where: the file, for the messages.
-        alternatives: names of whose columns the first counts that is not empty.
+        alternatives: names of whose columns the first counts that is not empty, with texts, in lower case, that are as
+            good as empty; of the last column they stay.
 
     Raises:
         BadInputError: a column has something else than plain values, such as lists.
@@ -50,17 +55,20 @@ def plain_columns(
     plain = [
         _plain(name, columns[0], schema[columns[0]], where).alias(name)
         if len(columns) == 1
-        else _combined(name, columns, schema, where, joins=name not in alternatives)
+        else _combined(name, columns, schema, where, alternatives.get(name))
         for name, columns in positions.items()
     ]
     surplus = pl.col(SURPLUS) if SURPLUS in schema else pl.lit(None, pl.String).alias(SURPLUS)
     return [*plain, surplus, pl.col(SOURCE_ROW).cast(pl.Int64)]
 
 
-def _combined(name: str, columns: Sequence[str], schema: pl.Schema, where: str, *, joins: bool) -> pl.Expr:
+def _combined(
+    name: str, columns: Sequence[str], schema: pl.Schema, where: str, nothing: Sequence[str] | None
+) -> pl.Expr:
     parts = [_plain(f"a part of {name}", column, schema[column], where) for column in columns]
-    if not joins:
-        return pl.coalesce(non_empty(part) for part in parts).alias(name)
+    if nothing is not None:
+        says = [pl.when(~part.str.to_lowercase().is_in(nothing)).then(part) for part in parts[:-1]]
+        return pl.coalesce(*(non_empty(part) for part in (*says, parts[-1]))).alias(name)
     return non_empty(pl.concat_str(parts, separator=" ", ignore_nulls=True).str.strip_chars()).alias(name)
 
 
@@ -173,6 +181,8 @@ def type_lines(
     if own or facts.lacks_amounts:
         lines, said = settle_amounts(lines, mapping, settings, where)
         lines, notes = lines.drop(own), [*notes, *said]
+    if mapping.filters:
+        lines = keep_days_near(lines)
     if pairs:
         refuse_unreadable(lines, mapping, settings.max_unreadable_share, where)
     said_aside = (f"{where}: {aside.words}",) if aside.words else ()

@@ -351,7 +351,7 @@ def test_lines_for_what_was_paid_back_are_negative_whatever_their_sign(tmp_path:
     )
     lines = read(tmp_path, text, told, refunds={"Type": ["Payment refund"]})
     assert lines["line_amount"].to_list() == [10.0, -10.0, -5.0]
-    assert any("Type: 2 lines with Payment refund are refunds" in line for line in told)
+    assert "  Type: refunds Payment REFUND (1), payment refund (1); counts Sale (1)" in told
     priced = "customer_id,invoiced_at,quantity,unit_price,Type\na,2024-01-01,2,3,Sale\n"
     priced += "a,2024-01-02,2,3,R\na,2024-01-03,-2,-3,R\n"
     lines = read(tmp_path, priced, refunds={"Type": ["r"]})
@@ -469,3 +469,28 @@ def test_a_refund_that_is_null_or_nan_is_none(tmp_path: Path) -> None:
     settings = SourceSettings(columns={"refunded_amount": "Refund"}, max_unreadable_share=1)
     with open_source(tmp_path / "log.parquet", settings, progress=print) as source:
         assert source.lines.collect()["line_amount"].to_list() == [10.0, 8.0, 10.0, 10.0]
+
+
+def test_a_quantity_that_nobody_mapped_and_is_negative_is_asked_about(tmp_path: Path) -> None:
+    text = f"{HEADER},Qty\na,2024-01-01,1,10,1\nb,2024-01-02,2,20,-2\n"
+    message = refusal(tmp_path, text)
+    assert (
+        "nothing is read from 'Qty', which is negative on 1 of 2 lines that would count as sales, with 20.00" in message
+    )
+    assert 'quantity = "Qty"' in message
+
+
+def test_the_first_of_several_columns_that_is_somebody_counts(tmp_path: Path) -> None:
+    rows = "".join(f"{who},2024-01-01,5\n" for who in ("n/a,1", "HOUSE,2", "a,3", "-,-"))
+    text = f"Mail,Phone,invoiced_at,line_amount\n{rows}"
+    columns = {"customer_id": {"first_of": ["Mail", "Phone"]}}
+    lines = read(tmp_path, text, columns=columns, no_customer=["house"])
+    assert lines["customer_id"].to_list() == ["1", "2", "a", None]
+
+
+def test_a_line_that_is_left_out_has_no_day_far_from_those_that_count(tmp_path: Path) -> None:
+    text = f"{HEADER},Status\na,2024-01-01,1,10,paid\nb,2024-01-20,2,20,void\nc,2033-01-03,3,30,void\n"
+    lines = read(tmp_path, text, filter={"Status": "paid"})
+    assert lines["invoiced_at"].is_null().to_list() == [False, False, True]
+    assert lines["unreadable_values"].to_list() == [None, None, '{"invoiced_at": "2033-01-03 00:00:00.000000"}']
+    assert lines["excluded_by"][2] == "Status = void"

@@ -43,6 +43,7 @@ def amount_doubts(lines: pl.LazyFrame, known: pl.LazyFrame, orders: pl.DataFrame
         facts: how they were read and are cleaned.
     """
     yield from _total_lines(orders)
+    yield from _subtotals(orders)
     yield from _signs(known, orders, facts)
     yield from _prices(known, facts)
     if orders["first_file"].n_unique() > 1:
@@ -65,6 +66,24 @@ def _total_lines(orders: pl.DataFrame) -> Iterator[Doubt]:
         ' { exclude = ["…"] }, with "" for an empty cell.',
         is_refused=True,
     )
+
+
+def _subtotals(orders: pl.DataFrame) -> Iterator[Doubt]:
+    """Lines that are the sum of all others of a customer, or of a day, double the revenue just as much."""
+    for name, what in (("customer_id", "customers"), ("day", "days")):
+        groups = orders.group_by(name).agg(pl.col("n", "total").sum(), pl.col("high").max()).filter(pl.col("n") >= 3)
+        summed = groups.filter((pl.col("total") - 2 * pl.col("high")).abs() < _CENT, pl.col("high") > 0)
+        if summed.height < MIN_CASES or summed.height < MIN_WITH_TOTALS * groups.height:
+            continue
+        worst = summed.sort("high", name, descending=[True, False]).row(0, named=True)
+        yield Doubt(
+            "total_lines",
+            f"{summed.height:,} of {groups.height:,} {what} with three lines or more have one line that is the sum of"
+            f" the others ({worst[name]} has {worst['high']:,.2f}), so it is a subtotal",
+            "Export without subtotals, or leave these lines out by a column that tells them apart: under"
+            ' [source.filter] write its name = { exclude = ["…"] }, with "" for an empty cell.',
+            is_refused=True,
+        )
 
 
 def total_names(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:

@@ -268,3 +268,27 @@ def test_units_in_lines_of_their_own_are_told_from_orders_that_are_repeated() ->
     assert doubts(units, keeps) == {}
     is_twice = pl.col("invoice_id").cast(pl.Int64) % 10 == 0
     assert doubts(pl.concat([log(), log().filter(is_twice)]), keeps)["equal_lines"].is_refused
+
+
+@pytest.mark.parametrize("of", ["customer_id", "invoiced_at"])
+def test_subtotals_of_customers_and_of_days_are_noticed(of: str) -> None:
+    lines = log()
+    day = pl.col("invoiced_at").dt.truncate("1d")
+    groups = lines.with_columns(day.alias("invoiced_at")) if of == "invoiced_at" else lines
+    totals = groups.group_by(of).agg(
+        pl.col("line_amount").sum(),
+        *(pl.col(name).first() for name in lines.columns if name not in (of, "line_amount")),
+    )
+    totals = totals.with_columns(
+        pl.lit(None, pl.String).alias("invoice_id"), (pl.col("source_row") + 5000).alias("source_row")
+    )
+    found = doubts(pl.concat([lines, totals.select(lines.columns)]))["total_lines"]
+    assert found.is_refused
+    assert "so it is a subtotal" in found.words
+
+
+def test_of_a_date_and_a_time_one_column_stands_for_the_day() -> None:
+    number = pl.col("invoiced_at").dt.hour().cast(pl.String)
+    facts = LogFacts({**HEADERS, "invoiced_at": "Date + Time"}, CleaningRules(), frozenset(), False, False, False)
+    found = find_doubts(log().with_columns(number.alias("invoice_id")).lazy(), facts)
+    assert any('invoice_key = ["Date", "Receipt"]' in doubt.advice for doubt in found)
