@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,21 +51,24 @@ class Preview:
         return next(iter(texts.filter(texts.fill_null("") != "")), None)
 
     def propose(self, settings: SourceSettings) -> dict[str, Proposal]:
-        """A column for each that is required and missing; quantity and price where no column fits the amount."""
+        """A column for each that is required and missing; quantity and price instead of an amount, or the reverse."""
         missing, others = find_missing(self.header.names, settings)
-        found = propose_columns(missing, self.header.names, others, self.sample)
-        if "line_amount" in found and not found["line_amount"].header:
+        found = self._propose(missing, others)
+        amounts = [name for name in missing if name in ("line_amount", "quantity", "unit_price")]
+        if amounts and not any(found[name].header for name in amounts):
             left = [name for name in others if name not in {one.header for one in found.values()}]
-            parts = propose_columns(["quantity", "unit_price"], self.header.names, left, self.sample)
-            if all(part.header for part in parts.values()):
-                del found["line_amount"]
-                found |= parts
+            instead = self._propose(["quantity", "unit_price"] if amounts == ["line_amount"] else ["line_amount"], left)
+            if all(one.header for one in instead.values()):
+                found = {name: one for name, one in found.items() if name not in amounts} | instead
         return found
+
+    def _propose(self, columns: Sequence[str], others: Sequence[str]) -> dict[str, Proposal]:
+        return propose_columns(columns, self.header.names, others, self.sample)
 
     def propose_price(self, settings: SourceSettings) -> str | None:
         """A price that may be the amount of each line, where there is neither an amount nor a quantity."""
         _, others = find_missing(self.header.names, settings)
-        found = propose_columns(["quantity", "unit_price"], self.header.names, others, self.sample)
+        found = self._propose(["quantity", "unit_price"], others)
         return None if found["quantity"].header else found["unit_price"].header
 
     def propose_ids(self, settings: SourceSettings, *, is_certain: bool = False) -> dict[str, str]:

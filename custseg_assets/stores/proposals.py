@@ -309,6 +309,6 @@ def _measure(values: pl.Series) -> _Facts:
         share_nought=share(_NOUGHT),
         share_negative=share(r"^\(|^[^\w\s]?\s*-|-$"),
         share_digits=share(_DIGIT),
-        share_commonest=int(texts.value_counts()["count"].max()) / n if n else 0.0,
+        share_commonest=max(texts.value_counts()["count"], default=0) / max(n, 1),
         example=texts[0] if n else None,
     )

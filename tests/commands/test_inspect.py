@@ -257,7 +257,7 @@ def test_kinds_dates_amounts_and_rare_values_are_no_ids_of_orders(name: str, val
 
 
 def test_receipts_that_start_again_each_day_are_proposed_and_then_doubted() -> None:
-    rows = [f"C{i % 9},2024-01-{1 + i // 40:02},{10 + i}.50,{i % 40 // 4}" for i in range(800)]
+    rows = [f"C{i // 4 % 9},2024-01-{1 + i // 40:02},{10 + i}.50,{i % 40 // 4}" for i in range(800)]
     columns, outcome = columns_of("Client,Date,Amount,Receipt", rows)
     assert columns["invoice_id"] == "Receipt"
     said = " ".join(outcome.out.replace("#", "").split())
@@ -284,6 +284,10 @@ def test_who_pays_is_proposed_before_who_is_always_paid_and_what_was_paid_before
     ]
     columns, _ = columns_of("Date,To Email Address,From Email Address,Net,Fee,Gross", rows)
     assert (columns["customer_id"], columns["line_amount"]) == ("From Email Address", "Gross")
+    columns, _ = columns_of(
+        "Date,To Email Address,From Email Address,Net,Fee,Gross,Quantity", [f"{row},1" for row in rows]
+    )
+    assert columns["line_amount"] == "Gross"
     columns, _ = columns_of("Date,Customer,From Email Address,Net,Fee,Gross", rows)
     assert columns["customer_id"] == "From Email Address"
     columns, _ = columns_of("Date,Customer,x,Net,Tax,Gross", rows)
