@@ -36,7 +36,7 @@ def write_configuration(
         perhaps: columns that are written as comments, and their headers.
     """
     given = settings.source.model_dump(mode="json", exclude_defaults=True, exclude={"path", "columns", "filter"})
-    path = source if source == DEMO or "://" in source else str(Path(source).absolute())
+    path = source if source == DEMO or "://" in source else _absolute(source)
     presets = {delivery.preset for delivery in deliveries}
     preset = next(iter(presets)) if len(presets) == 1 else None
     own = {"path": path, **({"preset": preset} if preset else {}), **given}
@@ -57,14 +57,22 @@ def write_configuration(
         name: [f"{_key(key)} = {_toml(value)}{_PROPOSED if key in proposed else ''}" for key, value in table.items()]
         for name, table in tables.items()
     }
-    written["source.columns"] += [f"# {key} = {_toml(value)}{_remark(key, value)}" for key, value in perhaps.items()]
+    written["source.columns"] += [
+        f"# {key} = {_toml(value)}{_remark(key, value, columns)}" for key, value in perhaps.items()
+    ]
     for name, lines in written.items():
         if lines:
             yield from (f"[{name}]", *lines, "")
 
 
-def _remark(name: str, header: str | list[str]) -> str:
-    return "  # perhaps: the date with the time" if isinstance(header, list) else _REMARKS.get(name, "")
+def _absolute(path: str) -> str:
+    """A path from the root, without ``..``; links are followed only where it has that, and then must be."""
+    return str(Path(path).resolve() if ".." in Path(path).parts else Path(path).absolute())
+
+
+def _remark(name: str, header: str | list[str], written: Collection[str]) -> str:
+    remark = "  # perhaps: the date with the time" if isinstance(header, list) else _REMARKS.get(name, "")
+    return f"{remark}, instead of the line for {name} above" if name in written else remark
 
 
 def _found_columns(deliveries: Sequence[Delivery], configured: Mapping[str, Any]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource, Delivery
 from custseg_assets.stores.preview import Preview, preview_tables
 from custseg_assets.stores.sources import keys_of, list_source_files
+from custseg_assets.stores.spelling import drop_absent, spell_as_in
 
 _N_EXAMPLES = 3
 _WIDTH = 116
@@ -52,16 +53,19 @@ def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> No
     previews, n_more = _preview(source, settings)
     with tempfile.TemporaryDirectory(prefix="custseg-inspect-") as folder:
         reading = _read(Path(folder), source, settings)
-        draft = _Draft(settings, previews)
+        draft, still_refused = _Draft(settings, previews), reading.refusal
         if reading.refusal and not reading.deliveries:
-            draft = _propose(previews, settings, source)
+            kept, dropped = _drop_absent(settings, previews)
+            draft = _propose(previews, kept, source)
             if draft.settings != settings:
                 proposed = _read(Path(folder), source, draft.settings)
-                reading = _Reading(proposed.deliveries, (*_in_case(proposed), *proposed.facts), reading.refusal)
+                still_refused = proposed.refusal
+                facts = (*dropped, *_in_case(proposed), *proposed.facts)
+                reading = _Reading(proposed.deliveries, facts, reading.refusal)
         for part in ([*_describe_tables(draft, reading.deliveries, n_more)], reading.facts):
             for line in [*part, ""] if part else []:
                 write(_as_comment(line))
-    write("# custseg.toml" + (", a draft: read as it stands, the source is refused" if reading.refusal else ""))
+    write("# custseg.toml" + _title(reading.refusal, still_refused))
     for line in write_configuration(draft.settings, source, reading.deliveries, draft.proposed, draft.perhaps()):
         write(line)
     if others := settings.model_dump(exclude=_NOT_WRITTEN, exclude_defaults=True):
@@ -104,6 +108,25 @@ def _as_comment(line: str) -> str:
     return "# {}".format("".join(one if one.isprintable() else " " for one in line)).rstrip()
 
 
+def _title(refusal: BadInputError | None, still_refused: BadInputError | None) -> str:
+    """What the configuration is good for."""
+    if still_refused:
+        return ", a draft to complete: with these lines the source is still refused"
+    return ", a draft that reads the source as above: check what is proposed, then save it" if refusal else ""
+
+
+def _drop_absent(settings: Settings, previews: Sequence[Preview]) -> tuple[Settings, list[str]]:
+    """Settings without what names columns that no table has, as those of another file do, and a line that says so."""
+    if not previews:
+        return settings, []
+    header = [name for preview in previews for name in dict.fromkeys(preview.header.names)]
+    source, dropped = drop_absent(settings.source, header)
+    if not dropped:
+        return settings, []
+    said = f"! Left out of the draft, since there is no such column: {'; '.join(dropped)}"
+    return settings.model_copy(update={"source": source}), _wrap(said)
+
+
 def _in_case(proposed: _Reading) -> list[str]:
     if isinstance(proposed.refusal, MissingColumnsError):
         return []
@@ -133,7 +156,8 @@ def _propose(previews: Sequence[Preview], settings: Settings, source: str) -> _D
     if not there:
         return _Draft(settings, previews)
     draft = _propose(there, changed, source)
-    new = proposed.get("columns", proposed).keys() - settings.source.columns.keys()
+    before = settings.source.columns
+    new = {name for name, one in proposed.get("columns", proposed).items() if before.get(name) != one}
     return replace(draft, proposed=draft.proposed | new)
 
 
@@ -147,6 +171,8 @@ def _proposed_by(preview: Preview, source: SourceSettings) -> dict[str, Any]:
     if preview.header_row is not None and source.header_row is None:
         return {"header_row": preview.header_row}
     found = {name: one.header for name, one in preview.propose(source).items() if one.header}
+    # Then the ids of orders, without which their restarting or repeated totals are not seen.
+    found = found or preview.propose_ids(source, is_certain=True)
     return {"columns": {**source.columns, **found}} if found else {}
 
 
@@ -198,7 +224,7 @@ def _describe_lines(store: DeliveryStore, deliveries: Sequence[Delivery], settin
     yield _count("customers", kept["customer_id"].n_unique())
     yield _count("orders", orders["invoice_id"].n_unique(), orders["line_amount"].sum())
     if cancelled.height:
-        yield _count("taken back", cancelled["invoice_id"].n_unique(), cancelled["line_amount"].sum())
+        yield _count("taken back (orders)", cancelled["invoice_id"].n_unique(), cancelled["line_amount"].sum())
     days = [day for one in deliveries for day in (one.first_date, one.last_date)]
     yield f"days        {min(days)} to {max(days)}"
     names = ["customer_id", "invoiced_at", "invoice_id", "product_id", "quantity", "line_amount"]
@@ -247,7 +273,7 @@ def _uses_of(preview: Preview, deliveries: Sequence[Delivery], draft: _Draft) ->
     for name, headers in find_columns(preview.header.names, source).items():
         for header in headers:
             uses[header].append(f"{name} ({_why(name, preset, draft)})")
-    for header in source.filter.keys() & uses.keys():
+    for header in spell_as_in(source, preview.header.names).filter.keys() & uses.keys():
         uses[header].append("decides which lines count")
     return uses
 

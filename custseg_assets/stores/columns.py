@@ -14,6 +14,7 @@ from custseg_assets.domain.transactions.presets import FirstOf, Headers, Layout,
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.proposals import bare, propose_columns
+from custseg_assets.stores.spelling import spell_as_in
 
 _LONGEST_SHOWN = 80
 _EXPECTED = "columns for customer_id, invoiced_at and line_amount (or quantity and unit_price)"
@@ -134,8 +135,9 @@ def map_columns(
 ) -> ColumnMapping:
     """Find the mapped columns in a header.
 
-    ``[source.columns]`` comes first; then the names of the preset, set or recognised; then headers that differ from the
-    mapped names only in case, spaces and underscores.
+    ``[source.columns]`` comes first, also where the header differs from it in case and surrounding spaces only; then
+    the names of the preset, set or recognised; then headers that differ from the mapped names only in case, spaces and
+    underscores.
 
     Args:
         header: the source's column names, without surrounding spaces.
@@ -147,6 +149,7 @@ def map_columns(
         MissingColumnsError: a required column cannot be found.
         BadInputError: a column that is read is there twice, or a column in the settings is missing.
     """
+    settings = spell_as_in(settings, header)
     _refuse_absent(header, settings, where)
     preset = _preset_of(header, settings)
     layout = preset.layout_of(header, _configured(settings)) if preset else _OWN
@@ -167,6 +170,7 @@ def _configured(settings: SourceSettings) -> dict[str, Way]:
 
 def _find(header: Sequence[str], settings: SourceSettings) -> dict[str, Way]:
     """The headers of each column that is read, also those in the settings that the table does not have."""
+    settings = spell_as_in(settings, header)
     configured, preset = _configured(settings), _preset_of(header, settings)
     known = (preset.layout_of(header, configured) if preset else _OWN).find(header)
     if "line_amount" in configured and configured["line_amount"] == known.get("order_amount"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from custseg_assets.stores.formats import open_tables
 from custseg_assets.stores.headers import Header
 from custseg_assets.stores.proposals import N_SAMPLED, Proposal, may_be_times, propose_columns, propose_ids
 from custseg_assets.stores.raw_table import SOURCE_ROW, RawTable
+from custseg_assets.stores.spelling import spell_as_in
 
 _N_TABLES = 8
 """Tables of a file that are looked at."""
@@ -50,22 +51,34 @@ class Preview:
         return next(iter(texts.filter(texts.fill_null("") != "")), None)
 
     def propose(self, settings: SourceSettings) -> dict[str, Proposal]:
-        """A column for each that is required and missing."""
+        """A column for each that is required and missing; quantity and price instead of an amount, or the reverse."""
         missing, others = find_missing(self.header.names, settings)
-        return propose_columns(missing, self.header.names, others, self.sample)
+        found = self._propose(missing, others)
+        amounts = [name for name in missing if name in ("line_amount", "quantity", "unit_price")]
+        if amounts and not any(found[name].header for name in amounts):
+            left = [name for name in others if name not in {one.header for one in found.values()}]
+            instead = self._propose(["quantity", "unit_price"] if amounts == ["line_amount"] else ["line_amount"], left)
+            if all(one.header for one in instead.values()):
+                found = {name: one for name, one in found.items() if name not in amounts} | instead
+        return found
+
+    def _propose(self, columns: Sequence[str], others: Sequence[str]) -> dict[str, Proposal]:
+        return propose_columns(columns, self.header.names, others, self.sample)
 
     def propose_price(self, settings: SourceSettings) -> str | None:
         """A price that may be the amount of each line, where there is neither an amount nor a quantity."""
         _, others = find_missing(self.header.names, settings)
-        found = propose_columns(["quantity", "unit_price"], self.header.names, others, self.sample)
+        found = self._propose(["quantity", "unit_price"], others)
         return None if found["quantity"].header else found["unit_price"].header
 
-    def propose_ids(self, settings: SourceSettings) -> dict[str, str]:
+    def propose_ids(self, settings: SourceSettings, *, is_certain: bool = False) -> dict[str, str]:
         """Columns that may be the ids of orders and of products, where nothing is read as that."""
         found, names = find_columns(self.header.names, settings), self.header.names
-        used = {header for headers in found.values() for header in headers} | settings.filter.keys()
+        filters = spell_as_in(settings, names).filter
+        used = {header for headers in found.values() for header in headers} | filters.keys()
         sample = {name: self.sample.to_series(names.index(name)) for name in names if name and name not in used}
-        return propose_ids([name for name in ("invoice_id", "product_id") if name not in found], sample)
+        wanted = [name for name in ("invoice_id", "product_id") if name not in found]
+        return propose_ids(wanted, sample, is_certain=is_certain)
 
     def propose_time(self, settings: SourceSettings) -> dict[str, list[str]]:
         """The date with the time of day, where that has a column of its own which nothing is read from."""

@@ -62,26 +62,45 @@ _UNLIKELY_NAMES = {
     "unit_price": "refund|tax|vat|discount|shipping|fee|cost",
 }
 
+_ID_ENDING = "(?:id|no|nr|num|number|nummer|numero|número|numéro|ref|reference|code|key)"
 _OPTIONAL_NAMES = {
     "invoice_id": "invoice|order|receipt|ticket|bill$|basket|session|rechnung|beleg|bestell|commande|facture|pedido",
     "product_id": "sku|product|article|stockcode|artikel|^item|producto|produit",
 }
+_CERTAIN_NAMES = {
+    "invoice_id": (
+        r"^(?:sales?|web|shop|pos|customer)?(?:invoice|order|receipt|ticket|rechnungs?|beleg|bon|kassenbon"
+        r"|bestell(?:ungs?)?|auftrags?|commande|facture|pedido|factura|recibo|ordine|fattura|scontrino|bestelling|factuur"
+        rf"|ordre|kvittering|kvitto)s?{_ID_ENDING}?$"
+        rf"|^(?:transaction|trans|txn|bill|basket){_ID_ENDING}$|^transaction$"
+        r"|^(?:n|no|nr|num|numero|número|numéro|id)(?:de|di)?(?:commande|facture|pedido|factura|ordine|fattura)$"
+    ),
+    "product_id": (
+        r"^(?:line)?(?:item|product|variant)?(?:sku|ean|gtin|asin|upc|barcode|plu|stockcode)$"
+        rf"|^(?:product|item|article|artikel|produkt|produit|producto|articulo|prodotto|variant){_ID_ENDING}$"
+    ),
+}
+"""Names, of letters and digits only, that can hardly mean anything else."""
 _NO_ID = (
     "date|time|day|status|state|type|amount|total|price|qty|quant|count|discount|tax|name|desc|categ|brand|line|note"
 )
 """Names of what is told of an order or a product, besides its id."""
 
+_FEE_NAMES = r"^(?!.*ship).*(?:fee|commission|provision|gebühr|frais)"
+
 _DATE = (
-    r"^(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|(?:19|20)\d{6}$|\d{1,2}[-. ]\p{L}{3,9}[-. ,]+\d{2,4}"
-    r"|\p{L}{3,9} \d{1,2},? \d{4})"
+    r"^(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])$"
+    r"|\d{1,2}[-. ]\p{L}{3,9}[-. ,]+\d{2,4}|\p{L}{3,9} \d{1,2},? \d{4})"
 )
 _EPOCH = r"^1\d{9}(?:\d{3}){0,3}$"
 """Seconds since 1970, and their thousandths and so on, from 2001 to 2033."""
 _TIME = r"^\d{1,2}:\d{2}(?::\d{2})?(?: ?[AaPp][Mm])?$"
 _NUMBER = r"^[-+(]?\s*[^\w\s]{0,2}\s*[-+(]?\d[\d.,'\x{2019}\s]*[-)]?\s*[^\w\s]{0,2}$"
 _DECIMALS = r"[.,]\d{1,2}\D*$"
+_DIGIT = r"\d"
 _NOUGHT = r"^[^1-9]*$"
 _MOST = 0.8
+_HALF = 0.5
 _FEW_ROWS = 20
 """Below so many values, how often they are repeated says nothing."""
 
@@ -116,6 +135,8 @@ class _Facts:
     share_decimals: float
     share_nought: float
     share_negative: float
+    share_digits: float
+    share_commonest: float
     example: str | None
 
     @property
@@ -123,6 +144,12 @@ class _Facts:
         """Neither dates nor amounts; some come again and not all are one."""
         is_amount = self.share_numbers >= _MOST and self.share_decimals > 1 - _MOST
         return self.share_dates < 1 - _MOST and not is_amount and (self.n < _FEW_ROWS or self.n_different > 1)
+
+    @property
+    def are_ids(self) -> bool:
+        """Neither dates nor amounts, and not the few words that a kind or a channel is told by."""
+        is_told_apart = self.share_digits >= _MOST or self.n_different > self.n / 50
+        return self.may_be_customers and (self.n < _FEW_ROWS or (is_told_apart and self.share_commonest <= _HALF))
 
     @property
     def may_be_dates(self) -> bool:
@@ -173,20 +200,26 @@ def propose_columns(
     return proposals
 
 
-def propose_ids(wanted: Sequence[str], sample: Mapping[str, pl.Series]) -> dict[str, str]:
+def propose_ids(wanted: Sequence[str], sample: Mapping[str, pl.Series], *, is_certain: bool = False) -> dict[str, str]:
     """Columns that may be the ids of orders or of products, by their names, unless they are dates or amounts.
 
     Args:
         wanted: of ``invoice_id`` and ``product_id``.
         sample: header → its first values.
+        is_certain: only columns whose name can hardly mean anything else, and that most rows have a value of.
     """
     found: dict[str, str] = {}
     for column in wanted:
+        clear = [name for name in sample if re.search(_CERTAIN_NAMES[column], re.sub(r"\W", "", bare(name)))]
+        # A transaction may be a payment of an order that has a number of its own.
+        clear.sort(key=lambda name: "trans" in bare(name))
         likely = [name for name in sample if re.search(_OPTIONAL_NAMES[column], bare(name))]
         likely = [name for name in likely if not re.search(_NO_ID, bare(name))]
-        fitting = [name for name in likely if (facts := _measure(sample[name])).n and facts.may_be_customers]
-        if fitting:
-            found[column] = fitting[0]
+        facts = {name: _measure(sample[name]) for name in dict.fromkeys([*clear, *likely])}
+        certain = [name for name in clear if facts[name].are_ids and facts[name].n >= _MOST * len(sample[name])]
+        fitting = [] if is_certain else [name for name, one in facts.items() if one.n and one.may_be_customers]
+        if certain or fitting:
+            found[column] = (certain or fitting)[0]
     return found
 
 
@@ -216,14 +249,25 @@ def _nearest_name(column: str, by_bare_name: dict[str, str]) -> str | None:
 def _best(column: str, facts: dict[str, _Facts]) -> str | None:
     """The column whose values fit and whose name fits best; one whose name says nothing only if no other fits."""
     fitting = [name for name, found in facts.items() if _FITS[column](found)]
+    if column == "line_amount" and any(re.search(_FEE_NAMES, bare(name)) for name in facts):
+        # What a customer paid is before the fee of whoever took the payment.
+        gross = [name for name in fitting if "gross" in bare(name)]
+        fitting = [name for name in fitting if not gross or "net" not in bare(name)]
     usual = [name for common in _COMMON_NAMES[column] for name in fitting if bare(name) == common]
     likely = [name for name in fitting if re.search(_LIKELY_NAMES[column], bare(name))]
     likely = [name for name in likely if not re.search(_UNLIKELY_NAMES[column], bare(name))]
     if usual or likely:
-        return (usual or _by_values(column, likely, facts))[0]
+        ranked = list(dict.fromkeys([*usual, *_by_values(column, likely, facts)]))
+        return next((name for name in ranked if _varies(column, facts[name])), ranked[0])
     plain = [name for name in fitting if not any(_is_about(name, other) for other in _LIKELY_NAMES)]
     plain = [name for name in plain if _is_certain(column, facts[name])]
     return plain[0] if len(plain) == 1 else None
+
+
+def _varies(column: str, facts: _Facts) -> bool:
+    """Whether no single value is that of most rows: an address that all pay to is no customer's."""
+    most = _HALF if column == "customer_id" else 1 - 1 / _FEW_ROWS
+    return facts.n < _FEW_ROWS or facts.share_commonest <= most
 
 
 def _by_values(column: str, names: list[str], facts: dict[str, _Facts]) -> list[str]:
@@ -264,5 +308,7 @@ def _measure(values: pl.Series) -> _Facts:
         share_decimals=share(_DECIMALS),
         share_nought=share(_NOUGHT),
         share_negative=share(r"^\(|^[^\w\s]?\s*-|-$"),
+        share_digits=share(_DIGIT),
+        share_commonest=max(texts.value_counts()["count"], default=0) / max(n, 1),
         example=texts[0] if n else None,
     )

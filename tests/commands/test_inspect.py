@@ -171,7 +171,7 @@ def test_money_is_shown_before_and_after_cleaning_with_what_is_left_out(tmp_path
 
 def draft_of(outcome: Outcome) -> dict[str, Any]:
     assert outcome.status == 2
-    assert "# custseg.toml, a draft: read as it stands, the source is refused" in outcome.out
+    assert "# custseg.toml, a draft" in outcome.out
     return tomllib.loads(outcome.out)
 
 
@@ -179,11 +179,13 @@ def test_columns_are_proposed_where_they_are_missing_and_the_figures_they_lead_t
     path = write(tmp_path / "log.csv", "Client,Date,Amount,Receipt")
     outcome = inspect(path)
     source = draft_of(outcome)["source"]
-    columns = {"customer_id": "Client", "invoiced_at": "Date", "line_amount": "Amount"}
+    columns = {"customer_id": "Client", "invoiced_at": "Date", "line_amount": "Amount", "invoice_id": "Receipt"}
     assert source == {"path": str(path), "columns": columns}
     assert "# With the proposed lines it would be read like this:" in outcome.out
     assert 'customer_id = "Client"  # proposed: is it right?' in outcome.out
-    assert '# invoice_id = "Receipt"  # perhaps; without it, a customer\'s day is one order' in outcome.out
+    assert 'invoice_id = "Receipt"  # proposed: is it right?' in outcome.out.splitlines()
+    assert "invoice_id (proposed)" in outcome.out
+    assert "# custseg.toml, a draft that reads the source as above: check what is proposed" in outcome.out
     assert outcome.err.startswith("custseg: log.csv has no column for customer_id, invoiced_at, line_amount")
     assert int(shown(outcome, "customers")[0]) == read_as_configured(outcome.out).customers == 9
 
@@ -207,9 +209,115 @@ def test_header_and_encoding_are_proposed_with_the_columns(
     outcome = inspect(write(tmp_path / "log.csv", header, rows, encoding))
     source = draft_of(outcome)["source"]
     assert expected.items() <= source.items()
-    assert source["columns"].keys() == {"customer_id", "invoiced_at", "line_amount"}
+    assert source["columns"].keys() - {"invoice_id"} == {"customer_id", "invoiced_at", "line_amount"}
     reading = read_as_configured(outcome.out)
     assert shown(outcome, "kept") == [str(len(ROWS)), f"{reading.net:.2f}"]
+
+
+def columns_of(header: str, rows: list[str]) -> tuple[dict[str, Any], Outcome]:
+    outcome = inspect(write(Path("log.csv").absolute(), header, rows))
+    return draft_of(outcome)["source"].get("columns", {}), outcome
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Order number",
+        "Order ID",
+        "Order #",
+        "Invoice",
+        "Receipt",
+        "Bon",
+        "Transaction ID",
+        "Beleg",
+        "Bon-Nr.",
+        "N° commande",
+    ],
+)
+@pytest.mark.parametrize("value", ["{}", "R-{}", "202400{:02}"])
+def test_the_id_of_an_order_is_proposed_where_its_name_says_so(name: str, value: str) -> None:
+    rows = [f"C{i % 9},2024-01-{1 + i % 28:02},{10 + i}.50,{value.format(30 + i // 2)}" for i in range(60)]
+    assert columns_of(f"Client,Date,Amount,{name}", rows)[0].get("invoice_id") == name
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Order", ["web", "shop", "phone"]),
+        ("Invoice", ["2024-01-01", "2024-01-02", "2024-01-05"]),
+        ("Receipt", ["10.25", "11.50", "9.99"]),
+        ("Beleg", [f"R{i}" if i % 4 == 0 else "" for i in range(600)]),
+        ("Order status", ["R1", "R2", "R3"]),
+        ("Bonus", ["1", "2", "3"]),
+    ],
+)
+def test_kinds_dates_amounts_and_rare_values_are_no_ids_of_orders(name: str, values: list[str]) -> None:
+    rows = [f"C{i % 9},2024-01-{1 + i % 28:02},{10 + i}.50,{values[i % len(values)]}" for i in range(600)]
+    assert "invoice_id" not in columns_of(f"Client,Date,Amount,{name}", rows)[0]
+
+
+def test_receipts_that_start_again_each_day_are_proposed_and_then_doubted() -> None:
+    rows = [f"C{i // 4 % 9},2024-01-{1 + i // 40:02},{10 + i}.50,{i % 40 // 4}" for i in range(800)]
+    columns, outcome = columns_of("Client,Date,Amount,Receipt", rows)
+    assert columns["invoice_id"] == "Receipt"
+    said = " ".join(outcome.out.replace("#", "").split())
+    assert "! With the proposed lines it is refused as well:" in said
+    assert 'invoice_key = ["Date", "Receipt"]' in said
+    assert "a draft to complete: with these lines the source is still refused" in said
+
+
+def test_quantity_and_price_are_proposed_where_there_is_no_amount_and_products_with_them() -> None:
+    rows = [f"C{i % 9},2024-01-{1 + i % 28:02},{1 + i % 3},{10 + i}.50,S{i % 7},{i // 2}" for i in range(60)]
+    columns, outcome = columns_of("Client,Date,Qty,Price,SKU,Order no", rows)
+    found = {"quantity": "Qty", "unit_price": "Price", "product_id": "SKU", "invoice_id": "Order no"}
+    assert columns == {"customer_id": "Client", "invoiced_at": "Date", **found}
+    assert all(f"{name} (proposed)" in outcome.out for name in columns)
+    assert float(shown(outcome, "records")[1]) == sum((1 + i % 3) * (10.5 + i) for i in range(60))
+    # A quantity that is mapped beside an amount would still the question whether amounts are prices.
+    assert "quantity" not in columns_of("Client,Date,Qty,Amount,SKU,Order no", rows)[0]
+
+
+def test_who_pays_is_proposed_before_who_is_always_paid_and_what_was_paid_before_the_fee_off() -> None:
+    rows = [
+        f"2024-01-{1 + i % 28:02},{'us@shop' if i % 10 else f'c{i}@x'},c{i % 13}@x,{i + 9}.13,-0.87,{i + 10}"
+        for i in range(60)
+    ]
+    columns, _ = columns_of("Date,To Email Address,From Email Address,Net,Fee,Gross", rows)
+    assert (columns["customer_id"], columns["line_amount"]) == ("From Email Address", "Gross")
+    columns, _ = columns_of(
+        "Date,To Email Address,From Email Address,Net,Fee,Gross,Quantity", [f"{row},1" for row in rows]
+    )
+    assert columns["line_amount"] == "Gross"
+    columns, _ = columns_of("Date,Customer,From Email Address,Net,Fee,Gross", rows)
+    assert columns["customer_id"] == "From Email Address"
+    columns, _ = columns_of("Date,Customer,x,Net,Tax,Gross", rows)
+    assert (columns["customer_id"], columns["line_amount"]) == ("Customer", "Net")
+
+
+def test_settings_for_another_file_are_no_part_of_the_draft(tmp_path: Path) -> None:
+    toml = OWN + 'invoice_id = "Order ID"\n[source.filter]\nStatus = ["paid"]\nREGION = ["north"]\n'
+    rows = [f"{row},north" for row in ROWS]
+    outcome = inspect(write(tmp_path / "log.csv", "Buyer,Date,Amount,no,region", rows), toml)
+    source = draft_of(outcome)["source"]
+    assert source["columns"] == {"customer_id": "Buyer", "invoiced_at": "Date", "line_amount": "Amount"}
+    assert source["filter"] == {"REGION": ["north"]}
+    assert "(as configured)" not in outcome.out
+    assert outcome.out.count("(proposed)") == outcome.out.count("# proposed: is it right?") == 3
+    said = " ".join(outcome.out.replace("#", "").split())
+    assert 'no such column: customer_id = "client"; invoiced_at = "day"; line_amount = "sum"; invoice_id = "Or' in said
+    assert '[source.filter] "Status"' in said
+
+
+def test_a_path_is_written_without_steps_back(tmp_path: Path) -> None:
+    write(tmp_path / "log.csv", "customer_id,invoiced_at,line_amount,x")
+    (tmp_path / "other").mkdir()
+    outcome = inspect("other/../log.csv")
+    assert tomllib.loads(outcome.out)["source"]["path"] == str((tmp_path / "log.csv").resolve())
+
+
+def test_what_was_taken_back_is_counted_in_orders(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "customer_id,invoiced_at,line_amount,x", [*ROWS, "C1,2024-02-05,-10.50,R1"])
+    assert "# taken back (orders) 1 -10.50" in " ".join(inspect(path).out.split())
 
 
 def test_a_column_that_nothing_fits_is_left_to_be_filled_in(tmp_path: Path) -> None:
@@ -239,6 +347,7 @@ def test_a_time_of_its_own_is_proposed_beside_the_date(tmp_path: Path) -> None:
     outcome = inspect(write(tmp_path / "log.csv", "customer_id,invoiced_at,Clock,line_amount", rows))
     assert outcome.status == 0
     assert '# invoiced_at = ["invoiced_at", "Clock"]  # perhaps: the date with the time' in outcome.out
+    assert "with the time, instead of the line for invoiced_at above" in outcome.out
 
 
 def test_what_a_run_would_refuse_is_refused_after_its_figures(tmp_path: Path) -> None:
