@@ -12,6 +12,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping, equal_column
 from custseg_assets.stores.exclusion import EXCLUDED_BY, is_repeat_of_join
+from custseg_assets.stores.orders import only_value_of_order
 from custseg_assets.stores.unreadable import says_something, text_of
 
 _LONG_AGO = date(1900, 1, 1)
@@ -161,9 +162,7 @@ def _refuse_repeated_refunds(lines: pl.LazyFrame, header: str, where: str) -> No
 def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: str) -> tuple[pl.LazyFrame, list[str]]:
     """Convert amounts and prices to the one currency, by the rate in force on the line's day."""
     lines = lines.with_columns(pl.col("currency").str.to_uppercase())
-    known = pl.col("currency").drop_nulls()
-    of_order = pl.when(known.n_unique() == 1).then(known.first()).over("invoice_id")
-    lines = lines.with_columns(pl.coalesce("currency", pl.when(pl.col("invoice_id").is_not_null()).then(of_order)))
+    lines = lines.with_columns(pl.coalesce("currency", only_value_of_order("currency")))
     counted = lines.filter(pl.col(EXCLUDED_BY).is_null()).group_by("currency").agg(pl.len().alias("n"))
     found = counted.sort("n", "currency", descending=[True, False]).collect(engine="streaming")
     currencies = [one for one in found["currency"] if one is not None]

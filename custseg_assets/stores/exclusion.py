@@ -13,9 +13,6 @@ from custseg_assets.stores.orders import only_value_of_order
 from custseg_assets.stores.raw_table import SOURCE_ROW
 
 EXCLUDED_BY = "excluded_by"
-_UNREADABLE = "unreadable_values"
-_REACH_DAYS = 31
-"""Days before the first and after the last line that counts which lines that are left out may have, as events do."""
 _AGAIN = "comes again"
 _N_SHOWN = 6
 
@@ -74,22 +71,6 @@ def take_back(numbers: Mapping[str, pl.Expr], mapping: ColumnMapping) -> dict[st
         for name, values in numbers.items()
         if name in signs
     }
-
-
-def keep_days_near(lines: pl.LazyFrame) -> pl.LazyFrame:
-    """Lines that are left out, without dates far from those that count: they must not decide which periods there are.
-
-    Args:
-        lines: typed, with ``excluded_by`` and ``unreadable_values``, which keeps such a date.
-    """
-    at, is_out = pl.col("invoiced_at"), pl.col(EXCLUDED_BY).is_not_null()
-    counted, reach = at.filter(~is_out), pl.duration(days=_REACH_DAYS)
-    is_far = is_out & ~at.is_between(counted.min() - reach, counted.max() + reach)
-    text = pl.concat_str(pl.lit('{"invoiced_at": "'), at.cast(pl.String), pl.lit('"}'))
-    return lines.with_columns(
-        pl.when(is_far).then(pl.coalesce(_UNREADABLE, text)).otherwise(pl.col(_UNREADABLE)).alias(_UNREADABLE),
-        pl.when(~is_far.fill_null(value=False)).then(at).alias("invoiced_at"),
-    )
 
 
 def is_repeat_of_join() -> pl.Expr:

@@ -14,6 +14,8 @@ from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.raw_table import SOURCE_ROW
 
 UNREADABLE = "unreadable_values"
+_REACH_DAYS = 31
+"""Days before the first and after the last line that counts which lines that are left out may have, as events do."""
 _N_EXAMPLES = 3
 _USUAL = 0.99
 """Quantile of a column's values that an unreadable one counts as at most: one slip must not outweigh a whole log."""
@@ -24,6 +26,22 @@ _CAUSES = {
     "too large": "Most are numbers that no business has, as where a barcode was scanned into another column.",
 }
 _OTHER_CAUSE = "Most are no numbers, or not written like the others of their column."
+
+
+def keep_days_near(lines: pl.LazyFrame) -> pl.LazyFrame:
+    """Lines that are left out, without dates far from those that count: they must not decide which periods there are.
+
+    Args:
+        lines: typed, with ``excluded_by`` and ``unreadable_values``, which keeps such a date.
+    """
+    at, is_out = pl.col("invoiced_at"), pl.col(EXCLUDED_BY).is_not_null()
+    counted, reach = at.filter(~is_out), pl.duration(days=_REACH_DAYS)
+    is_far = is_out & ~at.is_between(counted.min() - reach, counted.max() + reach)
+    text = pl.concat_str(pl.lit('{"invoiced_at": "'), at.cast(pl.String), pl.lit('"}'))
+    return lines.with_columns(
+        pl.when(is_far).then(pl.coalesce(UNREADABLE, text)).otherwise(pl.col(UNREADABLE)).alias(UNREADABLE),
+        pl.when(~is_far.fill_null(value=False)).then(at).alias("invoiced_at"),
+    )
 
 
 def refuse_unreadable(lines: pl.LazyFrame, mapping: ColumnMapping, limit: float, where: str) -> None:

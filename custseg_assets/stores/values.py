@@ -16,12 +16,12 @@ from custseg_assets.stores.columns import ColumnMapping, key_column
 from custseg_assets.stores.customers import CustomerReading, recognise_customers
 from custseg_assets.stores.date_styles import YEARS
 from custseg_assets.stores.dates import DateReading, read_instants, recognise_dates
-from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines, keep_days_near, take_back
+from custseg_assets.stores.exclusion import EXCLUDED_BY, describe_filters, exclude_lines, take_back
 from custseg_assets.stores.limits import measure_sizes, set_impossible_aside
 from custseg_assets.stores.numbers import NumberReading, may_be_grouped, plain_number, recognise_numbers
 from custseg_assets.stores.orders import complete_orders
 from custseg_assets.stores.raw_table import SOURCE_ROW, SURPLUS, non_empty
-from custseg_assets.stores.unreadable import UNREADABLE, refuse_unreadable, says_something
+from custseg_assets.stores.unreadable import UNREADABLE, keep_days_near, refuse_unreadable, says_something
 
 _IDS = ("invoice_id", "product_id")
 NUMBERS = ("quantity", "unit_price", "line_amount", "order_amount", "refunded_amount")

@@ -13,6 +13,7 @@ import polars as pl
 from custseg_assets.domain.schemas import MAPPED_NAMES
 from custseg_assets.domain.transactions.amount_doubts import amount_doubts, total_names
 from custseg_assets.domain.transactions.log_facts import MIN_CASES, Doubt, LogFacts
+from custseg_assets.domain.transactions.quality import count_of
 
 MAX_SHARED_NUMBERS = 0.01
 """Share of the orders that may go by another's number, of another customer or day, by mistakes at the till."""
@@ -136,7 +137,7 @@ def _invoice_numbers(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
     yield Doubt(
         "invoice_numbers",
         f"{shared.height:,} of {numbers.height:,} values of {number!r} are several orders' ({worst['invoice_id']!r} is"
-        f" {_count(worst['n_customers'], 'customer')}' on {_count(worst['n_days'], 'day')}), so they start again",
+        f" {count_of(worst['n_customers'], 'customer')}' on {count_of(worst['n_days'], 'day')}), so they start again",
         f"Write invoice_key = {_toml(parts)} under [source], with the column of the shop or the till where there is"
         f" one; if each is one order all the same, invoice_key = {_toml([number])}.",
         is_refused=True,
@@ -356,7 +357,7 @@ def _changed_orders(known: pl.LazyFrame, orders: pl.DataFrame) -> Iterator[Doubt
     total = float(orders["total"].sum())
     yield Doubt(
         "changed_orders",
-        f"{_count(changed.height, 'order')} in several files with other lines, such as {first['invoice_id']!r} in"
+        f"{count_of(changed.height, 'order')} in several files with other lines, such as {first['invoice_id']!r} in"
         f" {' and '.join(first['files'][:2])}; what differs counts twice, up to {twice:,.2f} of {total:,.2f}",
         "Take the older export out, or give both the same name, so that the newer one corrects the older.",
         is_refused=changed.height >= MIN_CASES and abs(twice) > MAX_TWICE * abs(total),
@@ -369,7 +370,3 @@ def _columns(facts: LogFacts) -> str:
 
 def _toml(values: list[str]) -> str:
     return "[{}]".format(", ".join(f'"{value}"' for value in values))
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -86,11 +86,11 @@ class StrayDays:
 
     def __str__(self) -> str:
         days = [str(day) for day in sorted(self.n_lines)]
-        of = f"{_count(sum(self.n_lines.values()), 'line')} of {', '.join(days[:3])}{' …' if len(days) > 3 else ''}"
-        gap, side = _count(self.gap_days, "day"), "after" if min(self.n_lines) > self.last_day else "before"
+        of = f"{count_of(sum(self.n_lines.values()), 'line')} of {', '.join(days[:3])}{' …' if len(days) > 3 else ''}"
+        gap, side = count_of(self.gap_days, "day"), "after" if min(self.n_lines) > self.last_day else "before"
         return (
             f"{of}, {gap} {side} the rest of the log ({self.first_day} to {self.last_day}; longest gap: "
-            f"{_count(self.longest_gap_days, 'day')}; usual in {gap}: {_count(self.n_usual, 'line')})"
+            f"{count_of(self.longest_gap_days, 'day')}; usual in {gap}: {count_of(self.n_usual, 'line')})"
         )
 
 
@@ -247,7 +247,8 @@ def _longest_gap(days: Sequence[date]) -> int:
     return max(((later - earlier).days for earlier, later in pairwise(days)), default=0)
 
 
-def _count(n: int, noun: str) -> str:
+def count_of(n: int, noun: str) -> str:
+    """A number of things in words, such as ``1 day`` and ``2 days``."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
