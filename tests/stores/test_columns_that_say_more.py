@@ -494,3 +494,10 @@ def test_a_line_that_is_left_out_has_no_day_far_from_those_that_count(tmp_path: 
     assert lines["invoiced_at"].is_null().to_list() == [False, False, True]
     assert lines["unreadable_values"].to_list() == [None, None, '{"invoiced_at": "2033-01-03 00:00:00.000000"}']
     assert lines["excluded_by"][2] == "Status = void"
+
+
+def test_a_currency_on_the_first_line_of_an_order_holds_for_the_others(tmp_path: Path) -> None:
+    (tmp_path / "rates.csv").write_text(RATES)
+    text = CURRENCIES.replace("c,2024-02-03,3,1000,JPY\n", "c,2024-02-03,3,1000,JPY\nc,2024-02-03,3,500,\n")
+    lines = read(tmp_path, text, currency="EUR", rates=tmp_path / "rates.csv")
+    assert lines["line_amount"].to_list() == pytest.approx([10.0, 6.0, 7.0, 3.5])
