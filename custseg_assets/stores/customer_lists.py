@@ -134,7 +134,7 @@ class _Column:
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows from ``start`` up to ``stop``."""
         values = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        buffer = memoryview(values.view(np.uint8).reshape(-1)) if values.size else memoryview(b"")
+        buffer = values.view(np.uint8).reshape(-1)
         position = self._offset + start * self._row_bytes
         while len(buffer):
             n_read = os.preadv(self._descriptor, [buffer], position)
