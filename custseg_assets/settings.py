@@ -190,6 +190,21 @@ class SourceSettings(_Section):
             raise ValueError(f"no such time zone: {time_zone}; accepted are names such as Europe/Berlin{nearest}")
         return time_zone
 
+    def to_fields(self) -> dict[str, Any]:
+        """The same as JSON values, of which ``model_validate`` makes it again.
+
+        Raises:
+            ValueError: it is of a preset, whose filters cannot be configured.
+        """
+        filters = {
+            header: {kind: values for kind, values in (("only", rule.only), ("exclude", rule.exclude)) if values}
+            for header, rule in self.filter.items()
+        }
+        fields = {**self.model_dump(mode="json"), "filter": filters}
+        if SourceSettings.model_validate(fields) != self:
+            raise ValueError(f"{fields} are not all there is of the settings of a source")
+        return fields
+
     def how_read(self) -> dict[str, Any]:
         """The keys that decide what the lines of a file are."""
         # What a database or several tables are asked for stands in the identity of what they answer.
@@ -232,6 +247,20 @@ class LandingSettings(_Section):
     @classmethod
     def _make_absolute(cls, folder: Path | None) -> Path | None:
         return folder and folder.expanduser().absolute()
+
+
+class ReadingSettings(_Section):
+    """What reading one file may take; a file that needs more is refused, or set aside where it landed.
+
+    Attributes:
+        max_memory_gb: memory, in gigabytes; three quarters of this machine's without it.
+        max_unpacked_gb: size of a file when it is unpacked, in gigabytes.
+        max_minutes: time.
+    """
+
+    max_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    max_unpacked_gb: Annotated[float, Field(gt=0)] = 100.0
+    max_minutes: Annotated[float, Field(gt=0)] = 60.0
 
 
 class CleaningSettings(_Section):
@@ -560,6 +589,7 @@ class Settings(_Section):
     predictions: PredictionSettings = PredictionSettings()
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
+    reading: ReadingSettings = ReadingSettings()
     automation: AutomationSettings = AutomationSettings()
     ui_port: int | None = None
     alert_webhook: SecretStr | None = None
