@@ -37,11 +37,14 @@ HOME_VARIABLE = "CUSTSEG_HOME"
 CONFIG_VARIABLE = "CUSTSEG_CONFIG"
 SOURCE_VARIABLE = "CUSTSEG_SOURCE"
 UI_PORT_VARIABLE = "CUSTSEG_UI_PORT"
+UI_TOKEN_VARIABLE = "CUSTSEG_UI_TOKEN"  # noqa: S105  (the name of a variable)
+UI_TOKEN_HEADER = "X-Custseg-Token"  # noqa: S105  (the name of a header)
 WEBHOOK_VARIABLE = "CUSTSEG_ALERT_WEBHOOK"
 PASSWORD_VARIABLE = "CUSTSEG_SOURCE_PASSWORD"  # noqa: S105  (the name of a variable)
 FROM_ENVIRONMENT = {
     "home": HOME_VARIABLE,
     "ui_port": UI_PORT_VARIABLE,
+    "ui_token": UI_TOKEN_VARIABLE,
     "alert_webhook": WEBHOOK_VARIABLE,
     "source_password": PASSWORD_VARIABLE,
 }
@@ -592,6 +595,7 @@ class Settings(_Section):
     reading: ReadingSettings = ReadingSettings()
     automation: AutomationSettings = AutomationSettings()
     ui_port: int | None = None
+    ui_token: SecretStr | None = None
     alert_webhook: SecretStr | None = None
     source_password: SecretStr | None = None
     gcp: GcpSettings = GcpSettings()
