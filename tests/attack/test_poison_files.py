@@ -201,7 +201,7 @@ def test_a_reader_that_cannot_be_started_is_no_fault_of_any_file(folder: Path, m
     drop_good(folder)
     monkeypatch.setattr(reading.sys, "executable", "/bin/false")
     with pytest.raises(MachineFaultError, match="starting a process to read files: its reader ended with exit code 1"):
-        take_in(folder)
+        take_in(folder, max_minutes=1)
     assert (folder / "good.csv").exists()
 
 
