@@ -16,12 +16,12 @@ _THEIRS, _OURS = "dagster_webserver", "custseg_assets.instance.webserver"
 
 def main() -> None:
     """Start it with the arguments of ``dagster dev``."""
-    start = dev.open_ipc_subprocess
+    start = dev.open_ipc_subprocess  # type: ignore[attr-defined]
 
     def start_guarded(parts: Sequence[str], **others: Any) -> Any:
         return start([_OURS if part == _THEIRS else part for part in parts], **others)
 
-    dev.open_ipc_subprocess = start_guarded
+    dev.open_ipc_subprocess = start_guarded  # type: ignore[attr-defined]
     dev.dev_command(prog_name="custseg ui")
 
 

@@ -29,8 +29,8 @@ def main() -> None:
     """Start it with the arguments of ``dagster-webserver``."""
     from dagster_webserver import app
 
-    app.DagsterWebserver = GuardedWebserver
-    sys.exit(cli.main())
+    app.DagsterWebserver = GuardedWebserver  # type: ignore[attr-defined]
+    sys.exit(cli.main())  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
