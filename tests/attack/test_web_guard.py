@@ -160,7 +160,7 @@ def test_in_a_browser_another_site_reaches_nothing_though_the_pages_are_open(pag
     for name, value in places.items():
         evil = evil.replace(name, value)
     with serve_site(evil) as site, open_page() as (page, _):
-        page.goto(pages.live.address)
+        page.goto(pages.live.address())
         page.wait_for_selector("text=Overview", timeout=60_000)
         page.goto("about:blank")
         answers: list[tuple[str, int]] = []

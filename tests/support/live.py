@@ -62,10 +62,9 @@ class LiveHome:
         """Address of the pages."""
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def address(self) -> str:
-        """What ``custseg ui`` prints, for a browser."""
-        return f"{self.url}/?token={self.token}"
+    def address(self, path: str = "/") -> str:
+        """Address of a page for a browser, as ``custseg ui`` prints it."""
+        return f"{self.url}{path}?token={self.token}"
 
     @property
     def opened(self) -> OpenHome:
