@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,7 +57,7 @@ def stages(stale: Mapping[str, Iterable[str]]) -> list[str]:
         ),
         calendar=SimpleNamespace(period_keys=KEYS, snapshot_keys=KEYS),
         fingerprints=SimpleNamespace(stale=still_stale),
-        paths=SimpleNamespace(is_released=lambda: True),
+        paths=SimpleNamespace(is_released=lambda: True, releases=Path("no releases")),
     )
     found = []
     while stage := next_stage(home, KEYS[-1], KEYS[-1]):
