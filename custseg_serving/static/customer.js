@@ -1,0 +1,66 @@
+// One customer: the segment and why, what could be offered, and the history over the snapshots.
+
+import { historyChart } from "./charts.js";
+import { segmentLabel } from "./columns.js";
+import { byId, fact, link, make, missing, scrolling, wordTable } from "./elements.js";
+import { address, get, listAddress } from "./server.js";
+import { counted, day, FEATURES, featureValue, money, number, period, share, withPeriods } from "./words.js";
+
+const NO_ORDER = "no order in the observation window";
+const known = (value, shown, why = NO_ORDER) => (value === null || value === undefined ? missing(why) : shown(value));
+
+function distance(one) {
+  if (one.margin === null) return "decided by rule";
+  return one.is_held ? `kept, though another is ${share(-one.margin)} nearer` : share(one.margin);
+}
+
+function showPlacement(one, advice) {
+  const since = `Since ${period(one.since)}${one.previous ? `, before that in ${one.previous.segment_name}` : ", from the beginning"}.`;
+  byId("placement").replaceChildren(
+    make("p", { class: "lead" }, segmentLabel(one.segment_id, one.segment_name), make("span", { class: "quiet", text: ` ${since}` })),
+    make("dl", { class: "facts" },
+      ...Object.entries(one.rfm).map(([name, value]) => fact(FEATURES[name][0], known(value, (given) => featureValue(name, given)))),
+      fact("Distance from the border", distance(one))),
+    make("h3", { text: "Why" }), make("ul", {}, ...one.reasons.map((reason) => make("li", { text: withPeriods(reason.text) }))),
+    advice ? make("h3", { text: "What to do" }) : null, advice ? make("p", { text: advice }) : null,
+    make("h3", { text: "Could be offered" }),
+    one.recommendations.length
+      ? make("ul", {}, ...one.recommendations.map((product) => make("li", { text: product.description ? `${product.description} (${product.product_id})` : product.product_id })))
+      : make("p", { class: "quiet", text: "No offer is known for this customer." }));
+}
+
+function showHistory(snapshots) {
+  const rows = snapshots.map((one) => [
+    `${period(one.period)}${one.is_open ? " so far" : ""}`, segmentLabel(one.segment_id, one.segment_name),
+    known(one.recency_days, (days) => `${counted(days, "day")} ago`), known(one.frequency_orders, (n) => number(n)),
+    known(one.monetary_net, (value) => money(value, 2))]);
+  byId("history").replaceChildren(historyChart([...snapshots].reverse()),
+    scrolling("History over the snapshots", wordTable(["Snapshot", "Segment", "Last order", "Orders", "Spend"], rows)));
+}
+
+/** The customer's record in the lists, which has what is at stake and the advice. */
+async function rowOf(id) {
+  const found = await get(address("/v1/customers", { contains: id, sort: "customer_id", limit: 50 }));
+  return found.customers.find((one) => one.customer_id === id) ?? null;
+}
+
+export async function showCustomer(data, { search }) {
+  const id = new URLSearchParams(search).get("id") ?? "";
+  byId("customer-title").textContent = id || "Which customer?";
+  const path = `/v1/customers/${encodeURIComponent(id)}`;
+  try {
+    const placement = await get(`${path}/segment`);
+    const advice = data.segments.find((one) => one.segment_id === placement.segment_id)?.advice ?? null;
+    byId("customer-note").textContent = `${period(placement.period)}${placement.is_open ? " so far" : ""}, as of ${day(placement.as_of)}`;
+    showPlacement(placement, advice);
+    byId("history").setAttribute("aria-busy", "true");
+    showHistory((await get(`${path}/history`)).snapshots);
+  } catch (error) {
+    const place = byId(byId("placement").firstChild ? "history" : "placement");
+    place.replaceChildren(make("p", { role: "alert", text: error.message }));
+    byId("history-section").hidden = place.id !== "history";
+  }
+  byId("history").removeAttribute("aria-busy");
+  byId("alike").replaceChildren(id ? link(listAddress({ contains: id }), `Customers whose id contains “${id}”`) : "");
+  return id ? `Customer ${id}` : "Customer";
+}

@@ -1,0 +1,115 @@
+// A list of customers. Its address says which: it can be shared, reloaded and gone back to.
+
+import { customerTable } from "./columns.js";
+import { byId, link, make } from "./elements.js";
+import { describeFilters, fillForm, filterForm, PARAMETERS } from "./filters.js";
+import { go } from "./navigation.js";
+import { address, csvAddress, get, listAddress, releaseData } from "./server.js";
+import { counted, day, money, number, period } from "./words.js";
+
+const USUAL_ORDER = "-value_at_stake";
+const PAGE = 50;
+const isWide = matchMedia("(min-width: 60rem)");
+
+let asking = null;
+
+/** The parameters of an address, without those that a list does not know. */
+function parametersOf(search) {
+  const given = new URLSearchParams(search);
+  const known = Object.fromEntries(PARAMETERS.map((name) => [name, given.get(name) ?? ""]).filter(([, value]) => value));
+  return { ...known, sort: given.get("sort") || USUAL_ORDER };
+}
+
+/** The first page anew where the cursor is of an earlier release; says whether it did. */
+async function page(parameters, cursor, signal) {
+  const ask = (from) => get(address("/v1/customers", { ...parameters, limit: PAGE, cursor: from }), { signal });
+  try {
+    return { found: await ask(cursor), isAnew: false };
+  } catch (error) {
+    if (error.code !== "release_changed") throw error;
+    await releaseData({ isNew: true });
+    return { found: await ask(null), isAnew: true };
+  }
+}
+
+function title(parameters, nameOf) {
+  if (parameters.at_risk === "true") return "Customers at risk";
+  if (parameters.moved_from && parameters.moved_from !== "none") return `Customers who left ${nameOf(parameters.moved_from)}`;
+  return parameters.segment ? nameOf(parameters.segment) : "Customers";
+}
+
+function pager({ found, parameters, cursors, cursor }) {
+  const first = cursors.length * PAGE + 1;
+  const range = cursor && !cursors.length ? "" : `${number(first)}–${number(first + found.customers.length - 1)} of ${number(found.n_customers)}`;
+  const step = (text, to, trail, rel) => make("a", { href: address("/customers", { ...parameters, cursor: to }), class: "button pale", rel, text,
+    "data-state": JSON.stringify({ cursors: trail }) });
+  const back = cursors.length ? step("Back", cursors.at(-1), cursors.slice(0, -1), "prev") : cursor ? step("To the first page", "", [], "prev") : null;
+  const next = found.next ? step("Next", found.next, [...cursors, cursor ?? ""], "next") : null;
+  return [back, make("span", { text: range }), next];
+}
+
+/** Show the list that an address asks for; "state" has the cursors of the pages before it. */
+export async function showCustomers(data, { search, state }) {
+  const parameters = parametersOf(search);
+  const cursor = new URLSearchParams(search).get("cursor");
+  const names = Object.fromEntries(data.segments.map((one) => [one.segment_id, one.segment_name]));
+  const nameOf = (id) => names[id] ?? id;
+  const heading = title(parameters, nameOf);
+  byId("list-title").textContent = heading;
+  byId("chips").replaceChildren(...describeFilters(parameters, nameOf));
+  showFilters(parameters, data.segments);
+  const list = byId("list");
+  list.setAttribute("aria-busy", "true");
+  asking?.abort();
+  asking = new AbortController();
+  try {
+    const { found, isAnew } = await page(parameters, cursor, asking.signal);
+    const asked = isAnew ? { cursor: null, cursors: [] } : { cursor, cursors: state?.cursors ?? [] };
+    byId("list-note").textContent = isAnew ? "The data were renewed in the meantime: the list starts anew." : "";
+    showTotals(found, parameters);
+    showRows(found, parameters);
+    byId("pager").replaceChildren(...pager({ found, parameters, ...asked }).filter(Boolean));
+  } catch (error) {
+    if (error.name === "AbortError") return heading;
+    byId("totals").replaceChildren();
+    byId("pager").replaceChildren();
+    list.replaceChildren(make("p", { role: "alert", text: error.message }), make("p", {}, link("/customers", "Show all customers")));
+  }
+  list.removeAttribute("aria-busy");
+  return heading;
+}
+
+/** Keeps the form, so that whoever uses it stays where they are in it. */
+function showFilters(parameters, segments) {
+  const place = byId("filter-form");
+  if (place.firstChild) { fillForm(place.firstChild, parameters); return; }
+  byId("filters").open = isWide.matches;
+  const form = filterForm(segments, (chosen) => go(listAddress(chosen)));
+  place.replaceChildren(form);
+  fillForm(form, parameters);
+}
+
+function showTotals(found, parameters) {
+  const stake = found.value_at_stake ? `, ${money(found.value_at_stake)} at stake` : "";
+  byId("totals").replaceChildren(
+    make("span", {}, make("strong", { text: `${counted(found.n_customers, "customer")}${stake}` }),
+      make("span", { class: "quiet", text: ` · ${period(found.period)}${found.is_open ? " so far" : ""}, as of ${day(found.as_of)}` })),
+    found.n_customers ? link(csvAddress(parameters), "CSV", { class: "button", download: true,
+      "aria-label": `CSV of ${found.n_customers === 1 ? "this customer" : `all ${number(found.n_customers)} customers`}` }) : "");
+}
+
+/** Keeps the table, so that whoever orders it by a heading stays on that heading. */
+function showRows(found, parameters) {
+  const list = byId("list");
+  if (!found.n_customers) {
+    list.replaceChildren(make("p", { text: "No customer is like that. Take a restriction away, or show all customers." }));
+    return;
+  }
+  if (!list.querySelector("table")) {
+    const { table, fill } = customerTable({ caption: "Customers", orderAddress: (sort) => listAddress({ ...list.parameters, sort }) });
+    list.fill = fill;
+    list.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Customers" }, table));
+  }
+  list.parameters = parameters;
+  list.fill(found.customers, parameters.sort);
+}
