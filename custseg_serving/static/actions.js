@@ -48,13 +48,13 @@ function customersLine({ drift }) {
   const { verdict } = newestReport(drift)[0];
   const [kind, word, meaning] = VERDICTS[verdict] ?? ["", verdict, ""];
   const subjects = new Set(newestReport(drift).filter((one) => one.is_alert).map((one) => one.subject));
-  return ["The customers", kind, word, `${meaning}${subjects.size ? ` ${counted(subjects.size, "thing")} changed.` : ""}`, link("#drift-section", "What changed")];
+  return ["The customers", kind, word, `${meaning}${subjects.size ? ` ${counted(subjects.size, "thing")} changed.` : ""}`, link("#drift-section", subjects.size ? "What changed" : "What was compared")];
 }
 
 function modelLine({ manifest, refused, history }) {
   if (refused) return ["The model", "bad", "Refused", `A newer release was refused, so this is an earlier one: ${refused}`];
   const last = [...history.decisions].sort((a, b) => a.period.localeCompare(b.period)).at(-1);
-  const decided = last ? { PROMOTE: `promoted with ${period(last.period)}`, ROLLBACK: `put back in force with ${period(last.period)}` }[last.decision] ?? `kept with ${period(last.period)}` : "in force";
+  const decided = last ? { PROMOTE: `promoted in ${period(last.period)}`, ROLLBACK: `put back in force in ${period(last.period)}` }[last.decision] ?? `kept by the last decision, ${period(last.period)}` : "in force";
   return ["The model", "good", "In force", `Trained on ${period(manifest.trained_on)}, ${decided}.`, link("#models-section", "Models that were tried")];
 }
 

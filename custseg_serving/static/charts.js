@@ -2,7 +2,7 @@
 
 import { make } from "./elements.js";
 import { colourOf } from "./colours.js";
-import { money, period, share } from "./words.js";
+import { counted, money, period, share } from "./words.js";
 
 /** A bar of a share, on a track that stands for 100 %. */
 export function shareBar(label, value, figure, colour) {
@@ -38,20 +38,20 @@ export function lineChart(points, { height = 90, description }) {
 
 /** A customer's spend at each snapshot, oldest first, each bar in the colour of the segment. */
 export function historyChart(snapshots) {
-  const width = 600, height = 150, top = 16, bottom = 20;
+  const width = 600, height = 110, shown = 100;
   const values = snapshots.map((one) => Math.max(one.monetary_net ?? 0, 0));
   const highest = Math.max(...values, 1e-9);
   const step = width / snapshots.length;
+  const name = (one) => `${period(one.period)}${one.is_open ? " so far" : ""}`;
   const bars = snapshots.map((one, at) => {
-    const tall = (values[at] / highest) * (height - top - bottom);
-    return make("rect", { x: at * step + step * 0.12, y: height - bottom - Math.max(tall, 2), width: step * 0.76, height: Math.max(tall, 2), rx: 2,
-      class: one.is_open ? "so-far" : null, style: { fill: colourOf(one.segment_id) },
-      tip: `${period(one.period)}${one.is_open ? " so far" : ""}: ${one.segment_name}\n${one.monetary_net === null ? "no spend known" : `spend ${money(one.monetary_net)}`}` });
+    const tall = Math.max((values[at] / highest) * shown, 2);
+    const spend = one.monetary_net === null ? "no order in the observation window" : `spend ${money(one.monetary_net)}`;
+    return make("rect", { x: at * step + step * 0.12, y: height - tall, width: step * 0.76, height: tall, rx: 2,
+      class: one.is_open ? "so-far" : null, style: { fill: colourOf(one.segment_id) }, tip: `${name(one)}: ${one.segment_name}\n${spend}` });
   });
-  return make("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", class: "history-chart",
-    "aria-label": `Spend at ${snapshots.length} snapshots, in the colour of the segment` },
-  make("line", { class: "axis", x1: 0, x2: width, y1: height - bottom, y2: height - bottom }),
-  make("text", { x: 0, y: 10, text: `highest: ${money(highest === 1e-9 ? 0 : highest)}` }), ...bars,
-  make("text", { x: 0, y: height - 5, text: period(snapshots[0].period) }),
-  snapshots.length > 1 ? make("text", { x: width, y: height - 5, "text-anchor": "end", text: period(snapshots.at(-1).period) }) : null);
+  return make("figure", { class: "history-chart" },
+    make("figcaption", { text: `Net spend at each snapshot, at most ${money(Math.max(...values))}` }, make("small", { text: "The colour is the segment's." })),
+    make("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `Net spend at ${counted(snapshots.length, "snapshot")}` },
+      make("line", { class: "axis", x1: 0, x2: width, y1: height, y2: height }), ...bars),
+    make("div", { class: "ends", "aria-hidden": "true" }, ...[snapshots[0], snapshots.at(-1)].slice(0, snapshots.length).map((one) => make("span", { text: name(one) }))));
 }

@@ -20,10 +20,12 @@ function before(one) {
   return make("span", {}, label, make("small", { class: "quiet", text: `moved now, ${CAUSES[one.cause] ?? one.cause ?? "cause not known"}` }));
 }
 
+/** A text of which a list shows two lines, and the customer's page all. */
+const short = (text) => make("span", { class: "short", title: text, text });
+
 function offers(products) {
   if (!products.length) return missing("no offer known");
-  const text = (one) => (one.description ? `${one.description} (${one.product_id})` : one.product_id);
-  return make("ul", { class: "plain" }, ...products.slice(0, 3).map((one) => make("li", { text: text(one) })));
+  return short(products.map((one) => one.description ?? one.product_id).join(", "));
 }
 
 const value = (shown, why) => (given) => (given === null || given === undefined ? missing(why) : make("span", { text: shown(given) }));
@@ -44,7 +46,7 @@ const COLUMNS = [
     show: (one) => value(signedMoney, "not known at the snapshot before")(one.spend_change) },
   { name: "value_at_stake", title: "At stake", sort: "-value_at_stake", isNumber: true,
     show: (one) => value((given) => money(given), "nothing at stake")(one.value_at_stake) },
-  { name: "advice", title: "What to do", isText: true, show: (one) => value((text) => text, "no advice")(one.advice) },
+  { name: "advice", title: "What to do", isText: true, show: (one) => (one.advice ? short(one.advice) : missing("no advice")) },
   { name: "recommendations", title: "Could be offered", isText: true, show: (one) => offers(one.recommendations) },
 ];
 

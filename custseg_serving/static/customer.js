@@ -4,10 +4,10 @@ import { historyChart } from "./charts.js";
 import { segmentLabel } from "./columns.js";
 import { byId, fact, link, make, missing, scrolling, wordTable } from "./elements.js";
 import { address, get, listAddress } from "./server.js";
-import { counted, day, FEATURES, featureValue, money, number, period, share, withPeriods } from "./words.js";
+import { day, FEATURES, featureValue, money, number, period, share, withPeriods } from "./words.js";
 
 const NO_ORDER = "no order in the observation window";
-const known = (value, shown, why = NO_ORDER) => (value === null || value === undefined ? missing(why) : shown(value));
+const known = (value, shown) => (value === null || value === undefined ? missing(NO_ORDER) : shown(value));
 
 function distance(one) {
   if (one.margin === null) return "decided by rule";
@@ -32,10 +32,9 @@ function showPlacement(one, advice) {
 function showHistory(snapshots) {
   const rows = snapshots.map((one) => [
     `${period(one.period)}${one.is_open ? " so far" : ""}`, segmentLabel(one.segment_id, one.segment_name),
-    known(one.recency_days, (days) => `${counted(days, "day")} ago`), known(one.frequency_orders, (n) => number(n)),
-    known(one.monetary_net, (value) => money(value, 2))]);
+    known(one.recency_days, number), known(one.frequency_orders, number), known(one.monetary_net, (value) => money(value))]);
   byId("history").replaceChildren(historyChart([...snapshots].reverse()),
-    scrolling("History over the snapshots", wordTable(["Snapshot", "Segment", "Last order", "Orders", "Spend"], rows)));
+    scrolling("History over the snapshots", wordTable(["Snapshot", "Segment", "Days since last order", "Orders", "Spend"], rows)));
 }
 
 /** The customer's record in the lists, which has what is at stake and the advice. */
@@ -46,7 +45,7 @@ async function rowOf(id) {
 
 export async function showCustomer(data, { search }) {
   const id = new URLSearchParams(search).get("id") ?? "";
-  byId("customer-title").textContent = id || "Which customer?";
+  byId("customer-title").textContent = id ? `Customer ${id}` : "Which customer?";
   const path = `/v1/customers/${encodeURIComponent(id)}`;
   try {
     const placement = await get(`${path}/segment`);

@@ -108,7 +108,7 @@ function showRows(found, parameters) {
   if (!list.querySelector("table")) {
     const { table, fill } = customerTable({ caption: "Customers", orderAddress: (sort) => listAddress({ ...list.parameters, sort }) });
     list.fill = fill;
-    list.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Customers" }, table));
+    list.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Customers" }, table));
   }
   list.parameters = parameters;
   list.fill(found.customers, parameters.sort);

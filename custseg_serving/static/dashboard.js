@@ -17,9 +17,13 @@ function showFrame(data) {
   byId("origin").textContent = `Snapshot ${data.period}, model ${data.model_version}, release ${data.release_id}.`;
   byId("demo").hidden = !data.is_demo;
   byId("logout").hidden = !data.has_session;
+  for (const one of byId("nav").children) {
+    if (one.pathname === location.pathname && one.pathname !== "/") one.setAttribute("aria-current", "page");
+    else one.removeAttribute("aria-current");
+  }
   const warnings = [];
   if (data.refused) warnings.push(`A newer release was refused: ${data.refused}`);
-  if (data.staleness.is_stale) warnings.push(`This is stale: it is ${counted(data.staleness.age_days, "day")} old.`);
+  if (data.staleness.is_stale) warnings.push(`Overdue: this is as of ${day(data.as_of)}, ${counted(data.staleness.age_days, "day")} ago.`);
   byId("alert").hidden = !warnings.length;
   byId("alert").textContent = warnings.join(" ");
 }
@@ -38,7 +42,7 @@ async function showAddress(place) {
     const shown = show(data, place);
     if (!isSame && !place.isFirst && !place.isBack && !place.hash) startReading(main);
     document.title = `${await shown} · custseg`;
-    if (place.hash) byId(place.hash.slice(1))?.scrollIntoView();
+    if (place.hash) showSection(byId(place.hash.slice(1)));
   } catch (error) {
     showProblem(error);
   }
@@ -48,6 +52,11 @@ async function showAddress(place) {
 function startReading(main) {
   scrollTo(0, 0);
   main.querySelector("h1, h2")?.focus({ preventScroll: true });
+}
+
+function showSection(section) {
+  section?.scrollIntoView();
+  section?.querySelector("h2")?.focus({ preventScroll: true });
 }
 
 function showProblem(error) {

@@ -2,7 +2,7 @@
 
 import { lineChart } from "./charts.js";
 import { badge, byId, make } from "./elements.js";
-import { counted, featureName, period, precise, SCORES, withPeriods } from "./words.js";
+import { counted, featureName, period, precise, SCORES, sentence, withPeriods } from "./words.js";
 
 export const VERDICTS = {
   stable: ["good", "Stable", "The customers are as they were when the model was trained."],
@@ -24,7 +24,9 @@ function subjectName(subject) {
 function sentenceOf(reasons, subject) {
   const start = subject === "centroid_distance" ? "distance to the own centroid: " : `${subject}: `;
   const found = reasons.find((text) => [start, `segment ${start}`, `correlation ${start}`].some((one) => text.startsWith(one)));
-  return found?.slice(found.indexOf(start) + start.length).replace(/ \([^()]*\)$/, "").replace(/(\d)%/g, "$1 %") ?? null;
+  if (!found) return null;
+  const what = found.slice(found.indexOf(start) + start.length).replace(/ \([^()]*\)$/, "").replace(/(\d)%/g, "$1 %");
+  return `${CORRELATION.test(subject) ? "correlation " : ""}${what}`;
 }
 
 const excess = (one) => (one.score === null || !one.threshold ? 0 : one.score / one.threshold);
@@ -83,7 +85,7 @@ export function showDrift(reports) {
   // The first reason is the verdict's, the last one says what could have been seen; those between are of the subjects.
   byId("drift").replaceChildren(
     make("p", { class: "lead" }, badge(kind, word), make("span", { text: ` ${period(key)}${isOpen ? " so far" : ""} against ${period(reference)}, when the model was trained. ${meaning}` })),
-    make("p", { class: "quiet", text: withPeriods(reasons.length > 1 ? `${reasons[0]}; ${reasons.at(-1)}.` : `${reasons[0]}.`) }),
+    make("p", { class: "quiet", text: sentence([reasons[0], ...reasons.slice(1).slice(-1)]) }),
     make("ol", { class: "plain" }, ...alerting.map((one) => subjectItem(one, reasons))),
     calm.length ? make("details", {}, make("summary", { text: `${counted(calm.length, "more is", "more are")} within what is expected` }),
       make("ol", { class: "plain" }, ...calm.map((one) => subjectItem(one, reasons)))) : null,
@@ -93,9 +95,10 @@ export function showDrift(reports) {
 function showVerdicts(reports) {
   const periods = [...new Set(reports.map((one) => one.period))].sort();
   return make("ul", { class: "verdicts", id: "verdicts", "aria-label": "Verdicts of the snapshots so far" }, ...periods.map((key) => {
-    const { verdict, reasons } = reports.find((one) => one.period === key);
+    const { verdict, reasons, is_open: isOpen } = reports.find((one) => one.period === key);
     const [kind, word] = VERDICTS[verdict] ?? ["", verdict];
-    return make("li", {}, make("span", { class: `badge ${kind}`, text: `${period(key)}: ${word}`, tip: `${period(key)}: ${word}\n${reasons.join("\n")}` }));
+    const text = `${period(key)}${isOpen ? " so far" : ""}: ${word}`;
+    return make("li", {}, make("span", { class: `badge ${kind}`, text, tip: `${text}\n${withPeriods(reasons.join("\n"))}` }));
   }));
 }
 

@@ -52,7 +52,7 @@ addEventListener("keydown", (event) => { if (event.key === "Escape") byId("toolt
 
 /** A table that scrolls sideways where it has no room, and says so. */
 export function scrolling(label, table) {
-  const region = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);
+  const region = make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": label }, table);
   const hint = make("p", { class: "hint", hidden: true, "aria-hidden": "true", text: "More to the right: scroll sideways →" });
   const measure = () => { hint.hidden = region.scrollWidth - region.clientWidth - region.scrollLeft < 4; };
   new ResizeObserver(measure).observe(region);
@@ -64,7 +64,8 @@ export function scrolling(label, table) {
 export function wordTable(heads, rows, { isCards = false } = {}) {
   const cell = (content, at) => {
     const shown = content instanceof Node ? content : document.createTextNode(content ?? "–");
-    return make(at ? "td" : "th", { scope: at ? null : "row", role: at ? "cell" : "rowheader", "data-title": heads[at] }, shown);
+    const kind = isCards && at === heads.length - 1 ? "text" : null;
+    return make(at ? "td" : "th", { scope: at ? null : "row", role: at ? "cell" : "rowheader", class: kind, "data-title": heads[at] }, shown);
   };
   return make("table", { class: isCards ? "words cards" : "words", role: "table" },
     make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads.map((text) => make("th", { scope: "col", role: "columnheader", text })))),

@@ -9,7 +9,7 @@ import { CAUSES, counted, money, number } from "./words.js";
 export const PARAMETERS = ["contains", "segment", "previous", "moved_from", "moved", "cause", "at_risk", "min_spend", "max_spend",
   "min_orders", "max_orders", "min_recency_days", "max_recency_days"];
 
-const MOVED = { true: "moved since the snapshot before", false: "stayed since the snapshot before" };
+const MOVED = { true: "moved since the snapshot before", false: "in the same segment as at the snapshot before" };
 
 /** Each parameter in words. */
 function inWords(name, value, nameOf) {
@@ -63,7 +63,7 @@ export function filterForm(segments, apply) {
     range("Orders", "min_orders", "max_orders"),
     range("Days since last order", "min_recency_days", "max_recency_days"),
     field("Order of the list", choice("sort", ORDERS)),
-    make("p", { class: "links" }, make("button", { text: "Show" }), link("/customers", "All customers")));
+    make("p", { class: "links" }, make("button", { text: "Show" }), link("/customers", "Show all")));
   form.addEventListener("submit", (event) => { event.preventDefault(); apply(Object.fromEntries(new FormData(form))); });
   return form;
 }

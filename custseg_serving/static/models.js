@@ -1,12 +1,12 @@
 // Models that were tried, what was decided about them, and the card of the one that answers.
 
 import { byId, make, scrolling, wordTable } from "./elements.js";
-import { counted, period, precise, share, withPeriods } from "./words.js";
+import { counted, period, precise, sentence, share } from "./words.js";
 
 export function showModels({ decisions, candidates }) {
   // Most snapshots train no challenger, and have nothing to tell.
   const decided = decisions.filter((one) => one.model_version !== null);
-  const promotions = decided.map((one) => [period(one.period), one.decision, one.model_version, one.champion_before, withPeriods(one.reasons.join("; "))]);
+  const promotions = decided.map((one) => [period(one.period), one.decision, one.model_version, one.champion_before, sentence(one.reasons)]);
   const without = decisions.length - decided.length;
   const tried = candidates.map((one) => [String(one.k), precise(one.silhouette), precise(one.bootstrap_ari), precise(one.worst_jaccard),
     share(one.smallest_share), `${one.is_chosen ? "chosen: " : one.is_eligible ? "eligible: " : ""}${one.reason}`]);

@@ -54,10 +54,10 @@ export function showMoves(migrations, segments, data) {
   };
   const table = make("table", { class: "heat" },
     make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "From ↓ to →" }),
-      ...columns.map((id) => make("th", { scope: "col", text: said(id) })), make("th", { scope: "col", text: "All who left" }))),
+      make("th", { scope: "col", text: "All who left" }), ...columns.map((id) => make("th", { scope: "col", text: said(id) })))),
     make("tbody", {}, ...idsOf("from_segment_id").map((from) => {
       const rowTotal = total(moves.filter((one) => one.from_segment_id === from));
-      return make("tr", {}, make("th", { scope: "row", text: said(from) }), ...columns.map((to) => cell(from, to, rowTotal)), leavers(from));
+      return make("tr", {}, make("th", { scope: "row", text: said(from) }), leavers(from), ...columns.map((to) => cell(from, to, rowTotal)));
     })));
   byId("moves").replaceChildren(scrolling("Who moved between segments", table));
 }

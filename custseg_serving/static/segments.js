@@ -64,6 +64,7 @@ function typical(segments, feature) {
 export function showHeatmap(segments) {
   const features = Object.keys(FEATURES).filter((name) => segments.some((one) => (one[`median_${name}`] ?? null) !== null));
   const middle = Object.fromEntries(features.map((name) => [name, typical(segments, name)]));
+  const shown = segments.filter((one) => features.some((name) => (one[`median_${name}`] ?? null) !== null));
   const cell = (one, name) => {
     const value = one[`median_${name}`];
     if (value === null) return make("td", {}, missing("no order in the observation window"));
@@ -79,8 +80,10 @@ export function showHeatmap(segments) {
   const table = make("table", { class: "heat" },
     make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "Segment" }),
       ...features.map((name) => make("th", { scope: "col", text: FEATURES[name][0] })))),
-    make("tbody", {}, ...segments.map((one) => make("tr", {},
+    make("tbody", {}, ...shown.map((one) => make("tr", {},
       make("th", { scope: "row" }, link(listAddress({ segment: one.segment_id, sort: "-monetary_net" }), one.segment_name)),
       ...features.map((name) => cell(one, name))))));
-  byId("heatmap").replaceChildren(scrolling("What is typical of each segment", table));
+  const others = segments.filter((one) => !shown.includes(one)).map((one) => one.segment_name);
+  byId("heatmap").replaceChildren(scrolling("What is typical of each segment", table),
+    others.length ? make("p", { class: "quiet", text: `Without an order in the observation window: ${others.join(", ")}.` }) : "");
 }

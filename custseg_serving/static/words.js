@@ -9,7 +9,10 @@ export function speakOf(data) {
   shop.periodDays = Math.round((Date.parse(`${(end ?? asOf).slice(0, 10)}Z`) - Date.parse(`${period}Z`)) / 86_400_000);
 }
 
-export const number = (value, digits = 0) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const withMinus = (text) => text.replace("-", "−");
+const digitsOf = (digits) => ({ minimumFractionDigits: digits, maximumFractionDigits: digits });
+
+export const number = (value, digits = 0) => withMinus(value.toLocaleString("en", digitsOf(digits)));
 
 /** "1 customer", "2,854 customers". */
 export const counted = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
@@ -18,19 +21,18 @@ export const counted = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? o
 export function money(value, digits = 0) {
   if (!shop.currency) return number(value, digits);
   try {
-    const style = { style: "currency", currency: shop.currency, minimumFractionDigits: digits, maximumFractionDigits: digits };
-    return value.toLocaleString("en", style);
+    return withMinus(value.toLocaleString("en", { style: "currency", currency: shop.currency, ...digitsOf(digits) }));
   } catch {
     return `${number(value, digits)} ${shop.currency}`;
   }
 }
 
-export const signedMoney = (value) => (value > 0 ? `+${money(value)}` : money(value).replace("-", "−"));
+export const signedMoney = (value) => (value > 0 ? `+${money(value)}` : money(value));
 
 export function share(value) {
   if (value === null || value === undefined) return "–";
-  const digits = value !== 0 && Math.abs(value) < 0.0995 ? 1 : 0;
-  return `${(100 * value).toFixed(digits).replace("-", "−")} %`;
+  if (value !== 0 && Math.abs(value) < 0.0005) return "≈0 %";
+  return `${number(100 * value, value !== 0 && Math.abs(value) < 0.0995 ? 1 : 0)} %`;
 }
 
 export const precise = (value) => (value === null || value === undefined ? "–" : String(Number(value.toPrecision(3))));
@@ -53,6 +55,12 @@ export function period(key) {
 
 /** Every key of a period in a text of the service, written for people; those in the ids of models stay. */
 export const withPeriods = (text) => text.replace(/(?<![\w-])\d{4}-\d{2}-\d{2}(?![\w-])/g, (key) => period(key));
+
+/** Reasons of the service as one sentence. */
+export function sentence(reasons) {
+  const text = withPeriods(reasons.map((one) => one.replace(/\.$/, "")).join("; "));
+  return text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "";
+}
 
 export const FEATURES = {
   recency_days: ["Days since last order", (value) => number(value)],
