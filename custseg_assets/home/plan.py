@@ -17,6 +17,7 @@ from custseg_assets.domain.schemas import PREDICTION_LOG
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import INGESTED, OpenHome
+from custseg_assets.stores import releases
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import fingerprint
 
@@ -85,8 +86,18 @@ def next_stage(home: OpenHome, last_period: str, last_snapshot: str) -> Stage | 
         or _first_range("scale", segmented, stale(("scaled_features",), segmented))
         or _first_range("hold", snapshots, stale(TRAINED, untrained))
         or _first_range("segment", segmented, stale(SEGMENTED, segmented))
-        or (None if home.paths.is_released() else _first_partition("segment", segmented[-1:]))
+        or (None if _is_released(home) else _first_partition("segment", segmented[-1:]))
     )
+
+
+def _is_released(home: OpenHome) -> bool:
+    """Whether the release that was made last is whole, and has all that this version puts into one."""
+    written = releases.releases(home.paths.releases)
+    try:
+        has_lists = all(releases.read_manifest(home.paths.releases, one).has_lists for one in written[-1:])
+    except releases.DamagedReleaseError:
+        return False
+    return home.paths.is_released() and has_lists
 
 
 def closable_key(home: OpenHome) -> str | None:
