@@ -3,7 +3,7 @@
 import { customerTable } from "./columns.js";
 import { newestReport, VERDICTS } from "./drift.js";
 import { badge, byId, link, make } from "./elements.js";
-import { address, csvAddress, get, listAddress } from "./server.js";
+import { address, csvAddress, get, isGivenUp, listAddress } from "./server.js";
 import { counted, day, later, money, number, period } from "./words.js";
 
 const AT_RISK = { at_risk: "true", sort: "-value_at_stake" };
@@ -28,6 +28,7 @@ export async function showWhoToWriteTo() {
       make("p", { class: "links" }, link(listAddress(AT_RISK), `All ${number(found.n_customers)} of them`, { class: "button" }),
         link(csvAddress(AT_RISK), "CSV", { class: "button pale", download: true, "aria-label": `CSV of the ${everybody} at risk` })));
   } catch (error) {
+    if (isGivenUp(error)) throw error;
     place.replaceChildren(make("p", { role: "alert", text: error.message }));
   }
 }

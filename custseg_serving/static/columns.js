@@ -2,7 +2,7 @@
 
 import { colourOf } from "./colours.js";
 import { link, make, missing } from "./elements.js";
-import { customerAddress } from "./server.js";
+import { customerAddress, listAddress } from "./server.js";
 import { CAUSES, counted, money, number, period, signedMoney } from "./words.js";
 
 const NO_ORDER = "no order in the observation window";
@@ -64,27 +64,28 @@ const reversed = (sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);
 /**
  * A table of customers; on a phone each row is a card.
  *
- * names: columns to show, all by default. orderAddress: from an order to the address of the list in it, where it can be sorted.
- * Returns the table with a function that fills it.
+ * names: columns to show, all by default. isOrdered: whether headings are links to the list in their order.
+ * Returns the table, and a function that fills it with the customers of a list with some parameters.
  */
-export function customerTable({ caption, names = null, orderAddress = null }) {
+export function customerTable({ caption, names = null, isOrdered = false }) {
   const columns = COLUMNS.filter((one) => !names || names.includes(one.name));
   const heads = columns.map((one) => make("th", { scope: "col", role: "columnheader", class: one.isNumber ? "number" : null },
-    one.sort && orderAddress ? link("#", one.title, { class: "order" }) : make("span", { text: one.title })));
+    one.sort && isOrdered ? link("#", one.title, { class: "order" }) : make("span", { text: one.title })));
   const body = make("tbody", { role: "rowgroup" });
   const table = make("table", { class: "customers cards", role: "table" }, make("caption", { class: "hidden", text: caption }),
     make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads)), body);
 
-  const orderHeads = (order) => columns.forEach((one, at) => {
-    if (!one.sort || !orderAddress) return;
+  const orderHeads = (parameters) => columns.forEach((one, at) => {
+    if (!one.sort) return;
+    const order = parameters.sort;
     const isThis = order.replace(/^-/, "") === one.sort.replace(/^-/, "");
     if (isThis) heads[at].setAttribute("aria-sort", order.startsWith("-") ? "descending" : "ascending");
     else heads[at].removeAttribute("aria-sort");
-    heads[at].firstChild.href = orderAddress(isThis ? reversed(order) : one.sort);
+    heads[at].firstChild.href = listAddress({ ...parameters, sort: isThis ? reversed(order) : one.sort });
   });
 
-  const fill = (customers, order = "") => {
-    orderHeads(order);
+  const fill = (customers, parameters = {}) => {
+    if (isOrdered) orderHeads(parameters);
     body.replaceChildren(...customers.map((one) => make("tr", { role: "row" }, ...columns.map((column, at) => {
       const content = column.show(one);
       const kind = [column.isNumber && "number", column.isText && "text", content.classList.contains("missing") && "is-missing"];

@@ -3,7 +3,7 @@
 import { historyChart } from "./charts.js";
 import { segmentLabel } from "./columns.js";
 import { byId, fact, link, make, missing, scrolling, wordTable } from "./elements.js";
-import { address, get, listAddress } from "./server.js";
+import { get, isGivenUp, listAddress, LONGEST_PART } from "./server.js";
 import { day, FEATURES, featureValue, money, number, period, share, withPeriods } from "./words.js";
 
 const NO_ORDER = "no order in the observation window";
@@ -37,12 +37,6 @@ function showHistory(snapshots) {
     scrolling("History over the snapshots", wordTable(["Snapshot", "Segment", "Days since last order", "Orders", "Spend"], rows)));
 }
 
-/** The customer's record in the lists, which has what is at stake and the advice. */
-async function rowOf(id) {
-  const found = await get(address("/v1/customers", { contains: id, sort: "customer_id", limit: 50 }));
-  return found.customers.find((one) => one.customer_id === id) ?? null;
-}
-
 export async function showCustomer(data, { search }) {
   const id = new URLSearchParams(search).get("id") ?? "";
   byId("customer-title").textContent = id ? `Customer ${id}` : "Which customer?";
@@ -55,11 +49,12 @@ export async function showCustomer(data, { search }) {
     byId("history").setAttribute("aria-busy", "true");
     showHistory((await get(`${path}/history`)).snapshots);
   } catch (error) {
+    if (isGivenUp(error)) throw error;
     const place = byId(byId("placement").firstChild ? "history" : "placement");
     place.replaceChildren(make("p", { role: "alert", text: error.message }));
     byId("history-section").hidden = place.id !== "history";
   }
   byId("history").removeAttribute("aria-busy");
-  byId("alike").replaceChildren(id ? link(listAddress({ contains: id }), `Customers whose id contains “${id}”`) : "");
+  byId("alike").replaceChildren(id && id.length <= LONGEST_PART ? link(listAddress({ contains: id }), `Customers whose id contains “${id}”`) : "");
   return id ? `Customer ${id}` : "Customer";
 }

@@ -1,35 +1,22 @@
 // A list of customers. Its address says which: it can be shared, reloaded and gone back to.
 
 import { customerTable } from "./columns.js";
-import { byId, link, make } from "./elements.js";
+import { byId, link, make, scrolling } from "./elements.js";
 import { describeFilters, fillForm, filterForm, PARAMETERS } from "./filters.js";
-import { go } from "./navigation.js";
-import { address, csvAddress, get, listAddress, releaseData } from "./server.js";
+import { go, goInstead } from "./navigation.js";
+import { address, csvAddress, forgetRelease, get, isGivenUp, listAddress } from "./server.js";
 import { counted, day, money, number, period } from "./words.js";
 
 const USUAL_ORDER = "-value_at_stake";
 const PAGE = 50;
+let shown = null;
 const isWide = matchMedia("(min-width: 60rem)");
-
-let asking = null;
 
 /** The parameters of an address, without those that a list does not know. */
 function parametersOf(search) {
   const given = new URLSearchParams(search);
   const known = Object.fromEntries(PARAMETERS.map((name) => [name, given.get(name) ?? ""]).filter(([, value]) => value));
   return { ...known, sort: given.get("sort") || USUAL_ORDER };
-}
-
-/** The first page anew where the cursor is of an earlier release; says whether it did. */
-async function page(parameters, cursor, signal) {
-  const ask = (from) => get(address("/v1/customers", { ...parameters, limit: PAGE, cursor: from }), { signal });
-  try {
-    return { found: await ask(cursor), isAnew: false };
-  } catch (error) {
-    if (error.code !== "release_changed") throw error;
-    await releaseData({ isNew: true });
-    return { found: await ask(null), isAnew: true };
-  }
 }
 
 function title(parameters, nameOf) {
@@ -60,17 +47,19 @@ export async function showCustomers(data, { search, state }) {
   showFilters(parameters, data.segments);
   const list = byId("list");
   list.setAttribute("aria-busy", "true");
-  asking?.abort();
-  asking = new AbortController();
   try {
-    const { found, isAnew } = await page(parameters, cursor, asking.signal);
-    const asked = isAnew ? { cursor: null, cursors: [] } : { cursor, cursors: state?.cursors ?? [] };
-    byId("list-note").textContent = isAnew ? "The data were renewed in the meantime: the list starts anew." : "";
+    const found = await get(address("/v1/customers", { ...parameters, limit: PAGE, cursor }));
+    byId("list-note").textContent = state?.isAnew ? "The data were renewed in the meantime: the list starts anew." : "";
     showTotals(found, parameters);
     showRows(found, parameters);
-    byId("pager").replaceChildren(...pager({ found, parameters, ...asked }).filter(Boolean));
+    byId("pager").replaceChildren(...pager({ found, parameters, cursor, cursors: state?.cursors ?? [] }).filter(Boolean));
   } catch (error) {
-    if (error.name === "AbortError") return heading;
+    if (isGivenUp(error)) throw error;
+    if (error.code === "release_changed") {
+      forgetRelease();
+      goInstead(listAddress(parameters), { isAnew: true });
+      return heading;
+    }
     byId("totals").replaceChildren();
     byId("pager").replaceChildren();
     list.replaceChildren(make("p", { role: "alert", text: error.message }), make("p", {}, link("/customers", "Show all customers")));
@@ -105,11 +94,9 @@ function showRows(found, parameters) {
     list.replaceChildren(make("p", { text: "No customer is like that. Take a restriction away, or show all customers." }));
     return;
   }
-  if (!list.querySelector("table")) {
-    const { table, fill } = customerTable({ caption: "Customers", orderAddress: (sort) => listAddress({ ...list.parameters, sort }) });
-    list.fill = fill;
-    list.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Customers" }, table));
+  if (!list.contains(shown?.table)) {
+    shown = customerTable({ caption: "Customers", isOrdered: true });
+    list.replaceChildren(scrolling("Customers", shown.table));
   }
-  list.parameters = parameters;
-  list.fill(found.customers, parameters.sort);
+  shown.fill(found.customers, parameters);
 }

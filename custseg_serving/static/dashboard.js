@@ -5,7 +5,7 @@ import { showCustomers } from "./customers.js";
 import { byId, make } from "./elements.js";
 import { go, startNavigation } from "./navigation.js";
 import { showOverview } from "./overview.js";
-import { customerAddress, get, listAddress, releaseData } from "./server.js";
+import { address, customerAddress, get, isGivenUp, listAddress, LONGEST_PART, releaseData, startView } from "./server.js";
 import { counted, day, period, speakOf } from "./words.js";
 
 const VIEWS = { "/": ["overview", showOverview], "/customers": ["customers", showCustomers], "/customer": ["customer", showCustomer] };
@@ -28,11 +28,16 @@ function showFrame(data) {
   byId("alert").textContent = warnings.join(" ");
 }
 
+let turn = 0;
+
 async function showAddress(place) {
+  const mine = ++turn;
   const [name, show] = VIEWS[place.path] ?? VIEWS["/"];
   const main = byId("main");
+  startView();
   try {
     const data = await releaseData();
+    if (mine !== turn) return;
     showFrame(data);
     byId("nav").hidden = byId("search").hidden = false;
     // A list that is only ordered or restricted otherwise stays in its place, with the focus.
@@ -41,10 +46,14 @@ async function showAddress(place) {
     main.dataset.view = name;
     const shown = show(data, place);
     if (!isSame && !place.isFirst && !place.isBack && !place.hash) startReading(main);
-    document.title = `${await shown} · custseg`;
+    const title = await shown;
+    if (mine !== turn) return;
+    document.title = `${title} · custseg`;
+    // What had the focus may be gone: a page's link, a restriction.
+    if (isSame && document.activeElement === document.body) byId("list-title").focus();
     if (place.hash) showSection(byId(place.hash.slice(1)));
   } catch (error) {
-    showProblem(error);
+    if (mine === turn) showProblem(error);
   }
 }
 
@@ -78,13 +87,24 @@ async function logIn(event) {
   byId("login-error").textContent = (await response.json()).error.message;
 }
 
-/** The customer with exactly this id, else everybody whose id contains it. */
+/** The one customer whose id contains a text, or whose id it is; else the list of those whose id contains it. */
+async function addressOf(text) {
+  if (text.length > LONGEST_PART) return customerAddress(text);
+  const { n_customers: n, customers } = await get(address("/v1/customers", { contains: text, limit: 1 }));
+  if (n === 1) return customerAddress(customers[0].customer_id);
+  const isId = n === 0 || await get(`/v1/customers/${encodeURIComponent(text)}/history`).then(() => true, () => false);
+  return isId ? customerAddress(text) : listAddress({ contains: text });
+}
+
 async function find(event) {
   event.preventDefault();
   const text = byId("search-text").value.trim();
   if (!text) return;
-  const isKnown = await get(`/v1/customers/${encodeURIComponent(text)}/history`).then(() => true, () => false);
-  go(isKnown ? customerAddress(text) : listAddress({ contains: text }));
+  try {
+    go(await addressOf(text));
+  } catch (error) {
+    if (!isGivenUp(error)) go(listAddress({ contains: text }));
+  }
 }
 
 byId("search").addEventListener("submit", find);

@@ -39,7 +39,10 @@ export function describeFilters(parameters, nameOf) {
   });
 }
 
-const field = (label, control) => make("label", {}, make("span", { text: label }), control);
+function field(label, control) {
+  control.id = `filter-${control.name}`;
+  return make("div", {}, make("label", { for: control.id, text: label }), control);
+}
 
 const choice = (name, options) => make("select", { name }, ...options.map(([value, text]) => make("option", { value, text })));
 

@@ -17,6 +17,12 @@ export function go(address, state = {}) {
   return arrive(state, {});
 }
 
+/** Show another address in the place of the present one. */
+export function goInstead(address, state = {}) {
+  history.replaceState(state, "", address);
+  return arrive(state, {});
+}
+
 let shown = null;
 const pathOf = (place) => place.pathname + place.search;
 

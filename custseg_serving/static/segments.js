@@ -3,7 +3,7 @@
 import { shareBar } from "./charts.js";
 import { colourOf } from "./colours.js";
 import { byId, link, make, missing, scrolling } from "./elements.js";
-import { address, get, listAddress } from "./server.js";
+import { address, get, isGivenUp, listAddress } from "./server.js";
 import { counted, FEATURES, featureValue, money, number, period, withPeriods } from "./words.js";
 
 /** The numbers of customers who came to and left a segment since the snapshot before. */
@@ -19,7 +19,10 @@ function exchange(moves, id) {
 /** Each segment with who is at risk in it, null where that is not known, in the order of what is at stake. */
 export async function withStakes(segments) {
   const known = await Promise.all(segments.map(async (one) => {
-    const atRisk = await get(address("/v1/customers", { segment: one.segment_id, at_risk: "true", limit: 1 })).catch(() => null);
+    const atRisk = await get(address("/v1/customers", { segment: one.segment_id, at_risk: "true", limit: 1 })).catch((error) => {
+      if (isGivenUp(error)) throw error;
+      return null;
+    });
     return { ...one, n_at_risk: atRisk?.n_customers ?? null, value_at_stake: atRisk?.value_at_stake ?? null };
   }));
   return known.sort((a, b) => b.value_at_stake - a.value_at_stake || b.revenue_net - a.revenue_net);

@@ -7,32 +7,54 @@ function wait(change) {
   document.documentElement.classList.toggle("is-waiting", waiting > 0);
 }
 
-/** The JSON of an answer; an error has the service's "message", "code" and "status". */
-export async function get(path, { signal, isQuiet = false } = {}) {
+let view = new AbortController();
+
+/** Give up what the view before is still waiting for, so that a late answer is not shown in another view. */
+export function startView() {
+  view.abort();
+  view = new AbortController();
+}
+
+export const isGivenUp = (error) => error.name === "AbortError";
+
+/**
+ * The JSON of an answer; an error has the service's "message", "code" and "status".
+ *
+ * isQuiet: nobody waits for it. isShared: views after this one want it too.
+ */
+export async function get(path, { isQuiet = false, isShared = false } = {}) {
   if (!isQuiet) wait(1);
   try {
-    const response = await fetch(path, { credentials: "same-origin", signal });
+    const response = await fetch(path, { credentials: "same-origin", signal: isShared ? null : view.signal });
     const body = await response.json();
     if (!response.ok) throw Object.assign(new Error(body.error.message), { ...body.error, status: response.status });
     return body;
   } catch (error) {
-    if (error.status || error.name === "AbortError") throw error;
+    if (error.status || isGivenUp(error)) throw error;
     throw Object.assign(new Error("The service does not answer. Is it running, and is this computer connected?"), { code: "no_answer" });
   } finally {
     if (!isQuiet) wait(-1);
   }
 }
 
+/** Longest part of an id that lists are searched for. */
+export const LONGEST_PART = 200;
+
+const KEEP_MILLISECONDS = 60_000;
 let known = null;
 
-/** What the dashboard shows of the release; asked for once, and again after a change of release. */
-export async function releaseData({ isNew = false } = {}) {
-  if (isNew) known = null;
-  known ??= get("/dashboard/data");
+/** Ask for the release anew. */
+export function forgetRelease() { known = null; }
+
+/** What the dashboard shows of the release; kept for a minute. */
+export async function releaseData() {
+  if (!known || performance.now() - known.at > KEEP_MILLISECONDS) {
+    known = { at: performance.now(), data: get("/dashboard/data", { isShared: true }) };
+  }
   try {
-    return await known;
+    return await known.data;
   } catch (error) {
-    known = null;
+    forgetRelease();
     throw error;
   }
 }

@@ -26,7 +26,7 @@ export async function watchTraffic() {
   clearTimeout(timer);
   if (!byId("traffic")) return;
   try {
-    const { routes } = await get("/dashboard/traffic", { isQuiet: true });
+    const { routes } = await get("/dashboard/traffic", { isQuiet: true, isShared: true });
     const total = { n: 0, n_server_errors: 0 };
     for (const [route, counts] of Object.entries(routes)) {
       if (OF_THE_PAGE.test(route)) continue;

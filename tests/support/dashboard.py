@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 MAX_TABS = 300
+PATIENCE_SECONDS = 20
 
 
 @contextlib.contextmanager
@@ -52,6 +54,23 @@ def open_dashboard(
     yield page
     own.close()
     assert [one for one in problems if not any(part in one for part in expected)] == []
+
+
+def wait_until(page: Page, condition: Callable[[], bool]) -> None:
+    """Wait for something that a page comes to; the page's policy forbids to evaluate conditions in itself.
+
+    Raises:
+        AssertionError: it has not come to it in time.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, page.locator("main").inner_text()
+        page.wait_for_timeout(20)
+
+
+def settle(page: Page) -> None:
+    """Wait until nothing that a view asked for is missing."""
+    wait_until(page, lambda: page.locator(".is-waiting, [aria-busy]").count() == 0)
 
 
 def serious_problems(page: Page) -> list[tuple[str, str]]:
