@@ -201,7 +201,9 @@ class CustomerLists:
             part = mask[start:stop]
             for fits in self._conditions(query, start, stop):
                 part &= fits
-            if part.any():
+                if not part.any():
+                    break
+            else:
                 value += float(self._columns["value_at_stake"].read(start, stop)[part].sum())
         return Selection(mask, int(np.count_nonzero(mask)), value)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -27,16 +26,17 @@ from custseg_assets.stores.customer_lists import (
     find_bytes,
 )
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
-from custseg_assets.stores.releases import (
-    MANIFEST,
-    DamagedReleaseError,
-    ReleaseManifest,
-    canonical_json,
-    open_release,
-    release_id_of,
-    verify,
+from custseg_assets.stores.releases import DamagedReleaseError, open_release, verify
+from tests.support.releases import (
+    CUSTOMERS,
+    FEATURES,
+    PERIODS,
+    damage,
+    make_content,
+    make_release,
+    rewrite_files,
+    rows_of,
 )
-from tests.support.releases import CUSTOMERS, FEATURES, PERIODS, damage, make_content, make_release, rows_of
 
 SEGMENTS = {"S1": "Champions", "S2": "Promising", "S3": "At risk", "R1": "Refunded", "R2": "Lapsed"}
 N_CUSTOMERS = 400
@@ -278,25 +278,15 @@ def test_lists_are_equal_byte_for_byte_whatever_the_order_and_the_chunks(
     assert {name: first.files[name] for name in LIST_FILES} == {name: second.files[name] for name in LIST_FILES}
 
 
-def rewrite_manifest(root: Path, release_id: str, change: dict[str, Any]) -> str:
-    """Give a release other files in its manifest, and the id that belongs to it; returns that."""
-    fields = json.loads((root / release_id / MANIFEST).read_text())
-    fields["files"] = {name: entry for name, entry in {**fields["files"], **change}.items() if entry is not None}
-    fields["release_id"] = release_id_of(fields)
-    (root / release_id / MANIFEST).write_text(canonical_json(ReleaseManifest(**fields).model_dump(mode="json")))
-    (root / release_id).rename(root / fields["release_id"])
-    return str(fields["release_id"])
-
-
 @pytest.mark.parametrize("name", ["../CURRENT", "/etc/passwd", "a/b", "..", "", "lists_more.npy", "manifest.json"])
 def test_a_manifest_names_no_file_that_a_release_has_not(tmp_path: Path, name: str) -> None:
-    release_id = rewrite_manifest(tmp_path, make_release(tmp_path), {name: {"sha256": "0" * 64, "n_bytes": 1}})
+    release_id = rewrite_files(tmp_path, make_release(tmp_path), {name: {"sha256": "0" * 64, "n_bytes": 1}})
     with pytest.raises(DamagedReleaseError, match="names files that no release has"):
         verify(tmp_path, release_id)
 
 
 def test_a_release_without_lists_is_as_good_as_before(tmp_path: Path) -> None:
-    release_id = rewrite_manifest(tmp_path, make_release(tmp_path), dict.fromkeys(LIST_FILES))
+    release_id = rewrite_files(tmp_path, make_release(tmp_path), dict.fromkeys(LIST_FILES))
     release = open_release(tmp_path, release_id)
     assert release.lists is None
     assert release.record_of("12347") is not None
@@ -304,7 +294,7 @@ def test_a_release_without_lists_is_as_good_as_before(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(LIST_FILES))
 def test_a_release_with_some_of_the_lists_is_refused(tmp_path: Path, name: str) -> None:
-    release_id = rewrite_manifest(tmp_path, make_release(tmp_path), {name: None})
+    release_id = rewrite_files(tmp_path, make_release(tmp_path), {name: None})
     with pytest.raises(DamagedReleaseError, match=name):
         verify(tmp_path, release_id)
 
