@@ -14,7 +14,7 @@ from werkzeug.serving import make_server
 
 from custseg_serving.keys import KeyFile
 from custseg_serving.settings import ServingSettings
-from tests.support.dashboard import open_dashboard
+from tests.support.dashboard import open_dashboard, wait_until
 from tests.support.releases import make_content, make_release
 from tests.support.server import RunningServer, open_app, serving
 
@@ -49,7 +49,7 @@ def test_drift_is_ranked_by_how_far_it_is_over_its_threshold_and_charts_open_on_
     browser: Browser, server: RunningServer
 ) -> None:
     with open_dashboard(browser, server.port) as page:
-        page.wait_for_selector("#drift .lead")
+        page.wait_for_selector("#segments .segment")
         assert "Changed" in page.locator("#drift .lead").inner_text()
         subjects = page.locator("#drift > ol h3").all_inner_texts()
         assert [" ".join(one.split()) for one in subjects] == ["Orders more than chance"]
@@ -59,7 +59,7 @@ def test_drift_is_ranked_by_how_far_it_is_over_its_threshold_and_charts_open_on_
         assert calm == ["Days since last order within what is expected", "Net spend not measured"]
         assert page.locator("#drift svg").count() == 0
         page.get_by_text("Every score over 2 snapshots").click()
-        assert page.locator("#drift svg").count() == 3
+        wait_until(page, lambda: page.locator("#drift svg").count() == 3)
         assert page.locator("#drift circle.alert").count() == 1
 
 
@@ -112,7 +112,7 @@ def test_a_value_tells_more_on_hover_and_on_focus_until_escape(browser: Browser,
         page.keyboard.press("Escape")
         assert page.locator("#tooltip").is_hidden()
         page.mouse.move(0, 0)
-        page.locator("#heatmap [tabindex='0'][aria-label*=typical]").first.focus()
+        page.locator("#heatmap td [tabindex='0']").first.focus()
         assert "typical customer" in page.locator("#tooltip").inner_text()
 
 
