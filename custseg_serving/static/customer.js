@@ -34,7 +34,7 @@ function showHistory(snapshots) {
     `${period(one.period)}${one.is_open ? " so far" : ""}`, segmentLabel(one.segment_id, one.segment_name),
     known(one.recency_days, number), known(one.frequency_orders, number), known(one.monetary_net, (value) => money(value))]);
   byId("history").replaceChildren(historyChart([...snapshots].reverse()),
-    scrolling("History over the snapshots", wordTable(["Snapshot", "Segment", "Days since last order", "Orders", "Spend"], rows)));
+    scrolling("History over the snapshots", wordTable(["Snapshot", "Segment", "Days since last order", "Orders", "Spend"], rows, "figures")));
 }
 
 export async function showCustomer(data, { search }) {

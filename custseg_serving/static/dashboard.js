@@ -10,6 +10,8 @@ import { counted, day, period, speakOf } from "./words.js";
 
 const VIEWS = { "/": ["overview", showOverview], "/customers": ["customers", showCustomers], "/customer": ["customer", showCustomer] };
 
+const LOOK_AGAIN_MILLISECONDS = 10_000;
+
 /** What stands above every view: of which snapshot it is, that it is the demo, and warnings. */
 function showFrame(data) {
   speakOf(data);
@@ -76,7 +78,10 @@ function showProblem(error) {
   const template = { key_required: "login-view", not_ready: "empty-view" }[error.code] ?? "problem-view";
   main.replaceChildren(byId(template).content.cloneNode(true));
   byId("login-form")?.addEventListener("submit", logIn);
-  byId("problem")?.append(make("p", { role: "alert", text: error.message }));
+  const refused = error.details?.refused;
+  const told = error.code === "not_ready" ? refused && `A release was refused: ${refused.reason}` : error.message;
+  if (told) byId("problem")?.append(make("p", { role: "alert", text: told }));
+  if (error.code === "not_ready") setTimeout(() => location.reload(), LOOK_AGAIN_MILLISECONDS);
   document.title = "custseg";
 }
 

@@ -25,7 +25,7 @@ function sentenceOf(reasons, subject) {
   const start = subject === "centroid_distance" ? "distance to the own centroid: " : `${subject}: `;
   const found = reasons.find((text) => [start, `segment ${start}`, `correlation ${start}`].some((one) => text.startsWith(one)));
   if (!found) return null;
-  const what = found.slice(found.indexOf(start) + start.length).replace(/ \([^()]*\)$/, "").replace(/(\d)%/g, "$1 %");
+  const what = found.slice(found.indexOf(start) + start.length).replace(/ \([^()]*\)$/, "").replace(/(\d)%/g, "$1 %").replace(/-(?=\d)/g, "−");
   return `${CORRELATION.test(subject) ? "correlation " : ""}${what}`;
 }
 
@@ -86,6 +86,7 @@ export function showDrift(reports) {
   byId("drift").replaceChildren(
     make("p", { class: "lead" }, badge(kind, word), make("span", { text: ` ${period(key)}${isOpen ? " so far" : ""} against ${period(reference)}, when the model was trained. ${meaning}` })),
     make("p", { class: "quiet", text: sentence([reasons[0], ...reasons.slice(1).slice(-1)]) }),
+    make("p", { class: "quiet", text: "A bar ends where a change is large by any measure; the tick is where alerts begin." }),
     make("ol", { class: "plain" }, ...alerting.map((one) => subjectItem(one, reasons))),
     calm.length ? make("details", {}, make("summary", { text: `${counted(calm.length, "more is", "more are")} within what is expected` }),
       make("ol", { class: "plain" }, ...calm.map((one) => subjectItem(one, reasons)))) : null,

@@ -60,14 +60,18 @@ export function scrolling(label, table) {
   return make("div", {}, hint, region);
 }
 
-/** A table of words; the first cell of a row is its heading. Cells are texts or elements. On a phone rows can be cards. */
-export function wordTable(heads, rows, { isCards = false } = {}) {
+/**
+ * A table of texts or elements; the first cell of a row is its heading.
+ *
+ * kind: "cards", where each row becomes a card on a phone, or "figures", where all but the first two columns are numbers.
+ */
+export function wordTable(heads, rows, kind) {
   const cell = (content, at) => {
     const shown = content instanceof Node ? content : document.createTextNode(content ?? "–");
-    const kind = isCards && at === heads.length - 1 ? "text" : null;
-    return make(at ? "td" : "th", { scope: at ? null : "row", role: at ? "cell" : "rowheader", class: kind, "data-title": heads[at] }, shown);
+    const isText = kind === "cards" && at === heads.length - 1;
+    return make(at ? "td" : "th", { scope: at ? null : "row", role: at ? "cell" : "rowheader", class: isText ? "text" : null, "data-title": heads[at] }, shown);
   };
-  return make("table", { class: isCards ? "words cards" : "words", role: "table" },
+  return make("table", { class: `words ${kind}`, role: "table" },
     make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads.map((text) => make("th", { scope: "col", role: "columnheader", text })))),
     make("tbody", { role: "rowgroup" }, ...rows.map((row) => make("tr", { role: "row" }, ...row.map(cell)))));
 }

@@ -1,6 +1,6 @@
 // Models that were tried, what was decided about them, and the card of the one that answers.
 
-import { byId, make, scrolling, wordTable } from "./elements.js";
+import { byId, make, wordTable } from "./elements.js";
 import { counted, period, precise, sentence, share } from "./words.js";
 
 export function showModels({ decisions, candidates }) {
@@ -8,14 +8,14 @@ export function showModels({ decisions, candidates }) {
   const decided = decisions.filter((one) => one.model_version !== null);
   const promotions = decided.map((one) => [period(one.period), one.decision, one.model_version, one.champion_before, sentence(one.reasons)]);
   const without = decisions.length - decided.length;
-  const tried = candidates.map((one) => [String(one.k), precise(one.silhouette), precise(one.bootstrap_ari), precise(one.worst_jaccard),
+  const tried = candidates.map((one) => [counted(one.k, "segment"), precise(one.silhouette), precise(one.bootstrap_ari), precise(one.worst_jaccard),
     share(one.smallest_share), `${one.is_chosen ? "chosen: " : one.is_eligible ? "eligible: " : ""}${one.reason}`]);
   byId("models").replaceChildren(
     make("h3", { text: "Decisions" }),
-    wordTable(["Snapshot", "Decision", "Challenger", "Champion before", "Why"], promotions, { isCards: true }),
+    wordTable(["Snapshot", "Decision", "Challenger", "Champion before", "Why"], promotions, "cards"),
     without ? make("p", { class: "quiet", text: `At ${counted(without, "other snapshot")} no challenger was trained.` }) : "",
     make("h3", { text: "Numbers of segments tried for the champion" }),
-    wordTable(["k", "Silhouette", "Bootstrap ARI", "Worst Jaccard", "Smallest", "Outcome"], tried, { isCards: true }));
+    wordTable(["Tried", "Silhouette", "Bootstrap ARI", "Worst Jaccard", "Smallest", "Outcome"], tried, "cards"));
 }
 
 export function showCard(text) { byId("card").replaceChildren(...markdown(text)); }
@@ -30,7 +30,7 @@ function markdown(text) {
     const start = lines.findIndex((line) => line.startsWith("|"));
     if (start >= 0) {
       const [head, , ...rows] = lines.slice(start).filter((line) => line.startsWith("|"));
-      return make("div", {}, ...lines.slice(0, start).map((line) => make("p", { text: line })), scrolling("Table of the model card", wordTable(cells(head), rows.map(cells))));
+      return make("div", {}, ...lines.slice(0, start).map((line) => make("p", { text: line })), wordTable(cells(head), rows.map(cells), "cards"));
     }
     if (lines.every((line) => /^[-*] /.test(line))) return make("ul", {}, ...lines.map((line) => make("li", { text: line.slice(2) })));
     return make("div", {}, ...lines.map((line) => make("p", { text: line })));
