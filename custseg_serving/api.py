@@ -218,6 +218,7 @@ def model() -> Response:
             "git_revision": manifest.git_revision,
             "data_versions": manifest.data_versions,
             "n_customers": manifest.n_customers,
+            "currency": manifest.currency,
             "model_card": answers.release.model_card,
         }
     )

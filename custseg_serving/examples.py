@@ -122,6 +122,7 @@ ANSWERS: Mapping[str, Any] = {
         "git_revision": None,
         "data_versions": {"segment_assignments": "1f0c2a"},
         "n_customers": 4_362,
+        "currency": "GBP",
         "model_card": "# Model card\n",
     },
     "healthz": {"status": "ok"},

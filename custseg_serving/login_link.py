@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 LINK_SECONDS = 600
@@ -17,10 +18,11 @@ class LoginLinks:
 
     Args:
         folder: of the links; private to the server and removed with it.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder, self._clock = folder, clock
 
     def add(self, token: str, key_id: str) -> None:
         """Let a token log in, once, with a key."""
@@ -38,7 +40,7 @@ class LoginLinks:
         with contextlib.suppress(FileNotFoundError):
             key_id, made_at = path.read_text(encoding="ascii"), path.stat().st_mtime
             path.unlink()
-            return key_id if time.time() - made_at <= LINK_SECONDS else None
+            return key_id if self._clock() - made_at <= LINK_SECONDS else None
         return None
 
     def _path(self, token: str) -> Path:

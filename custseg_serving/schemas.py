@@ -411,6 +411,7 @@ class ModelAnswer(ReleaseInfo):
     git_revision: str | None
     data_versions: dict[str, int | str | None]
     n_customers: int
+    currency: Annotated[str | None, Field(description="Of all amounts, where it is known.")]
     model_card: Annotated[str, Field(description="Markdown.")]
 
 

@@ -72,6 +72,13 @@ def cost_of_pages(server: RunningServer, query: Callable[[int], str], n_pages: i
     return 1000 * (server.cpu_seconds_of_workers() - before) / n_pages, n_customers
 
 
+def memory_of(server: RunningServer) -> str:
+    """Memory of each worker in words: its own, and with the pages of files that it alone has mapped."""
+    own, unique = server.private_mib_of_workers(), server.unique_mib_of_workers()
+    pairs = (f"{one:.0f} MiB ({whole:.0f} with pages of files)" for one, whole in zip(own, unique, strict=True))
+    return ", ".join(pairs)
+
+
 class Lister(threading.Thread):
     """Asks for a page each second until it is stopped."""
 
@@ -114,12 +121,12 @@ def main() -> int:
             return measure(server, PORT, "lookup.lua", options.seconds, variables).rate
 
         lookups()
-        memory = [server.unique_mib_of_workers()]
+        memory = [memory_of(server)]
         print(f"{options.customers:,} customers\n{'first page of 50':32}{'CPU ms':>8}{'of':>12}")
         for name, query in QUERIES.items():
             cost, n_customers = cost_of_pages(server, query, options.pages, token)
             print(f"{name:32}{cost:>8.1f}{n_customers:>12,}", flush=True)
-        memory.append(server.unique_mib_of_workers())
+        memory.append(memory_of(server))
         rates: dict[str, list[float]] = {"lookups": [], "lookups, a page each second": []}
         for _ in range(options.rounds):
             rates["lookups"].append(lookups())
@@ -129,9 +136,9 @@ def main() -> int:
             lister.stop()
         for name, found in rates.items():
             print(f"{name:32}{statistics.median(found):>8,.0f} a second")
-        memory.append(server.unique_mib_of_workers())
-        for when, found in zip(("lookups only", "pages asked for", "the end"), memory, strict=True):
-            print(f"unique memory of the workers after {when}: {', '.join(f'{one:.0f}' for one in found)} MiB")
+        memory.append(memory_of(server))
+        for when, words in zip(("lookups only", "pages asked for", "the end"), memory, strict=True):
+            print(f"after {when:20}{words}")
     return 0
 
 

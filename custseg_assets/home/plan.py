@@ -92,12 +92,13 @@ def next_stage(home: OpenHome, last_period: str, last_snapshot: str) -> Stage | 
 
 def _is_released(home: OpenHome) -> bool:
     """Whether the release that was made last is whole, and has all that this version puts into one."""
-    written = releases.releases(home.paths.releases)
+    root = home.paths.releases
     try:
-        has_lists = all(releases.read_manifest(home.paths.releases, one).has_lists for one in written[-1:])
+        newest = [releases.read_manifest(root, one) for one in releases.releases(root)[-1:]]
     except releases.DamagedReleaseError:
         return False
-    return home.paths.is_released() and has_lists
+    is_complete = all(manifest.has_lists and manifest.currency == home.currency for manifest in newest)
+    return home.paths.is_released() and is_complete
 
 
 def closable_key(home: OpenHome) -> str | None:

@@ -170,3 +170,5 @@ def test_a_release_that_was_made_before_lists_is_made_again_by_the_next_run(shop
     assert custseg(shop / "home", "run", config=shop / "custseg.toml").status == 0
     assert current(folder) == newest
     assert next_stage(OpenHome(settings), keys[-1], keys[-1]) is None
+    named = settings.model_copy(update={"source": settings.source.model_copy(update={"currency": "GBP"})})
+    assert next_stage(OpenHome(named), keys[-1], keys[-1]) == stage
