@@ -35,6 +35,7 @@ export async function showWhoToWriteTo() {
 
 function dataLine({ as_of: asOf, period: key, is_open: isOpen, staleness, manifest }) {
   const last = later(asOf, -1);
+  if (manifest.is_demo) return ["The data", "", "Invented", `As of ${day(asOf)}: orders of the demo's shop up to the end of ${day(last)} count.`];
   const days = Math.round((Date.parse(`${(manifest.period_end ?? asOf).slice(0, 10)}Z`) - Date.parse(`${key}Z`)) / 86_400_000);
   const isDue = staleness.age_days >= days;
   const [kind, word] = staleness.is_stale ? ["bad", "Overdue"] : isDue ? ["warn", "Due"] : ["good", "Fresh"];

@@ -17,7 +17,7 @@ function showFrame(data) {
   speakOf(data);
   byId("provenance").textContent = `${period(data.period)}${data.is_open ? " so far" : ""}, as of ${day(data.as_of)}`;
   byId("origin").textContent = `Snapshot ${data.period}, model ${data.model_version}, release ${data.release_id}.`;
-  byId("demo").hidden = !data.is_demo;
+  byId("demo").hidden = !data.manifest.is_demo;
   byId("logout").hidden = !data.has_session;
   for (const one of byId("nav").children) {
     if (one.pathname === location.pathname && one.pathname !== "/") one.setAttribute("aria-current", "page");
@@ -25,7 +25,7 @@ function showFrame(data) {
   }
   const warnings = [];
   if (data.refused) warnings.push(`A newer release was refused: ${data.refused}`);
-  if (data.staleness.is_stale) warnings.push(`Overdue: this is as of ${day(data.as_of)}, ${counted(data.staleness.age_days, "day")} ago.`);
+  if (data.staleness.is_stale && !data.manifest.is_demo) warnings.push(`Overdue: this is as of ${day(data.as_of)}, ${counted(data.staleness.age_days, "day")} ago.`);
   byId("alert").hidden = !warnings.length;
   byId("alert").textContent = warnings.join(" ");
 }

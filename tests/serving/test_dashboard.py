@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
@@ -19,7 +20,7 @@ from tests.support.releases import make_content, make_release
 from tests.support.server import RunningServer, open_app, serving
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page, Route
 
 SHOWN = ("write-to", "still-true", "segments", "heatmap", "moves", "drift", "models", "traffic")
 
@@ -90,6 +91,77 @@ def test_moves_are_told_with_their_rates(browser: Browser, server: RunningServer
     with serving(tmp_path, "--workers", "1") as other, open_dashboard(browser, other.port) as page:
         page.wait_for_selector("#moves td")
         assert "20 % went to and fro: back to where they were two snapshots ago." in page.locator(note).inner_text()
+
+
+def changed_data(page: Page, **changes: Any) -> None:
+    """Let the release be told otherwise from now on, and open the page again."""
+
+    def answer(route: Route) -> None:
+        answered = route.fetch()
+        route.fulfill(response=answered, json={**answered.json(), **changes})
+
+    page.route("**/dashboard/data", answer)
+    page.reload()
+    page.wait_for_selector("#segments .segment")
+
+
+def test_amounts_have_the_shops_currency_and_none_where_it_is_not_known(
+    browser: Browser, server: RunningServer
+) -> None:
+    with open_dashboard(browser, server.port) as page:
+        page.wait_for_selector("#segments .segment")
+        segment = page.locator(".segment", has_text="Promising")
+        assert "1,922" in segment.inner_text()
+        assert "£" not in page.locator("main").inner_text()
+        changed_data(page, currency="GBP")
+        assert "£1,922" in segment.inner_text()
+        changed_data(page, currency="EUR")
+        assert "€1,922" in segment.inner_text()
+        changed_data(page, currency="not one")
+        assert "1,922 not one" in segment.inner_text()
+
+
+def test_the_demo_says_that_it_is_the_demo_and_is_never_overdue(browser: Browser, server: RunningServer) -> None:
+    with open_dashboard(browser, server.port) as page:
+        manifest = json.loads(server.get("/dashboard/data")[1])["manifest"]
+        changed_data(page, manifest={**manifest, "is_demo": True})
+        assert "This is the demo" in page.locator("#demo").inner_text()
+        assert page.locator("#alert").is_hidden()
+        assert "Overdue" not in page.locator("#still-true").inner_text()
+
+
+def test_a_period_that_is_not_over_is_so_far(browser: Browser, server: RunningServer) -> None:
+    with open_dashboard(browser, server.port) as page:
+        changed_data(page, is_open=True)
+        assert page.locator("#provenance").inner_text() == "November 2011 so far, as of 1 December 2011"
+        assert "November 2011 is not over yet" in page.locator("#still-true").inner_text()
+        assert "to November 2011 so far (columns)" in page.locator("#moves-note").inner_text()
+
+
+def test_weeks_and_days_are_called_so(browser: Browser, server: RunningServer) -> None:
+    with open_dashboard(browser, server.port) as page:
+        manifest = {"period": "2011-11-21", "as_of": "2011-11-28T00:00:00", "trained_on": "2011-11-07"}
+        changed_data(page, manifest=manifest, period=manifest["period"], as_of=manifest["as_of"])
+        assert page.locator("#provenance").inner_text() == "week of 21 November 2011, as of 28 November 2011"
+        assert "Trained on week of 7 November 2011" in page.locator("#still-true").inner_text()
+
+
+def test_a_slow_answer_shows_that_it_loads(browser: Browser, server: RunningServer) -> None:
+    with open_dashboard(browser, server.port) as page:
+        page.wait_for_selector("#segments .segment")
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        page.route("**/v1/customers?*", hold)
+        page.get_by_role("link", name="All customers").click()
+        page.wait_for_selector("html.is-waiting #list[aria-busy]")
+        assert "Loading" in page.locator("#list").inner_text()
+        wait_until(page, lambda: bool(held))
+        held[0].continue_()
+        page.wait_for_selector("#list td")
+        assert page.locator(".is-waiting, [aria-busy]").count() == 0
 
 
 def test_search_finds_a_customer_with_the_keyboard_alone(browser: Browser, server: RunningServer) -> None:
