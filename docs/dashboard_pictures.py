@@ -112,5 +112,5 @@ def _slice(page: Page, top: float, bottom: float) -> bytes:
 def _reduced(picture: bytes) -> bytes:
     stream = io.BytesIO()
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    image.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()
