@@ -13,19 +13,12 @@ from flask import Blueprint, Response, current_app, request
 from pydantic import BaseModel, ValidationError
 
 from custseg_assets.stores.customer_lists import ListQuery
-from custseg_serving import schemas
+from custseg_serving import list_parameters, schemas
 from custseg_serving.access import KEY_ID
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
 from custseg_serving.keys import Scope
-from custseg_serving.lists import (
-    Lists,
-    customers_query,
-    file_name,
-    moves_query,
-    parse_parameters,
-    segment_query,
-    unknown_segment,
-)
+from custseg_serving.list_parameters import customers_query, moves_query, parse_parameters, segment_query
+from custseg_serving.lists import Lists, file_name, unknown_segment
 from custseg_serving.service import RequestInfo, Service, not_ready
 
 EXTENSION = "custseg"
@@ -151,47 +144,47 @@ def segment(segment_id: str) -> Response:
 
 def customers() -> Response:
     """Customers: filtered, sorted, a page at a time."""
-    parameters = parse_parameters(schemas.CustomersPage, request.args)
+    parameters = parse_parameters(list_parameters.CustomersPage, request.args)
     return _page(customers_query(parameters), parameters)
 
 
 def customers_csv() -> Response:
     """Customers as CSV: all that fit."""
-    parameters = parse_parameters(schemas.CustomersFile, request.args)
+    parameters = parse_parameters(list_parameters.CustomersFile, request.args)
     return _file(customers_query(parameters), parameters, "customers")
 
 
 def segment_customers(segment_id: str) -> Response:
     """One segment's customers: filtered, sorted, a page at a time."""
-    parameters = parse_parameters(schemas.SegmentPage, request.args)
+    parameters = parse_parameters(list_parameters.SegmentPage, request.args)
     return _page(segment_query(parameters, segment_id), parameters)
 
 
 def segment_customers_csv(segment_id: str) -> Response:
     """One segment's customers as CSV: all that fit."""
-    parameters = parse_parameters(schemas.SegmentFile, request.args)
+    parameters = parse_parameters(list_parameters.SegmentFile, request.args)
     return _file(segment_query(parameters, segment_id), parameters, "customers")
 
 
 def moves() -> Response:
     """Who moved to another segment since the snapshot before: filtered, sorted, a page at a time."""
-    parameters = parse_parameters(schemas.MovesPage, request.args)
+    parameters = parse_parameters(list_parameters.MovesPage, request.args)
     return _page(moves_query(parameters), parameters)
 
 
 def moves_csv() -> Response:
     """Who moved, as CSV: all that fit."""
-    parameters = parse_parameters(schemas.MovesFile, request.args)
+    parameters = parse_parameters(list_parameters.MovesFile, request.args)
     return _file(moves_query(parameters), parameters, "moves")
 
 
-def _page(query: ListQuery, parameters: schemas._Page) -> Response:
+def _page(query: ListQuery, parameters: list_parameters.Page) -> Response:
     answers = service().answers()
     page = Lists(answers).page(query, parameters.limit, parameters.cursor)
     return json_response({**page, **answers.release_info})
 
 
-def _file(query: ListQuery, parameters: schemas._File, what: str) -> Response:
+def _file(query: ListQuery, parameters: list_parameters.File, what: str) -> Response:
     answers = service().answers()
     lines = Lists(answers).csv(query, has_mark=parameters.bom == "true")
     name = file_name(answers, what, (*query.moved_from, *query.segment))
@@ -339,15 +332,15 @@ OPERATIONS = (
         rule="/v1/segments/<segment_id>",
         errors=(404, 503),
     ),
-    *_list("/v1/customers", customers, customers_csv, schemas.CustomersPage, schemas.CustomersFile),
+    *_list("/v1/customers", customers, customers_csv, list_parameters.CustomersPage, list_parameters.CustomersFile),
     *_list(
         "/v1/segments/{segment_id}/customers",
         segment_customers,
         segment_customers_csv,
-        schemas.SegmentPage,
-        schemas.SegmentFile,
+        list_parameters.SegmentPage,
+        list_parameters.SegmentFile,
     ),
-    *_list("/v1/moves", moves, moves_csv, schemas.MovesPage, schemas.MovesFile),
+    *_list("/v1/moves", moves, moves_csv, list_parameters.MovesPage, list_parameters.MovesFile),
     Operation(
         "GET",
         "/v1/customers/{customer_id}/history",

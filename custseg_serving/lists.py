@@ -1,4 +1,4 @@
-"""Lists of customers: parameters, pages with a cursor, and CSV. HTTP is in ``api``; what is stored, in the release."""
+"""Lists of customers: pages with a cursor, and CSV. Parameters are in ``list_parameters``, HTTP is in ``api``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any, NamedTuple, TypeVar
-
-from pydantic import ValidationError
-from werkzeug.datastructures import MultiDict
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from custseg_assets.stores.customer_lists import NOT_KNOWN, ListQuery
 from custseg_serving.answers import Answers
 from custseg_serving.errors import ApiError
-from custseg_serving.schemas import CustomersParameters, ListParameters, MovesParameters, SegmentParameters
 
 CSV_ROWS = 500
 """Rows that are rendered at a time."""
@@ -46,91 +42,6 @@ CSV_COLUMNS = (
 )
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 BYTE_ORDER_MARK = "\ufeff"
-
-Parameters = TypeVar("Parameters", bound=ListParameters)
-
-
-def parse_parameters(model: type[Parameters], given: MultiDict[str, str]) -> Parameters:
-    """Read the parameters of a list from a request's query.
-
-    Args:
-        model: with the parameters that the operation has.
-        given: as they were sent.
-
-    Raises:
-        ApiError: 400 for an unknown parameter or a value that does not fit.
-    """
-    accepted = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-    for name in given:
-        if name not in accepted:
-            hint = _did_you_mean(name, accepted)
-            raise ApiError(
-                400,
-                "unknown_parameter",
-                f"There is no parameter {name[:100]!r}{hint} Accepted are {', '.join(accepted)}.",
-                {"parameter": name[:100], "accepted": list(accepted)},
-            )
-    repeatable = model.repeatable()
-    for name, found in given.lists():
-        if len(found) > 1 and name not in repeatable:
-            raise _invalid(name, f"was given {len(found)} times; expected once")
-    values = {name: found if name in repeatable else found[0] for name, found in given.lists()}
-    try:
-        parameters = model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        got = repr(first["input"])[:100]
-        raise _invalid(str(first["loc"][0]), f"got {got}; {first['msg'][:1].lower()}{first['msg'][1:]}") from None
-    for what, (least, greatest) in parameters.ranges().items():
-        if least is not None and greatest is not None and least > greatest:
-            raise _invalid(f"min_{what}", f"is {least:g}, more than max_{what}, which is {greatest:g}")
-    return parameters
-
-
-def _invalid(name: str, problem: str) -> ApiError:
-    return ApiError(400, "invalid_parameter", f"{name}: {problem}.", {"parameter": name})
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else "."
-
-
-def customers_query(parameters: CustomersParameters) -> ListQuery:
-    """What is asked for of all customers."""
-    return replace(_moved_query(parameters), segment=tuple(parameters.segment))
-
-
-def segment_query(parameters: SegmentParameters, segment_id: str) -> ListQuery:
-    """What is asked for of one segment."""
-    return replace(_moved_query(parameters), segment=(segment_id,))
-
-
-def moves_query(parameters: MovesParameters) -> ListQuery:
-    """What is asked for of those who moved."""
-    came_from, went_to = tuple(parameters.from_), tuple(parameters.to)
-    return replace(_query(parameters), segment=went_to, moved_from=came_from, has_moved=True)
-
-
-def _moved_query(parameters: SegmentParameters) -> ListQuery:
-    return replace(_query(parameters), moved_from=tuple(parameters.moved_from), has_moved=_flag(parameters.moved))
-
-
-def _query(parameters: ListParameters) -> ListQuery:
-    columns = {"spend": "monetary_net", "orders": "frequency_orders", "recency_days": "recency_days"}
-    return ListQuery(
-        previous=tuple(parameters.previous),
-        causes=tuple(parameters.cause),
-        is_at_risk=_flag(parameters.at_risk),
-        contains=parameters.contains,
-        bounds={columns[what]: span for what, span in parameters.ranges().items() if span != (None, None)},
-        sort=parameters.sort.removeprefix("-"),
-        is_descending=parameters.sort.startswith("-"),
-    )
-
-
-def _flag(answer: str | None) -> bool | None:
-    return None if answer is None else answer == "true"
 
 
 class _Cursor(NamedTuple):
@@ -160,8 +71,8 @@ def _read_cursor(text: str, release_id: str, query: str, n_positions: int) -> in
         raise ApiError(
             409,
             "release_changed",
-            f"The cursor is of release {str(cursor.release_id)[:100]}; now {release_id} is served, whose list may be "
-            "another. Begin again without cursor.",
+            f"The cursor is of another release than {release_id}, which is served now and whose list may be another. "
+            "Begin again without cursor.",
             {"release_id": release_id},
         )
     if not is_sound or cursor.query != query:
@@ -285,7 +196,7 @@ def unknown_segment(segment_id: str, names: Mapping[str, str]) -> ApiError:
         names: of the segments there are, by id.
     """
     by_word = {name.casefold(): known for known, name in names.items()} | {known.casefold(): known for known in names}
-    nearest = difflib.get_close_matches(segment_id.casefold(), list(by_word), n=1)
+    nearest = difflib.get_close_matches(segment_id[:100].casefold(), list(by_word), n=1)
     hint = f"Did you mean {by_word[nearest[0]]} ({names[by_word[nearest[0]]]})? " if nearest else ""
     known = ", ".join(f"{known} ({name})" for known, name in sorted(names.items()))
     return ApiError(

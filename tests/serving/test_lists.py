@@ -18,6 +18,7 @@ from flask.testing import FlaskClient
 from custseg_assets.domain import schemas as tables
 from custseg_assets.stores.customer_lists import LIST_FILES
 from custseg_serving import schemas
+from custseg_serving.list_parameters import ListParameters
 from custseg_serving.lists import CSV_COLUMNS, CSV_ROWS
 from tests.support.releases import (
     CUSTOMERS,
@@ -31,7 +32,7 @@ from tests.support.releases import (
 )
 from tests.support.server import StartApp, is_error
 
-SORTS = schemas.ListParameters.model_json_schema()["properties"]["sort"]["enum"]
+SORTS = ListParameters.model_json_schema()["properties"]["sort"]["enum"]
 LISTS = ("/v1/customers", "/v1/segments/S2/customers", "/v1/moves")
 
 
@@ -131,10 +132,18 @@ def test_a_cursor_goes_on_with_its_own_query_only(client: FlaskClient) -> None:
         assert is_error(client.get(path), 400, "invalid_cursor")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'["a", "b", "c"]', b'["a", "b", -1]', b"{}", b"\xff", b"[" * 400])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'["a", "b", "c"]', b'["a", "b", -1]', b"{}", b"\xff", b"[" * 400, b"[1, 2, 99]"]
+)
 def test_a_cursor_that_no_page_gave_is_refused(client: FlaskClient, content: bytes) -> None:
     cursor = base64.urlsafe_b64encode(content).decode() or "%"
     assert is_error(client.get(f"/v1/customers?cursor={quote(cursor)}"), 400, "invalid_cursor")
+
+
+def test_a_cursor_with_a_release_that_is_no_text_is_of_another_one(client: FlaskClient) -> None:
+    for content in (b'["\\ud800", "x", 1]', b"[1, 2, 0]"):
+        cursor = base64.urlsafe_b64encode(content).decode()
+        assert is_error(client.get(f"/v1/customers?cursor={quote(cursor)}"), 409, "release_changed")
 
 
 def test_a_cursor_of_another_release_says_to_begin_again(served_home: Path, start_app: StartApp) -> None:

@@ -249,7 +249,7 @@ def test_history_is_every_snapshot_that_knew_the_customer_the_newest_first(
 @given(st.binary(max_size=40), st.binary(min_size=1, max_size=4))
 def test_bytes_are_found_wherever_they_are(text: bytes, part: bytes) -> None:
     found = find_bytes(np.frombuffer(text, np.uint8), part)
-    right = [text[place : place + len(part)].lower() == part.lower() for place in range(len(text))]
+    right = [place for place in range(len(text)) if text[place : place + len(part)].lower() == part.lower()]
     assert found.tolist() == right
 
 
