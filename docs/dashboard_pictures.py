@@ -111,6 +111,7 @@ def _slice(page: Page, top: float, bottom: float) -> bytes:
 
 def _reduced(picture: bytes) -> bytes:
     stream = io.BytesIO()
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    image.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    full = Image.open(io.BytesIO(picture)).convert("RGB")
+    reduced = full.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    reduced.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
