@@ -112,6 +112,6 @@ def _slice(page: Page, top: float, bottom: float) -> bytes:
 def _reduced(picture: bytes) -> bytes:
     stream = io.BytesIO()
     full = Image.open(io.BytesIO(picture)).convert("RGB")
-    reduced = full.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    reduced = full.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
