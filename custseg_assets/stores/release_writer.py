@@ -263,7 +263,8 @@ def _write_lists(
             None if migrations is None else migrations.filter(chunk.is_wanted),
             values,
         )
-        lists.add(listed, chunk.assigned, pl.concat([chunk.in_window.select(earlier.columns), earlier]))
+        in_window = chunk.in_window.with_columns(period=pl.lit(key)).select(earlier.columns)
+        lists.add(listed, chunk.assigned, pl.concat([in_window, earlier], how="vertical_relaxed"))
         yield chunk
     lists.finish(before)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from custseg_assets.stores.customer_lists import LIST_FILES
 from custseg_assets.stores.release_writer import write_release
 from custseg_assets.stores.releases import CURRENT, REQUIRED_FILES, current, point_to, prune, sha256_of
 from custseg_serving import digests
@@ -17,6 +18,8 @@ from custseg_serving.settings import ServingSettings
 from tests.support.releases import damage, make_content, make_other_content, make_release
 from tests.support.server import LOOKUP, StartApp, metric, open_app, readiness
 from tests.support.waiting import wait_until
+
+FILES = REQUIRED_FILES | LIST_FILES
 
 
 def test_a_new_release_and_a_rollback_are_both_taken_over(start_app: StartApp, served_home: Path) -> None:
@@ -129,11 +132,11 @@ def test_a_release_is_hashed_when_it_appears_and_pointing_to_it_hashes_nothing(
         client = app.test_client()
         hashed.clear()
         second = write_release(root, make_other_content()).release_id
-        wait_until(lambda: len(hashed) == len(REQUIRED_FILES))
+        wait_until(lambda: len(hashed) == len(FILES))
         assert readiness(client)["release_id"] != second
         (root / CURRENT).write_text(second)
         wait_until(lambda: readiness(client)["release_id"] == second)
-        assert len(hashed) == len(REQUIRED_FILES)
+        assert len(hashed) == len(FILES)
 
 
 def test_what_is_damaged_after_it_was_hashed_is_refused(served_home: Path, tmp_path: Path) -> None:
@@ -143,7 +146,7 @@ def test_what_is_damaged_after_it_was_hashed_is_refused(served_home: Path, tmp_p
     ) as app:
         client = app.test_client()
         second = write_release(root, make_other_content()).release_id
-        assert len({shared(root / second / name) for name in REQUIRED_FILES}) > 1
+        assert len({shared(root / second / name) for name in FILES}) > 1
         damage(root / second / "customers.lmdb")
         (root / CURRENT).write_text(second)
         wait_until(lambda: readiness(client)["status"] == "degraded")
