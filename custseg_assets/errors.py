@@ -35,3 +35,16 @@ class RunFailedError(CustsegError):
     def __init__(self, words: str, *, step: str | None = None, check: str | None = None, todo: str = "") -> None:
         self.step, self.check, self.todo = step, check, todo
         super().__init__(words)
+
+
+class MachineFaultError(CustsegError):
+    """The machine could not do what was asked, which says nothing about the input; the exit code is 1.
+
+    Args:
+        words: what could not be done and why.
+        todo: the next thing to do about it.
+    """
+
+    def __init__(self, words: str, todo: str) -> None:
+        self.words, self.todo = words, todo
+        super().__init__(f"{words}. Nothing is lost. {todo}")
