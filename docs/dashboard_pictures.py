@@ -43,7 +43,7 @@ def take_dashboard_pictures(address: str, key: str | None, folder: Path) -> list
             )
             page.goto(address)
             page.wait_for_selector("#segments .segment")
-            page.wait_for_selector("#write-to :is(table, p + p, p:only-child)")
+            page.wait_for_selector("html:not(.is-waiting)")
             path = folder / f"dashboard-{name}.png"
             path.write_bytes(_reduced(take(page)))
             taken.append(path)

@@ -4,7 +4,7 @@ import { customerTable } from "./columns.js";
 import { newestReport, VERDICTS } from "./drift.js";
 import { badge, byId, link, make } from "./elements.js";
 import { address, csvAddress, get, isGivenUp, listAddress } from "./server.js";
-import { counted, day, later, money, number, period } from "./words.js";
+import { counted, day, later, money, number, period, periodDays } from "./words.js";
 
 const AT_RISK = { at_risk: "true", sort: "-value_at_stake" };
 const FIRST = 5;
@@ -35,14 +35,15 @@ export async function showWhoToWriteTo() {
 
 function dataLine({ as_of: asOf, period: key, is_open: isOpen, staleness, manifest }) {
   const last = later(asOf, -1);
-  if (manifest.is_demo) return ["The data", "", "Invented", `As of ${day(asOf)}: orders of the demo's shop up to the end of ${day(last)} count.`];
-  const days = Math.round((Date.parse(`${(manifest.period_end ?? asOf).slice(0, 10)}Z`) - Date.parse(`${key}Z`)) / 86_400_000);
-  const isDue = staleness.age_days >= days;
+  if (manifest.is_demo) {
+    return ["The data", "", "Invented", `As of ${day(asOf)}: orders of the demo's shop up to the end of ${day(last)} count.`];
+  }
+  const isDue = staleness.age_days >= periodDays();
   const [kind, word] = staleness.is_stale ? ["bad", "Overdue"] : isDue ? ["warn", "Due"] : ["good", "Fresh"];
   const age = staleness.age_days < 0 ? "" : `, ${counted(staleness.age_days, "day")} ago`;
-  const text = `As of ${day(asOf)}${age}: orders up to the end of ${day(last)} count${isOpen ? `; ${period(key)} is not over yet` : ""}.`;
-  const todo = { Overdue: " The next data should have come long ago: ask for a new run.", Due: " The next data are due.", Fresh: "" }[word];
-  return ["The data", kind, word, text + todo];
+  const open = isOpen ? `; ${period(key)} is not over yet` : "";
+  const todo = { Overdue: "The next data should have come long ago: ask for a new run.", Due: "The next data are due.", Fresh: "" }[word];
+  return ["The data", kind, word, `As of ${day(asOf)}${age}: orders up to the end of ${day(last)} count${open}. ${todo}`];
 }
 
 function customersLine({ drift }) {
@@ -50,17 +51,20 @@ function customersLine({ drift }) {
   const { verdict } = newestReport(drift)[0];
   const [kind, word, meaning] = VERDICTS[verdict] ?? ["", verdict, ""];
   const subjects = new Set(newestReport(drift).filter((one) => one.is_alert).map((one) => one.subject));
-  return ["The customers", kind, word, `${meaning}${subjects.size ? ` ${counted(subjects.size, "thing")} changed.` : ""}`, link("#drift-section", subjects.size ? "What changed" : "What was compared")];
+  const text = subjects.size ? `${meaning} ${counted(subjects.size, "thing")} changed.` : meaning;
+  return ["The customers", kind, word, text, link("#drift-section", subjects.size ? "What changed" : "What was compared")];
 }
 
 function modelLine({ manifest, refused, history }) {
   if (refused) return ["The model", "bad", "Refused", `A newer release was refused, so this is an earlier one: ${refused}`];
   const last = [...history.decisions].sort((a, b) => a.period.localeCompare(b.period)).at(-1);
-  const decided = last ? { PROMOTE: `promoted in ${period(last.period)}`, ROLLBACK: `put back in force in ${period(last.period)}` }[last.decision] ?? `kept by the last decision, ${period(last.period)}` : "in force";
-  return ["The model", "good", "In force", `Trained on ${period(manifest.trained_on)}, ${decided}.`, link("#models-section", "Models that were tried")];
+  const words = { PROMOTE: "promoted in", ROLLBACK: "put back in force in" }[last?.decision] ?? "kept by the last decision,";
+  const text = `Trained on ${period(manifest.trained_on)}${last ? `, ${words} ${period(last.period)}` : ""}.`;
+  return ["The model", "good", "In force", text, link("#models-section", "Models that were tried")];
 }
 
 export function showWhetherTrue(data) {
-  byId("still-true").replaceChildren(make("dl", { class: "truths" }, ...[dataLine(data), customersLine(data), modelLine(data)].map(
-    ([name, kind, word, text, more]) => make("div", {}, make("dt", { text: name }), make("dd", {}, badge(kind, word), ` ${text} `, more ?? null)))));
+  const lines = [dataLine(data), customersLine(data), modelLine(data)].map(([name, kind, word, text, more]) => (
+    make("div", {}, make("dt", { text: name }), make("dd", {}, badge(kind, word), ` ${text} `, more))));
+  byId("still-true").replaceChildren(make("dl", { class: "truths" }, ...lines));
 }

@@ -2,7 +2,7 @@
 
 import { make } from "./elements.js";
 import { colourOf } from "./colours.js";
-import { counted, money, period, share } from "./words.js";
+import { counted, money, share, snapshotName } from "./words.js";
 
 /** A bar of a share, on a track that stands for 100 %. */
 export function shareBar(label, value, figure, colour) {
@@ -42,16 +42,18 @@ export function historyChart(snapshots) {
   const values = snapshots.map((one) => Math.max(one.monetary_net ?? 0, 0));
   const highest = Math.max(...values, 1e-9);
   const step = width / snapshots.length;
-  const name = (one) => `${period(one.period)}${one.is_open ? " so far" : ""}`;
+  const ends = snapshots.length > 1 ? [snapshots[0], snapshots.at(-1)] : snapshots;
   const bars = snapshots.map((one, at) => {
     const tall = Math.max((values[at] / highest) * shown, 2);
     const spend = one.monetary_net === null ? "no order in the observation window" : `spend ${money(one.monetary_net)}`;
     return make("rect", { x: at * step + step * 0.12, y: height - tall, width: step * 0.76, height: tall, rx: 2,
-      class: one.is_open ? "so-far" : null, style: { fill: colourOf(one.segment_id) }, tip: `${name(one)}: ${one.segment_name}\n${spend}` });
+      class: one.is_open ? "so-far" : null, style: { fill: colourOf(one.segment_id) },
+      tip: `${snapshotName(one)}: ${one.segment_name}\n${spend}` });
   });
   return make("figure", { class: "history-chart" },
-    make("figcaption", { text: `Net spend at each snapshot, at most ${money(Math.max(...values))}` }, make("small", { text: "The colour is the segment's." })),
+    make("figcaption", { text: `Net spend at each snapshot, at most ${money(Math.max(...values))}` },
+      make("small", { text: "The colour is the segment's." })),
     make("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `Net spend at ${counted(snapshots.length, "snapshot")}` },
       make("line", { class: "axis", x1: 0, x2: width, y1: height, y2: height }), ...bars),
-    make("div", { class: "ends", "aria-hidden": "true" }, ...[snapshots[0], snapshots.at(-1)].slice(0, snapshots.length).map((one) => make("span", { text: name(one) }))));
+    make("div", { class: "ends", "aria-hidden": "true" }, ...ends.map((one) => make("span", { text: snapshotName(one) }))));
 }

@@ -1,6 +1,6 @@
 // The columns of every list of customers, and the table that they make.
 
-import { colourOf } from "./colours.js";
+import { dot } from "./colours.js";
 import { link, make, missing } from "./elements.js";
 import { customerAddress, listAddress } from "./server.js";
 import { CAUSES, counted, money, number, period, signedMoney } from "./words.js";
@@ -9,15 +9,15 @@ const NO_ORDER = "no order in the observation window";
 
 /** A segment's name beside its colour. */
 export function segmentLabel(id, name) {
-  return make("span", { class: "segment-label" }, make("span", { class: "dot", style: { background: colourOf(id) } }),
-    make("span", { text: name }));
+  return make("span", { class: "segment-label" }, dot(id), make("span", { text: name }));
 }
 
 function before(one) {
   if (!one.previous) return missing("in this segment from the beginning");
   const label = segmentLabel(one.previous.segment_id, one.previous.segment_name);
   if (!one.moved_from) return label;
-  return make("span", {}, label, make("small", { class: "quiet", text: `moved now, ${CAUSES[one.cause] ?? one.cause ?? "cause not known"}` }));
+  const cause = CAUSES[one.cause] ?? "for a cause that is not known";
+  return make("span", {}, label, make("small", { class: "quiet", text: `moved now, ${cause}` }));
 }
 
 /** A text of which a list shows two lines, and the customer's page all. */

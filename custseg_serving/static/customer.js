@@ -2,10 +2,11 @@
 
 import { historyChart } from "./charts.js";
 import { segmentLabel } from "./columns.js";
-import { byId, fact, link, make, missing, scrolling, wordTable } from "./elements.js";
+import { byId, fact, link, make, missing, quiet, scrolling, wordTable } from "./elements.js";
 import { get, isGivenUp, listAddress, LONGEST_PART } from "./server.js";
-import { day, FEATURES, featureValue, money, number, period, share, withPeriods } from "./words.js";
+import { day, FEATURES, featureValue, money, number, period, productName, share, snapshotName, withPeriods } from "./words.js";
 
+const HISTORY = ["Snapshot", "Segment", "Days since last order", "Orders", "Spend"];
 const NO_ORDER = "no order in the observation window";
 const known = (value, shown) => (value === null || value === undefined ? missing(NO_ORDER) : shown(value));
 
@@ -14,27 +15,27 @@ function distance(one) {
   return one.is_held ? `kept, though another is ${share(-one.margin)} nearer` : share(one.margin);
 }
 
+const bullets = (texts) => make("ul", {}, ...texts.map((text) => make("li", { text })));
+
 function showPlacement(one, advice) {
-  const since = `Since ${period(one.since)}${one.previous ? `, before that in ${one.previous.segment_name}` : ", from the beginning"}.`;
+  const before = one.previous ? `before that in ${one.previous.segment_name}` : "from the beginning";
   byId("placement").replaceChildren(
-    make("p", { class: "lead" }, segmentLabel(one.segment_id, one.segment_name), make("span", { class: "quiet", text: ` ${since}` })),
+    make("p", { class: "lead" }, segmentLabel(one.segment_id, one.segment_name), " ", quiet(`Since ${period(one.since)}, ${before}.`)),
     make("dl", { class: "facts" },
       ...Object.entries(one.rfm).map(([name, value]) => fact(FEATURES[name][0], known(value, (given) => featureValue(name, given)))),
       fact("Distance from the border", distance(one))),
-    make("h3", { text: "Why" }), make("ul", {}, ...one.reasons.map((reason) => make("li", { text: withPeriods(reason.text) }))),
+    make("h3", { text: "Why" }), bullets(one.reasons.map((reason) => withPeriods(reason.text))),
     advice ? make("h3", { text: "What to do" }) : null, advice ? make("p", { text: advice }) : null,
     make("h3", { text: "Could be offered" }),
-    one.recommendations.length
-      ? make("ul", {}, ...one.recommendations.map((product) => make("li", { text: product.description ? `${product.description} (${product.product_id})` : product.product_id })))
-      : make("p", { class: "quiet", text: "No offer is known for this customer." }));
+    one.recommendations.length ? bullets(one.recommendations.map(productName)) : quiet("No offer is known for this customer."));
 }
 
 function showHistory(snapshots) {
   const rows = snapshots.map((one) => [
-    `${period(one.period)}${one.is_open ? " so far" : ""}`, segmentLabel(one.segment_id, one.segment_name),
+    snapshotName(one), segmentLabel(one.segment_id, one.segment_name),
     known(one.recency_days, number), known(one.frequency_orders, number), known(one.monetary_net, (value) => money(value))]);
   byId("history").replaceChildren(historyChart([...snapshots].reverse()),
-    scrolling("History over the snapshots", wordTable(["Snapshot", "Segment", "Days since last order", "Orders", "Spend"], rows, "figures")));
+    scrolling("History over the snapshots", wordTable(HISTORY, rows, "figures")));
 }
 
 export async function showCustomer(data, { search }) {
@@ -44,7 +45,7 @@ export async function showCustomer(data, { search }) {
   try {
     const placement = await get(`${path}/segment`);
     const advice = data.segments.find((one) => one.segment_id === placement.segment_id)?.advice ?? null;
-    byId("customer-note").textContent = `${period(placement.period)}${placement.is_open ? " so far" : ""}, as of ${day(placement.as_of)}`;
+    byId("customer-note").textContent = `${snapshotName(placement)}, as of ${day(placement.as_of)}`;
     showPlacement(placement, advice);
     byId("history").setAttribute("aria-busy", "true");
     showHistory((await get(`${path}/history`)).snapshots);
@@ -55,6 +56,7 @@ export async function showCustomer(data, { search }) {
     byId("history-section").hidden = place.id !== "history";
   }
   byId("history").removeAttribute("aria-busy");
-  byId("alike").replaceChildren(id && id.length <= LONGEST_PART ? link(listAddress({ contains: id }), `Customers whose id contains “${id}”`) : "");
+  const isPart = id && id.length <= LONGEST_PART;
+  byId("alike").replaceChildren(isPart ? link(listAddress({ contains: id }), `Customers whose id contains “${id}”`) : "");
   return id ? `Customer ${id}` : "Customer";
 }

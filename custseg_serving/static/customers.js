@@ -1,11 +1,11 @@
 // A list of customers. Its address says which: it can be shared, reloaded and gone back to.
 
 import { customerTable } from "./columns.js";
-import { byId, link, make, scrolling } from "./elements.js";
+import { byId, link, make, quiet, scrolling } from "./elements.js";
 import { describeFilters, fillForm, filterForm, PARAMETERS } from "./filters.js";
 import { go, goInstead } from "./navigation.js";
 import { address, csvAddress, forgetRelease, get, isGivenUp, listAddress } from "./server.js";
-import { counted, day, money, number, period } from "./words.js";
+import { counted, day, money, number, snapshotName } from "./words.js";
 
 const USUAL_ORDER = "-value_at_stake";
 const PAGE = 50;
@@ -25,14 +25,17 @@ function title(parameters, nameOf) {
   return parameters.segment ? nameOf(parameters.segment) : "Customers";
 }
 
+/** Links to the pages around one; who came by a shared address has no pages before it to go back to. */
 function pager({ found, parameters, cursors, cursor }) {
-  const first = cursors.length * PAGE + 1;
-  const range = cursor && !cursors.length ? "" : `${number(first)}–${number(first + found.customers.length - 1)} of ${number(found.n_customers)}`;
-  const step = (text, to, trail, rel) => make("a", { href: address("/customers", { ...parameters, cursor: to }), class: "button pale", rel, text,
-    "data-state": JSON.stringify({ cursors: trail }) });
-  const back = cursors.length ? step("Back", cursors.at(-1), cursors.slice(0, -1), "prev") : cursor ? step("To the first page", "", [], "prev") : null;
-  const next = found.next ? step("Next", found.next, [...cursors, cursor ?? ""], "next") : null;
-  return [back, make("span", { text: range }), next];
+  const step = (text, rel, to, trail) => link(listAddress({ ...parameters, cursor: to }), text,
+    { class: "button pale", rel, "data-state": JSON.stringify({ cursors: trail }) });
+  const steps = [];
+  const first = cursors.length * PAGE + 1, isShared = cursor && !cursors.length;
+  if (isShared) steps.push(step("To the first page", "prev", "", []));
+  else if (cursors.length) steps.push(step("Back", "prev", cursors.at(-1), cursors.slice(0, -1)));
+  if (!isShared) steps.push(`${number(first)}–${number(first + found.customers.length - 1)} of ${number(found.n_customers)}`);
+  if (found.next) steps.push(step("Next", "next", found.next, [...cursors, cursor ?? ""]));
+  return steps;
 }
 
 /** Show the list that an address asks for; "state" has the cursors of the pages before it. */
@@ -52,7 +55,7 @@ export async function showCustomers(data, { search, state }) {
     byId("list-note").textContent = state?.isAnew ? "The data were renewed in the meantime: the list starts anew." : "";
     showTotals(found, parameters);
     showRows(found, parameters);
-    byId("pager").replaceChildren(...pager({ found, parameters, cursor, cursors: state?.cursors ?? [] }).filter(Boolean));
+    byId("pager").replaceChildren(...pager({ found, parameters, cursor, cursors: state?.cursors ?? [] }));
   } catch (error) {
     if (isGivenUp(error)) throw error;
     if (error.code === "release_changed") {
@@ -82,9 +85,9 @@ function showTotals(found, parameters) {
   const stake = found.value_at_stake ? `, ${money(found.value_at_stake)} at stake` : "";
   byId("totals").replaceChildren(
     make("span", {}, make("strong", { text: `${counted(found.n_customers, "customer")}${stake}` }),
-      make("span", { class: "quiet", text: ` · ${period(found.period)}${found.is_open ? " so far" : ""}, as of ${day(found.as_of)}` })),
+      quiet(` · ${snapshotName(found)}, as of ${day(found.as_of)}`)),
     found.n_customers ? link(csvAddress(parameters), "CSV", { class: "button", download: true,
-      "aria-label": `CSV of ${found.n_customers === 1 ? "this customer" : `all ${number(found.n_customers)} customers`}` }) : "");
+      "aria-label": `CSV of ${counted(found.n_customers, "customer")}` }) : "");
 }
 
 /** Keeps the table, so that whoever orders it by a heading stays on that heading. */

@@ -6,16 +6,20 @@ import { byId, make } from "./elements.js";
 import { go, startNavigation } from "./navigation.js";
 import { showOverview } from "./overview.js";
 import { address, customerAddress, get, isGivenUp, listAddress, LONGEST_PART, releaseData, startView } from "./server.js";
-import { counted, day, period, speakOf } from "./words.js";
+import { counted, day, snapshotName, speakOf } from "./words.js";
 
-const VIEWS = { "/": ["overview", showOverview], "/customers": ["customers", showCustomers], "/customer": ["customer", showCustomer] };
+const VIEWS = {
+  "/": ["overview", showOverview],
+  "/customers": ["customers", showCustomers],
+  "/customer": ["customer", showCustomer],
+};
 
 const LOOK_AGAIN_MILLISECONDS = 10_000;
 
 /** What stands above every view: of which snapshot it is, that it is the demo, and warnings. */
 function showFrame(data) {
   speakOf(data);
-  byId("provenance").textContent = `${period(data.period)}${data.is_open ? " so far" : ""}, as of ${day(data.as_of)}`;
+  byId("provenance").textContent = `${snapshotName(data)}, as of ${day(data.as_of)}`;
   byId("origin").textContent = `Snapshot ${data.period}, model ${data.model_version}, release ${data.release_id}.`;
   byId("demo").hidden = !data.manifest.is_demo;
   byId("logout").hidden = !data.has_session;
@@ -25,7 +29,9 @@ function showFrame(data) {
   }
   const warnings = [];
   if (data.refused) warnings.push(`A newer release was refused: ${data.refused}`);
-  if (data.staleness.is_stale && !data.manifest.is_demo) warnings.push(`Overdue: this is as of ${day(data.as_of)}, ${counted(data.staleness.age_days, "day")} ago.`);
+  if (data.staleness.is_stale && !data.manifest.is_demo) {
+    warnings.push(`Overdue: this is as of ${day(data.as_of)}, ${counted(data.staleness.age_days, "day")} ago.`);
+  }
   byId("alert").hidden = !warnings.length;
   byId("alert").textContent = warnings.join(" ");
 }

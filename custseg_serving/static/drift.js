@@ -2,12 +2,13 @@
 
 import { lineChart } from "./charts.js";
 import { badge, byId, make } from "./elements.js";
-import { counted, featureName, period, precise, SCORES, sentence, withPeriods } from "./words.js";
+import { counted, featureName, period, precise, SCORES, sentence, snapshotName, withPeriods } from "./words.js";
 
 export const VERDICTS = {
   stable: ["good", "Stable", "The customers are as they were when the model was trained."],
   watch: ["warn", "Watch", "Something changed, but not by much. What is usual here is not known yet."],
-  breach: ["bad", "Changed", "The customers are no longer those that the model was trained on. Look at what changed before you rely on it."],
+  breach: ["bad", "Changed", 
+    "The customers are no longer those that the model was trained on. Look at what changed before you rely on it."],
   "not enough data": ["warn", "Not enough data", "Nothing can be said about a change, which does not mean that there is none."],
 };
 
@@ -25,7 +26,8 @@ function sentenceOf(reasons, subject) {
   const start = subject === "centroid_distance" ? "distance to the own centroid: " : `${subject}: `;
   const found = reasons.find((text) => [start, `segment ${start}`, `correlation ${start}`].some((one) => text.startsWith(one)));
   if (!found) return null;
-  const what = found.slice(found.indexOf(start) + start.length).replace(/ \([^()]*\)$/, "").replace(/(\d)%/g, "$1 %").replace(/-(?=\d)/g, "−");
+  const withFigures = found.slice(found.indexOf(start) + start.length);
+  const what = withFigures.replace(/ \([^()]*\)$/, "").replace(/(\d)%/g, "$1 %").replace(/-(?=\d)/g, "−");
   return `${CORRELATION.test(subject) ? "correlation " : ""}${what}`;
 }
 
@@ -35,10 +37,13 @@ const excess = (one) => (one.score === null || !one.threshold ? 0 : one.score / 
 function severity(one) {
   if (one.score === null) return ["", "not measured"];
   if (!one.is_alert) return ["good", "within what is expected"];
-  if (one.large_effect !== null && one.large_effect !== undefined && one.score >= one.large_effect) return ["bad", "large by any measure"];
-  if (one.own_threshold !== null && one.own_threshold !== undefined && one.score >= one.own_threshold) return ["bad", "more than is usual here"];
+  // Releases of earlier versions lack these limits, and a shop's own movement takes snapshots to know.
+  if (one.score >= (one.large_effect ?? Infinity)) return ["bad", "large by any measure"];
+  if (one.score >= (one.own_threshold ?? Infinity)) return ["bad", "more than is usual here"];
   return ["warn", "more than chance"];
 }
+
+const scoreName = (name) => SCORES[name] ?? name.replaceAll("_", " ");
 
 /** A score on a track that ends where a change is large by any measure; the tick is where alerts begin. */
 function scoreBar(one) {
@@ -48,8 +53,8 @@ function scoreBar(one) {
     make("div", { class: `fill ${severity(one)[0]}`, style: { width: place(one.score) } }),
     one.threshold === null ? null : make("div", { class: "tick", style: { left: place(one.threshold) } }));
   const figures = one.score === null ? "not measured" : `${precise(one.score)}, alerts from ${precise(one.threshold)}`;
-  return make("div", { class: "score" }, make("span", { class: "bar-name", text: SCORES[one.score_name] ?? one.score_name.replaceAll("_", " ") }),
-    track, make("span", { class: "bar-figure", text: figures }));
+  return make("div", { class: "score" }, make("span", { class: "bar-name", text: scoreName(one.score_name) }), track,
+    make("span", { class: "bar-figure", text: figures }));
 }
 
 function subjectItem([subject, rows], reasons) {
@@ -77,14 +82,15 @@ export const newestReport = (reports) => {
 export function showDrift(reports) {
   if (!reports.length) { byId("drift").replaceChildren(make("p", { text: "No drift has been measured yet." })); return; }
   const now = newestReport(reports);
-  const { verdict, reasons, reference_period: reference, period: key, is_open: isOpen } = now[0];
+  const { verdict, reasons, reference_period: reference } = now[0];
   const [kind, word, meaning] = VERDICTS[verdict] ?? ["", verdict, ""];
   const subjects = ranked(now);
   const alerting = subjects.filter(([, rows]) => rows.some((one) => one.is_alert));
   const calm = subjects.filter((one) => !alerting.includes(one));
   // The first reason is the verdict's, the last one says what could have been seen; those between are of the subjects.
   byId("drift").replaceChildren(
-    make("p", { class: "lead" }, badge(kind, word), make("span", { text: ` ${period(key)}${isOpen ? " so far" : ""} against ${period(reference)}, when the model was trained. ${meaning}` })),
+    make("p", { class: "lead" }, badge(kind, word),
+      ` ${snapshotName(now[0])} against ${period(reference)}, when the model was trained. ${meaning}`),
     make("p", { class: "quiet", text: sentence([reasons[0], ...reasons.slice(1).slice(-1)]) }),
     make("p", { class: "quiet", text: "A bar ends where a change is large by any measure; the tick is where alerts begin." }),
     make("ol", { class: "plain" }, ...alerting.map((one) => subjectItem(one, reasons))),
@@ -96,10 +102,10 @@ export function showDrift(reports) {
 function showVerdicts(reports) {
   const periods = [...new Set(reports.map((one) => one.period))].sort();
   return make("ul", { class: "verdicts", id: "verdicts", "aria-label": "Verdicts of the snapshots so far" }, ...periods.map((key) => {
-    const { verdict, reasons, is_open: isOpen } = reports.find((one) => one.period === key);
-    const [kind, word] = VERDICTS[verdict] ?? ["", verdict];
-    const text = `${period(key)}${isOpen ? " so far" : ""}: ${word}`;
-    return make("li", {}, make("span", { class: `badge ${kind}`, text, tip: `${text}\n${withPeriods(reasons.join("\n"))}` }));
+    const report = reports.find((one) => one.period === key);
+    const [kind, word] = VERDICTS[report.verdict] ?? ["", report.verdict];
+    const text = `${snapshotName(report)}: ${word}`, tip = `${text}\n${withPeriods(report.reasons.join("\n"))}`;
+    return make("li", {}, make("span", { class: `badge ${kind}`, text, tip }));
   }));
 }
 
@@ -117,11 +123,11 @@ function overTime(reports) {
       const [{ score_name: score, subject }] = rows;
       const points = periods.map((key) => {
         const one = rows.find((row) => row.period === key);
-        return { label: period(key), value: one?.score ?? null, threshold: one?.threshold ?? null, isAlert: one?.is_alert,
-          tip: one && `${period(key)}: ${precise(one.score)}\nthreshold ${precise(one.threshold)}${one.is_alert ? "\nalert" : ""}` };
+        const tip = one && `${period(key)}: ${precise(one.score)}\nthreshold ${precise(one.threshold)}${one.is_alert ? "\nalert" : ""}`;
+        return { label: period(key), value: one?.score ?? null, threshold: one?.threshold ?? null, isAlert: one?.is_alert, tip };
       });
-      return make("figure", {}, make("figcaption", { text: subjectName(subject) }, make("small", { text: SCORES[score] ?? score })),
-        lineChart(points, { description: `${SCORES[score] ?? score} of ${subjectName(subject)} over ${periods.length} snapshots` }));
+      return make("figure", {}, make("figcaption", { text: subjectName(subject) }, make("small", { text: scoreName(score) })),
+        lineChart(points, { description: `${scoreName(score)} of ${subjectName(subject)} over ${periods.length} snapshots` }));
     })));
   details.addEventListener("toggle", draw, { once: true });
   return details;

@@ -18,6 +18,8 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
+export const quiet = (text) => make("span", { class: "quiet", text });
+
 export const link = (address, text, attributes = {}) => make("a", { href: address, text, ...attributes });
 
 /** A value that is missing: a dash, and why in its title. */
@@ -69,11 +71,15 @@ export function wordTable(heads, rows, kind) {
   const cell = (content, at) => {
     const shown = content instanceof Node ? content : document.createTextNode(content ?? "–");
     const isText = kind === "cards" && at === heads.length - 1;
-    return make(at ? "td" : "th", { scope: at ? null : "row", role: at ? "cell" : "rowheader", class: isText ? "text" : null, "data-title": heads[at] }, shown);
+    const attributes = { "data-title": heads[at], class: isText ? "text" : null };
+    return at ? make("td", { role: "cell", ...attributes }, shown) : make("th", { scope: "row", role: "rowheader", ...attributes }, shown);
   };
+  const row = (cells) => make("tr", { role: "row" }, ...cells);
+  // A card is no table to a browser, so the parts of one are named.
   return make("table", { class: `words ${kind}`, role: "table" },
-    make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads.map((text) => make("th", { scope: "col", role: "columnheader", text })))),
-    make("tbody", { role: "rowgroup" }, ...rows.map((row) => make("tr", { role: "row" }, ...row.map(cell)))));
+    make("thead", { role: "rowgroup" }, row(heads.map((text) => make("th", { scope: "col", role: "columnheader", text })))),
+    make("tbody", { role: "rowgroup" }, ...rows.map((cells) => row(cells.map(cell)))));
 }
 
-export const fact = (name, value) => make("div", {}, make("dt", { text: name }), value instanceof Node ? make("dd", {}, value) : make("dd", { text: value }));
+/** A name with its value, a text or an element, for a list of facts. */
+export const fact = (name, value) => make("div", {}, make("dt", { text: name }), make("dd", {}, value));

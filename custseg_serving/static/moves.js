@@ -2,19 +2,19 @@
 
 import { byId, link, make, scrolling } from "./elements.js";
 import { csvAddress, listAddress } from "./server.js";
-import { CAUSES, number, period, share } from "./words.js";
+import { CAUSES, counted, number, period, share, snapshotName } from "./words.js";
 
 const isMove = (one) => one.from_segment_id !== null && one.from_segment_id !== one.to_segment_id;
 const total = (moves) => moves.reduce((sum, one) => sum + one.n_customers, 0);
 
 /** What a release says about moves, in sentences; releases of earlier versions have neither causes nor rates. */
-function note(migrations, { period: key, is_open: isOpen }) {
-  const causes = Object.entries(migrations.causes ?? {}).filter(([, n]) => n).map(([cause, n]) => `${number(n)} ${CAUSES[cause] ?? cause}`);
-  const said = [
-    `From ${period(migrations.before)} (rows) to ${period(key)}${isOpen ? " so far" : ""} (columns): ${number(total(migrations.moves.filter(isMove)))} customers changed segment${causes.length ? `, ${causes.join(", ")}` : ""}.`,
-  ];
-  if (typeof migrations.moved === "number") said.push(`Of the customers in a segment of K-means, ${share(migrations.moved)} moved.`);
-  if (typeof migrations.to_and_fro === "number") said.push(`${share(migrations.to_and_fro)} went to and fro: back to where they were two snapshots ago.`);
+function note(migrations, data) {
+  const { before, moves, causes = {}, moved, to_and_fro: toAndFro } = migrations;
+  const changed = `${counted(total(moves.filter(isMove)), "customer")} changed segment`;
+  const why = Object.entries(causes).filter(([, n]) => n).map(([cause, n]) => `${number(n)} ${CAUSES[cause] ?? cause}`);
+  const said = [`From ${period(before)} (rows) to ${snapshotName(data)} (columns): ${[changed, ...why].join(", ")}.`];
+  if (typeof moved === "number") said.push(`Of the customers in a segment of K-means, ${share(moved)} moved.`);
+  if (typeof toAndFro === "number") said.push(`${share(toAndFro)} went to and fro: back to where they were two snapshots ago.`);
   return [...said, "Shading is the share of the row. Every number opens its list."].join(" ");
 }
 

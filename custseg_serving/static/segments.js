@@ -1,8 +1,8 @@
 // Who the customers are: each segment with what is at stake, its shares, and what is typical of it.
 
 import { shareBar } from "./charts.js";
-import { colourOf } from "./colours.js";
-import { byId, link, make, missing, scrolling } from "./elements.js";
+import { colourOf, dot } from "./colours.js";
+import { byId, link, make, missing, quiet, scrolling } from "./elements.js";
 import { address, get, isGivenUp, listAddress } from "./server.js";
 import { counted, FEATURES, featureValue, money, number, period, withPeriods } from "./words.js";
 
@@ -36,22 +36,27 @@ function stakeOf(one) {
     link(list, `${number(one.n_at_risk)} at risk`, { "aria-label": `${number(one.n_at_risk)} at risk in ${one.segment_name}` }));
 }
 
+function movers(n, verb, { segment_name: name }, parameters) {
+  if (!n) return null;
+  const [text] = verb.split(" ");
+  return link(listAddress({ ...parameters, sort: "-monetary_net" }), `${number(n)} ${text}`, { "aria-label": `${number(n)} ${verb} ${name}` });
+}
+
 /** Show segments in their order. */
 export function showSegments(segments, { moves, before }) {
   byId("segments").replaceChildren(...segments.map((one) => {
     const id = one.segment_id, list = listAddress({ segment: id, sort: "-monetary_net" });
     const { left, came } = exchange(moves, id);
     return make("article", { class: "segment" },
-      make("h3", {}, make("span", { class: "dot", style: { background: colourOf(id) } }), link(list, one.segment_name), make("small", { class: "quiet", text: id })),
+      make("h3", {}, dot(id), link(list, one.segment_name), make("small", { class: "quiet", text: id })),
       stakeOf(one),
       make("div", { class: "bars" },
         shareBar("customers", one.share_customers, counted(one.n_customers, "person", "people"), colourOf(id)),
         shareBar("spend", one.share_revenue, money(one.revenue_net ?? 0), colourOf(id))),
-      make("p", { class: "words" }, make("strong", { text: one.advice }), " ", make("span", { class: "quiet", text: withPeriods(one.description) })),
+      make("p", { class: "about" }, make("strong", { text: one.advice }), " ", quiet(withPeriods(one.description))),
       before === null || (!left && !came) ? null : make("p", { class: "links" },
-        left ? link(listAddress({ moved_from: id, sort: "-monetary_net" }), `${number(left)} left`, { "aria-label": `${number(left)} left ${one.segment_name}` }) : null,
-        came ? link(listAddress({ segment: id, moved: "true", sort: "-monetary_net" }), `${number(came)} came`, { "aria-label": `${number(came)} came to ${one.segment_name}` }) : null,
-        make("span", { class: "quiet", text: `since ${period(before)}` })));
+        movers(left, "left", one, { moved_from: id }), movers(came, "came to", one, { segment: id, moved: "true" }),
+        quiet(`since ${period(before)}`)));
   }));
 }
 

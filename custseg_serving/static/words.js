@@ -1,13 +1,19 @@
 // How values are written: numbers, money, shares, days, snapshots, and the names of what is measured.
 
+const DAY_MILLISECONDS = 86_400_000;
+const instantOf = (text) => Date.parse(`${text.slice(0, 10)}Z`);
+
 const shop = { currency: null, periodDays: 31 };
 
 /** Take over what the release says about money and about the length of its periods. */
 export function speakOf(data) {
   const { as_of: asOf, period_end: end, period } = data.manifest;
   shop.currency = data.currency ?? null;
-  shop.periodDays = Math.round((Date.parse(`${(end ?? asOf).slice(0, 10)}Z`) - Date.parse(`${period}Z`)) / 86_400_000);
+  shop.periodDays = Math.round((instantOf(end ?? asOf) - instantOf(period)) / DAY_MILLISECONDS);
 }
+
+/** Days in a period of the shop. */
+export const periodDays = () => shop.periodDays;
 
 const withMinus = (text) => text.replace("-", "−");
 const digitsOf = (digits) => ({ minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -39,19 +45,22 @@ export const precise = (value) => (value === null || value === undefined ? "–"
 
 const written = (options) => {
   const format = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", ...options });
-  return (text) => format.format(Date.parse(`${text.slice(0, 10)}Z`));
+  return (text) => format.format(instantOf(text));
 };
 export const day = written({ day: "numeric", month: "long", year: "numeric" });
 const month = written({ month: "long", year: "numeric" });
 
 /** A day some days later, as "2025-02-01". */
-export const later = (text, days) => new Date(Date.parse(`${text.slice(0, 10)}Z`) + 86_400_000 * days).toISOString().slice(0, 10);
+export const later = (text, days) => new Date(instantOf(text) + DAY_MILLISECONDS * days).toISOString().slice(0, 10);
 
 /** A snapshot or period by its key: "January 2025", "week of 6 January 2025" or "6 January 2025". */
 export function period(key) {
   if (shop.periodDays > 7) return month(key);
   return shop.periodDays > 1 ? `week of ${day(key)}` : day(key);
 }
+
+/** A snapshot by its period, "so far" where that is not over. */
+export const snapshotName = (one) => `${period(one.period)}${one.is_open ? " so far" : ""}`;
 
 /** Every key of a period in a text of the service, written for people; those in the ids of models stay. */
 export const withPeriods = (text) => text.replace(/(?<![\w-])\d{4}-\d{2}-\d{2}(?![\w-])/g, (key) => period(key));
@@ -75,6 +84,8 @@ export const FEATURES = {
 
 export const featureName = (name) => FEATURES[name]?.[0] ?? name.replaceAll("_", " ");
 export const featureValue = (name, value) => (FEATURES[name]?.[1] ?? precise)(value);
+
+export const productName = (one) => (one.description ? `${one.description} (${one.product_id})` : one.product_id);
 
 export const CAUSES = {
   behaviour: "by their behaviour", border: "at a border between segments", "model change": "only because the model changed",

@@ -44,9 +44,9 @@ def client(start_app: StartApp) -> FlaskClient:
     return start_app().test_client()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium; skips where there is none."""
+    """The system's Chromium; skips where there is none. Of a module, because a thread can use one Playwright at a time."""
     pytest.importorskip("playwright", reason="Playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed here")
