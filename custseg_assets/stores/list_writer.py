@@ -81,7 +81,10 @@ class ListWriter:
             "cause": cause.fill_null(len(CAUSES)).to_numpy(),
             "since": self._periods.search_sorted(rows["since"]).to_numpy(),
             "is_at_risk": rows["is_at_risk"].to_numpy(),
-            **{name: _numbers(rows[name]) for name in (*RFM, "spend_change", "value_at_stake")},
+            **{
+                name: _numbers(rows[name], self._columns[name].dtype)
+                for name in (*RFM, "spend_change", "value_at_stake")
+            },
         }
 
     def _codes(self, places: pl.DataFrame) -> NDArray[Any]:
@@ -99,7 +102,7 @@ class ListWriter:
             )
             chunk["segment"][:, column] = self._codes(joined.select("segment_id", "segment_name"))
             for name in RFM:
-                chunk[name][:, column] = _numbers(joined[name])
+                chunk[name][:, column] = _numbers(joined[name], stored.SNAPSHOT_TYPE[name])
         self._history[first : first + ids.height] = chunk
 
     def finish(self, before: str | None) -> None:
@@ -143,8 +146,8 @@ def sort_rows(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
     return np.concatenate([ascending, without]), len(with_value)
 
 
-def _numbers(values: pl.Series) -> NDArray[Any]:
-    """Values as they are stored: whole numbers without a value are −1, others are NaN."""
-    if values.dtype.is_integer():
-        return values.fill_null(-1).to_numpy()
-    return values.fill_null(float("nan")).to_numpy()
+def _numbers(values: pl.Series, kind: np.dtype[Any]) -> NDArray[Any]:
+    """Values as they are stored in a column: whole numbers without a value are −1, others are NaN."""
+    if kind.kind == "i":
+        return values.cast(pl.Int64).fill_null(-1).to_numpy()
+    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
