@@ -46,7 +46,7 @@ def client(start_app: StartApp) -> FlaskClient:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium; skips where there is none. Of a module, because a thread can use one Playwright at a time."""
+    """The system's Chromium, of one module, since a thread has one Playwright at a time; skips where there is none."""
     pytest.importorskip("playwright", reason="Playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed here")
