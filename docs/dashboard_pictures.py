@@ -13,8 +13,8 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 WIDTH, PHONE_WIDTH, MARGIN = 1240, 390, 16
-COLOURS = 256
-"""Colours that a picture keeps: no difference to the eye, and a third of the bytes of full colour."""
+COLOURS, FREQUENT = 256, 64
+"""Colours that a picture keeps, and how many of them for being frequent: a third of the bytes of full colour."""
 
 
 def take_dashboard_pictures(address: str, key: str | None, folder: Path) -> list[Path]:
@@ -111,15 +111,22 @@ def _slice(page: Page, top: float, bottom: float) -> bytes:
 
 
 def _reduced(picture: bytes) -> bytes:
-    """The picture with its most frequent colours, unchanged; the few pixels of others get the nearest of them."""
-    # Pillow's own ways to a palette shift the page's white.
-    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(np.int64)
-    codes, places, n_pixels = np.unique(pixels @ [1 << 16, 1 << 8, 1], return_inverse=True, return_counts=True)
-    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
-    palette = colours[np.argsort(-n_pixels)[:COLOURS]]
-    nearest = ((colours[:, None] - palette[None]) ** 2).sum(axis=2).argmin(axis=1)
-    image = Image.fromarray(nearest[places].reshape(pixels.shape[:2]).astype(np.uint8), "P")
-    image.putpalette(palette.astype(np.uint8).tobytes())
+    """The picture with its most frequent colours, and those furthest from them; all others become the nearest."""
+    # Pillow's own ways to a palette shift the page's white, and lose the colours of small things.
+    full = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    pixels = full.astype(np.int64)
+    codes = (pixels[..., 0] << 16) + (pixels[..., 1] << 8) + pixels[..., 2]
+    unique, first, places, n_pixels = np.unique(
+        codes.ravel(), return_index=True, return_inverse=True, return_counts=True
+    )
+    colours = pixels.reshape(-1, 3)[first]
+    chosen = [*np.argsort(-n_pixels)[:FREQUENT]]
+    distances = np.stack([((colours - colours[one]) ** 2).sum(axis=1) for one in chosen])
+    while len(chosen) < min(COLOURS, len(unique)):
+        chosen.append(distances.min(axis=0).argmax())
+        distances = np.vstack([distances, ((colours - colours[chosen[-1]]) ** 2).sum(axis=1)])
+    image = Image.fromarray(distances.argmin(axis=0)[places].reshape(codes.shape).astype(np.uint8), "P")
+    image.putpalette(colours[chosen].astype(np.uint8).tobytes())
     stream = io.BytesIO()
     image.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
