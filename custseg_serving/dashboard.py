@@ -1,4 +1,4 @@
-"""The dashboard: its page, its data, and log-in with an API key. Page, style and script are in ``static/``."""
+"""The dashboard: its page, its data, and log-in with an API key. Page, style and scripts are in ``static/``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from custseg_serving.access import SESSION_COOKIE, SESSION_SECONDS
 from custseg_serving.errors import ApiError
 
 STATIC = Path(__file__).with_name("static")
+ADDRESSES = ("/", "/customers", "/customer")
+"""Addresses of the page; its script shows the overview, a list of customers, or one customer."""
 
 
 def page() -> Response:
-    """The dashboard's page; it contains no data, so it needs no key."""
+    """The dashboard's page, the same at each of its addresses; it contains no data, so it needs no key."""
     response = send_from_directory(STATIC, "index.html", max_age=0)
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
@@ -23,7 +25,7 @@ def page() -> Response:
 
 
 def static_file(name: str) -> Response:
-    """The dashboard's style, script and icon."""
+    """The dashboard's style, scripts and icon."""
     return send_from_directory(STATIC, name, max_age=0)
 
 
@@ -102,8 +104,9 @@ def _redirect_to_page() -> Response:
 def make_blueprint() -> Blueprint:
     """Routes of the dashboard."""
     blueprint = Blueprint("dashboard", __name__)
-    for rule, view in (("/", page), ("/static/<name>", static_file)):
-        blueprint.add_url_rule(rule, view.__name__, view, methods=["GET"])
+    for rule in ADDRESSES:
+        blueprint.add_url_rule(rule, page.__name__, page, methods=["GET"])
+    blueprint.add_url_rule("/static/<name>", static_file.__name__, static_file, methods=["GET"])
     for rule, view in (("/dashboard/data", data), ("/dashboard/traffic", traffic)):
         blueprint.add_url_rule(rule, view.__name__, api.require_scope(view, "lookup"), methods=["GET"])
     blueprint.add_url_rule("/login/<token>", use_login_link.__name__, use_login_link, methods=["GET"])

@@ -119,7 +119,11 @@ class SegmentParameters(ListParameters):
         ),
     ] = []
     moved: Annotated[
-        Answer | None, Field(description="Only who is in another segment than at the snapshot before, or only others.")
+        Answer | None,
+        Field(
+            description="Only who is in another segment than at the snapshot before, or only who is in the same; "
+            "neither is who was not known then."
+        ),
     ] = None
 
 

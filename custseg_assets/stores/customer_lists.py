@@ -75,7 +75,8 @@ class ListQuery:
         segment: ids of segments that the customer is in one of.
         previous: ids of segments that it was in one of before its present stay.
         moved_from: ids of segments that it was in one of at the snapshot before, and is no longer; or ``NOT_KNOWN``.
-        has_moved: whether it is in another segment than at the snapshot before.
+        has_moved: whether it is in another segment than at the snapshot before, or in the same; neither is who was not
+            known then.
         causes: of the move.
         is_at_risk: see ``domain.segments.customer_lists.is_at_risk``.
         contains: part of the id, where A to Z are as a to z.
@@ -225,8 +226,8 @@ class CustomerLists:
                 of_segments = [segment["segment_id"] in wanted for segment in self.segments]
                 yield name, np.array([*of_segments, False, NOT_KNOWN in wanted])
         if query.has_moved is not None:
-            has_moved = [*(True for _ in self.segments), False, False]
-            yield "moved_from", np.array(has_moved) == query.has_moved
+            of_segments = [query.has_moved for _ in self.segments]
+            yield "moved_from", np.array([*of_segments, not query.has_moved, False])
         if query.causes:
             yield "cause", np.array([*(cause in query.causes for cause in self.causes), False])
 

@@ -183,7 +183,7 @@ FILTERS: list[tuple[dict[str, Any], pl.Expr]] = [
     ({"moved_from": ("none",)}, pl.col("is_new")),
     ({"moved_from": ("none", "S2")}, pl.col("is_new") | (pl.col("moved_from") == "S2")),
     ({"has_moved": True}, pl.col("moved_from").is_not_null()),
-    ({"has_moved": False}, pl.col("moved_from").is_null()),
+    ({"has_moved": False}, pl.col("moved_from").is_null() & ~pl.col("is_new")),
     *(({"causes": (one,)}, pl.col("cause") == one) for one in CAUSES),
     ({"contains": "1"}, pl.col("customer_id").str.contains("1", literal=True)),
     ({"contains": "c-00"}, pl.col("customer_id").str.contains("C-00", literal=True)),
