@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from custseg_assets import no_telemetry as telemetry
 from custseg_assets.errors import BadInputError, CustsegError
@@ -132,12 +132,31 @@ def _parser() -> argparse.ArgumentParser:
     vertex.add_argument("verb", choices=["status", "canary", "full", "back"])
     vertex.set_defaults(command=_vertex)
 
-    export = commands.add_parser("export", parents=[shared], help="write a table to a file")
-    export.add_argument("table", metavar="TABLE")
-    export.add_argument("--partition", metavar="KEY", help="one period or snapshot; all without it")
-    export.add_argument("--out", metavar="FILE", required=True, type=Path, help=".parquet or .csv")
-    export.set_defaults(command=_export)
+    _add_export(commands, shared)
     return parser
+
+
+def _add_export(commands: Any, shared: argparse.ArgumentParser) -> None:
+    export = commands.add_parser(
+        "export",
+        parents=[shared],
+        help="write the list of customers, or a table, to a file",
+        description="Write the list of customers, or a table, to a file: its newest snapshot, or all its periods.",
+    )
+    export.add_argument("table", metavar="TABLE", help="customers, or a table such as segment_profiles")
+    partitions = export.add_mutually_exclusive_group()
+    partitions.add_argument("--partition", metavar="KEY", help="one period or snapshot")
+    partitions.add_argument("--all", action="store_true", help="every snapshot, with its key in the column period")
+    export.add_argument("--segment", metavar="NAME|ID", help="only customers who are in it")
+    export.add_argument("--moved-from", metavar="NAME|ID", help="only customers who left it since the snapshot before")
+    export.add_argument("--moved-to", metavar="NAME|ID", help="only customers who came to it since the snapshot before")
+    export.add_argument("--out", metavar="FILE", required=True, type=Path, help=".parquet or .csv")
+    export.add_argument(
+        "--raw",
+        action="store_true",
+        help="leave texts of a csv as they are; without it those that a spreadsheet would compute (=, +, -, @) get a '",
+    )
+    export.set_defaults(command=_export)
 
 
 def _say(line: str) -> None:
@@ -250,10 +269,13 @@ def _vertex(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands.export import export_table
+    from custseg_assets.commands.export import Selection, export_table
 
-    n_rows = export_table(_open(arguments), arguments.table, arguments.partition, arguments.out)
-    print(f"{arguments.out}: {n_rows:,} rows of {arguments.table}")
+    selection = Selection(
+        arguments.partition, arguments.all, arguments.segment, arguments.moved_from, arguments.moved_to
+    )
+    for line in export_table(_open(arguments), arguments.table, selection, arguments.out, is_raw=arguments.raw):
+        print(line)
     return 0
 
 

@@ -3,6 +3,9 @@
 Only errors that a user can act on belong here; a broken invariant stays a plain Python error.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class CustsegError(Exception):
     """Something a user can act on; ``str()`` of it is one complete line."""
@@ -35,3 +38,18 @@ class RunFailedError(CustsegError):
     def __init__(self, words: str, *, step: str | None = None, check: str | None = None, todo: str = "") -> None:
         self.step, self.check, self.todo = step, check, todo
         super().__init__(words)
+
+
+def did_you_mean(given: str, accepted: Iterable[str]) -> str:
+    """A question that names what is spelled most like a name that is not accepted; empty where nothing is.
+
+    Args:
+        given: the name that was given.
+        accepted: the names it could have been.
+
+    >>> did_you_mean("champion", ["Loyal", "Champions"]), did_you_mean("S9", ["S1"])
+    ("Did you mean 'Champions'?", '')
+    """
+    by_folded = {name.casefold(): name for name in accepted}
+    near = difflib.get_close_matches(given.casefold(), by_folded, n=1)
+    return f"Did you mean {by_folded[near[0]]!r}?" if near else ""
