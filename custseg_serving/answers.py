@@ -85,6 +85,11 @@ class Answers:
         self._other_features = tuple(name for name in release.model.features if name not in RFM)
 
     @property
+    def segment_names(self) -> dict[str, str]:
+        """Name of every segment that a customer can be in under the model, by id."""
+        return {segment_id: segment.name for segment_id, segment in self._segments.items()}
+
+    @property
     def release_info(self) -> dict[str, Any]:
         """Model, snapshot and release that answers come from, and how old the snapshot is."""
         return {**self._fixed, "staleness": self.staleness}

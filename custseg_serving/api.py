@@ -12,14 +12,24 @@ from typing import Any, TypeVar, cast
 from flask import Blueprint, Response, current_app, request
 from pydantic import BaseModel, ValidationError
 
+from custseg_assets.stores.customer_lists import ListQuery
 from custseg_serving import schemas
 from custseg_serving.access import KEY_ID
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
 from custseg_serving.keys import Scope
+from custseg_serving.lists import (
+    Lists,
+    customers_query,
+    file_name,
+    moves_query,
+    parse_parameters,
+    segment_query,
+    unknown_segment,
+)
 from custseg_serving.service import RequestInfo, Service
 
 EXTENSION = "custseg"
-JSON = "application/json"
+JSON, CSV = "application/json", "text/csv"
 REQUEST_ID, STARTED = "custseg.request_id", "custseg.started"
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -134,9 +144,62 @@ def segment(segment_id: str) -> Response:
     answers = service().answers()
     profile = next((row for row in answers.segments() if row["segment_id"] == segment_id), None)
     if profile is None:
-        known = [row["segment_id"] for row in answers.segments()]
-        raise ApiError(404, "segment_unknown", f"There is no such segment; there are {', '.join(known)}.")
+        raise unknown_segment(segment_id, {row["segment_id"]: row["segment_name"] for row in answers.segments()})
     return json_response({"segment": profile, **answers.release_info})
+
+
+def customers() -> Response:
+    """Customers: filtered, sorted, a page at a time."""
+    parameters = parse_parameters(schemas.CustomersPage, request.args)
+    return _page(customers_query(parameters), parameters)
+
+
+def customers_csv() -> Response:
+    """Customers as CSV: all that fit."""
+    parameters = parse_parameters(schemas.CustomersFile, request.args)
+    return _file(customers_query(parameters), parameters, "customers")
+
+
+def segment_customers(segment_id: str) -> Response:
+    """One segment's customers: filtered, sorted, a page at a time."""
+    parameters = parse_parameters(schemas.SegmentPage, request.args)
+    return _page(segment_query(parameters, segment_id), parameters)
+
+
+def segment_customers_csv(segment_id: str) -> Response:
+    """One segment's customers as CSV: all that fit."""
+    parameters = parse_parameters(schemas.SegmentFile, request.args)
+    return _file(segment_query(parameters, segment_id), parameters, "customers")
+
+
+def moves() -> Response:
+    """Who moved to another segment since the snapshot before: filtered, sorted, a page at a time."""
+    parameters = parse_parameters(schemas.MovesPage, request.args)
+    return _page(moves_query(parameters), parameters)
+
+
+def moves_csv() -> Response:
+    """Who moved, as CSV: all that fit."""
+    parameters = parse_parameters(schemas.MovesFile, request.args)
+    return _file(moves_query(parameters), parameters, "moves")
+
+
+def _page(query: ListQuery, parameters: schemas._Page) -> Response:
+    answers = service().answers()
+    page = Lists(answers).page(query, parameters.limit, parameters.cursor)
+    return json_response({**page, **answers.release_info})
+
+
+def _file(query: ListQuery, parameters: schemas._File, what: str) -> Response:
+    answers = service().answers()
+    lines = Lists(answers).csv(query, has_mark=parameters.bom == "true")
+    name = file_name(answers, what, (*query.moved_from, *query.segment))
+    return Response(lines, mimetype=CSV, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+def history(customer_id: str) -> Response:
+    """One customer at the snapshots so far, the newest first."""
+    return json_response(service().history(customer_id))
 
 
 def model() -> Response:
@@ -200,6 +263,8 @@ class Operation:
         body: model of the request's body.
         rule: path as Flask writes it, where that differs.
         errors: statuses besides those that every operation shares.
+        parameters: model of what may be in the query.
+        media_type: of an answer without a model.
     """
 
     method: str
@@ -210,11 +275,30 @@ class Operation:
     body: type[BaseModel] | None = None
     rule: str | None = None
     errors: tuple[int, ...] = ()
+    parameters: type[BaseModel] | None = None
+    media_type: str = "text/plain"
 
     @property
     def operation_id(self) -> str:
         """Name of the operation."""
         return self.view.__name__
+
+
+def _list(
+    path: str,
+    page: Callable[..., Response],
+    file: Callable[..., Response],
+    page_parameters: type[BaseModel],
+    file_parameters: type[BaseModel],
+) -> tuple[Operation, Operation]:
+    """A list a page at a time, and the same list as a file."""
+    rule = path.replace("{", "<").replace("}", ">")
+    return (
+        Operation("GET", path, page, "lookup", schemas.ListAnswer, None, rule, (400, 404, 409, 503), page_parameters),
+        Operation(
+            "GET", f"{path}.csv", file, "lookup", None, None, f"{rule}.csv", (400, 404, 503), file_parameters, CSV
+        ),
+    )
 
 
 OPERATIONS = (
@@ -246,6 +330,24 @@ OPERATIONS = (
         "lookup",
         schemas.SegmentAnswer,
         rule="/v1/segments/<segment_id>",
+        errors=(404, 503),
+    ),
+    *_list("/v1/customers", customers, customers_csv, schemas.CustomersPage, schemas.CustomersFile),
+    *_list(
+        "/v1/segments/{segment_id}/customers",
+        segment_customers,
+        segment_customers_csv,
+        schemas.SegmentPage,
+        schemas.SegmentFile,
+    ),
+    *_list("/v1/moves", moves, moves_csv, schemas.MovesPage, schemas.MovesFile),
+    Operation(
+        "GET",
+        "/v1/customers/{customer_id}/history",
+        history,
+        "lookup",
+        schemas.HistoryAnswer,
+        rule="/v1/customers/<path:customer_id>/history",
         errors=(404, 503),
     ),
     Operation("GET", "/v1/model", model, "lookup", schemas.ModelAnswer, errors=(503,)),

@@ -40,6 +40,8 @@ def data() -> Response:
         "history": release.history,
         "model_card": release.model_card,
         "refused": refusal.reason if refusal else None,
+        "is_demo": getattr(release.manifest, "is_demo", False),
+        "currency": getattr(release.manifest, "currency", None),
         "has_session": not api.service().access.is_open,
     }
     return api.json_response(shown)

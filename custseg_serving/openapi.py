@@ -15,10 +15,11 @@ from custseg_serving.schemas import ErrorAnswer
 
 _REFERENCES = "#/components/schemas/{model}"
 _MEANINGS = {
-    400: "The body is no JSON.",
+    400: "The body is no JSON, or a parameter does not fit.",
     401: "No valid key.",
     403: "The key lacks the scope, or the host is not allowed.",
     404: "There is no such thing.",
+    409: "The cursor is of another release: begin again.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "The body does not fit, or names too many customers; the details say where.",
@@ -97,9 +98,10 @@ def _describe(operation: Operation) -> dict[str, Any]:
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
             for name in re.findall(r"{(\w+)}", operation.path)
-        ],
+        ]
+        + _query_parameters(operation.parameters),
         "responses": {
-            "200": {"description": "The answer.", "content": _content(operation.answer)},
+            "200": {"description": "The answer.", "content": _content(operation.answer, operation.media_type)},
             **{
                 str(status): {"description": _MEANINGS[status], "content": _content(ErrorAnswer)}
                 for status in sorted((*shared, *operation.errors))
@@ -112,7 +114,27 @@ def _describe(operation: Operation) -> dict[str, Any]:
     return description
 
 
-def _content(model: type[BaseModel] | None) -> dict[str, Any]:
+def _query_parameters(model: type[BaseModel] | None) -> list[dict[str, Any]]:
+    """The parameters of a query, from the model that validates them."""
     if model is None:
-        return {"text/plain": {"schema": {"type": "string"}}}
+        return []
+    schema = model.model_json_schema(ref_template=_REFERENCES)
+    return [_query_parameter(name, dict(field)) for name, field in schema["properties"].items()]
+
+
+def _query_parameter(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    described = {"name": name, "in": "query", "required": False, "description": field.pop("description")}
+    examples = field.pop("examples", [])
+    # A parameter that is left out is null to the model, but nobody can send null in a query.
+    options = [one for one in field.pop("anyOf", []) if one.get("type") != "null"]
+    if field.get("default", "") is None:
+        del field["default"]
+    field.pop("title", None)
+    described["schema"] = {**field, **(options[0] if options else {})}
+    return described | ({"example": examples[0]} if examples else {})
+
+
+def _content(model: type[BaseModel] | None, media_type: str = "text/plain") -> dict[str, Any]:
+    if model is None:
+        return {media_type: {"schema": {"type": "string"}}}
     return {"application/json": {"schema": {"$ref": _REFERENCES.format(model=model.__name__)}}}

@@ -14,6 +14,7 @@ from custseg_serving.access import AccessControl, RequestCounts
 from custseg_serving.answers import Answers, LookupResult
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
 from custseg_serving.follower import Follower, connect
+from custseg_serving.lists import Lists
 from custseg_serving.metrics import AccessLog, Metrics
 from custseg_serving.predictions import Prediction, PredictionLog
 from custseg_serving.settings import ServingSettings
@@ -111,6 +112,18 @@ class Service:
         if result.answer is None:
             raise _not_found_error(result, answers)
         return answers.with_release_info(outcome[-1])
+
+    def history(self, customer_id: str) -> dict[str, Any]:
+        """One customer at the snapshots so far.
+
+        Raises:
+            ApiError: 404 for a customer who is unknown or too new, 503 before there is a release with lists.
+        """
+        answers = self.answers()
+        snapshots = Lists(answers).history(customer_id)
+        if snapshots is None:
+            raise _not_found_error(answers.lookup(customer_id), answers)
+        return {"customer_id": customer_id, "snapshots": snapshots, **answers.release_info}
 
     def lookup_many(self, customer_ids: Sequence[str], request: RequestInfo) -> bytes:
         """Look up many customers; return JSON. An id given twice is answered once.

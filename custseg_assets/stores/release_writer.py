@@ -17,9 +17,11 @@ import polars as pl
 
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.segments.customer_history import count_moves, describe_customers
+from custseg_assets.domain.segments.customer_lists import list_customers, value_segments
 from custseg_assets.domain.segments.migrations import CAUSES, measure_moves
 from custseg_assets.domain.segments.model import RFM, SegmentationModel
 from custseg_assets.stores import releases
+from custseg_assets.stores.list_writer import ListWriter, Snapshot
 from custseg_assets.stores.releases import FileEntry, ReleaseManifest, canonical_json, customer_key, is_digest
 
 CHUNK_CUSTOMERS = 200_000
@@ -51,6 +53,9 @@ class ReleaseContent:
         margin_rule: what the assignments were made with; see ``domain.segments.model.apply_margin_rule``.
         segment_migrations: of the snapshot, where the causes of moves are to be written.
         later_customers: ``customer_id`` and ``first_seen_at`` of customers first seen at or after ``as_of``.
+        earlier_windows: of the closed snapshots before that customers are also shown at, oldest first, the last of
+            them the one that moves are counted since.
+        earlier_features: ``customer_features`` of these snapshots; needed where there are any.
     """
 
     model: SegmentationModel
@@ -70,6 +75,8 @@ class ReleaseContent:
     drift_reference: Mapping[str, Any] | None = None
     segment_migrations: pl.DataFrame | None = None
     later_customers: pl.DataFrame | None = None
+    earlier_windows: tuple[Window, ...] = ()
+    earlier_features: pl.LazyFrame | None = None
 
 
 def write_release(root: Path, content: ReleaseContent) -> ReleaseManifest:
@@ -103,7 +110,7 @@ def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
     (directory / releases.MODEL).write_text(content.model.to_json(), encoding="utf-8")
     (directory / releases.MODEL_CARD).write_text(content.model_card, encoding="utf-8")
     n_customers, n_later = _write_customers(
-        directory / releases.CUSTOMERS, _records(content), _later_records(content.later_customers)
+        directory / releases.CUSTOMERS, _records(content, directory), _later_records(content.later_customers)
     )
     if n_customers < 1:
         raise ValueError(f"no customer is assigned at {content.window.key}")
@@ -191,24 +198,52 @@ def _finite_or_null(column: pl.Series) -> pl.Series:
     return column.set(~column.is_finite(), None)
 
 
-def _records(content: ReleaseContent) -> Iterator[pl.DataFrame]:
-    """Id and record, as JSON, of every customer, in the order of the ids, a chunk at a time."""
+def _records(content: ReleaseContent, directory: Path) -> Iterator[pl.DataFrame]:
+    """Id and record, as JSON, of every customer, in the order of the ids, a chunk at a time; writes the lists along."""
     features = tuple(dict.fromkeys((*RFM, *content.model.features)))
-    of_customers = pl.col("customer_id")
-    history = content.assignments.filter(pl.col("period") <= content.window.key)
-    ids = history.filter(pl.col("period") == content.window.key).select("customer_id").collect()["customer_id"].sort()
+    key, of_customers = content.window.key, pl.col("customer_id")
+    history = content.assignments.filter(pl.col("period") <= key)
+    ids = history.filter(pl.col("period") == key).select("customer_id").collect()["customer_id"].sort()
+    named = history.select("period", "segment_id", "segment_name").unique().collect()
+    before = named.filter(pl.col("period") < key)["period"].max()
+    windows = (content.window, *reversed(content.earlier_windows))
+    snapshots = [Snapshot(window.key, window.as_of, window.is_open) for window in windows]
+    lists = ListWriter(directory, ids, named, snapshots)
+    values = value_segments(content.segment_profiles)
     for start in range(0, len(ids), CHUNK_CUSTOMERS):
         chunk = ids[start : start + CHUNK_CUSTOMERS]
         is_in_chunk = of_customers.is_between(pl.lit(chunk[0]), pl.lit(chunk[-1]))
         wanted = ["period", "customer_id", "segment_id", "segment_name", "margin", "is_held", "runner_up_segment_id"]
+        assigned = history.filter(is_in_chunk).select(wanted).collect()
+        in_window = content.customer_features.filter(is_in_chunk)
         rows = describe_customers(
-            history.filter(is_in_chunk).select(wanted).collect(),
-            content.customer_features.filter(is_in_chunk),
+            assigned,
+            in_window,
             content.product_recommendations.filter(is_in_chunk),
-            period=content.window.key,
+            period=key,
             features=features,
         )
+        earlier = _earlier_features(content, is_in_chunk)
+        migrations = content.segment_migrations
+        listed = list_customers(
+            rows,
+            assigned.filter(period=key),
+            assigned.filter(pl.col("period") == pl.lit(before, pl.String)),
+            earlier.filter(period=before) if before in (window.key for window in content.earlier_windows) else None,
+            None if migrations is None else migrations.filter(is_in_chunk),
+            values,
+        )
+        lists.add(listed, assigned, pl.concat([in_window.select(earlier.columns), earlier]))
         yield rows.select("customer_id", pl.col("record").struct.json_encode())
+    lists.finish(before)
+
+
+def _earlier_features(content: ReleaseContent, is_wanted: pl.Expr) -> pl.DataFrame:
+    columns = ("period", "customer_id", *RFM)
+    if content.earlier_features is None:
+        return content.customer_features.clear().select(columns)
+    keys = [window.key for window in content.earlier_windows]
+    return content.earlier_features.filter(pl.col("period").is_in(keys), is_wanted).select(columns).collect()
 
 
 def _later_records(later_customers: pl.DataFrame | None) -> pl.DataFrame:

@@ -25,6 +25,7 @@ from pydantic_core import from_json
 
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError, CustsegError
+from custseg_assets.stores.customer_lists import LIST_FILES, CustomerLists
 from custseg_assets.stores.files import REMOVING, make_durable, remove_folder, replace_text
 
 RELEASE_FORMAT = 1
@@ -106,6 +107,11 @@ class ReleaseManifest(BaseModel):
         """Whether the snapshot's period is not over: it is as of the last day with data."""
         return self.period_end is not None
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether it has lists of the customers; releases that earlier versions made have none."""
+        return self.files.keys() >= LIST_FILES
+
     @model_serializer(mode="wrap")
     def _without_missing_end(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = serialize(self)
@@ -186,6 +192,7 @@ class Release:
             rates ``moved`` and ``to_and_fro``, and the ``margin_rule`` they were made with; releases of earlier
             versions lack the last three.
         model_card: Markdown.
+        lists: of the customers; ``None`` where the release was made before there were lists.
     """
 
     def __init__(self, directory: Path, manifest: ReleaseManifest, model: SegmentationModel) -> None:
@@ -196,6 +203,7 @@ class Release:
         self.history: dict[str, Any] = _read_json(directory / HISTORY)
         self.migrations: dict[str, Any] = _read_json(directory / MIGRATIONS)
         self.model_card = (directory / MODEL_CARD).read_text(encoding="utf-8")
+        self.lists = CustomerLists(directory) if manifest.has_lists else None
         self._customers = _open_customers(directory / CUSTOMERS)
 
     @property
@@ -291,11 +299,15 @@ def open_release(root: Path, release_id: str, digest: Callable[[Path], str] = sh
     manifest, model = _verify(root, release_id, digest)
     try:
         release = Release(root / release_id, manifest, model)
-    except (OSError, ValueError, lmdb.Error) as error:
+    except (OSError, ValueError, KeyError, lmdb.Error) as error:
         raise DamagedReleaseError(f"release {release_id}: cannot be opened: {error}") from None
     on_file, expected = release.n_records, manifest.n_customers + manifest.n_later_customers
     if on_file != expected:
         raise DamagedReleaseError(f"release {release_id}: {on_file} customers on file; the manifest says {expected}")
+    if release.lists is not None and len(release.lists) != manifest.n_customers:
+        raise DamagedReleaseError(
+            f"release {release_id}: {len(release.lists)} customers in lists; the manifest says {manifest.n_customers}"
+        )
     unnamed = {row["segment_id"] for row in release.profiles if not row.get("segment_name")}
     if unnamed:
         raise DamagedReleaseError(f"release {release_id}: segments without a name: {', '.join(sorted(unnamed))}")
@@ -307,6 +319,15 @@ def _verify(root: Path, release_id: str, digest: Callable[[Path], str]) -> tuple
     missing = REQUIRED_FILES - manifest.files.keys()
     if missing:
         raise DamagedReleaseError(f"release {release_id}: the manifest lacks {', '.join(sorted(missing))}")
+    # A closed set, so that no name in a manifest leads out of the directory.
+    if unknown := manifest.files.keys() - REQUIRED_FILES - LIST_FILES:
+        names = ", ".join(repr(name) for name in sorted(unknown))
+        raise DamagedReleaseError(f"release {release_id}: the manifest names files that no release has: {names}")
+    if LIST_FILES & manifest.files.keys() and not manifest.has_lists:
+        lacking = ", ".join(sorted(LIST_FILES - manifest.files.keys()))
+        raise DamagedReleaseError(
+            f"release {release_id}: the manifest names only some files of the lists, not {lacking}"
+        )
     for name, entry in sorted(manifest.files.items()):
         try:
             found = digest(root / release_id / name)

@@ -113,7 +113,8 @@ def test_moves_count_those_who_stayed_changed_and_came(tmp_path: Path) -> None:
 
 def test_the_first_snapshot_has_no_moves(tmp_path: Path) -> None:
     content = make_content()
-    first = replace(content, assignments=content.assignments.filter(period=content.window.key))
+    now = content.assignments.filter(period=content.window.key)
+    first = replace(content, assignments=now, segment_migrations=None)
     assert open_release(tmp_path, make_release(tmp_path, first)).migrations == {
         "before": None,
         "moves": [],
@@ -137,7 +138,7 @@ def test_a_release_says_how_much_moved_and_by_which_margin_rule(tmp_path: Path) 
 
 
 def test_causes_of_moves_are_counted_also_those_of_nobody(tmp_path: Path) -> None:
-    caused = pl.DataFrame({"cause": ["behaviour", "border", "behaviour"]})
+    caused = pl.DataFrame({"customer_id": list("abc"), "cause": ["behaviour", "border", "behaviour"]})
     found = open_release(tmp_path, make_release(tmp_path, replace(make_content(), segment_migrations=caused)))
     assert found.migrations["causes"] == {"behaviour": 2, "border": 1, "model change": 0}
 

@@ -151,7 +151,8 @@ def make_content(
     earlier = [("12348", 5, 9, 2500.0) if customer[0] == "12348" else customer for customer in customers[:-1]]
     features = make_features(customers, PERIODS[1])
     now = make_assignments(features, model, [LAPSED_CUSTOMER])
-    before = make_assignments(make_features(earlier, PERIODS[0]), model, [LAPSED_CUSTOMER])
+    features_before = make_features(earlier, PERIODS[0])
+    before = make_assignments(features_before, model, [LAPSED_CUSTOMER])
     n_scores = len(FEATURES)
     return ReleaseContent(
         model=model,
@@ -213,6 +214,11 @@ def make_content(
         git_revision="0" * 40,
         data_versions={"segment_assignments": 3},
         margin_rule=MARGIN_RULE,
+        segment_migrations=rows_of(
+            schemas.SEGMENT_MIGRATIONS, {"period": [PERIODS[1]], "customer_id": ["12348"], "cause": ["behaviour"]}
+        ),
+        earlier_windows=(window_of(PERIODS[0], "2011-06-01", 6, "monthly"),),
+        earlier_features=features_before.lazy(),
         later_customers=pl.DataFrame({"customer_id": ["19999"], "first_seen_at": [datetime(2011, 12, 5, 9, 30)]}),
     )
 

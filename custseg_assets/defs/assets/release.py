@@ -25,6 +25,8 @@ from custseg_assets.stores.release_writer import ReleaseContent, write_release
 from custseg_assets.stores.releases import point_to, prune
 from custseg_assets.stores.revision import code_revision
 
+SNAPSHOTS_SHOWN = 12
+"""Closed snapshots before the released one that a customer is shown at."""
 RELEASES_KEPT = 10
 """How many releases one can go back to; each holds every customer, so they are not kept for ever."""
 
@@ -35,7 +37,7 @@ def serving_release(layout: Layout, _: Settings) -> dg.AssetsDefinition:
     """The asset of the group ``release``."""
 
     @dg.asset(
-        group_name="release", owners=OWNERS, kinds={"lmdb"}, code_version="1", deps=layout.dependencies(RELEASE_READS)
+        group_name="release", owners=OWNERS, kinds={"lmdb"}, code_version="2", deps=layout.dependencies(RELEASE_READS)
     )
     def serving_release(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
         """The newest snapshot's segments with the model that gave them, written once and pointed to by ``CURRENT``."""
@@ -67,6 +69,7 @@ def _gather_content(home: OpenHome, key: str) -> ReleaseContent:
     tables, model = home.tables, home.champions.model_at(key)
     trained = tables.read(SEGMENTATION_MODEL, [model.trained_on]).row(0, named=True)
     candidates = tables.read(MODEL_CANDIDATES, [model.trained_on])
+    earlier = home.snapshots_before(key)[-SNAPSHOTS_SHOWN:]
     return ReleaseContent(
         model=model,
         window=home.calendar.window(key),
@@ -84,6 +87,8 @@ def _gather_content(home: OpenHome, key: str) -> ReleaseContent:
         margin_rule=home.settings.model.margin_rule,
         segment_migrations=tables.read(SEGMENT_MIGRATIONS, [key]),
         drift_reference=json.loads(trained["drift_reference"]),
+        earlier_windows=tuple(home.calendar.window(one) for one in earlier),
+        earlier_features=tables.scan(CUSTOMER_FEATURES, earlier),
     )
 
 

@@ -64,6 +64,9 @@ VOCABULARY = (
 )  # fmt: skip
 """Customary names of RFM segments and where on the three scores each belongs; advice is one sentence each."""
 
+GOING_QUIET = ("Needs attention", "At risk", "Cannot lose them", "About to sleep")
+"""Names of segments whose customers order later than they used to and can still be kept: their advice is to act now."""
+
 
 def name_segments(
     rfm: Matrix, clusters: Labels, k: int, kept: Mapping[int, Segment] = MappingProxyType({}), n_segment_ids: int = 0
