@@ -11,7 +11,10 @@ import polars as pl
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import Table, tables
-from custseg_assets.domain.segments.customer_list import list_customers
+from custseg_assets.domain.segments.customer_history import describe_customers
+from custseg_assets.domain.segments.customer_lists import list_customers, value_segments
+from custseg_assets.domain.segments.customer_table import tabulate_customers
+from custseg_assets.domain.segments.model import RFM
 from custseg_assets.errors import BadInputError, did_you_mean
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import TABLES_OF_JOB
@@ -212,19 +215,30 @@ def _require_segment(home: OpenHome, option: str, segment: str, keys: Sequence[s
 def _make_list(home: OpenHome, key: str, wanted: pl.DataFrame | None) -> pl.DataFrame:
     """The list of customers of a snapshot, a chunk of them at a time."""
     store, until = home.tables, [one for one in home.tables.sizes(schemas.SEGMENT_ASSIGNMENTS) if one <= key]
+    before = until[-2] if until[-2:-1] else None
     history = store.scan(schemas.SEGMENT_ASSIGNMENTS, until)
-    features, products = (
-        store.scan(table, [key]) for table in (schemas.CUSTOMER_FEATURES, schemas.PRODUCT_RECOMMENDATIONS)
+    features = store.scan(schemas.CUSTOMER_FEATURES, until[-2:])
+    moves, products = (
+        store.scan(table, [key]) for table in (schemas.SEGMENT_MIGRATIONS, schemas.PRODUCT_RECOMMENDATIONS)
     )
     profiles = store.read(schemas.SEGMENT_PROFILES, [key])
     known = history.filter(pl.col("period") == key).select("customer_id").collect() if wanted is None else wanted
-    ids, of_customers = known["customer_id"].sort(), pl.col("customer_id")
-    chunks = []
+    ids, chunks = known["customer_id"].sort(), []
     for start in range(0, max(len(ids), 1), _CHUNK_CUSTOMERS):
-        chunk = ids[start : start + _CHUNK_CUSTOMERS].implode()
-        parts = (frame.filter(of_customers.is_in(chunk)).collect() for frame in (history, features, products))
-        assigned, seen, offered = parts
-        chunks.append(list_customers(assigned, seen, profiles, offered, period=key))
+        is_wanted = pl.col("customer_id").is_in(ids[start : start + _CHUNK_CUSTOMERS].implode())
+        assigned, seen, moved, offered = (
+            frame.filter(is_wanted).collect() for frame in (history, features, moves, products)
+        )
+        seen_now = seen.filter(period=key)
+        listed = list_customers(
+            describe_customers(assigned, seen_now, offered, period=key, features=RFM),
+            assigned.filter(period=key),
+            assigned.filter(pl.col("period") == pl.lit(before, pl.String)),
+            seen.filter(period=before) if before else None,
+            moved,
+            value_segments(profiles),
+        )
+        chunks.append(tabulate_customers(listed, profiles, offered))
     return pl.concat(chunks)
 
 

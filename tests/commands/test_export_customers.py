@@ -46,8 +46,11 @@ def test_the_list_has_each_customer_of_the_newest_snapshot_once(shop: FilledShop
         f"{listed.height} rows of customers, snapshot {NEWEST}, as of 2024-05-01\n"
         "  2 other snapshots: --partition KEY for another\n"
     )
-    spent = read(shop, schemas.CUSTOMER_FEATURES, NEWEST)["monetary_net"].sum()
+    spent, spent_before = (read(shop, schemas.CUSTOMER_FEATURES, key)["monetary_net"].sum() for key in (NEWEST, BEFORE))
     assert listed["spend"].sum() == pytest.approx(spent)
+    # Who was not known before has no change: their spend is all of it.
+    new = listed.filter(pl.col("change").is_null())["spend"].sum()
+    assert listed["change"].sum() + new == pytest.approx(spent - spent_before)
 
 
 def test_a_table_of_snapshots_is_the_newest_one_and_all_of_them_on_request(shop: FilledShop, tmp_path: Path) -> None:
@@ -101,6 +104,7 @@ def test_only_the_customers_who_moved(shop: FilledShop, tmp_path: Path) -> None:
     assert listed["customer_id"].to_list() == both["customer_id"].to_list()
     assert set(listed["previous"]) == {left}
     assert set(listed["since"]) == {NEWEST}
+    assert listed["change"].to_list() == pytest.approx(both["revenue_change"].to_list())
     _, listed = export(shop, tmp_path / "left.parquet", "customers", "--moved-from", left)
     assert listed["customer_id"].to_list() == moves.filter(from_segment_name=left)["customer_id"].to_list()
 
