@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custseg_assets import no_telemetry as telemetry
-from custseg_assets.errors import BadInputError, CustsegError
+from custseg_assets.command_line import CommandParser, run_command, say
 
 if TYPE_CHECKING:
     from custseg_assets.commands.decide import Decider
@@ -28,32 +28,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments, the process' own by default.
 
     Returns:
-        0, or 2 where the input cannot be used, or 1 where a run failed.
+        0, 2 where the input cannot be used, 1 where a run failed, or 130 where it was interrupted.
     """
     telemetry.switch_off()
     # The libraries alone are 700,000 objects; looking through all of them as often as Python does took 2 s of a run.
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION)
+    return run_command("custseg", lambda: _main(argv), extra="pipeline")
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    try:
-        status: int = arguments.command(arguments)
-    except BadInputError as error:
-        print(f"custseg: {error}", file=sys.stderr)
-        return 2
-    except CustsegError as error:
-        print(f"custseg: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("custseg: interrupted; run it again to go on where it stopped", file=sys.stderr)
-        return 130
+    status: int = arguments.command(arguments)
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="custseg",
         description="Turns a shop's transaction log into checked, explained customer segments.",
-        epilog="Everything is kept in the folder that CUSTSEG_HOME names (.custseg without it).",
+        epilog="Everything is kept in the folder that CUSTSEG_HOME names (.custseg without it). "
+        "Exit codes: 2 input that cannot be used, 1 a run that failed, 130 interrupted.",
     )
+    parser.add_version()
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--config", metavar="FILE", help="configuration (custseg.toml where it exists)")
@@ -159,11 +155,6 @@ def _add_export(commands: Any, shared: argparse.ArgumentParser) -> None:
     export.set_defaults(command=_export)
 
 
-def _say(line: str) -> None:
-    """Write one line of progress, at once."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
@@ -184,7 +175,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.status import closing_table
 
     home = _open(arguments, arguments.source)
-    n_runs = Runner(home, _say).run(arguments.through)
+    n_runs = Runner(home, say).run(arguments.through)
     print(closing_table(home, n_runs))
     return 0
 
@@ -201,7 +192,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _ui(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.ui import serve_ui
 
-    return serve_ui(_open(arguments), arguments.config, arguments.port, _say)
+    return serve_ui(_open(arguments), arguments.config, arguments.port, say)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -214,7 +205,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _fire_drill(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.fire_drill import fire_drill
 
-    print(fire_drill(_open(arguments), arguments.partition, arguments.customers, arguments.repetitions, _say))
+    print(fire_drill(_open(arguments), arguments.partition, arguments.customers, arguments.repetitions, say))
     return 0
 
 
@@ -223,7 +214,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.status import newest_decision
 
     home = _open(arguments)
-    Runner(home, _say).retrain()
+    Runner(home, say).retrain()
     print(newest_decision(home))
     return 0
 
@@ -232,7 +223,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.decide import promote
     from custseg_assets.commands.run import Runner
 
-    print(promote(Runner(_open(arguments), _say), arguments.model_version, _decider(arguments)))
+    print(promote(Runner(_open(arguments), say), arguments.model_version, _decider(arguments)))
     return 0
 
 
@@ -240,7 +231,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.decide import rollback
     from custseg_assets.commands.run import Runner
 
-    print(rollback(Runner(_open(arguments), _say), _decider(arguments)))
+    print(rollback(Runner(_open(arguments), say), _decider(arguments)))
     return 0
 
 
@@ -255,7 +246,7 @@ def _decider(arguments: argparse.Namespace) -> Decider:
 def _replay(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.replay import replay
 
-    for line in replay(_open(arguments), arguments.first, arguments.last, arguments.keep):
+    for line in replay(_open(arguments), arguments.first, arguments.last, arguments.keep, say):
         print(line, flush=True)
     return 0
 
