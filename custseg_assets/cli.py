@@ -51,7 +51,7 @@ def _parser() -> CommandParser:
     )
     parser.add_version()
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = CommandParser(add_help=False)
     shared.add_argument("--config", metavar="FILE", help="configuration (custseg.toml where it exists)")
 
     run = commands.add_parser(
@@ -101,7 +101,7 @@ def _parser() -> CommandParser:
     )
     retrain.set_defaults(command=_retrain)
 
-    decided = argparse.ArgumentParser(add_help=False, parents=[shared])
+    decided = CommandParser(add_help=False, parents=[shared])
     decided.add_argument("--why", metavar="TEXT", required=True, help="kept with the decision")
     decided.add_argument("--by", metavar="NAME", default=None, help="who decides (the user of this machine)")
     promote = commands.add_parser("promote", parents=[decided], help="put a challenger in force that the gate did not")
@@ -132,7 +132,7 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _add_export(commands: Any, shared: argparse.ArgumentParser) -> None:
+def _add_export(commands: Any, shared: CommandParser) -> None:
     export = commands.add_parser(
         "export",
         parents=[shared],

@@ -58,14 +58,14 @@ class CommandParser(argparse.ArgumentParser):
         """Add ``--version``."""
         self.add_argument("--version", action=_ShowVersion, help="show the version and end")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse everything; what is left over ends the command."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             parsed.parser_.error(f"unexpected argument {unknown[0]!r}")
         return parsed
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse what is known; an unknown option ends the command, also where something else is missing."""
         given = sys.argv[1:] if args is None else list(args)
         commands = {
@@ -153,7 +153,7 @@ def say(line: str) -> None:
     """Write one line of progress to standard error, at once; that nobody reads it is no reason to stop."""
     with contextlib.suppress(BrokenPipeError):
         if sys.stderr is sys.__stderr__:
-            os.write(_own_stderr(), f"{line}\n".encode(sys.stderr.encoding, "replace"))
+            os.write(_own_stderr(), f"{line}\n".encode(errors="replace"))
         else:
             print(line, file=sys.stderr, flush=True)  # noqa: T201
 
@@ -165,7 +165,7 @@ def _own_stderr() -> int:
     While a step runs Dagster sends standard error into a file that it copies here, and at the step's end it stops
     before the last lines are copied.
     """
-    return os.dup(sys.stderr.fileno())
+    return os.dup(2)
 
 
 def missing_library(module: str, extra: str) -> str | None:
@@ -205,7 +205,7 @@ def _same(library: str, other: str) -> bool:
 def _write_to_nobody() -> None:
     """Let what is left in standard output go nowhere."""
     if sys.stdout is sys.__stdout__:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _end(prog: str, words: str, status: int) -> int:
