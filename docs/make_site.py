@@ -41,9 +41,9 @@ def main() -> int:
         put_together(ROOT, source)
         settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
         (Path(folder) / "mkdocs.yml").write_text(settings + decisions(ROOT), encoding="utf-8")
-        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
         # What mkdocs-material has to say about the future of mkdocs is no error in a page.
-        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "true"}
+        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
         return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 
 
