@@ -87,7 +87,7 @@ class SourceSettings(_Section):
             each shop. The header of ``invoiced_at`` stands for the day.
         line_key: headers that make up a line's identity together, such as an order's id and the line's number in it,
             where a line may come again because tables were joined; each counts once.
-        currency: currency that amounts are converted to with ``rates``.
+        currency: currency of the shop's amounts, shown with them; with ``rates``, what amounts are converted to.
         rates: csv file with the columns ``date``, ``currency`` and ``rate``: what one unit is worth in ``currency``,
             from that day on.
         date_format: format of ``invoiced_at``, such as ``%d/%m/%Y %H:%M``, or what its numbers count: ``seconds``,
@@ -172,8 +172,8 @@ class SourceSettings(_Section):
 
     @model_validator(mode="after")
     def _check_rates(self) -> SourceSettings:
-        if (self.currency is None) != (self.rates is None):
-            raise ValueError("currency and rates come together or not at all")
+        if self.rates is not None and self.currency is None:
+            raise ValueError("rates need a currency, the one that amounts are converted to")
         return self
 
     @field_validator("rates")

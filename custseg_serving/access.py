@@ -138,8 +138,17 @@ class AccessControl:
             raise ApiError(401, "key_required", "This is not a valid API key.")
         if "lookup" not in key.scopes:
             raise ApiError(403, "scope_missing", "The key lacks the scope 'lookup'.", {"scopes": list(key.scopes)})
-        content = self._sessions.dumps(key.key_id)
+        return self.session_of(key.key_id)
+
+    def session_of(self, key_id: str) -> str:
+        """Content of the session cookie of a key; it is worth nothing once the key is revoked."""
+        content = self._sessions.dumps(key_id)
         return content if isinstance(content, str) else content.decode()
+
+    def has_session(self, environ: Environ) -> bool:
+        """Whether a request comes from a browser that is logged in, or needs no log-in."""
+        self._reload_keys()
+        return self.is_open or self._find_session_key(environ) is not None
 
     def _find_key(self, environ: Environ) -> ApiKey | None:
         if "HTTP_AUTHORIZATION" in environ:

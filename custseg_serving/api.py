@@ -26,7 +26,7 @@ from custseg_serving.lists import (
     segment_query,
     unknown_segment,
 )
-from custseg_serving.service import RequestInfo, Service
+from custseg_serving.service import RequestInfo, Service, not_ready
 
 EXTENSION = "custseg"
 JSON, CSV = "application/json", "text/csv"
@@ -116,31 +116,32 @@ def json_response(value: Any) -> Response:
 
 
 def lookup(customer_id: str) -> Response:
-    """One customer; the gateway answers the same, without Flask, for a plain GET."""
+    """Segment of one customer, and why."""
+    # The gateway answers the same, without Flask, where the request is a plain one; so it does for scores.
     return json_response(service().lookup(customer_id, request_info()))
 
 
 def lookup_many() -> Response:
-    """Many customers."""
+    """Segments of many customers, and why."""
     body = parse_body(schemas.LookupRequest)
     check_batch(len(body.customer_ids), service().settings.max_batch)
     return json_response(service().lookup_many(body.customer_ids, request_info()))
 
 
 def score() -> Response:
-    """Feature rows; the gateway answers the same, without Flask, where the request is a plain one."""
+    """Segment of customers who are not in the release, from their recency, orders and spend."""
     rows = feature_rows(parse_body(schemas.ScoreRequest).customers, service().settings.max_batch)
     return json_response(service().score_with_release_info(rows, request_info()))
 
 
 def segments() -> Response:
-    """Every segment's profile."""
+    """Every segment: size, money, what is typical, what to do."""
     answers = service().answers()
     return json_response({"segments": answers.segments(), **answers.release_info})
 
 
 def segment(segment_id: str) -> Response:
-    """One segment's profile."""
+    """One segment: size, money, what is typical, what to do."""
     answers = service().answers()
     profile = next((row for row in answers.segments() if row["segment_id"] == segment_id), None)
     if profile is None:
@@ -203,7 +204,7 @@ def history(customer_id: str) -> Response:
 
 
 def model() -> Response:
-    """The model, where it comes from and its card."""
+    """The model that answers, where it comes from, and its card."""
     answers = service().answers()
     manifest = answers.release.manifest
     return json_response(
@@ -217,6 +218,7 @@ def model() -> Response:
             "git_revision": manifest.git_revision,
             "data_versions": manifest.data_versions,
             "n_customers": manifest.n_customers,
+            "currency": manifest.currency,
             "model_card": answers.release.model_card,
         }
     )
@@ -228,12 +230,12 @@ def healthz() -> Response:
 
 
 def readyz() -> Response:
-    """Whether customers can be looked up; ``degraded`` says that somebody should look."""
+    """Whether customers can be looked up; degraded says that somebody should look."""
     serving = service()
     answers, refusal = serving.active.answers, serving.active.refusal
     refused = {"release_id": refusal.release_id, "reason": refusal.reason} if refusal else None
     if answers is None:
-        raise ApiError(503, "not_ready", "There is no release to answer from yet.", {"refused": refused})
+        raise not_ready(refused)
     n_dropped = serving.predictions.n_dropped
     return json_response(
         {
@@ -246,7 +248,7 @@ def readyz() -> Response:
 
 
 def metrics() -> Response:
-    """All workers' metrics, for Prometheus."""
+    """Requests, latency and releases, for Prometheus."""
     return Response(service().metrics.exposition(), mimetype="text/plain; version=0.0.4")
 
 
@@ -282,6 +284,11 @@ class Operation:
     def operation_id(self) -> str:
         """Name of the operation."""
         return self.view.__name__
+
+    @property
+    def tag(self) -> str:
+        """What operations are grouped by for readers: the first part of the path below the version."""
+        return self.path.removeprefix("/v1").split("/")[1].removesuffix(".csv") if "/v1/" in self.path else "service"
 
 
 def _list(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
-from custseg_serving import api, dashboard, vertex
+from custseg_serving import api, api_docs, dashboard, vertex
 from custseg_serving.errors import ApiError, internal_error
 from custseg_serving.gateway import ROUTE, Gateway
 from custseg_serving.openapi import openapi_document
@@ -38,6 +40,7 @@ def create_app(settings: ServingSettings, shared: SharedState | None = None, wor
     application.extensions[api.EXTENSION] = service
     application.register_blueprint(api.make_blueprint())
     application.register_blueprint(dashboard.make_blueprint())
+    application.register_blueprint(api_docs.make_blueprint())
     if settings.vertex is not None:
         application.register_blueprint(vertex.make_blueprint(settings.vertex))
     application.add_url_rule("/openapi.json", "openapi", _openapi, methods=["GET"])
@@ -65,6 +68,8 @@ def _render_error(error: Exception) -> Response:
     """Answer any error with the service's one error body."""
     if isinstance(error, ApiError):
         api_error = error
+    elif isinstance(error, NotFound):
+        api_error = unknown_path(request.path)
     elif isinstance(error, HTTPException) and error.code is not None and error.code >= 400:
         code = (error.name or "error").lower().replace(" ", "_")
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}
@@ -75,6 +80,29 @@ def _render_error(error: Exception) -> Response:
     response = Response(api_error.body(), api_error.status, mimetype=api.JSON)
     response.headers.extend(api_error.headers)
     return response
+
+
+def unknown_path(path: str) -> ApiError:
+    """Error for a path that there is not, with the one that was probably meant."""
+    # Comparing takes longer the longer a text is, and no path that is meant is so long.
+    parts = path[:200].split("/")
+    known = ("/", "/docs", "/openapi.json", *(_fill(operation.path, parts) for operation in api.OPERATIONS))
+    nearest = difflib.get_close_matches("/".join(parts), known, n=1)
+    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    return ApiError(
+        404,
+        "not_found",
+        f"There is nothing at {path[:200]}; {hint}All paths are in /docs.",
+        {"nearest": nearest[0] if nearest else None},
+    )
+
+
+def _fill(template: str, parts: Sequence[str]) -> str:
+    """A path with parameters, with what a path of as many parts has in their places."""
+    own = template.split("/")
+    if len(own) != len(parts):
+        return template
+    return "/".join(given if name.startswith("{") else name for name, given in zip(own, parts, strict=True))
 
 
 def _version() -> str:

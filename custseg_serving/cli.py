@@ -13,6 +13,7 @@ from custseg_assets.command_line import CommandParser, run_command
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.releases import current
 from custseg_serving.keys import SCOPES, KeyFile
+from custseg_serving.login_link import LINK_SECONDS, make_token
 from custseg_serving.settings import ServingSettings, VertexRoutes
 
 DEFAULT_PER_SECOND = 500
@@ -91,7 +92,9 @@ def _parser() -> CommandParser:
     parser.add_argument("--no-prediction-log", action="store_true", help="keep no record of what was answered")
     parser.add_argument("--verbose", action="store_true", help="log at debug level")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("demo", help="serve the last release with a fresh key, which is shown once and then revoked")
+    commands.add_parser(
+        "demo", help="serve the last release with a link that logs in once, and a key that is revoked at the end"
+    )
     keys = commands.add_parser("keys", help="make, list and revoke API keys").add_subparsers(
         dest="action", metavar="ACTION", required=True
     )
@@ -139,7 +142,7 @@ def _manage_keys(settings: ServingSettings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(settings: ServingSettings, options: argparse.Namespace) -> int:
+def _serve(settings: ServingSettings, options: argparse.Namespace, login: tuple[str, str] | None = None) -> int:
     has_keys = any(key.revoked_at is None for key in KeyFile(settings.keys).read())
     if not (settings.is_loopback or has_keys or settings.vertex):
         raise BadInputError(
@@ -151,25 +154,30 @@ def _serve(settings: ServingSettings, options: argparse.Namespace) -> int:
     from custseg_serving.server import Server
 
     log_as_json(is_verbose=options.verbose)
-    Server(settings).serve()
+    Server(settings, login).serve()
     return 0
 
 
 def _serve_demo(settings: ServingSettings, options: argparse.Namespace) -> int:
-    if current(settings.releases) is None:
-        raise BadInputError(f"no release under {settings.releases}", "at least one", "Make one with `custseg run`.")
     file = KeyFile(settings.keys)
     token = file.create(f"demo of {datetime.now(UTC):%Y-%m-%d %H:%M}", SCOPES, DEFAULT_PER_SECOND)
     address = f"http://{settings.host}:{settings.port}"
-    print(f"Dashboard: {address}/   API: {address}/openapi.json")
+    key_id, link = token.split("_")[1], make_token()
+    if current(settings.releases) is None:
+        print(f"There is no release under {settings.releases} yet: the dashboard says what to do, and waits for one.")
+    print(f"Dashboard: {address}/login/{link}")
+    print(
+        f"  This link logs your browser in, once, within {LINK_SECONDS // 60} minutes; after that, log in with the key."
+    )
+    print(f"API: {address}/docs")
     print(f"Key, shown once and revoked when this ends: {token}", flush=True)
     master = os.getpid()
     try:
-        return _serve(settings, options)
+        return _serve(settings, options, (link, key_id))
     finally:
         # Workers end here as well; only the end of the master revokes the key.
         if os.getpid() == master:
-            file.revoke(token.split("_")[1])
+            file.revoke(key_id)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,7 @@ def data() -> Response:
         "history": release.history,
         "model_card": release.model_card,
         "refused": refusal.reason if refusal else None,
-        "is_demo": getattr(release.manifest, "is_demo", False),
-        "currency": getattr(release.manifest, "currency", None),
+        "currency": release.manifest.currency,
         "has_session": not api.service().access.is_open,
     }
     return api.json_response(shown)
@@ -56,7 +55,26 @@ def log_in() -> Response:
     """Open a session with an API key."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         raise ApiError(403, "cross_site", "Log in from this site's own page.")
-    cookie = api.service().access.log_in(request.form.get("key", ""))
+    return _open_session(api.service().access.log_in(request.form.get("key", "")))
+
+
+def use_login_link(token: str) -> Response:
+    """Open a session by a link that ``custseg-serving demo`` shows and that is good for once."""
+    serving = api.service()
+    # Programs that only look at a link before a person follows it must not use it up.
+    key_id = serving.login_links.use(token) if serving.login_links and request.method == "GET" else None
+    if key_id is not None:
+        return _open_session(serving.access.session_of(key_id))
+    if serving.access.has_session(request.environ):
+        return _redirect_to_page()
+    raise ApiError(
+        410,
+        "login_link_used",
+        "This link was used before, is older than ten minutes, or was never made. Open / and log in with an API key.",
+    )
+
+
+def _open_session(cookie: str) -> Response:
     response = _redirect_to_page()
     response.set_cookie(
         SESSION_COOKIE,
@@ -88,6 +106,7 @@ def make_blueprint() -> Blueprint:
         blueprint.add_url_rule(rule, view.__name__, view, methods=["GET"])
     for rule, view in (("/dashboard/data", data), ("/dashboard/traffic", traffic)):
         blueprint.add_url_rule(rule, view.__name__, api.require_scope(view, "lookup"), methods=["GET"])
+    blueprint.add_url_rule("/login/<token>", use_login_link.__name__, use_login_link, methods=["GET"])
     for rule, view in (("/login", log_in), ("/logout", log_out)):
         blueprint.add_url_rule(rule, view.__name__, view, methods=["POST"])
     return blueprint

@@ -101,9 +101,9 @@ class Gateway:
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             nonlocal answer_status
             answer_status = int(status[:3])
-            has_cache_rule = any(name == "Cache-Control" for name, _ in headers)
-            caching = () if has_cache_rule else (_NOT_CACHED,)
-            headers = [*headers, *SECURITY_HEADERS, *caching, ("X-Request-ID", environ[REQUEST_ID])]
+            own = {name for name, _ in headers}
+            others = [header for header in (*SECURITY_HEADERS, _NOT_CACHED) if header[0] not in own]
+            headers = [*headers, *others, ("X-Request-ID", environ[REQUEST_ID])]
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
         body = self._flask(environ, start)

@@ -71,9 +71,9 @@ def parse_parameters(model: type[Parameters], given: MultiDict[str, str]) -> Par
                 {"parameter": name[:100], "accepted": list(accepted)},
             )
     repeatable = model.repeatable()
-    for name, values in given.lists():
-        if len(values) > 1 and name not in repeatable:
-            raise _invalid(name, f"was given {len(values)} times; expected once")
+    for name, found in given.lists():
+        if len(found) > 1 and name not in repeatable:
+            raise _invalid(name, f"was given {len(found)} times; expected once")
     values = {name: found if name in repeatable else found[0] for name, found in given.lists()}
     try:
         parameters = model.model_validate(values)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from custseg_assets.domain.segments.explain import RULE_FEATURES
+from custseg_serving import examples
 from custseg_serving.api import OPERATIONS, Operation
 from custseg_serving.schemas import ErrorAnswer
 
@@ -52,8 +53,11 @@ def openapi_document(version: str, max_batch: int, required_features: Sequence[s
         "info": {
             "title": "custseg",
             "version": version,
-            "description": "Which segment is this customer in, and why? "
-            f"A request names at most {max_batch} customers.",
+            "description": "Which segment is this customer in, and why? Who is at risk, and who moved?\n\n"
+            "Send an API key as `Authorization: Bearer …` or `X-API-Key: …`; `custseg-serving keys create NAME` makes "
+            "one. Without any key only this machine is answered. Every answer names the release it comes from, every "
+            "error has one shape.\n\n"
+            f"A request names at most {max_batch} customers; lists have up to 500 on a page and go on with `next`.",
         },
         "paths": paths,
         "components": {
@@ -95,22 +99,33 @@ def _describe(operation: Operation) -> dict[str, Any]:
     description: dict[str, Any] = {
         "operationId": operation.operation_id,
         "summary": (operation.view.__doc__ or "").strip().splitlines()[0],
+        "tags": [operation.tag],
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "minLength": 1},
+                "example": examples.PATHS[name],
+            }
             for name in re.findall(r"{(\w+)}", operation.path)
         ]
         + _query_parameters(operation.parameters),
         "responses": {
-            "200": {"description": "The answer.", "content": _content(operation.answer, operation.media_type)},
+            "200": {
+                "description": "The answer.",
+                "content": _content(operation.answer, examples.ANSWERS[operation.operation_id], operation.media_type),
+            },
             **{
-                str(status): {"description": _MEANINGS[status], "content": _content(ErrorAnswer)}
+                str(status): {"description": _MEANINGS[status], "content": _content(ErrorAnswer, _error(status))}
                 for status in sorted((*shared, *operation.errors))
             },
         },
         "security": [] if operation.scope is None else [{"bearer": []}, {"header": []}],
     }
     if operation.body is not None:
-        description["requestBody"] = {"required": True, "content": _content(operation.body)}
+        body = _content(operation.body, examples.BODIES[operation.operation_id])
+        description["requestBody"] = {"required": True, "content": body}
     return description
 
 
@@ -124,17 +139,22 @@ def _query_parameters(model: type[BaseModel] | None) -> list[dict[str, Any]]:
 
 def _query_parameter(name: str, field: dict[str, Any]) -> dict[str, Any]:
     described = {"name": name, "in": "query", "required": False, "description": field.pop("description")}
-    examples = field.pop("examples", [])
     # A parameter that is left out is null to the model, but nobody can send null in a query.
     options = [one for one in field.pop("anyOf", []) if one.get("type") != "null"]
-    if field.get("default", "") is None:
-        del field["default"]
+    if not field.get("default"):
+        field.pop("default", None)
     field.pop("title", None)
     described["schema"] = {**field, **(options[0] if options else {})}
-    return described | ({"example": examples[0]} if examples else {})
+    return described
 
 
-def _content(model: type[BaseModel] | None, media_type: str = "text/plain") -> dict[str, Any]:
+def _error(status: int) -> dict[str, Any]:
+    code, message, details = examples.ERRORS[status]
+    return {"error": {"code": code, "message": message, "details": details}}
+
+
+def _content(model: type[BaseModel] | None, example: Any, media_type: str = "text/plain") -> dict[str, Any]:
     if model is None:
-        return {media_type: {"schema": {"type": "string"}}}
-    return {"application/json": {"schema": {"$ref": _REFERENCES.format(model=model.__name__)}}}
+        return {media_type: {"schema": {"type": "string"}, "example": example}}
+    reference = {"$ref": _REFERENCES.format(model=model.__name__)}
+    return {"application/json": {"schema": reference, "example": example}}

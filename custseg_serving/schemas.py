@@ -98,14 +98,13 @@ class ListParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     previous: Annotated[
-        list[SegmentId], Field(description="Only who was in this segment before; may be repeated.", examples=[["S1"]])
+        list[SegmentId], Field(description="Only who was in this segment before; may be repeated.")
     ] = []
     cause: Annotated[
         list[Cause],
         Field(
             description="Only moves with this cause: behaviour, border (too near to one to be sure), model change (the "
             "model moved, not the customer); may be repeated.",
-            examples=[["behaviour"]],
         ),
     ] = []
     at_risk: Annotated[Answer | None, Field(description="Only who is at risk, or only who is not.")] = None
@@ -173,7 +172,6 @@ class SegmentParameters(ListParameters):
         Field(
             description="Only who was in this segment at the snapshot before, and is no longer; `none`: who was not "
             "known then. May be repeated.",
-            examples=[["S1"]],
         ),
     ] = []
     moved: Annotated[
@@ -184,9 +182,7 @@ class SegmentParameters(ListParameters):
 class CustomersParameters(SegmentParameters):
     """A list of all customers."""
 
-    segment: Annotated[
-        list[SegmentId], Field(description="Only customers of this segment; may be repeated.", examples=[["S2"]])
-    ] = []
+    segment: Annotated[list[SegmentId], Field(description="Only customers of this segment; may be repeated.")] = []
 
 
 class MovesParameters(ListParameters):
@@ -194,11 +190,9 @@ class MovesParameters(ListParameters):
 
     from_: Annotated[
         list[SegmentId],
-        Field(alias="from", description="Only who was in this segment; may be repeated.", examples=[["S1"]]),
+        Field(alias="from", description="Only who was in this segment; may be repeated."),
     ] = []
-    to: Annotated[
-        list[SegmentId], Field(description="Only who is in this segment now; may be repeated.", examples=[["S2"]])
-    ] = []
+    to: Annotated[list[SegmentId], Field(description="Only who is in this segment now; may be repeated.")] = []
 
 
 class SegmentPage(_Page, SegmentParameters):
@@ -413,6 +407,7 @@ class ModelAnswer(ReleaseInfo):
     git_revision: str | None
     data_versions: dict[str, int | str | None]
     n_customers: int
+    currency: Annotated[str | None, Field(description="Of all amounts, where it is known.")]
     model_card: Annotated[str, Field(description="Markdown.")]
 
 

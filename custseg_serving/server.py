@@ -12,6 +12,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from custseg_serving.access import RequestCounts
 from custseg_serving.digests import SharedDigests
+from custseg_serving.login_link import LoginLinks
 from custseg_serving.settings import ServingSettings
 
 GRACEFUL_SECONDS = 30
@@ -23,10 +24,11 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     Args:
         settings: of the server.
+        login: token of a link that logs in once, and id of the key that it logs in with.
     """
 
-    def __init__(self, settings: ServingSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: ServingSettings, login: tuple[str, str] | None = None) -> None:
+        self.settings, self._login = settings, login
         self._counts = RequestCounts(max(8, 4 * settings.workers))
         self._worker = 0
         super().__init__()
@@ -58,9 +60,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         from custseg_serving.app import create_app
         from custseg_serving.service import SharedState
 
-        return create_app(
-            self.settings, SharedState(self._counts, SharedDigests(self._folder), hashes_ahead=True), self._worker
+        shared = SharedState(
+            self._counts, SharedDigests(self._folder), hashes_ahead=True, login_links=LoginLinks(self._folder)
         )
+        return create_app(self.settings, shared, self._worker)
 
     def serve(self) -> None:
         """Serve until a signal; then answer every request that has begun.
@@ -69,6 +72,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             CustsegError: the release of a prediction container cannot be downloaded or is damaged.
         """
         self._folder = Path(tempfile.mkdtemp(prefix="custseg-serving-"))
+        if self._login is not None:
+            LoginLinks(self._folder).add(*self._login)
         # prometheus_client reads this when it is imported, so it is set before.
         os.environ[METRICS_FOLDER] = str(self._folder)
         # Imported here and not in load, so that the workers share its memory and start faster.

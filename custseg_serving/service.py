@@ -15,6 +15,7 @@ from custseg_serving.answers import Answers, LookupResult
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
 from custseg_serving.follower import Follower, connect
 from custseg_serving.lists import Lists
+from custseg_serving.login_link import LoginLinks
 from custseg_serving.metrics import AccessLog, Metrics
 from custseg_serving.predictions import Prediction, PredictionLog
 from custseg_serving.settings import ServingSettings
@@ -46,11 +47,13 @@ class SharedState:
         counts: of each key's requests.
         digest: computes a file's SHA-256.
         hashes_ahead: whether releases are hashed before ``CURRENT`` names them.
+        login_links: that wait to be used; ``None`` where none are made.
     """
 
     counts: RequestCounts = field(default_factory=lambda: RequestCounts(1))
     digest: Callable[[Path], str] = sha256_of
     hashes_ahead: bool = False
+    login_links: LoginLinks | None = None
 
 
 class Service:
@@ -64,7 +67,7 @@ class Service:
 
     def __init__(self, settings: ServingSettings, shared: SharedState | None = None, worker: int = 0) -> None:
         shared = shared or SharedState()
-        self.settings = settings
+        self.settings, self.login_links = settings, shared.login_links
         self.metrics = Metrics()
         self.access = AccessControl(settings, shared.counts, worker)
         self.active = ActiveRelease(
@@ -96,7 +99,7 @@ class Service:
         """
         answers = self.active.answers
         if answers is None:
-            raise ApiError(503, "not_ready", "There is no release to answer from yet.", headers={"Retry-After": "5"})
+            raise not_ready()
         return answers
 
     def lookup(self, customer_id: str, request: RequestInfo) -> bytes:
@@ -188,6 +191,17 @@ class Service:
                 for outcome, customer_id, answer in outcomes
             ]
         )
+
+
+def not_ready(refused: Mapping[str, str] | None = None) -> ApiError:
+    """Error before there is a release; what was refused, if anything, is why."""
+    return ApiError(
+        503,
+        "not_ready",
+        "There is no release to answer from yet. `custseg run` makes one, and it is served as soon as it is there.",
+        {"refused": refused},
+        {"Retry-After": "5"},
+    )
 
 
 def _outcome(customer_id: str, result: LookupResult) -> Outcome:

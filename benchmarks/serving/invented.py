@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from custseg_assets.defs.materialise import of_snapshot
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.segments.clustering import assign_customers
+from custseg_assets.domain.segments.migrations import list_migrations
 from custseg_assets.domain.segments.model import ScalingReference, Segment, SegmentationModel, version_of
 from custseg_assets.domain.segments.profiles import profile_segments
 from custseg_assets.settings import ModelSettings
@@ -56,12 +58,17 @@ def make_release(root: Path, n_customers: int, shop: int = 0) -> ReleaseManifest
         },
     )
     now = assign_customers(features, ids, model)
-    earlier = features.with_columns(pl.col("recency_days").reverse())
+    earlier = features.with_columns(
+        pl.col("recency_days").reverse(), pl.col("monetary_net").reverse(), period=pl.lit(PERIODS[0])
+    )
+    windows = [window_of(period, "2011-06-01", 6, "monthly") for period in PERIODS]
+    before = assign_customers(earlier, ids, model)
     history = [
-        frame.with_columns(period=pl.lit(period)).select(schemas.SEGMENT_ASSIGNMENTS.schema.names())
-        for period, frame in zip(PERIODS, (assign_customers(earlier, ids, model), now), strict=True)
+        of_snapshot(schemas.SEGMENT_ASSIGNMENTS, window, frame)
+        for window, frame in zip(windows, (before, now), strict=True)
     ]
-    profiles = profile_segments(now, features, model).with_columns(period=pl.lit(PERIODS[1]))
+    profiles = of_snapshot(schemas.SEGMENT_PROFILES, windows[1], profile_segments(now, features, model))
+    moves = list_migrations(before, now, before, earlier, features)
     products = rng.integers(0, N_PRODUCTS, n_customers)
     offered = pl.concat(
         _rows(
@@ -82,10 +89,10 @@ def make_release(root: Path, n_customers: int, shop: int = 0) -> ReleaseManifest
         root,
         ReleaseContent(
             model=model,
-            window=window_of(PERIODS[1], "2011-06-01", 6, "monthly"),
+            window=windows[1],
             assignments=pl.concat(history).lazy(),
             customer_features=features,
-            segment_profiles=profiles.select(schemas.SEGMENT_PROFILES.schema.names()),
+            segment_profiles=profiles,
             product_recommendations=offered,
             drift_reports=pl.DataFrame(schema=schemas.DRIFT_REPORT.schema),
             model_candidates=pl.DataFrame(schema=schemas.MODEL_CANDIDATES.schema),
@@ -103,6 +110,9 @@ def make_release(root: Path, n_customers: int, shop: int = 0) -> ReleaseManifest
             git_revision=None,
             data_versions={},
             margin_rule=ModelSettings().margin_rule,
+            segment_migrations=of_snapshot(schemas.SEGMENT_MIGRATIONS, windows[1], moves),
+            earlier_windows=(windows[0],),
+            earlier_features=earlier.lazy(),
         ),
     )
     point_to(root, manifest.release_id)

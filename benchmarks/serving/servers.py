@@ -32,7 +32,11 @@ class RunningServer:
 
     def private_mib_of_workers(self) -> list[float]:
         """Private memory of each worker in MiB; the release is in the page cache and not counted."""
-        return [_private_kib(pid) / 1024 for pid in self._workers()]
+        return [_kib(pid, "Private_Dirty:") / 1024 for pid in self._workers()]
+
+    def unique_mib_of_workers(self) -> list[float]:
+        """Memory that only this worker has, in MiB, with its pages of files (USS)."""
+        return [_kib(pid, "Private_Dirty:", "Private_Clean:") / 1024 for pid in self._workers()]
 
     def connections_of_workers(self) -> list[int]:
         """Number of open connections of each worker, without the socket it listens on."""
@@ -49,9 +53,9 @@ def _is_socket(descriptor: Path) -> bool:
         return False  # closed meanwhile
 
 
-def _private_kib(pid: str) -> int:
+def _kib(pid: str, *kinds: str) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith(kinds))
 
 
 def service(home: Path, port: int) -> contextlib.AbstractContextManager[RunningServer]:

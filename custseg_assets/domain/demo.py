@@ -36,6 +36,7 @@ from custseg_assets.domain.periods import shift
 from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
 
 DEFAULT_SEED = 20240101
+DEMO_CURRENCY = "GBP"
 FIRST_CUSTOMER = 12_346
 FIRST_INVOICE = 536_365
 CHANGE_MONTHS = 3

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from custseg_assets.domain import schemas
+from custseg_assets.domain.demo import DEMO_CURRENCY
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.calendar import Calendar
@@ -30,7 +31,7 @@ from custseg_assets.home.champions import Champions
 from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
 from custseg_assets.home.log_doubts import rules_for
-from custseg_assets.settings import Settings
+from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import Delivery
 from custseg_assets.stores.files import replace_text
@@ -93,6 +94,13 @@ class OpenHome:
     def fingerprints(self) -> Fingerprints:
         """What partitions are made from, and which are out of date."""
         return self._keep("fingerprints", (self.calendar, self._versions(TRAINED)), self._make_fingerprints)
+
+    @property
+    def currency(self) -> str | None:
+        """Currency of all amounts, where it is known."""
+        source = self.deliveries.current()
+        is_demo = source is not None and source.description == DEMO
+        return self.settings.source.currency or (DEMO_CURRENCY if is_demo else None)
 
     @property
     def training_cost(self) -> TrainingCost | None:

@@ -17,6 +17,7 @@ from custseg_assets.domain.schemas import PREDICTION_LOG
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import INGESTED, OpenHome
+from custseg_assets.stores import releases
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.tables import fingerprint
 
@@ -85,8 +86,19 @@ def next_stage(home: OpenHome, last_period: str, last_snapshot: str) -> Stage | 
         or _first_range("scale", segmented, stale(("scaled_features",), segmented))
         or _first_range("hold", snapshots, stale(TRAINED, untrained))
         or _first_range("segment", segmented, stale(SEGMENTED, segmented))
-        or (None if home.paths.is_released() else _first_partition("segment", segmented[-1:]))
+        or (None if _is_released(home) else _first_partition("segment", segmented[-1:]))
     )
+
+
+def _is_released(home: OpenHome) -> bool:
+    """Whether the release that was made last is whole, and has all that this version puts into one."""
+    root = home.paths.releases
+    try:
+        newest = [releases.read_manifest(root, one) for one in releases.releases(root)[-1:]]
+    except releases.DamagedReleaseError:
+        return False
+    is_complete = all(manifest.has_lists and manifest.currency == home.currency for manifest in newest)
+    return home.paths.is_released() and is_complete
 
 
 def closable_key(home: OpenHome) -> str | None:

@@ -167,7 +167,7 @@ def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: 
     found = counted.sort("n", "currency", descending=[True, False]).collect(engine="streaming")
     currencies = [one for one in found["currency"] if one is not None]
     shown = ", ".join(f"{one or 'none'} ({n:,})" for one, n in found.iter_rows())
-    if settings.currency is None:
+    if settings.currency is None or settings.rates is None:
         if len(currencies) > 1:
             raise BadInputError(
                 f"{where} has amounts in several currencies: {shown}",
@@ -175,10 +175,16 @@ def _convert(lines: pl.LazyFrame, settings: SourceSettings, where: str, header: 
                 f'Keep one of them with "{header}" = "{currencies[0]}" under [source.filter], or convert all with'
                 f' currency = "{currencies[0]}" and rates = "rates.csv" (date,currency,rate) under [source].',
             )
+        if settings.currency is not None and currencies not in ([], [settings.currency]):
+            raise BadInputError(
+                f"{where} has amounts in {currencies[0]}",
+                f'amounts in {settings.currency}, as [source] currency = "{settings.currency}" says',
+                'Correct it, or convert them with rates = "rates.csv" (date,currency,rate) under [source].',
+            )
         return lines, []
     if len(found) > len(currencies):
         raise BadInputError(f"{where} is empty in some orders: {shown}", "a currency for each", "Complete the column.")
-    rates = _read_rates(settings.rates or Path(), settings.currency)
+    rates = _read_rates(settings.rates, settings.currency)
     day = pl.col("invoiced_at").dt.date()
     dated = lines.with_columns(day.alias("day of the rate")).sort("day of the rate", maintain_order=True)
     converted = dated.join_asof(

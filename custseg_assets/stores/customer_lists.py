@@ -114,16 +114,11 @@ class _Column:
     """A one- or two-dimensional NumPy file that is read in slices of rows."""
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )
-            self.shape, is_fortran, self.dtype = read_header(file)
-            self._offset = file.tell()
-            n_bytes = os.fstat(file.fileno()).st_size - self._offset
-        if is_fortran or self.dtype.hasobject or n_bytes != self.dtype.itemsize * int(np.prod(self.shape)):
+        # Mapped for its header only: NumPy checks that, and that the file has the length that it says.
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not mapped.flags.c_contiguous:
             raise ValueError(f"{path.name} is not of the expected form")
+        self.shape, self.dtype, self._offset = mapped.shape, mapped.dtype, mapped.offset
         self._row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
@@ -133,15 +128,11 @@ class _Column:
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows from ``start`` up to ``stop``."""
-        values = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        buffer = memoryview(values.view(np.uint8).reshape(-1)) if values.size else memoryview(b"")
-        position = self._offset + start * self._row_bytes
-        while len(buffer):
-            n_read = os.preadv(self._descriptor, [buffer], position)
-            if not n_read:
-                raise OSError("a file of lists is shorter than it was")
-            buffer, position = buffer[n_read:], position + n_read
-        return values
+        n_bytes = (stop - start) * self._row_bytes
+        content = os.pread(self._descriptor, n_bytes, self._offset + start * self._row_bytes)
+        if len(content) != n_bytes:
+            raise OSError("a file of lists is shorter than it was")
+        return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
 
     def at(self, row: int) -> Any:
         """The value of one row."""
@@ -200,7 +191,9 @@ class CustomerLists:
             part = mask[start:stop]
             for fits in self._conditions(query, start, stop):
                 part &= fits
-            if part.any():
+                if not part.any():
+                    break
+            else:
                 value += float(self._columns["value_at_stake"].read(start, stop)[part].sum())
         return Selection(mask, int(np.count_nonzero(mask)), value)
 

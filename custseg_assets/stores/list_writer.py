@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from custseg_assets.domain.periods import Window
 from custseg_assets.domain.segments.migrations import CAUSES
 from custseg_assets.domain.segments.model import RFM
 from custseg_assets.stores import customer_lists as stored
 from custseg_assets.stores.releases import canonical_json
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A snapshot that customers are listed at: its key, its ``as_of``, and whether its period is not over."""
-
-    period: str
-    as_of: datetime
-    is_open: bool
 
 
 class ListWriter:
@@ -34,10 +24,10 @@ class ListWriter:
         directory: where the files are written.
         ids: of all customers, sorted.
         history: ``period``, ``segment_id`` and ``segment_name`` of everything that was ever assigned, each once.
-        snapshots: that customers are shown at, the newest first; the first is the one that is released.
+        snapshots: windows of those that customers are shown at, the newest first.
     """
 
-    def __init__(self, directory: Path, ids: pl.Series, history: pl.DataFrame, snapshots: Sequence[Snapshot]) -> None:
+    def __init__(self, directory: Path, ids: pl.Series, history: pl.DataFrame, snapshots: Sequence[Window]) -> None:
         self._directory, self._snapshots, self._n_written = directory, snapshots, 0
         named = history.select("segment_id", "segment_name").unique().sort("segment_id", "segment_name")
         self._segments = named.with_row_index("code")
@@ -102,7 +92,7 @@ class ListWriter:
     def _add_history(self, ids: pl.DataFrame, history: pl.DataFrame, features: pl.DataFrame, first: int) -> None:
         chunk = np.empty((ids.height, len(self._snapshots)), stored.SNAPSHOT_TYPE)
         for column, snapshot in enumerate(self._snapshots):
-            at = pl.col("period") == snapshot.period
+            at = pl.col("period") == snapshot.key
             assigned = history.filter(at).select("customer_id", "segment_id", "segment_name")
             joined = ids.join(assigned, on="customer_id", how="left", maintain_order="left").join(
                 features.filter(at).select("customer_id", *RFM), on="customer_id", how="left", maintain_order="left"
@@ -130,8 +120,7 @@ class ListWriter:
             "periods": self._periods.to_list(),
             "segments": self._segments.drop("code").to_dicts(),
             "snapshots": [
-                {"period": one.period, "as_of": one.as_of.isoformat(), "is_open": one.is_open}
-                for one in self._snapshots
+                {"period": one.key, "as_of": one.as_of.isoformat(), "is_open": one.is_open} for one in self._snapshots
             ],
         }
         (self._directory / stored.INDEX).write_text(canonical_json(index), encoding="utf-8")

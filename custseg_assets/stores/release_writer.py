@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lmdb
 import polars as pl
@@ -21,7 +21,7 @@ from custseg_assets.domain.segments.customer_lists import list_customers, value_
 from custseg_assets.domain.segments.migrations import CAUSES, measure_moves
 from custseg_assets.domain.segments.model import RFM, SegmentationModel
 from custseg_assets.stores import releases
-from custseg_assets.stores.list_writer import ListWriter, Snapshot
+from custseg_assets.stores.list_writer import ListWriter
 from custseg_assets.stores.releases import FileEntry, ReleaseManifest, canonical_json, customer_key, is_digest
 
 CHUNK_CUSTOMERS = 200_000
@@ -56,6 +56,7 @@ class ReleaseContent:
         earlier_windows: of the closed snapshots before that customers are also shown at, oldest first, the last of
             them the one that moves are counted since.
         earlier_features: ``customer_features`` of these snapshots; needed where there are any.
+        currency: of all amounts, where it is known.
     """
 
     model: SegmentationModel
@@ -77,6 +78,7 @@ class ReleaseContent:
     later_customers: pl.DataFrame | None = None
     earlier_windows: tuple[Window, ...] = ()
     earlier_features: pl.LazyFrame | None = None
+    currency: str | None = None
 
 
 def write_release(root: Path, content: ReleaseContent) -> ReleaseManifest:
@@ -109,8 +111,11 @@ def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
         (directory / name).write_text(canonical_json(value), encoding="utf-8")
     (directory / releases.MODEL).write_text(content.model.to_json(), encoding="utf-8")
     (directory / releases.MODEL_CARD).write_text(content.model_card, encoding="utf-8")
+    ids = _sorted_ids(content)
+    chunks = _write_lists(directory, content, ids, _chunks(content, ids))
+    records = (chunk.described.select("customer_id", pl.col("record").struct.json_encode()) for chunk in chunks)
     n_customers, n_later = _write_customers(
-        directory / releases.CUSTOMERS, _records(content, directory), _later_records(content.later_customers)
+        directory / releases.CUSTOMERS, records, _later_records(content.later_customers)
     )
     if n_customers < 1:
         raise ValueError(f"no customer is assigned at {content.window.key}")
@@ -119,6 +124,7 @@ def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
         "period": content.window.key,
         "as_of": content.window.as_of.isoformat(),
         "period_end": content.window.period_end.isoformat() if content.window.is_open else None,
+        "currency": content.currency,
         "window_start": content.window.start.isoformat(),
         "model_version": content.model.model_version,
         "trained_on": content.model.trained_on,
@@ -198,47 +204,72 @@ def _finite_or_null(column: pl.Series) -> pl.Series:
     return column.set(~column.is_finite(), None)
 
 
-def _records(content: ReleaseContent, directory: Path) -> Iterator[pl.DataFrame]:
-    """Id and record, as JSON, of every customer, in the order of the ids, a chunk at a time; writes the lists along."""
+class _Chunk(NamedTuple):
+    """Some customers, adjacent in the order of their ids.
+
+    Attributes:
+        is_wanted: whether a row of any table is of one of them.
+        assigned: ``segment_assignments`` of them, at every snapshot so far.
+        in_window: ``customer_features`` of them.
+        described: id and record of each, sorted by id.
+    """
+
+    is_wanted: pl.Expr
+    assigned: pl.DataFrame
+    in_window: pl.DataFrame
+    described: pl.DataFrame
+
+
+def _chunks(content: ReleaseContent, ids: pl.Series) -> Iterator[_Chunk]:
+    """Every customer of the snapshot, in the order of the ids, a chunk at a time."""
     features = tuple(dict.fromkeys((*RFM, *content.model.features)))
-    key, of_customers = content.window.key, pl.col("customer_id")
-    history = content.assignments.filter(pl.col("period") <= key)
-    ids = history.filter(pl.col("period") == key).select("customer_id").collect()["customer_id"].sort()
-    named = history.select("period", "segment_id", "segment_name").unique().collect()
-    before = named.filter(pl.col("period") < key)["period"].max()
-    windows = (content.window, *reversed(content.earlier_windows))
-    snapshots = [Snapshot(window.key, window.as_of, window.is_open) for window in windows]
-    lists = ListWriter(directory, ids, named, snapshots)
-    values = value_segments(content.segment_profiles)
+    history = content.assignments.filter(pl.col("period") <= content.window.key)
+    wanted = ["period", "customer_id", "segment_id", "segment_name", "margin", "is_held", "runner_up_segment_id"]
     for start in range(0, len(ids), CHUNK_CUSTOMERS):
         chunk = ids[start : start + CHUNK_CUSTOMERS]
-        is_in_chunk = of_customers.is_between(pl.lit(chunk[0]), pl.lit(chunk[-1]))
-        wanted = ["period", "customer_id", "segment_id", "segment_name", "margin", "is_held", "runner_up_segment_id"]
-        assigned = history.filter(is_in_chunk).select(wanted).collect()
-        in_window = content.customer_features.filter(is_in_chunk)
-        rows = describe_customers(
-            assigned,
-            in_window,
-            content.product_recommendations.filter(is_in_chunk),
-            period=key,
-            features=features,
-        )
-        earlier = _earlier_features(content, is_in_chunk)
-        migrations = content.segment_migrations
+        is_wanted = pl.col("customer_id").is_between(pl.lit(chunk[0]), pl.lit(chunk[-1]))
+        assigned = history.filter(is_wanted).select(wanted).collect()
+        in_window = content.customer_features.filter(is_wanted)
+        offered = content.product_recommendations.filter(is_wanted)
+        described = describe_customers(assigned, in_window, offered, period=content.window.key, features=features)
+        yield _Chunk(is_wanted, assigned, in_window, described)
+
+
+def _sorted_ids(content: ReleaseContent) -> pl.Series:
+    now = content.assignments.filter(pl.col("period") == content.window.key)
+    return now.select("customer_id").collect()["customer_id"].sort()
+
+
+def _write_lists(
+    directory: Path, content: ReleaseContent, ids: pl.Series, chunks: Iterable[_Chunk]
+) -> Iterator[_Chunk]:
+    """Write the lists from chunks, and pass each chunk on; the files are complete at the end of the last."""
+    key = content.window.key
+    places = content.assignments.select("period", "segment_id", "segment_name").unique().collect()
+    places = places.filter(pl.col("period") <= key)
+    keys_before = places["period"].unique().sort().to_list()[:-1]
+    before = keys_before[-1] if keys_before else None
+    windows = {window.key: window for window in (content.window, *reversed(content.earlier_windows))}
+    lists = ListWriter(directory, ids, places, list(windows.values()))
+    values = value_segments(content.segment_profiles)
+    migrations = content.segment_migrations
+    for chunk in chunks:
+        earlier = _earlier_features(content, chunk.is_wanted)
         listed = list_customers(
-            rows,
-            assigned.filter(period=key),
-            assigned.filter(pl.col("period") == pl.lit(before, pl.String)),
-            earlier.filter(period=before) if before in (window.key for window in content.earlier_windows) else None,
-            None if migrations is None else migrations.filter(is_in_chunk),
+            chunk.described,
+            chunk.assigned.filter(period=key),
+            chunk.assigned.filter(pl.col("period") == pl.lit(before, pl.String)),
+            earlier.filter(period=before) if before in windows else None,
+            None if migrations is None else migrations.filter(chunk.is_wanted),
             values,
         )
-        lists.add(listed, assigned, pl.concat([in_window.select(earlier.columns), earlier]))
-        yield rows.select("customer_id", pl.col("record").struct.json_encode())
+        lists.add(listed, chunk.assigned, pl.concat([chunk.in_window.select(earlier.columns), earlier]))
+        yield chunk
     lists.finish(before)
 
 
 def _earlier_features(content: ReleaseContent, is_wanted: pl.Expr) -> pl.DataFrame:
+    """RFM of some customers at the snapshots before."""
     columns = ("period", "customer_id", *RFM)
     if content.earlier_features is None:
         return content.customer_features.clear().select(columns)

@@ -20,6 +20,7 @@ from custseg_assets.stores.release_writer import write_release
 from custseg_assets.stores.releases import CURRENT, point_to
 from custseg_serving.cli import _parser, settings_from
 from tests.support.files import REPOSITORY
+from tests.support.ports import free_port
 from tests.support.releases import make_other_content, make_release
 from tests.support.server import LOOKUP, RunningServer, prediction_records, serving
 from tests.support.waiting import wait_until
@@ -148,14 +149,74 @@ def test_all_workers_take_a_new_release_over_within_two_seconds(served_home: Pat
 
 def test_demo_shows_a_key_once_and_revokes_it_when_it_ends(served_home: Path) -> None:
     with serving(served_home, "demo") as server:
-        assert server.process.stdout is not None
-        assert b"Dashboard: http://127.0.0.1" in server.process.stdout.readline()
-        token = server.process.stdout.readline().split()[-1].decode()
+        _, key = read_demo(server)
+        token = key.split()[-1]
         assert server.get(LOOKUP)[0] == 401
         assert server.get(LOOKUP, {"X-API-Key": token})[0] == 200
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(timeout=15)
     assert json.loads((served_home / "keys.json").read_text())["keys"][0]["revoked_at"] is not None
+
+
+def test_the_link_of_demo_logs_in_once_whichever_worker_is_asked(served_home: Path) -> None:
+    with serving(served_home, "--workers", "3", "demo") as server:
+        link, _ = read_demo(server)
+        path = link.split()[-1].removeprefix(f"http://127.0.0.1:{server.port}")
+        assert path.startswith("/login/")
+        with server.connect() as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            assert (response.status, response.headers["Location"]) == (303, "/")
+            cookie = response.headers["Set-Cookie"].partition(";")[0]
+        for _ in range(10):
+            assert server.get(path)[0] == 410
+            assert server.get("/dashboard/data", {"Cookie": cookie})[0] == 200
+            assert server.get("/dashboard/data")[0] == 401
+
+
+def test_demo_of_an_empty_home_waits_for_a_release(tmp_path: Path) -> None:
+    arguments = [
+        sys.executable,
+        "-m",
+        "custseg_serving.cli",
+        "--home",
+        str(tmp_path),
+        "--port",
+        str(free_port()),
+        "demo",
+    ]
+    with subprocess.Popen(arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline().decode() for _ in range(5)]
+        server = RunningServer(process, int(arguments[-2]))
+        key = {"X-API-Key": said[-1].split()[-1]}
+        try:
+            wait_until(lambda: responds(server, "/", 200))
+            assert "There is no release" in said[0]
+            status, body = server.get("/dashboard/data", key)
+            assert (status, json.loads(body)["error"]["code"]) == (503, "not_ready")
+            assert "`custseg run` makes one" in json.loads(body)["error"]["message"]
+            make_release(tmp_path / "releases")
+            wait_until(lambda: responds(server, "/dashboard/data", 200, key))
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def read_demo(server: RunningServer) -> tuple[str, str]:
+    """The line of ``demo`` with the link to log in, and the one with the key."""
+    assert server.process.stdout is not None
+    lines = [server.process.stdout.readline().decode() for _ in range(4)]
+    assert lines[0].startswith("Dashboard: http://127.0.0.1")
+    assert lines[2] == f"API: http://127.0.0.1:{server.port}/docs\n"
+    return lines[0], lines[3]
+
+
+def responds(server: RunningServer, path: str, status: int, headers: dict[str, str] | None = None) -> bool:
+    """Whether a path is answered with a status; not where no server listens yet."""
+    try:
+        return server.get(path, headers)[0] == status
+    except OSError:
+        return False
 
 
 def test_a_vertex_container_is_reachable_but_only_for_predictions(

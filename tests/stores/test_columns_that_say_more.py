@@ -191,6 +191,15 @@ def test_two_rates_for_a_day_are_refused(tmp_path: Path) -> None:
     )
 
 
+def test_a_currency_without_rates_names_that_of_the_amounts(tmp_path: Path) -> None:
+    one = CURRENCIES.replace("EUR", "JPY")
+    assert read(tmp_path, one, currency="JPY")["line_amount"].to_list() == [10.0, 1000.0, 1000.0]
+    message = refusal(tmp_path, one, currency="EUR")
+    assert "has amounts in JPY" in message
+    assert 'amounts in EUR, as [source] currency = "EUR" says' in message
+    assert "several currencies: JPY (2), EUR (1)" in refusal(tmp_path, CURRENCIES, currency="EUR")
+
+
 def test_other_rates_make_another_delivery(tmp_path: Path) -> None:
     rates, log = tmp_path / "rates.csv", tmp_path / "log.csv"
     log.write_text(CURRENCIES)

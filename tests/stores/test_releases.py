@@ -248,6 +248,13 @@ def test_only_the_manifest_of_an_open_snapshot_has_the_end_of_its_period(tmp_pat
     assert opened.period_end == datetime(2011, 12, 1)
 
 
+def test_only_the_manifest_of_a_shop_whose_currency_is_known_has_it(tmp_path: Path) -> None:
+    content = make_content()
+    assert '"currency"' not in write_release(tmp_path, content).to_json()
+    known = write_release(tmp_path, replace(content, currency="GBP"))
+    assert read_manifest(tmp_path, known.release_id).currency == "GBP"
+
+
 def test_pruning_keeps_the_newest_of_the_model_before_to_go_back_to(tmp_path: Path) -> None:
     """A model in force for long has many releases, one for each day that the present snapshot was made again."""
     earlier = [write_release(tmp_path, replace(make_content(), model_card=f"# {n}\n")).release_id for n in range(2)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ from custseg_assets.domain.segments.model import (
     version_of,
 )
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
-from custseg_assets.stores.releases import point_to
+from custseg_assets.stores.releases import MANIFEST, ReleaseManifest, canonical_json, point_to, release_id_of
 
 FEATURES = ("recency_days", "frequency_orders", "monetary_net")
 MARGIN_RULE = 0.6
@@ -240,3 +241,13 @@ def make_release(root: Path, content: ReleaseContent | None = None) -> str:
 def make_other_content() -> ReleaseContent:
     """Another release of the same customers: another model version and other products."""
     return replace(make_content(make_model(shift=0.001), recommended="99999"), model_card="# Another\n")
+
+
+def rewrite_files(root: Path, release_id: str, change: Mapping[str, Any]) -> str:
+    """Give a release other files in its manifest, and the id that belongs to it; returns that."""
+    fields = json.loads((root / release_id / MANIFEST).read_text())
+    fields["files"] = {name: entry for name, entry in {**fields["files"], **change}.items() if entry is not None}
+    fields["release_id"] = release_id_of(fields)
+    (root / release_id / MANIFEST).write_text(canonical_json(ReleaseManifest(**fields).model_dump(mode="json")))
+    (root / release_id).rename(root / fields["release_id"])
+    return str(fields["release_id"])

@@ -89,6 +89,7 @@ def _gather_content(home: OpenHome, key: str) -> ReleaseContent:
         drift_reference=json.loads(trained["drift_reference"]),
         earlier_windows=tuple(home.calendar.window(one) for one in earlier),
         earlier_features=tables.scan(CUSTOMER_FEATURES, earlier),
+        currency=home.currency,
     )
 
 

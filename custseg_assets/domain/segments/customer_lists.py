@@ -93,8 +93,9 @@ def is_at_risk(segment_values: Mapping[str, float | None]) -> pl.Expr:
 
     A customer is at risk who has something at stake and
 
-    * is in a segment whose name says that good customers are going quiet there (``naming.GOING_QUIET``), or
-    * has moved, by behaviour, into a segment of lower value since the snapshot before; ``Lapsed`` and ``Refunded`` are
+    * is in a segment whose name says that good customers are going quiet there (``naming.GOING_QUIET``), unless it has
+      just risen into it, by behaviour, from a segment of lower value; or
+    * has fallen, by behaviour, into a segment of lower value since the snapshot before; ``Lapsed`` and ``Refunded`` are
       lower than all others.
 
     Who has been in ``Hibernating``, ``Lost`` or ``Lapsed`` for longer is not: that was lost before. A move at a border
@@ -115,10 +116,11 @@ def is_at_risk(segment_values: Mapping[str, float | None]) -> pl.Expr:
     def value_of(segment_id: pl.Expr) -> pl.Expr:
         return segment_id.replace_strict(values["segment_id"], values["value"], default=None, return_dtype=pl.Float64)
 
-    name = pl.col("segment_name").str.replace(_NUMBER, "")
-    fell = value_of(pl.col("segment_id")) < value_of(pl.col("moved_from").struct.field("segment_id"))
-    has_left = (pl.col("cause") == BEHAVIOUR) & fell
-    return (pl.col("value_at_stake") > 0) & (name.is_in(GOING_QUIET) | has_left.fill_null(value=False))
+    is_quiet = pl.col("segment_name").str.replace(_NUMBER, "").is_in(GOING_QUIET)
+    is_by_behaviour = (pl.col("cause") == BEHAVIOUR).fill_null(value=False)
+    now, earlier = value_of(pl.col("segment_id")), value_of(pl.col("moved_from").struct.field("segment_id"))
+    has_risen, has_fallen = ((is_by_behaviour & move).fill_null(value=False) for move in (now > earlier, now < earlier))
+    return (pl.col("value_at_stake") > 0) & ((is_quiet & ~has_risen) | has_fallen)
 
 
 def value_segments(segment_profiles: pl.DataFrame) -> dict[str, float | None]:
