@@ -17,10 +17,10 @@ from custseg_serving.keys import KeyFile
 from tests.support.doc_commands import SHELL, Block, blocks_of, flaws_of, named_in_prose, words_of
 from tests.support.files import REPOSITORY
 from tests.support.homes import open_quick
+from tests.support.pages import PRESENT
 from tests.support.releases import make_release
 from tests.support.server import serving
 from tests.support.shops import QUICK, FilledShop, custseg
-from tests.test_docs import PRESENT
 
 BLOCKS = [block for page in PRESENT for block in blocks_of(page)]
 COMMANDS = sorted({command for block in BLOCKS for command in block.commands()})
