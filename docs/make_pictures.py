@@ -12,6 +12,7 @@ import argparse
 import base64
 import contextlib
 import importlib
+import io
 import os
 import re
 import shutil
@@ -26,7 +27,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
-from playwright.sync_api import sync_playwright
+from PIL import Image
+from playwright.sync_api import FloatRect, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
@@ -41,6 +43,13 @@ _FROM_METADATA = {"profile.png": ("segment_profiles", "profile")}
 """Pictures that an asset shows on its own page: file → asset and the entry of its metadata."""
 _PYTHON = (sys.executable, "-m")
 _COMMAND = ("--command", f"{sys.executable} -m custseg_assets.cli")
+_GRAPH = """() => {
+    const boxes = [...document.querySelectorAll("foreignObject")].map((one) => one.getBoundingClientRect());
+    const side = (least, name) => least(...boxes.map((box) => box[name]));
+    return [side(Math.min, "left"), side(Math.min, "top"), side(Math.max, "right"), side(Math.max, "bottom")];
+}"""
+"""Where all of Dagster's graph is on its page."""
+_GRAPH_WIDTH, _GRAPH_COLOURS, _MS_TO_LAY_OUT = 1440, 64, 5000
 _KINDS = ("results", "dagster", "dashboard", "timeline")
 
 
@@ -118,12 +127,19 @@ def take_dagster_pictures(home: Path) -> None:
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1500, "height": 900}, color_scheme="light", device_scale_factor=1.5)
+        # So tall that the whole graph is in view, and above the buttons in the corner.
+        page = browser.new_page(viewport={"width": 2100, "height": 2300}, color_scheme="light")
         page.goto(f"{address}/asset-groups/")
+        page.get_by_text("monitoring").first.wait_for(timeout=_PATIENCE_SECONDS * 1000)
+        page.wait_for_timeout(_MS_TO_LAY_OUT)
+        page.keyboard.press("Alt+e")
         page.get_by_text("segment_profiles").first.wait_for(timeout=_PATIENCE_SECONDS * 1000)
-        # The graph is laid out once more when all its nodes are there.
-        page.wait_for_timeout(5000)
-        page.screenshot(path=PICTURES / "graph.png")
+        page.wait_for_timeout(_MS_TO_LAY_OUT)
+        left, top, right, bottom = page.evaluate(_GRAPH)
+        clip = FloatRect(x=left - 20, y=top - 20, width=right - left + 40, height=bottom - top + 40)
+        with Image.open(io.BytesIO(page.screenshot(clip=clip))) as image:
+            image.thumbnail((_GRAPH_WIDTH, _GRAPH_WIDTH))
+            image.quantize(_GRAPH_COLOURS).save(PICTURES / "graph.png", optimize=True)
         browser.close()
 
 
