@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 span = run.tags.get("custseg/periods") or run.tags.get("dagster/partition") or ""
                 print(f"  {run.status.value} {run.job_name} {span} ({started_by(run)})")
             if arguments.picture:
-                picture_of_the_timeline(live.url, arguments.picture)
+                picture_of_the_timeline(live.address("/overview/activity/timeline"), arguments.picture)
         finally:
             live.stop()
         champions = live.opened.champions.promotions
@@ -72,11 +72,11 @@ def _month(live: LiveHome, key: str) -> str:
 _SHOWN = ((DRIFT_REPORT, "verdict"), (RETRAIN_DECISION, "decision"), (PROMOTION_DECISION, "decision"))
 
 
-def picture_of_the_timeline(url: str, path: Path) -> None:
+def picture_of_the_timeline(address: str, path: Path) -> None:
     """Take a picture of Dagster's timeline of the last hour.
 
     Args:
-        url: of the pages.
+        address: of its page, with the token.
         path: of the picture.
     """
     with sync_playwright() as playwright:
@@ -84,7 +84,7 @@ def picture_of_the_timeline(url: str, path: Path) -> None:
             executable_path=shutil.which("chromium"), args=["--headless", "--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": 1400, "height": 510}, color_scheme="light")
-        page.goto(f"{url}/overview/activity/timeline")
+        page.goto(address)
         for job in _JOBS_SHOWN:
             page.get_by_text(job, exact=True).first.wait_for(timeout=120_000)
         page.get_by_text("1hr", exact=True).click()

@@ -40,6 +40,19 @@ class RunFailedError(CustsegError):
         super().__init__(words)
 
 
+class MachineFaultError(CustsegError):
+    """The machine could not do what was asked, which says nothing about the input; the exit code is 1.
+
+    Args:
+        words: what could not be done and why.
+        todo: the next thing to do about it.
+    """
+
+    def __init__(self, words: str, todo: str) -> None:
+        self.words, self.todo = words, todo
+        super().__init__(f"{words}. Nothing is lost. {todo}")
+
+
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
     """A question that names what is spelled most like a name that is not accepted; empty where nothing is.
 

@@ -7,6 +7,7 @@ The service's settings are in ``custseg_serving.settings``.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 import re
@@ -37,11 +38,14 @@ HOME_VARIABLE = "CUSTSEG_HOME"
 CONFIG_VARIABLE = "CUSTSEG_CONFIG"
 SOURCE_VARIABLE = "CUSTSEG_SOURCE"
 UI_PORT_VARIABLE = "CUSTSEG_UI_PORT"
+UI_TOKEN_VARIABLE = "CUSTSEG_UI_TOKEN"  # noqa: S105  (the name of a variable)
+UI_TOKEN_HEADER = "X-Custseg-Token"  # noqa: S105  (the name of a header)
 WEBHOOK_VARIABLE = "CUSTSEG_ALERT_WEBHOOK"
 PASSWORD_VARIABLE = "CUSTSEG_SOURCE_PASSWORD"  # noqa: S105  (the name of a variable)
 FROM_ENVIRONMENT = {
     "home": HOME_VARIABLE,
     "ui_port": UI_PORT_VARIABLE,
+    "ui_token": UI_TOKEN_VARIABLE,
     "alert_webhook": WEBHOOK_VARIABLE,
     "source_password": PASSWORD_VARIABLE,
 }
@@ -49,10 +53,16 @@ DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
 ALL_SHEETS = "*"
+_NO_ENCODINGS = frozenset({"idna", "punycode", "undefined", "unicode-escape", "unicode_escape", "raw-unicode-escape"})
+"""What Python takes for encodings of text, and no file is written in."""
+_NO_DELIMITERS = frozenset("\"'\r\n\0.-+ ")
+_PERIODS_OF_A_CENTURY: dict[Cadence, int] = {"daily": 36_525, "weekly": 5_218, "monthly": 1_200}
+_LARGEST_NUMBER = 2**31 - 1
+"""No number of a configuration has a reason to be larger, and libraries take no larger ones."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SourceSettings(_Section):
@@ -176,6 +186,26 @@ class SourceSettings(_Section):
             raise ValueError("rates need a currency, the one that amounts are converted to")
         return self
 
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str) -> str:
+        try:
+            # Refuses what turns text into text, or bytes into bytes, too.
+            "a".encode(encoding)
+            is_known = codecs.lookup(encoding).name not in _NO_ENCODINGS
+        except (LookupError, ValueError):
+            is_known = False
+        if not is_known:
+            raise ValueError('must be the name of a text encoding, such as "utf-8", "latin-1" or "cp1252"')
+        return encoding
+
+    @field_validator("delimiter")
+    @classmethod
+    def _check_delimiter(cls, delimiter: str | None) -> str | None:
+        if delimiter and (not delimiter.isascii() or delimiter.isalnum() or delimiter in _NO_DELIMITERS):
+            raise ValueError('must be one character such as ",", ";", "|" or "\\t"')
+        return delimiter
+
     @field_validator("rates")
     @classmethod
     def _make_absolute(cls, rates: Path | None) -> Path | None:
@@ -189,6 +219,21 @@ class SourceSettings(_Section):
             nearest = f"; nearest is {near[0]}" if near else ""
             raise ValueError(f"no such time zone: {time_zone}; accepted are names such as Europe/Berlin{nearest}")
         return time_zone
+
+    def to_fields(self) -> dict[str, Any]:
+        """The same as JSON values, of which ``model_validate`` makes it again.
+
+        Raises:
+            ValueError: it is of a preset, whose filters cannot be configured.
+        """
+        filters = {
+            header: {kind: values for kind, values in (("only", rule.only), ("exclude", rule.exclude)) if values}
+            for header, rule in self.filter.items()
+        }
+        fields = {**self.model_dump(mode="json"), "filter": filters}
+        if SourceSettings.model_validate(fields) != self:
+            raise ValueError(f"{fields} are not all there is of the settings of a source")
+        return fields
 
     def how_read(self) -> dict[str, Any]:
         """The keys that decide what the lines of a file are."""
@@ -234,6 +279,20 @@ class LandingSettings(_Section):
         return folder and folder.expanduser().absolute()
 
 
+class ReadingSettings(_Section):
+    """What reading one file may take; a file that needs more is refused, or set aside where it landed.
+
+    Attributes:
+        max_memory_gb: memory, in gigabytes; three quarters of this machine's without it.
+        max_unpacked_gb: size of a file when it is unpacked, in gigabytes.
+        max_minutes: time.
+    """
+
+    max_memory_gb: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    max_unpacked_gb: Annotated[float, Field(gt=0, le=1e6)] = 100.0
+    max_minutes: Annotated[float, Field(gt=0, le=1e5)] = 60.0
+
+
 class CleaningSettings(_Section):
     """Product-specific rules; a key left out is taken from the source's preset, or is off without one.
 
@@ -273,6 +332,13 @@ class SnapshotSettings(_Section):
         if lookback != "all" and lookback < 1:
             raise ValueError("must be a number of periods from 1, or 'all'")
         return lookback
+
+    @model_validator(mode="after")
+    def _check_span(self) -> SnapshotSettings:
+        most = _PERIODS_OF_A_CENTURY[self.cadence]
+        if self.lookback != "all" and self.lookback > most:
+            raise ValueError(f"lookback = {self.lookback} {self.cadence} periods must be at most {most}, or 'all'")
+        return self
 
 
 class ModelSettings(_Section):
@@ -339,7 +405,7 @@ class TrainingSettings(_Section):
         timeout_minutes: minutes after which a trainer is stopped; the champion then stays.
     """
 
-    timeout_minutes: Annotated[float, Field(gt=0)] = 60.0
+    timeout_minutes: Annotated[float, Field(gt=0, le=1e6)] = 60.0
 
 
 class RecommendationSettings(_Section):
@@ -423,7 +489,7 @@ class GcpTrainingSettings(_Section):
     network: str | None = None
     is_spot: bool = False
     timeout_minutes: Annotated[float, Field(gt=0, le=7 * 24 * 60)] = 60.0
-    pending_timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
+    pending_timeout_minutes: Annotated[float, Field(gt=0, le=1e6)] = 30.0
     max_cost: Annotated[float, Field(ge=0)] = 5.0
     max_cost_per_quarter: Annotated[float, Field(ge=0)] = 10.0
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
@@ -543,6 +609,7 @@ class Settings(_Section):
     Attributes:
         home: folder that holds everything that is made; from the environment only.
         ui_port: port of the pages that started this process; ``custseg ui`` sets it in the environment.
+        ui_token: who has it may use those pages; ``custseg ui`` makes a new one at every start where none is set.
         alert_webhook: http or https address that alerts are posted to; a secret, so from the environment only.
         source_password: password for the database that the source is in; a secret, so from the environment only.
     """
@@ -560,8 +627,10 @@ class Settings(_Section):
     predictions: PredictionSettings = PredictionSettings()
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
+    reading: ReadingSettings = ReadingSettings()
     automation: AutomationSettings = AutomationSettings()
     ui_port: int | None = None
+    ui_token: SecretStr | None = None
     alert_webhook: SecretStr | None = None
     source_password: SecretStr | None = None
     gcp: GcpSettings = GcpSettings()
@@ -617,6 +686,7 @@ def load_settings(
         fields["source"]["path"] = wanted_source
     # Before anything is checked: an error shows what it found.
     _refuse_passwords(fields)
+    _refuse_impossible_values(path, fields)
     try:
         return Settings.model_validate(fields)
     except ValidationError as error:
@@ -650,6 +720,22 @@ def _refuse_passwords(fields: Mapping[str, Any]) -> None:
     path = section.get("path") if isinstance(section, dict) else section
     if isinstance(path, str):
         refuse_password(path)
+
+
+def _refuse_impossible_values(path: Path, value: Any, where: tuple[str, ...] = ()) -> None:
+    """Refuse what no key can have, and some libraries would end at."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            _refuse_impossible_values(path, each, (*where, str(name)))
+    elif isinstance(value, list):
+        for each in value:
+            _refuse_impossible_values(path, each, where)
+    elif isinstance(value, str) and "\0" in value:
+        raise BadInputError(f"{path}: {_dotted(where)} = {value!r}", "text without zero bytes", "Correct the value.")
+    elif isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        raise BadInputError(
+            f"{path}: {_dotted(where)} = {value}", f"a number up to {_LARGEST_NUMBER:,}", "Correct the value."
+        )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _open_channels() -> Iterator[tuple[Callable[[str], None], Report]]:
 
 def _read_inputs(given: Path) -> tuple[pl.DataFrame, ModelSettings, SegmentationModel | None]:
     try:
-        features = pl.read_parquet(given / FEATURES)
+        features = pl.read_parquet(given / FEATURES, glob=False)
         settings = ModelSettings.model_validate_json((given / SETTINGS).read_bytes())
         champion = given / CHAMPION
         model = model_from_json(champion.read_text(encoding="utf-8")) if champion.exists() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import shutil
@@ -19,6 +20,9 @@ import pytest
 from custseg_assets import no_telemetry as telemetry
 from custseg_assets.domain.schemas import RAW_TRANSACTIONS
 from custseg_assets.domain.transactions.cleaning import CleaningRules, classify, clean_lines, rejected_lines
+from custseg_assets.settings import ReadingSettings
+from custseg_assets.stores.deliveries import DeliveryStore
+from custseg_assets.stores.reading import Reader
 from tests.support.files import REPOSITORY
 from tests.support.mariadb import MariaDb, has_server, running_mariadb
 from tests.support.postgres import Postgres, running_postgres, server_programs
@@ -76,6 +80,25 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*os.environ]:
         if name.startswith(("CUSTSEG_", "AIP_", "DAGSTER_HOME", "MLFLOW_TRACKING_", "GOOGLE_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_reader() -> Iterator[None]:
+    """One process reads the files of all tests that set no limits; to start one for each costs a third of a second."""
+    shared, own = Reader(ReadingSettings()), DeliveryStore.reading
+
+    @contextlib.contextmanager
+    def reading(store: DeliveryStore) -> Iterator[Reader]:
+        if store._limits == ReadingSettings():
+            yield shared
+        else:
+            with own(store) as reader:
+                yield reader
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DeliveryStore, "reading", reading)
+        yield
+    shared.close()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -183,7 +183,7 @@ def _with_source(settings: Settings, **changed: Any) -> Settings:
 def _read(folder: Path, source: str, settings: Settings) -> _Reading:
     """Read a source as a run would."""
     said: list[str] = []
-    store = DeliveryStore(folder / "deliveries")
+    store = DeliveryStore(folder / "deliveries", settings.reading)
     try:
         deliveries = take_in_source(store, source, settings, said.append)
     except BadInputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.execute import COMMAND_TAG, prepare_instance
 from custseg_assets.run_workers import close_abandoned
-from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE
+from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE, UI_TOKEN_VARIABLE
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.sources import Progress
 
@@ -46,11 +47,14 @@ def serve_ui(home: OpenHome, config: str | None, port: int, say: Progress) -> No
     _close_unstarted(paths)
     environment = {**os.environ, "DAGSTER_HOME": str(paths.dagster), HOME_VARIABLE: str(paths.root)}
     environment[UI_PORT_VARIABLE] = str(port)
+    # New at every start, unless somebody who starts it by a program has chosen one.
+    token = environment.setdefault(UI_TOKEN_VARIABLE, secrets.token_urlsafe(24))
     environment["PYTHONWARNINGS"] = _UNHEARD
     if config:
         environment[CONFIG_VARIABLE] = str(Path(config).absolute())
-    say(f"Dagster on http://127.0.0.1:{port}, home {paths.root}; stop it with Ctrl-C")
-    dagster = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
+    say(f"Dagster on http://127.0.0.1:{port}/?token={token}")
+    say(f"home {paths.root}; the address is for you alone; stop it with Ctrl-C")
+    dagster = [sys.executable, "-m", "custseg_assets.instance.dev", "--host", "127.0.0.1", "--port", str(port)]
     # Dagster takes this process over, so that whoever stops it stops Dagster, and nothing stays behind.
     os.execve(sys.executable, [*dagster, "--module-name", CODE_LOCATION], environment)  # noqa: S606
 

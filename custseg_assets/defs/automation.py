@@ -35,6 +35,7 @@ from custseg_assets.home.plan import (
     next_stage,
 )
 from custseg_assets.run_workers import ABANDONED_TAG
+from custseg_assets.settings import UI_TOKEN_HEADER
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.bucket_tables import in_words
 from custseg_assets.stores.prediction_log import finished_files
@@ -337,7 +338,10 @@ def _reload(home: OpenHome) -> dg.SkipReason:
         return dg.SkipReason(f"there are new periods: reload the code location {CODE_LOCATION} to see them")
     from dagster_graphql import DagsterGraphQLClient
 
-    DagsterGraphQLClient("127.0.0.1", port_number=port, timeout=120).reload_repository_location(CODE_LOCATION)
+    token = home.settings.ui_token
+    headers = {UI_TOKEN_HEADER: token.get_secret_value()} if token else None
+    client = DagsterGraphQLClient("127.0.0.1", port_number=port, timeout=120, headers=headers)
+    client.reload_repository_location(CODE_LOCATION)
     return dg.SkipReason("there are new periods: the code location was loaded again")
 
 

@@ -64,7 +64,7 @@ def accept_table(
 
     def read(scratch: Path) -> SourceFile:
         _download_rows(bq, sql, name, scratch / "rows.parquet", progress)
-        raw = pl.scan_parquet(scratch / "rows.parquet").with_row_index(SOURCE_ROW, offset=1)
+        raw = pl.scan_parquet(scratch / "rows.parquet", glob=False).with_row_index(SOURCE_ROW, offset=1)
         plain = plain_columns(raw.collect_schema(), {column: [column] for column in mapping.sources}, str(name))
         typed = type_lines(raw.select(plain), mapping, settings.source, str(name))
         progress(describe_mapping(str(name), mapping, typed.conventions))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from custseg_assets.errors import RunFailedError
+from custseg_assets.errors import CustsegError, MachineFaultError, RunFailedError
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.home import Home
 
@@ -46,10 +46,11 @@ def keep_failure(paths: Home, command: str) -> Iterator[None]:
     """
     try:
         yield
-    except RunFailedError as error:
+    except (RunFailedError, MachineFaultError) as error:
         todo = error.todo or _todo(error, command)
         at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        failure = Failure(command, error.step, error.check, str(error), at, todo)
+        step, check = (error.step, error.check) if isinstance(error, RunFailedError) else (None, None)
+        failure = Failure(command, step, check, str(error), at, todo)
         replace_text(paths.failure, json.dumps(asdict(failure), ensure_ascii=False))
         raise
     paths.failure.unlink(missing_ok=True)
@@ -62,9 +63,9 @@ def last_failure(paths: Home) -> Failure | None:
     return None
 
 
-def _todo(error: RunFailedError, command: str) -> str:
+def _todo(error: CustsegError, command: str) -> str:
     again = f"then 'custseg {command}' again"
-    if error.check:
+    if isinstance(error, RunFailedError) and error.check:
         return (
             f"Correct these rows in the source, {again}; 'custseg ui' shows all rows that fail {error.check}. If the"
             " source is right, the check is wrong: please report it with its line above."

@@ -74,7 +74,7 @@ class Intake:
         source = self._source(current, waiting)
         is_first = current is None or current.description == DEMO != source
         before = CurrentSource() if current is None or is_first else current
-        with self._deliveries.unchanged_if_refused():
+        with self._deliveries.unchanged_if_refused(), self._deliveries.reading():
             read = self._zone.read(self._to_be_read(waiting, before), self._settings.source)
             accepted = take_in_source(self._deliveries, source, self._settings, self._say) if source else []
             refreshed = before.with_source(accepted, source)
@@ -336,15 +336,16 @@ def _accept_files(deliveries: DeliveryStore, source: Path, settings: Settings, s
     paths = list_source_files(source, say)
     sizes = [path.stat().st_size for path in paths]
     pace = Pace(sum(sizes))
-    for number, path in enumerate(paths):
-        if left := pace.left(sum(sizes[:number])):
-            say(f"{number:,} of {len(paths):,} files{left}")
-        name = path.name if path == source else path.relative_to(source).as_posix()
-        try:
-            keys = keys_of(path, source)
-            accepted.append(deliveries.accept(path, settings.source, progress=say, name=name, keys=keys))
-        except MissingColumnsError as error:
-            foreign[name] = error
+    with deliveries.reading():
+        for number, path in enumerate(paths):
+            if left := pace.left(sum(sizes[:number])):
+                say(f"{number:,} of {len(paths):,} files{left}")
+            name = path.name if path == source else path.relative_to(source).as_posix()
+            try:
+                keys = keys_of(path, source)
+                accepted.append(deliveries.accept(path, settings.source, progress=say, name=name, keys=keys))
+            except MissingColumnsError as error:
+                foreign[name] = error
     if foreign and accepted:
         names = ", ".join(foreign)
         raise BadInputError(

@@ -60,7 +60,7 @@ class OpenHome:
     def __init__(self, settings: Settings, *, has_viewers: bool = True) -> None:
         self.settings, self.has_viewers = settings, has_viewers
         self.paths = Home(settings.home)
-        self.deliveries = DeliveryStore(self.paths.deliveries)
+        self.deliveries = DeliveryStore(self.paths.deliveries, settings.reading)
         self.landing_zone = LandingZone(settings.landing.folder or self.paths.landing, self.deliveries)
         self.registry = ModelRegistry(settings.tracking, self.paths.mlflow)
         self._kept: dict[str, tuple[object, Any]] = {}

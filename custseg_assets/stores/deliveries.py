@@ -23,14 +23,14 @@ import polars as pl
 from custseg_assets.domain.periods import Cadence, key_of, period_start, shift, start_of
 from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.settings import ReadingSettings, SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.delivery import CurrentSource, Delivery, LandedFile, in_order, keys_of
-from custseg_assets.stores.exclusion import EXCLUDED_BY
-from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text, replacement_for
-from custseg_assets.stores.line_digests import CONTENT, UNDATED, digests_by_day
-from custseg_assets.stores.raw_table import SOURCE_ROW
-from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, open_source, stamp_of
+from custseg_assets.stores.delivery_file import DeliveredLines, write_lines
+from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text
+from custseg_assets.stores.line_digests import UNDATED
+from custseg_assets.stores.reading import LINES, FileToRead, Reader
+from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, stamp_of
 
 _READER = 4
 """Version of how files are read; a change makes every file a new delivery."""
@@ -41,7 +41,6 @@ _FILE = "file"
 _WRITING_PREFIX = ".writing-"
 """How the names of folders begin that earlier versions left when they were killed."""
 
-_ROWS_PER_GROUP = 1 << 17
 _TRUNCATION: Mapping[Cadence, str] = {"daily": "1d", "weekly": "1w", "monthly": "1mo"}
 
 
@@ -61,10 +60,13 @@ class DeliveryStore:
 
     Args:
         root: the folder; it is made with the first delivery.
+        limits: what reading one file may take.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, limits: ReadingSettings | None = None) -> None:
         self.root = root
+        self._limits = limits or ReadingSettings()
+        self._reader: Reader | None = None
         self._manifests: dict[str, Delivery] = {}
 
     def accept(
@@ -88,6 +90,7 @@ class DeliveryStore:
         Raises:
             StillWrittenError: the file changed while it was read; the store is as before.
             BadInputError: the file cannot be used; the store is as before.
+            MachineFaultError: this machine could not read it, whatever is in it; the store is as before.
         """
         digest, stamp = digest_of(path)
         delivery_id = _id_of("file", digest, identity_of(settings), *([keys] if keys else []))
@@ -95,12 +98,25 @@ class DeliveryStore:
             return replace(known, name=name or path.name)
         if (n_bytes := path.stat().st_size) >= _LARGE_BYTES:
             progress(f"reading {name or path.name}, {n_bytes / 1e6:,.0f} MB")
-        reading = open_source(path, settings, progress=progress, scratch_in=self.root, keys=keys)
-        with self._prepare_folder(), reading as source:
+        with self.scratch_folder() as scratch, self.reading() as reader:
+            read = reader.read(FileToRead(path, name or path.name, settings, keys or {}, scratch), progress)
             # The file has been read completely; the id is right only if the same bytes were digested.
             if _has_changed(path, stamp):
                 raise StillWrittenError(path.name)
-            return self._write_delivery(delivery_id, name or source.name, source)
+            return self._keep(delivery_id, name or path.name, read, scratch / LINES)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """One process for all files that are read within; without, each file has its own."""
+        if self._reader:
+            yield self._reader
+            return
+        self._reader = Reader(self._limits)
+        try:
+            yield self._reader
+        finally:
+            self._reader.close()
+            self._reader = None
 
     def accept_frame(
         self, name: str, identity: str, make: Callable[[], pl.DataFrame], preset: str | None = None
@@ -118,7 +134,7 @@ class DeliveryStore:
             return known
         with self._prepare_folder():
             mapping = ColumnMapping({column: (column,) for column in MAPPED_NAMES}, preset)
-            return self._write_delivery(delivery_id, name, SourceFile(name, mapping, "", make().lazy()))
+            return self._write(delivery_id, SourceFile(name, mapping, "", make().lazy()))
 
     def accept_lines(self, name: str, identity: str, read: Callable[[Path], SourceFile]) -> Delivery:
         """Put lines that do not come from a file into the store, unless they are there already.
@@ -151,7 +167,7 @@ class DeliveryStore:
             cursor: how to go on from there, for an increment.
         """
         delivery_id = _id_of("lines", source.name, identity)
-        return self._find(delivery_id) or self._write_delivery(delivery_id, source.name, source, cursor)
+        return self._find(delivery_id) or self._write(delivery_id, source, cursor)
 
     def set_current(self, current: CurrentSource) -> None:
         """Set what the pipeline reads.
@@ -304,34 +320,25 @@ class DeliveryStore:
             if not any(self.root.iterdir()):
                 self.root.rmdir()
 
-    def _write_delivery(
-        self, delivery_id: str, name: str, source: SourceFile, cursor: Mapping[str, Any] | None = None
+    def _write(self, delivery_id: str, source: SourceFile, cursor: Mapping[str, Any] | None = None) -> Delivery:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
+            path = Path(folder) / LINES
+            return self._keep(delivery_id, source.name, write_lines(source, path), path, cursor)
+
+    def _keep(
+        self,
+        delivery_id: str,
+        name: str,
+        lines: DeliveredLines,
+        written: Path,
+        cursor: Mapping[str, Any] | None = None,
     ) -> Delivery:
-        mapping = source.mapping
-        with replacement_for(self.root / f"{delivery_id}.parquet") as path:
-            source.lines.select(*CONTENT, EXCLUDED_BY, SOURCE_ROW).sink_parquet(
-                path, compression="zstd", compression_level=1, statistics=True, row_group_size=_ROWS_PER_GROUP
-            )
-            days = digests_by_day(pl.scan_parquet(path))
-            dates = [date.fromisoformat(day) for day in days if day != UNDATED]
-            if not dates:
-                raise ValueError(f"{name}: no line has a date")
-            counts_units = pl.scan_parquet(path).select((pl.col("quantity").abs() != 1).any()).collect().item()
-            delivery = Delivery(
-                delivery_id,
-                name,
-                min(dates),
-                max(dates),
-                sum(n for n, _ in days.values()),
-                days,
-                mapping.columns,
-                mapping.preset,
-                source.notes,
-                counts_units,
-                cursor,
-            )
-            # The folder's entry is made durable with the manifest's.
-            make_durable(path)
+        """Make a delivery of a file of lines, which is moved into the store."""
+        first, last = min(lines.dates), max(lines.dates)
+        delivery = Delivery(delivery_id, name, first, last, lines.n_rows, cursor=cursor, **vars(lines))
+        # The folder's entry is made durable with the manifest's.
+        make_durable(written)
+        written.replace(self.root / f"{delivery_id}.parquet")
         # The manifest makes the delivery visible, so it comes last.
         replace_text(self.root / f"{delivery_id}.json", delivery.to_json(), is_durable=True)
         return delivery
@@ -340,7 +347,7 @@ class DeliveryStore:
 def _scan(paths: Any, **how: Any) -> pl.LazyFrame:
     """Delivered lines; files of earlier versions say nothing of what is left out."""
     stored = {name: dtype for name, dtype in RAW_TRANSACTIONS.schema.items() if name not in ("period", "source_file")}
-    return pl.scan_parquet(paths, schema=stored, missing_columns="insert", **how)
+    return pl.scan_parquet(paths, schema=stored, missing_columns="insert", glob=False, **how)
 
 
 def identity_of(settings: SourceSettings) -> dict[str, Any]:

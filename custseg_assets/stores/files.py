@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,16 +81,45 @@ def lock_file(file: IO[Any] | int, patience_seconds: float | None = None) -> boo
     Returns:
         Whether this process has the lock now.
     """
-    if patience_seconds is None:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return True
-    give_up = time.monotonic() + patience_seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= give_up:
-                return False
-            time.sleep(_SECONDS_BETWEEN_TRIES)
-        else:
-            return True
+    give_up = None if patience_seconds is None else time.monotonic() + patience_seconds
+    while not _try_lock(file, waits=give_up is None):
+        if give_up is not None and time.monotonic() >= give_up:
+            return False
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+    with contextlib.suppress(OSError):
+        _ask_about_lock(file, _SET_LOCK)
+    return True
+
+
+def is_file_locked(path: Path) -> bool:
+    """Whether a process has locked a file with ``lock_file``; where the system can tell, without locking it to see."""
+    try:
+        file = path.open("r+b")
+    except FileNotFoundError:
+        return False
+    with file, contextlib.suppress(OSError):
+        if _GET_LOCK is not None:
+            kind, *_ = struct.unpack(_LOCK_FORMAT, _ask_about_lock(file, _GET_LOCK))
+            return bool(kind != fcntl.F_UNLCK)
+    with path.open("r+b") as file:
+        return not _try_lock(file)
+
+
+_LOCK_FORMAT = "hh4xqqi4x"
+"""C's ``struct flock`` on 64-bit Linux: kind, where from, start, length, process."""
+_SET_LOCK, _GET_LOCK = getattr(fcntl, "F_OFD_SETLK", None), getattr(fcntl, "F_OFD_GETLK", None)
+"""Locks of open files that can be asked about; a second one beside ``flock``'s, which cannot."""
+
+
+def _ask_about_lock(file: IO[Any] | int, command: int | None) -> bytes:
+    if command is None:
+        return b""
+    return fcntl.fcntl(file, command, struct.pack(_LOCK_FORMAT, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+
+
+def _try_lock(file: IO[Any] | int, *, waits: bool = False) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True

@@ -21,6 +21,7 @@ from custseg_assets.settings import ALL_SHEETS, SourceSettings
 from custseg_assets.stores.headers import N_SEARCHED, Header, find_header
 from custseg_assets.stores.raw_table import LARGE, SOURCE_ROW, RawTable, damage_error
 from custseg_assets.stores.texts import read_text
+from custseg_assets.stores.unpacking import Unpacked, refuse_bomb
 
 Kind = Literal["text", "parquet", "xlsx"]
 Packing = Literal["plain", "gzip", "zip"]
@@ -78,7 +79,8 @@ def _read_packed_text(path: Path, packing: Packing, settings: SourceSettings, sc
     with contextlib.ExitStack() as stack, _explain_damage(path.name):
         stream: IO[bytes] = stack.enter_context(path.open("rb"))
         if packing == "gzip":
-            stream = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=stream)))
+            packed = stack.enter_context(gzip.GzipFile(fileobj=stream))
+            stream = cast(IO[bytes], Unpacked(packed, path.stat().st_size, path.name))
         return read_text(stream, settings, scratch, path.name)
 
 
@@ -146,7 +148,8 @@ def _open_archive(path: Path, settings: SourceSettings, scratch: Path) -> Iterat
             where = f"{path.name}, {name}" if name else path.name
             folder = scratch / f"member_{i}"
             folder.mkdir()
-            stream = stack.enter_context(archive.open(info))
+            packed = stack.enter_context(archive.open(info))
+            stream = cast(IO[bytes], Unpacked(packed, info.compress_size, where))
             if kind == "text":
                 yield name, read_text(stream, settings, folder, where)
                 continue
@@ -180,10 +183,11 @@ def _copy(stream: IO[bytes], target: Path) -> Path:
 
 def _read_parquet(path: Path, where: str) -> RawTable:
     try:
-        names = pl.scan_parquet(path).collect_schema().names()
+        scanned = pl.scan_parquet(path, glob=False)
+        names = scanned.collect_schema().names()
     except pl.exceptions.PolarsError as error:
         raise damage_error(where, str(error).splitlines()[0]) from None
-    lines = pl.scan_parquet(path).select(pl.col(name).alias(str(i)) for i, name in enumerate(names))
+    lines = scanned.select(pl.col(name).alias(str(i)) for i, name in enumerate(names))
     is_large = path.stat().st_size > LARGE["parquet"]
     header = Header(tuple(name.strip() for name in names))
     return RawTable(header, lines.with_row_index(SOURCE_ROW, 1), is_large, form="parquet")
@@ -193,6 +197,9 @@ def _read_workbook(path: Path, settings: SourceSettings, where: str) -> Iterator
     import fastexcel
 
     try:
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as parts:
+            for part in parts.infolist():
+                refuse_bomb(part.compress_size, part.file_size, where)
         workbook = fastexcel.read_excel(path)
         for name in _sheets(workbook.sheet_names, settings, where):
             # Every cell as text: a type guessed from the first cells would make C536379 among numbers null. Rows from

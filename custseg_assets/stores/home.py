@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.stores.files import lock_file
+from custseg_assets.stores.files import is_file_locked, lock_file
 
 
 class HomeLock:
@@ -118,8 +118,4 @@ class Home:
 
     def is_locked(self) -> bool:
         """Whether a run is using the home."""
-        path = self.root / "lock"
-        if not path.exists():
-            return False
-        with path.open("a+") as lock:
-            return not lock_file(lock, patience_seconds=0.0)
+        return is_file_locked(self.root / "lock")

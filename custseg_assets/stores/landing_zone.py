@@ -36,12 +36,17 @@ from custseg_assets.stores.delivery import (
     new_stray_days,
     period_content,
 )
+from custseg_assets.stores.machine import machine_fault
 from custseg_assets.stores.sources import Stamp, stamp_of
 
 _TAKEN_IN, _UNREADABLE, _REASON = "taken_in", "unreadable", ".reason.txt"
+_LONGEST_NAME = 255 - len(_REASON)
+"""Bytes of the name of a file that is set aside: as many as file systems take, less those for its reason's."""
 _UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
 # The log's clock may be ahead of this machine's by its time zone.
 _AHEAD = timedelta(days=1)
+
+_LONGEST_SUFFIX = 20
 
 Outcome = Literal["new", "corrected", "repeated", "unreadable"]
 _Kind = tuple[frozenset[str], str | None]
@@ -227,26 +232,36 @@ class LandingZone:
         Args:
             files: that are waiting.
             settings: how to read them.
+
+        Raises:
+            MachineFaultError: this machine cannot read one now; all files stay where they are.
         """
         found = []
-        for file in files:
-            delivery: Delivery | BadInputError
-            try:
-                if not formats.is_accepted(file.name):
-                    raise BadInputError(file.name, formats.ACCEPTED, "Export it as one of these, or correct its name.")
-                delivery = self._deliveries.accept(file.path, settings, progress=lambda _: None, name=file.name)
-            except StillWrittenError:
-                continue
-            except BadInputError as error:
-                delivery = error
-            found.append(ReadFile(file, delivery))
+        with self._deliveries.reading():
+            for file in files:
+                delivery: Delivery | BadInputError
+                try:
+                    if not formats.is_accepted(file.name):
+                        todo = "Export it as one of these, or correct its name."
+                        raise BadInputError(file.name, formats.ACCEPTED, todo)
+                    _require_access(file)
+                    delivery = self._deliveries.accept(file.path, settings, progress=lambda _: None, name=file.name)
+                except StillWrittenError:
+                    continue
+                except BadInputError as error:
+                    delivery = error
+                found.append(ReadFile(file, delivery))
         return tuple(found)
 
     def adopt(self, taken: TakenIn) -> None:
         """Set what the home reads, then move the files out of the folder."""
         if taken.current.deliveries:
             self._deliveries.set_current(taken.current)
+        own = self._make_room()
         for arrival in taken.arrivals:
+            if arrival.file.path in own:
+                # It has another name now, under which the next look finds it.
+                continue
             with contextlib.suppress(FileNotFoundError):
                 self._move_away(arrival)
 
@@ -256,7 +271,7 @@ class LandingZone:
             below = Path(folder).relative_to(self.folder)
             own = {_TAKEN_IN, _UNREADABLE} if folder == str(self.folder) else set()
             folders[:] = [one for one in folders if not one.startswith(".") and one not in own]
-            yield from ((Path(folder, name), (below / name).as_posix()) for name in names if not name.startswith("."))
+            yield from ((Path(folder, name), _in_utf8(below / name)) for name in names if not name.startswith("."))
 
     def _find_grown(self) -> Iterator[tuple[Path, str]]:
         """Path and name of every file that grew after it had been moved.
@@ -275,13 +290,54 @@ class LandingZone:
             target = self.folder / _TAKEN_IN / arrival.delivery.id / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
         else:
-            target = _unused_path(self.folder / _UNREADABLE / file.name)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target = self._place_aside(file.name)
             target.with_name(f"{target.name}{_REASON}").write_text(f"{arrival.note}\n", encoding="utf-8")
         file.path.rename(target)
         if stamp_of(target.stat()) != file.stamp and not file.path.exists():
             # Another file had come in its place since it was read: that one is left for the next time.
             target.rename(file.path)
+
+    def _place_aside(self, name: str) -> Path:
+        """An unused path for a file that cannot be used, in a folder that is there."""
+        folder = self.folder / _UNREADABLE
+        target = folder / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            # A file that came before has the name of one of its folders.
+            target = folder / name.replace("/", "_")
+        return _unused_path(_with_room(target))
+
+    def _make_room(self) -> tuple[Path, ...]:
+        """Rename what was dropped under the names of the folders that files are moved to; returns those names."""
+        own = self.folder / _TAKEN_IN, self.folder / _UNREADABLE
+        for path in own:
+            if path.is_symlink() or (path.exists() and not path.is_dir()):
+                path.rename(_unused_path(path))
+        return own
+
+
+def _require_access(file: WaitingFile) -> None:
+    """Raise where this user may not read a file, which is no fault of the file."""
+    try:
+        file.path.open("rb").close()
+    except FileNotFoundError:
+        raise StillWrittenError(file.name) from None
+    except OSError as error:
+        raise machine_fault(error, f"reading {file.name}") or error from None
+
+
+def _in_utf8(name: Path) -> str:
+    """A file's name with slashes; bytes that are no UTF-8 are written as numbers, so that every program can show it."""
+    return os.fsencode(name.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _with_room(path: Path, number: str = "") -> Path:
+    """The path with a number before its suffix, and so much shorter that a reason's name fits on file systems, too."""
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
+    ending = os.fsencode(f"{number}{suffix}")
+    stem = os.fsencode(path.name.removesuffix(suffix))[: _LONGEST_NAME - len(ending)]
+    return path.with_name((stem + ending).decode("utf-8", "ignore"))
 
 
 def classify_files(
@@ -420,5 +476,5 @@ def _unused_path(path: Path) -> Path:
     number, free = 1, path
     while free.exists():
         number += 1
-        free = path.with_name(f"{path.stem} ({number}){path.suffix}")
+        free = _with_room(path, f" ({number})")
     return free

@@ -76,7 +76,7 @@ class RawTable:
             if self.is_large:
                 path = scratch / "settled.parquet"
                 lines.sink_parquet(path, compression="lz4")
-                loaded = pl.scan_parquet(path)
+                loaded = pl.scan_parquet(path, glob=False)
             else:
                 loaded = lines.collect().lazy()
         except pl.exceptions.PolarsError as error:
@@ -108,6 +108,7 @@ def scan_text(path: Path, names: Sequence[str], delimiter: str) -> pl.LazyFrame:
     joined = pl.concat_str(surplus, separator=delimiter, ignore_nulls=True).str.strip_chars()
     return pl.scan_csv(
         path,
+        glob=False,
         separator=delimiter,
         schema=dict.fromkeys(names, pl.String),
         truncate_ragged_lines=True,

@@ -6,6 +6,7 @@ A fault of a whole file is one clear error; a fault of a row stays in the row. K
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -23,6 +24,7 @@ from custseg_assets.stores import formats
 from custseg_assets.stores.choice import ChosenTable, choose_tables
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.joining import exclude_repeats, join_parts, leave_out_headers
+from custseg_assets.stores.machine import machine_fault
 from custseg_assets.stores.overlooked import OverlookedColumn, find_overlooked, refuse_overlooked
 from custseg_assets.stores.totals import refuse_totals
 from custseg_assets.stores.values import plain_columns, type_lines
@@ -147,6 +149,7 @@ def digest_of(path: Path) -> tuple[str, Stamp]:
 
     Raises:
         BadInputError: it cannot be read.
+        MachineFaultError: this machine cannot read it now.
     """
     with _explain_errors(path), path.open("rb") as file:
         stamp = stamp_of(os.fstat(file.fileno()))
@@ -257,6 +260,11 @@ def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            # Not the file that is read, but what it unpacks to.
+            raise
+        if fault := machine_fault(error, f"reading {path.name}", is_denial_one=False):
+            raise fault from None
         raise BadInputError(
             f"{error.filename or path}: {error.strerror or error}",
             "a file that can be read",

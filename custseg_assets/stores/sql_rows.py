@@ -119,7 +119,7 @@ def raw_table(path: Path, selection: Selection) -> RawTable:
         path: the Parquet file.
         selection: what was asked for.
     """
-    rows = pl.scan_parquet(path)
+    rows = pl.scan_parquet(path, glob=False)
     schema = rows.collect_schema()
     plain = [
         _plain(str(position), schema[str(position)], is_number=name in selection.numbers)

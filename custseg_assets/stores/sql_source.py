@@ -164,7 +164,8 @@ class _Reader:
         rows, new = _Rows(path), path.with_name("new.parquet")
         rows.write_without(repeated, new)
         dates = [str(self._selection.header.index(name)) for name in self._selection.mapping.headers["invoiced_at"]]
-        if not pl.scan_parquet(new).select(pl.any_horizontal(pl.col(dates).is_not_null()).any()).collect().item():
+        has_date = pl.any_horizontal(pl.col(dates).is_not_null()).any()
+        if not pl.scan_parquet(new, glob=False).select(has_date).collect().item():
             self._say(f"{self._where}: none of them has a date yet, so they wait for the next run")
             return []
         cursor = self._cursor_after(position, rows, n_new)
@@ -227,7 +228,7 @@ class _Rows:
     """
 
     def __init__(self, path: Path) -> None:
-        self._rows = pl.scan_parquet(path).with_row_index("n")
+        self._rows = pl.scan_parquet(path, glob=False).with_row_index("n")
         self._schema = self._rows.collect_schema()
         self.dtype = self._schema[CURSOR]
 

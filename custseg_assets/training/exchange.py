@@ -94,7 +94,7 @@ def candidates_in(folder: Path) -> pl.DataFrame:
         RunFailedError: it is not that.
     """
     try:
-        found = pl.read_parquet(folder / "out" / CANDIDATES)
+        found = pl.read_parquet(folder / "out" / CANDIDATES, glob=False)
         wrong = set(found.schema.items()) ^ set(MODEL_CANDIDATES.schema.items())
         said = f"columns that differ: {', '.join(sorted({name for name, _ in wrong}))}" if wrong else ""
     except (OSError, pl.exceptions.PolarsError) as error:

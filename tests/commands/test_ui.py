@@ -75,7 +75,7 @@ def test_a_partition_made_from_the_pages_succeeds_and_nothing_is_marked_stale(pa
 
 def test_the_graph_shows_every_asset_without_an_error(pages: Pages) -> None:
     with open_page() as (page, errors):
-        page.goto(f"{pages.url}/asset-groups")
+        page.goto(pages.live.address("/asset-groups"))
         page.get_by_text("monitoring").first.wait_for(timeout=PATIENCE_SECONDS * 1000)
         page.mouse.move(1000, 850)
         page.keyboard.press("Alt+e")  # expand all groups
@@ -86,14 +86,14 @@ def test_the_graph_shows_every_asset_without_an_error(pages: Pages) -> None:
 
 def test_an_asset_page_shows_its_picture_and_where_its_columns_come_from(pages: Pages) -> None:
     with open_page() as (page, errors):
-        page.goto(f"{pages.url}/assets/segment_profiles")
+        page.goto(pages.live.address("/assets/segment_profiles"))
         _metadata(page, "profile").click(timeout=PATIENCE_SECONDS * 1000)
         picture = page.get_by_role("img", name="profile of the segments")
         picture.wait_for()
         size = picture.bounding_box()
         assert size is not None
         assert size["height"] > 100
-        page.goto(f"{pages.url}/assets/customer_features")
+        page.goto(pages.live.address("/assets/customer_features"))
         _metadata(page, "column_lineage").click(timeout=PATIENCE_SECONDS * 1000)
         row = page.get_by_role("row").filter(has=page.get_by_role("cell", name="monetary_net", exact=True))
         told = row.filter(has_text="raw_transactions").inner_text()

@@ -110,7 +110,7 @@ def test_the_promoted_model_says_where_it_comes_from_and_what_it_replaced(live: 
 
 def test_dagsters_timeline_shows_the_runs(live: LiveHome) -> None:
     with open_page() as (page, errors):
-        page.goto(f"{live.url}/overview/activity/timeline")
+        page.goto(live.address("/overview/activity/timeline"))
         for job in ("take_in", "ingest", "snapshot", "retrain", "segment"):
             page.get_by_text(job, exact=True).first.wait_for(timeout=PATIENCE_SECONDS * 1000)
         assert errors == []

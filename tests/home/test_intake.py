@@ -29,10 +29,10 @@ from custseg_assets.domain.transactions import cleaning
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import DEMO, Settings, SourceSettings
-from custseg_assets.stores import deliveries
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource
 from custseg_assets.stores.landing_zone import LandingZone, TakenIn, classify_files
+from custseg_assets.stores.reading import FileToRead, Reader
 from custseg_assets.stores.tables import TableStore
 from tests.support import homes
 from tests.support.comparison import differing_partitions
@@ -387,16 +387,16 @@ def test_a_file_replaced_after_it_was_read_is_not_put_away_unread(place: Place) 
 def test_a_file_that_changes_while_it_is_read_is_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     path = place.drop("a.csv", MAY)
     place.drop("b.csv", JULY)
-    opened = deliveries.open_source
+    read = Reader.read
 
-    def open_and_write_on(where: Path, *arguments: Any, **others: Any) -> Any:
-        if where == path:
-            with path.open("a") as file:
-                file.write(f"{JUNE}\n")
-        return opened(where, *arguments, **others)
+    def read_and_write_on(reader: Reader, file: FileToRead, progress: Any) -> Any:
+        if file.path == path:
+            with path.open("a") as written:
+                written.write(f"{JUNE}\n")
+        return read(reader, file, progress)
 
     with monkeypatch.context() as patch:
-        patch.setattr(deliveries, "open_source", open_and_write_on)
+        patch.setattr(Reader, "read", read_and_write_on)
         assert place.take_in().new == ("b.csv",)
     assert place.files() == ["a.csv", "taken_in/b.csv"]
     place.take_in()

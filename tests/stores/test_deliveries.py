@@ -20,10 +20,9 @@ from polars.testing import assert_frame_equal
 from custseg_assets.domain.schemas import MAPPED, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import SourceSettings
-from custseg_assets.stores import deliveries
 from custseg_assets.stores.deliveries import DeliveryStore, StillWrittenError
 from custseg_assets.stores.delivery import CurrentSource, Delivery, period_content
-from custseg_assets.stores.sources import open_source
+from custseg_assets.stores.reading import Reader
 from tests.support.files import REPOSITORY
 
 HEADER = "customer_id,invoiced_at,line_amount\n"
@@ -124,7 +123,7 @@ def test_a_file_is_read_once_whatever_it_is_called(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("custseg_assets.stores.deliveries.open_source", refuse)
+    monkeypatch.setattr(Reader, "read", refuse)
     again = accept(store, write(tmp_path, ROWS, "copy.csv"))
     assert (again.id, again.days, again.name) == (first.id, first.days, "copy.csv")
     with pytest.raises(AssertionError, match="read again"):
@@ -197,12 +196,14 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
 ) -> None:
     path = write(tmp_path, ROWS[:2])
 
-    def open_and_write_on(*arguments: Any, **others: Any) -> Any:
+    read = Reader.read
+
+    def read_and_write_on(*arguments: Any) -> Any:
         with path.open("a") as file:
             file.write(f"{ROWS[3]}\n")
-        return open_source(*arguments, **others)
+        return read(*arguments)
 
-    monkeypatch.setattr(deliveries, "open_source", open_and_write_on)
+    monkeypatch.setattr(Reader, "read", read_and_write_on)
     with pytest.raises(StillWrittenError, match="changed while it was read"):
         accept(store, path)
     assert not list(store.root.parent.rglob("*.json"))
@@ -261,23 +262,21 @@ def test_what_a_killed_writer_left_is_invisible_and_goes_with_the_next_delivery(
     assert {path.name for path in store.root.iterdir()} == names
 
 
-@pytest.mark.parametrize(
-    "moment", ["Path.replace", "Path.replace twice", "make_durable", "digests_by_day", "type_lines"]
-)
+@pytest.mark.parametrize("moment", ["Path.replace", "Path.replace twice", "make_durable", "stamp_of"])
 def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStore, tmp_path: Path, moment: str) -> None:
     path = write(tmp_path, ROWS)
     script = f"""
         import os, pathlib, signal
         from custseg_assets.settings import SourceSettings
-        from custseg_assets.stores import deliveries, sources
+        from custseg_assets.stores import deliveries
         calls = []
         def die(*args, **kwargs):
             calls.append(1)
             if len(calls) == {2 if "twice" in moment else 1}:
                 os.kill(os.getpid(), signal.SIGKILL)
-            os.replace(*args)
-        places = {{"replace": pathlib.Path, "make_durable": deliveries, "digests_by_day": deliveries}}
-        places |= {{"type_lines": sources}}
+            return os.replace(*args) if len(args) > 1 else None
+        # The file's stamp is looked at again when it has been read.
+        places = {{"replace": pathlib.Path, "make_durable": deliveries, "stamp_of": deliveries}}
         for name, place in places.items():
             if name == {moment.partition(" ")[0].removeprefix("Path.")!r}:
                 setattr(place, name, die)

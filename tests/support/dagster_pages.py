@@ -10,6 +10,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from custseg_assets.settings import UI_TOKEN_HEADER
 from tests.support.live import LiveHome
 
 CODE_LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "custseg_assets.definitions"}
@@ -31,7 +32,8 @@ class Pages:
         connection = HTTPConnection("127.0.0.1", self.live.port, timeout=PATIENCE_SECONDS)
         with contextlib.closing(connection):
             body = json.dumps({"query": query, "variables": variables})
-            connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json", UI_TOKEN_HEADER: self.live.token}
+            connection.request("POST", "/graphql", body, headers)
             answer = json.load(connection.getresponse())
         assert "errors" not in answer, answer
         return answer["data"]

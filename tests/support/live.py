@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -17,7 +18,7 @@ import dagster as dg
 from custseg_assets.domain.schemas import RETRAIN_DECISION
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import Stage, due_retrain, next_stage
-from custseg_assets.settings import load_settings
+from custseg_assets.settings import UI_TOKEN_HEADER, UI_TOKEN_VARIABLE, load_settings
 from tests.support.ports import free_port
 
 QUICK_SENSORS = """
@@ -53,12 +54,17 @@ class LiveHome:
         self._command = [*command]
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
+        self.token = secrets.token_urlsafe(8)
         self.log = home.with_name(f"{home.name}.log")
 
     @property
     def url(self) -> str:
         """Address of the pages."""
         return f"http://127.0.0.1:{self.port}"
+
+    def address(self, path: str = "/") -> str:
+        """Address of a page for a browser, as ``custseg ui`` prints it."""
+        return f"{self.url}{path}?token={self.token}"
 
     @property
     def opened(self) -> OpenHome:
@@ -70,7 +76,7 @@ class LiveHome:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command, "ui", "--port", str(self.port), "--config", str(self.config)],
-                env={**os.environ, "CUSTSEG_HOME": str(self.home)},
+                env={**os.environ, "CUSTSEG_HOME": str(self.home), UI_TOKEN_VARIABLE: self.token},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -83,7 +89,8 @@ class LiveHome:
     def answers(self) -> bool:
         """Whether the pages answer."""
         with contextlib.suppress(urllib.error.URLError, OSError):
-            return bool(urllib.request.urlopen(f"{self.url}/server_info", timeout=10).status == 200)  # noqa: S310
+            request = urllib.request.Request(f"{self.url}/server_info", headers={UI_TOKEN_HEADER: self.token})  # noqa: S310
+            return bool(urllib.request.urlopen(request, timeout=10).status == 200)  # noqa: S310
         return False
 
     def kill_daemon(self) -> bool:
