@@ -99,7 +99,7 @@ class DeliveryStore:
         if (n_bytes := path.stat().st_size) >= _LARGE_BYTES:
             progress(f"reading {name or path.name}, {n_bytes / 1e6:,.0f} MB")
         with self.scratch_folder() as scratch, self.reading() as reader:
-            read = reader.read(FileToRead(path, name or path.name, settings, keys or {}, scratch), progress)
+            read = reader.read(FileToRead(path.absolute(), name or path.name, settings, keys or {}, scratch), progress)
             # The file has been read completely; the id is right only if the same bytes were digested.
             if _has_changed(path, stamp):
                 raise StillWrittenError(path.name)
