@@ -69,10 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if "results" in kinds:
                 README.write_text(put_into(README.read_text(encoding="utf-8"), table), encoding="utf-8")
                 take_from_metadata(home)
-        if "dagster" in kinds:
-            take_dagster_pictures(home)
         if "dashboard" in kinds:
             take_dashboard(home)
+        if "dagster" in kinds:
+            # Its sensors may retrain at once, and the closing table and all pictures are of one and the same home.
+            take_dagster_pictures(shutil.copytree(home, Path(folder) / "shown"))
         if "timeline" in kinds:
             subprocess.run(
                 [*_PYTHON, "benchmarks.unattended", *_COMMAND, "--picture", str(PICTURES / "timeline.png")],
