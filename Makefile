@@ -63,13 +63,21 @@ docs: $(VENV)/dev.stamp ## make docs/settings.md and docs/pictures/rooms.png ane
 	$(VENV)/bin/python docs/make_settings.py
 	$(VENV)/bin/python docs/make_rooms_picture.py
 
+.PHONY: pictures
+pictures: $(VENV)/dev.stamp ## make the README's closing table and the pictures anew from one demo [ARGS="--only timeline"]
+	$(VENV)/bin/python docs/make_pictures.py $(ARGS)
+
+.PHONY: site
+site: $(VENV)/dev.stamp ## build the documentation site into site/, strictly
+	$(VENV)/bin/python docs/make_site.py
+
 .PHONY: bench
 bench: $(VENV)/dev.stamp ## measure CPU, wall and memory at 1x, 5x and 20x the log [SOURCE=path]
 	$(VENV)/bin/python benchmarks/bench.py $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
 
 .PHONY: clean
 clean: ## remove the environments and caches, never a home
-	rm -rf .venv .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist site
 	find custseg_assets custseg_serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp is newer than the locks it was made from, so nothing is installed twice.
@@ -106,7 +114,7 @@ EXTRAS_serving-gcp := serving,gcs
 EXTRAS_trainer := trainer
 EXTRAS_gcp := pipeline,sql,gcp
 EXTRAS_spark := pipeline,sql,serving,dev,spark
-EXTRAS_dev := pipeline,sql,serving,dev
+EXTRAS_dev := pipeline,sql,serving,dev,docs
 LOCKS := pipeline serving serving-gcp trainer gcp spark dev
 
 compile = $(VENV)/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-annotate \

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from custseg_assets import no_telemetry as telemetry
-from custseg_assets.errors import BadInputError, CustsegError
+from custseg_assets.command_line import CommandParser, run_command, say
 
 if TYPE_CHECKING:
     from custseg_assets.commands.decide import Decider
@@ -28,34 +28,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments, the process' own by default.
 
     Returns:
-        0, or 2 where the input cannot be used, or 1 where a run failed.
+        0, 2 where the input cannot be used, 1 where a run failed, or 130 where it was interrupted.
     """
     telemetry.switch_off()
     # The libraries alone are 700,000 objects; looking through all of them as often as Python does took 2 s of a run.
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION)
+    return run_command("custseg", lambda: _main(argv), extra="pipeline")
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    try:
-        status: int = arguments.command(arguments)
-    except BadInputError as error:
-        print(f"custseg: {error}", file=sys.stderr)
-        return 2
-    except CustsegError as error:
-        print(f"custseg: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("custseg: interrupted; run it again to go on where it stopped", file=sys.stderr)
-        return 130
+    status: int = arguments.command(arguments)
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="custseg",
         description="Turns a shop's transaction log into checked, explained customer segments.",
-        epilog="Everything is kept in the folder that CUSTSEG_HOME names (.custseg without it).",
+        epilog="Everything is kept in the folder that CUSTSEG_HOME names (.custseg without it). "
+        "Exit codes: 2 input that cannot be used, 1 a run that failed, 130 interrupted.",
     )
+    parser.add_version()
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = CommandParser(add_help=False)
     shared.add_argument("--config", metavar="FILE", help="configuration (custseg.toml where it exists)")
 
     run = commands.add_parser(
@@ -105,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     retrain.set_defaults(command=_retrain)
 
-    decided = argparse.ArgumentParser(add_help=False, parents=[shared])
+    decided = CommandParser(add_help=False, parents=[shared])
     decided.add_argument("--why", metavar="TEXT", required=True, help="kept with the decision")
     decided.add_argument("--by", metavar="NAME", default=None, help="who decides (the user of this machine)")
     promote = commands.add_parser("promote", parents=[decided], help="put a challenger in force that the gate did not")
@@ -132,17 +128,31 @@ def _parser() -> argparse.ArgumentParser:
     vertex.add_argument("verb", choices=["status", "canary", "full", "back"])
     vertex.set_defaults(command=_vertex)
 
-    export = commands.add_parser("export", parents=[shared], help="write a table to a file")
-    export.add_argument("table", metavar="TABLE")
-    export.add_argument("--partition", metavar="KEY", help="one period or snapshot; all without it")
-    export.add_argument("--out", metavar="FILE", required=True, type=Path, help=".parquet or .csv")
-    export.set_defaults(command=_export)
+    _add_export(commands, shared)
     return parser
 
 
-def _say(line: str) -> None:
-    """Write one line of progress, at once."""
-    print(line, file=sys.stderr, flush=True)
+def _add_export(commands: Any, shared: CommandParser) -> None:
+    export = commands.add_parser(
+        "export",
+        parents=[shared],
+        help="write the list of customers, or a table, to a file",
+        description="Write the list of customers, or a table, to a file: its newest snapshot, or all its periods.",
+    )
+    export.add_argument("table", metavar="TABLE", help="customers, or a table such as segment_profiles")
+    partitions = export.add_mutually_exclusive_group()
+    partitions.add_argument("--partition", metavar="KEY", help="one period or snapshot")
+    partitions.add_argument("--all", action="store_true", help="every snapshot, with its key in the column period")
+    export.add_argument("--segment", metavar="NAME|ID", help="only customers who are in it")
+    export.add_argument("--moved-from", metavar="NAME|ID", help="only customers who left it since the snapshot before")
+    export.add_argument("--moved-to", metavar="NAME|ID", help="only customers who came to it since the snapshot before")
+    export.add_argument("--out", metavar="FILE", required=True, type=Path, help=".parquet or .csv")
+    export.add_argument(
+        "--raw",
+        action="store_true",
+        help="leave texts of a csv as they are; without it those that a spreadsheet would compute (=, +, -, @) get a '",
+    )
+    export.set_defaults(command=_export)
 
 
 def _day(text: str) -> date:
@@ -165,7 +175,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.status import closing_table
 
     home = _open(arguments, arguments.source)
-    n_runs = Runner(home, _say).run(arguments.through)
+    n_runs = Runner(home, say).run(arguments.through)
     print(closing_table(home, n_runs))
     return 0
 
@@ -182,7 +192,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _ui(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.ui import serve_ui
 
-    return serve_ui(_open(arguments), arguments.config, arguments.port, _say)
+    return serve_ui(_open(arguments), arguments.config, arguments.port, say)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -195,7 +205,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _fire_drill(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.fire_drill import fire_drill
 
-    print(fire_drill(_open(arguments), arguments.partition, arguments.customers, arguments.repetitions, _say))
+    print(fire_drill(_open(arguments), arguments.partition, arguments.customers, arguments.repetitions, say))
     return 0
 
 
@@ -204,7 +214,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.status import newest_decision
 
     home = _open(arguments)
-    Runner(home, _say).retrain()
+    Runner(home, say).retrain()
     print(newest_decision(home))
     return 0
 
@@ -213,7 +223,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.decide import promote
     from custseg_assets.commands.run import Runner
 
-    print(promote(Runner(_open(arguments), _say), arguments.model_version, _decider(arguments)))
+    print(promote(Runner(_open(arguments), say), arguments.model_version, _decider(arguments)))
     return 0
 
 
@@ -221,7 +231,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.decide import rollback
     from custseg_assets.commands.run import Runner
 
-    print(rollback(Runner(_open(arguments), _say), _decider(arguments)))
+    print(rollback(Runner(_open(arguments), say), _decider(arguments)))
     return 0
 
 
@@ -236,7 +246,7 @@ def _decider(arguments: argparse.Namespace) -> Decider:
 def _replay(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.replay import replay
 
-    for line in replay(_open(arguments), arguments.first, arguments.last, arguments.keep):
+    for line in replay(_open(arguments), arguments.first, arguments.last, arguments.keep, say):
         print(line, flush=True)
     return 0
 
@@ -250,10 +260,13 @@ def _vertex(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from custseg_assets.commands.export import export_table
+    from custseg_assets.commands.export import Selection, export_table
 
-    n_rows = export_table(_open(arguments), arguments.table, arguments.partition, arguments.out)
-    print(f"{arguments.out}: {n_rows:,} rows of {arguments.table}")
+    selection = Selection(
+        arguments.partition, arguments.all, arguments.segment, arguments.moved_from, arguments.moved_to
+    )
+    for line in export_table(_open(arguments), arguments.table, selection, arguments.out, is_raw=arguments.raw):
+        print(line)
     return 0
 
 

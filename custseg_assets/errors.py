@@ -3,6 +3,9 @@
 Only errors that a user can act on belong here; a broken invariant stays a plain Python error.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class CustsegError(Exception):
     """Something a user can act on; ``str()`` of it is one complete line."""
@@ -48,3 +51,18 @@ class MachineFaultError(CustsegError):
     def __init__(self, words: str, todo: str) -> None:
         self.words, self.todo = words, todo
         super().__init__(f"{words}. Nothing is lost. {todo}")
+
+
+def did_you_mean(given: str, accepted: Iterable[str]) -> str:
+    """A question that names what is spelled most like a name that is not accepted; empty where nothing is.
+
+    Args:
+        given: the name that was given.
+        accepted: the names it could have been.
+
+    >>> did_you_mean("champion", ["Loyal", "Champions"]), did_you_mean("S9", ["S1"])
+    ("Did you mean 'Champions'?", '')
+    """
+    by_folded = {name.casefold(): name for name in accepted}
+    near = difflib.get_close_matches(given.casefold(), by_folded, n=1)
+    return f"Did you mean {by_folded[near[0]]!r}?" if near else ""

@@ -32,7 +32,7 @@ from custseg_assets.domain.segments.clustering import Limits
 from custseg_assets.domain.transactions.limits import MAX_AMOUNT
 from custseg_assets.domain.transactions.log_facts import Code
 from custseg_assets.domain.transactions.presets import FirstOf, RowFilter
-from custseg_assets.errors import BadInputError
+from custseg_assets.errors import BadInputError, did_you_mean
 
 HOME_VARIABLE = "CUSTSEG_HOME"
 CONFIG_VARIABLE = "CUSTSEG_CONFIG"
@@ -777,9 +777,8 @@ def _explain(path: Path, fields: dict[str, Any], error: ValidationError) -> BadI
 
 def _unknown_key(path: Path, where: tuple[int | str, ...]) -> BadInputError:
     accepted = [name for name in _keys_of(_type_at(where[:-1])) if name not in FROM_ENVIRONMENT]
-    near = difflib.get_close_matches(str(where[-1]), accepted, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else "Remove it."
-    return BadInputError(f"{path}: unknown key {_dotted(where)!r}", f"one of {', '.join(accepted)}", hint)
+    todo = did_you_mean(str(where[-1]), accepted) or "Remove it."
+    return BadInputError(f"{path}: unknown key {_dotted(where)!r}", f"one of {', '.join(accepted)}", todo)
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -9,26 +9,25 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from custseg_assets.errors import BadInputError, CustsegError
+from custseg_assets.command_line import CommandParser, run_command
+from custseg_assets.errors import BadInputError
 from custseg_assets.stores.releases import current
 from custseg_serving.keys import SCOPES, KeyFile
 from custseg_serving.login_link import LINK_SECONDS, make_token
 from custseg_serving.settings import ServingSettings, VertexRoutes
 
 DEFAULT_PER_SECOND = 500
-BAD_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    return run_command("custseg-serving", lambda: _main(arguments), extra="serving")
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        settings = settings_from(options, os.environ)
-        command = {"keys": _manage_keys, "demo": _serve_demo, None: _serve}[options.command]
-        return command(settings, options)
-    except CustsegError as error:
-        print(f"custseg-serving: {error}", file=sys.stderr)
-        return BAD_INPUT if isinstance(error, BadInputError) else 1
+    command = {"keys": _manage_keys, "demo": _serve_demo, None: _serve}[options.command]
+    return command(settings_from(options, os.environ), options)
 
 
 def settings_from(options: argparse.Namespace, variables: Mapping[str, str]) -> ServingSettings:
@@ -69,12 +68,13 @@ def settings_from(options: argparse.Namespace, variables: Mapping[str, str]) -> 
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="custseg-serving",
         description="Answer which segment a customer is in, and why, from the releases that `custseg run` writes.",
         epilog="Without keys only this machine is answered. Make one with `custseg-serving keys create NAME`.",
     )
+    parser.add_version()
     parser.add_argument("--home", help="folder of the pipeline (default: $CUSTSEG_HOME, else .custseg)")
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=_whole_number(1, 65_535), help="port to listen on (default: 8080)")

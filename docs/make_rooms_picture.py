@@ -31,11 +31,13 @@ ROOMS = {
     "stores": "tables, deliveries, landing zone, releases, registry, files",
     "settings": "custseg.toml and CUSTSEG_* variables",
     "domain": "what every number means: no files, no clock, no framework",
+    "command_line": "arguments, exit codes",
+    "pace": "how long work will take",
     "errors": "errors that say what to do",
     "no_telemetry": "nothing reports home",
 }
 """What each room is for, in the few words that its box has room for."""
-SEEN_BY_THE_SERVICE = ("stores", "domain", "errors")
+SEEN_BY_THE_SERVICE = ("stores", "domain", "command_line", "errors")
 THE_SERVICE = """\
 the HTTP service:
 lookups, scores,
@@ -44,8 +46,9 @@ dashboard.
 It reads releases,
 and imports only
 stores.releases,
-stores.files, domain
-and errors (gcp.bucket,
+stores.files, domain,
+command_line, errors
+(and gcp.bucket,
 to follow a bucket)."""
 
 _WIDTH, _FLOOR, _GAP, _TOP = 9.0, 0.5, 0.1, 0.6

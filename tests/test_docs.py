@@ -11,24 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.files import REPOSITORY
+from tests.support.pages import PAGES, PRESENT
 
 PACKAGES = ("custseg_assets", "custseg_serving")
 DOCS = REPOSITORY / "docs"
-NOT_OURS = {"build", "dist"}
-"""Folders of the repository that other programs fill, besides hidden ones."""
-FILE_ENDINGS = (".py", ".toml", ".json", ".md", ".txt", ".yaml")
-
-
-def pages(root: Path) -> list[Path]:
-    """Every page of the repository, hidden folders left out."""
-    folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name not in NOT_OURS]
-    return sorted([*root.glob("*.md"), *(page for folder in folders for page in folder.rglob("*.md"))])
-
-
-PAGES = pages(REPOSITORY)
+FILE_ENDINGS = (".py", ".toml", ".json", ".md", ".txt", ".yaml", ".ipynb")
 NAMED = [DOCS / "architecture.md", DOCS / "glossary.md"]
-PRESENT = [page for page in PAGES if page.parent.name != "adr" and page.name != "CHANGELOG.md"]
-"""Pages about the code as it is: records of decisions and of changes name it as it was."""
 
 
 def prose_of(page: Path) -> str:

@@ -9,6 +9,7 @@ from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.segments.clustering import visible_to_kmeans
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
+from custseg_assets.pace import Pace
 from custseg_assets.stores.sources import Progress
 
 _STEPS = 10
@@ -40,13 +41,13 @@ def fire_drill(home: OpenHome, key: str | None, n_customers: int | None, repetit
     window, model = calendar.window(chosen), home.champions.model_at(chosen)
     customers = home.tables.read(CUSTOMER_FEATURES, [chosen])
     customers = customers.filter(visible_to_kmeans(customers, model.features))
-    shown: set[int] = set()
+    shown, pace = set[int](), Pace(repetitions)
 
     def progress(done: int, to_do: int) -> None:
         step = done * _STEPS // to_do
         if step not in shown:
             shown.add(step)
-            say(f"{done:,} of {to_do:,} repetitions")
+            say(f"{done:,} of {to_do:,} repetitions{pace.left(done)}")
 
     result = run_fire_drill(
         customers,

@@ -32,9 +32,11 @@ from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.open import OpenHome
 from custseg_assets.instance.event_log import temporary_instance
 from custseg_assets.instance.execute import JobRunner
+from custseg_assets.pace import Pace
 from custseg_assets.settings import CleaningSettings, GcpSettings, LandingSettings, SourceSettings, TrackingSettings
 from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.files import replacement_for
+from custseg_assets.stores.sources import Progress
 
 _SENSORS = ("landing", "stale_partitions", "retrain_on_drift")
 _SCHEDULE = "close_period"
@@ -219,7 +221,7 @@ class Replay:
         )
 
 
-def replay(source: OpenHome, first: str | None, last: str | None, keep: Path | None) -> Iterator[str]:
+def replay(source: OpenHome, first: str | None, last: str | None, keep: Path | None, say: Progress) -> Iterator[str]:
     """The timeline of a replay, line by line.
 
     Args:
@@ -227,6 +229,7 @@ def replay(source: OpenHome, first: str | None, last: str | None, keep: Path | N
         first: key of the first snapshot.
         last: key of the last.
         keep: a new home to play in and leave; a temporary one without it.
+        say: takes each line of progress.
 
     Raises:
         BadInputError: the home has no such snapshots, or ``keep`` is there already.
@@ -244,12 +247,18 @@ def replay(source: OpenHome, first: str | None, last: str | None, keep: Path | N
     with contextlib.ExitStack() as stack:
         home = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="custseg-replay-"))) / "home"
         outcomes = []
+        first, last = first or keys[0], last or keys[-1]
+        played = Replay(source, home.absolute(), is_kept=keep is not None).play(first, last)
+        to_play = sum(first <= key <= last for key in keys)
         yield _HEADINGS
-        for outcome in Replay(source, home.absolute(), is_kept=keep is not None).play(
-            first or keys[0], last or keys[-1]
-        ):
+        for number, outcome in enumerate(played, start=1):
+            if number == 1:
+                # What it takes to load everything and to train the first model, no later snapshot takes again.
+                pace = Pace(to_play - 1)
             outcomes.append(outcome)
             yield _line(outcome)
+            if left := pace.left(number - 1):
+                say(f"{number:,} of {to_play:,} snapshots{left}")
         yield ""
         yield from (f"{outcome.snapshot}: {', '.join(outcome.runs)}" for outcome in outcomes)
 

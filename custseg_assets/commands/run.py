@@ -12,6 +12,7 @@ from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from custseg_assets.commands.estimate import estimate_run
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.failure import keep_failure
 from custseg_assets.home.intake import STAGE_MARKER, Intake
@@ -105,12 +106,14 @@ class Runner:
         while stage := next_stage(home, last_key, last_key):
             if stage in done:
                 raise RunFailedError(f"{stage} was made and is still out of date")
-            self.execute(stage, home)
+            if not done:
+                estimate = estimate_run(home, stage, last_key)
+            self.execute(stage, home, estimate.before(stage.job))
             done.append(stage)
         return done
 
-    def execute(self, stage: Stage, home: LockedHome) -> None:
-        """Run one stage, marked as begun until it has ended.
+    def execute(self, stage: Stage, home: LockedHome, remaining: str = "") -> None:
+        """Run one stage, marked as begun until it has ended; what remains to be done is said with it.
 
         A retrain that fails before it has written anything is over, too: the champion stays, and nothing waits for it.
 
@@ -121,7 +124,7 @@ class Runner:
         before = home.tables.version_of(_FIRST_OF_RETRAIN) if stage.job == "retrain" else None
         replace_text(marker, json.dumps(vars(stage)))
         try:
-            self.jobs.execute(stage, home)
+            self.jobs.execute(stage, home, remaining)
         except RunFailedError:
             if stage.job == "retrain" and home.tables.version_of(_FIRST_OF_RETRAIN) == before:
                 marker.unlink()

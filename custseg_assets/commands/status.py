@@ -237,7 +237,7 @@ def _next_lines(state: dict[str, Any]) -> list[str]:
     invoked = Path(sys.argv[0])
     command = str(invoked) if invoked.name == "custseg" else "custseg"
     prefix = "" if home == Path.cwd() / DEFAULT_HOME else f"{HOME_VARIABLE}={home} "
-    table = "segment_assignments" if state["champion"] else "customer_features"
+    table = "customers" if state["champion"] else "customer_features"
     return [
         "look next",
         f"  {prefix}{command} ui",

@@ -27,6 +27,7 @@ from custseg_assets.home.fixed_settings import (
 )
 from custseg_assets.home.log_doubts import require_no_doubt
 from custseg_assets.home.open import LockedHome
+from custseg_assets.pace import Pace
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.columns import MissingColumnsError
@@ -332,8 +333,13 @@ def _accept_files(deliveries: DeliveryStore, source: Path, settings: Settings, s
     """Read a file, or the files of a folder, which must all be the log."""
     accepted: list[Delivery] = []
     foreign: dict[str, MissingColumnsError] = {}
+    paths = list_source_files(source, say)
+    sizes = [path.stat().st_size for path in paths]
+    pace = Pace(sum(sizes))
     with deliveries.reading():
-        for path in list_source_files(source, say):
+        for number, path in enumerate(paths):
+            if left := pace.left(sum(sizes[:number])):
+                say(f"{number:,} of {len(paths):,} files{left}")
             name = path.name if path == source else path.relative_to(source).as_posix()
             try:
                 keys = keys_of(path, source)

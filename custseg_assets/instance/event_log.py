@@ -7,6 +7,7 @@ of events of a run; that took as long as the work the events tell of.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,17 @@ def _content_of(engine: Engine) -> bytes:
 class ConnectedInMemoryEventLog(InMemoryEventLogStorage):
     """Dagster's log in memory, on the one connection that keeps its database alive anyway."""
 
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        # SQLite's connections are for the thread that opened them; a trainer's messages come from another one.
+        self._thread = threading.get_ident()
+        super().__init__(*arguments, **keywords)
+
     @contextlib.contextmanager
     def _connect(self) -> Iterator[Connection]:
+        if threading.get_ident() != self._thread:
+            with super()._connect() as connection:
+                yield connection
+            return
         with self._db_lock, self._held_conn.begin():
             yield self._held_conn
 

@@ -24,6 +24,10 @@ from custseg_assets.stores.sources import Progress
 COMMAND_TAG = "custseg/command"
 # Dagster lists a run with a job of a code location only where this says so; its own launcher sets the same.
 _LISTED = {".dagster/repository": f"__repository__@{CODE_LOCATION}"}
+_OF_LIBRARIES = ("Starting a new mlflow run", "[pipes] external process successfully opened")
+"""How lines begin that tell whoever started a run nothing; they stay in its log."""
+_SECONDS_SHOWN = 0.5
+"""Of a step that took less nobody wants to know how long."""
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -57,7 +61,7 @@ class JobRunner:
         self.instance = instance or open_instance(home.paths.dagster)
         self._close_abandoned()
 
-    def execute(self, stage: Stage, home: LockedHome) -> None:
+    def execute(self, stage: Stage, home: LockedHome, remaining: str = "") -> None:
         """Run one job over a range of partitions.
 
         The definitions are made anew for each, because the stages before it decide what partitions there are.
@@ -65,11 +69,12 @@ class JobRunner:
         Args:
             stage: which job, and which partitions.
             home: that its assets read and write.
+            remaining: how long the whole run will still take, to be said.
 
         Raises:
             RunFailedError: a step or a blocking check failed.
         """
-        self._say(f"{stage}")
+        self._say(f"{stage}{remaining}")
         # The command holds the home's lock already, so its runs use the home as it is.
         definitions = build_defs(settings=home.settings, home=home, resource_overrides={"home": home})
         self.launch(definitions, run_request(stage, {COMMAND_TAG: "run"}), f"{stage}")
@@ -140,13 +145,15 @@ class _Progress:
     def __call__(self, entry: Any) -> None:
         event = entry.dagster_event
         if event is None:
-            if entry.level >= 20:
+            if entry.level >= 20 and not entry.user_message.startswith(_OF_LIBRARIES):
                 self._say(f"    {entry.user_message}")
         elif event.event_type_value == "STEP_START":
             self._started[event.step_key] = time.monotonic()
+            self._say(f"  {event.step_key}")
         elif event.event_type_value == "STEP_SUCCESS":
             seconds = time.monotonic() - self._started.get(event.step_key, time.monotonic())
-            self._say(f"  {event.step_key:<26} {seconds:6.1f} s")
+            if seconds >= _SECONDS_SHOWN:
+                self._say(f"    {seconds:.1f} s")
         elif event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed:
             self._report_check(event.asset_check_evaluation_data)
         elif event.event_type_value == "STEP_FAILURE":

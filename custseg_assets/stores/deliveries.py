@@ -51,6 +51,10 @@ class StillWrittenError(BadInputError):
         super().__init__(f"{name} changed while it was read", "a file that is whole", "Wait until it is written.")
 
 
+_LARGE_BYTES = 50_000_000
+"""From this size on a file takes so long to read that it is announced."""
+
+
 class DeliveryStore:
     """The deliveries in one folder.
 
@@ -92,8 +96,10 @@ class DeliveryStore:
         delivery_id = _id_of("file", digest, identity_of(settings), *([keys] if keys else []))
         if known := self._find(delivery_id):
             return replace(known, name=name or path.name)
+        if (n_bytes := path.stat().st_size) >= _LARGE_BYTES:
+            progress(f"reading {name or path.name}, {n_bytes / 1e6:,.0f} MB")
         with self.scratch_folder() as scratch, self.reading() as reader:
-            read = reader.read(FileToRead(path, name or path.name, settings, keys or {}, scratch), progress)
+            read = reader.read(FileToRead(path.absolute(), name or path.name, settings, keys or {}, scratch), progress)
             # The file has been read completely; the id is right only if the same bytes were digested.
             if _has_changed(path, stamp):
                 raise StillWrittenError(path.name)

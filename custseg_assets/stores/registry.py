@@ -7,6 +7,7 @@ MLflow stores the path of this module with each model, so the module must not mo
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -37,6 +38,13 @@ _CANDIDATE_METRICS = (
 )
 
 
+def _quieten() -> None:
+    """Keep MLflow, and the migrations of its tables, from telling of what goes well, whenever it was imported."""
+    level = os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(level.upper())
+
+
 class ModelRegistry:
     """One MLflow tracking store and registry.
 
@@ -60,7 +68,7 @@ class ModelRegistry:
 
     def prepare(self) -> None:
         """Make the store and the experiment where they are missing, artifacts beside the database."""
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        _quieten()
         artifacts = None
         if self._database is not None:
             artifacts = str(self._folder / "artifacts")

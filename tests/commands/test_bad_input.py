@@ -207,7 +207,12 @@ def test_a_home_that_another_run_is_using_is_refused(taken_in: Path, tmp_path: P
 
 def test_a_table_that_is_not_there_or_not_made_cannot_be_exported(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    refused(home, ["export", "segments", "--out", out], None, r"table 'segments'; expected one of raw_transactions, ")
+    refused(
+        home,
+        ["export", "segments", "--out", out],
+        None,
+        r"table 'segments'; expected one of customers, raw_transactions, ",
+    )
     refused(home, ["export", "segment_profiles", "--out", out], None, r"has not been made .*Do 'custseg run' first")
     assert not home.exists()
     assert not out.exists()

@@ -41,7 +41,7 @@ def test_without_a_partition_all_are_exported_each_row_with_its_period(
 
 def test_a_partition_is_exported_alone(home: Path, rows: pl.DataFrame, tmp_path: Path) -> None:
     out = tmp_path / "june.parquet"
-    assert export(home, out, "--partition", "2011-06-01").out == f"{out}: 1 rows of clean_transactions\n"
+    assert export(home, out, "--partition", "2011-06-01").out == f"{out}: 1 row of clean_transactions\n"
     assert_frame_equal(pl.read_parquet(out), rows.tail(1))
     assert export(home, out, "--partition", "2011-07-01").out == f"{out}: 0 rows of clean_transactions\n"
     assert_frame_equal(pl.read_parquet(out), rows.clear())
@@ -56,6 +56,38 @@ def test_csv_keeps_ids_as_they_are_and_quotes_what_needs_it(home: Path, tmp_path
     assert [line["customer_id"] for line in lines] == ["12347", "12348", "00012"]
     assert lines[1]["description"] == 'A "B", C'
     assert lines[2]["country"] == ""
+
+
+@pytest.fixture
+def formulas(home: Path) -> list[str]:
+    """Texts that a spreadsheet would compute, in the order of the lines that have them, and one that it would not."""
+    texts = ["=1+1", "+441234", "-2 for 1", "@SUM(A1)", "\t=1", " =1", "\uff1d1", "a=b", "'x"]
+    lines = ({"description": text, "product_id": f"{number}"} for number, text in enumerate(texts))
+    TableStore(home / "tables").write(CLEAN_TRANSACTIONS, clean_rows(*lines), {"2011-05-01": 1})
+    return texts
+
+
+def test_a_csv_has_nothing_that_a_spreadsheet_computes(home: Path, formulas: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "clean.csv"
+    assert export(home, out) == Outcome(
+        0,
+        f"{out}: 9 rows of clean_transactions\n"
+        "  7 texts a spreadsheet would compute: ' was put before; --raw leaves it out\n",
+        "",
+    )
+    with out.open(encoding="utf-8", newline="") as file:
+        written = {line["product_id"]: line["description"] for line in csv.DictReader(file)}
+    assert [written[str(number)] for number in range(9)] == [*(f"'{text}" for text in formulas[:7]), *formulas[7:]]
+
+
+@pytest.mark.parametrize(("name", "more"), [("clean.csv", ["--raw"]), ("clean.parquet", [])])
+def test_raw_csv_and_parquet_have_the_texts_as_they_are(
+    name: str, more: list[str], home: Path, formulas: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / name
+    assert export(home, out, *more).out == f"{out}: 9 rows of clean_transactions\n"
+    written = pl.read_csv(out, infer_schema=False) if out.suffix == ".csv" else pl.read_parquet(out)
+    assert written.sort("product_id")["description"].to_list() == formulas
 
 
 @pytest.mark.parametrize(

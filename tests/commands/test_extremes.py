@@ -74,7 +74,7 @@ def test_one_customer_who_buys_again_and_again_takes_nobody_s_segment_away(tmp_p
     assert "no k is eligible; again without 1 extreme of" in outcome.err
     assert status["champion"] is not None, status["no_model_because"]
     out = tmp_path / "segments.csv"
-    assert custseg(tmp_path / "home", "export", "segment_assignments", "--out", out, config=QUICK).status == 0
+    assert custseg(tmp_path / "home", "export", "segment_assignments", "--all", "--out", out, config=QUICK).status == 0
     of_heavy = pl.read_csv(out).filter(pl.col("customer_id") == "heavy")
     assert not of_heavy["is_rule_segment"].any()
     assert of_heavy.height == pl.read_csv(out)["period"].n_unique()

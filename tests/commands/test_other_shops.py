@@ -167,6 +167,6 @@ def sensible(status: dict[str, Any], home: Path) -> None:
 def exported(home: Path, table: str) -> pl.DataFrame:
     """All of a table, as ``custseg export`` gives it."""
     out = home.with_name(f"{table}.parquet")
-    outcome = custseg(home, "export", table, "--out", out)
+    outcome = custseg(home, "export", table, "--all", "--out", out)
     assert outcome.status == 0, outcome.err
     return pl.read_parquet(out)

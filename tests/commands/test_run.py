@@ -149,6 +149,15 @@ def test_every_snapshot_says_why_nothing_is_retrained(filled_shop: FilledShop) -
     assert newest_metadata(filled_shop.home, "retrain_decision")["reason_codes"].value == ["no_breach_now"]
 
 
+def test_a_run_names_each_step_before_its_details_and_no_library_speaks_in_between(filled_shop: FilledShop) -> None:
+    lines = filled_shop.outcome.err.splitlines()
+    begins = lines.index("ingest 2024-01-01 … 2024-04-01")
+    assert lines[begins + 1] == "  raw_transactions"
+    assert lines[begins + 2].startswith("    raw_transactions: ")
+    assert lines.index("  model_candidates") < lines.index("    k = 3: keeps every limit")
+    assert [line for line in lines if "mlflow" in line or "pipes" in line] == []
+
+
 def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders_cause_them(
     filled_shop: FilledShop, tmp_path: Path
 ) -> None:
@@ -165,7 +174,7 @@ def test_moves_are_those_that_the_assignments_show_and_only_behaviour_or_borders
     assert exported.status == 0, exported.err
     assert pl.read_csv(out).height == frames_of(home, "segment_migrations")[SNAPSHOTS[-1]].height
     first = custseg(home, "export", "segment_migrations", "--partition", SNAPSHOTS[0], "--out", out)
-    assert first.out == f"{out}: 0 rows of segment_migrations\n"
+    assert first.out.startswith(f"{out}: 0 rows of segment_migrations, snapshot {SNAPSHOTS[0]}")
 
 
 def test_the_history_shows_the_moves_as_a_matrix_and_says_where_there_can_be_none(

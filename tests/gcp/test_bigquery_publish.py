@@ -295,7 +295,7 @@ def test_a_run_reads_from_bigquery_releases_to_a_bucket_and_publishes_to_bigquer
     assert rows["period"].to_list() == service.rows("segments.published_snapshots").sort("period")["period"].to_list()
     assert rows.height >= 2
     exported = tmp_path / "assignments.parquet"
-    custseg(home, "export", "segment_assignments", "--out", exported, config=config)
+    custseg(home, "export", "segment_assignments", "--all", "--out", exported, config=config)
     local = pl.read_parquet(exported).with_columns(pl.col("period").str.to_date())
     published = service.rows("segments.segment_assignments").select(local.columns)
     assert published.sort("period", "customer_id").equals(local.sort("period", "customer_id"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,19 @@ def test_a_log_that_the_configuration_chooses_is_left_as_it_is(tmp_path: Path, c
     with open_instance(home) as instance, stay_connected(instance):
         assert not isinstance(instance.event_log_storage, ConnectedEventLog)
         assert events_of(instance)
+
+
+def test_what_another_thread_writes_is_in_a_history_that_is_not_kept() -> None:
+    """The messages of a trainer come from a thread of their own."""
+    with temporary_instance() as instance:
+
+        @dg.asset
+        def told() -> None:
+            log = dg.AssetExecutionContext.get().log
+            thread = threading.Thread(target=lambda: log.info("from another thread"))
+            thread.start()
+            thread.join()
+
+        result = dg.materialize([told], instance=instance)
+        assert result.success
+        assert "from another thread" in [entry.user_message for entry in instance.all_logs(result.run_id)]
