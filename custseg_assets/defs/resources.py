@@ -16,12 +16,18 @@ _PATIENCE_SECONDS = 600.0
 
 
 def locked_home(home: OpenHome) -> dg.ResourceDefinition:
-    """A home for one Dagster run, which has it to itself: ``custseg run`` may be using it first."""
+    """The home for a Dagster run, which has it to itself.
+
+    A home that is locked already, by the command that executes the run, is used as it is.
+    """
 
     @dg.resource(description="Tables, deliveries, releases and models of the home.")
     def resource(_: dg.InitResourceContext) -> Iterator[LockedHome]:
-        with home.locked(_PATIENCE_SECONDS) as locked:
-            yield locked
+        if isinstance(home, LockedHome):
+            yield home
+        else:
+            with home.locked(_PATIENCE_SECONDS) as locked:
+                yield locked
 
     return resource
 

@@ -6,7 +6,7 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.checks import doubts_result, doubts_spec, reject_share_result, reject_share_spec
+from custseg_assets.defs.checks import doubts_check, reject_share_check
 from custseg_assets.defs.materialise import OWNERS, Batch, Materialization, key_batches, materialise, period_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
@@ -52,12 +52,15 @@ def raw_transactions(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     return materialise(context, home, RAW_TRANSACTIONS, read(), metadata={"source_files": files})
 
 
+_CHECKS = (reject_share_check(), doubts_check())
+
+
 @period_asset(
     "clean_transactions",
     "rejected_transactions",
     group="clean",
     kinds={"polars", "deltalake"},
-    more_checks=[reject_share_spec(), doubts_spec()],
+    more_checks=_CHECKS,
 )
 def clean_transactions(
     context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]
@@ -79,9 +82,8 @@ def clean_transactions(
     result = materialise(
         context, home, REJECTED_TRANSACTIONS, rejected, show=lambda: {"by_reason": _draw_rejections(home)}
     )
-    current = home.deliveries.current()
-    checks = [reject_share_result(reject_shares_of(home)), doubts_result(current.doubts if current else ())]
-    yield result._replace(check_results=[*(result.check_results or ()), *checks])
+    more = [check.evaluate(home) for check in _CHECKS]
+    yield result._replace(check_results=[*(result.check_results or ()), *more])
 
 
 def _arrivals(taken: TakenIn) -> pl.DataFrame:

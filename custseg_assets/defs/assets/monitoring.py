@@ -10,7 +10,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.materialise import Materialization, in_batches, materialise, of_snapshot, snapshot_asset
+from custseg_assets.defs.materialise import (
+    Materialization,
+    in_batches,
+    materialise,
+    of_snapshot,
+    snapshot_asset,
+    with_model,
+)
 from custseg_assets.defs.metadata import bullets, in_words, picture, table_preview
 from custseg_assets.domain.drift.closing import leave_out_closing
 from custseg_assets.domain.drift.reference import reference_from_json, reference_to_compare
@@ -35,11 +42,12 @@ MAX_CHANGES_SHOWN = 4
 @snapshot_asset("drift_report", group="monitoring", kinds={"numpy", "deltalake"})
 def drift_report(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Measure each snapshot against the customers that the model in force was trained on."""
+    keys, unchanged = with_model(context, home)
     reports: list[DriftReport] = []
 
     def measure() -> Iterator[tuple[str, pl.DataFrame]]:
         history = home.tables.read(DRIFT_REPORT)
-        for key in context.partition_keys:
+        for key in keys:
             reports.append(_measure(home, key, history))
             table = of_snapshot(DRIFT_REPORT, home.calendar.window(key), reports[-1].table())
             history = pl.concat([history.filter(pl.col("period") != key), table])
@@ -54,15 +62,16 @@ def drift_report(context: dg.AssetExecutionContext, home: dg.ResourceParam[Locke
             **_draw_changes(reports[-1]),
         }
 
-    return materialise(context, home, DRIFT_REPORT, in_batches(measure()), show=show)
+    return materialise(context, home, DRIFT_REPORT, in_batches(measure()), unchanged=unchanged, show=show)
 
 
 @snapshot_asset("retrain_decision", group="monitoring", kinds={"python", "deltalake"})
 def retrain_decision(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Decide whether drift calls for a training on each snapshot, and record why."""
+    keys, unchanged = with_model(context, home)
     reports = home.tables.read(DRIFT_REPORT)
-    verdicts = {key: decide_about_retrain(home, key, reports) for key in context.partition_keys}
-    newest = verdicts[context.partition_keys[-1]]
+    verdicts = {key: decide_about_retrain(home, key, reports) for key in keys}
+    newest = verdicts[keys[-1]]
 
     def show() -> Mapping[str, Any]:
         decisions = home.tables.read(RETRAIN_DECISION).sort("period", descending=True)
@@ -74,7 +83,7 @@ def retrain_decision(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
         "reason_codes": dg.MetadataValue.json(list(newest.codes)),
     }
     rows = in_batches((key, _decision_row(home, key, verdict)) for key, verdict in verdicts.items())
-    return materialise(context, home, RETRAIN_DECISION, rows, metadata=shown, show=show)
+    return materialise(context, home, RETRAIN_DECISION, rows, unchanged=unchanged, metadata=shown, show=show)
 
 
 def _decision_row(home: OpenHome, key: str, verdict: RetrainVerdict) -> pl.DataFrame:
