@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import polars as pl
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from custseg_assets.defs.checks import MoreCheck, SuiteRun, check_specs, key_of
+from custseg_assets.defs.descriptions import ASSETS
 from custseg_assets.defs.metadata import facts
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.domain.periods import Window
@@ -66,7 +68,9 @@ def table_asset(
                 if context.selected_asset_keys:
                     yield from _selected(context, function(context, **resources))
                 else:
-                    yield from _check_stored(resources["home"], made, more_checks, context.selected_asset_check_keys)
+                    wanted = context.selected_asset_check_keys
+                    for result in _check_stored(resources["home"], made, more_checks, wanted):
+                        yield _evaluation(context, result)
 
             return dg.multi_asset(
                 name=step or names[0],
@@ -88,12 +92,12 @@ def table_asset(
 
 def _selected(
     context: dg.AssetExecutionContext, made: Materialization | Iterable[Materialization]
-) -> Iterator[Materialization]:
+) -> Iterator[Materialization | dg.AssetCheckResult]:
     """Of what was made, the assets and checks that were asked for: Dagster takes no others."""
     assets, checks = context.selected_asset_keys, context.selected_asset_check_keys
     for result in [made] if isinstance(made, dg.MaterializeResult) else made:
         found = [check for check in result.check_results or () if key_of(check) in checks]
-        if dg.AssetKey.from_coercible(result.asset_key) in assets:
+        if result.asset_key is None or dg.AssetKey.from_coercible(result.asset_key) in assets:
             yield result._replace(check_results=found)
         else:
             yield from found
@@ -110,6 +114,30 @@ def _check_stored(
                 suite.check(home.tables.read(table, keys))
             yield from (result for result in suite.results() if key_of(result) in wanted)
     yield from (check.evaluate(home) for check in more if check.spec.key in wanted)
+
+
+def _evaluation(context: dg.AssetExecutionContext, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """The verdict about a table as it is stored, with the materialisation that made it.
+
+    Dagster would look for that itself, but fails where a table reads its own earlier partitions and the run has none.
+    """
+    key = key_of(result)
+    spec = context.assets_def.get_spec_for_check_key(key)
+    made = [
+        AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+        for record in context.instance.fetch_materializations(key.asset_key, limit=1).records
+    ]
+    return dg.AssetCheckEvaluation(
+        key.asset_key,
+        key.name,
+        result.passed,
+        result.metadata,
+        made[0] if made else None,
+        result.severity,
+        blocking=bool(spec and spec.blocking),
+    )
 
 
 period_asset = partial(table_asset, partitions="periods")
@@ -129,7 +157,7 @@ def spec_of(table: Table, layout: Layout, *, group: str, kinds: set[str]) -> dg.
     ]
     return dg.AssetSpec(
         table.name,
-        description=table.description,
+        description=ASSETS[table.name],
         group_name=group,
         owners=OWNERS,
         kinds=kinds,

@@ -7,6 +7,7 @@ import narwhals as nw
 import polars as pl
 
 from custseg_assets.defs.checks import doubts_check, reject_share_check
+from custseg_assets.defs.descriptions import ASSETS as DESCRIPTIONS
 from custseg_assets.defs.materialise import OWNERS, Batch, Materialization, key_batches, materialise, period_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
@@ -21,7 +22,9 @@ from custseg_assets.stores.landing_zone import TakenIn
 _FILES_SHOWN = 1000
 
 
-@dg.asset(group_name="ingest", owners=OWNERS, kinds={"file"}, code_version="1")
+@dg.asset(
+    group_name="ingest", owners=OWNERS, kinds={"file"}, code_version="1", description=DESCRIPTIONS["landed_files"]
+)
 def landed_files(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Files dropped into the landing folder: taken in once, by content, or moved aside with the reason."""
     taken = Intake(home, context.log.info).take_in_landed()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -70,20 +71,23 @@ def model_candidates(
     [key] = planned.to_train
     table, reported = (_retrain if is_retrain else _sweep)(context, home, trainer, key)
     home.registry.log_candidates(mlflow.run_id, table)
-    shown = {
-        "choice": bullets(training_tables.choice_in_words(table)),
-        "candidates": table_preview(table.drop("centroids", "choice")),
-        "rule": clustering.RULE,
-        **reported,
-    }
+
+    def show() -> Mapping[str, object]:
+        return {
+            "curves": picture("choosing k", k_selection(table, _limit_lines(home.settings.model))),
+            "candidates": table_preview(table.drop("centroids", "choice")),
+            "rule": clustering.RULE,
+            **reported,
+        }
+
     return materialise(
         context,
         home,
         MODEL_CANDIDATES,
         [*batches, ([key], table)],
         unchanged=planned.unchanged,
-        metadata=shown,
-        show=lambda: {"curves": picture("choosing k", k_selection(table, _limit_lines(home.settings.model)))},
+        metadata={"choice": bullets(training_tables.choice_in_words(table))},
+        show=show,
     )
 
 
@@ -132,13 +136,13 @@ def promotion_decision(
 
 def _is_retrain(context: dg.AssetExecutionContext) -> bool:
     """Whether the run trains a challenger although a model is in force: the job says so, or who started it."""
-    ops = context.run.run_config.get("ops", {})
+    ops: Any = context.run.run_config.get("ops", {})
     asked = ops.get(MODEL_CANDIDATES.name, {}).get("config", {}).get("retrain")
     return bool(context.job_name == "retrain" if asked is None else asked)
 
 
 def _sweep(
-    context: dg.AssetExecutionContext, home: LockedHome, _: TrainingLauncher, key: str
+    context: dg.AssetExecutionContext, home: LockedHome, __: TrainingLauncher, key: str
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Try every k in this process: the candidates, and nothing more to report."""
     scaled = home.tables.read(scaled_features_table(home.settings.model.features), [key])

@@ -82,11 +82,11 @@ def prediction_log(_: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHom
     yield dg.MaterializeResult(
         asset_key=PREDICTION_LOG.name,
         metadata={
-            **facts(home, PREDICTION_LOG),
             "files": len(files),
             "taken_in": table_preview(counts, 50),
             "n_dropped": n_dropped,
             "removed": f"{removed[0]} to {removed[-1]}" if removed else "nothing",
+            **facts(home, PREDICTION_LOG),
         },
         check_results=[
             *suite.results(),
@@ -95,7 +95,7 @@ def prediction_log(_: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHom
     )
     yield dg.MaterializeResult(
         asset_key=REJECTED_PREDICTIONS.name,
-        metadata={**facts(home, REJECTED_PREDICTIONS), "by_reason": table_preview(_by_reason(home))},
+        metadata={"by_reason": table_preview(_by_reason(home)), **facts(home, REJECTED_PREDICTIONS)},
         check_results=[
             _warning(REJECTED_PREDICTIONS, LINES_READABLE, n_rejected, "lines that are no records", _THIS_TIME)
         ],
@@ -110,11 +110,11 @@ def prediction_traffic(_: dg.AssetExecutionContext, home: dg.ResourceParam[Locke
         home.tables.write(PREDICTION_TRAFFIC, rows, {day: made_from})
     traffic = home.tables.read(PREDICTION_TRAFFIC)
     shown = {
-        "newest": table_preview(traffic.sort("period", descending=True, maintain_order=True)),
         "latency": picture("time to answer, by day", latency_over_time(traffic)),
+        "newest": table_preview(traffic.sort("period", descending=True, maintain_order=True)),
     }
     return dg.MaterializeResult(
-        asset_key=PREDICTION_TRAFFIC.name, metadata={**facts(home, PREDICTION_TRAFFIC), **shown}
+        asset_key=PREDICTION_TRAFFIC.name, metadata={**shown, **facts(home, PREDICTION_TRAFFIC)}
     )
 
 
@@ -134,7 +134,7 @@ def prediction_drift(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
             context.log.warning("%s: model %s is none of this home's, so it has no reference", week, version)
     reports = home.tables.read(PREDICTION_DRIFT)
     return dg.MaterializeResult(
-        asset_key=PREDICTION_DRIFT.name, metadata={**facts(home, PREDICTION_DRIFT), **_drift_shown(reports)}
+        asset_key=PREDICTION_DRIFT.name, metadata={**_drift_shown(reports), **facts(home, PREDICTION_DRIFT)}
     )
 
 

@@ -78,9 +78,9 @@ def segment_profiles(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
         customers = home.tables.read(CUSTOMER_FEATURES, keys[-1:])
         in_words = newest.select("segment_id", "segment_name", "n_customers", "description", "advice")
         return {
-            "segments": table_preview(in_words),
-            "profile": picture("profile of the segments", profile_heatmap(newest, customers)),
             "revenue": picture("customers and revenue by segment", revenue_by_segment(newest)),
+            "profile": picture("profile of the segments", profile_heatmap(newest, customers)),
+            "segments": table_preview(in_words),
         }
 
     return materialise(context, home, SEGMENT_PROFILES, in_batches(profile()), unchanged=unchanged, show=show)
