@@ -105,7 +105,9 @@ def _draw_rejections(home: OpenHome) -> dg.MarkdownMetadataValue:
     kept = list(home.tables.sizes(CLEAN_TRANSACTIONS).items())
     sizes = pl.DataFrame(kept, schema={"period": pl.String, "n_rows": pl.UInt32}, orient="row")
     outliers = reject_share_outliers(reject_shares_of(home)).outliers
-    drawn = rejections(rejected.collect().sort("period", "reason"), sizes, outliers.keys())
+    drawn = rejections(
+        rejected.collect().sort("period", "reason"), sizes, home.settings.snapshots.cadence, outliers.keys()
+    )
     return picture("rejected lines by period", drawn)
 
 

@@ -34,9 +34,10 @@ from custseg_assets.domain.schemas import (
 from custseg_assets.domain.segments.training_tables import matrix_of, scale_snapshot
 from custseg_assets.home.evidence import decide_about_retrain, unsound_in_window
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.pictures.monitoring import distribution_change, drift_over_time
+from custseg_assets.pictures.monitoring import distribution_change, drift_by_severity
 
 MAX_CHANGES_SHOWN = 4
+"""Of a closed snapshot; an open one, which is made again every day, shows the one furthest over its threshold."""
 
 
 @snapshot_asset("drift_report", group="monitoring", kinds={"numpy", "deltalake"})
@@ -57,9 +58,13 @@ def drift_report(context: dg.AssetExecutionContext, home: dg.ResourceParam[Locke
         every = home.tables.read(DRIFT_REPORT)
         verdicts = every.select("period", "verdict", "reasons").unique().sort("period", descending=True)
         return {
+            "verdict": reports[-1].verdict,
+            "scores": picture(
+                "drift scores against their thresholds",
+                drift_by_severity(every.filter(pl.col("period") <= keys[-1]), home.settings.snapshots.cadence),
+            ),
+            **_draw_changes(reports[-1], 1 if home.calendar.window(keys[-1]).is_open else MAX_CHANGES_SHOWN),
             "verdicts": table_preview(verdicts.with_columns(in_words(pl.col("reasons")))),
-            "over_time": picture("drift scores against their thresholds", drift_over_time(every)),
-            **_draw_changes(reports[-1]),
         }
 
     return materialise(context, home, DRIFT_REPORT, in_batches(measure()), unchanged=unchanged, show=show)
@@ -135,14 +140,14 @@ def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
     )
 
 
-def _draw_changes(report: DriftReport) -> dict[str, dg.MarkdownMetadataValue]:
+def _draw_changes(report: DriftReport, n_shown: int) -> dict[str, dg.MarkdownMetadataValue]:
     """Pictures of what alerted, the furthest over its threshold first; segments share one, and so do correlations."""
     first: dict[str, Change] = {}
     for change in report.changes:
         first.setdefault(change.distribution.name, change)
     return {
         f"change_{place}": picture(f"reference and current {name}", distribution_change(change))
-        for place, (name, change) in enumerate(itertools.islice(first.items(), MAX_CHANGES_SHOWN), start=1)
+        for place, (name, change) in enumerate(itertools.islice(first.items(), n_shown), start=1)
     }
 
 

@@ -23,7 +23,7 @@ from custseg_assets.domain.schemas import (
     Table,
 )
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.pictures.monitoring import drift_over_time, latency_over_time
+from custseg_assets.pictures.monitoring import drift_by_severity, latency_over_time
 from custseg_assets.settings import Settings
 from custseg_assets.stores.prediction_log import commit_batch, finished_files, read_batches
 from custseg_assets.stores.tables import fingerprint
@@ -206,7 +206,9 @@ def _drift_shown(reports: pl.DataFrame) -> dict[str, Any]:
     of_newest = reports.filter(pl.col("model_version").is_in(newest["model_version"].head(1).implode()))
     return {
         "verdicts": table_preview(newest.with_columns(in_words(pl.col("reasons")))),
-        "over_time": picture("drift scores of those asked about against their thresholds", drift_over_time(of_newest)),
+        "scores": picture(
+            "drift scores of those asked about against their thresholds", drift_by_severity(of_newest, "weekly")
+        ),
     }
 
 

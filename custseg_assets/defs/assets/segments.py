@@ -52,7 +52,9 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
 
     def show() -> Mapping[str, Any]:
         features, assignments = (home.tables.read(table, newest) for table in (CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS))
-        scatter = cluster_scatter(features, assignments, seed=home.settings.model.seed)
+        scatter = cluster_scatter(
+            features, assignments, seed=home.settings.model.seed, currency=home.settings.source.currency
+        )
         return {"scatter": picture("customers by segment", scatter)}
 
     return materialise(
@@ -76,10 +78,11 @@ def segment_profiles(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     def show() -> Mapping[str, Any]:
         newest = home.tables.read(SEGMENT_PROFILES, keys[-1:])
         customers = home.tables.read(CUSTOMER_FEATURES, keys[-1:])
+        currency = home.settings.source.currency
         in_words = newest.select("segment_id", "segment_name", "n_customers", "description", "advice")
         return {
-            "revenue": picture("customers and revenue by segment", revenue_by_segment(newest)),
-            "profile": picture("profile of the segments", profile_heatmap(newest, customers)),
+            "revenue": picture("customers and revenue by segment", revenue_by_segment(newest, currency)),
+            "profile": picture("profile of the segments", profile_heatmap(newest, customers, currency)),
             "segments": table_preview(in_words),
         }
 
