@@ -58,16 +58,17 @@ def drift_by_severity(reports: pl.DataFrame, cadence: Cadence) -> Figure:
     order = ("is_alert", "nearness", "score_name", "subject")
     ranked = of_newest.sort(order, descending=(True, True, False, False), nulls_last=True)
     shown = ranked.head(MAX_SCORES)
-    left_out = f" The {shown.height} highest of {ranked.height} are shown." if shown.height < ranked.height else ""
+    earlier = known.filter(pl.col("period") < newest)
+    remarks = "" if earlier.is_empty() else " Dots: earlier snapshots."
+    remarks += f" The {shown.height} highest of {ranked.height} are shown." if shown.height < ranked.height else ""
     height = _ROW * shown.height
     figure = look.new_figure(
         _drift_title(ranked, known, str(newest), name),
-        f"{name}{look.as_of_words(of_newest)}. Bars: score over the threshold at which it alerts, the line. "
-        f"Dots: earlier snapshots.{left_out}",
+        f"{name}{look.as_of_words(of_newest)}. Bars: score over the threshold at which it alerts, the line.{remarks}",
         height + 0.3,
     )
     axes = look.add_panel(figure, 3.3, 0.15, 2.0, height)
-    _draw_scores(axes, shown, known.filter(pl.col("period") < newest))
+    _draw_scores(axes, shown, earlier)
     return figure
 
 
@@ -120,7 +121,9 @@ def _draw_scores(axes: Axes, scores: pl.DataFrame, earlier: pl.DataFrame) -> Non
     across = axes.get_yaxis_transform()
     for row, (score, (words, colour)) in enumerate(zip(scores.iter_rows(named=True), told, strict=True)):
         weight = "bold" if score["is_alert"] else "normal"
-        label = look.shorten(f"{_subject_words(score['subject'])}: {_kind_words(score['score_name'])}", 52)
+        label = look.shorten(
+            f"{_subject_words(score['subject'])}: {_kind_words(score['score_name'])}", 50 if score["is_alert"] else 56
+        )
         axes.text(-0.03, row, label, transform=across, ha="right", va="center", size=8, weight=weight)
         threshold = "no threshold" if score["threshold"] is None else f"alerts from {score['threshold']:.2g}"
         axes.text(

@@ -157,7 +157,7 @@ def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame, cur
     figure = look.new_figure(
         f"{_count_of_segments(profiles.height)}: {_share_sentence(profiles)}",
         f"Median customer of each segment{look.as_of_words(profiles)}. Colour: compared with the median of all, orange "
-        "above, violet below, full colour from 8 times or an eighth. Bars end at 100 %.",
+        "above, violet below, full colour from 8 times or an eighth. Bars end at 100\N{NO-BREAK SPACE}%.",
         height + 0.55,
     )
     table = look.add_panel(figure, 2.0, 0.2, look.WIDTH - 4.0, height)
@@ -263,7 +263,7 @@ def revenue_by_segment(profiles: pl.DataFrame, currency: str | None = None) -> F
     figure = look.new_figure(
         f"{_count_of_segments(profiles.height)}: {_share_sentence(profiles)}",
         f"{look.number(n_customers)} customers{look.as_of_words(profiles)}, net spend {look.money(revenue, currency)}. "
-        "Pale: share of customers. Full: share of net spend in the window. A whole bar is 100 %.",
+        "Pale: share of customers. Full: share of net spend in the window. A whole bar is 100\N{NO-BREAK SPACE}%.",
         height + 0.15,
     )
     axes = look.add_panel(figure, 2.1, 0.1, look.WIDTH - 2.3, height)
