@@ -89,7 +89,7 @@ def clicked(pages: Pages) -> list[str]:
         person.materialise_job("snapshot", "All")
         person.materialise_job("retrain", "Latest")
         person.launch_job("retrain", DECIDED)
-        assert pages.live.wait(lambda: _is_over(pages), 4 * PATIENCE_SECONDS), pages.live.log.read_text()[-2000:]
+        assert pages.live.wait(lambda: _is_over(pages), 10 * PATIENCE_SECONDS), pages.live.log.read_text()[-2000:]
     return errors
 
 
