@@ -304,6 +304,10 @@ def _scales(text: str) -> list[int]:
     return scales
 
 
+BY_HAND = "## A day after start-up"
+"""Where results of other benchmarks begin."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and write the results.
 
@@ -323,9 +327,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         wholes = [] if arguments.quick else measure_wholes(source, xlsx, Path(folder))
         history = measure([*_WORKLOAD, "history", str(Path(folder) / "home-1")]).said if wholes else []
         steps = measure_steps(source, xlsx, [1] if arguments.quick else arguments.scales, Path(folder))
-    arguments.out.write_text(render(source, wholes, steps, history), encoding="utf-8")
+    arguments.out.write_text(render(source, wholes, steps, history) + _by_hand(arguments.out), encoding="utf-8")
     _say(f"{arguments.out}")
     return 0
+
+
+def _by_hand(out: Path) -> str:
+    """What other benchmarks measured, which stands below this one's results and stays."""
+    before = out.read_text(encoding="utf-8") if out.exists() else ""
+    return "\n" + before[before.index(BY_HAND) :] if BY_HAND in before else ""
 
 
 if __name__ == "__main__":

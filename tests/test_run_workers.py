@@ -10,7 +10,7 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 
 from custseg_assets import run_workers
-from custseg_assets.commands.ui import _close_unstarted
+from custseg_assets.commands.ui import _tidy_runs
 from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.execute import prepare_instance
 from custseg_assets.run_workers import ABANDONED_TAG, HomeRunLauncher, close_abandoned
@@ -81,7 +81,7 @@ def test_what_a_killed_daemon_was_starting_is_closed_before_the_next_one_starts(
     starting = run_with(instance, dg.DagsterRunStatus.STARTING)
     asked_for = run_with(instance, dg.DagsterRunStatus.NOT_STARTED)
     of_a_command = run_with(instance, dg.DagsterRunStatus.STARTING, **{"custseg/command": "run"})
-    _close_unstarted(home)
+    _tidy_runs(home)
     assert status_of(instance, starting) == (dg.DagsterRunStatus.FAILURE, True)
     assert status_of(instance, asked_for) == (dg.DagsterRunStatus.NOT_STARTED, False)
     assert status_of(instance, of_a_command) == (dg.DagsterRunStatus.STARTING, False)

@@ -16,7 +16,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import OpenHome
 from custseg_assets.instance.event_log import open_instance
-from custseg_assets.instance.execute import COMMAND_TAG, prepare_instance
+from custseg_assets.instance.execute import give_origins, is_of_command, prepare_instance
 from custseg_assets.run_workers import close_abandoned
 from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE, UI_TOKEN_VARIABLE
 from custseg_assets.stores.home import Home
@@ -44,7 +44,7 @@ def serve_ui(home: OpenHome, config: str | None, port: int, say: Progress) -> No
         with home.locked() as locked:
             Intake(locked, say).take_in()
     prepare_instance(paths)
-    _close_unstarted(paths)
+    _tidy_runs(paths)
     environment = {**os.environ, "DAGSTER_HOME": str(paths.dagster), HOME_VARIABLE: str(paths.root)}
     environment[UI_PORT_VARIABLE] = str(port)
     # New at every start, unless somebody who starts it by a program has chosen one.
@@ -59,14 +59,16 @@ def serve_ui(home: OpenHome, config: str | None, port: int, say: Progress) -> No
     os.execve(sys.executable, [*dagster, "--module-name", CODE_LOCATION], environment)  # noqa: S606
 
 
-def _close_unstarted(home: Home) -> None:
+def _tidy_runs(home: Home) -> None:
     """Close the runs that a daemon was starting when it was killed; the next one would wait for them for minutes.
 
-    A process that is on its way all the same does nothing when it finds its run closed.
+    A process that is on its way all the same does nothing when it finds its run closed. Failed runs of earlier versions
+    are made such that the pages can execute them again.
     """
     with open_instance(home.dagster) as instance:
         starting = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]))
-        close_abandoned(instance, [run for run in starting if COMMAND_TAG not in run.tags])
+        close_abandoned(instance, [run for run in starting if not is_of_command(run)])
+        give_origins(instance)
 
 
 def _require_free(port: int) -> None:

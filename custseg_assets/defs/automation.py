@@ -208,8 +208,8 @@ def _reason_to_wait(instance: dg.DagsterInstance, home: OpenHome) -> dg.SkipReas
     unfinished = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), limit=1)
     if unfinished:
         return dg.SkipReason(f"run {unfinished[0].run_id} of {unfinished[0].job_name} is not over yet")
-    if home.paths.is_locked():
-        return dg.SkipReason(f"another process is using home {home.paths.root}")
+    if user := home.paths.user():
+        return dg.SkipReason(f"home {home.paths.root} is in use by {user}")
     return None
 
 

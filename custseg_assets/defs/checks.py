@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from custseg_assets.domain.schemas import CUSTOMER_FEATURES, REJECTED_TRANSACTIONS, Table
+from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, REJECTED_TRANSACTIONS, Table
 from custseg_assets.domain.segments.training_tables import measure_off_reference, scale_snapshot
 from custseg_assets.domain.transactions.quality import reject_share_outliers
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
 from custseg_assets.expectations.validation import GroupResult, combined, validate
+from custseg_assets.home.evidence import reject_shares_of
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings
 
@@ -33,16 +34,30 @@ def check_specs(table: Table, settings: Settings) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def reject_share_spec() -> dg.AssetCheckSpec:
+@dataclass(frozen=True)
+class MoreCheck:
+    """A check of a table besides those of its suite.
+
+    Attributes:
+        spec: how it presents itself.
+        evaluate: its verdict about the table as it is stored.
+    """
+
+    spec: dg.AssetCheckSpec
+    evaluate: Callable[[OpenHome], dg.AssetCheckResult]
+
+
+def reject_share_check() -> MoreCheck:
     """The check of how much of each period is rejected."""
-    return dg.AssetCheckSpec(
+    spec = dg.AssetCheckSpec(
         REJECT_SHARE,
         asset=REJECTED_TRANSACTIONS.name,
         description="The share of rejected lines is near the other periods'; one far from it was exported differently.",
     )
+    return MoreCheck(spec, lambda home: _reject_share_result(reject_shares_of(home)))
 
 
-def reject_share_result(shares: Mapping[str, float]) -> dg.AssetCheckResult:
+def _reject_share_result(shares: Mapping[str, float]) -> dg.AssetCheckResult:
     """The warning about periods with an unusual share of rejected lines.
 
     Args:
@@ -62,25 +77,35 @@ def reject_share_result(shares: Mapping[str, float]) -> dg.AssetCheckResult:
     )
 
 
-def doubts_spec() -> dg.AssetCheckSpec:
+def doubts_check() -> MoreCheck:
     """The check over all files together that warns where the log may mean something else than what was read."""
-    return dg.AssetCheckSpec(
+    spec = dg.AssetCheckSpec(
         "across_columns",
-        asset="clean_transactions",
+        asset=CLEAN_TRANSACTIONS.name,
         description="Customers, orders and amounts fit together over the whole log. Where they do not, such as one "
         "customer with a fifth of all orders, figures may be wrong although every line is right.",
     )
+    return MoreCheck(spec, _doubts_result)
 
 
-def doubts_result(doubts: Sequence[str]) -> dg.AssetCheckResult:
+def _doubts_result(home: OpenHome) -> dg.AssetCheckResult:
     """What is doubtful about the log as a whole."""
+    current = home.deliveries.current()
+    doubts = list(current.doubts) if current else []
     return dg.AssetCheckResult(
-        asset_key="clean_transactions",
+        asset_key=CLEAN_TRANSACTIONS.name,
         check_name="across_columns",
         passed=not doubts,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"summary": "; ".join(doubts) or "holds", "doubts": dg.MetadataValue.json(list(doubts))},
+        metadata={"summary": "; ".join(doubts) or "holds", "doubts": dg.MetadataValue.json(doubts)},
     )
+
+
+def key_of(result: dg.AssetCheckResult) -> dg.AssetCheckKey:
+    """Which check a result is of."""
+    if result.asset_key is None or result.check_name is None:
+        raise ValueError(f"a result of a check that does not say of which: {result}")
+    return dg.AssetCheckKey(result.asset_key, result.check_name)
 
 
 @dataclass

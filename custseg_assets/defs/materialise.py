@@ -5,19 +5,21 @@ What a single asset makes belongs in ``assets``; how values look on Dagster's pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import polars as pl
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from custseg_assets.defs.checks import SuiteRun, check_specs
+from custseg_assets.defs.checks import MoreCheck, SuiteRun, check_specs, key_of
+from custseg_assets.defs.descriptions import ASSETS
 from custseg_assets.defs.metadata import facts
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import Table, tables
-from custseg_assets.home.open import LockedHome
+from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings
 from custseg_assets.stores.tables import fingerprint
 
@@ -41,9 +43,12 @@ def table_asset(
     kinds: set[str],
     partitions: Literal["periods", "snapshots"] | None = None,
     step: str | None = None,
-    more_checks: Sequence[dg.AssetCheckSpec] = (),
+    more_checks: Sequence[MoreCheck] = (),
 ) -> Callable[[Callable[..., Any]], AssetFactory]:
     """Make of a function the asset of a table, or of several tables, for the partitions of a home.
+
+    The function is called with a context and resources, ``home`` among them. Where only checks are asked for, it is not
+    called, and the tables are checked as they are stored.
 
     Args:
         names: of the tables that the function writes.
@@ -57,17 +62,82 @@ def table_asset(
     def decorate(function: Callable[..., Any]) -> AssetFactory:
         def build(layout: Layout, settings: Settings) -> dg.AssetsDefinition:
             made = [tables(settings.model.features)[name] for name in names]
+
+            @wraps(function)
+            def compute(context: dg.AssetExecutionContext, **resources: Any) -> Iterator[Any]:
+                if context.selected_asset_keys:
+                    yield from _selected(context, function(context, **resources))
+                else:
+                    wanted = context.selected_asset_check_keys
+                    for result in _check_stored(resources["home"], made, more_checks, wanted):
+                        yield _evaluation(context, result)
+
             return dg.multi_asset(
                 name=step or names[0],
                 specs=[spec_of(table, layout, group=group, kinds=kinds) for table in made],
-                check_specs=[*(spec for table in made for spec in check_specs(table, settings)), *more_checks],
+                check_specs=[
+                    *(spec for table in made for spec in check_specs(table, settings)),
+                    *(check.spec for check in more_checks),
+                ],
                 partitions_def=getattr(layout, partitions) if partitions else None,
                 backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
-            )(function)
+                # Without it Dagster's pages could run no check without making its table.
+                can_subset=True,
+            )(compute)
 
         return build
 
     return decorate
+
+
+def _selected(
+    context: dg.AssetExecutionContext, made: Materialization | Iterable[Materialization]
+) -> Iterator[Materialization | dg.AssetCheckResult]:
+    """Of what was made, the assets and checks that were asked for: Dagster takes no others."""
+    assets, checks = context.selected_asset_keys, context.selected_asset_check_keys
+    for result in [made] if isinstance(made, dg.MaterializeResult) else made:
+        found = [check for check in result.check_results or () if key_of(check) in checks]
+        if result.asset_key is None or dg.AssetKey.from_coercible(result.asset_key) in assets:
+            yield result._replace(check_results=found)
+        else:
+            yield from found
+
+
+def _check_stored(
+    home: OpenHome, stored: Iterable[Table], more: Iterable[MoreCheck], wanted: Collection[dg.AssetCheckKey]
+) -> Iterator[dg.AssetCheckResult]:
+    """The checks that are wanted of tables as they are stored; nothing is made."""
+    for table in stored:
+        if any(key.asset_key == dg.AssetKey(table.name) for key in wanted):
+            suite = SuiteRun(table, home)
+            for keys in [*key_batches(home.tables.sizes(table))] or [[]]:
+                suite.check(home.tables.read(table, keys))
+            yield from (result for result in suite.results() if key_of(result) in wanted)
+    yield from (check.evaluate(home) for check in more if check.spec.key in wanted)
+
+
+def _evaluation(context: dg.AssetExecutionContext, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """The verdict about a table as it is stored, with the materialisation that made it.
+
+    Dagster would look for that itself, but fails where a table reads its own earlier partitions and the run has none.
+    """
+    key = key_of(result)
+    spec = context.assets_def.get_spec_for_check_key(key)
+    made = [
+        AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+        for record in context.instance.fetch_materializations(key.asset_key, limit=1).records
+    ]
+    return dg.AssetCheckEvaluation(
+        key.asset_key,
+        key.name,
+        result.passed,
+        result.metadata,
+        made[0] if made else None,
+        result.severity,
+        blocking=bool(spec and spec.blocking),
+    )
 
 
 period_asset = partial(table_asset, partitions="periods")
@@ -87,7 +157,7 @@ def spec_of(table: Table, layout: Layout, *, group: str, kinds: set[str]) -> dg.
     ]
     return dg.AssetSpec(
         table.name,
-        description=table.description,
+        description=ASSETS[table.name],
         group_name=group,
         owners=OWNERS,
         kinds=kinds,
@@ -103,10 +173,13 @@ def materialise(
     table: Table,
     batches: Iterable[Batch],
     *,
+    unchanged: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
     show: Callable[[], Mapping[str, Any]] = dict,
 ) -> Materialization:
     """Check a table's new partitions, write them, and report both.
+
+    What people look for comes first on Dagster's pages: notes, decisions, pictures; then facts and lineage.
 
     Rows that fail a blocking check are written too, for people to look at, but not as up to date: nothing is computed
     from them, and the next run makes them again.
@@ -116,10 +189,13 @@ def materialise(
         home: where to write.
         table: what is written.
         batches: partition keys with all their rows, one batch at a time in memory.
+        unchanged: partitions that were asked for and stay as they are, with the reason in words; they are reported all
+            the same, so that nothing that can be clicked on Dagster's pages fails.
         metadata: more to show with the materialisation.
         show: makes what else people look at, pictures above all, from the table as it then stands; not called where
             nobody will look.
     """
+    unchanged = unchanged or {}
     counts = dict[str, int]()
     before = {key: home.tables.fingerprint_of(table.name, key) for key in context.partition_keys}
     versions: dict[str, int] = {}
@@ -138,6 +214,11 @@ def materialise(
         sizes = dict(frame.group_by("period").len().iter_rows())
         counts.update({key: sizes.get(key, 0) for key in keys})
         context.log.info("%s: %s rows in %s partitions", table.name, f"{frame.height:,}", len(keys))
+    if unchanged:
+        sizes = home.tables.sizes(table)
+        counts.update({key: sizes.get(key, 0) for key in unchanged})
+        versions.update({key: before[key] or 0 for key in unchanged})
+        context.log.warning("%s: %s", table.name, _in_words(unchanged))
     for key, n_rows in counts.items():
         context.add_asset_metadata(
             {"dagster/partition_row_count": n_rows, "made_from": f"{versions[key]:x}"},
@@ -146,10 +227,23 @@ def materialise(
         )
     return dg.MaterializeResult(
         asset_key=table.name,
-        metadata={**facts(home, table), **(metadata or {}), **(show() if home.has_viewers else {})},
+        metadata={
+            **({"unchanged": _in_words(unchanged)} if unchanged else {}),
+            **(metadata or {}),
+            **(show() if home.has_viewers else {}),
+            **facts(home, table),
+        },
         data_version=_data_version(context, table.name, before, versions),
         check_results=suite.results(),
     )
+
+
+def _in_words(unchanged: Mapping[str, str]) -> str:
+    """Why partitions stay as they are, those with the same reason together."""
+    keys: dict[str, list[str]] = {}
+    for key, reason in unchanged.items():
+        keys.setdefault(reason, []).append(key)
+    return " ".join(f"{', '.join(same)} stays as it is: {reason}." for reason, same in keys.items())
 
 
 def _data_version(
@@ -167,6 +261,18 @@ def _data_version(
             if record.asset_materialization and record.asset_materialization.tags:
                 return dg.DataVersion(record.asset_materialization.tags["dagster/data_version"])
     return dg.DataVersion(f"{fingerprint(sorted(now.items())):x}")
+
+
+def with_model(context: dg.AssetExecutionContext, home: OpenHome) -> tuple[Sequence[str], dict[str, str]]:
+    """The snapshots asked for at which a model is in force; and the others, with why nothing is made of them.
+
+    Raises:
+        RunFailedError: there is no model at any of them.
+    """
+    keys = home.champions.segmented(context.partition_keys)
+    if not keys:
+        home.champions.model_at(context.partition_keys[-1])
+    return keys, dict.fromkeys((key for key in context.partition_keys if key not in keys), "no model is in force yet")
 
 
 def of_snapshot(table: Table, window: Window, frame: pl.DataFrame) -> pl.DataFrame:

@@ -16,11 +16,22 @@ _PATIENCE_SECONDS = 600.0
 
 
 def locked_home(home: OpenHome) -> dg.ResourceDefinition:
-    """A home for one Dagster run, which has it to itself: ``custseg run`` may be using it first."""
+    """The home for a Dagster run, which has it to itself.
+
+    A home that is locked already, by the command that executes the run, is used as it is.
+    """
 
     @dg.resource(description="Tables, deliveries, releases and models of the home.")
-    def resource(_: dg.InitResourceContext) -> Iterator[LockedHome]:
-        with home.locked(_PATIENCE_SECONDS) as locked:
+    def resource(context: dg.InitResourceContext) -> Iterator[LockedHome]:
+        if isinstance(home, LockedHome):
+            yield home
+            return
+        if (user := home.paths.user()) and context.log:
+            waits = "Waiting: home %s is in use by %s. This run goes on when that ends, and fails after %.0f minutes."
+            context.log.warning(waits, home.paths.root, user, _PATIENCE_SECONDS / 60)
+        run = context.run
+        who = f"Dagster run {run.run_id[:8]} of {run.job_name}" if run else None
+        with home.locked(_PATIENCE_SECONDS, who) as locked:
             yield locked
 
     return resource

@@ -147,16 +147,17 @@ class OpenHome:
         return Bucket(storage_client(self.settings.gcp), place)
 
     @contextlib.contextmanager
-    def locked(self, patience_seconds: float = 0.0) -> Iterator[LockedHome]:
+    def locked(self, patience_seconds: float = 0.0, who: str | None = None) -> Iterator[LockedHome]:
         """Keep every other run out of the home, and allow to write to it, until the end of the block.
 
         Args:
             patience_seconds: how long to wait for another run to end.
+            who: locks it, for others to read; this process's command without it.
 
         Raises:
             BadInputError: another run is using the home, or its folder cannot be made.
         """
-        with self.paths.locked(patience_seconds) as lock:
+        with self.paths.locked(patience_seconds, who) as lock:
             yield LockedHome(self, lock)
 
     def _store(self) -> TableStore:

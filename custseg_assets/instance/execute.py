@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.resources
 import os
 import time
@@ -10,6 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.execution.api import execute_run
+from dagster._core.execution.execute_in_process import merge_run_tags
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from custseg_assets.definitions import build_defs
 from custseg_assets.defs.automation import CODE_LOCATION, RANGE_END, cause_of, run_request
@@ -22,12 +29,13 @@ from custseg_assets.stores.home import Home
 from custseg_assets.stores.sources import Progress
 
 COMMAND_TAG = "custseg/command"
-# Dagster lists a run with a job of a code location only where this says so; its own launcher sets the same.
-_LISTED = {".dagster/repository": f"__repository__@{CODE_LOCATION}"}
+_REPOSITORY = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(CODE_LOCATION), SINGLETON_REPOSITORY_NAME)
 _OF_LIBRARIES = ("Starting a new mlflow run", "[pipes] external process successfully opened")
 """How lines begin that tell whoever started a run nothing; they stay in its log."""
 _SECONDS_SHOWN = 0.5
 """Of a step that took less nobody wants to know how long."""
+# Dagster lists a run with a job of a code location only where this says so; its own launcher sets the same.
+_LISTED = {REPOSITORY_LABEL_TAG: _REPOSITORY.get_label()}
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -45,6 +53,19 @@ def prepare_instance(home: Home) -> None:
     unfinished.rename(home.dagster)
 
 
+def is_of_command(run: dg.DagsterRun) -> bool:
+    """Whether a run is executed by a command in its own process; one that the pages execute again keeps the tag."""
+    return COMMAND_TAG in run.tags and run.parent_run_id is None
+
+
+def give_origins(instance: dg.DagsterInstance) -> None:
+    """Give failed runs an origin that commands of earlier versions left without, so that they can be executed again."""
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
+    for run in instance.get_runs(failed):
+        if run.remote_job_origin is None:
+            instance.run_storage.replace_job_origin(run, _REPOSITORY.get_job_origin(run.job_name))
+
+
 class JobRunner:
     """Runs the graph's jobs on the home's instance, in this process.
 
@@ -59,6 +80,8 @@ class JobRunner:
         if instance is None:
             prepare_instance(home.paths)
         self.instance = instance or open_instance(home.paths.dagster)
+        # Some million objects of imported libraries never go; to look through them for garbage takes half a CPU second.
+        gc.freeze()
         self._close_abandoned()
 
     def execute(self, stage: Stage, home: LockedHome, remaining: str = "") -> None:
@@ -75,8 +98,7 @@ class JobRunner:
             RunFailedError: a step or a blocking check failed.
         """
         self._say(f"{stage}{remaining}")
-        # The command holds the home's lock already, so its runs use the home as it is.
-        definitions = build_defs(settings=home.settings, home=home, resource_overrides={"home": home})
+        definitions = build_defs(settings=home.settings, home=home)
         self.launch(definitions, run_request(stage, {COMMAND_TAG: "run"}), f"{stage}")
 
     def launch(self, definitions: dg.Definitions, request: dg.RunRequest, words: str) -> None:
@@ -95,16 +117,19 @@ class JobRunner:
         progress = _Progress(self._say)
         self.instance.add_event_listener(run_id, progress)
         key = request.partition_key or request.tags.get(RANGE_END)
-        configured = job.get_run_config_for_partition_key(key) if key else {}
+        run_config = {**(job.get_run_config_for_partition_key(key) if key else {}), **_QUIET}
+        tags = {**_LISTED, **request.tags}
         with stay_connected(self.instance):
-            result = job.execute_in_process(
-                instance=self.instance,
+            # As ``job.execute_in_process`` does it, but with an origin: without one, Dagster's pages show the run in no
+            # overview and cannot execute it again.
+            run = self.instance.create_run_for_job(
+                job,
                 run_id=run_id,
-                raise_on_error=False,
-                run_config={**configured, **_QUIET},
-                partition_key=request.partition_key,
-                tags={**_LISTED, **request.tags},
+                run_config=run_config,
+                tags=merge_run_tags(job, request.partition_key, tags, None, self.instance, run_config),
+                remote_job_origin=_REPOSITORY.get_job_origin(job.name),
             )
+            result = execute_run(InMemoryJob(job), run, self.instance)
         if not result.success:
             raise RunFailedError(
                 f"{words}: {progress.failure or 'failed'} (Dagster run {run_id})",
@@ -127,7 +152,8 @@ class JobRunner:
         unfinished = dg.RunsFilter(
             statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={COMMAND_TAG: "run"}
         )
-        abandoned = close_abandoned(self.instance, self.instance.get_runs(unfinished))
+        runs = [run for run in self.instance.get_runs(unfinished) if is_of_command(run)]
+        abandoned = close_abandoned(self.instance, runs)
         if abandoned:
             self._home.registry.close_abandoned(abandoned)
 

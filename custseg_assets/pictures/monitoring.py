@@ -1,4 +1,4 @@
-"""Pictures of change: rejected rows, drift over time, the distribution behind an alert, and the service's latency.
+"""Pictures of change: rejected rows, drift by severity, the distribution behind an alert, and the service's latency.
 
 Each gives PNG bytes when it is called; its ``figure`` gives the same as a Matplotlib figure, for tests.
 Pictures of a segmentation belong in ``segments``.
@@ -7,13 +7,14 @@ Pictures of a segmentation belong in ``segments``.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from custseg_assets.domain.periods import Cadence
 from custseg_assets.pictures import look
 
 if TYPE_CHECKING:
@@ -22,104 +23,117 @@ if TYPE_CHECKING:
 
     from custseg_assets.domain.drift.report import Change
 
-MAX_DRIFT_PANELS = 12
-_DRIFT_COLUMNS = 4
+MAX_SCORES = 24
+"""The picture has this many of the highest scores; all of them are in the table."""
+_ROW = 0.25
+_LONGEST_BAR = 3.0
+"""Times its threshold that a score is drawn at most; its figure says the rest."""
+_KINDS = {
+    "psi": "distribution (PSI)",
+    "wasserstein": "distance moved (Wasserstein)",
+    "share_shift": "change of share",
+    "correlation_shift": "change of correlation",
+}
 
 
 @look.Picture
-def drift_over_time(reports: pl.DataFrame) -> Figure:
-    """Every drift score and its threshold over the snapshots, the scores nearest to their threshold first.
+def drift_by_severity(reports: pl.DataFrame, cadence: Cadence) -> Figure:
+    """The newest drift report: every score against its threshold, those that alert first, with its values and words.
 
     Args:
-        reports: rows of the ``drift_report`` table, of any number of snapshots.
+        reports: rows of the ``drift_report`` table, of any number of snapshots; ``large_effect`` and ``own_threshold``
+            may be missing.
+        cadence: of the snapshots.
     """
-    measured = reports.filter(pl.col("score").is_finite()).sort("period", "score_name", "subject")
-    if measured.is_empty():
-        return look.nothing_to_show("Drift over time", "no score has been measured yet.")
-    periods = reports["period"].unique().sort().to_list()
-    nearest = (
-        measured.group_by("score_name", "subject")
-        .agg((pl.col("score") / pl.col("threshold")).max().alias("nearness"))
-        .sort("nearness", "score_name", "subject", descending=(True, False, False), nulls_last=True)
-    )
-    shown = nearest.head(MAX_DRIFT_PANELS)
-    n_rows = math.ceil(shown.height / _DRIFT_COLUMNS)
-    is_all = shown.height == nearest.height
-    left_out = "" if is_all else f" The {shown.height} of {nearest.height} scores nearest to their threshold are shown."
-    labels = _period_labels(periods)
-    span = f"Snapshots {labels[0]} to {labels[-1]}" if len(periods) > 1 else f"Snapshot {labels[0]}"
+    if reports.filter(pl.col("score").is_finite()).is_empty():
+        return look.nothing_to_show("Drift", "no score has been measured yet.")
+    newest = reports["period"].max()
+    name = look.period_name(str(newest), cadence)
+    nearness = (pl.col("score") / pl.col("threshold")).alias("nearness")
+    optional = [pl.lit(None, pl.Float64).alias(one) for one in _OPTIONAL if one not in reports.columns]
+    known = reports.with_columns(nearness, *optional).filter(pl.col("score").is_finite())
+    of_newest = known.filter(pl.col("period") == newest)
+    if of_newest.is_empty():
+        return look.nothing_to_show(f"Drift at {name}", "no score could be measured at this snapshot.")
+    order = ("is_alert", "nearness", "score_name", "subject")
+    ranked = of_newest.sort(order, descending=(True, True, False, False), nulls_last=True)
+    shown = ranked.head(MAX_SCORES)
+    earlier = known.filter(pl.col("period") < newest)
+    remarks = "" if earlier.is_empty() else " Dots: earlier snapshots."
+    remarks += f" The {shown.height} highest of {ranked.height} are shown." if shown.height < ranked.height else ""
+    height = _ROW * shown.height
     figure = look.new_figure(
-        _drift_title(measured, periods),
-        f"{span}. Dashed: the threshold from which on a score alerts. Filled: an alert.{left_out}",
-        1.3 * n_rows + 0.1,
+        _drift_title(ranked, known, str(newest), name),
+        f"{name}{look.as_of_words(of_newest)}. Bars: score over the threshold at which it alerts, the line.{remarks}",
+        height + 0.3,
     )
-    pitch = (look.WIDTH - 0.1) / _DRIFT_COLUMNS
-    for position, (score_name, subject) in enumerate(shown.select("score_name", "subject").iter_rows()):
-        row, column = divmod(position, _DRIFT_COLUMNS)
-        axes = look.add_panel(figure, 0.2 + column * pitch, 0.35 + 1.3 * (n_rows - 1 - row), pitch - 0.72, 0.7)
-        mine = measured.filter((pl.col("score_name") == score_name) & (pl.col("subject") == subject))
-        axes.set_title(look.shorten(subject, 22), loc="left", weight="bold", pad=14, size=8.5)
-        threshold = mine["threshold"][-1]
-        words = look.shorten(score_name.replace("_", " "), 20)
-        words += f", threshold {threshold:.2g}" if threshold is not None else ""
-        axes.text(0, 1.07, words, transform=axes.transAxes, color=look.MUTED, size=8)
-        _draw_score(axes, mine, periods)
+    axes = look.add_panel(figure, 3.3, 0.15, 2.0, height)
+    _draw_scores(axes, shown, earlier)
     return figure
 
 
-def _drift_title(measured: pl.DataFrame, periods: list[str]) -> str:
-    last = measured.filter(pl.col("period") == periods[-1])
-    if last.is_empty():
-        return f"No score could be measured at {_period_labels(periods)[-1]}"
-    now = last.filter("is_alert").sort(pl.col("score") / pl.col("threshold"), descending=True, nulls_last=True)
+_OPTIONAL = ("large_effect", "own_threshold")
+
+
+def _drift_title(ranked: pl.DataFrame, known: pl.DataFrame, newest: str, name: str) -> str:
+    now = ranked.filter("is_alert")
     if now.height:
-        first = f"{now['score_name'][0].replace('_', ' ')} of {now['subject'][0]}"
-        return f"{now.height} of {last.height} drift scores alert at {_period_labels(periods)[-1]}, {first} first"
-    earlier = measured.filter("is_alert")["period"].n_unique()
+        first = f"{_subject_words(now['subject'][0])}, {_kind_words(now['score_name'][0])}, first"
+        return f"{now.height} of {ranked.height} drift scores alert at {name}: {first}"
+    earlier = known.filter(pl.col("is_alert"), pl.col("period") < newest)["period"].n_unique()
     before = f"; {earlier} earlier snapshot{'s' if earlier != 1 else ''} had alerts" if earlier else ""
-    return f"No drift score alerts at {_period_labels(periods)[-1]}{before}"
+    return f"No drift score alerts at {name}{before}"
 
 
-def _draw_score(axes: Axes, scores: pl.DataFrame, periods: list[str]) -> None:
-    places = {period: place for place, period in enumerate(periods)}
-    at = np.array([places[period] for period in scores["period"]])
-    values = scores["score"].to_numpy()
-    thresholds = scores["threshold"].cast(pl.Float64).fill_null(math.nan).to_numpy()
-    is_alert = scores["is_alert"].fill_null(False).to_numpy()
-    axes.plot(at, values, "-o", color=look.ACCENT, linewidth=1.3, markersize=3, zorder=3)
-    axes.plot(at[is_alert], values[is_alert], "o", color=look.ALERT, markersize=6.5, zorder=4)
-    top = float(np.nanmax(np.append(values, thresholds)))
-    axes.set_ylim(0, top * 1.2 if top > 0 else 1.0)
-    axes.set_xlim(-0.5, len(periods) - 0.5)
-    if np.isfinite(thresholds).any():
-        # Each snapshot has its own threshold, which is drawn across the snapshot's place.
-        edges, levels = np.stack([at - 0.5, at + 0.5], axis=1).ravel(), np.repeat(thresholds, 2)
-        axes.plot(edges, levels, color=look.INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2, gid="threshold")
-    # Without ticks the axes themselves cost most of the drawing; a line at zero says the same.
+def _subject_words(subject: str) -> str:
+    return subject.replace("_", " ")
+
+
+def _kind_words(score_name: str) -> str:
+    return _KINDS.get(score_name, score_name.replace("_", " "))
+
+
+def _severity(score: Mapping[str, Any]) -> tuple[str, str]:
+    """How much a score says: words and their colour."""
+    if not score["is_alert"]:
+        return "within what is expected", look.MUTED
+    if score["large_effect"] is not None and score["score"] >= score["large_effect"]:
+        return "large by any measure", look.ALERT
+    if score["own_threshold"] is not None and score["score"] >= score["own_threshold"]:
+        return "more than is usual here", look.ALERT
+    return "more than chance", look.WARN
+
+
+def _draw_scores(axes: Axes, scores: pl.DataFrame, earlier: pl.DataFrame) -> None:
+    places = {key: place for place, key in enumerate(scores.select("score_name", "subject").iter_rows())}
+    lengths = scores["nearness"].fill_null(0.0).fill_nan(0.0).clip(0.0, _LONGEST_BAR).to_list()
+    told = [_severity(score) for score in scores.iter_rows(named=True)]
+    colours = [look.ACCENT if colour == look.MUTED else colour for _, colour in told]
+    axes.barh(range(scores.height), lengths, 0.5, color=colours, gid="scores")
+    was = [
+        (places[score_name, subject], min(value, _LONGEST_BAR))
+        for score_name, subject, value in earlier.select("score_name", "subject", "nearness").iter_rows()
+        if (score_name, subject) in places and value is not None
+    ]
+    if was:
+        axes.plot([value for _, value in was], [row for row, _ in was], "o", color=look.GREY, markersize=2.5, alpha=0.8)
+    axes.axvline(1.0, color=look.INK, linewidth=1.0, gid="threshold")
+    across = axes.get_yaxis_transform()
+    for row, (score, (words, colour)) in enumerate(zip(scores.iter_rows(named=True), told, strict=True)):
+        weight = "bold" if score["is_alert"] else "normal"
+        label = look.shorten(
+            f"{_subject_words(score['subject'])}: {_kind_words(score['score_name'])}", 50 if score["is_alert"] else 56
+        )
+        axes.text(-0.03, row, label, transform=across, ha="right", va="center", size=8, weight=weight)
+        threshold = "no threshold" if score["threshold"] is None else f"alerts from {score['threshold']:.2g}"
+        axes.text(
+            1.04, row, f"{score['score']:.2g}, {threshold}", transform=across, va="center", size=8, color=look.INK
+        )
+        axes.text(1.78, row, words, transform=across, va="center", size=8, color=colour, weight=weight)
+    axes.set_xlim(0, max(1.25, *lengths) * 1.02)
+    axes.set_ylim(scores.height - 0.5, -0.5)
     axes.set_axis_off()
-    axes.axhline(0, color=look.GREY, linewidth=1.2)
-    labels = _period_labels(periods)
-    axes.text(0, -0.06, labels[0], transform=axes.transAxes, size=8, color=look.MUTED, va="top")
-    if len(periods) > 1:
-        axes.text(1, -0.06, labels[-1], transform=axes.transAxes, size=8, color=look.MUTED, va="top", ha="right")
-    colour = look.ALERT if is_alert[-1] else look.ACCENT
-    axes.annotate(
-        f"{values[-1]:.2g}",
-        (at[-1], values[-1]),
-        (6, 0),
-        textcoords="offset points",
-        color=colour,
-        size=8,
-        weight="bold",
-        va="center",
-        annotation_clip=False,
-    )
-
-
-def _period_labels(periods: Sequence[str]) -> list[str]:
-    """Periods as labels: months without their day, periods of other cadences in full."""
-    is_monthly = all(period.endswith("-01") for period in periods)
-    return [period.removesuffix("-01") if is_monthly else period for period in periods]
+    axes.axvline(0, color=look.GREY, linewidth=0.8)
 
 
 _LATENCIES = (
@@ -147,12 +161,13 @@ def latency_over_time(traffic: pl.DataFrame) -> Figure:
     if by_day.is_empty():
         return look.nothing_to_show("Time to answer", "nothing has been asked yet.")
     days = by_day["period"].unique().sort().to_list()[-_MAX_DAYS:]
+    first, last = (look.period_name(day, "daily") for day in (days[0], days[-1]))
     kinds = by_day["kind"].unique().sort().to_list()
     newest = by_day.filter(pl.col("period") == days[-1]).sort("n_requests", descending=True)
     n_requests, slowest = look.number(newest["n_requests"][0]), look.number(newest["latency_p99_ms"][0])
     figure = look.new_figure(
-        f"On {days[-1]} 99 % of {n_requests} requests ({newest['kind'][0]}) were answered within {slowest} ms",
-        f"Milliseconds within which that share of a day's requests was answered, {days[0]} to {days[-1]}, UTC.",
+        f"On {last} 99 % of {n_requests} requests ({newest['kind'][0]}) were answered within {slowest} ms",
+        f"Milliseconds within which that share of a day's requests was answered, {first} to {last}, UTC.",
         2.2,
     )
     pitch = (look.WIDTH - 0.3) / len(kinds)
@@ -185,7 +200,8 @@ def _draw_latencies(axes: Axes, by_day: pl.DataFrame, days: Sequence[str]) -> No
         )
     axes.set_ylim(0, 1.1 * by_day.select(pl.col("latency_p99_ms").max()).item())
     axes.set_xlim(-0.5, max(len(days), 2) - 0.5)
-    axes.set_xticks([0, len(days) - 1] if len(days) > 1 else [0], [days[0], days[-1]] if len(days) > 1 else days)
+    ends = [0, len(days) - 1] if len(days) > 1 else [0]
+    axes.set_xticks(ends, [look.period_name(days[end], "daily", is_short=True) for end in ends])
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.grid(axis="y")
     axes.tick_params(length=0)
@@ -246,12 +262,15 @@ _REASONS = (
 
 
 @look.Picture
-def rejections(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collection[str] = ()) -> Figure:
+def rejections(
+    counts: pl.DataFrame, kept: pl.DataFrame, cadence: Cadence, outlier_periods: Collection[str] = ()
+) -> Figure:
     """The share of each period's rows that was rejected, by reason.
 
     Args:
         counts: ``period``, ``reason`` and ``n_rows`` of the rejected rows.
         kept: ``period`` and ``n_rows`` of the rows that count.
+        cadence: of the periods.
         outlier_periods: keys of the periods whose share is far outside the others'; they are marked.
     """
     counts = counts.group_by("period", "reason").agg(pl.col("n_rows").sum()).sort("period", "reason")
@@ -267,12 +286,12 @@ def rejections(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collec
     if totals.is_empty():
         return look.nothing_to_show("Rejected rows by period", "there are no rows.")
     n_rows, n_rejected = int(totals["n_rows"].sum()), int(counts["n_rows"].sum())
-    labels = dict(zip(totals["period"], _period_labels(totals["period"].to_list()), strict=True))
+    labels = {period: look.period_name(period, cadence) for period in totals["period"]}
     marked = [period for period in totals["period"] if period in outlier_periods]
     figure = look.new_figure(
         (f"{look.percent(n_rejected / n_rows)} of rows rejected" if n_rejected else "No row rejected")
         + (f"; {', '.join(labels[period] for period in marked[:4])} far outside the others" if marked else ""),
-        f"{look.number(n_rejected)} of {look.number(n_rows)} rows, by period and reason. "
+        f"{look.number(n_rejected)} of {look.number(n_rows)} rows, by period and reason, on a scale to 100 %. "
         "Above a bar: its rejected rows.",
         2.9,
     )
@@ -284,6 +303,7 @@ def rejections(counts: pl.DataFrame, kept: pl.DataFrame, outlier_periods: Collec
     rows = np.array([by_period[reason].fill_null(0).to_list() for reason in reasons], dtype=float)
     rows = rows.reshape(len(reasons), totals.height)
     _draw_stacked_shares(axes, reasons, rows, totals, marked)
+    _name_periods(axes, totals["period"].to_list(), cadence)
     _draw_reason_labels(axes, reasons, rows, n_rows)
     return figure
 
@@ -299,15 +319,12 @@ def _reason_colour(reason: str) -> str:
 def _draw_stacked_shares(
     axes: Axes, reasons: list[str], rows: NDArray[np.float64], totals: pl.DataFrame, marked: list[str]
 ) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     shares = rows / totals["n_rows"].to_numpy()
     at = np.arange(totals.height)
     floor = np.zeros(totals.height)
     for reason, share in zip(reasons, shares, strict=True):
         axes.bar(at, share, 0.72, bottom=floor, color=_reason_colour(reason))
         floor = floor + share
-    top = max(float(floor.max()), 0.01)
     has_counts = totals.height <= 16
     for place, period in enumerate(totals["period"]):
         is_marked = period in marked
@@ -315,7 +332,7 @@ def _draw_stacked_shares(
             text = look.number(rows[:, place].sum()) + ("\n▲" if is_marked else "")
             axes.text(
                 place,
-                floor[place] + 0.02 * top,
+                floor[place] + 0.015,
                 text,
                 size=7.5,
                 ha="center",
@@ -324,17 +341,22 @@ def _draw_stacked_shares(
                 weight="bold" if is_marked else "normal",
                 linespacing=1.0,
             )
-    axes.set_ylim(0, top * 1.22)
-    axes.set_xlim(-0.6, max(totals.height, 4) - 0.4)
-    every = math.ceil(totals.height / 13)
-    axes.set_xticks(at[::every], _period_labels(totals["period"].to_list())[::every])
-    if totals.height > 7:
-        axes.tick_params(axis="x", rotation=30)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_ylim(0, 1.14)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.yaxis.set_major_formatter(look.percent_tick)
     axes.grid(axis="y")
     axes.tick_params(length=0)
     axes.set_ylabel("share of the period's rows")
+
+
+def _name_periods(axes: Axes, periods: Sequence[str], cadence: Cadence) -> None:
+    every = math.ceil(len(periods) / 13)
+    axes.set_xlim(-0.6, max(len(periods), 4) - 0.4)
+    axes.set_xticks(
+        range(0, len(periods), every), [look.period_name(one, cadence, is_short=True) for one in periods[::every]]
+    )
+    if len(periods) > 5:
+        axes.tick_params(axis="x", rotation=30)
 
 
 def _draw_reason_labels(axes: Axes, reasons: list[str], rows: NDArray[np.float64], n_rows: int) -> None:

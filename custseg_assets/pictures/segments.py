@@ -140,12 +140,13 @@ _RATIO_AT_FULL_COLOUR = 8.0
 
 
 @look.Picture
-def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> Figure:
+def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame, currency: str | None = None) -> Figure:
     """The profile of each segment: medians in business units, coloured by their ratio to the median of all customers.
 
     Args:
         profiles: one row per segment, columns of the ``segment_profiles`` table.
         customer_features: the snapshot's customers, for the median of all.
+        currency: of all amounts, where it is known.
     """
     profiles = look.sort_by_segment(profiles)
     # A shop without products has no products to compare: what is null for every segment is left out.
@@ -155,13 +156,13 @@ def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> 
     height = ROW * (profiles.height + 1)
     figure = look.new_figure(
         f"{_count_of_segments(profiles.height)}: {_share_sentence(profiles)}",
-        "Median customer of each segment. Colour: how that compares with the median of all customers, "
-        "orange above, violet below, full colour from 8 times or an eighth.",
+        f"Median customer of each segment{look.as_of_words(profiles)}. Colour: compared with the median of all, orange "
+        "above, violet below, full colour from 8 times or an eighth. Bars end at 100\N{NO-BREAK SPACE}%.",
         height + 0.55,
     )
     table = look.add_panel(figure, 2.0, 0.2, look.WIDTH - 4.0, height)
     overall = {feature.name: customer_features[feature.name].median() for feature in features}
-    _draw_profile_cells(table, profiles, features, overall)
+    _draw_profile_cells(table, profiles, features, overall, currency)
     _draw_segment_names(table, profiles)
     for position, (column, title) in enumerate(
         (("share_customers", "share of\ncustomers"), ("share_revenue", "share of\nnet spend"))
@@ -173,7 +174,11 @@ def profile_heatmap(profiles: pl.DataFrame, customer_features: pl.DataFrame) -> 
 
 
 def _draw_profile_cells(
-    axes: Axes, profiles: pl.DataFrame, features: list[_Feature], overall: Mapping[str, object]
+    axes: Axes,
+    profiles: pl.DataFrame,
+    features: list[_Feature],
+    overall: Mapping[str, object],
+    currency: str | None,
 ) -> None:
     import matplotlib as mpl
 
@@ -184,7 +189,8 @@ def _draw_profile_cells(
         whole = overall[feature.name]
         whole = float(whole) if isinstance(whole, int | float) else None
         words = look.percent if feature.is_share else look.number
-        axes.text(column, -0.62, feature.title, size=7.5, color=look.MUTED, ha="center", va="bottom", linespacing=1.1)
+        title = feature.title.replace("(currency)", f"({currency})" if currency else "(amount)")
+        axes.text(column, -0.62, title, size=7.5, color=look.MUTED, ha="center", va="bottom", linespacing=1.1)
         axes.text(column, n_rows, words(whole), color=look.MUTED, ha="center", va="center")
         for row, value in enumerate(profiles[f"median_{feature.name}"]):
             background[row, column] = _ratio_colour(value, whole, colours)
@@ -216,13 +222,13 @@ def _draw_segment_names(axes: Axes, profiles: pl.DataFrame) -> None:
 
 
 def _draw_share_bars(axes: Axes, profiles: pl.DataFrame, column: str) -> None:
-    shares = profiles[column].fill_null(0.0).clip(0.0).to_list()
+    shares = profiles[column].fill_null(0.0).clip(0.0, 1.0).to_list()
     rows = range(profiles.height)
-    axes.barh(rows, shares, 0.62, color=[look.segment_colour(segment_id) for segment_id in profiles["segment_id"]])
-    room = max(*shares, 0.01)
+    axes.barh(rows, [1.0] * profiles.height, 0.5, color=look.GRID)
+    axes.barh(rows, shares, 0.5, color=[look.segment_colour(segment_id) for segment_id in profiles["segment_id"]])
     for row, share in zip(rows, profiles[column], strict=True):
-        axes.text(max(share or 0.0, 0.0) + 0.06 * room, row, look.percent(share), va="center", size=8.5)
-    axes.set_xlim(0, room * 1.9)
+        axes.text(1.08, row, look.percent(share), va="center", size=8.5)
+    axes.set_xlim(0, 1.9)
     axes.set_ylim(profiles.height - 0.5, -0.5)
     axes.set_axis_off()
 
@@ -242,11 +248,12 @@ def _share_sentence(profiles: pl.DataFrame) -> str:
 
 
 @look.Picture
-def revenue_by_segment(profiles: pl.DataFrame) -> Figure:
-    """Each segment's share of customers beside its share of net spend.
+def revenue_by_segment(profiles: pl.DataFrame, currency: str | None = None) -> Figure:
+    """Each segment's share of customers above its share of net spend, both on a scale to 100 %.
 
     Args:
         profiles: one row per segment, columns of the ``segment_profiles`` table.
+        currency: of all amounts, where it is known.
     """
     if profiles.is_empty():
         return look.nothing_to_show("Customers and net spend by segment", "the snapshot has no customers.")
@@ -255,41 +262,44 @@ def revenue_by_segment(profiles: pl.DataFrame) -> Figure:
     n_customers, revenue = int(profiles["n_customers"].sum()), float(profiles["revenue_net"].sum())
     figure = look.new_figure(
         f"{_count_of_segments(profiles.height)}: {_share_sentence(profiles)}",
-        f"{look.number(n_customers)} customers, net spend {look.number(revenue)} (currency) in the window. "
-        "Grey: share of customers. Colour: share of net spend.",
+        f"{look.number(n_customers)} customers{look.as_of_words(profiles)}, net spend {look.money(revenue, currency)}. "
+        "Pale: share of customers. Full: share of net spend in the window. A whole bar is 100\N{NO-BREAK SPACE}%.",
         height + 0.15,
     )
     axes = look.add_panel(figure, 2.1, 0.1, look.WIDTH - 2.3, height)
-    shares = profiles.select(pl.col("share_customers", "share_revenue").fill_null(0.0))
-    low, high = min(0.0, *shares.min().row(0)), max(0.01, *shares.max().row(0))
+    shares = profiles.select(pl.col("share_customers", "share_revenue").fill_null(0.0).clip(0.0, 1.0))
     rows = np.arange(profiles.height)
-    axes.barh(rows - 0.2, shares["share_customers"], 0.34, color=look.GREY)
     colours = [look.segment_colour(segment_id) for segment_id in profiles["segment_id"]]
-    axes.barh(rows + 0.2, shares["share_revenue"], 0.34, color=colours)
+    for offset, column, alpha in ((-0.19, "share_customers", 0.5), (0.19, "share_revenue", 1.0)):
+        axes.barh(rows + offset, np.ones(profiles.height), 0.3, color=look.GRID)
+        axes.barh(rows + offset, shares[column], 0.3, color=colours, alpha=alpha, gid=column)
     for row, profile in enumerate(profiles.iter_rows(named=True)):
+        spend = look.money(profile["revenue_net"], currency)
         for offset, share, count in (
-            (-0.2, profile["share_customers"], f"{look.number(profile['n_customers'])} customers"),
-            (0.2, profile["share_revenue"], f"{look.number(profile['revenue_net'])} net"),
+            (-0.19, profile["share_customers"], f"{look.number(profile['n_customers'])} customers"),
+            (0.19, profile["share_revenue"], f"{spend} spent"),
         ):
-            place = max(share or 0.0, 0.0) + 0.008 * (high - low)
-            axes.text(place, row + offset, f"{look.percent(share)}  ·  {count}", size=8, va="center", color=look.MUTED)
+            text = f"{look.percent(share)}  ·  {count}"
+            axes.text(1.015, row + offset, text, size=8, va="center", color=look.MUTED)
         label = look.segment_label(profile["segment_id"], profile["segment_name"])
-        axes.text(low - 0.015 * (high - low), row, label, ha="right", va="center", weight="bold")
-    axes.axvline(0, color=look.GREY, linewidth=0.8)
-    axes.set_xlim(low, low + (high - low) * 1.32)
+        axes.text(-0.015, row, label, ha="right", va="center", weight="bold")
+    axes.set_xlim(0, 1.42)
     axes.set_ylim(profiles.height - 0.5, -0.5)
     axes.set_axis_off()
     return figure
 
 
 @look.Picture
-def cluster_scatter(customer_features: pl.DataFrame, assignments: pl.DataFrame, *, seed: int) -> Figure:
+def cluster_scatter(
+    customer_features: pl.DataFrame, assignments: pl.DataFrame, *, seed: int, currency: str | None = None
+) -> Figure:
     """Customers by recency and net spend, coloured by segment, with each segment's median.
 
     Args:
         customer_features: the snapshot's customers; ``customer_id``, ``recency_days`` and ``monetary_net``.
         assignments: ``customer_id``, ``segment_id`` and ``segment_name`` of the same snapshot.
         seed: of the sample that is drawn of many customers; medians are of all of them.
+        currency: of all amounts, where it is known.
     """
     named = customer_features.select("customer_id", "recency_days", "monetary_net").join(
         assignments.select("customer_id", "segment_id", "segment_name"), on="customer_id"
@@ -308,7 +318,7 @@ def cluster_scatter(customer_features: pl.DataFrame, assignments: pl.DataFrame, 
     drawn = np.sort(np.random.default_rng(seed).choice(customers.height, n_drawn, replace=False))
     n_without = assignments.height - customers.height
     figure = look.new_figure(
-        f"{_count_of_segments(medians.height)} by recency and net spend",
+        f"{_count_of_segments(medians.height)} by recency and net spend{look.as_of_words(assignments)}",
         f"One dot is a customer: {look.number(n_drawn)} of {look.number(customers.height)} drawn"
         + (f", {look.number(n_without)} without a net spend above 0 left out" if n_without else "")
         + ". Numbered: the median of each segment. Both axes are logarithmic.",
@@ -316,6 +326,7 @@ def cluster_scatter(customer_features: pl.DataFrame, assignments: pl.DataFrame, 
     )
     axes = look.add_panel(figure, 0.75, 0.55, look.WIDTH - 3.3, 3.75)
     _set_recency_and_spend_axes(axes, customers)
+    axes.set_ylabel(f"net spend in the window ({currency})" if currency else "net spend in the window")
     _draw_customers(axes, customers[drawn])
     _draw_medians(axes, medians)
     return figure
@@ -341,7 +352,6 @@ def _set_recency_and_spend_axes(axes: Axes, customers: pl.DataFrame) -> None:
     axes.tick_params(length=0)
     axes.grid()
     axes.set_xlabel("recency: days since the last order")
-    axes.set_ylabel("net spend in the window (currency)")
 
 
 def _draw_customers(axes: Axes, customers: pl.DataFrame) -> None:
@@ -385,12 +395,13 @@ _NEWCOMER, _GONE = "(new)", "(gone)"
 
 
 @look.Picture
-def migration_matrix(moves: pl.DataFrame) -> Figure:
+def migration_matrix(moves: pl.DataFrame, currency: str | None = None) -> Figure:
     """Migrations: customers that moved from one segment to another, as counts and as shares of the segment before.
 
     Args:
         moves: ``from_segment`` (null: not known before), ``to_segment`` (null: no longer known), ``n_customers``
-            and ``revenue_net``, the net spend of those customers in currency.
+            and ``revenue_net``, the net spend of those customers.
+        currency: of all amounts, where it is known.
     """
     moves = (
         moves.with_columns(pl.col("from_segment").fill_null(_NEWCOMER), pl.col("to_segment").fill_null(_GONE))
@@ -407,7 +418,7 @@ def migration_matrix(moves: pl.DataFrame) -> Figure:
     for before, now, n_customers in moves.select("from_segment", "to_segment", "n_customers").iter_rows():
         counts[rows.index(before), columns.index(now)] = n_customers
     height = (0.42 if len(rows) <= MAX_LABELLED_SEGMENTS else 0.24) * len(rows)
-    title, largest = _migration_words(moves)
+    title, largest = _migration_words(moves, currency)
     figure = look.new_figure(
         title,
         "Rows: segment before. Columns: segment now. Cells: customers and their share of the row. Outlined: stayed."
@@ -423,7 +434,7 @@ def _segments_of(names: pl.Series, last: str) -> list[str]:
     return sorted(names.unique(), key=lambda name: (name == last, look.segment_order(name)))
 
 
-def _migration_words(moves: pl.DataFrame) -> tuple[str, str]:
+def _migration_words(moves: pl.DataFrame, currency: str | None) -> tuple[str, str]:
     """The title, and a sentence about the largest move if there is one."""
     known = moves.filter(pl.col("from_segment") != _NEWCOMER)
     stayed = int(known.filter(pl.col("from_segment") == pl.col("to_segment"))["n_customers"].sum())
@@ -437,7 +448,7 @@ def _migration_words(moves: pl.DataFrame) -> tuple[str, str]:
     way = " to ".join(look.shorten(move[end], 22) for end in ("from_segment", "to_segment"))
     return (
         f"{title}; most moved from {way}: {look.number(move['n_customers'])}",
-        f" Net spend of the largest move: {look.number(move['revenue_net'])}.",
+        f" Net spend of the largest move: {look.money(move['revenue_net'], currency)}.",
     )
 
 

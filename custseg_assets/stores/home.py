@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.files import is_file_locked, lock_file
@@ -72,13 +74,14 @@ class Home:
             ) from None
 
     @contextlib.contextmanager
-    def locked(self, patience_seconds: float = 0.0) -> Iterator[HomeLock]:
+    def locked(self, patience_seconds: float = 0.0, who: str | None = None) -> Iterator[HomeLock]:
         """Lock the home, so that no other run uses it, until the block or this process ends.
 
         A home that was made only to be locked, and is empty at the end, is removed.
 
         Args:
             patience_seconds: how long to wait for another run to end.
+            who: locks it, for others to read; this process's command without it.
 
         Raises:
             BadInputError: another run is using the home.
@@ -87,14 +90,13 @@ class Home:
         path = self.root / "lock"
         with path.open("a+") as lock:
             if not lock_file(lock, patience_seconds):
-                lock.seek(0)
                 raise BadInputError(
-                    f"home {self.root} is in use by process {lock.read().strip() or 'unknown'}",
+                    f"home {self.root} is in use by {_in_words(lock)}",
                     "a home that no other run is using",
                     "Wait for that run to end, or give this one a home of its own with CUSTSEG_HOME.",
                 )
             lock.truncate(0)
-            lock.write(str(os.getpid()))
+            lock.write(f"{os.getpid()} ({who or _command()})")
             lock.flush()
             taken = HomeLock(path)
             try:
@@ -119,3 +121,21 @@ class Home:
     def is_locked(self) -> bool:
         """Whether a run is using the home."""
         return is_file_locked(self.root / "lock")
+
+    def user(self) -> str | None:
+        """Who uses the home, in words; ``None`` where no run does."""
+        if not self.is_locked():
+            return None
+        with (self.root / "lock").open() as lock:
+            return _in_words(lock)
+
+
+def _in_words(lock: IO[str]) -> str:
+    """Who has a lock, as its owner wrote it down."""
+    lock.seek(0)
+    return f"process {lock.read().strip() or 'unknown'}"
+
+
+def _command() -> str:
+    """What this process was started as."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])

@@ -200,7 +200,7 @@ def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_home_that_another_run_is_using_is_refused(taken_in: Path, tmp_path: Path) -> None:
     before = everything_in(taken_in)
     with locked_by_another_process(taken_in) as pid:
-        message = rf"is in use by process {pid}; expected a home that no other run is using\. Wait for that run"
+        message = rf"is in use by process {pid} \(.*\); expected a home that no other run is using\. Wait for that run"
         refused(taken_in, ["run", "--source", file("log.csv", GOOD)(tmp_path)], "", message)
     assert everything_in(taken_in) == before
 

@@ -25,8 +25,13 @@ TOGETHER = {
     "recorded_predictions": ("prediction_log", "rejected_predictions"),
 }
 """Steps that make more than one table: what each of them opens cannot be told apart."""
-SHOWN = {"prediction_traffic": {"prediction_traffic"}}
-"""What a step also opens where it has written nothing: the table as it stands, for people to look at."""
+SHOWN = {
+    "prediction_traffic": {"prediction_traffic"},
+    "segmentation_model": {"segment_assignments"},
+    "promotion_decision": {"segment_assignments"},
+}
+"""What a step also opens, but makes nothing from: the table as it stands, for people to look at where nothing was
+written; and which snapshots have segments, to tell which of them a retrain is about."""
 
 
 class Recorder:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from custseg_assets.domain.drift.report import Change, Distribution
 from custseg_assets.domain.schemas import DRIFT_REPORT, MODEL_CANDIDATES, SEGMENT_PROFILES
 from custseg_assets.pictures import monitoring, segments
 from custseg_assets.pictures.look import segment_colour, segment_order
+from tests.support.files import REPOSITORY
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TRAFFIC = pl.DataFrame(
@@ -153,10 +156,10 @@ NORMAL: dict[str, Callable[[], bytes]] = {
     "revenue_by_segment": lambda: segments.revenue_by_segment(PROFILES),
     "cluster_scatter": lambda: segments.cluster_scatter(FEATURES, ASSIGNMENTS, seed=1),
     "migration_matrix": lambda: segments.migration_matrix(MOVES),
-    "drift_over_time": lambda: monitoring.drift_over_time(REPORTS),
+    "drift_by_severity": lambda: monitoring.drift_by_severity(REPORTS, "monthly"),
     "distribution_change": lambda: monitoring.distribution_change(change_of(4)),
     "latency_over_time": lambda: monitoring.latency_over_time(TRAFFIC),
-    "rejections": lambda: monitoring.rejections(REJECTED, KEPT, ["2011-02-01"]),
+    "rejections": lambda: monitoring.rejections(REJECTED, KEPT, "monthly", ["2011-02-01"]),
 }
 NONE_ELIGIBLE = blank(CANDIDATES, "silhouette", "worst_jaccard").with_columns(
     is_eligible=pl.lit(False), is_chosen=pl.lit(False)
@@ -185,11 +188,11 @@ UNUSUAL: dict[str, Callable[[], bytes]] = {
     "no moves": lambda: segments.migration_matrix(MOVES.clear()),
     "only newcomers": lambda: segments.migration_matrix(MOVES.tail(1)),
     "moves among thirty": lambda: segments.migration_matrix(moves_between(30)),
-    "no report": lambda: monitoring.drift_over_time(DRIFT_REPORT.schema.to_frame()),
-    "one snapshot": lambda: monitoring.drift_over_time(REPORTS.filter(pl.col("period") == "2011-06-01")),
-    "no thresholds": lambda: monitoring.drift_over_time(blank(REPORTS, "threshold")),
-    "nothing measured lately": lambda: monitoring.drift_over_time(
-        REPORTS.with_columns(score=pl.when(pl.col("period") < "2011-07-01").then("score"))
+    "no report": lambda: monitoring.drift_by_severity(DRIFT_REPORT.schema.to_frame(), "monthly"),
+    "one snapshot": lambda: monitoring.drift_by_severity(REPORTS.filter(pl.col("period") == "2011-06-01"), "daily"),
+    "no thresholds": lambda: monitoring.drift_by_severity(blank(REPORTS, "threshold"), "monthly"),
+    "nothing measured lately": lambda: monitoring.drift_by_severity(
+        REPORTS.with_columns(score=pl.when(pl.col("period") < "2011-07-01").then("score")), "weekly"
     ),
     "one part": lambda: monitoring.distribution_change(change_of(1)),
     "forty parts": lambda: monitoring.distribution_change(change_of(40)),
@@ -199,10 +202,10 @@ UNUSUAL: dict[str, Callable[[], bytes]] = {
     "no request": lambda: monitoring.latency_over_time(TRAFFIC.clear()),
     "one day": lambda: monitoring.latency_over_time(TRAFFIC.head(1)),
     "only dropped records": lambda: monitoring.latency_over_time(TRAFFIC.filter(pl.col("kind") == "dropped")),
-    "no rows": lambda: monitoring.rejections(REJECTED.clear(), KEPT.clear()),
-    "no row rejected": lambda: monitoring.rejections(REJECTED.clear(), KEPT),
+    "no rows": lambda: monitoring.rejections(REJECTED.clear(), KEPT.clear(), "monthly"),
+    "no row rejected": lambda: monitoring.rejections(REJECTED.clear(), KEPT, "monthly"),
     "everything rejected for an unknown reason": lambda: monitoring.rejections(
-        REJECTED.with_columns(reason=pl.lit("another_reason")), KEPT.clear()
+        REJECTED.with_columns(reason=pl.lit("another_reason")), KEPT.clear(), "weekly"
     ),
 }
 
@@ -231,8 +234,8 @@ def test_order_of_rows_does_not_matter() -> None:
         (lambda rows: segments.cluster_scatter(FEATURES, rows, seed=1), ASSIGNMENTS),
         (segments.revenue_by_segment, PROFILES),
         (segments.migration_matrix, MOVES),
-        (monitoring.drift_over_time, REPORTS),
-        (lambda rows: monitoring.rejections(rows, KEPT), REJECTED),
+        (lambda rows: monitoring.drift_by_severity(rows, "monthly"), REPORTS),
+        (lambda rows: monitoring.rejections(rows, KEPT, "monthly"), REJECTED),
     ):
         assert draw(frame) == draw(frame.reverse())
 
@@ -277,29 +280,78 @@ def test_the_title_says_which_k_and_that_none_was_chosen() -> None:
     assert none.texts[0].get_text() == "No k chosen: 0 of the 3 tried keep every limit"
 
 
-def test_the_threshold_of_each_snapshot_is_drawn_across_its_place_and_alerts_are_marked() -> None:
-    figure = monitoring.drift_over_time.figure(REPORTS)
-    recency = figure.axes[0]
-    [threshold] = [line for line in recency.lines if line.get_gid() == "threshold"]
-    assert list(zip(values(threshold.get_xdata()), values(threshold.get_ydata()), strict=True)) == [
-        (-0.5, 0.1), (0.5, 0.1), (0.5, 0.12), (1.5, 0.12),
+def test_scores_are_ranked_by_how_far_they_are_over_their_threshold_and_say_how_much_that_is() -> None:
+    # July: psi of recency_days 0.13 of 0.12 alerts; the share of S1 is 0.02 of 0.05. Nothing was measured of the pair.
+    figure = monitoring.drift_by_severity.figure(REPORTS, "monthly")
+    axes = figure.axes[0]
+    [bars] = axes.containers
+    assert [bar.get_width() for bar in bars] == pytest.approx([0.13 / 0.12, 0.02 / 0.05])
+    assert [values(line.get_xdata()) for line in axes.lines if line.get_gid() == "threshold"] == [[1.0, 1.0]]
+    assert [text.get_text() for text in axes.texts] == [
+        "recency days: distribution (PSI)", "0.13, alerts from 0.12", "more than chance",
+        "S1: segment share", "0.02, alerts from 0.05", "within what is expected",
     ]  # fmt: skip
-    assert values(recency.lines[1].get_ydata()) == [0.13]
-    assert values(figure.axes[1].lines[1].get_ydata()) == []
-    assert figure.texts[0].get_text() == "1 of 2 drift scores alert at 2011-07, psi of recency_days first"
+    assert values(axes.lines[0].get_xdata()) == pytest.approx([0.2, 0.2])  # June: 0.02 of 0.1, and 0.01 of 0.05
+    title = "1 of 2 drift scores alert at July 2011: recency days, distribution (PSI), first"
+    assert figure.texts[0].get_text() == title
 
 
-def test_scores_nearest_to_their_threshold_are_kept_when_there_are_too_many() -> None:
-    n_scores = monitoring.MAX_DRIFT_PANELS + 3
+@pytest.mark.parametrize(
+    ("large", "own", "words"),
+    [
+        (0.5, None, "more than chance"),
+        (0.13, None, "large by any measure"),
+        (0.5, 0.12, "more than is usual here"),
+        (None, 0.14, "more than chance"),
+    ],
+)
+def test_an_alert_is_told_by_its_severity(large: float | None, own: float | None, words: str) -> None:
+    reports = REPORTS.with_columns(
+        large_effect=pl.lit(large, pl.Float64),
+        own_threshold=pl.lit(own, pl.Float64),
+        as_of=pl.lit(datetime(2011, 8, 1)),
+    )
+    figure = monitoring.drift_by_severity.figure(reports, "monthly")
+    assert figure.axes[0].texts[2].get_text() == words
+    assert figure.texts[1].get_text().startswith("July 2011, as of 1 August 2011. ")
+
+
+def test_the_highest_scores_are_kept_when_there_are_too_many() -> None:
+    n_scores = monitoring.MAX_SCORES + 3
     reports = pl.DataFrame({"score": [position / n_scores for position in range(n_scores)]}).with_columns(
         period=pl.lit("2011-06-01"),
-        score_name=pl.lit("segment_share"),
+        score_name=pl.lit("share_shift"),
         subject=pl.format("S{}", pl.int_range(n_scores)),
         threshold=pl.lit(1.0),
         is_alert=pl.lit(False),
     )
-    figure = monitoring.drift_over_time.figure(reports)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"S{n_scores - 1 - place}" for place in range(12)]
+    figure = monitoring.drift_by_severity.figure(reports, "monthly")
+    labels = [text.get_text() for text in figure.axes[0].texts][::3]
+    assert labels == [f"S{n_scores - 1 - place}: change of share" for place in range(monitoring.MAX_SCORES)]
+    assert "The 24 highest of 27 are shown." in figure.texts[1].get_text().replace("\n", " ")
+
+
+def test_bars_of_shares_end_at_a_hundred_percent() -> None:
+    revenue = segments.revenue_by_segment.figure(PROFILES, "GBP")
+    of_customers, of_spend = (
+        [round(bar.get_width(), 3) for bar in bars]
+        for bars in revenue.axes[0].containers
+        if bars.patches[0].get_gid() in ("share_customers", "share_revenue")
+    )
+    assert of_customers == [0.4, 0.4, 0.2]
+    assert of_spend == [0.936, 0.066, 0.0]  # the refunded brought less than nothing
+    tracks = [bar.get_width() for bar in revenue.axes[0].containers[0]]
+    assert tracks == [1.0, 1.0, 1.0]
+    shown = {text.get_text() for text in revenue.axes[0].texts}
+    assert {"40 %  ·  2 customers", "94 %  ·  GBP 5,500 spent"} <= shown
+
+
+def test_amounts_have_their_currency_where_it_is_known() -> None:
+    for currency, title in (("EUR", "net spend\n(EUR)"), (None, "net spend\n(amount)")):
+        table = segments.profile_heatmap.figure(PROFILES, FEATURES, currency).axes[0]
+        assert title in {text.get_text() for text in table.texts}
+    told = segments.migration_matrix.figure(MOVES, "GBP").texts[1].get_text().replace("\n", " ")
+    assert "Net spend of the largest move: GBP 0." in told
 
 
 def test_a_day_with_two_models_shows_the_slower_one() -> None:
@@ -341,12 +393,13 @@ def test_a_move_is_a_share_of_the_row_it_came_from() -> None:
 
 def test_bars_of_rejected_rows_are_shares_of_their_period() -> None:
     # January: 250 of 1,500 rows; February: 900 of 1,000.
-    figure = monitoring.rejections.figure(REJECTED, KEPT, ["2011-02-01"])
+    figure = monitoring.rejections.figure(REJECTED, KEPT, "monthly", ["2011-02-01"])
     bars = [bar for bar in figure.axes[0].patches if isinstance(bar, Rectangle)]
     tops = {round(bar.get_x() + bar.get_width() / 2): bar.get_y() + bar.get_height() for bar in bars}
     assert tops == pytest.approx({0: 1 / 6, 1: 0.9})
     assert "900\n▲" in {text.get_text() for text in figure.axes[0].texts}
-    assert figure.texts[0].get_text() == "46 % of rows rejected; 2011-02 far outside the others"
+    assert figure.texts[0].get_text() == "46 % of rows rejected; February 2011 far outside the others"
+    assert figure.axes[0].get_ylim()[1] > 1  # a whole bar would be 100 %
 
 
 def test_reference_and_current_stand_beside_each_other_part_by_part() -> None:
@@ -369,6 +422,13 @@ def test_of_many_parts_those_that_changed_most_are_drawn_in_their_order() -> Non
     assert "The 24 of 40 that changed most." in figure.texts[1].get_text()
 
 
+def test_segments_have_the_colours_of_the_dashboard() -> None:
+    style = (REPOSITORY / "custseg_serving" / "static" / "dashboard.css").read_text(encoding="utf-8")
+    light = style[: style.index("prefers-color-scheme")]
+    dashboard = [colour for _, colour in sorted(re.findall(r"--s(\d): (#[0-9a-f]{6})", light))]
+    assert [segment_colour(f"S{position}") for position in range(1, 9)] == dashboard
+
+
 def test_a_segment_keeps_its_colour_and_every_two_of_thirty_differ() -> None:
     colours = [segment_colour(f"S{position}") for position in range(1, 31)]
     assert colours[0] == "#0072b2"
@@ -381,7 +441,7 @@ def test_segments_are_ordered_by_number_with_rules_last() -> None:
 
 def test_importing_the_pictures_does_not_import_matplotlib() -> None:
     code = "import sys, custseg_assets.pictures.segments, custseg_assets.pictures.monitoring as m; "
-    code += "assert 'matplotlib' not in sys.modules; m.drift_over_time; "
+    code += "assert 'matplotlib' not in sys.modules; m.drift_by_severity; "
     code += "from custseg_assets.pictures.look import Picture, nothing_to_show; Picture(nothing_to_show)('a', 'b'); "
     code += "assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

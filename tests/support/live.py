@@ -64,7 +64,7 @@ class LiveHome:
 
     def address(self, path: str = "/") -> str:
         """Address of a page for a browser, as ``custseg ui`` prints it."""
-        return f"{self.url}{path}?token={self.token}"
+        return f"{self.url}{path}{'&' if '?' in path else '?'}token={self.token}"
 
     @property
     def opened(self) -> OpenHome:
@@ -76,11 +76,21 @@ class LiveHome:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command, "ui", "--port", str(self.port), "--config", str(self.config)],
-                env={**os.environ, "CUSTSEG_HOME": str(self.home), UI_TOKEN_VARIABLE: self.token},
+                env={
+                    **os.environ,
+                    "CUSTSEG_HOME": str(self.home),
+                    "PYTHONPATH": self._path(),
+                    UI_TOKEN_VARIABLE: self.token,
+                },
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    @staticmethod
+    def _path() -> str:
+        """Where its processes find modules: first of all what makes Dagster's daemon quick."""
+        return os.pathsep.join(filter(None, (str(Path(__file__).with_name("quick_daemon")), os.getenv("PYTHONPATH"))))
 
     def is_running(self) -> bool:
         """Whether the process of ``custseg ui`` runs."""

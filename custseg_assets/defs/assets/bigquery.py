@@ -9,6 +9,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
 
+from custseg_assets.defs.descriptions import ASSETS as DESCRIPTIONS
+from custseg_assets.defs.descriptions import JOBS
 from custseg_assets.defs.materialise import OWNERS
 from custseg_assets.domain.schemas import PREDICTION_LOG, Table, tables
 from custseg_assets.home.open import LockedHome
@@ -26,8 +28,7 @@ def gcp_jobs(settings: Settings) -> list[Job]:
     """The jobs that ``[gcp]`` in the settings adds."""
     if not settings.gcp.bigquery.dataset:
         return []
-    description = "Publish snapshots and the prediction log to BigQuery."
-    return [dg.define_asset_job("publish", ["published_to_bigquery"], description=description)]
+    return [dg.define_asset_job("publish", ["published_to_bigquery"], description=JOBS["publish"])]
 
 
 def published_tables() -> list[Table]:
@@ -43,6 +44,7 @@ def _bigquery_asset() -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"bigquery"},
         code_version="1",
+        description=DESCRIPTIONS["published_to_bigquery"],
         deps=[*PUBLISHED, PREDICTION_LOG.name],
     )
     def published_to_bigquery(
@@ -66,10 +68,10 @@ def _bigquery_asset() -> dg.AssetsDefinition:
         report = looker_url(project, dataset, home.settings.gcp.bigquery.looker_report)
         return dg.MaterializeResult(
             metadata={
+                "report": dg.MetadataValue.url(report),
                 "partitions_loaded": n_parts,
                 "days_of_the_prediction_log_loaded": n_days,
                 "views": ", ".join(f"{publications.destination}.{view}" for view in views),
-                "report": dg.MetadataValue.url(report),
             }
         )
 

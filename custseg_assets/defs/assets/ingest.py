@@ -6,7 +6,8 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.checks import doubts_result, doubts_spec, reject_share_result, reject_share_spec
+from custseg_assets.defs.checks import doubts_check, reject_share_check
+from custseg_assets.defs.descriptions import ASSETS as DESCRIPTIONS
 from custseg_assets.defs.materialise import OWNERS, Batch, Materialization, key_batches, materialise, period_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
@@ -21,7 +22,9 @@ from custseg_assets.stores.landing_zone import TakenIn
 _FILES_SHOWN = 1000
 
 
-@dg.asset(group_name="ingest", owners=OWNERS, kinds={"file"}, code_version="1")
+@dg.asset(
+    group_name="ingest", owners=OWNERS, kinds={"file"}, code_version="1", description=DESCRIPTIONS["landed_files"]
+)
 def landed_files(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Files dropped into the landing folder: taken in once, by content, or moved aside with the reason."""
     taken = Intake(home, context.log.info).take_in_landed()
@@ -52,12 +55,15 @@ def raw_transactions(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     return materialise(context, home, RAW_TRANSACTIONS, read(), metadata={"source_files": files})
 
 
+_CHECKS = (reject_share_check(), doubts_check())
+
+
 @period_asset(
     "clean_transactions",
     "rejected_transactions",
     group="clean",
     kinds={"polars", "deltalake"},
-    more_checks=[reject_share_spec(), doubts_spec()],
+    more_checks=_CHECKS,
 )
 def clean_transactions(
     context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]
@@ -79,9 +85,8 @@ def clean_transactions(
     result = materialise(
         context, home, REJECTED_TRANSACTIONS, rejected, show=lambda: {"by_reason": _draw_rejections(home)}
     )
-    current = home.deliveries.current()
-    checks = [reject_share_result(reject_shares_of(home)), doubts_result(current.doubts if current else ())]
-    yield result._replace(check_results=[*(result.check_results or ()), *checks])
+    more = [check.evaluate(home) for check in _CHECKS]
+    yield result._replace(check_results=[*(result.check_results or ()), *more])
 
 
 def _arrivals(taken: TakenIn) -> pl.DataFrame:
@@ -100,7 +105,9 @@ def _draw_rejections(home: OpenHome) -> dg.MarkdownMetadataValue:
     kept = list(home.tables.sizes(CLEAN_TRANSACTIONS).items())
     sizes = pl.DataFrame(kept, schema={"period": pl.String, "n_rows": pl.UInt32}, orient="row")
     outliers = reject_share_outliers(reject_shares_of(home)).outliers
-    drawn = rejections(rejected.collect().sort("period", "reason"), sizes, outliers.keys())
+    drawn = rejections(
+        rejected.collect().sort("period", "reason"), sizes, home.settings.snapshots.cadence, outliers.keys()
+    )
     return picture("rejected lines by period", drawn)
 
 

@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.materialise import Materialization, in_batches, materialise, of_snapshot, snapshot_asset
+from custseg_assets.defs.materialise import (
+    Materialization,
+    in_batches,
+    materialise,
+    of_snapshot,
+    snapshot_asset,
+    with_model,
+)
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
 from custseg_assets.domain.segments.clustering import assign_customers
@@ -24,13 +31,20 @@ from custseg_assets.pictures.segments import migration_matrix
 @snapshot_asset("segment_migrations", group="segments", kinds={"polars", "deltalake"})
 def segment_migrations(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Compare each snapshot with the one before it, customer by customer."""
+    keys, unchanged = with_model(context, home)
 
     def compare() -> Iterator[tuple[str, pl.DataFrame]]:
-        for key in context.partition_keys:
+        for key in keys:
             yield key, of_snapshot(SEGMENT_MIGRATIONS, home.calendar.window(key), _list_moves(home, key))
 
-    newest = context.partition_keys[-1]
-    return materialise(context, home, SEGMENT_MIGRATIONS, in_batches(compare()), show=lambda: _show_moves(home, newest))
+    return materialise(
+        context,
+        home,
+        SEGMENT_MIGRATIONS,
+        in_batches(compare()),
+        unchanged=unchanged,
+        show=lambda: _show_moves(home, keys[-1]),
+    )
 
 
 class _Snapshots(NamedTuple):
@@ -84,11 +98,13 @@ def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
     rates = measure_moves(two.now, two.before, home.tables.read(SEGMENT_ASSIGNMENTS, earlier) if earlier else None)
     return {
         "moves": f"{two.before_key} → {key}{so_far}: {summary.sentence}.",
+        "matrix": picture(
+            "customers by segment before and now", migration_matrix(all_flows, home.settings.source.currency)
+        ),
         "phantom_moves": summary.n_phantom,
         **{name: rate for name, rate in asdict(rates).items() if rate is not None},
         "by_cause": table_preview(summary.by_cause),
         "top_flows": table_preview(summary.by_flow),
-        "matrix": picture("customers by segment before and now", migration_matrix(all_flows)),
     }
 
 

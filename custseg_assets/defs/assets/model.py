@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from custseg_assets.defs.materialise import Materialization, materialise, snapshot_asset
+from custseg_assets.defs.materialise import Batch, Materialization, in_batches, materialise, snapshot_asset
 from custseg_assets.defs.metadata import bullets, picture, table_preview
 from custseg_assets.defs.resources import TrainingRun
 from custseg_assets.domain.drift.reference import reference_of_model
@@ -25,22 +26,27 @@ from custseg_assets.domain.schemas import (
 )
 from custseg_assets.domain.segments import clustering, training_tables
 from custseg_assets.domain.segments.model import SegmentationModel
-from custseg_assets.errors import RunFailedError
 from custseg_assets.home.decision_record import describe_decision
 from custseg_assets.home.evidence import decide_about_challenger
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.home.plan import SEGMENTED, require_retrainable
+from custseg_assets.home.plan import SEGMENTED
+from custseg_assets.home.trainings import plan_trainings
 from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import ModelSettings
 from custseg_assets.stores.revision import code_revision
 from custseg_assets.training.exchange import TrainingLauncher, candidates_in, training_folder
 from custseg_assets.training.steps import sweep_snapshot, train_snapshot
 
+_NOTHING_TRAINED: Mapping[str, object] = {"model": "none was trained"}
+
 
 class Training(dg.Config):
-    """What the job ``retrain`` sets."""
+    """What a person may set where a training is asked for."""
 
-    retrain: bool = Field(default=False, description="Train a challenger although a model is in force.")
+    retrain: bool | None = Field(
+        default=None,
+        description="Train a challenger although a model is in force. Left out: yes in the job retrain, no elsewhere.",
+    )
 
 
 _FILES_NAMED = 5
@@ -56,32 +62,32 @@ def model_candidates(
     trainer: dg.ResourceParam[TrainingLauncher],
 ) -> Materialization:
     """Try every number of clusters, here or in a trainer; nothing where a model is in force and none was asked for."""
-    settings = home.settings.model
-    reported: Mapping[str, object] = {}
-    if config.retrain:
-        table, reported = _retrain(context, home, trainer)
-    elif home.champions.champion_before(context.partition_keys[-1]):
-        _require_untrained(home, context.partition_keys)
-        return _nothing_trained(context, home, MODEL_CANDIDATES)
-    else:
-        key = context.partition_key
-        scaled = home.tables.read(scaled_features_table(settings.features), [key])
-        table, _ = sweep_snapshot(scaled, key, settings, context.log.info)
+    is_retrain = config.retrain if config.retrain is not None else _is_retrain(context)
+    planned = plan_trainings(home, MODEL_CANDIDATES.name, context.partition_keys, is_retrain=is_retrain)
+    batches = _empty(MODEL_CANDIDATES, planned.untrained)
+    if not planned.to_train:
+        shown = _NOTHING_TRAINED if batches else {}
+        return materialise(context, home, MODEL_CANDIDATES, batches, unchanged=planned.unchanged, metadata=shown)
+    [key] = planned.to_train
+    table, reported = (_retrain if is_retrain else _sweep)(context, home, trainer, key)
     home.registry.log_candidates(mlflow.run_id, table)
-    shown = {
-        "choice": bullets(training_tables.choice_in_words(table)),
-        "rule": clustering.RULE,
-        "candidates": table_preview(table.drop("centroids", "choice")),
-        **reported,
-    }
-    [key] = context.partition_keys
+
+    def show() -> Mapping[str, object]:
+        return {
+            "curves": picture("choosing k", k_selection(table, _limit_lines(home.settings.model))),
+            "candidates": table_preview(table.drop("centroids", "choice")),
+            "rule": clustering.RULE,
+            **reported,
+        }
+
     return materialise(
         context,
         home,
         MODEL_CANDIDATES,
-        [([key], table)],
-        metadata=shown,
-        show=lambda: {"curves": picture("choosing k", k_selection(table, _limit_lines(settings)))},
+        [*batches, ([key], table)],
+        unchanged=planned.unchanged,
+        metadata={"choice": bullets(training_tables.choice_in_words(table))},
+        show=show,
     )
 
 
@@ -90,28 +96,18 @@ def segmentation_model(
     context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome], mlflow: dg.ResourceParam[TrainingRun]
 ) -> Materialization:
     """Make the challenger of the chosen number of clusters, and register it."""
-    candidates = home.tables.read(MODEL_CANDIDATES, context.partition_keys)
-    if training_tables.chosen_centroids(candidates) is None:
-        return _nothing_trained(context, home, SEGMENTATION_MODEL)
-    key = context.partition_key
-    features = home.tables.read(CUSTOMER_FEATURES, [key])
-    model = train_snapshot(features, candidates, key, home.settings.model, home.champions.predecessor_of(key))
-    if model is None:
-        raise RuntimeError(f"{key}: candidates with chosen centroids gave no model")
-    row = _model_row(home, model, features, candidates)
-    version = home.registry.register(
-        mlflow.run_id,
-        model,
-        examples=_examples(features, model.features),
-        files={"model_card.md": row["model_card"].item(), "drift_reference.json": row["drift_reference"].item()},
-        params={"trained_on": key, "k": model.k, **_params(home, key)},
-    )
-    shown = {
-        "model": model.model_version,
-        "registered": f"{home.registry.registered_model} version {version}, challenger",
-        "model_card": dg.MetadataValue.md(row["model_card"].item()),
-    }
-    return materialise(context, home, SEGMENTATION_MODEL, [([key], row)], metadata=shown)
+    planned = plan_trainings(home, SEGMENTATION_MODEL.name, context.partition_keys, is_retrain=_is_retrain(context))
+    empty, rows = [*planned.untrained], list[Batch]()
+    shown = _NOTHING_TRAINED if empty else {}
+    for key in planned.to_train:
+        candidates = home.tables.read(MODEL_CANDIDATES, [key])
+        if training_tables.chosen_centroids(candidates) is None:
+            empty.append(key)
+        else:
+            row, shown = _make_challenger(home, key, candidates, mlflow.run_id)
+            rows.append(([key], row))
+    batches = [*_empty(SEGMENTATION_MODEL, empty), *rows]
+    return materialise(context, home, SEGMENTATION_MODEL, batches, unchanged=planned.unchanged, metadata=shown)
 
 
 @snapshot_asset("promotion_decision", group="model", kinds={"mlflow", "deltalake"})
@@ -119,7 +115,9 @@ def promotion_decision(
     context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome], mlflow: dg.ResourceParam[TrainingRun]
 ) -> Materialization:
     """Decide whether the challenger takes over, and record why."""
-    decided = [(key, *decide_about_challenger(home, key)) for key in context.partition_keys]
+    planned = plan_trainings(home, PROMOTION_DECISION.name, context.partition_keys, is_retrain=_is_retrain(context))
+    keys = sorted([*planned.to_train, *planned.untrained])
+    decided = [(key, *decide_about_challenger(home, key)) for key in keys]
     for key, verdict, _ in decided:
         # An earlier snapshot trained later does not take over from the model in force now.
         is_newest = all(promoted <= key for promoted, _ in home.champions.promotions)
@@ -127,43 +125,87 @@ def promotion_decision(
             home.registry.promote(home.tables.read(SEGMENTATION_MODEL, [key])["model_version"].item())
         if verdict.decision != "PROMOTE" and home.champions.champion_before(key) is None:
             _forget_segments(home, key)
-    rows = pl.concat([_decision_row(home, *one) for one in decided])
-    _, newest, comparison = decided[-1]
-    record = describe_decision(home, rows.row(-1, named=True))
-    mlflow.end("FINISHED", decision=newest.decision, decided_by=GATE, replaces=record["replaces"] or "none")
-    shown: dict[str, object] = {
-        "decision": newest.decision,
-        "reasons": bullets(newest.reasons),
-        "reason_codes": dg.MetadataValue.json(list(newest.codes)),
-        "origin": dg.MetadataValue.json(record),
-    }
-    if comparison:
-        shown["comparison"] = dg.MetadataValue.json(json.loads(comparison.to_json()))
-    return materialise(context, home, PROMOTION_DECISION, [(context.partition_keys, rows)], metadata=shown)
+    rows = [(one[0], _decision_row(home, *one)) for one in decided]
+    newest = rows[-1][1] if rows else home.tables.read(PROMOTION_DECISION, context.partition_keys[-1:])
+    shown = _show_decision(home, newest, decided[-1][1] if decided else None)
+    if decided:
+        replaces = newest["champion_before"].item() or "none"
+        mlflow.end("FINISHED", decision=newest["decision"].item(), decided_by=GATE, replaces=replaces)
+    return materialise(context, home, PROMOTION_DECISION, in_batches(rows), unchanged=planned.unchanged, metadata=shown)
+
+
+def _is_retrain(context: dg.AssetExecutionContext) -> bool:
+    """Whether the run trains a challenger although a model is in force: the job says so, or who started it."""
+    ops: Any = context.run.run_config.get("ops", {})
+    asked = ops.get(MODEL_CANDIDATES.name, {}).get("config", {}).get("retrain")
+    return bool(context.job_name == "retrain" if asked is None else asked)
+
+
+def _sweep(
+    context: dg.AssetExecutionContext, home: LockedHome, __: TrainingLauncher, key: str
+) -> tuple[pl.DataFrame, Mapping[str, object]]:
+    """Try every k in this process: the candidates, and nothing more to report."""
+    scaled = home.tables.read(scaled_features_table(home.settings.model.features), [key])
+    table, _ = sweep_snapshot(scaled, key, home.settings.model, context.log.info)
+    return table, {}
 
 
 def _retrain(
-    context: dg.AssetExecutionContext, home: LockedHome, trainer: TrainingLauncher
+    context: dg.AssetExecutionContext, home: LockedHome, trainer: TrainingLauncher, key: str
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
-    """Have a trainer out of process try every k on the newest snapshot: its candidates, and what it reported."""
-    key = context.partition_key
-    require_retrainable(home, key)
+    """Have a trainer out of process try every k: its candidates, and what it reported."""
     features, champion = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.predecessor_of(key)
     with training_folder(home.paths.root, features, home.settings.model, champion) as folder:
         reported = trainer.train(context, snapshot=key, folder=folder)
         return candidates_in(folder), reported
 
 
-def _require_untrained(home: OpenHome, keys: Sequence[str]) -> None:
-    trained = [key for key in keys if not home.champions.is_untrained(key)]
-    if trained:
-        raise RunFailedError(f"a challenger was trained on {', '.join(trained)}, and what was decided about it stays")
+def _empty(table: Table, keys: Sequence[str]) -> list[Batch]:
+    """Partitions in which nothing was trained: they are there, and have no rows."""
+    return [(keys, pl.DataFrame(schema=table.schema))] if keys else []
 
 
-def _nothing_trained(context: dg.AssetExecutionContext, home: LockedHome, table: Table) -> Materialization:
-    """Partitions in which nothing was trained: they are there, and empty."""
-    empty = pl.DataFrame(schema=table.schema)
-    return materialise(context, home, table, [(context.partition_keys, empty)], metadata={"model": "none was trained"})
+def _make_challenger(
+    home: LockedHome, key: str, candidates: pl.DataFrame, mlflow_run: str
+) -> tuple[pl.DataFrame, Mapping[str, object]]:
+    """Train and register the challenger of a snapshot: its row, and what is shown of it."""
+    features = home.tables.read(CUSTOMER_FEATURES, [key])
+    model = train_snapshot(features, candidates, key, home.settings.model, home.champions.predecessor_of(key))
+    if model is None:
+        raise RuntimeError(f"{key}: candidates with chosen centroids gave no model")
+    row = _model_row(home, model, features, candidates)
+    version = home.registry.register(
+        mlflow_run,
+        model,
+        examples=_examples(features, model.features),
+        files={"model_card.md": row["model_card"].item(), "drift_reference.json": row["drift_reference"].item()},
+        params={"trained_on": key, "k": model.k, **_params(home, key)},
+    )
+    return row, {
+        "model": model.model_version,
+        "registered": f"{home.registry.registered_model} version {version}, challenger",
+        "model_card": dg.MetadataValue.md(row["model_card"].item()),
+    }
+
+
+def _show_decision(home: OpenHome, rows: pl.DataFrame, verdict: PromotionVerdict | None) -> dict[str, object]:
+    """What is shown of the newest decision; nothing where none has been made.
+
+    Args:
+        home: whose decision it is.
+        rows: of ``promotion_decision``, one or none.
+        verdict: what the gate has just decided; ``None`` where nothing was.
+    """
+    if rows.is_empty():
+        return {}
+    row = rows.row(0, named=True)
+    return {
+        "decision": row["decision"],
+        "reasons": bullets(json.loads(row["reasons"])),
+        **({"comparison": dg.MetadataValue.json(json.loads(row["comparison"]))} if row["comparison"] else {}),
+        **({"reason_codes": dg.MetadataValue.json(list(verdict.codes))} if verdict else {}),
+        "origin": dg.MetadataValue.json(describe_decision(home, row)),
+    }
 
 
 def _forget_segments(home: LockedHome, key: str) -> None:

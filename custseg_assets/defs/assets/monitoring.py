@@ -10,7 +10,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.materialise import Materialization, in_batches, materialise, of_snapshot, snapshot_asset
+from custseg_assets.defs.materialise import (
+    Materialization,
+    in_batches,
+    materialise,
+    of_snapshot,
+    snapshot_asset,
+    with_model,
+)
 from custseg_assets.defs.metadata import bullets, in_words, picture, table_preview
 from custseg_assets.domain.drift.closing import leave_out_closing
 from custseg_assets.domain.drift.reference import reference_from_json, reference_to_compare
@@ -27,19 +34,21 @@ from custseg_assets.domain.schemas import (
 from custseg_assets.domain.segments.training_tables import matrix_of, scale_snapshot
 from custseg_assets.home.evidence import decide_about_retrain, unsound_in_window
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.pictures.monitoring import distribution_change, drift_over_time
+from custseg_assets.pictures.monitoring import distribution_change, drift_by_severity
 
 MAX_CHANGES_SHOWN = 4
+"""Of a closed snapshot; an open one, which is made again every day, shows the one furthest over its threshold."""
 
 
 @snapshot_asset("drift_report", group="monitoring", kinds={"numpy", "deltalake"})
 def drift_report(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Measure each snapshot against the customers that the model in force was trained on."""
+    keys, unchanged = with_model(context, home)
     reports: list[DriftReport] = []
 
     def measure() -> Iterator[tuple[str, pl.DataFrame]]:
         history = home.tables.read(DRIFT_REPORT)
-        for key in context.partition_keys:
+        for key in keys:
             reports.append(_measure(home, key, history))
             table = of_snapshot(DRIFT_REPORT, home.calendar.window(key), reports[-1].table())
             history = pl.concat([history.filter(pl.col("period") != key), table])
@@ -49,20 +58,25 @@ def drift_report(context: dg.AssetExecutionContext, home: dg.ResourceParam[Locke
         every = home.tables.read(DRIFT_REPORT)
         verdicts = every.select("period", "verdict", "reasons").unique().sort("period", descending=True)
         return {
+            "verdict": reports[-1].verdict,
+            "scores": picture(
+                "drift scores against their thresholds",
+                drift_by_severity(every.filter(pl.col("period") <= keys[-1]), home.settings.snapshots.cadence),
+            ),
+            **_draw_changes(reports[-1], 1 if home.calendar.window(keys[-1]).is_open else MAX_CHANGES_SHOWN),
             "verdicts": table_preview(verdicts.with_columns(in_words(pl.col("reasons")))),
-            "over_time": picture("drift scores against their thresholds", drift_over_time(every)),
-            **_draw_changes(reports[-1]),
         }
 
-    return materialise(context, home, DRIFT_REPORT, in_batches(measure()), show=show)
+    return materialise(context, home, DRIFT_REPORT, in_batches(measure()), unchanged=unchanged, show=show)
 
 
 @snapshot_asset("retrain_decision", group="monitoring", kinds={"python", "deltalake"})
 def retrain_decision(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Decide whether drift calls for a training on each snapshot, and record why."""
+    keys, unchanged = with_model(context, home)
     reports = home.tables.read(DRIFT_REPORT)
-    verdicts = {key: decide_about_retrain(home, key, reports) for key in context.partition_keys}
-    newest = verdicts[context.partition_keys[-1]]
+    verdicts = {key: decide_about_retrain(home, key, reports) for key in keys}
+    newest = verdicts[keys[-1]]
 
     def show() -> Mapping[str, Any]:
         decisions = home.tables.read(RETRAIN_DECISION).sort("period", descending=True)
@@ -74,7 +88,7 @@ def retrain_decision(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
         "reason_codes": dg.MetadataValue.json(list(newest.codes)),
     }
     rows = in_batches((key, _decision_row(home, key, verdict)) for key, verdict in verdicts.items())
-    return materialise(context, home, RETRAIN_DECISION, rows, metadata=shown, show=show)
+    return materialise(context, home, RETRAIN_DECISION, rows, unchanged=unchanged, metadata=shown, show=show)
 
 
 def _decision_row(home: OpenHome, key: str, verdict: RetrainVerdict) -> pl.DataFrame:
@@ -126,14 +140,14 @@ def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
     )
 
 
-def _draw_changes(report: DriftReport) -> dict[str, dg.MarkdownMetadataValue]:
+def _draw_changes(report: DriftReport, n_shown: int) -> dict[str, dg.MarkdownMetadataValue]:
     """Pictures of what alerted, the furthest over its threshold first; segments share one, and so do correlations."""
     first: dict[str, Change] = {}
     for change in report.changes:
         first.setdefault(change.distribution.name, change)
     return {
         f"change_{place}": picture(f"reference and current {name}", distribution_change(change))
-        for place, (name, change) in enumerate(itertools.islice(first.items(), MAX_CHANGES_SHOWN), start=1)
+        for place, (name, change) in enumerate(itertools.islice(first.items(), n_shown), start=1)
     }
 
 

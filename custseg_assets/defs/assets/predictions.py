@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.checks import SuiteRun
+from custseg_assets.defs.checks import MoreCheck, SuiteRun
 from custseg_assets.defs.materialise import Materialization, table_asset
 from custseg_assets.defs.metadata import facts, in_words, picture, table_preview
 from custseg_assets.domain.drift import requests
@@ -23,15 +23,28 @@ from custseg_assets.domain.schemas import (
     Table,
 )
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.pictures.monitoring import drift_over_time, latency_over_time
+from custseg_assets.pictures.monitoring import drift_by_severity, latency_over_time
 from custseg_assets.settings import Settings
 from custseg_assets.stores.prediction_log import commit_batch, finished_files, read_batches
 from custseg_assets.stores.tables import fingerprint
 
 NOTHING_DROPPED, LINES_READABLE = "nothing_dropped", "lines_readable"
 _KEPT_FOR_A_TIME = (PREDICTION_LOG, REJECTED_PREDICTIONS)
+_KEPT, _THIS_TIME = "in the days that are kept", "this time"
 _BY = ("kind", "outcome", "model_version")
 _NO_RECORDS = pl.DataFrame(schema=PREDICTION_LOG.schema)
+
+
+def _nothing_dropped(home: OpenHome) -> dg.AssetCheckResult:
+    """The verdict about every record that is kept."""
+    n_dropped = home.tables.scan(PREDICTION_LOG).select(pl.col("n_dropped").sum()).collect().item()
+    return _warning(PREDICTION_LOG, NOTHING_DROPPED, int(n_dropped or 0), "records that the service lost", _KEPT)
+
+
+def _lines_readable(home: OpenHome) -> dg.AssetCheckResult:
+    """The verdict about every line that is kept."""
+    n_rejected = sum(home.tables.sizes(REJECTED_PREDICTIONS).values())
+    return _warning(REJECTED_PREDICTIONS, LINES_READABLE, n_rejected, "lines that are no records", _KEPT)
 
 
 @table_asset(
@@ -42,19 +55,25 @@ _NO_RECORDS = pl.DataFrame(schema=PREDICTION_LOG.schema)
     group="monitoring",
     kinds={"polars", "deltalake"},
     more_checks=[
-        dg.AssetCheckSpec(
-            NOTHING_DROPPED,
-            asset=PREDICTION_LOG.name,
-            description="The service could not keep up with its log or write it: what follows lacks answers.",
+        MoreCheck(
+            dg.AssetCheckSpec(
+                NOTHING_DROPPED,
+                asset=PREDICTION_LOG.name,
+                description="The service could not keep up with its log or write it: what follows lacks answers.",
+            ),
+            _nothing_dropped,
         ),
-        dg.AssetCheckSpec(
-            LINES_READABLE,
-            asset=REJECTED_PREDICTIONS.name,
-            description="A line is no record: another program writes into the folder, or a newer service does.",
+        MoreCheck(
+            dg.AssetCheckSpec(
+                LINES_READABLE,
+                asset=REJECTED_PREDICTIONS.name,
+                description="A line is no record: another program writes into the folder, or a newer service does.",
+            ),
+            _lines_readable,
         ),
     ],
 )
-def prediction_log(home: dg.ResourceParam[LockedHome]) -> Iterator[Materialization]:
+def prediction_log(_: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Iterator[Materialization]:
     """Take in the service's finished log files, and remove days that are older than they are kept."""
     suite, files = SuiteRun(PREDICTION_LOG, home), finished_files(home.paths.prediction_log)
     counts, n_rejected = _take_in(home, files, suite)
@@ -63,37 +82,39 @@ def prediction_log(home: dg.ResourceParam[LockedHome]) -> Iterator[Materializati
     yield dg.MaterializeResult(
         asset_key=PREDICTION_LOG.name,
         metadata={
-            **facts(home, PREDICTION_LOG),
             "files": len(files),
             "taken_in": table_preview(counts, 50),
             "n_dropped": n_dropped,
             "removed": f"{removed[0]} to {removed[-1]}" if removed else "nothing",
+            **facts(home, PREDICTION_LOG),
         },
         check_results=[
             *suite.results(),
-            _warning(PREDICTION_LOG, NOTHING_DROPPED, n_dropped, "records that the service lost"),
+            _warning(PREDICTION_LOG, NOTHING_DROPPED, n_dropped, "records that the service lost", _THIS_TIME),
         ],
     )
     yield dg.MaterializeResult(
         asset_key=REJECTED_PREDICTIONS.name,
-        metadata={**facts(home, REJECTED_PREDICTIONS), "by_reason": table_preview(_by_reason(home))},
-        check_results=[_warning(REJECTED_PREDICTIONS, LINES_READABLE, n_rejected, "lines that are no records")],
+        metadata={"by_reason": table_preview(_by_reason(home)), **facts(home, REJECTED_PREDICTIONS)},
+        check_results=[
+            _warning(REJECTED_PREDICTIONS, LINES_READABLE, n_rejected, "lines that are no records", _THIS_TIME)
+        ],
     )
 
 
 @table_asset(PREDICTION_TRAFFIC.name, group="monitoring", kinds={"polars", "deltalake"})
-def prediction_traffic(home: dg.ResourceParam[LockedHome]) -> Materialization:
+def prediction_traffic(_: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Count questions, outcomes and latencies of each day."""
     for day, made_from in _stale(home, PREDICTION_TRAFFIC, home.tables.sizes(PREDICTION_LOG)):
         rows = requests.traffic_of(home.tables.scan(PREDICTION_LOG, [day]))
         home.tables.write(PREDICTION_TRAFFIC, rows, {day: made_from})
     traffic = home.tables.read(PREDICTION_TRAFFIC)
     shown = {
-        "newest": table_preview(traffic.sort("period", descending=True, maintain_order=True)),
         "latency": picture("time to answer, by day", latency_over_time(traffic)),
+        "newest": table_preview(traffic.sort("period", descending=True, maintain_order=True)),
     }
     return dg.MaterializeResult(
-        asset_key=PREDICTION_TRAFFIC.name, metadata={**facts(home, PREDICTION_TRAFFIC), **shown}
+        asset_key=PREDICTION_TRAFFIC.name, metadata={**shown, **facts(home, PREDICTION_TRAFFIC)}
     )
 
 
@@ -113,7 +134,7 @@ def prediction_drift(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
             context.log.warning("%s: model %s is none of this home's, so it has no reference", week, version)
     reports = home.tables.read(PREDICTION_DRIFT)
     return dg.MaterializeResult(
-        asset_key=PREDICTION_DRIFT.name, metadata={**facts(home, PREDICTION_DRIFT), **_drift_shown(reports)}
+        asset_key=PREDICTION_DRIFT.name, metadata={**_drift_shown(reports), **facts(home, PREDICTION_DRIFT)}
     )
 
 
@@ -185,17 +206,19 @@ def _drift_shown(reports: pl.DataFrame) -> dict[str, Any]:
     of_newest = reports.filter(pl.col("model_version").is_in(newest["model_version"].head(1).implode()))
     return {
         "verdicts": table_preview(newest.with_columns(in_words(pl.col("reasons")))),
-        "over_time": picture("drift scores of those asked about against their thresholds", drift_over_time(of_newest)),
+        "scores": picture(
+            "drift scores of those asked about against their thresholds", drift_by_severity(of_newest, "weekly")
+        ),
     }
 
 
-def _warning(table: Table, check: str, n_found: int, what: str) -> dg.AssetCheckResult:
+def _warning(table: Table, check: str, n_found: int, what: str, when: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key=table.name,
         check_name=check,
         passed=not n_found,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"summary": f"{n_found:,} {what} this time", "n_unexpected": n_found},
+        metadata={"summary": f"{n_found:,} {what} {when}", "n_unexpected": n_found},
     )
 
 

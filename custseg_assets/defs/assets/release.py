@@ -4,6 +4,7 @@ import json
 
 import dagster as dg
 
+from custseg_assets.defs.descriptions import ASSETS as DESCRIPTIONS
 from custseg_assets.defs.materialise import OWNERS, Materialization
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.domain.schemas import (
@@ -37,7 +38,12 @@ def serving_release(layout: Layout, _: Settings) -> dg.AssetsDefinition:
     """The asset of the group ``release``."""
 
     @dg.asset(
-        group_name="release", owners=OWNERS, kinds={"lmdb"}, code_version="2", deps=layout.dependencies(RELEASE_READS)
+        group_name="release",
+        owners=OWNERS,
+        kinds={"lmdb"},
+        code_version="2",
+        description=DESCRIPTIONS["serving_release"],
+        deps=layout.dependencies(RELEASE_READS),
     )
     def serving_release(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
         """The newest snapshot's segments with the model that gave them, written once and pointed to by ``CURRENT``."""
@@ -54,10 +60,10 @@ def serving_release(layout: Layout, _: Settings) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 "release": manifest.release_id,
+                "model_card": dg.MetadataValue.md(content.model_card),
                 "path": dg.MetadataValue.path(str(folder / manifest.release_id)),
                 "dagster/row_count": manifest.n_customers,
                 "manifest": dg.MetadataValue.json(manifest.model_dump(mode="json")),
-                "model_card": dg.MetadataValue.md(content.model_card),
             },
             data_version=dg.DataVersion(manifest.release_id),
         )

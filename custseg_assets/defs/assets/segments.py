@@ -7,7 +7,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from custseg_assets.defs.materialise import Materialization, in_batches, materialise, of_snapshot, snapshot_asset
+from custseg_assets.defs.materialise import (
+    Materialization,
+    in_batches,
+    materialise,
+    of_snapshot,
+    snapshot_asset,
+    with_model,
+)
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain import recommendations
 from custseg_assets.domain.schemas import (
@@ -27,12 +34,13 @@ from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, r
 @snapshot_asset("segment_assignments", group="segments", kinds={"numpy", "deltalake"})
 def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Assign every known customer to a segment of the model in force."""
-    first_seen, newest = _first_seen(home, context.partition_keys[-1]), context.partition_keys[-1:]
+    keys, unchanged = with_model(context, home)
+    first_seen, newest = _first_seen(home, keys[-1]), keys[-1:]
 
     def assign_snapshots() -> Iterator[tuple[str, pl.DataFrame]]:
-        before, earlier_model = _snapshot_before(home, context.partition_keys[0])
+        before, earlier_model = _snapshot_before(home, keys[0])
         margin_rule = home.settings.model.margin_rule
-        for key in context.partition_keys:
+        for key in keys:
             known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
             features, model = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.model_at(key)
             window = home.calendar.window(key)
@@ -44,18 +52,23 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
 
     def show() -> Mapping[str, Any]:
         features, assignments = (home.tables.read(table, newest) for table in (CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS))
-        scatter = cluster_scatter(features, assignments, seed=home.settings.model.seed)
+        scatter = cluster_scatter(
+            features, assignments, seed=home.settings.model.seed, currency=home.settings.source.currency
+        )
         return {"scatter": picture("customers by segment", scatter)}
 
-    return materialise(context, home, SEGMENT_ASSIGNMENTS, in_batches(assign_snapshots()), show=show)
+    return materialise(
+        context, home, SEGMENT_ASSIGNMENTS, in_batches(assign_snapshots()), unchanged=unchanged, show=show
+    )
 
 
 @snapshot_asset("segment_profiles", group="segments", kinds={"polars", "deltalake"})
 def segment_profiles(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Describe the segments of each snapshot."""
+    keys, unchanged = with_model(context, home)
 
     def profile() -> Iterator[tuple[str, pl.DataFrame]]:
-        for key in context.partition_keys:
+        for key in keys:
             assignments, features = (
                 home.tables.read(table, [key]) for table in (SEGMENT_ASSIGNMENTS, CUSTOMER_FEATURES)
             )
@@ -63,26 +76,28 @@ def segment_profiles(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
             yield key, of_snapshot(SEGMENT_PROFILES, home.calendar.window(key), profiles)
 
     def show() -> Mapping[str, Any]:
-        newest = home.tables.read(SEGMENT_PROFILES, context.partition_keys[-1:])
-        customers = home.tables.read(CUSTOMER_FEATURES, context.partition_keys[-1:])
+        newest = home.tables.read(SEGMENT_PROFILES, keys[-1:])
+        customers = home.tables.read(CUSTOMER_FEATURES, keys[-1:])
+        currency = home.settings.source.currency
         in_words = newest.select("segment_id", "segment_name", "n_customers", "description", "advice")
         return {
+            "revenue": picture("customers and revenue by segment", revenue_by_segment(newest, currency)),
+            "profile": picture("profile of the segments", profile_heatmap(newest, customers, currency)),
             "segments": table_preview(in_words),
-            "profile": picture("profile of the segments", profile_heatmap(newest, customers)),
-            "revenue": picture("customers and revenue by segment", revenue_by_segment(newest)),
         }
 
-    return materialise(context, home, SEGMENT_PROFILES, in_batches(profile()), show=show)
+    return materialise(context, home, SEGMENT_PROFILES, in_batches(profile()), unchanged=unchanged, show=show)
 
 
 @snapshot_asset("product_recommendations", group="segments", kinds={"polars", "deltalake"})
 def product_recommendations(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Choose what to offer to each customer, by the method that did best on the last period."""
+    keys, unchanged = with_model(context, home)
     outcomes: dict[str, str] = {}
     lines = _PeriodsInMemory(home)
 
     def recommend() -> Iterator[tuple[str, pl.DataFrame]]:
-        for key in context.partition_keys:
+        for key in keys:
             frame, outcomes[key] = _recommend(home, key, lines)
             yield key, of_snapshot(PRODUCT_RECOMMENDATIONS, home.calendar.window(key), frame)
 
@@ -91,6 +106,7 @@ def product_recommendations(context: dg.AssetExecutionContext, home: dg.Resource
         home,
         PRODUCT_RECOMMENDATIONS,
         in_batches(recommend()),
+        unchanged=unchanged,
         show=lambda: {"evaluation": dg.MetadataValue.json(outcomes)},
     )
 
