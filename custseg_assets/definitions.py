@@ -18,6 +18,7 @@ from custseg_assets.defs.jobs import every_job  # noqa: E402
 from custseg_assets.defs.partitions import layout_of  # noqa: E402
 from custseg_assets.defs.resources import locked_home, mlflow_run  # noqa: E402
 from custseg_assets.home.open import OpenHome  # noqa: E402
+from custseg_assets.home.own_settings import require_own_settings  # noqa: E402
 from custseg_assets.settings import Settings, load_settings  # noqa: E402
 from custseg_assets.training.exchange import TrainingLauncher  # noqa: E402
 from custseg_assets.training.local import LocalLauncher  # noqa: E402
@@ -86,5 +87,9 @@ def launcher_of(settings: Settings) -> TrainingLauncher:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads."""
-    return build_defs()
+    """What Dagster loads: with the home's own settings, or with those that were given where it has none.
+
+    Raises:
+        BadInputError: settings were given that are not the home's own; nobody can be asked here.
+    """
+    return build_defs(settings=require_own_settings(load_settings()))

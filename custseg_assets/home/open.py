@@ -30,7 +30,7 @@ from custseg_assets.home.champions import Champions
 from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
 from custseg_assets.home.log_doubts import rules_for
-from custseg_assets.settings import Settings
+from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import Delivery
 from custseg_assets.stores.files import replace_text
@@ -93,6 +93,12 @@ class OpenHome:
     def fingerprints(self) -> Fingerprints:
         """What partitions are made from, and which are out of date."""
         return self._keep("fingerprints", (self.calendar, self._versions(TRAINED)), self._make_fingerprints)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the home holds the demo shop: nobody's customers."""
+        source = self.deliveries.current()
+        return source is not None and source.description == DEMO
 
     @property
     def training_cost(self) -> TrainingCost | None:

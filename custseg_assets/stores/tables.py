@@ -217,6 +217,16 @@ class TableStore(TableReader):
                 opened.optimize.compact(partition_filters=[("period", "in", crowded)])
             opened.vacuum(dry_run=False)
 
+    def mark_stale(self, table: Table, keys: Iterable[str]) -> None:
+        """Have partitions made again: their rows stay until then, but count as made from nothing that is known."""
+        unknown = dict.fromkeys((key for key in keys if self.fingerprint_of(table.name, key) is not None), 0)
+        if unknown:
+            version, known = self._fingerprints.get(table.name, (-1, {}))
+            recorded = CommitProperties(app_transactions=[Transaction(key, 0) for key in sorted(unknown)])
+            with self._committing(table.name, unknown):
+                self._put(table, table.schema.to_frame(), changing={}, mode="append", commit_properties=recorded)
+            self._fingerprints[table.name] = version + 1, known | dict.fromkeys(unknown)
+
     def forget(self, table: Table, keys: Iterable[str]) -> None:
         """Empty partitions that the source no longer has, and what they were made from."""
         gone = [key for key in keys if self.fingerprint_of(table.name, key) is not None]

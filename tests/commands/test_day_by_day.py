@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from custseg_assets.home.intake import STAGE_MARKER
 from custseg_assets.stores import releases
+from custseg_assets.stores.home import Home
 from custseg_assets.stores.releases import ReleaseManifest
 from tests.support.comparison import differing_partitions, partitions
 from tests.support.daily_files import DroppedFile, daily_files
@@ -54,7 +54,7 @@ def test_every_day_is_released_and_the_month_that_is_over_is_as_of_a_single_load
         files[day].write_to(landed / "landing")
         if day == KILLED:
             kill_run([sys.executable, "-m", "custseg_assets.cli", "run"], landed, 600, "segment_assignments:")
-            assert (landed / STAGE_MARKER).exists(), "it was over before it was killed"
+            assert Home(landed).unfinished_stage.exists(), "it was over before it was killed"
         outcome = custseg(landed, "run", config=CONFIG)
         assert outcome.status == 0, outcome.err
         manifest, state = manifest_of(landed), json.loads(custseg(landed, "status", "--json", config=CONFIG).out)

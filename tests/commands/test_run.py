@@ -38,7 +38,6 @@ from custseg_assets.domain.segments.migrations import list_migrations, measure_m
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.domain.transactions import features
 from custseg_assets.home.evidence import gather_evidence
-from custseg_assets.home.intake import STAGE_MARKER
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import Stage
 from custseg_assets.instance.execute import JobRunner
@@ -46,6 +45,7 @@ from custseg_assets.settings import ModelSettings, Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource
+from custseg_assets.stores.home import Home
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableStore
 from tests.support.comparison import flaws, missing_or_extra, partitions
@@ -488,7 +488,7 @@ def test_a_run_that_is_killed_again_and_again_is_mended(filled_shop: FilledShop,
             patch.setenv(name, value)
         for until in ("raw_transactions:", "model_candidates:", "segment_assignments:"):
             kill_run(command(home, source), home, 600, until)
-            assert (home / STAGE_MARKER).exists(), f"it was over, or never said {until!r}"
+            assert Home(home).unfinished_stage.exists(), f"it was over, or never said {until!r}"
             assert flaws(home, filled_shop.home) == []
     outcome = custseg(home, "run", "--source", source, config=QUICK)
     assert outcome.status == 0, outcome.err
