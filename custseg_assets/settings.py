@@ -1,8 +1,8 @@
 """One frozen settings object, and the pipeline's only reader of ``custseg.toml`` and of ``CUSTSEG_*`` variables.
 
 Precedence: command line over environment over file over defaults. The file is the one that is named, or the one
-in the working folder, or the home's own (``home.own_settings``). Unknown keys and impossible values are refused with the
-accepted ones named. Each section describes its keys; ``docs/settings.md`` is made from that by ``make docs``.
+in the working folder, or the home's own (``home.own_settings``). Unknown keys and impossible values are refused with
+the accepted ones named. Each section describes its keys; ``docs/settings.md`` is made from that by ``make docs``.
 The service's settings are in ``custseg_serving.settings``.
 """
 

@@ -17,6 +17,7 @@ import polars as pl
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
 from custseg_assets.domain.periods import key_of, keys_between, period_start
 from custseg_assets.domain.schemas import SEGMENTATION_MODEL
+from custseg_assets.domain.transactions.quality import count_of
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.fixed_settings import (
     ON_DISK,
@@ -91,6 +92,10 @@ class Intake:
         with self._deliveries.unchanged_if_refused():
             accepted = take_in_source(self._deliveries, source, self._settings, self._say) if source else []
             if current and not starts_afresh and (why := self._why_no_continuation(source, current, accepted)):
+                if not replaces:
+                    # Slips of a date say more about a file than that its lines are others.
+                    refreshed = current.with_source(accepted, source)
+                    refuse_stray_days(self._deliveries, source, current, refreshed, self._settings)
                 starts_afresh = self._require_replacing(current, source, why, replaces=replaces)
             before = CurrentSource() if current is None or starts_afresh else current
             read = self._zone.read(self._to_be_read(waiting, before), self._settings.source)
@@ -289,7 +294,7 @@ class Intake:
         was, is_now = (self._home.calendar_of(one.deliveries).period_keys for one in (current, now))
         if lost := sorted(set(was) - set(is_now)):
             first, last = _days_of(now.deliveries) if now.deliveries else ("nothing", "nothing")
-            return f"covers {first} to {last}, and not {len(lost):,} of the home's periods, from {lost[0]}"
+            return f"covers {first} to {last}, and lacks {count_of(len(lost), 'period')} of the home, from {lost[0]}"
         if not current.source or source is None or _is_same_place(source, current.description):
             return None
         before, after = (period_content(one, "daily") for one in (current.source, accepted))
@@ -305,16 +310,20 @@ class Intake:
     ) -> bool:
         """Have own data replaced only where that was asked for, and say what is lost."""
         tables, root = self._home.tables, self._paths.root
-        n_rows = sum(one.n_rows for one in current.deliveries)
-        n_models = tables.whole(SEGMENTATION_MODEL).height
-        n_periods = len(self._home.calendar_of(current.deliveries).period_keys)
-        lost = f"{n_rows:,} rows, {n_periods:,} periods and {n_models:,} models of {current.description or LANDING}"
+        counts = {
+            "row": sum(one.n_rows for one in current.deliveries),
+            "period": len(self._home.calendar_of(current.deliveries).period_keys),
+            "model": tables.whole(SEGMENTATION_MODEL).height,
+        }
+        n_rows, n_periods, n_models = (count_of(n, noun) for noun, n in counts.items())
+        lost = f"{n_rows}, {n_periods} and {n_models} of {current.description or LANDING}"
         if not replaces:
+            go_on = "Leave --source out" if source == DEMO else "Put all files into one folder and give that"
             raise BadInputError(
                 f"source {source}{f' {why}' if why else ''}; home {root} holds {lost}",
                 "a source with every period and most of the lines that the home has",
-                "Put all files into one folder and give that, or use another home with CUSTSEG_HOME; --replace gives "
-                "up what the home holds, with its models and history.",
+                f"{go_on}, or use another home with CUSTSEG_HOME; --replace gives up what this one holds, with its "
+                "models and history.",
             )
         self._say(f"--replace: {lost} are given up")
         return True

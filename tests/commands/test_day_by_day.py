@@ -71,7 +71,7 @@ def test_what_a_first_model_made_goes_when_no_model_is_in_force_any_more(
 ) -> None:
     released = releases.current(shop_home / "releases")
     too_few = QUICK.replace("min_segment_customers = 10", "min_segment_customers = 1000")
-    run = ("run", "--source", filled_shop.source)
+    run = ("run", "--reconfigure", "--source", filled_shop.source)
     assert custseg(shop_home, *run, config=too_few).status == 0
     state = json.loads(custseg(shop_home, "status", "--json", config=too_few).out)
     assert [state[name] for name in ("champion", "last_snapshot", "as_of", "segments")] == [None, None, None, []]

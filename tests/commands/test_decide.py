@@ -125,12 +125,12 @@ def test_a_challenger_that_is_not_there_cannot_be_promoted(shop_home: Path) -> N
 
 def test_a_trainer_that_takes_too_long_is_stopped_and_the_champion_stays(shop_home: Path) -> None:
     before = open_quick(shop_home).champions.promotions
-    outcome = custseg(shop_home, "retrain", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
+    outcome = custseg(shop_home, "retrain", "--reconfigure", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
     assert outcome.status == 1
     assert "the trainer of 2024-04-01 was stopped after 0.001 minutes. The champion stays." in outcome.err
     assert open_quick(shop_home).champions.promotions == before
     # The record of the snapshot is put right by the next run, and nothing else was touched.
-    after = custseg(shop_home, "run", config=QUICK)
+    after = custseg(shop_home, "run")
     assert after.status == 0, after.err
     assert open_quick(shop_home).champions.promotions == before
 

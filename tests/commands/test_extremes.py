@@ -176,12 +176,12 @@ def test_a_retrain_that_is_refused_again_and_again_leaves_the_home_as_it_was(tmp
     assert outcome.status == 0
     assert "an earlier run ended" not in outcome.err
     # A training that fails has written nothing, and is not done again by the next run.
-    outcome = custseg(home, "retrain", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
+    outcome = custseg(home, "retrain", "--reconfigure", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
     assert outcome.status == 1
     failure = last_failure(Home(home))
     assert failure is not None
     assert (failure.command, failure.step) == ("retrain", "model_candidates")
     assert "The champion stays" in failure.reason
     assert not Home(home).unfinished_stage.exists()
-    assert custseg(home, "run", config=QUICK).status == 0
+    assert custseg(home, "run").status == 0
     assert last_failure(Home(home)) is None
