@@ -154,6 +154,7 @@ def model() -> Response:
             "git_revision": manifest.git_revision,
             "data_versions": manifest.data_versions,
             "n_customers": manifest.n_customers,
+            "is_demo": manifest.is_demo,
             "model_card": answers.release.model_card,
         }
     )

@@ -189,6 +189,7 @@ class ModelAnswer(ReleaseInfo):
     git_revision: str | None
     data_versions: dict[str, int | str | None]
     n_customers: int
+    is_demo: Annotated[bool, Field(description="Whether it is of the demo shop, in which nobody's customers are.")]
     model_card: Annotated[str, Field(description="Markdown.")]
 
 

@@ -60,8 +60,12 @@ class Home:
         """Make the folder.
 
         Raises:
-            BadInputError: it cannot be made or written to.
+            BadInputError: it cannot be made or written to, or tables cannot be in a folder of that name.
         """
+        if any(mark in str(self.root) for mark in "[]"):
+            raise BadInputError(
+                f"home {self.root}", "a path without square brackets", "Name another folder with CUSTSEG_HOME."
+            )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".write-probe-{os.getpid()}"

@@ -60,6 +60,10 @@ class FileEntry(BaseModel):
     n_bytes: int
 
 
+_USUAL = (("period_end", None), ("is_demo", False))
+"""Fields that a manifest does not have while they are so."""
+
+
 class ReleaseManifest(BaseModel):
     """What a release is made of and where it comes from.
 
@@ -69,6 +73,7 @@ class ReleaseManifest(BaseModel):
         period: key of the snapshot.
         as_of: first instant the snapshot does not observe.
         period_end: first instant after the snapshot's period, where that is not over; missing in all other manifests.
+        is_demo: whether it is of the demo shop, which nobody's customers are in; missing in all other manifests.
         window_start: first instant it observes.
         trained_on: key of the snapshot the model was trained on.
         features: the model's features, in the matrix' order.
@@ -85,6 +90,7 @@ class ReleaseManifest(BaseModel):
     period: str
     as_of: datetime
     period_end: datetime | None = None
+    is_demo: bool = False
     window_start: datetime
     model_version: str
     trained_on: str
@@ -107,9 +113,9 @@ class ReleaseManifest(BaseModel):
         return self.period_end is not None
 
     @model_serializer(mode="wrap")
-    def _without_missing_end(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = serialize(self)
-        return {name: value for name, value in fields.items() if name != "period_end" or value is not None}
+        return {name: value for name, value in fields.items() if (name, value) not in _USUAL}
 
     def to_json(self) -> str:
         """The manifest as text of its file."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -62,7 +63,22 @@ class TableReader:
         return self._opened.get(name)
 
     def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
-        return pl.scan_delta(opened)
+        rows = pl.scan_delta(opened)
+        paths = opened.file_uris()
+        if paths == (named := [unquote(path) for path in paths]):
+            return rows
+        # Delta quotes a space or an umlaut in the folder's path as addresses do, and Polars takes that for the path.
+        # The period in it stays as it is.
+        columns = rows.collect_schema()
+        return pl.scan_parquet(
+            named,
+            glob=False,
+            schema={name: dtype for name, dtype in columns.items() if name != "period"},
+            hive_schema={"period": columns["period"]},
+            hive_partitioning=True,
+            missing_columns="insert",
+            extra_columns="ignore",
+        ).select(columns.names())
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
