@@ -1,4 +1,4 @@
-"""No command, refused, failed or killed, leaves a home that the next run cannot finish; the status says what is left."""
+"""No command, refused, failed or killed, leaves a home that the next run cannot finish; the status says what is up."""
 
 from __future__ import annotations
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from custseg_assets.definitions import build_defs
-from custseg_assets.domain.schemas import RAW_TRANSACTIONS
-from custseg_assets.home import intake
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
 from custseg_assets.stores import releases
@@ -22,27 +19,15 @@ from custseg_serving.settings import ServingSettings
 from tests.support.homes import forget_databases
 from tests.support.live import QUICK_SENSORS, LiveHome
 from tests.support.monthly_files import drop_file
-from tests.support.shops import QUICK, FilledShop, Kind, Outcome, custseg, shop_log, write_log
+from tests.support.shops import OTHERS, QUICK, FilledShop, Outcome, custseg, shop_log, use_small_demo, write_log
 
 PATIENCE_SECONDS = 600
-OTHERS = (Kind(30, 7, 2, 9), Kind(70, 1, 2, 4), Kind(50, 1 / 3, 1, 1))
-"""Customers of another shop."""
 
 
 @pytest.fixture(autouse=True)
 def _small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """A demo of a few hundred customers instead of the large one."""
-
-    def small_demo() -> pl.DataFrame:
-        schema = {
-            name: dtype for name, dtype in RAW_TRANSACTIONS.schema.items() if name not in ("period", "source_file")
-        }
-        lines = shop_log(3, datetime(2023, 1, 1, tzinfo=UTC).date(), OTHERS).with_row_index("source_row")
-        there = [pl.col(name).cast(dtype) if name in lines.columns else pl.lit(None, dtype).alias(name)
-                 for name, dtype in schema.items()]  # fmt: skip
-        return lines.select(there)
-
-    monkeypatch.setattr(intake, "generate_demo", small_demo)
+    use_small_demo(monkeypatch)
 
 
 def state_of(home: Path) -> dict[str, object]:
@@ -116,7 +101,7 @@ def test_own_data_take_the_place_of_the_demo_which_says_so(filled_shop: FilledSh
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Outcome]]:
     home = tmp_path_factory.mktemp("demo") / "home"
     with pytest.MonkeyPatch.context() as patch:
-        _small_demo.__wrapped__(patch)  # type: ignore[attr-defined]
+        use_small_demo(patch)
         yield home, custseg(home, "run", config=QUICK)
 
 

@@ -92,7 +92,8 @@ def test_a_kept_segment_keeps_id_and_name_and_the_others_share_the_ids_and_names
     # What its customers are is told of those of now, and not of those that the name was once given for.
     assert segments[2].naming_rule == (
         "RFM scores R3.5 F2.0 M2.5 (medians: recency 6 days, orders 1, net spend 85); the segment goes on from the "
-        "model before and keeps its name, which was given there for customers who ordered lately, most often and for the most"
+        "model before and keeps its name, which was given there for customers who ordered lately, most often and for "
+        "the most"
     )
     assert [segment.segment_id for segment in segments] == ["S7", "S8", "S2", "S9"]
     # The best cluster would be called Champions, were the name free.
