@@ -55,7 +55,9 @@ def test_the_card_and_the_rules_of_a_retrained_model_are_of_the_customers_it_was
     seen = features.filter(visible_to_kmeans(features, model.features))
     assert seen.height != first.reference.n_customers
     assert f" {seen.height:,} customers; those whose net spend" in trained["model_card"]
-    assert f"Measured on {first.reference.n_customers:,} customers of the first model's snapshot." in trained["model_card"]
+    assert (
+        f"Measured on {first.reference.n_customers:,} customers of the first model's snapshot." in trained["model_card"]
+    )
     clusters = model.score(seen.select(model.features).cast(pl.Float64).to_numpy()).cluster
     kept = [segment for segment in model.segments if segment.segment_id in first.cluster_of]
     assert kept

@@ -179,6 +179,8 @@ class Shop(RuleBasedStateMachine):
                 except CustsegError as error:
                     self.steps.append(f"  {error}")
 
+    # What Hypothesis tries first is the simplest, over and over again.
+    @precondition(lambda self: not any(step.startswith("export") for step in self.steps[-2:]))
     @rule()
     def export(self) -> None:
         """``custseg export``."""
@@ -261,7 +263,8 @@ def test_no_sequence_of_commands_leaves_a_home_that_a_run_cannot_finish(
     run_state_machine_as_test(
         Shop,
         settings=settings(
-            max_examples=N_SEQUENCES,
+            # A tenth of them, and the first, are as short as can be, and do not count.
+            max_examples=N_SEQUENCES + N_SEQUENCES // 10 + 1,
             stateful_step_count=N_STEPS,
             deadline=None,
             database=None,

@@ -70,7 +70,7 @@ def use_small_demo(patch: pytest.MonkeyPatch) -> None:
         schema = {name: kind for name, kind in RAW_TRANSACTIONS.schema.items() if name not in ("period", "source_file")}
         there = [pl.col(name).cast(kind) for name, kind in schema.items() if name in lines.columns]
         missing = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in lines.columns]
-        return lines.select(*there, *missing).select(schema)
+        return lines.select(*there, *missing).select([*schema])
 
     patch.setattr(intake, "generate_demo", small_demo)
 
