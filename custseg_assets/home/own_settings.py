@@ -167,7 +167,9 @@ def _configured(settings: Settings, source: str | None) -> dict[str, Any]:
     for name in FROM_ENVIRONMENT:
         tables.pop(name, None)
     own = {name: value for name, value in tables.get("source", {}).items() if name != "path"}
-    return {"source": {**({"path": source} if source else {}), **own}, **_without(tables, "source")}
+    # The demo is no source that anybody asked to keep: it goes as soon as own files land.
+    path = {"path": source} if source and source != DEMO else {}
+    return {"source": {**path, **own}, **_without(tables, "source")}
 
 
 def _explicit(value: Any, default: Any) -> Any:

@@ -97,6 +97,16 @@ def test_own_data_take_the_place_of_the_demo_which_says_so(filled_shop: FilledSh
     assert state_of(home)["is_demo"] is False
 
 
+def test_files_that_land_in_the_demos_home_start_it_afresh_at_the_next_run(home: Path) -> None:
+    assert custseg(home, "run", config=QUICK + "[landing]\nsettle_seconds = 0\n").status == 0
+    forget_databases()
+    drop_file(shop_log(3), home / "landing", "log")
+    outcome = custseg(home, "run")
+    assert outcome.status == 0, outcome.err
+    assert "the home held the demo; it starts afresh for your data" in outcome.err
+    assert (state_of(home)["source"], state_of(home)["is_demo"]) == ("landing", False)
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Outcome]]:
     home = tmp_path_factory.mktemp("demo") / "home"
