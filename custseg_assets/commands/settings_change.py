@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 from custseg_assets.errors import BadInputError
@@ -17,6 +18,7 @@ from custseg_assets.home.own_settings import (
 )
 from custseg_assets.home.staleness import stale_partitions
 from custseg_assets.settings import DEMO
+from custseg_assets.stores.landing_zone import Waiting
 from custseg_assets.stores.sources import Progress
 
 _N_SHOWN = 20
@@ -64,8 +66,9 @@ def changed_settings(home: OpenHome) -> Sequence[SettingChange]:
 
 def _starts_afresh(home: OpenHome) -> bool:
     """Whether the home is the demo's and is about to become somebody's own."""
-    current, source = home.deliveries.current(), home.settings.source.path
-    return current is not None and current.description == DEMO and source not in (None, DEMO)
+    source = home.settings.source.path
+    has_own = source is not None or home.landing_zone.waiting(time.time(), 0) != Waiting()
+    return home.is_demo and source != DEMO and has_own
 
 
 def _describe(home: OpenHome, changes: Sequence[SettingChange]) -> Iterator[str]:
