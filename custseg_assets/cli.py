@@ -52,16 +52,30 @@ def _parser() -> CommandParser:
     parser.add_version()
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = CommandParser(add_help=False)
-    shared.add_argument("--config", metavar="FILE", help="configuration (custseg.toml where it exists)")
+    shared.add_argument(
+        "--config", metavar="FILE", help="configuration (custseg.toml where it exists, or else the home's own settings)"
+    )
+
+    writing = CommandParser(add_help=False, parents=[shared])
+    writing.add_argument(
+        "--reconfigure",
+        action="store_true",
+        help="where the configuration differs from the home's own settings, take it from now on, without being asked",
+    )
 
     run = commands.add_parser(
-        "run", parents=[shared], help="take the source in and make everything that is out of date"
+        "run", parents=[writing], help="take the source in and make everything that is out of date"
     )
     run.add_argument(
         "--source",
         metavar="PATH|postgresql://…|bq://…|demo",
         help="a csv, csv.gz, parquet, xlsx or zip file, a folder of them, "
         "the address of a database, bq://project.dataset.table, or the demo",
+    )
+    run.add_argument(
+        "--replace",
+        action="store_true",
+        help="let the source take the place of other data of your own, with all that was made of them",
     )
     run.add_argument("--through", metavar="YYYY-MM-DD", type=_day, help="stop at the period that holds this day")
     run.set_defaults(command=_run)
@@ -76,7 +90,7 @@ def _parser() -> CommandParser:
     )
     inspect.set_defaults(command=_inspect)
 
-    ui = commands.add_parser("ui", parents=[shared], help="Dagster's web interface and daemon, on loopback")
+    ui = commands.add_parser("ui", parents=[writing], help="Dagster's web interface and daemon, on loopback")
     ui.add_argument("--port", type=int, default=3000)
     ui.set_defaults(command=_ui)
 
@@ -96,12 +110,12 @@ def _parser() -> CommandParser:
 
     retrain = commands.add_parser(
         "retrain",
-        parents=[shared],
+        parents=[writing],
         help="train a challenger on the newest closed snapshot and hold it against the champion",
     )
     retrain.set_defaults(command=_retrain)
 
-    decided = CommandParser(add_help=False, parents=[shared])
+    decided = CommandParser(add_help=False, parents=[writing])
     decided.add_argument("--why", metavar="TEXT", required=True, help="kept with the decision")
     decided.add_argument("--by", metavar="NAME", default=None, help="who decides (the user of this machine)")
     promote = commands.add_parser("promote", parents=[decided], help="put a challenger in force that the gate did not")
@@ -162,20 +176,38 @@ def _day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2011-11-30") from None
 
 
-def _open(arguments: argparse.Namespace, source: str | None = None) -> OpenHome:
-    """The home that the environment names, with the configuration that was given."""
+def _open(arguments: argparse.Namespace) -> OpenHome:
+    """The home that the environment names, to be looked at, with the configuration that was given."""
+    from custseg_assets.commands.settings_change import changed_settings
+    from custseg_assets.home.open import OpenHome
+    from custseg_assets.settings import load_settings, settings_file
+
+    home = OpenHome(load_settings(arguments.config))
+    if changes := changed_settings(home):
+        say(
+            f"settings: {settings_file(arguments.config)}, which differs from the home's own in "
+            f"{', '.join(change.name for change in changes)}; 'custseg run --reconfigure' takes it"
+        )
+    return home
+
+
+def _open_to_write(arguments: argparse.Namespace, source: str | None = None, *, replaces: bool = False) -> OpenHome:
+    """The same, to be written to, where its own settings stay or somebody wants the others."""
+    from custseg_assets.commands.settings_change import require_wanted_settings
     from custseg_assets.home.open import OpenHome
     from custseg_assets.settings import load_settings
 
-    return OpenHome(load_settings(arguments.config, source=source))
+    home = OpenHome(load_settings(arguments.config, source=source))
+    require_wanted_settings(home, say, takes_others=arguments.reconfigure, replaces=replaces)
+    return home
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.run import Runner
     from custseg_assets.commands.status import closing_table
 
-    home = _open(arguments, arguments.source)
-    n_runs = Runner(home, say).run(arguments.through)
+    home = _open_to_write(arguments, arguments.source, replaces=arguments.replace)
+    n_runs = Runner(home, say).run(arguments.through, replaces=arguments.replace)
     print(closing_table(home, n_runs))
     return 0
 
@@ -184,7 +216,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.inspect import inspect
     from custseg_assets.settings import DEMO, load_settings
 
-    settings = load_settings(arguments.config, source=arguments.source)
+    # Another file than the home's is looked at as it is, and not as the home's are read.
+    settings = load_settings(arguments.config, source=arguments.source, has_home=arguments.source is None)
     inspect(settings.source.path or DEMO, settings, lambda line: print(line, flush=True))
     return 0
 
@@ -192,7 +225,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _ui(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.ui import serve_ui
 
-    return serve_ui(_open(arguments), arguments.config, arguments.port, say)
+    return serve_ui(_open_to_write(arguments), arguments.port, say)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -213,7 +246,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.run import Runner
     from custseg_assets.commands.status import newest_decision
 
-    home = _open(arguments)
+    home = _open_to_write(arguments)
     Runner(home, say).retrain()
     print(newest_decision(home))
     return 0
@@ -223,7 +256,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.decide import promote
     from custseg_assets.commands.run import Runner
 
-    print(promote(Runner(_open(arguments), say), arguments.model_version, _decider(arguments)))
+    print(promote(Runner(_open_to_write(arguments), say), arguments.model_version, _decider(arguments)))
     return 0
 
 
@@ -231,7 +264,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.decide import rollback
     from custseg_assets.commands.run import Runner
 
-    print(rollback(Runner(_open(arguments), say), _decider(arguments)))
+    print(rollback(Runner(_open_to_write(arguments), say), _decider(arguments)))
     return 0
 
 

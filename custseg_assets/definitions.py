@@ -18,11 +18,13 @@ from custseg_assets.defs.jobs import every_job  # noqa: E402
 from custseg_assets.defs.partitions import layout_of  # noqa: E402
 from custseg_assets.defs.resources import locked_home, mlflow_run  # noqa: E402
 from custseg_assets.home.open import OpenHome  # noqa: E402
+from custseg_assets.home.own_settings import require_own_settings  # noqa: E402
 from custseg_assets.settings import Settings, load_settings  # noqa: E402
 from custseg_assets.training.exchange import TrainingLauncher  # noqa: E402
 from custseg_assets.training.local import LocalLauncher  # noqa: E402
 
 _EXPECTED_TO_ARRIVE = ("raw_transactions", "serving_release")
+_DEMO_WORDS = "This is the demo: a made-up shop, in which nobody's customers are."
 
 
 def build_defs(
@@ -53,15 +55,16 @@ def build_defs(
             assets += gcp_assets(configured)
             jobs |= {job.name: job for job in gcp_jobs(configured)}
         freshness = latest_arrival(configured.snapshots.cadence)
+
+        def with_what_is_here(spec: dg.AssetSpec) -> dg.AssetSpec:
+            if spec.key.to_user_string() not in _EXPECTED_TO_ARRIVE:
+                return spec
+            described = f"{_DEMO_WORDS}\n\n{spec.description}" if home.is_demo else spec.description
+            return spec.replace_attributes(freshness_policy=freshness, description=described)
+
         return dg.Definitions(
-            assets=dg.map_asset_specs(
-                lambda spec: (
-                    spec.replace_attributes(freshness_policy=freshness)
-                    if spec.key.to_user_string() in _EXPECTED_TO_ARRIVE
-                    else spec
-                ),
-                assets,
-            ),
+            metadata={"home": dg.MetadataValue.path(str(home.paths.root)), "data": _data_in_words(home)},
+            assets=dg.map_asset_specs(with_what_is_here, assets),
             jobs=jobs.values(),
             sensors=every_sensor(home, layout, jobs, ticks),
             schedules=every_schedule(home, layout, jobs, ticks),
@@ -75,6 +78,14 @@ def build_defs(
         )
 
 
+def _data_in_words(home: OpenHome) -> str:
+    """What the home holds, for the page of the code location."""
+    source = home.deliveries.current()
+    if source is None:
+        return f"none yet: drop files into {home.landing_zone.folder}, or do 'custseg run --source FILE'"
+    return _DEMO_WORDS if home.is_demo else source.description or str(home.landing_zone.folder)
+
+
 def launcher_of(settings: Settings) -> TrainingLauncher:
     """Who trains: Vertex AI where an image is configured for it, a process on this machine otherwise."""
     if settings.gcp.training.image:
@@ -86,5 +97,9 @@ def launcher_of(settings: Settings) -> TrainingLauncher:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads."""
-    return build_defs()
+    """What Dagster loads: with the home's own settings, or with those that were given where it has none.
+
+    Raises:
+        BadInputError: settings were given that are not the home's own; nobody can be asked here.
+    """
+    return build_defs(settings=require_own_settings(load_settings()))

@@ -1,7 +1,8 @@
 """One frozen settings object, and the pipeline's only reader of ``custseg.toml`` and of ``CUSTSEG_*`` variables.
 
-Precedence: command line over environment over file over defaults. Unknown keys and impossible values are refused
-with the accepted ones named. Each section describes its keys; ``docs/settings.md`` is made from that by ``make docs``.
+Precedence: command line over environment over file over defaults. The file is the one that is named, or the one
+in the working folder, or the home's own (``home.own_settings``). Unknown keys and impossible values are refused with
+the accepted ones named. Each section describes its keys; ``docs/settings.md`` is made from that by ``make docs``.
 The service's settings are in ``custseg_serving.settings``.
 """
 
@@ -653,34 +654,58 @@ class Settings(_Section):
         return webhook
 
 
+def settings_file(
+    config: str | Path | None = None,
+    *,
+    home: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    has_home: bool = True,
+) -> Path | None:
+    """The file that settings are read from; ``None`` where there is none.
+
+    Args:
+        config: the file; ``CUSTSEG_CONFIG``, ``custseg.toml`` in the working folder, then the home's own without it.
+        home: wins over ``CUSTSEG_HOME``.
+        environment: variables to read, the process' own by default.
+        has_home: whether the home's own file counts.
+    """
+    variables = os.environ if environment is None else environment
+    if named := config or variables.get(CONFIG_VARIABLE):
+        return Path(named)
+    folders = (Path(), _home_folder(home, variables)) if has_home else (Path(),)
+    return next((path for folder in folders if (path := folder / DEFAULT_CONFIG).exists()), None)
+
+
 def load_settings(
     config: str | Path | None = None,
     *,
     source: str | None = None,
     home: str | Path | None = None,
     environment: Mapping[str, str] | None = None,
+    has_home: bool = True,
 ) -> Settings:
     """Settings from the command line, the environment, the file and the defaults, in that order.
 
     Args:
-        config: the file; ``CUSTSEG_CONFIG``, then ``custseg.toml`` in the working folder where it exists.
+        config: the file; see ``settings_file``.
         source: a path or ``demo``; wins over the file's.
         home: wins over ``CUSTSEG_HOME``.
         environment: variables to read, the process' own by default.
+        has_home: whether the home's own settings count where no file is named; not for data that are not its own.
 
     Raises:
         BadInputError: the file is missing or unreadable, or has unknown keys or impossible values.
     """
     variables = os.environ if environment is None else environment
-    named = config or variables.get(CONFIG_VARIABLE)
-    path = Path(named or DEFAULT_CONFIG)
-    fields: dict[str, Any] = _read_toml(path) if named or path.exists() else {}
+    found = settings_file(config, home=home, environment=variables, has_home=has_home)
+    path = found or Path(DEFAULT_CONFIG)
+    fields: dict[str, Any] = _read_toml(path) if found else {}
     for name, variable in FROM_ENVIRONMENT.items():
         if name in fields:
             raise BadInputError(f"{path}: key {name!r}", "sections only", f"Set the variable {variable} instead.")
         if value := variables.get(variable):
             fields[name] = value
-    fields["home"] = Path(home or variables.get(HOME_VARIABLE) or DEFAULT_HOME).absolute()
+    fields["home"] = _home_folder(home, variables)
     wanted_source = source or variables.get(SOURCE_VARIABLE)
     if wanted_source and isinstance(fields.setdefault("source", {}), dict):
         fields["source"]["path"] = wanted_source
@@ -691,6 +716,10 @@ def load_settings(
         return Settings.model_validate(fields)
     except ValidationError as error:
         raise _explain(path, fields, error) from None
+
+
+def _home_folder(home: str | Path | None, variables: Mapping[str, str]) -> Path:
+    return Path(home or variables.get(HOME_VARIABLE) or DEFAULT_HOME).absolute()
 
 
 _HIDDEN = r"(?i)[?&;](password|passwd|pwd|passphrase|sslpassword|token|secret|private_?key)="

@@ -212,6 +212,7 @@ def model() -> Response:
             "data_versions": manifest.data_versions,
             "n_customers": manifest.n_customers,
             "currency": manifest.currency,
+            "is_demo": manifest.is_demo,
             "model_card": answers.release.model_card,
         }
     )

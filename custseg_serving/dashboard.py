@@ -35,6 +35,7 @@ def data() -> Response:
     release, refusal = answers.release, api.service().active.refusal
     shown: dict[str, Any] = {
         **answers.release_info,
+        "is_demo": release.manifest.is_demo,
         "manifest": release.manifest.model_dump(mode="json", exclude={"files"}),
         "segments": answers.segments(),
         "migrations": release.migrations,

@@ -123,6 +123,7 @@ ANSWERS: Mapping[str, Any] = {
         "data_versions": {"segment_assignments": "1f0c2a"},
         "n_customers": 4_362,
         "currency": "GBP",
+        "is_demo": False,
         "model_card": "# Model card\n",
     },
     "healthz": {"status": "ok"},

@@ -261,6 +261,7 @@ class ModelAnswer(ReleaseInfo):
     data_versions: dict[str, int | str | None]
     n_customers: int
     currency: Annotated[str | None, Field(description="Of all amounts, where it is known.")]
+    is_demo: Annotated[bool, Field(description="Whether it is of the demo shop, in which nobody's customers are.")]
     model_card: Annotated[str, Field(description="Markdown.")]
 
 

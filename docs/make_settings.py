@@ -22,12 +22,26 @@ _INTRODUCTION = """\
 
 Made by `make docs` from `custseg_assets/settings.py` and the classes it names; change those, not this page.
 
-Settings are read from `custseg.toml` in the working folder, or from the file that `--config` or `CUSTSEG_CONFIG` names.
-Every key is optional. The command line wins over the environment, the environment over the file, and the file over the
-defaults. Unknown keys and impossible values are refused, with what is accepted. A default of – means not set.
+Settings are read from the file that `--config` or `CUSTSEG_CONFIG` names, from `custseg.toml` in the working folder,
+or else from the home's own. Every key is optional. The command line wins over the environment, the environment over
+the file, and the file over the defaults. Unknown keys and impossible values are refused, with what is accepted. A
+default of – means not set.
+
+## A home keeps its settings
+
+What a run was configured with is kept in `<home>/custseg.toml`, source included, with paths from the root: every later
+command, and everything that `custseg ui` starts, uses it from any folder, without a configuration. Passwords and the
+webhook are in the environment only, and never written.
+
+Where other settings are given, `run`, `ui`, `retrain`, `promote` and `rollback` show each difference and what would be
+made again, and ask; where nobody can be asked they refuse with exit code 2. `--reconfigure` takes the new ones without
+a question. A configuration counts as a whole: a key that it leaves out is as by default. The same settings in other
+words are no difference, and neither is another source, which continues the home's or [replaces
+it](data.md#another-source). Commands that only look take what they are given and say so. `custseg status` names the
+settings in force, what is stale, and because of which setting, data or version.
 """
 _PIPELINE_VARIABLES = {
-    CONFIG_VARIABLE: "the file to read instead of ``custseg.toml``; ``--config`` wins over it.",
+    CONFIG_VARIABLE: "the file to read instead of ``custseg.toml`` or the home's own; ``--config`` wins over it.",
     SOURCE_VARIABLE: "wins over ``path`` in ``[source]``; ``--source`` wins over it.",
 }
 _SERVICE_VARIABLES = {

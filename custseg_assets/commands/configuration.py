@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.delivery import Delivery
+from custseg_assets.stores.toml_text import absolute_path, toml_key, toml_value
 
 _PROPOSED = "  # proposed: is it right?"
 _REMARKS = {
@@ -36,7 +35,7 @@ def write_configuration(
         perhaps: columns that are written as comments, and their headers.
     """
     given = settings.source.model_dump(mode="json", exclude_defaults=True, exclude={"path", "columns", "filter"})
-    path = source if source == DEMO or "://" in source else _absolute(source)
+    path = source if source == DEMO or "://" in source else absolute_path(source)
     presets = {delivery.preset for delivery in deliveries}
     preset = next(iter(presets)) if len(presets) == 1 else None
     own = {"path": path, **({"preset": preset} if preset else {}), **given}
@@ -54,20 +53,18 @@ def write_configuration(
         "cleaning": settings.cleaning.model_dump(mode="json", exclude_none=True),
     }
     written = {
-        name: [f"{_key(key)} = {_toml(value)}{_PROPOSED if key in proposed else ''}" for key, value in table.items()]
+        name: [
+            f"{toml_key(key)} = {toml_value(value)}{_PROPOSED if key in proposed else ''}"
+            for key, value in table.items()
+        ]
         for name, table in tables.items()
     }
     written["source.columns"] += [
-        f"# {key} = {_toml(value)}{_remark(key, value, columns)}" for key, value in perhaps.items()
+        f"# {key} = {toml_value(value)}{_remark(key, value, columns)}" for key, value in perhaps.items()
     ]
     for name, lines in written.items():
         if lines:
             yield from (f"[{name}]", *lines, "")
-
-
-def _absolute(path: str) -> str:
-    """A path from the root, without ``..``; links are followed only where it has that, and then must be."""
-    return str(Path(path).resolve() if ".." in Path(path).parts else Path(path).absolute())
 
 
 def _remark(name: str, header: str | list[str], written: Collection[str]) -> str:
@@ -83,16 +80,3 @@ def _found_columns(deliveries: Sequence[Delivery], configured: Mapping[str, Any]
         for name, header in (found[0] if found else ())
         if name not in configured and " + " not in header and all((name, header) in one for one in found)
     }
-
-
-def _key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else _toml(name)
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it; text is as in JSON, which leaves only one control character as it is."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_toml(one)}" for key, one in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -56,6 +56,7 @@ def rollback(runner: Runner, decider: Decider) -> str:
                 "There is nothing to go back to; 'custseg status' shows what is in force.",
             )
         (_, before), (key, now) = champions[-2:]
+        runner.begin(home)
         _overrule(runner, home, key, ROLLED_BACK, decider)
         home.registry.promote(before)
         release = _newest_release(home, before)
@@ -94,6 +95,7 @@ def promote(runner: Runner, model_version: str, decider: Decider) -> str:
                 f"a challenger later than the champion: {', '.join(accepted) or 'there is none'}",
                 "Name one of those; 'custseg rollback' goes back to the champion before.",
             )
+        runner.begin(home)
         _overrule(runner, home, waiting[model_version], "PROMOTE", decider)
         home.registry.promote(model_version)
         runner.follow(home, home.newest_snapshot())

@@ -7,18 +7,20 @@ once and everything it did is in the history that ``custseg ui`` shows. What has
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from custseg_assets.commands.estimate import estimate_run
+from custseg_assets.commands.settings_change import adopt_settings
+from custseg_assets.domain.schemas import SEGMENT_ASSIGNMENTS
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.failure import keep_failure
-from custseg_assets.home.intake import STAGE_MARKER, Intake
+from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.home.plan import TABLES_OF_JOB, Stage, due_publication, next_stage, require_retrainable
-from custseg_assets.stores.files import replace_text
+from custseg_assets.home.plan import Stage, due_publication, next_stage, require_retrainable
+from custseg_assets.home.staleness import stale_partitions
+from custseg_assets.home.unfinished import mark_unfinished, put_back_unfinished
 from custseg_assets.stores.prediction_log import finished_files
 from custseg_assets.stores.publications import Publications
 from custseg_assets.stores.sources import Progress
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 _ALWAYS_SHOWN = ("take_in", "prediction_log")
 """Jobs that need not have anything to do; run once all the same, or their assets would look forgotten in the graph."""
-
-_FIRST_OF_RETRAIN = TABLES_OF_JOB["retrain"][0]
 
 
 class Runner:
@@ -51,11 +51,12 @@ class Runner:
 
         return JobRunner(self.home, self.say)
 
-    def run(self, through: date | None = None) -> int:
+    def run(self, through: date | None = None, *, replaces: bool = False) -> int:
         """Take the source in and make every partition that is out of date; then take in what the service recorded.
 
         Args:
             through: stop at the period that holds this day; the source's last without it.
+            replaces: whether the source may take the place of other data, with all that was made of them.
 
         Returns:
             How many Dagster runs it took; 0 where everything was up to date.
@@ -65,8 +66,9 @@ class Runner:
             RunFailedError: a step or a blocking check failed; what was made before it stands.
         """
         with self.home.locked() as home, keep_failure(home.paths, "run"):
-            last_key = Intake(home, self.say).take_in(through)
-            n_runs = self._resume(home) + len(self.follow(home, last_key))
+            last_key = Intake(home, self.say).take_in(through, replaces=replaces)
+            self.put_back_unfinished(home)
+            n_runs = len(self.follow(home, last_key))
             if bucket := home.open_bucket():
                 bucket.fetch_predictions(home.paths.prediction_log)
             jobs = ["prediction_log"] if finished_files(home.paths.prediction_log) else []
@@ -74,6 +76,8 @@ class Runner:
                 jobs += [job for job in _ALWAYS_SHOWN if job not in jobs and not self.jobs.has_run(job)]
             for job in jobs:
                 self.execute(Stage(job), home)
+            if home.paths.settings_before.exists() and not stale_partitions(home):
+                home.paths.settings_before.unlink()
             return n_runs + len(jobs) + self._publish(home)
 
     def retrain(self) -> None:
@@ -84,17 +88,26 @@ class Runner:
             RunFailedError: a step or a blocking check failed.
         """
         with self.home.locked() as home:
-            newest, key = home.newest_snapshot(), home.newest_closed_snapshot()
-            if key is None:
-                raise BadInputError(
-                    f"the period {newest}, which is not over, has the only snapshot",
-                    "the snapshot of a period that is over, since models are trained on whole periods",
-                    "Wait for lines of the next period.",
-                )
+            key = _retrainable_key(home)
             require_retrainable(home, key)
             with keep_failure(home.paths, "retrain"):
+                self.begin(home)
+                # What a challenger is trained on, and compared with, is up to date.
+                self.follow(home, home.newest_snapshot())
+                key = _retrainable_key(home)
+                require_retrainable(home, key)
                 self.execute(Stage("retrain", key, key), home)
-                self.follow(home, newest)
+                self.follow(home, home.newest_snapshot())
+
+    def begin(self, home: LockedHome) -> None:
+        """What comes before a command that takes no data in writes anything, once nothing refuses it any more."""
+        adopt_settings(home)
+        self.put_back_unfinished(home)
+
+    def put_back_unfinished(self, home: LockedHome) -> None:
+        """Have the plan make again what an earlier command was in the middle of when it ended."""
+        if stage := put_back_unfinished(home):
+            self.say(f"an earlier run ended in the middle of {stage}; making that again where it is still due")
 
     def follow(self, home: LockedHome, last_key: str) -> list[Stage]:
         """Make everything that is out of date up to a period and its snapshot; returns what was run.
@@ -115,31 +128,13 @@ class Runner:
     def execute(self, stage: Stage, home: LockedHome, remaining: str = "") -> None:
         """Run one stage, marked as begun until it has ended; what remains to be done is said with it.
 
-        A retrain that fails before it has written anything is over, too: the champion stays, and nothing waits for it.
-
         Raises:
             RunFailedError: a step or a blocking check failed.
         """
-        marker = home.paths.root / STAGE_MARKER
-        before = home.tables.version_of(_FIRST_OF_RETRAIN) if stage.job == "retrain" else None
-        replace_text(marker, json.dumps(vars(stage)))
-        try:
-            self.jobs.execute(stage, home, remaining)
-        except RunFailedError:
-            if stage.job == "retrain" and home.tables.version_of(_FIRST_OF_RETRAIN) == before:
-                marker.unlink()
-            raise
-        marker.unlink()
-
-    def _resume(self, home: LockedHome) -> int:
-        """Do again what an earlier run was in the middle of when it ended; how many stages that was."""
-        marker = home.paths.root / STAGE_MARKER
-        unfinished = Stage(**json.loads(marker.read_text(encoding="utf-8"))) if marker.exists() else None
-        if unfinished is None or unfinished.last_key not in home.calendar.period_keys:
-            return 0
-        self.say(f"an earlier run ended in the middle of {unfinished}; doing that again")
-        self.execute(unfinished, home)
-        return 1
+        # Before the mark: what cannot even begin leaves none.
+        jobs = self.jobs
+        with mark_unfinished(home, stage):
+            jobs.execute(stage, home, remaining)
 
     def _publish(self, home: LockedHome) -> int:
         """Publish what is configured to be; without a marker, so that a destination that fails holds nothing up."""
@@ -149,3 +144,20 @@ class Runner:
             return 0
         self.jobs.execute(Stage("publish"), home)
         return 1
+
+
+def _retrainable_key(home: OpenHome) -> str:
+    """Key of the snapshot that a challenger would be trained on."""
+    if key := home.newest_closed_snapshot():
+        return key
+    if home.calendar.open_key and home.tables.sizes(SEGMENT_ASSIGNMENTS):
+        raise BadInputError(
+            f"the period {home.newest_snapshot()}, which is not over, has the only snapshot",
+            "the snapshot of a period that is over, since models are trained on whole periods",
+            "Wait for lines of the next period.",
+        )
+    raise BadInputError(
+        f"home {home.paths.root} has no snapshot with segments",
+        "a model in force, which a challenger can be compared with",
+        "Do 'custseg run' first; 'custseg status' says why there is no model.",
+    )

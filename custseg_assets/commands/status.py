@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -14,9 +15,12 @@ import polars as pl
 from custseg_assets.domain import schemas
 from custseg_assets.home.failure import last_failure
 from custseg_assets.home.intake import LANDING
-from custseg_assets.home.open import INGESTED, OpenHome
-from custseg_assets.home.plan import SEGMENTED
-from custseg_assets.settings import DEFAULT_HOME, HOME_VARIABLE
+from custseg_assets.home.open import OpenHome
+from custseg_assets.home.own_settings import compare_settings, own_settings, settings_before
+from custseg_assets.home.plan import Stage, due_retrain
+from custseg_assets.home.staleness import causes_of_stale, stale_partitions
+from custseg_assets.home.unfinished import describe_unfinished, unfinished_stage
+from custseg_assets.settings import HOME_VARIABLE
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.tables import TableReader
 
@@ -28,7 +32,8 @@ def closing_table(home: OpenHome, n_runs: int) -> str:
     """What a run left behind: rows, rejects, segments, drift, and where to look next."""
     state = describe_home(home)
     headline = "Nothing has changed: every table is up to date." if n_runs == 0 else "Done."
-    return "\n".join(["", headline, *_rows_lines(state), *_segment_lines(state), *_next_lines(state)])
+    lines = ["", headline, *_demo_lines(state), *_rows_lines(state), *_segment_lines(state), *_retrain_lines(state)]
+    return "\n".join([*lines, *_next_lines(state)])
 
 
 def status(home: OpenHome, *, as_json: bool) -> str:
@@ -37,13 +42,20 @@ def status(home: OpenHome, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(state, indent=2, default=str)
     if state["source"] is None:
-        return "\n".join([f"home {state['home']} is empty; 'custseg run' fills it", *_landing_lines(state)])
+        empty = (
+            f"home {state['home']} is empty; 'custseg run --source FILE' fills it, and so do files dropped into "
+            f"{home.landing_zone.folder}; 'custseg run' alone takes the demo in"
+        )
+        return "\n".join([empty, *_failure_lines(state), *_landing_lines(state)])
     stale = state["stale"]
-    lines = [*_failure_lines(state), *_rows_lines(state), *_landing_lines(state), *_segment_lines(state)]
+    lines = [*_failure_lines(state), *_unfinished_lines(state), *_demo_lines(state), *_rows_lines(state)]
+    lines += [*_landing_lines(state), *_segment_lines(state), *_retrain_lines(state)]
+    lines += _settings_lines(state)
     lines.append(
         "stale       "
         + ("nothing" if not stale else "; ".join(f"{name}: {', '.join(keys)}" for name, keys in stale.items()))
     )
+    lines += [f"  because   {cause}" for cause in state["stale_because"]]
     return "\n".join(lines)
 
 
@@ -70,8 +82,20 @@ def _describe(home: OpenHome) -> dict[str, Any]:
     snapshots = [key for key in calendar.snapshot_keys if tables.fingerprint_of("segment_assignments", key)]
     last = snapshots[-1] if snapshots else None
     champion = home.champions.champion_at(last) if last else None
+    own, stale = own_settings(home.paths), stale_partitions(home)
+    unfinished = unfinished_stage(home.paths)
     return {
         "home": str(home.paths.root),
+        "is_demo": home.is_demo,
+        "settings": {
+            "file": str(home.paths.settings) if own else None,
+            "given_instead": [str(change) for change in compare_settings(own, home.settings)] if own else [],
+        },
+        "unfinished": None
+        if unfinished is None
+        else f"{unfinished} is being made now"
+        if home.paths.is_locked()
+        else describe_unfinished(unfinished),
         "source": (current.description or LANDING) if current else None,
         "landing": {
             "n_taken_in": len(current.landed) if current else 0,
@@ -96,7 +120,9 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "segments": _segments(tables, last),
         "drift": _drift(tables, last),
         "release": _release(home.paths.releases),
-        "stale": _stale(home),
+        "due_retrain": _due_retrain(home),
+        "stale": stale,
+        "stale_because": causes_of_stale(home, stale, settings_before(home.paths) or own) if stale else [],
         "last_failure": asdict(failure) if (failure := last_failure(home.paths)) else None,
         "last_alert": next(iter(AlertLog(home.paths.alerts).newest(1)), None),
     }
@@ -162,13 +188,10 @@ def _release(folder: Path) -> str | None:
     return pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
 
 
-def _stale(home: OpenHome) -> dict[str, list[str]]:
-    snapshots = home.calendar.snapshot_keys
-    keys_of = dict.fromkeys(INGESTED, home.calendar.period_keys)
-    keys_of |= {"customer_features": snapshots}
-    keys_of |= dict.fromkeys(("scaled_features", *SEGMENTED), home.champions.segmented(snapshots))
-    stale = {name: list(home.fingerprints.stale([name], keys)) for name, keys in keys_of.items()}
-    return {name: keys for name, keys in stale.items() if keys}
+def _due_retrain(home: OpenHome) -> str | None:
+    """Key of the snapshot that the next retrain is about, where drift asks for one."""
+    due = due_retrain(home, home.tables.read(schemas.RETRAIN_DECISION))
+    return due.last_key if isinstance(due, Stage) else None
 
 
 def _rows_lines(state: dict[str, Any]) -> list[str]:
@@ -199,6 +222,33 @@ def _failure_lines(state: dict[str, Any]) -> list[str]:
     return [
         f"failed      'custseg {failure['command']}' of {failure['at']}: {failure['reason']}",
         f"  to do     {failure['todo']}",
+    ]
+
+
+def _unfinished_lines(state: dict[str, Any]) -> list[str]:
+    return [f"unfinished  {state['unfinished']}"] if state["unfinished"] else []
+
+
+def _settings_lines(state: dict[str, Any]) -> list[str]:
+    settings = state["settings"]
+    if settings["file"] is None:
+        return ["settings    as given now; the next command that writes keeps them in the home"]
+    given = [f"  but given {change}" for change in settings["given_instead"]]
+    return [f"settings    {settings['file']}", *given]
+
+
+def _demo_lines(state: dict[str, Any]) -> list[str]:
+    if not state["is_demo"]:
+        return []
+    return ["! demo      a made-up shop; 'custseg run --source FILE' starts the home afresh with your own data"]
+
+
+def _retrain_lines(state: dict[str, Any]) -> list[str]:
+    if state["due_retrain"] is None:
+        return []
+    return [
+        f"retrain     due on {state['due_retrain']}, because drift lasts: 'custseg ui' begins it by itself",
+        "  and releases the new model where it is better; 'custseg retrain' begins it now",
     ]
 
 
@@ -234,13 +284,19 @@ def _segment_lines(state: dict[str, Any]) -> list[str]:
 
 def _next_lines(state: dict[str, Any]) -> list[str]:
     home = Path(state["home"])
-    invoked = Path(sys.argv[0])
-    command = str(invoked) if invoked.name == "custseg" else "custseg"
-    prefix = "" if home == Path.cwd() / DEFAULT_HOME else f"{HOME_VARIABLE}={home} "
+    command = f"{HOME_VARIABLE}={shlex.quote(str(home))} {_command()}"
     table = "customers" if state["champion"] else "customer_features"
     return [
         "look next",
-        f"  {prefix}{command} ui",
-        f"  {prefix}{command} export {table} --out {table}.csv",
+        f"  {command} ui",
+        f"  {command} export {table} --out {table}.csv",
         f"  {home / 'data_docs' / 'index.html'}",
     ]
+
+
+def _command() -> str:
+    """The command as it was called, such that it can be called from every folder."""
+    invoked = Path(sys.argv[0])
+    if invoked.name != "custseg":
+        return f"{shlex.quote(sys.executable)} -m custseg_assets.cli" if invoked.name == "cli.py" else "custseg"
+    return shlex.quote(str(invoked.absolute())) if len(invoked.parts) > 1 else "custseg"

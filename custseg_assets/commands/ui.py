@@ -6,19 +6,27 @@ import os
 import secrets
 import socket
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 import dagster as dg
 
+from custseg_assets.commands.settings_change import adopt_settings, changed_settings
 from custseg_assets.defs.automation import CODE_LOCATION
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import OpenHome
+from custseg_assets.home.own_settings import own_settings
+from custseg_assets.home.unfinished import put_back_unfinished, unfinished_stage
 from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.execute import give_origins, is_of_command, prepare_instance
 from custseg_assets.run_workers import close_abandoned
-from custseg_assets.settings import CONFIG_VARIABLE, HOME_VARIABLE, UI_PORT_VARIABLE, UI_TOKEN_VARIABLE
+from custseg_assets.settings import (
+    CONFIG_VARIABLE,
+    HOME_VARIABLE,
+    SOURCE_VARIABLE,
+    UI_PORT_VARIABLE,
+    UI_TOKEN_VARIABLE,
+)
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.sources import Progress
 
@@ -26,12 +34,13 @@ from custseg_assets.stores.sources import Progress
 _UNHEARD = "ignore:Function `dev_command` is superseded,ignore:Asset job train materializes assets with varying"
 
 
-def serve_ui(home: OpenHome, config: str | None, port: int, say: Progress) -> NoReturn:
+def serve_ui(home: OpenHome, port: int, say: Progress) -> NoReturn:
     """Dagster's web interface and daemon on a home, on loopback, until it is stopped.
+
+    A home without data takes its configured source in; without one it waits for files in its landing folder.
 
     Args:
         home: to show.
-        config: the configuration file, for the processes that Dagster starts.
         port: to listen on.
         say: takes each line of progress.
 
@@ -40,9 +49,7 @@ def serve_ui(home: OpenHome, config: str | None, port: int, say: Progress) -> No
     """
     _require_free(port)
     paths = home.paths
-    if home.deliveries.current() is None:
-        with home.locked() as locked:
-            Intake(locked, say).take_in()
+    _prepare_home(home, say)
     prepare_instance(paths)
     _tidy_runs(paths)
     environment = {**os.environ, "DAGSTER_HOME": str(paths.dagster), HOME_VARIABLE: str(paths.root)}
@@ -50,13 +57,42 @@ def serve_ui(home: OpenHome, config: str | None, port: int, say: Progress) -> No
     # New at every start, unless somebody who starts it by a program has chosen one.
     token = environment.setdefault(UI_TOKEN_VARIABLE, secrets.token_urlsafe(24))
     environment["PYTHONWARNINGS"] = _UNHEARD
-    if config:
-        environment[CONFIG_VARIABLE] = str(Path(config).absolute())
+    # What Dagster starts has the home's settings, whatever is in the working folder or changes there.
+    environment[CONFIG_VARIABLE] = str(paths.settings)
+    environment.pop(SOURCE_VARIABLE, None)
     say(f"Dagster on http://127.0.0.1:{port}/?token={token}")
     say(f"home {paths.root}; the address is for you alone; stop it with Ctrl-C")
     dagster = [sys.executable, "-m", "custseg_assets.instance.dev", "--host", "127.0.0.1", "--port", str(port)]
     # Dagster takes this process over, so that whoever stops it stops Dagster, and nothing stays behind.
     os.execve(sys.executable, [*dagster, "--module-name", CODE_LOCATION], environment)  # noqa: S606
+
+
+def _prepare_home(home: OpenHome, say: Progress) -> None:
+    """Take in what is there to begin with, and leave the home such that sensors can go on with it."""
+    if not _has_to_be_prepared(home):
+        return
+    with home.locked() as locked:
+        intake = Intake(locked, say)
+        if home.deliveries.current() is None and intake.has_anything():
+            intake.take_in()
+        else:
+            adopt_settings(locked)
+        if stage := put_back_unfinished(locked):
+            say(f"an earlier run ended in the middle of {stage}; that is made again where it is still due")
+    if home.deliveries.current() is None:
+        folder = home.landing_zone.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        say(
+            f"the home has no data yet and waits: drop files into {folder}, or stop this and do "
+            "'custseg run --source FILE'; 'custseg run' alone takes the demo in"
+        )
+
+
+def _has_to_be_prepared(home: OpenHome) -> bool:
+    """Whether anything is to be written first; where not, a run may be using the home meanwhile."""
+    if home.deliveries.current() is None or own_settings(home.paths) is None or changed_settings(home):
+        return True
+    return unfinished_stage(home.paths) is not None and not home.paths.is_locked()
 
 
 def _tidy_runs(home: Home) -> None:

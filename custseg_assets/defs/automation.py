@@ -271,7 +271,7 @@ def _request_next(
     """The next stage; the present snapshot is left for later where it has to wait."""
     calendar = home.calendar
     if not calendar.period_keys:
-        return dg.SkipReason("the home has no data yet")
+        return dg.SkipReason(f"the home has no data yet: drop files into {home.landing_zone.folder}")
     newest, waits = calendar.snapshot_keys[-1], None
     stage = next_stage(home, calendar.period_keys[-1], newest)
     if stage and present and calendar.open_key in (stage.first_key, stage.last_key) and stage.job != "ingest":

@@ -38,6 +38,8 @@ The rule: {rule}.
 
 ## Reference
 
+Measured on {n_reference:,} customers{reference_of}. A model that follows another keeps its scale: segments go on.
+
 | feature | mean of log1p | standard deviation |
 |---|---|---|
 {scaling}
@@ -52,13 +54,21 @@ Code: {code}
 
 
 def model_card(
-    model: SegmentationModel, candidates: pl.DataFrame, *, rule: str, choice: tuple[str, ...], data: str, code: str
+    model: SegmentationModel,
+    candidates: pl.DataFrame,
+    *,
+    n_customers: int,
+    rule: str,
+    choice: tuple[str, ...],
+    data: str,
+    code: str,
 ) -> str:
     """The model card of a trained model, in Markdown.
 
     Args:
         model: the model.
         candidates: ``model_candidates`` of its snapshot.
+        n_customers: that K-means saw on its snapshot.
         rule: the rule of the choice of k, in words.
         choice: the reasons for its k, one sentence each.
         data: the lines it was trained on, in words.
@@ -71,7 +81,9 @@ def model_card(
         k=model.k,
         features=", ".join(model.features),
         data=data,
-        n_customers=reference.n_customers,
+        n_customers=n_customers,
+        n_reference=reference.n_customers,
+        reference_of=" of the first model's snapshot" if model.predecessor else "",
         rule=rule,
         choice="\n".join(f"* {sentence}" for sentence in choice),
         candidates="\n".join(_candidate_row(row) for row in candidates.iter_rows(named=True)),

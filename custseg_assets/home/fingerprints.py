@@ -50,13 +50,14 @@ class Fingerprints:
         self._tables = tables(settings.model.features)
         self._expected: dict[tuple[str, str], int | None] = {}
 
-    def compute(self, name: str, key: str, of: FingerprintOf | None = None) -> int:
+    def compute(self, name: str, key: str, of: FingerprintOf | None = None, code_version: str | None = None) -> int:
         """The fingerprint of a partition that is made now.
 
         Args:
             name: the table's name.
             key: the partition's key.
             of: fingerprint of what it reads, by table and key; what the store says without it.
+            code_version: of the table, the present one without it.
         """
         look_up = of or self._store.fingerprint_of
         table = self._tables[name]
@@ -66,7 +67,7 @@ class Fingerprints:
             if read.hashed
             for other in self._keys_of(read.hashed, key)
         ]
-        return fingerprint(name, table.code_version, self._settings_of(name, key), inputs)
+        return fingerprint(name, code_version or table.code_version, self.settings_of(name, key), inputs)
 
     def expected(self, name: str, key: str) -> int | None:
         """The fingerprint a partition would have if everything it is made from were up to date."""
@@ -98,7 +99,7 @@ class Fingerprints:
         earlier = self._champions.segmented(other for other in self._calendar.snapshot_keys if other < key)[-1:]
         return earlier if partitions == "before" else (*earlier, key)
 
-    def _settings_of(self, name: str, key: str) -> object:
+    def settings_of(self, name: str, key: str) -> object:
         """What a partition depends on besides what it reads from tables."""
         calendar = self._calendar
         if name == "raw_transactions":

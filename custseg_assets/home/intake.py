@@ -16,6 +16,8 @@ import polars as pl
 
 from custseg_assets.domain.demo import DEFAULT_SEED, generate_demo
 from custseg_assets.domain.periods import key_of, keys_between, period_start
+from custseg_assets.domain.schemas import SEGMENTATION_MODEL
+from custseg_assets.domain.transactions.quality import count_of
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.fixed_settings import (
     ON_DISK,
@@ -27,12 +29,20 @@ from custseg_assets.home.fixed_settings import (
 )
 from custseg_assets.home.log_doubts import require_no_doubt
 from custseg_assets.home.open import LockedHome
+from custseg_assets.home.own_settings import absolute_source, keep_settings
 from custseg_assets.pace import Pace
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.columns import MissingColumnsError
 from custseg_assets.stores.deliveries import DeliveryStore, reading_of
-from custseg_assets.stores.delivery import KEEP_STRAY_DAYS, NO_STRAY_DAYS, CurrentSource, Delivery, new_stray_days
+from custseg_assets.stores.delivery import (
+    KEEP_STRAY_DAYS,
+    NO_STRAY_DAYS,
+    CurrentSource,
+    Delivery,
+    new_stray_days,
+    period_content,
+)
 from custseg_assets.stores.files import remove_folder
 from custseg_assets.stores.landing_zone import ReadFile, TakenIn, Waiting, WaitingFile, classify_files
 from custseg_assets.stores.sources import Progress, keys_of, list_source_files
@@ -41,10 +51,11 @@ from custseg_assets.stores.sql_addresses import is_address
 LANDING = "landing"
 """Stands for the source of a home that has none but its landing folder."""
 BIGQUERY = "bq://"
-STAGE_MARKER = "stage.json"
 _DEMO_VERSION = 2
 """Raise it when the generator makes other lines for the same seed."""
 _N_EXAMPLES = 3
+_MIN_SAME_DAYS = 0.5
+"""Share of a home's days whose lines a source that continues it has; late lines and corrections change some."""
 
 
 class Intake:
@@ -60,8 +71,12 @@ class Intake:
         self._settings, self._paths = home.settings, home.paths
         self._deliveries, self._zone = home.deliveries, home.landing_zone
 
-    def take_in(self, through: date | None = None) -> str:
+    def take_in(self, through: date | None = None, *, replaces: bool = False) -> str:
         """Read the source, unless its content is known already, and what has landed, and make it the home's.
+
+        Args:
+            through: the day up to whose period is made; the source's last without it.
+            replaces: whether a source that does not continue the home's own data may take their place.
 
         Returns:
             Key of the last period to make.
@@ -72,27 +87,40 @@ class Intake:
         current = self._deliveries.current()
         waiting, now = self._waiting(), time.time()
         source = self._source(current, waiting)
-        is_first = current is None or current.description == DEMO != source
-        before = CurrentSource() if current is None or is_first else current
+        was_demo, starts_afresh = current is not None and current.description == DEMO, False
+        if current and was_demo != (source == DEMO):
+            starts_afresh = was_demo or self._require_replacing(current, source, replaces=replaces)
         with self._deliveries.unchanged_if_refused(), self._deliveries.reading():
-            read = self._zone.read(self._to_be_read(waiting, before), self._settings.source)
             accepted = take_in_source(self._deliveries, source, self._settings, self._say) if source else []
+            if current and not starts_afresh and (why := self._why_no_continuation(source, current, accepted)):
+                if not replaces:
+                    # Slips of a date say more about a file than that its lines are others.
+                    refreshed = current.with_source(accepted, source)
+                    refuse_stray_days(self._deliveries, source, current, refreshed, self._settings)
+                starts_afresh = self._require_replacing(current, source, why, replaces=replaces)
+            before = CurrentSource() if current is None or starts_afresh else current
+            read = self._zone.read(self._to_be_read(waiting, before), self._settings.source)
             refreshed = before.with_source(accepted, source)
-            if is_first:
-                self._require_place_of_its_own()
-            else:
+            if before is current:
                 require_same_settings(self._settings)
-                self._refuse_loss(source, before, refreshed)
+            else:
+                self._require_place_of_its_own()
             refuse_stray_days(self._deliveries, source, before, refreshed, self._settings)
             taken = self._classify(read, refreshed, now)
             self._require_something(taken, waiting)
             taken = self._without_doubt(taken)
             last_key = self._last_key(taken.current.deliveries, through)
-        if current and is_first:
-            self._say("the home held the demo; it starts afresh for your data")
+        if starts_afresh:
+            what = "the demo" if was_demo else "other data"
+            self._say(f"the home held {what}; it starts afresh for {'the demo' if source == DEMO else 'your data'}")
             self._start_afresh()
         self._adopt(taken, before)
         return last_key
+
+    def has_anything(self) -> bool:
+        """Whether a source is configured or a file waits, so that there is something to take in but the demo."""
+        self._fetch_landed()
+        return self._settings.source.path is not None or self._zone.waiting(time.time(), 0) != Waiting()
 
     def take_in_landed(self) -> TakenIn:
         """Take in what has landed, and leave the source as it was last read.
@@ -168,10 +196,11 @@ class Intake:
     def _source(self, current: CurrentSource | None, waiting: Waiting) -> str | None:
         """The source to read; ``None`` where the home lives on its landing folder."""
         has_own = waiting != Waiting()
-        source = self._settings.source.path
-        if source == DEMO and (has_own or (current and current.landed)):
+        named = self._settings.source.path
+        source = absolute_source(named) if named else None
+        if source == DEMO and has_own:
             raise BadInputError(
-                f"source {DEMO} for a home whose landing folder {self._zone.folder} has files",
+                f"source {DEMO} for a home in whose landing folder {self._zone.folder} files wait",
                 "a home without files of your own",
                 "Leave --source out, or use another home with CUSTSEG_HOME.",
             )
@@ -204,6 +233,7 @@ class Intake:
         self._tell(taken)
         self._home.forget_lost(*map(self._home.calendar_of, (before.deliveries, taken.current.deliveries)))
         fix_settings(self._settings)
+        keep_settings(self._settings, taken.current.description)
         self._zone.adopt(taken)
 
     def _tell(self, taken: TakenIn) -> None:
@@ -236,7 +266,8 @@ class Intake:
         for folder in (paths.tables, paths.releases, paths.data_docs, paths.mlflow, paths.dagster):
             if folder.exists():
                 remove_folder(folder)
-        (paths.root / STAGE_MARKER).unlink(missing_ok=True)
+        paths.unfinished_stage.unlink(missing_ok=True)
+        paths.settings_before.unlink(missing_ok=True)
         paths.failure.unlink(missing_ok=True)
         paths.closed.unlink(missing_ok=True)
         # The last, because it says where the tables are that have to be removed.
@@ -256,18 +287,54 @@ class Intake:
                 "Give it another [gcp.storage] uri, use the home that made them, or remove them.",
             )
 
-    def _refuse_loss(self, source: str | None, before: CurrentSource, now: CurrentSource) -> None:
-        """A source that lacks periods the home has is another shop's, or a part of this one's."""
-        was, is_now = (self._home.calendar_of(one.deliveries).period_keys for one in (before, now))
-        lost = sorted(set(was) - set(is_now))
-        if lost:
-            first, last = _days_of(now.deliveries)
+    def _why_no_continuation(
+        self, source: str | None, current: CurrentSource, accepted: Sequence[Delivery]
+    ) -> str | None:
+        """Why a source is another shop's, or only a part of this one's; ``None`` where it continues the home's."""
+        now = current.with_source(accepted, source)
+        was, is_now = (self._home.calendar_of(one.deliveries).period_keys for one in (current, now))
+        if lost := sorted(set(was) - set(is_now)):
+            first, last = _days_of(now.deliveries) if now.deliveries else ("nothing", "nothing")
+            return f"covers {first} to {last}, and lacks {count_of(len(lost), 'period')} of the home, from {lost[0]}"
+        if not current.source or source is None or _is_same_place(source, current.description):
+            return None
+        before, after = (period_content(one, "daily") for one in (current.source, accepted))
+        # Where files are read otherwise now, no line is as it was; the numbers of lines are.
+        part = slice(None) if current.reading == self._reading else slice(1)
+        n_same = sum(content[part] == after.get(day, (0, ""))[part] for day, content in before.items())
+        if n_same >= _MIN_SAME_DAYS * len(before):
+            return None
+        return f"has the same lines as the home on {n_same:,} of its {len(before):,} days"
+
+    def _require_replacing(
+        self, current: CurrentSource, source: str | None, why: str | None = None, *, replaces: bool
+    ) -> bool:
+        """Have own data replaced only where that was asked for, and say what is lost."""
+        tables, root = self._home.tables, self._paths.root
+        counts = {
+            "row": sum(one.n_rows for one in current.deliveries),
+            "period": len(self._home.calendar_of(current.deliveries).period_keys),
+            "model": tables.whole(SEGMENTATION_MODEL).height,
+        }
+        n_rows, n_periods, n_models = (count_of(n, noun) for noun, n in counts.items())
+        lost = f"{n_rows}, {n_periods} and {n_models} of {current.description or LANDING}"
+        if not replaces:
+            go_on = "Leave --source out" if source == DEMO else "Put all files into one folder and give that"
             raise BadInputError(
-                f"source {source} covers {first} to {last}, but home {self._paths.root} holds "
-                f"{len(lost)} periods outside that, from {lost[0]}",
-                "a source with every period the home has",
-                "Put all files into one folder and give that, or use another home with CUSTSEG_HOME.",
+                f"source {source}{f' {why}' if why else ''}; home {root} holds {lost}",
+                "a source with every period and most of the lines that the home has",
+                f"{go_on}, or use another home with CUSTSEG_HOME; --replace gives up what this one holds, with its "
+                "models and history.",
             )
+        self._say(f"--replace: {lost} are given up")
+        return True
+
+
+def _is_same_place(source: str, description: str | None) -> bool:
+    """Whether a source is the one that the home was last read from, and so continues it, however much has changed."""
+    if description is None or "://" in source or "://" in description:
+        return source == description
+    return Path(source).absolute() == Path(description).absolute()
 
 
 def refuse_stray_days(

@@ -98,9 +98,13 @@ class OpenHome:
     @property
     def currency(self) -> str | None:
         """Currency of all amounts, where it is known."""
+        return self.settings.source.currency or (DEMO_CURRENCY if self.is_demo else None)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the home holds the demo shop: nobody's customers."""
         source = self.deliveries.current()
-        is_demo = source is not None and source.description == DEMO
-        return self.settings.source.currency or (DEMO_CURRENCY if is_demo else None)
+        return source is not None and source.description == DEMO
 
     @property
     def training_cost(self) -> TrainingCost | None:

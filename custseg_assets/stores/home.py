@@ -43,6 +43,9 @@ class Home:
         self.tables = root / "tables"
         self.notes = root / "bucket_tables"
         self.fixed_settings = root / "shape.json"
+        self.settings = root / "custseg.toml"
+        self.settings_before = root / "custseg.before.toml"
+        self.unfinished_stage = root / "stage.json"
         self.closed = root / "closed.json"
         self.landing = root / "landing"
         self.deliveries = root / "deliveries"
@@ -59,8 +62,12 @@ class Home:
         """Make the folder.
 
         Raises:
-            BadInputError: it cannot be made or written to.
+            BadInputError: it cannot be made or written to, or tables cannot be in a folder of that name.
         """
+        if any(mark in str(self.root) for mark in "[]"):
+            raise BadInputError(
+                f"home {self.root}", "a path without square brackets", "Name another folder with CUSTSEG_HOME."
+            )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".write-probe-{os.getpid()}"

@@ -51,6 +51,7 @@ class ReleaseContent:
         data_versions: table → version it was read at.
         drift_reference: the champion's, as JSON values, where there is one.
         margin_rule: what the assignments were made with; see ``domain.segments.model.apply_margin_rule``.
+        is_demo: whether the customers are the demo shop's.
         segment_migrations: of the snapshot, where the causes of moves are to be written.
         later_customers: ``customer_id`` and ``first_seen_at`` of customers first seen at or after ``as_of``.
         earlier_windows: of the closed snapshots before that customers are also shown at, oldest first, the last of
@@ -74,6 +75,7 @@ class ReleaseContent:
     data_versions: Mapping[str, int | str | None]
     margin_rule: float
     drift_reference: Mapping[str, Any] | None = None
+    is_demo: bool = False
     segment_migrations: pl.DataFrame | None = None
     later_customers: pl.DataFrame | None = None
     earlier_windows: tuple[Window, ...] = ()
@@ -125,6 +127,7 @@ def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
         "as_of": content.window.as_of.isoformat(),
         "period_end": content.window.period_end.isoformat() if content.window.is_open else None,
         "currency": content.currency,
+        "is_demo": content.is_demo,
         "window_start": content.window.start.isoformat(),
         "model_version": content.model.model_version,
         "trained_on": content.model.trained_on,

@@ -61,7 +61,7 @@ class FileEntry(BaseModel):
     n_bytes: int
 
 
-_USUAL = (("period_end", None), ("currency", None))
+_USUAL = (("period_end", None), ("is_demo", False), ("currency", None))
 """Fields that a manifest does not have while they are so."""
 
 
@@ -75,6 +75,7 @@ class ReleaseManifest(BaseModel):
         as_of: first instant the snapshot does not observe.
         period_end: first instant after the snapshot's period, where that is not over; missing in all other manifests.
         currency: of all amounts, such as ``GBP``, where it is known; missing in all other manifests.
+        is_demo: whether it is of the demo shop, which nobody's customers are in; missing in all other manifests.
         window_start: first instant it observes.
         trained_on: key of the snapshot the model was trained on.
         features: the model's features, in the matrix' order.
@@ -92,6 +93,7 @@ class ReleaseManifest(BaseModel):
     as_of: datetime
     period_end: datetime | None = None
     currency: str | None = None
+    is_demo: bool = False
     window_start: datetime
     model_version: str
     trained_on: str

@@ -25,6 +25,8 @@ SCHEMES: Mapping[str, str] = {
 
 _ALIASES = {"postgres": "postgresql", "mariadb": "mysql", "sqlite3": "sqlite"}
 _IN_FILES = ("duckdb", "sqlite")
+FILE_SCHEMES = ("duckdb://", "sqlite://", "sqlite3://")
+"""How addresses of databases that are files begin, in small letters."""
 _OWN_SCHEMES = ("bq", "gs")
 _ADDRESS = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9.+-]*)://")
 _EXAMPLE = "postgresql://user@host/database, mysql://…, snowflake://…, duckdb://file or sqlite://file"

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -62,7 +63,22 @@ class TableReader:
         return self._opened.get(name)
 
     def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
-        return pl.scan_delta(opened)
+        rows = pl.scan_delta(opened)
+        paths = opened.file_uris()
+        if paths == (named := [unquote(path) for path in paths]):
+            return rows
+        # Delta quotes a space or an umlaut in the folder's path as addresses do, and Polars takes that for the path.
+        # The period in it stays as it is.
+        columns = rows.collect_schema()
+        return pl.scan_parquet(
+            named,
+            glob=False,
+            schema={name: dtype for name, dtype in columns.items() if name != "period"},
+            hive_schema={"period": columns["period"]},
+            hive_partitioning=True,
+            missing_columns="insert",
+            extra_columns="ignore",
+        ).select(columns.names())
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
@@ -216,6 +232,16 @@ class TableStore(TableReader):
             if crowded:
                 opened.optimize.compact(partition_filters=[("period", "in", crowded)])
             opened.vacuum(dry_run=False)
+
+    def mark_stale(self, table: Table, keys: Iterable[str]) -> None:
+        """Have partitions made again: their rows stay until then, but count as made from nothing that is known."""
+        unknown = dict.fromkeys((key for key in keys if self.fingerprint_of(table.name, key) is not None), 0)
+        if unknown:
+            version, known = self._fingerprints.get(table.name, (-1, {}))
+            recorded = CommitProperties(app_transactions=[Transaction(key, 0) for key in sorted(unknown)])
+            with self._committing(table.name, unknown):
+                self._put(table, table.schema.to_frame(), changing={}, mode="append", commit_properties=recorded)
+            self._fingerprints[table.name] = version + 1, known | dict.fromkeys(unknown)
 
     def forget(self, table: Table, keys: Iterable[str]) -> None:
         """Empty partitions that the source no longer has, and what they were made from."""

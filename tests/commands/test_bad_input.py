@@ -136,7 +136,7 @@ def test_a_source_that_cannot_be_used_is_one_line_and_leaves_no_home(kind: str, 
 def test_a_source_that_cannot_be_used_leaves_a_home_as_it_was(kind: str, taken_in: Path, tmp_path: Path) -> None:
     make, config, message = BAD_SOURCES[kind]
     before = everything_in(taken_in)
-    refused(taken_in, ["run", "--source", make(tmp_path)], config, message)
+    refused(taken_in, ["run", "--reconfigure", "--source", make(tmp_path)], config, message)
     assert everything_in(taken_in) == before
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from custseg_assets.home.intake import STAGE_MARKER
 from custseg_assets.stores import releases
+from custseg_assets.stores.home import Home
 from custseg_assets.stores.releases import ReleaseManifest
 from tests.support.comparison import differing_partitions, partitions
 from tests.support.daily_files import DroppedFile, daily_files
@@ -54,7 +54,7 @@ def test_every_day_is_released_and_the_month_that_is_over_is_as_of_a_single_load
         files[day].write_to(landed / "landing")
         if day == KILLED:
             kill_run([sys.executable, "-m", "custseg_assets.cli", "run"], landed, 600, "segment_assignments:")
-            assert (landed / STAGE_MARKER).exists(), "it was over before it was killed"
+            assert Home(landed).unfinished_stage.exists(), "it was over before it was killed"
         outcome = custseg(landed, "run", config=CONFIG)
         assert outcome.status == 0, outcome.err
         manifest, state = manifest_of(landed), json.loads(custseg(landed, "status", "--json", config=CONFIG).out)
@@ -71,7 +71,7 @@ def test_what_a_first_model_made_goes_when_no_model_is_in_force_any_more(
 ) -> None:
     released = releases.current(shop_home / "releases")
     too_few = QUICK.replace("min_segment_customers = 10", "min_segment_customers = 1000")
-    run = ("run", "--source", filled_shop.source)
+    run = ("run", "--reconfigure", "--source", filled_shop.source)
     assert custseg(shop_home, *run, config=too_few).status == 0
     state = json.loads(custseg(shop_home, "status", "--json", config=too_few).out)
     assert [state[name] for name in ("champion", "last_snapshot", "as_of", "segments")] == [None, None, None, []]

@@ -13,6 +13,8 @@ import pytest
 
 from custseg_assets.commands.run import Runner
 from custseg_assets.domain import schemas
+from custseg_assets.domain.segments.clustering import visible_to_kmeans
+from custseg_assets.domain.segments.model import RFM, model_from_json
 from custseg_assets.home.plan import due_retrain
 from custseg_assets.stores import releases
 from tests.support.dagster_history import newest_metadata
@@ -42,6 +44,29 @@ def test_a_retrain_out_of_process_is_judged_and_stays_in_the_history(shop_home: 
     assert "Nothing has changed" in again.out
     due = due_retrain(made, pl.DataFrame([{"period": KEY, "decision": "RETRAIN", "reasons": "[]"}]))
     assert due == f"a challenger was trained on {KEY} and decided about already"
+
+
+def test_the_card_and_the_rules_of_a_retrained_model_are_of_the_customers_it_was_trained_on(shop_home: Path) -> None:
+    assert custseg(shop_home, "retrain").status == 0
+    home = open_quick(shop_home)
+    trained = home.tables.read(schemas.SEGMENTATION_MODEL, [KEY]).row(0, named=True)
+    model, first = model_from_json(trained["model_json"]), home.champions.model_before(KEY)
+    features = home.tables.read(schemas.CUSTOMER_FEATURES, [KEY])
+    seen = features.filter(visible_to_kmeans(features, model.features))
+    assert seen.height != first.reference.n_customers
+    assert f" {seen.height:,} customers; those whose net spend" in trained["model_card"]
+    assert (
+        f"Measured on {first.reference.n_customers:,} customers of the first model's snapshot." in trained["model_card"]
+    )
+    clusters = model.score(seen.select(model.features).cast(pl.Float64).to_numpy()).cluster
+    kept = [segment for segment in model.segments if segment.segment_id in first.cluster_of]
+    assert kept
+    for segment in kept:
+        own = seen.filter(pl.Series(clusters == segment.cluster))
+        recency, orders, spend = (own[name].median() for name in RFM)
+        medians = f"(medians: recency {recency:,.0f} days, orders {orders:g}, net spend {spend:,.0f})"
+        assert medians in segment.naming_rule
+        assert f"| {segment.name} | {segment.naming_rule} |" in trained["model_card"]
 
 
 def test_a_retrain_in_an_open_period_is_of_the_closed_snapshot_and_tells_what_was_decided_about_it(
@@ -125,12 +150,12 @@ def test_a_challenger_that_is_not_there_cannot_be_promoted(shop_home: Path) -> N
 
 def test_a_trainer_that_takes_too_long_is_stopped_and_the_champion_stays(shop_home: Path) -> None:
     before = open_quick(shop_home).champions.promotions
-    outcome = custseg(shop_home, "retrain", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
+    outcome = custseg(shop_home, "retrain", "--reconfigure", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
     assert outcome.status == 1
     assert "the trainer of 2024-04-01 was stopped after 0.001 minutes. The champion stays." in outcome.err
     assert open_quick(shop_home).champions.promotions == before
     # The record of the snapshot is put right by the next run, and nothing else was touched.
-    after = custseg(shop_home, "run", config=QUICK)
+    after = custseg(shop_home, "run")
     assert after.status == 0, after.err
     assert open_quick(shop_home).champions.promotions == before
 

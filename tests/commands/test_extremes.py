@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 
 from custseg_assets.home.failure import last_failure
-from custseg_assets.home.intake import STAGE_MARKER
 from custseg_assets.stores.home import Home
 from tests.support.shops import QUICK, Outcome, custseg, shop_log, write_log
 
@@ -172,17 +171,17 @@ def test_a_retrain_that_is_refused_again_and_again_leaves_the_home_as_it_was(tmp
         outcome = custseg(home, "retrain", config=QUICK)
         assert outcome.status == 2
         assert "a retrain on 2024-02-01: the model in force came with 2024-02-01 itself; expected" in outcome.err
-    assert not (home / STAGE_MARKER).exists()
+    assert not Home(home).unfinished_stage.exists()
     outcome = custseg(home, "run", config=QUICK)
     assert outcome.status == 0
     assert "an earlier run ended" not in outcome.err
     # A training that fails has written nothing, and is not done again by the next run.
-    outcome = custseg(home, "retrain", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
+    outcome = custseg(home, "retrain", "--reconfigure", config=QUICK + "[training]\ntimeout_minutes = 0.001\n")
     assert outcome.status == 1
     failure = last_failure(Home(home))
     assert failure is not None
     assert (failure.command, failure.step) == ("retrain", "model_candidates")
     assert "The champion stays" in failure.reason
-    assert not (home / STAGE_MARKER).exists()
-    assert custseg(home, "run", config=QUICK).status == 0
+    assert not Home(home).unfinished_stage.exists()
+    assert custseg(home, "run").status == 0
     assert last_failure(Home(home)) is None

@@ -132,7 +132,7 @@ def test_files_of_a_folder_and_of_folders_named_after_keys(tmp_path: Path) -> No
 
 def test_a_run_with_it_counts_the_same(filled_shop: FilledShop, shop_home: Path) -> None:
     outcome = inspect(filled_shop.source)
-    run = custseg(shop_home, "run", config=f"{outcome.out}\n{QUICK}")
+    run = custseg(shop_home, "run", "--reconfigure", config=f"{outcome.out}\n{QUICK}")
     assert run.status == 0, run.err
     rows = {words[0]: words[-1].replace(",", "") for line in run.out.splitlines() if (words := line.split())}
     assert [rows["rows"], rows["kept"]] == [shown(outcome, "records")[0], shown(outcome, "kept")[0]]

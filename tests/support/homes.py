@@ -54,6 +54,17 @@ def take_in_landed(settings: Settings) -> TakenIn:
         return Intake(home, lambda _: None).take_in_landed()
 
 
+def forget_databases() -> None:
+    """Have MLflow open its databases anew, as the next command's process does, after a home was started afresh."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
+
+    for store in (RegistryStore, TrackingStore):
+        for engine in store._engine_map.values():
+            engine.dispose()
+        store._engine_map.clear()
+
+
 def quick_settings(home: Path, more: str = "") -> Settings:
     """Settings of a small shop's home, and more sections; they stand in ``custseg.toml`` beside it."""
     config = home.with_name("custseg.toml")

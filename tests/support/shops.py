@@ -17,6 +17,8 @@ import pytest
 
 from custseg_assets import cli
 from custseg_assets.domain.periods import shift
+from custseg_assets.domain.schemas import RAW_TRANSACTIONS
+from custseg_assets.home import intake
 
 HEADERS = {
     "invoice_id": "InvoiceNo",
@@ -54,6 +56,23 @@ class Kind:
 
 KINDS = (Kind(40, 8, 2, 12), Kind(60, 1, 2, 4), Kind(60, 1 / 3, 1, 1))
 """Three kinds that every clustering must tell apart: often and much, monthly, seldom and little."""
+
+
+OTHERS = (Kind(30, 7, 2, 9), Kind(70, 1, 2, 4), Kind(50, 1 / 3, 1, 1))
+"""Customers of another shop."""
+
+
+def use_small_demo(patch: pytest.MonkeyPatch) -> None:
+    """Have the demo be a shop of 150 customers instead of the large one."""
+
+    def small_demo() -> pl.DataFrame:
+        lines = shop_log(3, date(2023, 1, 1), OTHERS).with_row_index("source_row")
+        schema = {name: kind for name, kind in RAW_TRANSACTIONS.schema.items() if name not in ("period", "source_file")}
+        there = [pl.col(name).cast(kind) for name, kind in schema.items() if name in lines.columns]
+        missing = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in lines.columns]
+        return lines.select(*there, *missing).select([*schema])
+
+    patch.setattr(intake, "generate_demo", small_demo)
 
 
 def shop_log(n_months: int = 4, first_month: date = date(2024, 1, 1), kinds: tuple[Kind, ...] = KINDS) -> pl.DataFrame:

@@ -255,6 +255,7 @@ def _model_row(
         "model_card": model_card(
             model,
             candidates,
+            n_customers=features.filter(clustering.visible_to_kmeans(features, model.features)).height,
             rule=clustering.RULE,
             choice=choice,
             data=f"Lines of {files} from {window.start:%Y-%m-%d} up to, but without, {window.as_of:%Y-%m-%d}.",

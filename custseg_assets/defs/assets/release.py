@@ -91,6 +91,7 @@ def _gather_content(home: OpenHome, key: str) -> ReleaseContent:
         git_revision=code_revision(),
         data_versions={name: f"{tables.fingerprint_of(name, key):x}" for name in _PARTS},
         margin_rule=home.settings.model.margin_rule,
+        is_demo=home.is_demo,
         segment_migrations=tables.read(SEGMENT_MIGRATIONS, [key]),
         drift_reference=json.loads(trained["drift_reference"]),
         earlier_windows=tuple(home.calendar.window(one) for one in earlier),

@@ -77,7 +77,8 @@ def name_segments(
         rfm: recency in days, orders, and net spend of each customer, shape (customers, 3).
         clusters: number of each customer's cluster, 0 to k − 1.
         k: number of clusters.
-        kept: segments of an earlier model that clusters continue, by the cluster's number; id, name and advice stay.
+        kept: segments of an earlier model that clusters continue, by the cluster's number; id, name and advice stay,
+            and their rule is told with the customers of now.
         n_segment_ids: how many ids were used before; new ones follow.
 
     Raises:
@@ -90,7 +91,12 @@ def name_segments(
     scores = rfm_scores(rfm, medians)
     new = sorted(set(range(k)) - set(kept), key=lambda cluster: (-medians[cluster, 2], cluster))
     names = _assign_names(scores[new], {segment.name for segment in kept.values()})
-    segments = {cluster: replace(segment, cluster=cluster) for cluster, segment in kept.items()}
+    segments = {
+        cluster: replace(
+            segment, cluster=cluster, naming_rule=_describe_kept(segment, medians[cluster], scores[cluster])
+        )
+        for cluster, segment in kept.items()
+    }
     for number, (cluster, (name, entry)) in enumerate(zip(new, names, strict=True), start=n_segment_ids + 1):
         rule = _describe_rule(entry, medians[cluster], scores[cluster])
         segments[cluster] = Segment(f"S{number}", name, rule, entry.advice, cluster)
@@ -140,12 +146,23 @@ def _number_name(entry: _Name, n_before: int) -> str:
 
 
 def _describe_rule(entry: _Name, medians: Matrix, scores: Matrix) -> str:
+    typical = _format_scores(entry.typical)
+    return f"{_describe_scores(medians, scores)} are nearest to {typical}: customers who {entry.who}"
+
+
+def _describe_kept(segment: Segment, medians: Matrix, scores: Matrix) -> str:
+    """The rule of a segment that an earlier model named: what its customers are now, and for whom it was named."""
+    base, _, number = segment.name.rpartition(" ")
+    names = (segment.name, base) if number.isdigit() else (segment.name,)
+    meant = next((f" for customers who {entry.who}" for entry in VOCABULARY if entry.name in names), "")
+    described = _describe_scores(medians, scores)
+    return f"{described}; the segment goes on from the model before and keeps its name, which was given there{meant}"
+
+
+def _describe_scores(medians: Matrix, scores: Matrix) -> str:
     recency, orders, spend = medians
-    own, typical = _format_scores(scores), _format_scores(entry.typical)
-    return (
-        f"RFM scores {own} (medians: recency {recency:,.0f} days, orders {orders:g}, net spend {spend:,.0f}) "
-        f"are nearest to {typical}: customers who {entry.who}"
-    )
+    own = _format_scores(scores)
+    return f"RFM scores {own} (medians: recency {recency:,.0f} days, orders {orders:g}, net spend {spend:,.0f})"
 
 
 def _format_scores(scores: Matrix | tuple[float, float, float]) -> str:

@@ -75,7 +75,10 @@ def test_segments_with_most_of_their_customers_in_common_go_on_with_id_name_and_
     successor = followed(champion, model(4, 8), crowd(at_8=9, at_5_5=1, at_2=5))
     assert ids(successor) == ["S2", "S1"]
     assert [segment.name for segment in successor.segments] == ["Loyal", "Champions"]
-    assert successor.segments[1] == replace(champion.segments[0], cluster=1)
+    kept, before = successor.segments[1], champion.segments[0]
+    assert kept == replace(before, cluster=1, naming_rule=kept.naming_rule)
+    # Nine customers at 8 and one at 5.5: the rule is told with those of now.
+    assert f"net spend {np.expm1(8):,.0f}" in kept.naming_rule
     assert successor.predecessor == champion.model_version
     assert successor.lineage[0] == LineageEvent(
         "continued", ("S1",), ("S1",), "Champions (S1) goes on: 90% of its customers are still in it."
@@ -160,7 +163,8 @@ def test_from_four_clusters_to_five_and_back_the_other_three_keep_their_ids() ->
     again = followed(five, model(9, 7, 4, 1), values)
     assert ids(again) == ["S1", "S2", "S3", "S4"]
     assert [kind for kind, *_ in events(again)] == ["merged", "continued", "continued", "continued"]
-    assert again.segments == tuple(replace(one, cluster=n) for n, one in enumerate(four.segments))
+    told = [replace(one, naming_rule="") for one in again.segments]
+    assert told == [replace(one, cluster=n, naming_rule="") for n, one in enumerate(four.segments)]
     assert again.n_segment_ids == 5
 
 

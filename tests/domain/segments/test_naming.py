@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -83,10 +85,16 @@ def test_a_cluster_without_customers_cannot_be_named() -> None:
         name_segments(CUSTOMERS[:1], np.array([0]), 2)
 
 
-def test_a_kept_segment_keeps_id_name_and_rule_and_the_others_share_the_ids_and_names_that_are_free() -> None:
+def test_a_kept_segment_keeps_id_and_name_and_the_others_share_the_ids_and_names_that_are_free() -> None:
     loyal = Segment("S2", "Champions", "as it was found", "Keep them.", cluster=7)
     segments = name_segments(CUSTOMERS, PAIRS, 4, kept={2: loyal}, n_segment_ids=6)
-    assert segments[2] == Segment("S2", "Champions", "as it was found", "Keep them.", cluster=2)
+    assert replace(segments[2], naming_rule="") == Segment("S2", "Champions", "", "Keep them.", cluster=2)
+    # What its customers are is told of those of now, and not of those that the name was once given for.
+    assert segments[2].naming_rule == (
+        "RFM scores R3.5 F2.0 M2.5 (medians: recency 6 days, orders 1, net spend 85); the segment goes on from the "
+        "model before and keeps its name, which was given there for customers who ordered lately, most often and for "
+        "the most"
+    )
     assert [segment.segment_id for segment in segments] == ["S7", "S8", "S2", "S9"]
     # The best cluster would be called Champions, were the name free.
     assert [segment.name for segment in segments] == ["Loyal", "Needs attention", "Champions", "Lost"]

@@ -1,0 +1,91 @@
+"""What of a home is out of date, and why: a setting, its data, or the version of custseg.
+
+That something is out of date is decided by ``fingerprints``; here only its cause is looked for, for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from custseg_assets.domain.schemas import tables
+from custseg_assets.home.open import INGESTED, OpenHome
+from custseg_assets.home.own_settings import SettingChange, compare_settings, with_setting_of
+from custseg_assets.home.plan import SEGMENTED
+from custseg_assets.settings import Settings
+
+Stale = Mapping[str, Sequence[str]]
+"""Table → keys of the partitions that are out of date."""
+
+_N_KEYS = 3
+
+
+def stale_partitions(home: OpenHome) -> dict[str, list[str]]:
+    """What is out of date, in the order in which it is made."""
+    snapshots = home.calendar.snapshot_keys
+    keys_of = dict.fromkeys(INGESTED, home.calendar.period_keys)
+    keys_of |= {"customer_features": snapshots}
+    keys_of |= dict.fromkeys(("scaled_features", *SEGMENTED), home.champions.segmented(snapshots))
+    stale = {name: list(home.fingerprints.stale([name], keys)) for name, keys in keys_of.items()}
+    return {name: keys for name, keys in stale.items() if keys}
+
+
+def causes_of_stale(home: OpenHome, stale: Stale, before: Settings | None) -> list[str]:
+    """Why partitions are out of date, one cause in a sentence each; what only follows from another has none of its own.
+
+    Args:
+        home: as it stands now.
+        stale: from ``stale_partitions``.
+        before: the settings that the partitions were made with, where they are others.
+    """
+    changes = compare_settings(before, home.settings) if before else ()
+    undone = [(change, _home_with(home, before, change)) for change in changes] if before else []
+    found: dict[str, None] = {}
+    for name, keys in stale.items():
+        for cause in _causes_of(home, name, keys, undone):
+            found[cause] = None
+    return list(found)
+
+
+def _home_with(home: OpenHome, before: Settings, change: SettingChange) -> OpenHome:
+    return OpenHome(with_setting_of(home.settings, before, change.path))
+
+
+def _causes_of(
+    home: OpenHome, name: str, keys: Sequence[str], undone: Sequence[tuple[SettingChange, OpenHome]]
+) -> Iterator[str]:
+    fingerprints, stored = home.fingerprints, home.tables.fingerprint_of
+    made = [key for key in keys if stored(name, key) is not None]
+    if missing := [key for key in keys if key not in made]:
+        yield f"{name} of {_some(missing)} is not made yet, or not to the end"
+    explained: set[str] = set()
+    for change, other in undone:
+        depends = {
+            key for key in made if fingerprints.settings_of(name, key) != other.fingerprints.settings_of(name, key)
+        }
+        if depends:
+            explained |= depends
+            yield f"a setting has changed, {change}"
+    # Where it would be made from the same as it was, only what it reads is out of date, which has a cause of its own.
+    rest = [key for key in made if key not in explained and fingerprints.compute(name, key) != stored(name, key)]
+    updated = [key for key in rest if _is_of_earlier_version(home, name, key)]
+    if updated:
+        yield f"this version of custseg makes {name} in another way than the one that made it"
+    others = [key for key in rest if key not in updated]
+    if others and name == "raw_transactions":
+        yield f"data: other lines are there of {_some(others)}"
+    elif others:
+        yield f"{name} of {_some(others)}: what it is made from, the model in force or how it is made has changed since"
+
+
+def _is_of_earlier_version(home: OpenHome, name: str, key: str) -> bool:
+    present = tables(home.settings.model.features)[name].code_version
+    made_from = home.tables.fingerprint_of(name, key)
+    return any(
+        home.fingerprints.compute(name, key, code_version=str(earlier)) == made_from
+        for earlier in range(1, int(present))
+    )
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _N_KEYS:,} more" if len(keys) > _N_KEYS else ""
+    return f"{', '.join(keys[:_N_KEYS])}{more}"

@@ -1,0 +1,233 @@
+"""A home keeps its settings: every command uses them, others have to be wanted, and what they make stale says so."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from custseg_assets.definitions import build_defs, defs
+from custseg_assets.domain.schemas import CUSTOMER_FEATURES
+from custseg_assets.errors import BadInputError
+from custseg_assets.home.open import OpenHome
+from custseg_assets.home.own_settings import compare_settings, keep_settings, own_settings
+from custseg_assets.settings import load_settings
+from custseg_assets.stores import releases
+from custseg_assets.stores.home import Home
+from tests.support.files import REPOSITORY
+from tests.support.shops import QUICK, FilledShop, custseg, shop_log, write_log
+
+OTHER = QUICK + "margin_rule = 0.4\n"
+RECONFIGURED = "[model] margin_rule: 0.6 → 0.4"
+
+
+class Terminal(io.StringIO):
+    """Standard input of somebody who can be asked."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
+def test_what_was_configured_is_kept_in_the_home_and_nothing_else(filled_shop: FilledShop) -> None:
+    kept = (filled_shop.home / "custseg.toml").read_text(encoding="utf-8")
+    written = [line for line in kept.splitlines() if line and not line.startswith("#")]
+    expected = [line for line in QUICK.splitlines() if line]
+    assert written[:2] == ["[source]", f'path = "{filled_shop.source}"']
+    assert sorted(written[2:]) == sorted(expected)
+
+
+def test_every_kind_of_setting_is_kept_and_read_back_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "all.toml"
+    config.write_text(
+        """
+        [source]
+        path = "orders.csv"
+        no_customer = ["a \\"guest\\""]
+        accepted_doubts = []
+        keep_stray_days = false
+        currency = "EUR"
+        rates = "rates.csv"
+        [source.columns]
+        customer_id = { first_of = ["Customer", "E-mail"] }
+        invoiced_at = ["Date", "Time"]
+        line_amount = "Net sales"
+        [source.filter]
+        "Financial Status" = ["paid"]
+        test = { exclude = [true] }
+        [source.refunds]
+        type = "refund"
+        [cleaning]
+        service_code_max_digits = 0
+        [snapshots]
+        lookback = "all"
+        [drift]
+        min_effect = { psi = 0.02 }
+        [retrain]
+        is_on = false
+        [gcp]
+        project = "shop"
+        [gcp.bigquery]
+        since = 2024-01-01
+        """
+    )
+    given = load_settings(config, home=tmp_path / "home", environment={"CUSTSEG_ALERT_WEBHOOK": "https://h.example/s3"})
+    Home(given.home).make()
+    keep_settings(given, "/data/orders.csv")
+    kept = own_settings(Home(given.home))
+    assert kept is not None
+    assert compare_settings(given, kept) == ()
+    text = (tmp_path / "home" / "custseg.toml").read_text()
+    assert kept.source.path == "/data/orders.csv"
+    assert f'rates = "{Path.cwd() / "rates.csv"}"' in text
+    assert "keep_stray_days = false" in text, "what was configured stays, also where it is the default today"
+    assert "s3" not in text
+
+
+def test_without_a_configuration_every_command_uses_the_homes_own(
+    shop_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "Nothing has changed" in custseg(shop_home, "run").out
+    state = json.loads(custseg(shop_home, "status", "--json").out)
+    assert (state["stale"], state["settings"]["given_instead"]) == ({}, [])
+    monkeypatch.setenv("CUSTSEG_HOME", str(shop_home))
+    assert load_settings().model.k_range == (3, 4)
+
+
+def test_other_settings_are_shown_and_refused_where_nobody_can_be_asked(shop_home: Path) -> None:
+    released = releases.current(shop_home / "releases")
+    for command in (["run"], ["retrain"], ["promote", "m", "--why", "x"], ["rollback", "--why", "x"], ["ui"]):
+        outcome = custseg(shop_home, *command, config=OTHER)
+        assert outcome.status == 2, command
+        *shown, last = outcome.err.splitlines()
+        assert f"  {RECONFIGURED}" in shown
+        assert (
+            "  with them out of date: segment_assignments (3), segment_profiles (3), segment_migrations (3), "
+            "product_recommendations (3)"
+        ) in shown
+        assert "give --reconfigure to take it from now on; nothing was changed." in last
+    assert releases.current(shop_home / "releases") == released
+    assert custseg(shop_home, "run").out.startswith("\nNothing has changed")
+
+
+def test_with_reconfigure_they_are_the_homes_from_then_on(shop_home: Path) -> None:
+    assert custseg(shop_home, "run", "--reconfigure", config=OTHER).status == 0
+    assert "margin_rule = 0.4" in (shop_home / "custseg.toml").read_text()
+    assert custseg(shop_home, "run").out.startswith("\nNothing has changed")
+    assert custseg(shop_home, "run", config=OTHER).out.startswith("\nNothing has changed")
+    assert custseg(shop_home, "run", config=QUICK).status == 2
+    assert not Home(shop_home).settings_before.exists()
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 2), ("", 2)])
+def test_somebody_at_a_terminal_is_asked(
+    answer: str, status: int, shop_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    outcome = custseg(shop_home, "run", config=OTHER)
+    assert outcome.status == status
+    assert "Take these settings from now on? [y/N]" in outcome.err
+
+
+def test_the_same_settings_in_other_words_are_no_difference(shop_home: Path) -> None:
+    same = QUICK.replace("k_range = [3, 4]", 'seed = 20101201\nfeatures = ["recency_days", "frequency_orders", '
+                         '"monetary_net"]\n"k_range" = [\n 3,\n 4]')  # fmt: skip
+    outcome = custseg(shop_home, "run", config=f"[training]\ntimeout_minutes = 60\n{same}")
+    assert (outcome.status, outcome.err) == (0, "")
+
+
+def test_a_home_of_an_earlier_version_keeps_what_its_next_run_is_given(shop_home: Path) -> None:
+    (shop_home / "custseg.toml").unlink()
+    assert custseg(shop_home, "run", config=OTHER).status == 0
+    assert "margin_rule = 0.4" in (shop_home / "custseg.toml").read_text()
+
+
+def test_who_only_looks_may_give_other_settings_and_is_told(shop_home: Path, tmp_path: Path) -> None:
+    for command in (["status"], ["export", "segment_profiles", "--out", tmp_path / "out.csv"]):
+        outcome = custseg(shop_home, *command, config=OTHER)
+        assert outcome.status == 0
+        assert "which differs from the home's own in [model] margin_rule; 'custseg run --reconfigure' takes it" in (
+            outcome.err
+        )
+    state = json.loads(custseg(shop_home, "status", "--json", config=OTHER).out)
+    assert state["settings"]["given_instead"] == [RECONFIGURED]
+    assert "margin_rule" not in (shop_home / "custseg.toml").read_text()
+
+
+def test_the_status_says_which_setting_made_what_stale(shop_home: Path) -> None:
+    taken = load_settings(shop_home / "custseg.toml", home=shop_home, environment={})
+    model = taken.model.model_copy(update={"margin_rule": 0.4})
+    keep_settings(taken.model_copy(update={"model": model}), str(taken.source.path))
+    state = json.loads(custseg(shop_home, "status", "--json").out)
+    assert next(iter(state["stale"])) == "segment_assignments"
+    assert state["stale_because"] == [f"a setting has changed, {RECONFIGURED}"]
+    assert f"  because   a setting has changed, {RECONFIGURED}" in custseg(shop_home, "status").out
+    assert custseg(shop_home, "run").status == 0
+    assert not Home(shop_home).settings_before.exists()
+
+
+def test_the_status_says_that_other_data_or_another_version_made_something_stale(
+    shop_home: Path, tmp_path: Path
+) -> None:
+    longer = write_log(shop_log(5), tmp_path / "longer.csv")
+    assert custseg(shop_home, "run", "--source", longer, "--through", "2024-04-30").status == 0
+    state = json.loads(custseg(shop_home, "status", "--json").out)
+    assert state["stale_because"][0] == "raw_transactions of 2024-05-01 is not made yet, or not to the end"
+    assert custseg(shop_home, "run").status == 0
+    made_with = CUSTOMER_FEATURES.code_version
+    object.__setattr__(CUSTOMER_FEATURES, "code_version", str(int(made_with) + 1))
+    try:
+        state = json.loads(custseg(shop_home, "status", "--json").out)
+    finally:
+        object.__setattr__(CUSTOMER_FEATURES, "code_version", made_with)
+    words = "this version of custseg makes customer_features in another way than the one that made it"
+    assert state["stale_because"] == [words]
+
+
+def test_a_relative_source_is_the_same_from_every_folder(
+    filled_shop: FilledShop, shop_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(filled_shop.source.parent)
+    assert custseg(shop_home, "run", "--source", filled_shop.source.name).status == 0
+    monkeypatch.chdir(tmp_path)
+    outcome = custseg(shop_home, "run")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert f"source      {filled_shop.source}," in outcome.out
+
+
+def test_what_dagster_loads_has_the_homes_own_settings_and_refuses_others(
+    filled_shop: FilledShop, shop_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUSTSEG_HOME", str(shop_home))
+    monkeypatch.chdir(tmp_path)
+    # As a stranger's file in the folder from which Dagster was started.
+    (tmp_path / "custseg.toml").write_text(OTHER, encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"has other settings: \[model\] margin_rule: 0.6 → 0.4.*--reconfigure"):
+        defs()
+    (tmp_path / "custseg.toml").write_text(QUICK, encoding="utf-8")
+    assert build_defs(home=OpenHome(load_settings())).metadata["data"].value == str(filled_shop.source)
+
+
+def test_the_commands_that_are_printed_work_from_any_folder(filled_shop: FilledShop, tmp_path: Path) -> None:
+    (folder := tmp_path / "a café's own").mkdir()
+    shutil.copy(filled_shop.source, folder / "log.csv")
+    (folder / "custseg.toml").write_text(QUICK, encoding="utf-8")
+    python = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    run = [sys.executable, "-m", "custseg_assets.cli", "run", "--source", "log.csv"]
+    done = subprocess.run(run, env=python, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [export] = [line for line in done.stdout.splitlines() if " export " in line]
+    again = export.partition(" export ")[0] + " run"
+    for command in (export, again):
+        shell = ["/bin/sh", "-c", command]
+        elsewhere = subprocess.run(shell, env=python, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert elsewhere.returncode == 0, elsewhere.stderr
+    assert (tmp_path / "segment_assignments.csv").exists()
+    assert "Nothing has changed" in elsewhere.stdout
