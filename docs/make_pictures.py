@@ -15,6 +15,7 @@ import importlib
 import io
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -30,6 +31,8 @@ import dagster as dg
 from PIL import Image
 from playwright.sync_api import FloatRect, sync_playwright
 
+from custseg_assets.settings import UI_TOKEN_HEADER, UI_TOKEN_VARIABLE
+
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 README = ROOT / "README.md"
@@ -41,6 +44,7 @@ _COLUMNS = 116
 _PATIENCE_SECONDS = 180
 _FROM_METADATA = {"profile.png": ("segment_profiles", "profile")}
 """Pictures that an asset shows on its own page: file → asset and the entry of its metadata."""
+_TOKEN = secrets.token_urlsafe(8)
 _PYTHON = (sys.executable, "-m")
 _COMMAND = ("--command", f"{sys.executable} -m custseg_assets.cli")
 _GRAPH = """() => {
@@ -130,7 +134,7 @@ def take_dagster_pictures(home: Path) -> None:
         browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox", "--disable-gpu"])
         # So tall that the whole graph is in view, and above the buttons in the corner.
         page = browser.new_page(viewport={"width": 2100, "height": 2300}, color_scheme="light")
-        page.goto(f"{address}/asset-groups/")
+        page.goto(f"{address}/asset-groups/?token={_TOKEN}")
         page.get_by_text("monitoring").first.wait_for(timeout=_PATIENCE_SECONDS * 1000)
         page.wait_for_timeout(_MS_TO_LAY_OUT)
         page.keyboard.press("Alt+e")
@@ -181,8 +185,9 @@ def _serving(command: Sequence[str], home: Path, route: str, *more: str) -> Iter
 
 
 def _answers(address: str) -> bool:
+    request = urllib.request.Request(address, headers={UI_TOKEN_HEADER: _TOKEN})  # noqa: S310
     with contextlib.suppress(urllib.error.URLError, OSError):
-        return bool(urllib.request.urlopen(address, timeout=10).status == 200)  # noqa: S310
+        return bool(urllib.request.urlopen(request, timeout=10).status == 200)  # noqa: S310
     return False
 
 
@@ -199,7 +204,7 @@ def _custseg(home: Path, *arguments: str) -> str:
 
 
 def _environment(home: Path) -> Mapping[str, str]:
-    return {**os.environ, "CUSTSEG_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "CUSTSEG_HOME": str(home), "PYTHONPATH": str(ROOT), UI_TOKEN_VARIABLE: _TOKEN}
 
 
 def _chromium() -> str:

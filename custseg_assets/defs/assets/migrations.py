@@ -98,9 +98,7 @@ def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
     rates = measure_moves(two.now, two.before, home.tables.read(SEGMENT_ASSIGNMENTS, earlier) if earlier else None)
     return {
         "moves": f"{two.before_key} → {key}{so_far}: {summary.sentence}.",
-        "matrix": picture(
-            "customers by segment before and now", migration_matrix(all_flows, home.settings.source.currency)
-        ),
+        "matrix": picture("customers by segment before and now", migration_matrix(all_flows, home.currency)),
         "phantom_moves": summary.n_phantom,
         **{name: rate for name, rate in asdict(rates).items() if rate is not None},
         "by_cause": table_preview(summary.by_cause),

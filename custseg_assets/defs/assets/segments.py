@@ -52,9 +52,7 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
 
     def show() -> Mapping[str, Any]:
         features, assignments = (home.tables.read(table, newest) for table in (CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS))
-        scatter = cluster_scatter(
-            features, assignments, seed=home.settings.model.seed, currency=home.settings.source.currency
-        )
+        scatter = cluster_scatter(features, assignments, seed=home.settings.model.seed, currency=home.currency)
         return {"scatter": picture("customers by segment", scatter)}
 
     return materialise(
@@ -78,7 +76,7 @@ def segment_profiles(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     def show() -> Mapping[str, Any]:
         newest = home.tables.read(SEGMENT_PROFILES, keys[-1:])
         customers = home.tables.read(CUSTOMER_FEATURES, keys[-1:])
-        currency = home.settings.source.currency
+        currency = home.currency
         in_words = newest.select("segment_id", "segment_name", "n_customers", "description", "advice")
         return {
             "revenue": picture("customers and revenue by segment", revenue_by_segment(newest, currency)),
