@@ -58,6 +58,16 @@ _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _CALL_SECONDS = 30.0
 
 
+def is_transient(error: BaseException) -> bool:
+    """Whether a request may succeed if it is sent again: no answer, a busy service, or too many requests a minute.
+
+    A used up quota of machines has the same code as too many requests, and waiting does not help.
+    """
+    if isinstance(error, exceptions.TooManyRequests):
+        return "per minute" in str(error.message) or error.reason == "RATE_LIMIT_EXCEEDED"
+    return isinstance(error, _TRANSIENT)
+
+
 class VertexJobError(Exception):
     """A job could not be started or did not succeed; ``str()`` of it is one line.
 
@@ -254,8 +264,7 @@ class PipesVertexAIClient(dg.PipesClient):
             try:
                 found: Any = self._jobs.create_custom_job(parent=self._parent, custom_job=spec, timeout=_CALL_SECONDS)
             except _TRANSIENT as error:
-                # A used up quota has the same code as too many requests, and waiting does not help.
-                if isinstance(error, exceptions.TooManyRequests):
+                if not is_transient(error):
                     raise explain_call(error, "starting a job", job) from error
                 found = self._find_job(key, accept_ended=True)
                 if found is None:

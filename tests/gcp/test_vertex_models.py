@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from google.api_core import exceptions
-from google.api_core.future.polling import DEFAULT_POLLING
 from google.cloud import aiplatform_v1 as api
 
 from custseg_assets.errors import BadInputError, RunFailedError
@@ -19,7 +18,7 @@ from custseg_assets.settings import GcpServingSettings, GcpSettings
 from custseg_assets.stores.releases import ReleaseManifest, current, verify
 from custseg_serving.cli import main as serving_command
 from tests.support.fakes.gcs import FakeGcs
-from tests.support.fakes.vertex import FakeVertex
+from tests.support.fakes.vertex import PROJECT_NUMBER, FakeVertex
 from tests.support.gcp_pieces import gcp_of
 from tests.support.places import PLACE, cloud_config
 from tests.support.releases import make_release
@@ -29,8 +28,7 @@ from tests.support.shops import custseg
 pytestmark = pytest.mark.gcp
 
 PARENT = "projects/shop/locations/europe-west1"
-MODEL = f"{PARENT}/models/custseg-segmentation"
-AT_ONCE = DEFAULT_POLLING.with_delay(initial=0.01, maximum=0.01)
+MODEL = "models/custseg-segmentation"
 
 
 def release(tmp_path: Path, month: int) -> tuple[Path, ReleaseManifest]:
@@ -64,7 +62,7 @@ def gcp(vertex: FakeVertex, gcs: FakeGcs) -> GcpSettings:
 
 @pytest.fixture
 def models(gcp: GcpSettings) -> Iterator[VertexModels]:
-    with VertexModels(gcp, AT_ONCE) as models:
+    with VertexModels(gcp, poll_seconds=0.01) as models:
         yield models
 
 
@@ -95,7 +93,7 @@ def test_a_release_is_a_version_with_the_serving_image_and_its_figures(
         "custseg-model": "m-2024-02-01-00000002",
         "custseg-release": "r-2024-02-01-00000002",
     }
-    [evaluation] = vertex.evaluations[name]
+    [evaluation] = vertex.evaluations[f"{PARENT}/{name}"]
     assert dict(evaluation.metrics) == {"silhouette": 0.34}
     assert gcs.names("shop-data", "custseg/models/metrics") == ["custseg/models/metrics.yaml"]
     assert '"silhouette": 0.34' in version.version_description
@@ -184,7 +182,7 @@ def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(
     assert shares(models.deploy_canary(two)) == {"1": 90, "2": 10}
     assert shares(models.deploy_canary(two)) == {"1": 90, "2": 10}
     assert shares(models.send_all_traffic(two)) == {"1": 0, "2": 100}
-    assert "champion" in models._models.get_model(name=two).version_aliases
+    assert "champion" in models._models.get_model(name=f"{PARENT}/{two}").version_aliases
     assert shares(models.deploy_canary(three)) == {"1": 0, "2": 90, "3": 10}
     # The canary is taken back: the traffic is as it was before.
     assert shares(models.roll_back()) == {"1": 0, "2": 100}
@@ -192,9 +190,53 @@ def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(
     # The version before stays deployed; older ones are undeployed.
     assert shares(models.send_all_traffic(three)) == {"2": 0, "3": 100}
     assert shares(models.roll_back()) == {"2": 100}
-    assert list(models._models.get_model(name=two).version_aliases) == ["champion"]
+    assert list(models._models.get_model(name=f"{PARENT}/{two}").version_aliases) == ["champion"]
     assert shares(models.get_traffic()) == {"2": 100}
     assert not any(request.endswith("/endpoints") for request in vertex.requests)
+
+
+def test_versions_are_the_same_whether_the_project_is_named_by_id_or_by_number(
+    models: VertexModels, vertex: FakeVertex, endpoint: api.Endpoint, tmp_path: Path
+) -> None:
+    version = models.register(*release(tmp_path, 2))
+    models.deploy_canary(version)
+    named = models._get_endpoint().deployed_models[0].model
+    assert named.startswith(f"projects/{PROJECT_NUMBER}/")
+    # Neither a second machine nor a refusal.
+    assert shares(models.deploy_canary(version)) == {"1": 100}
+    assert len(endpoint.deployed_models) == 1
+    assert shares(models.send_all_traffic(version)) == {"1": 100}
+
+
+def test_a_command_killed_while_a_machine_starts_leads_to_no_second_machine(
+    models: VertexModels, vertex: FakeVertex, endpoint: api.Endpoint, tmp_path: Path
+) -> None:
+    version = models.register(*release(tmp_path, 2))
+    vertex.looks_until_done = 3
+    models._deploy(version)
+    assert not endpoint.deployed_models
+    assert shares(models.deploy_canary(version)) == {"1": 100}
+    assert len(endpoint.deployed_models) == 1
+
+
+@pytest.mark.parametrize("troubles", [(), (503, 503, 429, 429, 0, 0)])
+@pytest.mark.usefixtures("endpoint")
+def test_lost_answers_and_a_busy_service_change_nothing(
+    models: VertexModels, vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path, troubles: tuple[int, ...]
+) -> None:
+    vertex.looks_until_done = 3
+    vertex.troubles, vertex.loses_answers = troubles, not troubles
+    one, two, three = (release(tmp_path, month) for month in (2, 3, 4))
+    assert shares(models.deploy_canary(models.register(*one))) == {"1": 100}
+    assert shares(models.deploy_canary(models.register(*two))) == {"1": 90, "2": 10}
+    assert shares(models.send_all_traffic(f"{MODEL}@2")) == {"1": 0, "2": 100}
+    assert shares(models.deploy_canary(models.register(*three))) == {"1": 0, "2": 90, "3": 10}
+    assert shares(models.send_all_traffic(f"{MODEL}@3")) == {"2": 0, "3": 100}
+    assert shares(models.roll_back()) == {"2": 100}
+    assert [len(each) for each in vertex.evaluations.values()] == [1, 1, 1]
+    assert len(vertex.models["custseg-segmentation"]) == 3
+    started = [request for request in vertex.requests if request.endswith(":deployModel")]
+    assert len(started) == 3 if vertex.loses_answers else len(started) >= 3
 
 
 @pytest.mark.usefixtures("endpoint")
@@ -366,9 +408,9 @@ def test_the_fake_refuses_ids_machines_and_splits_that_cannot_be(
     ):
         with pytest.raises(exceptions.BadRequest, match="Invalid model id"):
             models.upload_model({"parent": PARENT, "model": model, "model_id": "A model"})
-        models.upload_model({"parent": PARENT, "model": model, "model_id": "m"})
+        models.upload_model({"parent": PARENT, "model": model, "model_id": "m"}).result()
         with pytest.raises(exceptions.Conflict, match="already exists"):
-            models.upload_model({"parent": PARENT, "model": model, "model_id": "m"})
+            models.upload_model({"parent": PARENT, "model": model, "model_id": "m"}).result()
         with pytest.raises(exceptions.NotFound, match="Model does not exist"):
             models.get_model(name=f"{PARENT}/models/m@2")
         with pytest.raises(exceptions.BadRequest, match="Cloud Storage URI"):
@@ -393,7 +435,7 @@ def test_the_fake_refuses_ids_machines_and_splits_that_cannot_be(
                 endpoint=endpoint.name,
                 deployed_model=right,
                 traffic_split={"0": 100, **{each.id: 0 for each in vertex.endpoints["77"].deployed_models}},
-            )
+            ).result()
         busy = vertex.endpoints["77"].deployed_models[-1].id
         with pytest.raises(exceptions.BadRequest, match="non-zero traffic"):
             endpoints.undeploy_model(endpoint=endpoint.name, deployed_model_id=busy)

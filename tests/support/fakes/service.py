@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -66,8 +68,8 @@ class Answer:
 
 
 def answer_json(content: object, status: int = 200) -> Answer:
-    """An answer with a JSON body."""
-    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=UTF-8"})
+    """An answer with a JSON body, over several lines as Google's services write it."""
+    return Answer(status, json.dumps(content, indent=2).encode(), {"Content-Type": "application/json; charset=UTF-8"})
 
 
 class FakeService:
@@ -77,6 +79,9 @@ class FakeService:
         denied: permissions that are refused, such as ``storage.objects.create``.
         n_unavailable: how many requests are answered with 503 before one is answered properly.
         n_cut: how many requests get no answer: they are executed, then the connection is closed.
+        loses_answers: whether every other of equal requests is executed and gets no answer.
+        troubles: what happens to a request, one after the other each time that it is sent, before it is executed: an HTTP
+            status that is answered, or 0 for a connection that is closed.
         requests: method and path of every request.
         on_request: called with every request before it is executed; a ``Refused`` that it raises is the answer.
     """
@@ -86,6 +91,10 @@ class FakeService:
         self.denied: set[str] = set()
         self.n_unavailable = 0
         self.n_cut = 0
+        self.loses_answers = False
+        self.troubles: Sequence[int] = ()
+        self._lost: set[tuple[str, ...]] = set()
+        self._troubled: Counter[tuple[str, ...]] = Counter()
         self.requests: list[str] = []
         self._lock = threading.RLock()
         self._server = _Server(("127.0.0.1", 0), _handler_of(self))
@@ -141,7 +150,9 @@ class FakeService:
             self.requests.append(f"{request.method} {request.path}")
             if self.n_unavailable:
                 self.n_unavailable -= 1
-                return self.error_body(Refused(503, "UNAVAILABLE", "The service is currently unavailable."), request)
+                return self.error_body(_busy(503), request)
+            if (trouble := self._next_trouble(request)) is not None:
+                return self.error_body(_busy(trouble), request) if trouble else None
             try:
                 answer = self.answer(request)
             except Refused as refusal:
@@ -151,7 +162,40 @@ class FakeService:
             if self.n_cut:
                 self.n_cut -= 1
                 return None
-            return answer
+            return None if self._is_lost(request) else answer
+
+    def _next_trouble(self, request: Request) -> int | None:
+        """The next trouble of a request; ``None`` once it has had them all."""
+        key = (*_identity(request), hashlib.sha256(request.body).hexdigest())
+        self._troubled[key] += 1
+        number = self._troubled[key] - 1
+        return self.troubles[number] if number < len(self.troubles) else None
+
+    def _is_lost(self, request: Request) -> bool:
+        if not self.loses_answers:
+            return False
+        self._lost ^= {key := _identity(request)}
+        return key in self._lost
+
+
+def _identity(request: Request) -> tuple[str, ...]:
+    """What a request that is sent again has in common with the one before."""
+    asked = (f"{name}={value}" for name, value in sorted(request.query.items()))
+    return (
+        request.method,
+        request.path,
+        *asked,
+        request.headers.get("range", ""),
+        request.headers.get("content-range", ""),
+    )
+
+
+def _busy(code: int) -> Refused:
+    if code != 429:
+        return Refused(code, "UNAVAILABLE", "The service is currently unavailable.")
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_LIMIT_EXCEEDED", "metadata": {}}
+    message = "Quota exceeded for quota metric 'Requests' and limit 'Requests per minute per region'."
+    return Refused(429, "RESOURCE_EXHAUSTED", message, [info])
 
 
 class _Server(ThreadingHTTPServer):
