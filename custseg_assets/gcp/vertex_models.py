@@ -1,10 +1,10 @@
 """Model versions on Vertex AI: one for each release, registered with the serving image and deployed to an endpoint.
 
 A version is found again by the label that names its release, so registering twice changes nothing. Before anything is
-started on the model or the endpoint, what already runs there is waited for and looked at: an answer that was lost, or a
-command that was killed, leads to no second version and no second machine. Versions are compared as ``models/ID@VERSION``,
-because the service names a project by its number whatever it was asked by. Endpoints are not created here, because an
-endpoint costs money by the hour even without requests. The command that calls this is ``commands.vertex``.
+started on the model or the endpoint, what already runs there is waited for and looked at: a lost answer or a killed
+command leads to no second version and no second machine. Versions are compared as ``models/ID@VERSION``, because the
+service names a project by its number whatever it was asked by. Endpoints are not created here, because an endpoint costs
+money by the hour even without requests. The command that calls this is ``commands.vertex``.
 """
 
 from __future__ import annotations

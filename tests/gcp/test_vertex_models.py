@@ -196,7 +196,7 @@ def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(
 
 
 def test_versions_are_the_same_whether_the_project_is_named_by_id_or_by_number(
-    models: VertexModels, vertex: FakeVertex, endpoint: api.Endpoint, tmp_path: Path
+    models: VertexModels, endpoint: api.Endpoint, tmp_path: Path
 ) -> None:
     version = models.register(*release(tmp_path, 2))
     models.deploy_canary(version)
@@ -222,7 +222,7 @@ def test_a_command_killed_while_a_machine_starts_leads_to_no_second_machine(
 @pytest.mark.parametrize("troubles", [(), (503, 503, 429, 429, 0, 0)])
 @pytest.mark.usefixtures("endpoint")
 def test_lost_answers_and_a_busy_service_change_nothing(
-    models: VertexModels, vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path, troubles: tuple[int, ...]
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path, troubles: tuple[int, ...]
 ) -> None:
     vertex.looks_until_done = 3
     vertex.troubles, vertex.loses_answers = troubles, not troubles

@@ -80,7 +80,7 @@ class FakeService:
         n_unavailable: how many requests are answered with 503 before one is answered properly.
         n_cut: how many requests get no answer: they are executed, then the connection is closed.
         loses_answers: whether every other of equal requests is executed and gets no answer.
-        troubles: what happens to a request, one after the other each time that it is sent, before it is executed: an HTTP
+        troubles: what happens to a request, one after the other each time that it is sent, before it is executed: a
             status that is answered, or 0 for a connection that is closed.
         requests: method and path of every request.
         on_request: called with every request before it is executed; a ``Refused`` that it raises is the answer.
