@@ -1,11 +1,11 @@
 """Publish tables to BigQuery: one load job replaces one partition, and publishing again changes nothing.
 
 A load job with ``WRITE_TRUNCATE`` on a partition's decorator replaces that partition as a whole or not at all. Its id
-is made from what it loads and from the state of the table before, so a retry after a lost answer finds the job instead of
-starting a second one. A table that is not as this home left it was written to by another home or a person: then all of it
-is published again, and partitions that this home does not have are removed, so the table is that of the last publisher. A
-snapshot is announced in ``published_snapshots`` when all its tables have been loaded; the views show announced snapshots
-only. Which tables are published does not belong here but in ``home.plan``.
+is made from what it loads and from the state of the table before, so a retry after a lost answer finds the job
+instead of starting a second one. A table that is not as this home left it was written to by another home or a person:
+then all of it is published again, and partitions that this home does not have are removed, so the table is that of
+the last publisher. A snapshot is announced in ``published_snapshots`` when all its tables have been loaded; the views
+show announced snapshots only. Which tables are published does not belong here but in ``home.plan``.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A version is found again by the label that names its release, so registering twice changes nothing. Before anything is
 started on the model or the endpoint, what already runs there is waited for and looked at: a lost answer or a killed
 command leads to no second version and no second machine. Versions are compared as ``models/ID@VERSION``, because the
-service names a project by its number whatever it was asked by. Endpoints are not created here, because an endpoint costs
-money by the hour even without requests. The command that calls this is ``commands.vertex``.
+service names a project by its number whatever it was asked by. Endpoints are not created here, because an endpoint
+costs money by the hour even without requests. The command that calls this is ``commands.vertex``.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.tables import TableReader, fingerprint
 
-
 UNKNOWN = -1
 """The fingerprint of a partition that the destination has and that this home did not publish."""
 

@@ -129,10 +129,11 @@ def test_a_load_whose_process_was_killed_is_followed_and_not_started_again(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    shop.fake.runs_jobs = False
+    with monkeypatch.context() as patch:
         patch.setattr(Publisher, "_wait_for", die)
-        shop.fake.runs_jobs = False
-        shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.7)])
+        with pytest.raises(KeyboardInterrupt):
+            shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.7)])
     n_loads = shop.fake.n_loads()
     shop.fake.runs_jobs = True
     shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.7)])
