@@ -140,6 +140,10 @@ class TableStore(TableReader):
         """The first commit of a table."""
         write_deltalake(str(self.root / name), frame, **how)
 
+    def _describe_commit(self, **more: Any) -> CommitProperties:
+        """What is recorded with a commit; every commit has it."""
+        return CommitProperties(**more)
+
     @contextlib.contextmanager
     def _committing(self, _: str, __: Mapping[str, int]) -> Iterator[None]:
         """Around everything that commits to a table, with the fingerprints that it records."""
@@ -168,7 +172,7 @@ class TableStore(TableReader):
                 frame.sort("period", maintain_order=True),
                 mode="overwrite",
                 changing={"schema_mode": "merge", "predicate": _is_one_of(fingerprints)},
-                commit_properties=CommitProperties(
+                commit_properties=self._describe_commit(
                     app_transactions=[Transaction(key, made_from) for key, made_from in sorted(fingerprints.items())]
                 ),
             )
@@ -191,7 +195,7 @@ class TableStore(TableReader):
         """
         _require_columns(table, frame)
         with self._committing(table.name, {}):
-            self._put(table, frame, mode="append", changing={})
+            self._put(table, frame, mode="append", changing={}, commit_properties=self._describe_commit())
 
     def remove_before(self, table: Table, key: str) -> list[str]:
         """Remove the partitions of a table that is appended to whose keys are smaller; returns those keys."""
@@ -199,7 +203,7 @@ class TableStore(TableReader):
         if gone:
             with self._committing(table.name, {}):
                 if opened := self._open(table.name):
-                    opened.delete(_is_one_of(gone))
+                    opened.delete(_is_one_of(gone), commit_properties=self._describe_commit())
         return gone
 
     def tidy(self, table: Table, keys: Iterable[str]) -> None:
@@ -214,8 +218,10 @@ class TableStore(TableReader):
         crowded = [key for key in keys if n_files[key] > 1]
         with self._committing(table.name, {}):
             if crowded:
-                opened.optimize.compact(partition_filters=[("period", "in", crowded)])
-            opened.vacuum(dry_run=False)
+                opened.optimize.compact(
+                    partition_filters=[("period", "in", crowded)], commit_properties=self._describe_commit()
+                )
+            opened.vacuum(dry_run=False, commit_properties=self._describe_commit())
 
     def forget(self, table: Table, keys: Iterable[str]) -> None:
         """Empty partitions that the source no longer has, and what they were made from."""
