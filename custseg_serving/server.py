@@ -63,22 +63,15 @@ class Server(BaseApplication):  # type: ignore[misc]
         )
 
     def serve(self) -> None:
-        """Serve until a signal; then answer every request that has begun.
-
-        Raises:
-            CustsegError: the release of a prediction container cannot be downloaded or is damaged.
-        """
+        """Serve until a signal; then answer every request that has begun."""
         self._folder = Path(tempfile.mkdtemp(prefix="custseg-serving-"))
         # prometheus_client reads this when it is imported, so it is set before.
         os.environ[METRICS_FOLDER] = str(self._folder)
         # Imported here and not in load, so that the workers share its memory and start faster.
         import custseg_serving.app  # noqa: F401
-        from custseg_serving.follower import connect
 
         master = os.getpid()
         try:
-            if self.settings.artifact:
-                connect(self.settings.artifact).fetch_artifact(self.settings.releases)
             self.run()
         finally:
             if os.getpid() == master:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,6 @@ from custseg_assets.gcp.clients import vertex_client
 from custseg_assets.gcp.vertex_models import VertexModels, _make_room
 from custseg_assets.settings import GcpServingSettings, GcpSettings
 from custseg_assets.stores.releases import ReleaseManifest, current, verify
-from custseg_serving.cli import main as serving_command
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import PROJECT_NUMBER, FakeVertex
 from tests.support.gcp_pieces import gcp_of
@@ -24,6 +24,7 @@ from tests.support.places import PLACE, cloud_config
 from tests.support.releases import make_release
 from tests.support.server import ROW, serving
 from tests.support.shops import custseg
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.gcp
 
@@ -144,32 +145,59 @@ def test_the_container_of_a_version_serves_its_release(
     assert not (home / "prediction_log").exists()
 
 
-def test_a_container_whose_files_are_not_the_release_ends_and_says_so(
+def test_a_container_listens_before_its_release_is_there(
     models: VertexModels,
     vertex: FakeVertex,
     gcs: FakeGcs,
     set_environment: Callable[[api.Model], None],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The platform restarts a container that nobody can connect to for 40 seconds, whatever its release takes."""
+    release_id, version = register_release(models, vertex, tmp_path / "releases")
+    set_environment(version)
+    home = tmp_path / "container"
+    home.mkdir()
+    may_go_on = threading.Event()
+    gcs.on_request = lambda request: None if request.method != "GET" else may_go_on.wait(60) and None
+    with serving(home, ready_status=503) as server:
+        assert server.get(version.container_spec.health_route)[0] == 503
+        assert current(home / "releases") is None
+        may_go_on.set()
+        wait_until(lambda: server.get(version.container_spec.health_route)[0] == 200, seconds=30)
+    assert current(home / "releases") == release_id
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.json", b"{}", "model.json is not as it was written"),
+        ("model.json", None, r"No such object: shop-data/custseg/models/.*/model.json"),
+        ("manifest.json", b"[]", "bucket: .*manifest"),
+        ("manifest.json", b'{"release_id": "../../elsewhere"}', "is no release id"),
+    ],
+)
+def test_a_container_whose_files_are_not_the_release_never_gets_ready_and_says_why(
+    models: VertexModels,
+    vertex: FakeVertex,
+    gcs: FakeGcs,
+    set_environment: Callable[[api.Model], None],
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    said: str,
 ) -> None:
     _, version = register_release(models, vertex, tmp_path / "releases")
     set_environment(version)
-    name = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/model.json"
-    for content, said in (
-        (b"{}", "model.json is not as it was written"),
-        (None, r"No such object: shop-data/custseg/models/.*/model.json"),
-    ):
-        gcs.buckets["shop-data"].pop(name)
-        if content:
-            gcs.put("shop-data", name, content)
-        assert serving_command(["--home", str(tmp_path / "container")]) == 1
-        assert re.search(said, capsys.readouterr().err)
-    manifest = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/manifest.json"
-    for content in (b"[]", b'{"release_id": "../../elsewhere"}'):
-        gcs.put("shop-data", manifest, content)
-        assert serving_command(["--home", str(tmp_path / "container")]) == 1
-    assert "is no release id" in capsys.readouterr().err
-    assert current(tmp_path / "container" / "releases") is None
+    path = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/{name}"
+    gcs.buckets["shop-data"].pop(path)
+    if content:
+        gcs.put("shop-data", path, content)
+    home = tmp_path / "container"
+    home.mkdir()
+    with serving(home, "--workers", "1", ready_status=503) as server:
+        wait_until(lambda: re.search(said, (home / "server.log").read_text()), seconds=20)
+        assert server.get(version.container_spec.health_route)[0] == 503
+    assert current(home / "releases") is None
 
 
 @pytest.mark.usefixtures("endpoint")

@@ -80,6 +80,7 @@ class FakeService:
         n_unavailable: how many requests are answered with 503 before one is answered properly.
         n_cut: how many requests get no answer: they are executed, then the connection is closed.
         loses_answers: whether every other of equal requests is executed and gets no answer.
+        n_lost: how many answers were lost so.
         troubles: what happens to a request, one after the other each time that it is sent, before it is executed: a
             status that is answered, or 0 for a connection that is closed.
         requests: method and path of every request.
@@ -92,6 +93,7 @@ class FakeService:
         self.n_unavailable = 0
         self.n_cut = 0
         self.loses_answers = False
+        self.n_lost = 0
         self.troubles: Sequence[int] = ()
         self._lost: set[tuple[str, ...]] = set()
         self._troubled: Counter[tuple[str, ...]] = Counter()
@@ -175,6 +177,7 @@ class FakeService:
         if not self.loses_answers:
             return False
         self._lost ^= {key := _identity(request)}
+        self.n_lost += key in self._lost
         return key in self._lost
 
 
