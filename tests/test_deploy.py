@@ -320,7 +320,11 @@ def permissions_of(role: str) -> set[str]:
 def documented_calls() -> list[tuple[str, str, str, str]]:
     """Account, call, permission and level of each row of the table in docs/gcp.md."""
     table = (REPOSITORY / "docs" / "gcp.md").read_text().partition("## Which call needs what")[2].partition("\n## ")[0]
-    rows = [[cell.strip().replace("`", "") for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    rows = [
+        [cell.strip().replace("`", "") for cell in line.split("|")[1:-1]]
+        for line in table.splitlines()
+        if line.startswith("| ")
+    ]
     return [(account, call, permission, level) for account, call, permission, level in rows[1:]]
 
 

@@ -65,6 +65,7 @@ def test_a_job_that_is_not_in_order_is_refused(
     jobs.create_custom_job(parent=PARENT, custom_job=job_with())
 
 
+@pytest.mark.usefixtures("undocumented_requests")
 @pytest.mark.parametrize(
     ("body", "said"),
     [

@@ -83,7 +83,7 @@ def test_the_trainer_on_vertex_leaves_what_it_leaves_here(
     assert model == train_snapshot(features, candidates, KEY, ModelSettings(n_bootstraps=4))
     [job] = vertex.jobs
     assert report["k"].value == model.k
-    assert report["vertex_job"].value == job.name
+    assert report["vertex_job"].value == vertex.told(job.name)
     logged = "".join(capfd.readouterr())
     assert "at most 0.22 USD: 60 minutes of n1-standard-4" in logged
     assert f"{model.model_version}: " in logged

@@ -89,6 +89,8 @@ class FakeBigQuery(FakeService):
         billed: bytes billed of every query that ran.
     """
 
+    discovery = "bigquery.v2"
+
     def __init__(self, project: str, location: str = "EU") -> None:
         super().__init__()
         self.project, self.location = project, location

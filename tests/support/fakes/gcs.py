@@ -91,6 +91,8 @@ class FakeGcs(FakeService):
         buckets: name → object name → object.
     """
 
+    discovery = "storage.v1"
+
     def __init__(self, *buckets: str, page_size: int = 1000) -> None:
         super().__init__()
         self.buckets: dict[str, dict[str, Blob]] = {name: {} for name in buckets}
@@ -124,6 +126,10 @@ class FakeGcs(FakeService):
         if _JSON_PATH.match(path):
             raise Refused(404, "notFound", "Not Found")
         return self._xml.answer(request)
+
+    def is_documented(self, request: Request) -> bool:
+        """See ``FakeService``; what is not of the JSON API is of the XML API, which has no such document."""
+        return bool(_JSON_PATH.match(request.path))
 
     def error_body(self, refusal: Refused, request: Request) -> Answer:
         """A refusal in the format of the API that was called; both are older than Google's canonical errors."""

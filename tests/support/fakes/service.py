@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.support.fakes.discovery import find_faults
+
 
 class Refused(Exception):  # noqa: N818  (a refusal is part of the service, not an error of the fake)
     """A service refuses a request.
@@ -75,7 +77,12 @@ def answer_json(content: object, status: int = 200) -> Answer:
 class FakeService:
     """A service on loopback; ``with`` starts and stops it. Subclasses implement ``answer``.
 
+    Where it has a discovery document, every request is held against that; leaving ``with`` fails on one that the
+    document does not know.
+
     Attributes:
+        discovery: name and version of the discovery document.
+        faults: what it does not know of the requests.
         denied: permissions that are refused, such as ``storage.objects.create``.
         n_unavailable: how many requests are answered with 503 before one is answered properly.
         n_cut: how many requests get no answer: they are executed, then the connection is closed.
@@ -87,7 +94,10 @@ class FakeService:
         on_request: called with every request before it is executed; a ``Refused`` that it raises is the answer.
     """
 
+    discovery: str | None = None
+
     def __init__(self) -> None:
+        self.faults: list[str] = []
         self.on_request: Callable[[Request], None] = lambda _: None
         self.denied: set[str] = set()
         self.n_unavailable = 0
@@ -115,6 +125,11 @@ class FakeService:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        assert self.faults == [], self.faults
+
+    def is_documented(self, _: Request) -> bool:
+        """Whether the discovery document is about a request."""
+        return True
 
     def answer(self, request: Request) -> Answer:
         """The answer to a request.
@@ -149,6 +164,10 @@ class FakeService:
         except Refused as refusal:
             return self.error_body(refusal, request)
         with self._lock:
+            # How an upload goes on is no method of its own.
+            if self.discovery and self.is_documented(request) and "upload_id" not in request.query:
+                path = request.path.replace("/ui/", "/v1/", 1) if request.path.startswith("/ui/") else request.path
+                self.faults += find_faults(self.discovery, request.method, path, request.query, request.body)
             self.requests.append(f"{request.method} {request.path}")
             if self.n_unavailable:
                 self.n_unavailable -= 1

@@ -83,6 +83,8 @@ class FakeVertex(FakeService):
         looks_until_done: how often an operation is looked at before it has ended.
     """
 
+    discovery = "aiplatform.v1"
+
     def __init__(
         self, project: str, location: str, images: Mapping[str, Image] | None = None, page_size: int = 100
     ) -> None:
@@ -138,6 +140,10 @@ class FakeVertex(FakeService):
             for one in self._jobs.values():
                 self._advance_job(one)
             return [one.job for one in self._jobs.values()]
+
+    def told(self, name: str) -> str:
+        """A name as the service tells it: with the project's number."""
+        return name.replace(self._parent, self._number)
 
     def end(self, state: api.JobState, code: int = 0, message: str = "") -> None:
         """End every job that has not ended, as the platform does, whatever its container was doing."""
