@@ -62,8 +62,8 @@ class VertexLauncher:
         image = pin_image(str(self._gcp.training.image), self._gcp)
         if not is_pinned(image):
             context.log.warning(
-                "%s could not be looked up in its registry: if its tag names another image than before, a result of the "
-                "one before is taken for the same inputs; name it with its digest, image@sha256:…, to be sure",
+                "%s could not be looked up in its registry: if its tag names another image than before, a result of "
+                "the one before is taken for the same inputs; name it with its digest, image@sha256:…, to be sure",
                 image,
             )
         key = job_key(image, folder / "in")
@@ -127,7 +127,7 @@ class VertexLauncher:
 
 
 def job_key(image: str, folder: Path) -> str:
-    """A key made from all that decides a training's result: the trainer's image, best with its digest, and the inputs."""
+    """A key made from all that decides a training's result: the trainer's image, best with its digest, and inputs."""
     digest = hashlib.sha256(image.encode())
     for path in sorted(folder.iterdir()):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())

@@ -1,4 +1,4 @@
-"""What the discovery documents do not know of a request is found, so that fakes and clients cannot be wrong together."""
+"""What the discovery documents do not know of a request is found, so fakes and clients cannot be wrong together."""
 
 from __future__ import annotations
 
