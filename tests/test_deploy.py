@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ import yaml
 
 from custseg_assets.settings import load_settings
 from tests.support.files import REPOSITORY
+from tests.support.terraform import FOLDER, blocks, parsed, resources
 
-hcl2 = pytest.importorskip("hcl2", reason="python-hcl2 is not installed here")
-
-FOLDER = REPOSITORY / "deploy" / "terraform"
+pytest.importorskip("hcl2", reason="python-hcl2 is not installed here")
 
 GRANTED = {
     # account: (role, what it is granted on)
@@ -72,34 +70,6 @@ _TARGETS = (
 )
 
 
-def unquoted(value: Any) -> Any:
-    """A parsed file as plain values: the parser leaves quotes on text and marks on blocks."""
-    if isinstance(value, dict):
-        return {unquoted(key): unquoted(item) for key, item in value.items() if not str(key).startswith("__")}
-    if isinstance(value, list):
-        return [unquoted(item) for item in value]
-    return value.strip('"') if isinstance(value, str) else value
-
-
-def parsed() -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(FOLDER.glob("*.tf")):
-        with path.open() as file:
-            yield path.name, unquoted(hcl2.load(file))
-
-
-def blocks(kind: str) -> list[dict[str, Any]]:
-    return [block for _, content in parsed() for block in content.get(kind, [])]
-
-
-def resources() -> dict[str, dict[str, Any]]:
-    return {
-        f"{kind}.{name}": body
-        for block in blocks("resource")
-        for kind, named in block.items()
-        for name, body in named.items()
-    }
-
-
 def grants() -> dict[str, set[tuple[str, str]]]:
     """Who → role, and what it is granted on."""
     found: dict[str, set[tuple[str, str]]] = {}
@@ -144,7 +114,7 @@ def test_a_broader_role_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
     accounts = tmp_path / "accounts.tf"
     accounts.write_text(accounts.read_text().replace("roles/storage.objectViewer", "roles/storage.objectUser"))
-    monkeypatch.setitem(globals(), "FOLDER", tmp_path)
+    monkeypatch.setattr("tests.support.terraform.FOLDER", tmp_path)
     assert grants() != GRANTED
 
 

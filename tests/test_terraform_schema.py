@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("hcl2", reason="python-hcl2 is not installed here")
+from tests.support.terraform import resources
 
-from tests.test_deploy import resources
+pytest.importorskip("hcl2", reason="python-hcl2 is not installed here")
 
 _OF_TERRAFORM = {"depends_on", "for_each", "count", "lifecycle", "provider"}
 

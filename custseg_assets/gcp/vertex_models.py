@@ -121,7 +121,6 @@ class VertexModels:
         place = f"gs://{self._gcp.bucket}/{self._gcp.prefix.strip('/')}/models"
         evaluation = {"display_name": manifest.model_version, "metrics": figures}
 
-        @self._retry
         def import_once() -> None:
             there = self._models.list_model_evaluations(parent=name, retry=self._retry, timeout=_CALL_SECONDS)
             if not any(each.display_name == manifest.model_version for each in there):
@@ -130,7 +129,7 @@ class VertexModels:
                     timeout=_CALL_SECONDS,
                 )
 
-        import_once()
+        self._retry(import_once)()
 
     def deploy_canary(self, version: str) -> Mapping[str, int]:
         """Deploy a version with the configured share of the traffic; with all of it if nothing else is deployed.
@@ -309,12 +308,11 @@ class VertexModels:
             is_done: whether what the operation is for is there.
         """
 
-        @self._retry
         def start_once() -> Any:
             self._wait_for_others(client, resource)
             return None if is_done() else start()
 
-        if (operation := start_once()) is not None:
+        if (operation := self._retry(start_once)()) is not None:
             often = DEFAULT_POLLING.with_delay(initial=self._poll_seconds, maximum=self._poll_seconds)
             operation.result(timeout=_DEPLOY_SECONDS, retry=self._retry, polling=often)
 

@@ -103,7 +103,7 @@ class TablesInBucket(TableStore):
         except TableNotFoundError:
             return None
 
-    def _create(self, name: str, frame: pl.DataFrame, *, commit_properties: CommitProperties, **how: Any) -> None:
+    def _create(self, name: str, frame: pl.DataFrame, commit_properties: CommitProperties, **how: Any) -> None:
         # Delta tries a first commit again as the second of a table that somebody else has made meanwhile: rows double.
         commit_properties.max_commit_retries = 0
         write_deltalake(

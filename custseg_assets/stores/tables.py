@@ -136,9 +136,9 @@ class TableReader:
 class TableStore(TableReader):
     """Delta tables below one folder, to be read and written; a home offers it only to who has its lock."""
 
-    def _create(self, name: str, frame: pl.DataFrame, **how: Any) -> None:
+    def _create(self, name: str, frame: pl.DataFrame, commit_properties: CommitProperties, **how: Any) -> None:
         """The first commit of a table."""
-        write_deltalake(str(self.root / name), frame, **how)
+        write_deltalake(str(self.root / name), frame, commit_properties=commit_properties, **how)
 
     def _describe_commit(self, **more: Any) -> CommitProperties:
         """What is recorded with a commit; every commit has it."""
