@@ -108,7 +108,7 @@ class Publisher:
             announced = [_announcement(key, of_key)] if announce else []
             for part in (*due, *(part for part in announced if self._is_due(part))):
                 there[part.table.name] = self._publish_part(part, there[part.table.name])
-            n_published += len(due)
+            n_published += sum(part.table is not ANNOUNCEMENTS for part in due)
         return n_published
 
     def _take_over_if_changed(self, table: bigquery.Table) -> None:

@@ -94,11 +94,15 @@ class VertexModels:
             RunFailedError: a request to Vertex AI or to the bucket failed.
         """
         with _explain_errors(f"registering {manifest.release_id}"):
-            versions = self._versions_of(manifest.release_id) or self._upload(folder, manifest)
+            if not self._versions_of(manifest.release_id):
+                self._upload(folder, manifest)
+            versions = self._versions_of(manifest.release_id)
+            if not versions:
+                raise RunFailedError(f"Vertex AI does not list {manifest.release_id} yet. Run it again in a minute.")
             self._import_figures(versions[0], manifest)
             return versions[0]
 
-    def _upload(self, folder: Path, manifest: ReleaseManifest) -> list[str]:
+    def _upload(self, folder: Path, manifest: ReleaseManifest) -> None:
         place = f"gs://{self._gcp.bucket}/{self._gcp.prefix.strip('/')}/models"
         with contextlib.closing(storage_client(self._gcp)) as storage:
             upload_folder(storage, folder, f"{place}/{manifest.release_id}")
@@ -113,7 +117,6 @@ class VertexModels:
             ),
             is_done=lambda: bool(self._versions_of(manifest.release_id)),
         )
-        return self._versions_of(manifest.release_id)
 
     def _import_figures(self, version: str, manifest: ReleaseManifest) -> None:
         name = f"{self._parent}/{version}"

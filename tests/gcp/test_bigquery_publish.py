@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import polars as pl
 import pytest
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from custseg_assets.defs.assets.bigquery import published_tables
 from custseg_assets.domain import schemas
@@ -189,6 +191,36 @@ def test_a_load_that_fails_because_bigquery_is_busy_is_started_again_and_not_cou
     shop.fake.fail_loads = [reason] * (MAX_ATTEMPTS + 2)
     assert shop.publisher().publish([part("2024-02-01", 0.5)]) == 1
     assert shop.fake.rows("segments.drift_report")["score"].to_list() == [0.5]
+
+
+@pytest.mark.parametrize("troubles", [(), (503, 503, 429, 429, 0, 0)])
+def test_lost_answers_and_a_busy_service_change_nothing(
+    shop: Shop, tmp_path: Path, troubles: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.001, 0.01))
+    # Google's client waits seconds between attempts to upload.
+    uploads = "google.resumable_media.requests._request_helpers.time"
+    monkeypatch.setattr(uploads, SimpleNamespace(sleep=lambda _: None))
+    shop.fake.troubles, shop.fake.loses_answers = troubles, not troubles
+    publisher, other = shop.publisher(30), Shop(shop.fake, tmp_path / "other").publisher(30)
+    first = [part("2024-02-01", 0.1), part("2024-03-01", 0.2)]
+    assert publisher.publish(first) == 2
+    assert publisher.publish(first) == 0
+    assert other.publish([part("2024-02-01", 0.9, fingerprint=2)]) == 2
+    assert publisher.publish(first) == 2
+    assert shop.fake.rows("segments.drift_report").sort("score")["score"].to_list() == [0.1, 0.2]
+    assert shop.fake.rows("segments.published_snapshots").height == 2
+    # Four of scores and four announcements; of the other home one of each.
+    assert shop.fake.n_loads() == 10
+
+
+def test_lost_answers_about_views_are_no_conflict(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.001, 0.01))
+    tables = [*published_tables(), PREDICTION_LOG]
+    shop.fake.loses_answers = True
+    shop.publisher(30).make_views(tables, None)
+    shop.publisher(30).make_views(tables, "2024-03-01")
+    assert "2024-03-01" in shop.fake.datasets["segments"]["current_segments"].resource["view"]["query"]
 
 
 def test_bigquery_may_be_busy_for_longer_than_a_run_waits_and_the_next_run_publishes(shop: Shop) -> None:

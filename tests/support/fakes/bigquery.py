@@ -166,7 +166,7 @@ class FakeBigQuery(FakeService):
 
     def error_body(self, refusal: Refused, _: Request) -> Answer:
         """A refusal with BigQuery's reason, which is older than Google's canonical errors."""
-        reason = "backendError" if refusal.code == 503 else refusal.status
+        reason = {503: "backendError", 429: "rateLimitExceeded"}.get(refusal.code, refusal.status)
         error = {"message": refusal.message, "domain": "global", "reason": reason}
         status = _STATUS.get(refusal.code, "UNKNOWN")
         body = {"code": refusal.code, "message": refusal.message, "errors": [error], "status": status}
