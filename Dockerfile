@@ -1,7 +1,9 @@
 # One image for each job: `docker build --target pipeline|pipeline-gcp|serving|serving-gcp|trainer .`
 # Each holds its own lock and nothing else; none listens beyond its container unless a port is published.
 
-FROM python:3.11-slim-bookworm AS base
+# The same base every time: --build-arg BASE=python@sha256:…, whose digest `docker buildx imagetools inspect` tells.
+ARG BASE=python:3.11-slim-bookworm
+FROM ${BASE} AS base
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \
@@ -11,17 +13,19 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     MLFLOW_DISABLE_TELEMETRY=true \
     GX_ANALYTICS_ENABLED=false \
     CUSTSEG_HOME=/home/custseg/data
-RUN useradd --create-home --uid 10001 custseg \
+RUN useradd --create-home --uid 10001 --user-group custseg \
     && install --directory --owner=custseg --group=custseg /home/custseg/data
 WORKDIR /home/custseg
 
-# The build backend stays behind in this stage.
+# The build backend, locked like everything else, stays behind in this stage.
 FROM base AS wheel
 WORKDIR /src
+COPY requirements/build.txt /tmp/build.txt
+RUN pip install --require-hashes -r /tmp/build.txt
 COPY pyproject.toml README.md LICENSE dagster.yaml ./
 COPY custseg_assets custseg_assets
 COPY custseg_serving custseg_serving
-RUN pip wheel --no-deps --wheel-dir /wheels .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 # `custseg run`, with the log mounted and the home on a volume:
 #   docker run -v shop-home:/home/custseg/data -v "$PWD/orders.csv:/orders.csv:ro" IMAGE run --source /orders.csv
@@ -30,7 +34,7 @@ FROM base AS pipeline
 COPY requirements/pipeline.txt /tmp/pipeline.txt
 RUN pip install --require-hashes -r /tmp/pipeline.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
-USER custseg
+USER 10001:10001
 VOLUME /home/custseg/data
 ENTRYPOINT ["custseg"]
 CMD ["--help"]
@@ -40,7 +44,7 @@ FROM base AS pipeline-gcp
 COPY requirements/gcp.txt /tmp/gcp.txt
 RUN pip install --require-hashes -r /tmp/gcp.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
-USER custseg
+USER 10001:10001
 VOLUME /home/custseg/data
 ENTRYPOINT ["custseg"]
 CMD ["--help"]
@@ -51,7 +55,7 @@ FROM base AS serving
 COPY requirements/serving.txt /tmp/serving.txt
 RUN pip install --require-hashes -r /tmp/serving.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
-USER custseg
+USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=3s --start-period=10s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
@@ -63,7 +67,7 @@ FROM base AS serving-gcp
 COPY requirements/serving-gcp.txt /tmp/serving-gcp.txt
 RUN pip install --require-hashes -r /tmp/serving-gcp.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
-USER custseg
+USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=3s --start-period=10s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
@@ -75,5 +79,5 @@ FROM base AS trainer
 COPY requirements/trainer.txt /tmp/trainer.txt
 RUN pip install --require-hashes -r /tmp/trainer.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
-USER custseg
+USER 10001:10001
 ENTRYPOINT ["python", "-m", "custseg_assets.trainer"]

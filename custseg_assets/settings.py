@@ -516,7 +516,7 @@ class GcpServingSettings(_Section):
     """
 
     image: Annotated[str, Field(min_length=1)] | None = None
-    model_id: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")] = "custseg-segmentation"
+    model_id: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9_-]{0,61}[a-z0-9])?$")] = "custseg-segmentation"
     endpoint: str | None = None
     machine_type: str = "n1-standard-2"
     n_replicas: Annotated[int, Field(ge=1)] = 1
@@ -567,11 +567,13 @@ class GcpEndpointSettings(_Section):
         aiplatform: address of Vertex AI.
         storage: address of Cloud Storage.
         bigquery: address of BigQuery.
+        registry: address of the registry of images.
     """
 
     aiplatform: str | None = None
     storage: str | None = None
     bigquery: str | None = None
+    registry: str | None = None
 
 
 class GcpSettings(_Section):

@@ -151,11 +151,12 @@ class AccessControl:
         return self.is_open or self._find_session_key(environ) is not None
 
     def _find_key(self, environ: Environ) -> ApiKey | None:
+        # First, because a platform such as Cloud Run has the other header for its own access control.
+        if "HTTP_X_API_KEY" in environ:
+            return matching_key(environ["HTTP_X_API_KEY"].strip(), self._keys)
         if "HTTP_AUTHORIZATION" in environ:
             kind, _, token = environ["HTTP_AUTHORIZATION"].partition(" ")
             return matching_key(token.strip(), self._keys) if kind.lower() == "bearer" else None
-        if "HTTP_X_API_KEY" in environ:
-            return matching_key(environ["HTTP_X_API_KEY"].strip(), self._keys)
         # Browsers add the cookie to requests that other sites start, so it gives permission to read only.
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return self._find_session_key(environ)

@@ -1,6 +1,8 @@
 """Follow a bucket: one worker of a server downloads its releases and uploads finished files of the prediction log.
 
-A downloaded release is verified; every worker then serves it like any other release of the home (see ``swap``). While
+In a prediction container of Vertex AI it downloads the one release of the model, while the server already listens:
+the platform restarts a container that does not listen for some ten seconds, however large its release is. A
+downloaded release is verified; every worker then serves it like any other release of the home (see ``swap``). While
 the bucket fails, the service keeps its release.
 """
 
@@ -15,7 +17,7 @@ from typing import Protocol
 
 from custseg_assets.errors import CustsegError
 from custseg_assets.stores.files import lock_file
-from custseg_assets.stores.releases import prune
+from custseg_assets.stores.releases import current, prune
 from custseg_serving.metrics import Metrics
 from custseg_serving.settings import ServingSettings
 
@@ -49,6 +51,7 @@ class Follower:
 
     def __init__(self, settings: ServingSettings, metrics: Metrics, connect: Callable[[str], FollowedBucket]) -> None:
         self._settings, self._metrics, self._connect = settings, metrics, connect
+        self._uri = settings.artifact or settings.follow
         self._bucket: FollowedBucket | None = None
         self._problem: str | None = None
         self._stopping = threading.Event()
@@ -56,12 +59,12 @@ class Follower:
 
     def start(self) -> None:
         """Start following if a bucket is configured."""
-        if self._settings.follow:
+        if self._uri:
             self._thread.start()
 
     def stop(self) -> None:
         """Stop following and upload the finished files of the prediction log; stop the prediction log before."""
-        if self._settings.follow:
+        if self._uri:
             self._stopping.set()
             self._thread.join()
             self._step(self._send)
@@ -82,10 +85,18 @@ class Follower:
             yield lock_file(lock, patience_seconds=0.0)
 
     def _follow(self, bucket: FollowedBucket) -> None:
+        if self._settings.artifact:
+            self._fetch_artifact(bucket)
+            return
         if release_id := bucket.pull_release(self._settings.releases):
-            log.info("release %s came from %s", release_id, self._settings.follow)
+            log.info("release %s came from %s", release_id, self._uri)
             prune(self._settings.releases, RELEASES_KEPT - 1)
         self._send(bucket)
+
+    def _fetch_artifact(self, bucket: FollowedBucket) -> None:
+        """Download the release of the model, once; it never changes."""
+        if current(self._settings.releases) is None:
+            log.info("release %s came from %s", bucket.fetch_artifact(self._settings.releases), self._uri)
 
     def _send(self, bucket: FollowedBucket) -> None:
         if self._settings.log_predictions:
@@ -94,14 +105,14 @@ class Follower:
     def _step(self, work: Callable[[FollowedBucket], None]) -> None:
         try:
             if self._bucket is None:
-                self._bucket = self._connect(str(self._settings.follow))
+                self._bucket = self._connect(str(self._uri))
             work(self._bucket)
         except CustsegError as error:
             self._report(str(error))
         except Exception:
             # An error must not end the thread, or the service would silently stay on an old release.
-            log.exception("cannot follow %s", self._settings.follow)
-            self._report(f"cannot follow {self._settings.follow}")
+            log.exception("cannot follow %s", self._uri)
+            self._report(f"cannot follow {self._uri}")
         else:
             self._report(None)
 

@@ -66,11 +66,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         return create_app(self.settings, shared, self._worker)
 
     def serve(self) -> None:
-        """Serve until a signal; then answer every request that has begun.
-
-        Raises:
-            CustsegError: the release of a prediction container cannot be downloaded or is damaged.
-        """
+        """Serve until a signal; then answer every request that has begun."""
         self._folder = Path(tempfile.mkdtemp(prefix="custseg-serving-"))
         if self._login is not None:
             LoginLinks(self._folder).add(*self._login)
@@ -78,12 +74,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         os.environ[METRICS_FOLDER] = str(self._folder)
         # Imported here and not in load, so that the workers share its memory and start faster.
         import custseg_serving.app  # noqa: F401
-        from custseg_serving.follower import connect
 
         master = os.getpid()
         try:
-            if self.settings.artifact:
-                connect(self.settings.artifact).fetch_artifact(self.settings.releases)
             self.run()
         finally:
             if os.getpid() == master:

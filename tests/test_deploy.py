@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ import yaml
 
 from custseg_assets.settings import load_settings
 from tests.support.files import REPOSITORY
+from tests.support.terraform import FOLDER, blocks, parsed, resources
 
-hcl2 = pytest.importorskip("hcl2", reason="python-hcl2 is not installed here")
-
-FOLDER = REPOSITORY / "deploy" / "terraform"
+pytest.importorskip("hcl2", reason="python-hcl2 is not installed here")
 
 GRANTED = {
     # account: (role, what it is granted on)
@@ -27,7 +25,7 @@ GRANTED = {
         ("roles/bigquery.dataEditor", "google_bigquery_dataset.segments"),
         ("roles/bigquery.dataViewer", "each.value"),
         ("roles/bigquery.jobUser", "project"),
-        ("roles/aiplatform.user", "project"),
+        ("google_project_iam_custom_role.training_starter", "project"),
         ("roles/iam.serviceAccountUser", "google_service_account.trainer"),
         ("roles/artifactregistry.reader", "google_artifact_registry_repository.images"),
         ("roles/logging.logWriter", "project"),
@@ -46,6 +44,7 @@ GRANTED = {
         ("roles/run.developer", "google_cloud_run_v2_service.service"),
         ("roles/iam.serviceAccountUser", "google_service_account.service"),
         ("google_project_iam_custom_role.restarter", "google_compute_instance.pipeline"),
+        ("google_project_iam_custom_role.operation_watcher", "project"),
     },
     "github": {("roles/iam.workloadIdentityUser", "google_service_account.deployer")},
     "each.value": {
@@ -53,6 +52,8 @@ GRANTED = {
         ("roles/iap.tunnelResourceAccessor", "google_compute_instance.pipeline"),
         ("roles/compute.osLogin", "google_compute_instance.pipeline"),
         ("roles/iam.serviceAccountUser", "google_service_account.pipeline"),
+        ("google_project_iam_custom_role.visitor", "project"),
+        ("roles/logging.viewer", "project"),
     },
 }
 """Everything that anybody is granted, and docs/gcp.md explains each; a role that is not listed here fails a test."""
@@ -67,34 +68,6 @@ _TARGETS = (
     "instance",
     "name",
 )
-
-
-def unquoted(value: Any) -> Any:
-    """A parsed file as plain values: the parser leaves quotes on text and marks on blocks."""
-    if isinstance(value, dict):
-        return {unquoted(key): unquoted(item) for key, item in value.items() if not str(key).startswith("__")}
-    if isinstance(value, list):
-        return [unquoted(item) for item in value]
-    return value.strip('"') if isinstance(value, str) else value
-
-
-def parsed() -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(FOLDER.glob("*.tf")):
-        with path.open() as file:
-            yield path.name, unquoted(hcl2.load(file))
-
-
-def blocks(kind: str) -> list[dict[str, Any]]:
-    return [block for _, content in parsed() for block in content.get(kind, [])]
-
-
-def resources() -> dict[str, dict[str, Any]]:
-    return {
-        f"{kind}.{name}": body
-        for block in blocks("resource")
-        for kind, named in block.items()
-        for name, body in named.items()
-    }
 
 
 def grants() -> dict[str, set[tuple[str, str]]]:
@@ -141,7 +114,7 @@ def test_a_broader_role_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
     accounts = tmp_path / "accounts.tf"
     accounts.write_text(accounts.read_text().replace("roles/storage.objectViewer", "roles/storage.objectUser"))
-    monkeypatch.setitem(globals(), "FOLDER", tmp_path)
+    monkeypatch.setattr("tests.support.terraform.FOLDER", tmp_path)
     assert grants() != GRANTED
 
 
@@ -224,6 +197,136 @@ def test_the_workflow_has_no_key_and_pushes_every_image_that_is_run() -> None:
     assert run == set(pushed[1].split())
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (REPOSITORY / "Dockerfile").read_text(), flags=re.MULTILINE))
     assert run <= targets
+
+
+def test_only_the_deploy_workflow_of_this_repository_in_its_environment_is_the_deployer() -> None:
+    provider = resources()["google_iam_workload_identity_pool_provider.github"]
+    for said in (
+        "assertion.repository_id == '${var.github_repository_id}'",
+        "/.github/workflows/deploy.yml@refs/heads/main'",
+        "assertion.environment == 'production'",
+    ):
+        assert said in str(provider["attribute_condition"])
+    member = resources()["google_service_account_iam_member.github_is_deployer"]["member"]
+    assert member.endswith("/attribute.repository_id/${var.github_repository_id}")
+    workflow = yaml.safe_load((REPOSITORY / ".github/workflows/deploy.yml").read_text())
+    assert workflow["jobs"]["deploy"]["environment"] == "production"
+
+
+def test_nothing_is_deployed_before_the_tests_of_the_same_commit() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github/workflows/deploy.yml").read_text())
+    # YAML 1.1 takes `on` for true.
+    assert workflow[True] == {"push": {"branches": ["main"]}}
+    assert workflow["jobs"]["deploy"]["needs"] == "ci"
+    assert workflow["jobs"]["ci"]["uses"] == "./.github/workflows/ci.yml"
+    assert "workflow_call" in yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())[True]
+
+
+@pytest.mark.parametrize(("content", "is_made"), [(b"", True), (b"\0" * 1080 + b"damaged", False)])
+def test_only_a_disk_that_was_never_written_to_gets_a_file_system(
+    tmp_path: Path, content: bytes, *, is_made: bool
+) -> None:
+    """The command of the machine's service, with a file as the disk and what makes a file system in its place."""
+    template = (FOLDER / "cloud-init.yaml").read_text().replace("${indent(6, settings)}", "x")
+    service = yaml.safe_load(template)["write_files"][1]["content"]
+    [command] = re.findall(r'ExecStartPre=/bin/sh -c "(blkid .*)"', service)
+    disk = tmp_path / "disk"
+    disk.write_bytes(content.ljust(1 << 20, b"\0"))
+    (tmp_path / "blkid").write_text("#!/bin/sh\nexit 2\n")
+    (tmp_path / "mkfs.ext4").write_text(f"#!/bin/sh\ntouch {tmp_path}/made\n")
+    for name in ("blkid", "mkfs.ext4"):
+        (tmp_path / name).chmod(0o755)
+    # systemd takes one of two backslashes.
+    said = command.replace("/dev/disk/by-id/google-home", str(disk)).replace("\\\\", "\\")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["/bin/sh", "-c", said], env=environment, capture_output=True, check=False)
+    assert (tmp_path / "made").exists() == is_made
+    assert (done.returncode == 0) == is_made
+
+
+PERMISSIONS = {
+    # Of Google's roles, what is needed of them here.
+    "roles/storage.objectUser": {
+        *(f"storage.objects.{verb}" for verb in ("create", "delete", "get", "list", "update")),
+        *(f"storage.multipartUploads.{verb}" for verb in ("abort", "create")),
+    },
+    "roles/storage.objectViewer": {"storage.objects.get", "storage.objects.list"},
+    "roles/storage.objectCreator": {"storage.objects.create", "storage.multipartUploads.create"},
+    "roles/bigquery.dataEditor": {
+        *(f"bigquery.tables.{verb}" for verb in ("create", "delete", "get", "getData", "update", "updateData")),
+    },
+    "roles/bigquery.dataViewer": {"bigquery.tables.get", "bigquery.tables.getData"},
+    "roles/bigquery.jobUser": {"bigquery.jobs.create"},
+    "roles/iam.serviceAccountUser": {"iam.serviceAccounts.actAs"},
+    "roles/iam.workloadIdentityUser": {"iam.serviceAccounts.getAccessToken"},
+    "roles/artifactregistry.reader": {"artifactregistry.repositories.downloadArtifacts"},
+    "roles/artifactregistry.writer": {
+        "artifactregistry.repositories.downloadArtifacts",
+        "artifactregistry.repositories.uploadArtifacts",
+    },
+    "roles/logging.logWriter": {"logging.logEntries.create"},
+    "roles/logging.viewer": {"logging.logEntries.list"},
+    "roles/secretmanager.secretAccessor": {"secretmanager.versions.access"},
+    "roles/run.developer": {"run.services.get", "run.services.update"},
+    "roles/run.invoker": {"run.routes.invoke"},
+    "roles/iap.tunnelResourceAccessor": {"iap.tunnelInstances.accessViaIAP"},
+    "roles/compute.osLogin": {"compute.instances.osLogin"},
+}
+WITHOUT_A_GRANT = {
+    # Whoever started a job may look at it.
+    "bigquery.jobs.get",
+}
+OF_A_PERSON = re.compile(r"aiplatform\.(endpoints|models|modelEvaluations|operations)\.")
+NEVER_ASKED_FOR = {"storage.buckets.get", "storage.objects.update", "bigquery.datasets.get", "bigquery.tables.list"}
+"""What the fakes know, and no role here allows."""
+
+
+def permissions_of(role: str) -> set[str]:
+    if role.startswith("roles/"):
+        return PERMISSIONS[role]
+    return {str(permission) for permission in resources()[role]["permissions"]}
+
+
+def documented_calls() -> list[tuple[str, str, str, str]]:
+    """Account, call, permission and level of each row of the table in docs/gcp.md."""
+    table = (REPOSITORY / "docs" / "gcp.md").read_text().partition("## Which call needs what")[2].partition("\n## ")[0]
+    rows = [
+        [cell.strip().replace("`", "") for cell in line.split("|")[1:-1]]
+        for line in table.splitlines()
+        if line.startswith("| ")
+    ]
+    return [(account, call, permission, level) for account, call, permission, level in rows[1:]]
+
+
+def test_every_call_that_is_documented_is_granted_at_the_level_where_it_is_checked() -> None:
+    rows = documented_calls()
+    assert len(rows) > 30
+    granted = grants()
+    for account, call, permission, level in rows:
+        if permission in WITHOUT_A_GRANT:
+            continue
+        who = {"operators": "each.value", "callers": "each.value"}.get(account, account)
+        levels = {level, "project"} if level == "project" else {level, f"{level} if condition", "project"}
+        held = {found for role, target in granted[who] if target in levels for found in permissions_of(role)}
+        assert permission in held, (account, call, level)
+
+
+def test_nothing_is_granted_that_no_call_needs() -> None:
+    needed = {permission for _, _, permission, _ in documented_calls()} | NEVER_ASKED_FOR
+    for who, held in grants().items():
+        for role, _ in held:
+            assert permissions_of(role) & needed, (who, role)
+            if not role.startswith("roles/"):
+                assert permissions_of(role) <= needed, (who, role)
+
+
+def test_every_permission_that_the_fakes_check_is_documented() -> None:
+    folder = REPOSITORY / "tests" / "support" / "fakes"
+    text = "".join(path.read_text() for path in folder.glob("*.py"))
+    checked = set(re.findall(r'"((?:storage|bigquery|aiplatform|iam)\.[a-zA-Z]+\.[a-zA-Z]+)"', text))
+    assert len(checked) > 25
+    documented = {permission for _, _, permission, _ in documented_calls()}
+    assert {one for one in checked - documented - NEVER_ASKED_FOR if not OF_A_PERSON.match(one)} == set()
 
 
 def test_the_workflow_may_do_what_it_does() -> None:

@@ -35,7 +35,8 @@ def stages() -> dict[str, list[str]]:
         if line.startswith("FROM "):
             name = line.split()[-1]
             found[name] = []
-        found[name].append(line)
+        if found:  # arguments may come before
+            found[name].append(line)
     return found
 
 
@@ -64,10 +65,19 @@ def test_there_is_one_target_for_each_job() -> None:
 @pytest.mark.parametrize("target", WORKS_WITH)
 def test_an_image_runs_as_nobody_special_on_a_lock_with_hashes(target: str) -> None:
     stage = stages()[target]
-    assert argument_of("USER", stage) == "custseg"
+    # As a number: a platform that lets nobody be root cannot know what a name stands for.
+    assert argument_of("USER", stage) == "10001:10001"
     assert any(line.startswith("RUN pip install --require-hashes -r ") for line in stage)
     last_change = max(number for number, line in enumerate(stage) if line.startswith("RUN "))
-    assert stage.index("USER custseg") > last_change
+    assert stage.index("USER 10001:10001") > last_change
+
+
+def test_the_wheel_is_built_by_a_backend_with_hashes_that_is_the_projects_own() -> None:
+    stage = "\n".join(stages()["wheel"])
+    assert "RUN pip install --require-hashes -r /tmp/build.txt" in stage
+    assert "pip wheel --no-deps --no-build-isolation" in stage
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    assert project["build-system"]["requires"] == project["dependency-groups"]["build"]
 
 
 def test_the_service_is_watched_where_it_listens() -> None:

@@ -1,9 +1,11 @@
 """Publish tables to BigQuery: one load job replaces one partition, and publishing again changes nothing.
 
 A load job with ``WRITE_TRUNCATE`` on a partition's decorator replaces that partition as a whole or not at all. Its id
-is made from what it loads, so a retry after a crash or a lost connection finds the job instead of starting a second
-one. A snapshot is announced in ``published_snapshots`` after all its tables have been loaded; the views show announced
-snapshots only. Which tables are published does not belong here but in ``home.plan``.
+is made from what it loads and from the state of the table before, so a retry after a lost answer finds the job
+instead of starting a second one. A table that is not as this home left it was written to by another home or a person:
+then all of it is published again, and partitions that this home does not have are removed, so the table is that of
+the last publisher. A snapshot is announced in ``published_snapshots`` when all its tables have been loaded; the views
+show announced snapshots only. Which tables are published does not belong here but in ``home.plan``.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import io
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 from urllib.parse import urlencode
 
@@ -22,7 +26,7 @@ from google.cloud import bigquery
 
 from custseg_assets.domain.schemas import Column, Table
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError, explain_errors
-from custseg_assets.stores.publications import Part, Publications
+from custseg_assets.stores.publications import UNKNOWN, Part, Publications
 from custseg_assets.stores.sources import Progress
 
 ANNOUNCEMENTS = Table(
@@ -34,7 +38,13 @@ ANNOUNCEMENTS = Table(
     ),
 )
 MAX_ATTEMPTS = 5
-"""How often a load with the same content is tried before a person has to look."""
+"""How often a load with the same content is refused before a person has to look."""
+BUSY_SECONDS = 600.0
+"""How long a load is started again that failed because BigQuery was busy."""
+
+_BUSY = {"backendError", "internalError", "rateLimitExceeded", "tableUnavailable"}
+_BUSY |= {"jobBackendError", "jobInternalError", "jobRateLimitExceeded"}
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 2.0, 60.0
 
 _TYPES: Mapping[pl.DataType, str] = {
     pl.String(): "STRING",
@@ -56,17 +66,25 @@ class Publisher:
         connection: with a dataset configured.
         publications: the record of what was published before.
         progress: takes a line for each partition that was loaded or removed.
+        sleep: waits; for tests.
     """
 
-    def __init__(self, connection: BigQuery, publications: Publications, progress: Progress) -> None:
-        self._bq, self._publications, self._progress = connection, publications, progress
+    def __init__(
+        self,
+        connection: BigQuery,
+        publications: Publications,
+        progress: Progress,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._bq, self._publications, self._progress, self._sleep = connection, publications, progress, sleep
         self._dataset = f"{connection.project}.{connection.settings.bigquery.dataset}"
 
-    def publish(self, parts: Sequence[Part], *, announce: bool = True) -> int:
-        """Bring partitions up to date and announce their snapshots.
+    def publish(self, parts: Sequence[Part], *, tables: Sequence[Table] = (), announce: bool = True) -> int:
+        """Bring partitions up to date and announce each snapshot when all of it is there.
 
         Args:
             parts: all partitions of the snapshots concerned, also those that have not changed.
+            tables: published, too, where no part is of them.
             announce: whether the parts belong to snapshots, which are announced.
 
         Returns:
@@ -76,17 +94,47 @@ class Publisher:
             BigQueryError: a request was refused or BigQuery cannot be reached. A snapshot with missing parts is not
                 announced; publishing again goes on where it stopped.
         """
-        tables = {part.table.name: part.table for part in parts}
-        there = {name: self._prepare_table(table) for name, table in tables.items()}
-        due = [part for part in parts if self._is_due(part, there[part.table.name])]
-        for part in due:
-            self._publish_part(part, there[part.table.name])
-        if announce:
-            keys = sorted({part.key for part in parts})
-            self.publish(
-                [_announcement(key, [part for part in parts if part.key == key]) for key in keys], announce=False
+        every = {table.name: table for table in (*tables, *(part.table for part in parts))}
+        every |= {ANNOUNCEMENTS.name: ANNOUNCEMENTS} if announce else {}
+        there = {name: self._prepare_table(table) for name, table in every.items()}
+        for table in there.values():
+            self._take_over_if_changed(table)
+        whole = [*parts, *self._leftovers(parts, every)]
+        n_published = 0
+        # One snapshot after the other, so that no table has many changes in a row: BigQuery limits them.
+        for key in sorted({part.key for part in whole}):
+            of_key = [part for part in whole if part.key == key]
+            due = [part for part in of_key if self._is_due(part)]
+            announced = [_announcement(key, of_key)] if announce else []
+            for part in (*due, *(part for part in announced if self._is_due(part))):
+                there[part.table.name] = self._publish_part(part, there[part.table.name])
+            n_published += sum(part.table is not ANNOUNCEMENTS for part in due)
+        return n_published
+
+    def _take_over_if_changed(self, table: bigquery.Table) -> None:
+        """Forget what was published of a table that is not as this home left it, and record what partitions it has."""
+        if self._publications.state(table.table_id) == _state_of(table):
+            return
+        keys: list[str] = []
+        if table.num_rows:
+            sql = f"SELECT DISTINCT period FROM `{self._dataset}.{table.table_id}` WHERE period IS NOT NULL"  # noqa: S608
+            with explain_errors(f"looking what {self._dataset}.{table.table_id} has"):
+                found = self._bq.client.query(sql, retry=self._bq.retry).result(retry=self._bq.retry)
+                keys = sorted(row["period"].isoformat() for row in found)
+            self._progress(
+                f"BigQuery: {self._dataset}.{table.table_id} is not as this home left it; all of it is published again"
             )
-        return len(due)
+        self._publications.take_over(table.table_id, keys, _state_of(table))
+
+    def _leftovers(self, parts: Sequence[Part], tables: Mapping[str, Table]) -> list[Part]:
+        """Partitions that somebody else published and that are to be removed, because no part is of them."""
+        mine = {(part.table.name, part.key) for part in parts} | {(ANNOUNCEMENTS.name, part.key) for part in parts}
+        return [
+            Part(table, key, None, pl.DataFrame)
+            for name, table in tables.items()
+            for key, known in self._publications.of(name).items()
+            if known == UNKNOWN and (name, key) not in mine
+        ]
 
     def make_views(self, tables: Iterable[Table], newest: str | None) -> tuple[str, ...]:
         """Create the views for the dashboard, or update their queries.
@@ -113,11 +161,20 @@ class Publisher:
                 except exceptions.NotFound:
                     self._bq.client.create_table(wanted, exists_ok=True, retry=self._bq.retry)
                 else:
-                    if found.view_query != sql:
-                        found.view_query = sql
-                        self._bq.client.update_table(found, ["view_query"], retry=self._bq.retry)
+                    self._change_view(found, sql)
             names.append(name)
         return tuple(names)
+
+    def _change_view(self, view: bigquery.Table, sql: str) -> None:
+        if view.view_query == sql:
+            return
+        view.view_query = sql
+        try:
+            self._bq.client.update_table(view, ["view_query"], retry=self._bq.retry)
+        except exceptions.PreconditionFailed:
+            # The request had arrived although its answer was lost.
+            if self._bq.client.get_table(view.reference, retry=self._bq.retry).view_query != sql:
+                raise
 
     def _prepare_table(self, table: Table) -> bigquery.Table:
         """The table in BigQuery, created if it is missing.
@@ -146,21 +203,22 @@ class Publisher:
             )
         return found
 
-    def _is_due(self, part: Part, there: bigquery.Table) -> bool:
-        name = part.table.name
-        is_same_table = self._publications.created(name) == str(there.created)
-        known = self._publications.of(name).get(part.key) if is_same_table else None
-        return known != part.fingerprint
+    def _is_due(self, part: Part) -> bool:
+        return self._publications.of(part.table.name).get(part.key) != part.fingerprint
 
-    def _publish_part(self, part: Part, there: bigquery.Table) -> None:
+    def _publish_part(self, part: Part, there: bigquery.Table) -> bigquery.Table:
+        """Load or remove a partition; returns the table as it is then."""
         target = f"{self._dataset}.{part.table.name}${part.key.replace('-', '')}"
         if part.fingerprint is None:
             with explain_errors(f"removing {target}"):
                 self._bq.client.delete_table(target, not_found_ok=True, retry=self._bq.retry)
         else:
             self._load_part(part, there, target)
-        self._publications.note(part.table.name, part.key, part.fingerprint, str(there.created))
+        with explain_errors(f"looking at {self._dataset}.{part.table.name}"):
+            changed = self._bq.client.get_table(there.reference, retry=self._bq.retry)
+        self._publications.note(part.table.name, part.key, part.fingerprint, _state_of(changed))
         self._progress(f"BigQuery: {target}")
+        return changed
 
     def _load_part(self, part: Part, there: bigquery.Table, target: str) -> None:
         rows = part.read().with_columns(pl.col("period").str.to_date())
@@ -174,20 +232,29 @@ class Publisher:
             schema_update_options=[bigquery.SchemaUpdateOption.ALLOW_FIELD_ADDITION],
             labels={"app": "custseg"},
         )
-        for attempt in range(MAX_ATTEMPTS):
-            job_id = self._job_id(part, there, attempt)
+        n_refused, waits = 0, _waits()
+        for attempt in itertools.count():
+            job_id = _job_id(part, there, attempt)
             with explain_errors(f"loading {target}"):
                 job = self._find_job(job_id, there.location)
                 is_new = job is None
                 job = self._wait_for(job or self._start_job(content, target, config, job_id, there.location))
-            if job.error_result is None:
+            error = job.error_result
+            if error is None:
                 return
-            if is_new:
+            is_busy = error.get("reason") in _BUSY
+            wait = next(waits, None) if is_busy and is_new else 0.0
+            n_refused += not is_busy
+            if (is_new and not is_busy) or wait is None:
                 raise BigQueryError(
-                    f"loading {target}: {job.error_result['message']} The partition is as it was and its snapshot is "
-                    f"not announced; the errors are in job {job_id}. Run it again when their cause is gone."
+                    f"loading {target}: {error['message']} The partition is as it was and its snapshot is not "
+                    f"announced; the errors are in job {job_id}. Run it again when their cause is gone."
                 )
-        raise BigQueryError(f"loading {target} has failed {MAX_ATTEMPTS} times, last in job {job_id}; see its errors.")
+            if n_refused == MAX_ATTEMPTS:
+                raise BigQueryError(
+                    f"loading {target} has failed {MAX_ATTEMPTS} times, last in job {job_id}; see its errors."
+                )
+            self._sleep(wait)
 
     def _find_job(self, job_id: str, location: str) -> bigquery.LoadJob | None:
         try:
@@ -218,12 +285,24 @@ class Publisher:
                 raise
         return job
 
-    def _job_id(self, part: Part, there: bigquery.Table, attempt: int) -> str:
-        """A job id that is equal for a retry, and new if the table was published to or created again in between."""
-        name = part.table.name
-        state = [str(there.created), self._publications.n_before(name), attempt]
-        digest = hashlib.sha256(repr(state).encode()).hexdigest()[:8]
-        return f"custseg-{name}-{part.key}-{part.fingerprint:x}-{digest}"
+
+def _state_of(table: bigquery.Table) -> str:
+    """When a table was made and when it was last changed: whatever is done to its rows by anybody changes this."""
+    return f"{table.created} {table.modified}"
+
+
+def _job_id(part: Part, there: bigquery.Table, attempt: int) -> str:
+    """A job id that is equal for a retry, and new where the table has been changed in between."""
+    digest = hashlib.sha256(repr([_state_of(there), attempt]).encode()).hexdigest()[:16]
+    return f"custseg-{part.table.name}-{part.key}-{part.fingerprint:x}-{digest}"
+
+
+def _waits() -> Iterator[float]:
+    """Seconds to wait between loads that fail because BigQuery is busy; they come to ``BUSY_SECONDS``."""
+    total, wait = 0.0, _FIRST_WAIT_SECONDS
+    while total < BUSY_SECONDS:
+        yield wait
+        total, wait = total + wait, min(2 * wait, _LONGEST_WAIT_SECONDS)
 
 
 def _announcement(key: str, parts: Sequence[Part]) -> Part:

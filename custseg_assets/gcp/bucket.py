@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custseg_assets.errors import CustsegError
+from custseg_assets.gcp.storage import make_client, reason_of
 from custseg_assets.stores import releases
 from custseg_assets.stores.files import replacement_for
 from custseg_assets.stores.releases import DamagedReleaseError
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 CALL_SECONDS = 60.0
 RELEASES, LANDING, FETCHED, PREDICTION_LOG = "releases", "landing", "landing_fetched", "prediction_log"
 TABLES = "tables"
+_FORBIDDEN = (
+    "Grant the account the role that docs/gcp.md names for this. One that may not list is told this, too, where there "
+    "is no such object: before the first release, there is none to serve."
+)
 
 
 class BucketError(CustsegError):
@@ -79,10 +84,20 @@ class Bucket:
                 self._write_once(f"{RELEASES}/{release_id}/{name}", root / release_id / name)
         with self._explain_errors(f"{RELEASES}/{releases.CURRENT}"):
             if before != release_id:
-                # Another writer may have replaced it on purpose: a rollback, or a second pipeline.
-                self._blob(f"{RELEASES}/{releases.CURRENT}").upload_from_string(
-                    f"{release_id}\n", if_generation_match=generation, checksum="crc32c", **self._calls
-                )
+                self._point_to(release_id, generation)
+
+    def _point_to(self, release_id: str, generation: int) -> None:
+        from google.api_core.exceptions import PreconditionFailed
+
+        try:
+            # Another writer may have replaced it on purpose: a rollback, or a second pipeline.
+            self._blob(f"{RELEASES}/{releases.CURRENT}").upload_from_string(
+                f"{release_id}\n", if_generation_match=generation, checksum="crc32c", **self._calls
+            )
+        except PreconditionFailed:
+            # The request had arrived although its answer was lost.
+            if self._read_current()[0] != release_id:
+                raise
 
     def pull_release(self, root: Path) -> str | None:
         """Copy the release to serve to this disk, verified, and point to it; return its id if it is not the one before.
@@ -106,22 +121,37 @@ class Bucket:
     def prune_releases(self, keep: int) -> tuple[str, ...]:
         """Remove all but the newest releases from the bucket, but never the served one. Returns the ids removed.
 
+        What is left of a release whose removal, or whose copying, was cut off goes, too.
+
         Raises:
             BucketError: the bucket cannot be listed or written.
         """
         with self._explain_errors(RELEASES):
             serving = self._read_current()[0]
-            manifest = f"/{releases.MANIFEST}"
-            manifests = [blob for blob in self._list_blobs(f"{RELEASES}/") if blob.name.endswith(manifest)]
-            written = [blob.name.split("/")[-2] for blob in sorted(manifests, key=lambda blob: blob.time_created)]
-            candidates = [release_id for release_id in written if release_id != serving]
-            gone = candidates[: max(0, len(candidates) - keep)]
+            folders: dict[str, list[Any]] = {}
+            for blob in self._list_blobs(f"{RELEASES}/"):
+                release_id, mark, _ = blob.name.removeprefix(f"{self._prefix}{RELEASES}/").partition("/")
+                if mark:
+                    folders.setdefault(release_id, []).append(blob)
+            written = {
+                release_id: blob.time_created
+                for release_id, blobs in folders.items()
+                for blob in blobs
+                if blob.name.endswith(f"/{releases.MANIFEST}")
+            }
+            others = sorted(written.keys() - {serving}, key=lambda release_id: written[release_id])
+            # One without a manifest that is newer than all releases is being written.
+            parts = sorted(
+                release_id
+                for release_id in folders.keys() - written.keys() - {serving}
+                if written and max(blob.time_created for blob in folders[release_id]) < max(written.values())
+            )
+            gone = (*others[: max(0, len(others) - keep)], *parts)
             for release_id in gone:
                 # The manifest is removed first: without it the rest is no release.
-                names = [blob.name for blob in self._list_blobs(f"{RELEASES}/{release_id}/")]
-                for name in sorted(names, key=lambda name: not name.endswith(manifest)):
-                    self._bucket.blob(name).delete(**self._calls)
-        return tuple(gone)
+                for blob in sorted(folders[release_id], key=lambda blob: not blob.name.endswith(releases.MANIFEST)):
+                    self._delete(blob)
+        return gone
 
     def fetch_artifact(self, root: Path) -> str:
         """Copy the release whose files lie directly in this folder, as for a model on Vertex AI, and point to it.
@@ -205,7 +235,7 @@ class Bucket:
                 kept = f"{self._prefix}{FETCHED}/{blob.generation}/{name}"
                 self._bucket.copy_blob(blob, self._bucket, kept, source_generation=blob.generation, **self._calls)
                 # A file that was replaced meanwhile is fetched the next time.
-                blob.delete(if_generation_match=blob.generation, **self._calls)
+                self._delete(blob, if_generation_match=blob.generation)
                 names.append(name)
         return tuple(names)
 
@@ -238,7 +268,7 @@ class Bucket:
                 if "/" in name or not name.endswith(".jsonl"):
                     continue
                 self._download_blob(blob, folder / name)
-                blob.delete(if_generation_match=blob.generation, **self._calls)
+                self._delete(blob, if_generation_match=blob.generation)
                 names.append(name)
         return tuple(names)
 
@@ -268,10 +298,17 @@ class Bucket:
         with self._explain_errors(TABLES):
             names = sorted((blob.name for blob in self._list_blobs(f"{TABLES}/")), reverse=True)
             for name in sorted(names, key=lambda name: "/_delta_log/" not in name):
-                self._bucket.blob(name).delete(**self._calls)
+                self._delete(self._bucket.blob(name))
 
     def _blob(self, name: str) -> Any:
         return self._bucket.blob(f"{self._prefix}{name}")
+
+    def _delete(self, blob: Any, **conditions: Any) -> None:
+        """Delete an object; one that is not there any more, or not as it was, is left as it is."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        with contextlib.suppress(NotFound, PreconditionFailed):
+            blob.delete(**conditions, **self._calls)
 
     def _list_blobs(self, prefix: str) -> list[Any]:
         return list(self._client.list_blobs(self._bucket, prefix=f"{self._prefix}{prefix}", **self._calls))
@@ -290,6 +327,7 @@ class Bucket:
         from google.api_core import exceptions
         from google.auth.exceptions import GoogleAuthError
         from google.cloud.exceptions import GoogleCloudError
+        from google.cloud.storage.exceptions import DataCorruption
         from requests.exceptions import RequestException
 
         where = f"{self.uri}/{name}"
@@ -298,16 +336,16 @@ class Bucket:
         except exceptions.PreconditionFailed:
             raise BucketError(f"{where} was changed by somebody else meanwhile. Look at it, then run again.") from None
         except exceptions.Forbidden as error:
-            raise BucketError(
-                f"{where}: {error.message}. Grant the account the role that docs/gcp.md names for this."
-            ) from None
+            raise BucketError(f"{where}: {reason_of(error)} {_FORBIDDEN}") from None
         except exceptions.NotFound as error:
-            raise BucketError(f"{where}: {error.message}. Correct [gcp.storage] uri, or make the bucket.") from None
+            raise BucketError(f"{where}: {reason_of(error)}. Correct [gcp.storage] uri, or make the bucket.") from None
+        except DataCorruption:
+            raise BucketError(
+                f"{where}: what arrived is not what the bucket has, by its checksum. Nothing was lost; run it again."
+            ) from None
         except (exceptions.RetryError, GoogleCloudError, RequestException, GoogleAuthError) as error:
             cause = getattr(error, "cause", None) or error
-            raise BucketError(
-                f"{where}: {' '.join(str(cause).split())[:300]}. Nothing was lost; run it again."
-            ) from None
+            raise BucketError(f"{where}: {reason_of(cause)}. Nothing was lost; run it again.") from None
 
 
 def bucket_from_environment(uri: str) -> Bucket:
@@ -317,10 +355,9 @@ def bucket_from_environment(uri: str) -> Bucket:
         BucketError: there are no credentials.
     """
     from google.auth.exceptions import GoogleAuthError
-    from google.cloud import storage
 
     try:
-        return Bucket(storage.Client(), uri)
+        return Bucket(make_client(), uri)
     except (GoogleAuthError, OSError) as error:
         raise BucketError(f"{uri}: {' '.join(str(error).split())[:300]} Run as a service account.") from None
 

@@ -6,13 +6,16 @@ client is in ``bigquery``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
 
 from custseg_assets.errors import BadInputError
+from custseg_assets.gcp.storage import make_client
 from custseg_assets.settings import GcpSettings
+
+if TYPE_CHECKING:
+    from google.cloud import storage
 
 
 def storage_client(gcp: GcpSettings) -> storage.Client:
@@ -23,8 +26,8 @@ def storage_client(gcp: GcpSettings) -> storage.Client:
     """
     if gcp.endpoints.storage:
         options = {"api_endpoint": gcp.endpoints.storage}
-        return storage.Client(project=gcp.project, credentials=AnonymousCredentials(), client_options=options)
-    return _create_client(storage.Client, project=gcp.project)
+        return make_client(project=gcp.project, credentials=AnonymousCredentials(), client_options=options)
+    return _create_client(make_client, project=gcp.project)
 
 
 def vertex_client(kind: Any, gcp: GcpSettings) -> Any:

@@ -1,6 +1,7 @@
 """Copy folders to and from Cloud Storage, for a trainer in a container that keeps no disk.
 
-The trainer's container imports only this and Google's storage client. A home's part on Cloud Storage is in ``bucket``.
+The trainer's container imports only this, ``storage`` and Google's storage client. A home's part on Cloud Storage is
+in ``bucket``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from custseg_assets.gcp.storage import make_client
 
 if TYPE_CHECKING:
     from google.cloud import storage
@@ -62,9 +65,7 @@ def local_copies(given: str, out: str) -> Iterator[tuple[Path, Path]]:
         given: ``gs://bucket/prefix`` of the inputs.
         out: ``gs://bucket/prefix`` of the outputs.
     """
-    from google.cloud import storage
-
-    client = storage.Client()
+    client = make_client()
     with tempfile.TemporaryDirectory() as name:
         folders = Path(name) / "in", Path(name) / "out"
         for folder in folders:
@@ -77,9 +78,8 @@ def local_copies(given: str, out: str) -> Iterator[tuple[Path, Path]]:
 def pipes_channels() -> dict[str, Any]:
     """Context loader and message writer for a process that Dagster Pipes started in the cloud."""
     from dagster_pipes import PipesGCSContextLoader, PipesGCSMessageWriter
-    from google.cloud import storage
 
-    client = storage.Client()
+    client = make_client()
     # Dagster's channels look the bucket up, which a role for objects does not allow; a bucket's name is enough.
     client.get_bucket = client.bucket
     return {

@@ -29,8 +29,10 @@ _STORAGE_SECONDS = 120.0
 class VertexLauncher:
     """Starts the trainer as a Vertex AI custom job; see ``training.exchange.TrainingLauncher``.
 
-    A job's key is made from its inputs. Training on the same inputs again, after a crash of this process for example,
-    follows the job that runs or takes the result that it left.
+    A job's key is made from its image and its inputs. Training on the same inputs again, after a crash of this process
+    for example, follows the job that runs or takes the result that it left. The image counts by its digest, which the
+    registry is asked for, so that a mended trainer under the same tag trains anew; where that is not to be had, it
+    counts by its name, and this is said.
 
     Args:
         gcp: with project, location, bucket and an image.
@@ -53,10 +55,18 @@ class VertexLauncher:
 
         from custseg_assets.gcp.clients import storage_client
         from custseg_assets.gcp.folders import download_folder, upload_folder
+        from custseg_assets.gcp.images import is_pinned, pin_image
         from custseg_assets.gcp.vertex_pipes import Patience, VertexJobError
 
         patience = self._patience or Patience(pending=60 * self._gcp.training.pending_timeout_minutes)
-        key = job_key(self._gcp.training.image or "", folder / "in")
+        image = pin_image(str(self._gcp.training.image), self._gcp)
+        if not is_pinned(image):
+            context.log.warning(
+                "%s could not be looked up in its registry: if its tag names another image than before, a result of "
+                "the one before is taken for the same inputs; name it with its digest, image@sha256:…, to be sure",
+                image,
+            )
+        key = job_key(image, folder / "in")
         place = "/".join(part for part in (self._gcp.prefix.strip("/"), "jobs", key) if part)
         uri = f"gs://{self._gcp.bucket}/{place}"
         storage = storage_client(self._gcp)
@@ -66,7 +76,7 @@ class VertexLauncher:
                 upload_folder(storage, folder / "in", f"{uri}/in", retry=retry)
                 is_made = storage.bucket(self._gcp.bucket).blob(f"{place}/out/{CANDIDATES}").exists(retry=retry)
             invocation = self._client(storage, place, patience).run(
-                context=context, job=self._job(snapshot, uri), key=key, accept_ended=is_made
+                context=context, job=self._job(snapshot, image, uri), key=key, accept_ended=is_made
             )
             with _explain_bucket_errors(uri):
                 names = download_folder(storage, f"{uri}/out", folder / "out", retry=retry)
@@ -95,13 +105,13 @@ class VertexLauncher:
             patience=patience,
         )
 
-    def _job(self, snapshot: str, uri: str) -> VertexJob:
+    def _job(self, snapshot: str, image: str, uri: str) -> VertexJob:
         from custseg_assets.gcp.vertex_pipes import VertexJob
 
         training, storage = self._gcp.training, self._gcp.endpoints.storage
         return VertexJob(
             display_name=f"custseg training {snapshot}",
-            image=str(training.image),
+            image=image,
             args=("--in", f"{uri}/in", "--out", f"{uri}/out"),
             # Google's storage client reads this variable.
             environment={"STORAGE_EMULATOR_HOST": storage} if storage else {},
@@ -117,7 +127,7 @@ class VertexLauncher:
 
 
 def job_key(image: str, folder: Path) -> str:
-    """A key made from all that decides a training's result: the trainer's image and the input files."""
+    """A key made from all that decides a training's result: the trainer's image, best with its digest, and inputs."""
     digest = hashlib.sha256(image.encode())
     for path in sorted(folder.iterdir()):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())

@@ -5,7 +5,8 @@ end, and explains a failure. A job has a label with the caller's key: if the sam
 after a restart for example, that job is found by its label and followed from its first message, not started twice.
 
 In the container, ``dagster_pipes`` reads and writes with its ``PipesGCSContextLoader`` and ``PipesGCSMessageWriter``.
-Self-contained: it needs ``dagster``, ``google-cloud-aiplatform`` and ``google-cloud-storage``, and nothing of custseg.
+Nearly self-contained: it needs ``dagster``, ``google-cloud-aiplatform``, ``google-cloud-storage``, and one function of
+custseg.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
 
+from custseg_assets.gcp.storage import reason_of
+
 KEY_LABEL = "dagster-key"
 RUN_LABEL = "dagster-run"
 _State = api.JobState
@@ -56,6 +59,16 @@ _TRANSIENT = (
 _INTERRUPTS = (DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit)
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _CALL_SECONDS = 30.0
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a request may succeed if it is sent again: no answer, a busy service, or too many requests a minute.
+
+    A used up quota of machines has the same code as too many requests, and waiting does not help.
+    """
+    if isinstance(error, exceptions.TooManyRequests):
+        return "per minute" in str(error.message) or error.reason == "RATE_LIMIT_EXCEEDED"
+    return isinstance(error, _TRANSIENT)
 
 
 class VertexJobError(Exception):
@@ -254,8 +267,7 @@ class PipesVertexAIClient(dg.PipesClient):
             try:
                 found: Any = self._jobs.create_custom_job(parent=self._parent, custom_job=spec, timeout=_CALL_SECONDS)
             except _TRANSIENT as error:
-                # A used up quota has the same code as too many requests, and waiting does not help.
-                if isinstance(error, exceptions.TooManyRequests):
+                if not is_transient(error):
                     raise explain_call(error, "starting a job", job) from error
                 found = self._find_job(key, accept_ended=True)
                 if found is None:
@@ -301,11 +313,11 @@ class PipesVertexAIClient(dg.PipesClient):
         except _TRANSIENT as error:
             if silence.is_too_long():
                 raise VertexJobError(
-                    f"Vertex AI has not answered for {silence.seconds():.0f} s ({_first_line(error)}); {name} goes on",
+                    f"Vertex AI has not answered for {silence.seconds():.0f} s ({reason_of(error)}); {name} goes on",
                     "Mend the connection and start the run again: it follows the job instead of starting another.",
                     name,
                 ) from error
-            context.log.warning("Vertex AI does not answer (%s); the job goes on, looking again", _first_line(error))
+            context.log.warning("Vertex AI does not answer (%s); the job goes on, looking again", reason_of(error))
             return None
         except (exceptions.GoogleAPIError, GoogleAuthError) as error:
             raise explain_call(error, f"looking at {name}") from error
@@ -320,7 +332,7 @@ class PipesVertexAIClient(dg.PipesClient):
             context.log.error(
                 "job %s could not be cancelled (%s) and may go on: cancel it at %s",
                 name,
-                _first_line(error),
+                reason_of(error),
                 console_url(name),
             )
         else:
@@ -436,7 +448,7 @@ class _BucketMessageReader(dg.PipesBlobStoreMessageReader):
         except exceptions.NotFound:
             return None
         except (exceptions.GoogleAPIError, GoogleAuthError, RequestException) as error:
-            self._warn(f"the job's messages cannot be read just now: {_first_line(error)}")
+            self._warn(f"the job's messages cannot be read just now: {reason_of(error)}")
             return None
         lines = text.splitlines()
         messages = [line for line in lines if _is_message(line)]
@@ -465,7 +477,7 @@ class _TolerantMessageHandler:
         try:
             self._handler.handle_message(message)
         except Exception as error:  # noqa: BLE001  (the job's result does not depend on its messages)
-            self._warn(f"a message of the job makes no sense and is left out: {_first_line(error)}")
+            self._warn(f"a message of the job makes no sense and is left out: {reason_of(error)}")
 
 
 def _is_message(line: str) -> bool:
@@ -561,7 +573,7 @@ _UNKNOWN = _Cause("", "it failed", "The job's log says more.")
 
 def explain_end(job: api.CustomJob) -> VertexJobError:
     """The error for a job that has ended without success."""
-    message = _first_line(job.error.message) if job.error else ""
+    message = reason_of(job.error.message) if job.error else ""
     cause = next((cause for cause in _CAUSES if re.search(cause.sign, message, re.IGNORECASE)), _UNKNOWN)
     happened, todo = cause.happened, cause.todo
     if job.state == _State.JOB_STATE_EXPIRED:
@@ -584,7 +596,7 @@ def explain_call(error: Exception, doing: str, job: VertexJob | None = None) -> 
         doing: what the request was for.
         job: the job to be started, if there is one.
     """
-    message = _first_line(error)
+    message = reason_of(error)
     if isinstance(error, exceptions.TooManyRequests):
         machine = f" of {job.machine_type}" if job else ""
         todo = f"Wait until other jobs have ended, name a smaller machine instead{machine}, or ask for more quota."
@@ -623,9 +635,3 @@ def console_url(name: str) -> str:
 
 def _describe_state(state: Any) -> str:
     return getattr(state, "name", f"state {state}").removeprefix("JOB_STATE_").lower().replace("_", " ")
-
-
-def _first_line(error: object) -> str:
-    """The message of an error as one line of at most 300 characters."""
-    text = getattr(error, "message", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:300]

@@ -1,13 +1,15 @@
 """The pipeline's tables in a bucket of Cloud Storage.
 
 Delta's own client writes and reads them, so nothing of Google's is needed here. A commit is an object that is only
-written where there is none of its name, so two writers cannot both have one, and a table is never torn.
+written where there is none of its name, so two writers cannot both have one, and a table is never torn. Where the
+answer to such a request is lost, the client sends it again and is told that somebody else has committed; each commit
+names the write that it is of, so it can be looked whether that was this one.
 
-Reading a table's version, or the fingerprint of a partition, costs requests, and a run needs 1,500 of them. The home's
-lock keeps other writers of this machine out, so notes about commits can be kept on this machine: for each table a small
-file with its version and its fingerprints, or with a question mark while a commit is under way, or was when its process
-was killed. The bucket is read where there is a question mark or the note has changed. A note about another version of
-the table than the present one is ignored.
+Reading a table's version, or the fingerprint of a partition, costs requests, and a run needs 1,500 of them. The
+home's lock keeps other writers of this machine out, so notes about commits can be kept on this machine: for each
+table a small file with its version and its fingerprints, or with a question mark while a commit is under way, or was
+when its process was killed. The bucket is read where there is a question mark or the note has changed. A note about
+another version of the table than the present one is ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import contextlib
 import json
 import re
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,8 @@ from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.tables import TableStore
 
 _IN_DOUBT = "?"
+_WRITE = "custseg-write"
+"""Key under which a commit says which write it is of."""
 # Polars wants other words for it, and numbers.
 _PATIENCE = {"max_retries": "5", "retry_timeout": "60s"}
 _PATIENCE_OF_POLARS = {"max_retries": 5, "retry_timeout_ms": 60_000}
@@ -62,9 +67,11 @@ class TablesInBucket(TableStore):
 
     def __init__(self, uri: str, endpoint: str | None, notes: Path) -> None:
         super().__init__(notes)
-        self._uri, self._options = uri, {**_PATIENCE, **_without_credentials(endpoint)}
+        self._uri, self._credentials = uri, _without_credentials(endpoint)
+        self._options = {**_PATIENCE, **self._credentials}
         self._seen: dict[str, _Seen] = {}
         self._writing: str | None = None
+        self._write_id = ""
 
     def fingerprint_of(self, name: str, key: str) -> int | None:
         """See ``TableStore``; an unknown fingerprint is read from the log since its last checkpoint."""
@@ -96,20 +103,20 @@ class TablesInBucket(TableStore):
         except TableNotFoundError:
             return None
 
-    def _create(
-        self, name: str, frame: pl.DataFrame, *, commit_properties: CommitProperties | None = None, **how: Any
-    ) -> None:
-        once = commit_properties or CommitProperties()
+    def _create(self, name: str, frame: pl.DataFrame, commit_properties: CommitProperties, **how: Any) -> None:
         # Delta tries a first commit again as the second of a table that somebody else has made meanwhile: rows double.
-        once.max_commit_retries = 0
+        commit_properties.max_commit_retries = 0
         write_deltalake(
             f"{self._uri}/{name}",
             frame,
             storage_options=self._options,
             configuration=_SHORT_LOG,
-            commit_properties=once,
+            commit_properties=commit_properties,
             **how,
         )
+
+    def _describe_commit(self, **more: Any) -> CommitProperties:
+        return CommitProperties(custom_metadata={_WRITE: self._write_id}, **more)
 
     def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
         return pl.scan_delta(opened, storage_options=_PATIENCE_OF_POLARS)
@@ -122,11 +129,16 @@ class TablesInBucket(TableStore):
         # Once more, because others on this machine are not the only ones who could have committed.
         before = self._look(name)
         version = before.opened.version() if before.opened else -1
-        self._writing = name
+        self._writing, self._write_id = name, uuid.uuid4().hex
         try:
-            with self.explained():
-                yield
-                opened = before.opened or self._newest(name)
+            try:
+                with self.explained():
+                    yield
+                    opened = before.opened or self._newest(name)
+            except TablesError:
+                opened = self._newest_if_written(name, version)
+                if opened is None:
+                    raise
         except BaseException:
             # The commit may be there all the same.
             del self._seen[name]
@@ -140,6 +152,25 @@ class TablesInBucket(TableStore):
         note = json.dumps({"table": _identity(opened), "fingerprints": known})
         replace_text(self.root / name, note)
         self._seen[name] = _Seen(note, opened, known)
+
+    def _newest_if_written(self, name: str, version: int) -> DeltaTable | None:
+        """The table as it is now, if one of its commits after a version is of the present write."""
+        try:
+            opened = self._newest(name)
+            later = range(version + 1, opened.version() + 1) if opened else ()
+            return opened if any(self._is_mine(name, number) for number in later) else None
+        except (OSError, DeltaError, pl.exceptions.PolarsError):
+            return None
+
+    def _is_mine(self, name: str, version: int) -> bool:
+        # DeltaTable.history does not let other threads of this process run meanwhile.
+        commit = pl.scan_ndjson(
+            f"{self._uri}/{name}/_delta_log/{version:020}.json",
+            schema={"commitInfo": pl.Struct({_WRITE: pl.String})},
+            storage_options={**self._credentials, **_PATIENCE_OF_POLARS},
+        )
+        written = commit.select(pl.col("commitInfo").struct.field(_WRITE)).collect()
+        return self._write_id in written[_WRITE].to_list()
 
     def _note(self, name: str) -> str | None:
         try:

@@ -19,12 +19,15 @@ from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.tables import TableReader, fingerprint
 
+UNKNOWN = -1
+"""The fingerprint of a partition that the destination has and that this home did not publish."""
+
 
 class Publications:
     """The record of one destination, in a file of the home.
 
-    It is a cache: where the destination was made anew, or the file is lost, everything is published again, which
-    changes nothing there.
+    It is a cache: where the destination is not in the state in which this home left it, or the file is lost, everything
+    is published again.
 
     Args:
         path: the file; made when the first partition is recorded.
@@ -39,24 +42,19 @@ class Publications:
         found: dict[str, int] = self._read().get(table, {}).get("partitions", {})
         return dict(found)
 
-    def created(self, table: str) -> str | None:
-        """When the destination made the table, as reported at the last publication to it."""
-        found: str | None = self._read().get(table, {}).get("created")
+    def state(self, table: str) -> str | None:
+        """The state in which the last publication left a table, in the destination's own words."""
+        found: str | None = self._read().get(table, {}).get("state")
         return found
 
-    def n_before(self, table: str) -> int:
-        """Number of times that partitions of a table were published."""
-        return int(self._read().get(table, {}).get("n_published", 0))
+    def note(self, table: str, key: str, fingerprint: int | None, state: str) -> None:
+        """Record that a partition is published, or with ``None`` that it was removed, and the table's state now."""
+        kept = {other: known for other, known in self.of(table).items() if other != key}
+        self._note(table, state=state, partitions=kept | ({} if fingerprint is None else {key: fingerprint}))
 
-    def note(self, table: str, key: str, fingerprint: int | None, created: str) -> None:
-        """Record that a partition is published, or with ``None`` that it was removed."""
-        record = self._read()
-        entry = record.get(table, {"partitions": {}, "n_published": 0})
-        partitions = entry["partitions"] if entry.get("created") == created else {}
-        kept = {other: known for other, known in partitions.items() if other != key}
-        kept |= {} if fingerprint is None else {key: fingerprint}
-        record[table] = {**entry, "created": created, "n_published": entry["n_published"] + 1, "partitions": kept}
-        self._write(record)
+    def take_over(self, table: str, keys: Iterable[str], state: str) -> None:
+        """Record that nothing is known of a table but its state and which partitions it has."""
+        self._note(table, state=state, partitions=dict.fromkeys(keys, UNKNOWN))
 
     def version_of(self, table: str) -> int | None:
         """Version at which a table without fingerprints was published as a whole."""
@@ -65,10 +63,11 @@ class Publications:
 
     def note_version(self, table: str, version: int | None) -> None:
         """Record that a table is published as it stood at a version."""
+        self._note(table, version=version)
+
+    def _note(self, table: str, **facts: object) -> None:
         record = self._read()
-        self._write(
-            {**record, table: {"partitions": {}, "n_published": 0, **record.get(table, {}), "version": version}}
-        )
+        self._write({**record, table: {"partitions": {}, **record.get(table, {}), **facts}})
 
     @staticmethod
     def in_bigquery(home: Home, settings: Settings) -> Publications:

@@ -152,9 +152,13 @@ class TableReader:
 class TableStore(TableReader):
     """Delta tables below one folder, to be read and written; a home offers it only to who has its lock."""
 
-    def _create(self, name: str, frame: pl.DataFrame, **how: Any) -> None:
+    def _create(self, name: str, frame: pl.DataFrame, commit_properties: CommitProperties, **how: Any) -> None:
         """The first commit of a table."""
-        write_deltalake(str(self.root / name), frame, **how)
+        write_deltalake(str(self.root / name), frame, commit_properties=commit_properties, **how)
+
+    def _describe_commit(self, **more: Any) -> CommitProperties:
+        """What is recorded with a commit; every commit has it."""
+        return CommitProperties(**more)
 
     @contextlib.contextmanager
     def _committing(self, _: str, __: Mapping[str, int]) -> Iterator[None]:
@@ -184,7 +188,7 @@ class TableStore(TableReader):
                 frame.sort("period", maintain_order=True),
                 mode="overwrite",
                 changing={"schema_mode": "merge", "predicate": _is_one_of(fingerprints)},
-                commit_properties=CommitProperties(
+                commit_properties=self._describe_commit(
                     app_transactions=[Transaction(key, made_from) for key, made_from in sorted(fingerprints.items())]
                 ),
             )
@@ -207,7 +211,7 @@ class TableStore(TableReader):
         """
         _require_columns(table, frame)
         with self._committing(table.name, {}):
-            self._put(table, frame, mode="append", changing={})
+            self._put(table, frame, mode="append", changing={}, commit_properties=self._describe_commit())
 
     def remove_before(self, table: Table, key: str) -> list[str]:
         """Remove the partitions of a table that is appended to whose keys are smaller; returns those keys."""
@@ -215,7 +219,7 @@ class TableStore(TableReader):
         if gone:
             with self._committing(table.name, {}):
                 if opened := self._open(table.name):
-                    opened.delete(_is_one_of(gone))
+                    opened.delete(_is_one_of(gone), commit_properties=self._describe_commit())
         return gone
 
     def tidy(self, table: Table, keys: Iterable[str]) -> None:
@@ -230,8 +234,10 @@ class TableStore(TableReader):
         crowded = [key for key in keys if n_files[key] > 1]
         with self._committing(table.name, {}):
             if crowded:
-                opened.optimize.compact(partition_filters=[("period", "in", crowded)])
-            opened.vacuum(dry_run=False)
+                opened.optimize.compact(
+                    partition_filters=[("period", "in", crowded)], commit_properties=self._describe_commit()
+                )
+            opened.vacuum(dry_run=False, commit_properties=self._describe_commit())
 
     def mark_stale(self, table: Table, keys: Iterable[str]) -> None:
         """Have partitions made again: their rows stay until then, but count as made from nothing that is known."""

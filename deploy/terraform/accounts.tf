@@ -55,9 +55,21 @@ resource "google_project_iam_member" "pipeline_queries" {
   member  = google_service_account.pipeline.member
 }
 
+# No endpoints, models or data sets, which the role Vertex AI User has besides.
+resource "google_project_iam_custom_role" "training_starter" {
+  role_id = "custsegTrainingStarter"
+  title   = "Start and follow custseg's training jobs"
+  permissions = [
+    "aiplatform.customJobs.cancel",
+    "aiplatform.customJobs.create",
+    "aiplatform.customJobs.get",
+    "aiplatform.customJobs.list",
+  ]
+}
+
 resource "google_project_iam_member" "pipeline_training" {
   project = var.project
-  role    = "roles/aiplatform.user"
+  role    = google_project_iam_custom_role.training_starter.id
   member  = google_service_account.pipeline.member
 }
 
@@ -149,7 +161,20 @@ resource "google_service_account_iam_member" "deployer_runs_as_service" {
 resource "google_project_iam_custom_role" "restarter" {
   role_id     = "custsegRestarter"
   title       = "Restart the machine of custseg's pipeline"
-  permissions = ["compute.instances.get", "compute.instances.reset", "compute.zoneOperations.get"]
+  permissions = ["compute.instances.get", "compute.instances.reset"]
+}
+
+# Whether the restart is done is asked of the zone's operations, and those are checked on the project.
+resource "google_project_iam_custom_role" "operation_watcher" {
+  role_id     = "custsegOperationWatcher"
+  title       = "See whether custseg's machine has been restarted"
+  permissions = ["compute.zoneOperations.get"]
+}
+
+resource "google_project_iam_member" "deployer_watches" {
+  project = var.project
+  role    = google_project_iam_custom_role.operation_watcher.id
+  member  = google_service_account.deployer.member
 }
 
 resource "google_compute_instance_iam_member" "deployer_restarts" {

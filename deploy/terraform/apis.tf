@@ -7,6 +7,8 @@ resource "google_project_service" "used" {
     "iam.googleapis.com",
     "iamcredentials.googleapis.com",
     "iap.googleapis.com",
+    "logging.googleapis.com",
+    "oslogin.googleapis.com",
     "run.googleapis.com",
     "secretmanager.googleapis.com",
     "storage.googleapis.com",

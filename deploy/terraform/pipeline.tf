@@ -140,3 +140,24 @@ resource "google_service_account_iam_member" "operators" {
   role               = "roles/iam.serviceAccountUser"
   member             = each.value
 }
+
+# gcloud looks at the project and the machine before it opens a tunnel; an owner may anyway.
+resource "google_project_iam_custom_role" "visitor" {
+  role_id     = "custsegVisitor"
+  title       = "Find the machine of custseg's pipeline"
+  permissions = ["compute.instances.get", "compute.projects.get"]
+}
+
+resource "google_project_iam_member" "operators_find" {
+  for_each = var.operators
+  project  = var.project
+  role     = google_project_iam_custom_role.visitor.id
+  member   = each.value
+}
+
+resource "google_project_iam_member" "operators_read_logs" {
+  for_each = var.operators
+  project  = var.project
+  role     = "roles/logging.viewer"
+  member   = each.value
+}

@@ -18,6 +18,11 @@ variable "github_repository" {
   type        = string
 }
 
+variable "github_repository_id" {
+  description = "Number of that repository: gh api repos/OWNER/NAME --jq .id"
+  type        = string
+}
+
 variable "pipeline_machine_type" {
   description = "Machine of the pipeline; docs/gcp.md says which is enough for how many transactions."
   type        = string

@@ -48,3 +48,9 @@ def no_waiting_for_stragglers(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support.gcp_pieces import hurry
 
     hurry(monkeypatch)
+
+
+@pytest.fixture
+def undocumented_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that no discovery document knows are refused by the fakes and do not fail the test."""
+    monkeypatch.setattr("tests.support.fakes.service.find_faults", lambda *_: [])

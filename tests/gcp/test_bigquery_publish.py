@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import polars as pl
 import pytest
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from custseg_assets.defs.assets.bigquery import published_tables
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import PREDICTION_LOG, Column, Table
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError
-from custseg_assets.gcp.bigquery_publish import Publisher, looker_url, view_queries
+from custseg_assets.gcp.bigquery_publish import MAX_ATTEMPTS, Publisher, looker_url, view_queries
 from custseg_assets.settings import GcpSettings
 from custseg_assets.stores.publications import Part, Publications, prediction_parts
 from custseg_assets.stores.tables import TableStore
@@ -56,7 +58,7 @@ class Shop:
             {"project": "shop", "bigquery": {"dataset": "segments"}, "endpoints": {"bigquery": self.fake.url}}
         )
         record = Publications(self.folder / "published.json", "shop.segments")
-        return Publisher(BigQuery(gcp, patience_seconds), record, lambda _: None)
+        return Publisher(BigQuery(gcp, patience_seconds), record, lambda _: None, sleep=self.fake.pass_time)
 
 
 @pytest.fixture
@@ -114,13 +116,136 @@ def test_an_empty_partition_is_published_as_one(shop: Shop) -> None:
     assert shop.fake.rows("segments.published_snapshots").height == 1
 
 
-def test_a_lost_record_finds_the_jobs_that_ran(shop: Shop) -> None:
+def test_without_its_record_a_home_publishes_everything_again(shop: Shop) -> None:
     shop.publisher().publish([part("2024-02-01", 0.5)])
     (shop.folder / "published.json").unlink()
-    n_loads = shop.fake.n_loads()
     assert shop.publisher().publish([part("2024-02-01", 0.5)]) == 1
-    assert shop.fake.n_loads() == n_loads
     assert shop.fake.rows("segments.drift_report").height == 1
+
+
+def test_a_load_whose_process_was_killed_is_followed_and_not_started_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5)])
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    shop.fake.runs_jobs = False
+    with monkeypatch.context() as patch:
+        patch.setattr(Publisher, "_wait_for", die)
+        with pytest.raises(KeyboardInterrupt):
+            shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.7)])
+    n_loads = shop.fake.n_loads()
+    shop.fake.runs_jobs = True
+    shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.7)])
+    # The announcement is the only new one.
+    assert shop.fake.n_loads() == n_loads + 1
+
+
+def test_two_homes_that_publish_in_turns_leave_what_the_last_one_has(shop: Shop, tmp_path: Path) -> None:
+    def rows() -> list[tuple[object, ...]]:
+        return shop.fake.rows("segments.drift_report").sort("period", "score").select("period", "score").rows()
+
+    def announced() -> list[date]:
+        return shop.fake.rows("segments.published_snapshots").sort("period")["period"].to_list()
+
+    other = Shop(shop.fake, tmp_path / "other")
+    february, march = date(2024, 2, 1), date(2024, 3, 1)
+    first = [part("2024-02-01", 0.1), part("2024-03-01", 0.2)]
+    changed = [part("2024-02-01", 0.9, fingerprint=2)]
+    shop.publisher().publish(first)
+    shop.publisher().publish([part("2024-02-01", 0.3, fingerprint=3), first[1]])
+    # A fresh home publishes what the other one had at first.
+    other.publisher().publish([first[0]])
+    assert (rows(), announced()) == ([(february, 0.1)], [february])
+    shop.publisher().publish(first)
+    assert (rows(), announced()) == ([(february, 0.1), (march, 0.2)], [february, march])
+    other.publisher().publish(changed)
+    assert (rows(), announced()) == ([(february, 0.9)], [february])
+    shop.publisher().publish(first)
+    assert (rows(), announced()) == ([(february, 0.1), (march, 0.2)], [february, march])
+    n_loads = shop.fake.n_loads()
+    assert shop.publisher().publish(first) == 0
+    assert shop.fake.n_loads() == n_loads
+
+
+def test_what_a_person_deleted_in_bigquery_is_published_again_with_the_next_change(shop: Shop) -> None:
+    shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.7)])
+    gone = shop.fake.datasets["segments"]["drift_report"]
+    shop.fake._replace_rows(gone, gone.rows.clear())
+    shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.8, fingerprint=2)])
+    assert shop.fake.rows("segments.drift_report").sort("score")["score"].to_list() == [0.5, 0.8]
+
+
+def test_tables_of_another_home_are_emptied_where_this_one_has_nothing(shop: Shop, tmp_path: Path) -> None:
+    shop.publisher().publish([part("2024-02-01", table=NAMES, fingerprint=1)], tables=[NAMES])
+    other = Shop(shop.fake, tmp_path / "other")
+    other.publisher().publish([part("2024-02-01", 0.5)])
+    Shop(shop.fake, tmp_path / "third").publisher().publish([], tables=[SCORES], announce=False)
+    assert shop.fake.rows("segments.drift_report").is_empty()
+
+
+@pytest.mark.parametrize("reason", ["backendError", "internalError", "rateLimitExceeded"])
+def test_a_load_that_fails_because_bigquery_is_busy_is_started_again_and_not_counted(shop: Shop, reason: str) -> None:
+    shop.fake.fail_loads = [reason] * (MAX_ATTEMPTS + 2)
+    assert shop.publisher().publish([part("2024-02-01", 0.5)]) == 1
+    assert shop.fake.rows("segments.drift_report")["score"].to_list() == [0.5]
+
+
+@pytest.mark.parametrize("troubles", [(), (503, 503, 429, 429, 0, 0)])
+def test_lost_answers_and_a_busy_service_change_nothing(
+    shop: Shop, tmp_path: Path, troubles: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.001, 0.01))
+    # Google's client waits seconds between attempts to upload.
+    uploads = "google.resumable_media.requests._request_helpers.time"
+    monkeypatch.setattr(uploads, SimpleNamespace(sleep=lambda _: None))
+    shop.fake.troubles, shop.fake.loses_answers = troubles, not troubles
+    publisher, other = shop.publisher(30), Shop(shop.fake, tmp_path / "other").publisher(30)
+    first = [part("2024-02-01", 0.1), part("2024-03-01", 0.2)]
+    assert publisher.publish(first) == 2
+    assert publisher.publish(first) == 0
+    assert other.publish([part("2024-02-01", 0.9, fingerprint=2)]) == 2
+    assert publisher.publish(first) == 2
+    assert shop.fake.rows("segments.drift_report").sort("score")["score"].to_list() == [0.1, 0.2]
+    assert shop.fake.rows("segments.published_snapshots").height == 2
+    # Four of scores and four announcements; of the other home one of each.
+    assert shop.fake.n_loads() == 10
+
+
+def test_lost_answers_about_views_are_no_conflict(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.001, 0.01))
+    tables = [*published_tables(), PREDICTION_LOG]
+    shop.fake.loses_answers = True
+    shop.publisher(30).make_views(tables, None)
+    shop.publisher(30).make_views(tables, "2024-03-01")
+    assert "2024-03-01" in shop.fake.datasets["segments"]["current_segments"].resource["view"]["query"]
+
+
+def test_bigquery_may_be_busy_for_longer_than_a_run_waits_and_the_next_run_publishes(shop: Shop) -> None:
+    shop.fake.fail_loads = ["backendError"] * 100
+    with pytest.raises(BigQueryError, match=r"Retrying may solve the problem\. .*Run it again"):
+        shop.publisher().publish([part("2024-02-01", 0.5)])
+    assert len(shop.fake.fail_loads) < 90
+    shop.fake.fail_loads = []
+    assert shop.publisher().publish([part("2024-02-01", 0.5)]) == 1
+
+
+def test_a_long_history_is_published_within_the_limit_of_changes_to_one_table(shop: Shop) -> None:
+    shop.fake.has_update_limit = True
+    keys = [f"{year}-{month:02}-01" for year in (2022, 2023, 2024) for month in range(1, 13)]
+    parts = [part(key, 0.5, table=table) for table in (SCORES, NAMES) for key in keys]
+    assert shop.publisher().publish(parts) == 72
+    assert shop.fake.rows("segments.published_snapshots").height == 36
+    loaded = [job.resource["configuration"]["load"]["destinationTable"]["tableId"] for job in shop.fake.jobs.values()]
+    # One snapshot after the other, and none of the loads failed.
+    assert len(loaded) == 108
+    assert [name.partition("$")[0] for name in loaded[:3]] == [
+        "drift_report",
+        "segment_profiles",
+        "published_snapshots",
+    ]
 
 
 @pytest.mark.parametrize("is_record_lost", [False, True])
@@ -194,7 +319,13 @@ def test_a_missing_permission_is_named_and_nothing_is_announced(shop: Shop, perm
     shop.fake.denied.add(permission)
     with pytest.raises(BigQueryError, match=f"Permission {permission} denied"):
         shop.publisher().publish([part("2024-02-01", 0.5)])
-    assert "published_snapshots" not in shop.fake.datasets["segments"]
+    assert is_nothing_announced(shop)
+
+
+def is_nothing_announced(shop: Shop) -> bool:
+    return "published_snapshots" not in shop.fake.datasets["segments"] or (
+        shop.fake.rows("segments.published_snapshots").is_empty()
+    )
 
 
 def test_a_dataset_that_is_not_there_is_named(shop: Shop) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from custseg_assets.gcp.bucket import Bucket, BucketError
+from custseg_assets.gcp.clients import storage_client
 from custseg_assets.settings import Settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.releases import DamagedReleaseError
 from custseg_serving.app import create_app
 from custseg_serving.settings import ServingSettings
 from tests.support import homes
-from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.gcs import Blob, FakeGcs
+from tests.support.gcp_pieces import gcp_of
 from tests.support.places import URI
 from tests.support.releases import make_other_content, make_release
 from tests.support.shops import shop_log, write_log
@@ -36,13 +40,13 @@ def gcs() -> Iterator[FakeGcs]:
 
 
 def bucket_of(gcs: FakeGcs, uri: str = URI) -> Bucket:
-    client = storage.Client("shop", AnonymousCredentials(), client_options={"api_endpoint": gcs.url})
-    return Bucket(client, uri, patience_seconds=2)
+    return Bucket(storage_client(gcp_of("", gcs.url)), uri, patience_seconds=2)
 
 
 @pytest.fixture
-def bucket(gcs: FakeGcs) -> Bucket:
-    return bucket_of(gcs)
+def bucket(gcs: FakeGcs) -> Iterator[Bucket]:
+    with contextlib.closing(storage_client(gcp_of("", gcs.url))) as client:
+        yield Bucket(client, URI, patience_seconds=2)
 
 
 @pytest.fixture
@@ -163,6 +167,98 @@ def test_old_releases_go_and_the_served_one_stays(gcs: FakeGcs, bucket: Bucket, 
     bucket.push_release(here, first)
     assert bucket.prune_releases(keep=0) == (second,)
     assert {name.split("/")[2] for name in gcs.names("shop-data", "home/releases/r-")} == {first}
+
+
+def test_what_a_prune_that_was_cut_off_left_goes_with_the_next(gcs: FakeGcs, bucket: Bucket, here: Path) -> None:
+    first, second = make_release(here, make_other_content()), make_release(here)
+    bucket.push_release(here, first)
+    bucket.push_release(here, second)
+    del gcs.buckets["shop-data"][f"home/releases/{first}/manifest.json"]
+    # Its manifest comes last: it is being written, or will be finished by the next run.
+    gcs.put("shop-data", "home/releases/r-2024-09-01-00000009/model.json", b"{}")
+    assert bucket.prune_releases(keep=5) == (first,)
+    assert {name.split("/")[2] for name in gcs.names("shop-data", "home/releases/r-")} == {
+        second,
+        "r-2024-09-01-00000009",
+    }
+
+
+@pytest.fixture
+def _left_connections() -> Iterator[None]:
+    """Google's client leaves the connection of a download that is refused or damaged to the garbage collector."""
+    yield
+    gc.collect()
+
+
+IGNORE_LEFT_CONNECTIONS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@IGNORE_LEFT_CONNECTIONS
+@pytest.mark.usefixtures("_left_connections")
+@pytest.mark.parametrize("troubles", [(), (503, 503, 429, 429, 0, 0)])
+def test_lost_answers_and_a_busy_service_change_nothing(
+    gcs: FakeGcs, here: Path, there: Path, tmp_path: Path, troubles: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("google.cloud.storage.retry.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.001, 0.01))
+    gcs.troubles, gcs.loses_answers = troubles, not troubles
+    with contextlib.closing(storage_client(gcp_of("", gcs.url))) as client:
+        use_everything(gcs, Bucket(client, URI, patience_seconds=20), here, there, tmp_path)
+
+
+def use_everything(gcs: FakeGcs, bucket: Bucket, here: Path, there: Path, tmp_path: Path) -> None:
+    first, second = make_release(here, make_other_content()), make_release(here)
+    for release_id in (first, second):
+        bucket.push_release(here, release_id)
+        assert bucket.current() == release_id
+        assert bucket.pull_release(there) == release_id
+    assert bucket.prune_releases(keep=0) == (first,)
+    assert {name.split("/")[2] for name in gcs.names("shop-data", "home/releases/r-")} == {second}
+    gcs.put("shop-data", "home/landing/1.csv", b"x")
+    assert bucket.fetch_landed(tmp_path / "landing") == ("1.csv",)
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    assert bucket.send_predictions(tmp_path) == ("a.jsonl",)
+    assert bucket.fetch_predictions(tmp_path / "pipeline") == ("a.jsonl",)
+    gcs.put("shop-data", "home/tables/t/_delta_log/0.json", b"x")
+    gcs.put("shop-data", "home/tables/t/a.parquet", b"x")
+    bucket.remove_tables()
+    assert gcs.names("shop-data", "home/landing/") == gcs.names("shop-data", "home/tables/") == []
+    assert gcs.names("shop-data", "home/prediction_log/") == []
+
+
+@IGNORE_LEFT_CONNECTIONS
+@pytest.mark.usefixtures("_left_connections")
+def test_an_object_that_arrives_damaged_is_one_sentence(
+    bucket: Bucket, here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.push_release(here, make_release(here))
+    monkeypatch.setattr(Blob, "crc32c", "AAAAAA==")
+    with pytest.raises(BucketError, match=r"CURRENT: what arrived is not what the bucket has.*run it again\.$"):
+        bucket.pull_release(there)
+
+
+def test_the_reason_of_a_refused_upload_is_one_sentence(gcs: FakeGcs, bucket: Bucket, here: Path) -> None:
+    gcs.denied.add("storage.objects.create")
+    with pytest.raises(BucketError) as refused:
+        bucket.push_release(here, make_release(here))
+    assert "\n" not in str(refused.value)
+    assert re.match(
+        r"gs://shop-data/home/releases/r-\S+: Permission 'storage\.objects\.create' denied on resource \S+ "
+        r"\(or it may not exist\)\. Grant the account the role",
+        str(refused.value),
+    )
+
+
+def test_who_may_not_list_is_told_that_there_may_be_nothing_yet(gcs: FakeGcs, bucket: Bucket, there: Path) -> None:
+    gcs.denied.add("storage.objects.list")
+    with pytest.raises(BucketError, match=r"CURRENT: .*before the first release, there is none"):
+        bucket.pull_release(there)
+
+
+def test_the_bucket_itself_is_never_looked_up(gcs: FakeGcs, bucket: Bucket, here: Path, there: Path) -> None:
+    bucket.push_release(here, make_release(here))
+    bucket.pull_release(there)
+    time.sleep(0.2)
+    assert not [request for request in gcs.requests if request == "GET /storage/v1/b/shop-data"]
 
 
 @pytest.mark.parametrize(

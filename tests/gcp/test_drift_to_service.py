@@ -1,13 +1,14 @@
 """From a file that lands in the bucket to the answer of the service, with nobody doing anything in between.
 
 Customers begin to order by the case. The sensors of ``custseg ui`` are evaluated and the runs that they request are
-executed, with Google's client libraries and fakes on loopback. PlayResult twice from the same home: the challenger is
-trained on Vertex AI and on this machine.
+executed, with Google's client libraries and fakes on loopback. Played from the same home: the challenger is trained on
+Vertex AI and on this machine, and on Vertex AI again while the answer to every request is lost once.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from google.cloud.bigquery.retry import DEFAULT_RETRY as BIGQUERY_RETRY
+from google.cloud.storage.retry import DEFAULT_RETRY
 from polars.testing import assert_frame_equal
 
 from custseg_assets.domain import schemas
@@ -57,6 +60,8 @@ class PlayResult:
         released: manifest of what ``CURRENT`` in the bucket names.
         jobs: on Vertex AI.
         files: names of the objects that passed to the job and back.
+        left: names of all other objects in the bucket.
+        n_lost: how many answers were lost.
     """
 
     runs: tuple[str, ...]
@@ -66,6 +71,8 @@ class PlayResult:
     released: releases.ReleaseManifest
     jobs: Sequence[Any]
     files: Sequence[str]
+    left: Sequence[str]
+    n_lost: int
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +92,14 @@ def on_this_machine(shop: Path) -> PlayResult:
     return play(shop, "local")
 
 
-def play(shop: Path, runner: str) -> PlayResult:
+@pytest.fixture(scope="module")
+def with_lost_answers(shop: Path) -> PlayResult:
+    return play(shop, "vertex", loses_answers=True)
+
+
+def play(shop: Path, runner: str, *, loses_answers: bool = False) -> PlayResult:
     """Put May's file into the bucket, and run what the sensors request until nothing is left to do."""
-    home = shutil.copytree(shop, shop.with_name(runner))
+    home = shutil.copytree(shop, shop.with_name(f"{runner}-lost" if loses_answers else runner))
     with (
         FakeGcs("shop-data") as gcs,
         FakeVertex("shop", "europe-west1", images()) as vertex,
@@ -101,6 +113,10 @@ def play(shop: Path, runner: str) -> PlayResult:
         # How the service, a process of its own, finds the bucket: the variable that Google's client reads.
         patch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
         hurry(patch)
+        for fake in (gcs, vertex, bigquery):
+            fake.loses_answers = loses_answers
+        patch.setattr("google.cloud.storage.retry.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.01, 0.1))
+        patch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", BIGQUERY_RETRY.with_delay(0.01, 0.1))
         patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: SHORT_PATIENCE)
         may = write_log(shop_log(1, DAY, BY_THE_CASE), home.with_name("may.csv"))
         gcs.put("shop-data", "home/landing/may.csv", may.read_bytes())
@@ -111,7 +127,7 @@ def play(shop: Path, runner: str) -> PlayResult:
             runs.append(run)
             if run == f"snapshot {KEY} (stale_partitions)":
                 break
-        cache = home.with_name(f"{runner}-service")
+        cache = home.with_name(f"{home.name}-service")
         cache.mkdir()
         with serving(cache, "--follow", URI, "--workers", "1") as service:
             before = answer_of(service)
@@ -119,7 +135,7 @@ def play(shop: Path, runner: str) -> PlayResult:
             stores = OpenHome(settings)
             released = releases.verify(Home(home).releases, str(releases.current(Home(home).releases)))
             # The service checks the bucket every five seconds.
-            wait_until(lambda: answer_of(service)["release_id"] == released.release_id, seconds=20)
+            wait_until(lambda: answer_of(service)["release_id"] == released.release_id, seconds=40)
             answers = (before, answer_of(service))
         assert gcs.buckets["shop-data"]["home/releases/CURRENT"].content == f"{released.release_id}\n".encode()
         tables = (*TRAINED, schemas.SEGMENT_ASSIGNMENTS, schemas.SEGMENT_PROFILES, schemas.RETRAIN_DECISION)
@@ -134,12 +150,14 @@ def play(shop: Path, runner: str) -> PlayResult:
             released=released,
             jobs=vertex.jobs,
             files=gcs.names("shop-data", "custseg/jobs/"),
+            left=[name for name in gcs.names("shop-data") if not name.startswith("custseg/jobs/")],
+            n_lost=sum(fake.n_lost for fake in (gcs, vertex, bigquery)),
         )
 
 
 def settings_of(home: Path, runner: str, vertex: FakeVertex, gcs: FakeGcs, bigquery: FakeBigQuery) -> Settings:
     """Settings of a small shop: gate, drift and sensors by default, and the addresses of the fakes."""
-    config = home.with_name(f"{runner}.toml")
+    config = home.with_name(f"{home.name}.toml")
     config.write_text(
         cloud_config(
             "[landing]\nsettle_seconds = 0",
@@ -163,7 +181,7 @@ def without_age(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "staleness"}
 
 
-@pytest.fixture(params=["on_vertex", "on_this_machine"])
+@pytest.fixture(params=["on_vertex", "on_this_machine", "with_lost_answers"])
 def played(request: pytest.FixtureRequest) -> PlayResult:
     return request.getfixturevalue(request.param)
 
@@ -241,6 +259,27 @@ def test_without_an_image_nothing_is_asked_of_vertex(on_this_machine: PlayResult
 def test_it_makes_no_difference_where_the_challenger_was_trained(
     on_vertex: PlayResult, on_this_machine: PlayResult
 ) -> None:
+    assert_same(on_vertex, on_this_machine)
+
+
+def test_lost_answers_make_no_difference_and_leave_nothing(
+    with_lost_answers: PlayResult, on_vertex: PlayResult
+) -> None:
+    assert with_lost_answers.n_lost > 100
+    assert_same(with_lost_answers, on_vertex)
+    assert len(with_lost_answers.jobs) == 1
+    assert without_log(with_lost_answers.left) == without_log(on_vertex.left)
+    assert not any(name.startswith("home/landing/") for name in with_lost_answers.left)
+
+
+def without_log(names: Sequence[str]) -> list[str]:
+    """Names without what differs from time to time: the parts of the prediction log, and generations."""
+    kept = (name for name in names if not name.startswith("home/prediction_log/"))
+    return [re.sub(r"^(home/landing_fetched)/\d+/", r"\1/", name) for name in kept]
+
+
+def assert_same(on_vertex: PlayResult, on_this_machine: PlayResult) -> None:
+    """Whole-run results are equal."""
     # Why to retrain says what it may cost, where it costs anything.
     costs = {"retrain_decision": ["reasons"]}
     for name, mine in on_this_machine.tables.items():

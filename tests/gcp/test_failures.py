@@ -258,7 +258,7 @@ def test_a_daemon_that_is_killed_leaves_a_job_that_the_next_run_follows(cloud: C
     outcome = cloud.retrain()
     assert outcome.status == 0, outcome.err
     [job] = cloud.vertex.jobs
-    assert f"following job {job.name}" in outcome.err
+    assert f"following job {cloud.vertex.told(job.name)}" in outcome.err
 
 
 def test_a_release_that_does_not_reach_the_bucket_is_brought_there_when_it_can_be(

@@ -225,6 +225,7 @@ REFUSED: list[tuple[str, Callable[[bigquery.Client], Any], type[Exception], str]
 ]
 
 
+@pytest.mark.usefixtures("undocumented_requests")
 @pytest.mark.parametrize(("ask", "error", "said"), [pytest.param(*rest, id=name) for name, *rest in REFUSED])
 def test_what_the_service_refuses_is_refused_and_changes_nothing(
     service: FakeBigQuery,

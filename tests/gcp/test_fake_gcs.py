@@ -189,6 +189,7 @@ def test_no_more_than_32_objects_are_composed(bucket: storage.Bucket) -> None:
         bucket.blob("all").compose([bucket.blob("one")] * 33)
 
 
+@pytest.mark.usefixtures("undocumented_requests")
 @pytest.mark.parametrize(
     ("method", "path", "error"),
     [

@@ -65,6 +65,7 @@ def test_a_job_that_is_not_in_order_is_refused(
     jobs.create_custom_job(parent=PARENT, custom_job=job_with())
 
 
+@pytest.mark.usefixtures("undocumented_requests")
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -130,7 +131,7 @@ def test_what_the_fake_does_not_know_is_refused(jobs: api.JobServiceClient) -> N
     with pytest.raises(exceptions.NotFound, match="was not found on this server"):
         jobs.get_hyperparameter_tuning_job(name=f"{PARENT}/hyperparameterTuningJobs/1")
     with pytest.raises(exceptions.NotFound, match="Operation not found"):
-        jobs.get_operation({"name": f"{PARENT}/operations/7"})
+        jobs.get_operation({"name": f"{PARENT}/models/m/operations/7"})
     with pytest.raises(exceptions.BadRequest, match="Invalid page token"):
         list(jobs.list_custom_jobs({"parent": PARENT, "page_token": "the next"}))
 
@@ -156,7 +157,7 @@ def test_a_job_waits_runs_and_ends(jobs: api.JobServiceClient, vertex: FakeVerte
     assert [jobs.get_custom_job(name=made.name).state for _ in range(2)] == [State.JOB_STATE_PENDING] * 2
     vertex.has_machines = True
     assert jobs.get_custom_job(name=made.name).state == State.JOB_STATE_RUNNING
-    vertex._jobs[made.name].process.wait()
+    vertex._jobs[vertex.jobs[0].name].process.wait()
     ended = jobs.get_custom_job(name=made.name)
     assert ended.state == State.JOB_STATE_SUCCEEDED
     assert ended.create_time <= ended.start_time <= ended.end_time

@@ -5,18 +5,29 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from google.cloud.storage.retry import DEFAULT_RETRY
+from pydantic import ValidationError
 
 from custseg_assets.definitions import launcher_of
 from custseg_assets.domain.segments.model import model_from_json
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.costs import check_cost, highest_cost
 from custseg_assets.gcp.folders import split_uri
+from custseg_assets.gcp.images import pin_image
 from custseg_assets.gcp.training import VertexLauncher
-from custseg_assets.settings import GcpSettings, GcpTrainingSettings, ModelSettings, Settings
+from custseg_assets.settings import (
+    GcpEndpointSettings,
+    GcpServingSettings,
+    GcpSettings,
+    GcpTrainingSettings,
+    ModelSettings,
+    Settings,
+)
 from custseg_assets.training.exchange import CANDIDATES, FEATURES, MODEL, SETTINGS, TrainerReport
 from custseg_assets.training.local import LocalLauncher
 from custseg_assets.training.steps import train_snapshot
 from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.registry import FakeRegistry
 from tests.support.fakes.vertex import FakeVertex
 from tests.support.gcp_pieces import SHORT_PATIENCE, gcp_of
 from tests.support.trainings import KEY, features_of
@@ -72,7 +83,7 @@ def test_the_trainer_on_vertex_leaves_what_it_leaves_here(
     assert model == train_snapshot(features, candidates, KEY, ModelSettings(n_bootstraps=4))
     [job] = vertex.jobs
     assert report["k"].value == model.k
-    assert report["vertex_job"].value == job.name
+    assert report["vertex_job"].value == vertex.told(job.name)
     logged = "".join(capfd.readouterr())
     assert "at most 0.22 USD: 60 minutes of n1-standard-4" in logged
     assert f"{model.model_version}: " in logged
@@ -100,6 +111,54 @@ def test_what_was_trained_is_taken_and_trained_again_only_where_it_is_gone(
         del gcs.buckets["shop-data"][name]
     train(gcp, folder)
     assert len(vertex.jobs) == 2
+
+
+def test_a_mended_trainer_under_the_same_tag_trains_anew(vertex: FakeVertex, gcs: FakeGcs, folder: Path) -> None:
+    path, built = "shop/custseg/trainer", vertex.images["trainer:1"]
+    name = f"europe-west1-docker.pkg.dev/{path}"
+    with FakeRegistry() as registry:
+        gcp = gcp_of(vertex.url, gcs.url, training=GcpTrainingSettings(image=f"{name}:production"))
+        gcp = gcp.model_copy(update={"endpoints": gcp.endpoints.model_copy(update={"registry": registry.url})})
+        for digest in ("sha256:1", "sha256:2", "sha256:2"):
+            registry.digests[f"{path}:production"] = digest
+            vertex.images[f"{name}@{digest}"] = built
+            train(gcp, folder)
+    assert [job.job_spec.worker_pool_specs[0].container_spec.image_uri for job in vertex.jobs] == [
+        f"{name}@sha256:1",
+        f"{name}@sha256:2",
+    ]
+
+
+def test_an_image_that_cannot_be_looked_up_is_said_to_be_unsure(
+    gcp: GcpSettings, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(gcp, folder)
+    assert "trainer:1 could not be looked up in its registry" in "".join(capfd.readouterr())
+    pinned = "europe-west1-docker.pkg.dev/shop/custseg/trainer@sha256:1"
+    assert pin_image(pinned, gcp) == pinned
+    out_of_reach = gcp.model_copy(update={"endpoints": GcpEndpointSettings(registry="http://127.0.0.1:9")})
+    assert pin_image("europe-west1-docker.pkg.dev/shop/custseg/trainer", out_of_reach).endswith("trainer")
+
+
+@pytest.mark.parametrize("troubles", [(), (503, 503, 429, 429, 0, 0)])
+def test_lost_answers_and_a_busy_service_lead_to_one_job(
+    gcp: GcpSettings,
+    vertex: FakeVertex,
+    gcs: FakeGcs,
+    folder: Path,
+    troubles: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("google.cloud.storage.retry.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.01, 0.1))
+    monkeypatch.setattr("custseg_assets.gcp.vertex_pipes.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.01, 0.1))
+    vertex.troubles = gcs.troubles = troubles
+    vertex.loses_answers = gcs.loses_answers = not troubles
+
+    # The trainer, a process of its own, has the delays of Google's client.
+    vertex.at_poll = lambda _: setattr(gcs, "troubles", ())
+    train(gcp, folder)
+    assert (folder / "out" / CANDIDATES).exists()
+    assert len(vertex.jobs) == 1
 
 
 def test_an_outcome_without_a_model_is_no_failure(gcp: GcpSettings, tmp_path: Path) -> None:
@@ -147,6 +206,13 @@ def test_the_price_of_a_machine_is_listed_or_given() -> None:
 def test_vertex_trains_where_an_image_is_configured(gcp: GcpSettings, tmp_path: Path) -> None:
     assert isinstance(launcher_of(Settings(home=tmp_path)), LocalLauncher)
     assert isinstance(launcher_of(Settings(home=tmp_path, gcp=gcp)), VertexLauncher)
+
+
+@pytest.mark.parametrize("model_id", ["1-segments", "-segments", "_segments", "Segments"])
+def test_an_id_that_no_model_can_have_is_refused_in_the_settings(model_id: str) -> None:
+    assert GcpServingSettings(model_id="segments-1").model_id == "segments-1"
+    with pytest.raises(ValidationError, match="model_id"):
+        GcpServingSettings(model_id=model_id)
 
 
 def test_a_folder_in_the_cloud_is_a_bucket_and_a_prefix() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from google.api_core import exceptions
-from google.api_core.future.polling import DEFAULT_POLLING
 from google.cloud import aiplatform_v1 as api
 
 from custseg_assets.errors import BadInputError, RunFailedError
@@ -17,20 +17,19 @@ from custseg_assets.gcp.clients import vertex_client
 from custseg_assets.gcp.vertex_models import VertexModels, _make_room
 from custseg_assets.settings import GcpServingSettings, GcpSettings
 from custseg_assets.stores.releases import ReleaseManifest, current, verify
-from custseg_serving.cli import main as serving_command
 from tests.support.fakes.gcs import FakeGcs
-from tests.support.fakes.vertex import FakeVertex
+from tests.support.fakes.vertex import PROJECT_NUMBER, FakeVertex
 from tests.support.gcp_pieces import gcp_of
 from tests.support.places import PLACE, cloud_config
 from tests.support.releases import make_release
 from tests.support.server import ROW, serving
 from tests.support.shops import custseg
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.gcp
 
 PARENT = "projects/shop/locations/europe-west1"
-MODEL = f"{PARENT}/models/custseg-segmentation"
-AT_ONCE = DEFAULT_POLLING.with_delay(initial=0.01, maximum=0.01)
+MODEL = "models/custseg-segmentation"
 
 
 def release(tmp_path: Path, month: int) -> tuple[Path, ReleaseManifest]:
@@ -64,7 +63,7 @@ def gcp(vertex: FakeVertex, gcs: FakeGcs) -> GcpSettings:
 
 @pytest.fixture
 def models(gcp: GcpSettings) -> Iterator[VertexModels]:
-    with VertexModels(gcp, AT_ONCE) as models:
+    with VertexModels(gcp, poll_seconds=0.01) as models:
         yield models
 
 
@@ -95,7 +94,7 @@ def test_a_release_is_a_version_with_the_serving_image_and_its_figures(
         "custseg-model": "m-2024-02-01-00000002",
         "custseg-release": "r-2024-02-01-00000002",
     }
-    [evaluation] = vertex.evaluations[name]
+    [evaluation] = vertex.evaluations[f"{PARENT}/{name}"]
     assert dict(evaluation.metrics) == {"silhouette": 0.34}
     assert gcs.names("shop-data", "custseg/models/metrics") == ["custseg/models/metrics.yaml"]
     assert '"silhouette": 0.34' in version.version_description
@@ -146,32 +145,59 @@ def test_the_container_of_a_version_serves_its_release(
     assert not (home / "prediction_log").exists()
 
 
-def test_a_container_whose_files_are_not_the_release_ends_and_says_so(
+def test_a_container_listens_before_its_release_is_there(
     models: VertexModels,
     vertex: FakeVertex,
     gcs: FakeGcs,
     set_environment: Callable[[api.Model], None],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The platform restarts a container that nobody can connect to for 40 seconds, whatever its release takes."""
+    release_id, version = register_release(models, vertex, tmp_path / "releases")
+    set_environment(version)
+    home = tmp_path / "container"
+    home.mkdir()
+    may_go_on = threading.Event()
+    gcs.on_request = lambda request: None if request.method != "GET" else may_go_on.wait(60) and None
+    with serving(home, ready_status=503) as server:
+        assert server.get(version.container_spec.health_route)[0] == 503
+        assert current(home / "releases") is None
+        may_go_on.set()
+        wait_until(lambda: server.get(version.container_spec.health_route)[0] == 200, seconds=30)
+    assert current(home / "releases") == release_id
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.json", b"{}", "model.json is not as it was written"),
+        ("model.json", None, r"No such object: shop-data/custseg/models/.*/model.json"),
+        ("manifest.json", b"[]", "bucket: .*manifest"),
+        ("manifest.json", b'{"release_id": "../../elsewhere"}', "is no release id"),
+    ],
+)
+def test_a_container_whose_files_are_not_the_release_never_gets_ready_and_says_why(
+    models: VertexModels,
+    vertex: FakeVertex,
+    gcs: FakeGcs,
+    set_environment: Callable[[api.Model], None],
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    said: str,
 ) -> None:
     _, version = register_release(models, vertex, tmp_path / "releases")
     set_environment(version)
-    name = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/model.json"
-    for content, said in (
-        (b"{}", "model.json is not as it was written"),
-        (None, r"No such object: shop-data/custseg/models/.*/model.json"),
-    ):
-        gcs.buckets["shop-data"].pop(name)
-        if content:
-            gcs.put("shop-data", name, content)
-        assert serving_command(["--home", str(tmp_path / "container")]) == 1
-        assert re.search(said, capsys.readouterr().err)
-    manifest = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/manifest.json"
-    for content in (b"[]", b'{"release_id": "../../elsewhere"}'):
-        gcs.put("shop-data", manifest, content)
-        assert serving_command(["--home", str(tmp_path / "container")]) == 1
-    assert "is no release id" in capsys.readouterr().err
-    assert current(tmp_path / "container" / "releases") is None
+    path = f"{version.artifact_uri.removeprefix('gs://shop-data/')}/{name}"
+    gcs.buckets["shop-data"].pop(path)
+    if content:
+        gcs.put("shop-data", path, content)
+    home = tmp_path / "container"
+    home.mkdir()
+    with serving(home, "--workers", "1", ready_status=503) as server:
+        wait_until(lambda: re.search(said, (home / "server.log").read_text()), seconds=20)
+        assert server.get(version.container_spec.health_route)[0] == 503
+    assert current(home / "releases") is None
 
 
 @pytest.mark.usefixtures("endpoint")
@@ -184,7 +210,7 @@ def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(
     assert shares(models.deploy_canary(two)) == {"1": 90, "2": 10}
     assert shares(models.deploy_canary(two)) == {"1": 90, "2": 10}
     assert shares(models.send_all_traffic(two)) == {"1": 0, "2": 100}
-    assert "champion" in models._models.get_model(name=two).version_aliases
+    assert "champion" in models._models.get_model(name=f"{PARENT}/{two}").version_aliases
     assert shares(models.deploy_canary(three)) == {"1": 0, "2": 90, "3": 10}
     # The canary is taken back: the traffic is as it was before.
     assert shares(models.roll_back()) == {"1": 0, "2": 100}
@@ -192,9 +218,53 @@ def test_traffic_goes_to_a_canary_then_to_all_of_it_and_back(
     # The version before stays deployed; older ones are undeployed.
     assert shares(models.send_all_traffic(three)) == {"2": 0, "3": 100}
     assert shares(models.roll_back()) == {"2": 100}
-    assert list(models._models.get_model(name=two).version_aliases) == ["champion"]
+    assert list(models._models.get_model(name=f"{PARENT}/{two}").version_aliases) == ["champion"]
     assert shares(models.get_traffic()) == {"2": 100}
     assert not any(request.endswith("/endpoints") for request in vertex.requests)
+
+
+def test_versions_are_the_same_whether_the_project_is_named_by_id_or_by_number(
+    models: VertexModels, endpoint: api.Endpoint, tmp_path: Path
+) -> None:
+    version = models.register(*release(tmp_path, 2))
+    models.deploy_canary(version)
+    named = models._get_endpoint().deployed_models[0].model
+    assert named.startswith(f"projects/{PROJECT_NUMBER}/")
+    # Neither a second machine nor a refusal.
+    assert shares(models.deploy_canary(version)) == {"1": 100}
+    assert len(endpoint.deployed_models) == 1
+    assert shares(models.send_all_traffic(version)) == {"1": 100}
+
+
+def test_a_command_killed_while_a_machine_starts_leads_to_no_second_machine(
+    models: VertexModels, vertex: FakeVertex, endpoint: api.Endpoint, tmp_path: Path
+) -> None:
+    version = models.register(*release(tmp_path, 2))
+    vertex.looks_until_done = 3
+    models._deploy(version)
+    assert not endpoint.deployed_models
+    assert shares(models.deploy_canary(version)) == {"1": 100}
+    assert len(endpoint.deployed_models) == 1
+
+
+@pytest.mark.parametrize("troubles", [(), (503, 503, 429, 429, 0, 0)])
+@pytest.mark.usefixtures("endpoint")
+def test_lost_answers_and_a_busy_service_change_nothing(
+    models: VertexModels, vertex: FakeVertex, tmp_path: Path, troubles: tuple[int, ...]
+) -> None:
+    vertex.looks_until_done = 3
+    vertex.troubles, vertex.loses_answers = troubles, not troubles
+    one, two, three = (release(tmp_path, month) for month in (2, 3, 4))
+    assert shares(models.deploy_canary(models.register(*one))) == {"1": 100}
+    assert shares(models.deploy_canary(models.register(*two))) == {"1": 90, "2": 10}
+    assert shares(models.send_all_traffic(f"{MODEL}@2")) == {"1": 0, "2": 100}
+    assert shares(models.deploy_canary(models.register(*three))) == {"1": 0, "2": 90, "3": 10}
+    assert shares(models.send_all_traffic(f"{MODEL}@3")) == {"2": 0, "3": 100}
+    assert shares(models.roll_back()) == {"2": 100}
+    assert [len(each) for each in vertex.evaluations.values()] == [1, 1, 1]
+    assert len(vertex.models["custseg-segmentation"]) == 3
+    started = [request for request in vertex.requests if request.endswith(":deployModel")]
+    assert len(started) == 3 if vertex.loses_answers else len(started) >= 3
 
 
 @pytest.mark.usefixtures("endpoint")
@@ -366,9 +436,9 @@ def test_the_fake_refuses_ids_machines_and_splits_that_cannot_be(
     ):
         with pytest.raises(exceptions.BadRequest, match="Invalid model id"):
             models.upload_model({"parent": PARENT, "model": model, "model_id": "A model"})
-        models.upload_model({"parent": PARENT, "model": model, "model_id": "m"})
+        models.upload_model({"parent": PARENT, "model": model, "model_id": "m"}).result()
         with pytest.raises(exceptions.Conflict, match="already exists"):
-            models.upload_model({"parent": PARENT, "model": model, "model_id": "m"})
+            models.upload_model({"parent": PARENT, "model": model, "model_id": "m"}).result()
         with pytest.raises(exceptions.NotFound, match="Model does not exist"):
             models.get_model(name=f"{PARENT}/models/m@2")
         with pytest.raises(exceptions.BadRequest, match="Cloud Storage URI"):
@@ -393,7 +463,7 @@ def test_the_fake_refuses_ids_machines_and_splits_that_cannot_be(
                 endpoint=endpoint.name,
                 deployed_model=right,
                 traffic_split={"0": 100, **{each.id: 0 for each in vertex.endpoints["77"].deployed_models}},
-            )
+            ).result()
         busy = vertex.endpoints["77"].deployed_models[-1].id
         with pytest.raises(exceptions.BadRequest, match="non-zero traffic"):
             endpoints.undeploy_model(endpoint=endpoint.name, deployed_model_id=busy)

@@ -73,11 +73,11 @@ def test_a_job_s_lines_figures_and_checks_come_into_the_run(
     assert made.metadata["n_customers"].value == 3
     assert made.tags["dagster/data_version"] == "7"
     [job] = vertex.jobs
-    assert made.metadata["vertex_job"].value == job.name
+    assert made.metadata["vertex_job"].value == vertex.told(job.name)
     [check] = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("complete", True)
     assert "half way through piece" in read_log()
-    assert f"job {job.name}: running" in read_log()
+    assert f"job {vertex.told(job.name)}: running" in read_log()
     assert job.labels["app"] == "test"
     assert job.labels["dagster-key"] == "piece-1"
     assert job.labels["dagster-run"] == result.run_id
@@ -235,7 +235,7 @@ def test_a_network_that_stays_away_leaves_the_job_for_the_next_run(
     with pipes_client(vertex.url, gcs.url) as client:
         result = materialize(client, job_of(report_code("time.sleep(1)"), gcs.url))
     assert result.asset_materializations_for_node("piece")[0].metadata["n_customers"].value == 3
-    assert f"following job {job.name}" in read_log()
+    assert f"following job {vertex.told(job.name)}" in read_log()
     assert len(vertex.jobs) == 1
 
 

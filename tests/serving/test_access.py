@@ -56,6 +56,14 @@ def test_a_key_opens_what_its_scopes_name_and_nothing_else(start_app: StartApp, 
         assert client.get(path).status_code == 200
 
 
+def test_the_key_counts_where_a_platform_has_the_other_header_for_itself(start_app: StartApp, keys: KeyFile) -> None:
+    client = start_app().test_client()
+    token = {"Authorization": "Bearer eyJhbGciOiJSUzI1NiJ9.of-cloud-run.signature"}
+    key = {"X-API-Key": keys.create("shop", ["lookup"], 500)}
+    assert client.get(LOOKUP, headers={**token, **key}).status_code == 200
+    assert is_error(client.get(LOOKUP, headers=token), 401, "key_required")
+
+
 def test_wrong_keys_are_all_refused_alike(start_app: StartApp, keys: KeyFile) -> None:
     token = keys.create("shop", ["lookup"], 500)
     client = start_app().test_client()

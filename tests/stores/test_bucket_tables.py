@@ -143,18 +143,42 @@ def test_a_bucket_that_fails_in_the_middle_of_a_write_leaves_the_table_as_it_was
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_commit_whose_answer_is_lost_is_there_or_not_but_never_half(gcs: FakeGcs, store: TablesInBucket) -> None:
+def test_a_commit_whose_answer_is_lost_is_looked_for_and_there(gcs: FakeGcs, store: TablesInBucket) -> None:
     store.write(TABLE, rows((MARCH, 1)), {MARCH: 1})
 
     def cut(request: Request) -> None:
         gcs.n_cut += is_write(request, commit(1))
 
     gcs.on_request = cut
-    with pytest.raises(TablesError):
-        store.write(TABLE, rows((MARCH, 2)), {MARCH: 2})
+    store.write(TABLE, rows((MARCH, 2)), {MARCH: 2})
     gcs.on_request = lambda _: None
-    # The service had worked on it, so a run finds this partition made.
-    assert (store.read(TABLE).rows(), store.fingerprint_of("t", MARCH)) == ([(MARCH, 2)], 2)
+    assert (store.read(TABLE).rows(), store.fingerprint_of("t", MARCH), store.version_of("t")) == ([(MARCH, 2)], 2, 1)
+
+
+@pytest.mark.parametrize("troubles", [(), (503, 503, 429, 429, 0, 0)])
+def test_lost_answers_and_a_busy_service_change_nothing(
+    gcs: FakeGcs, store: TablesInBucket, tmp_path: Path, troubles: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_tables, "_PATIENCE", {"max_retries": "8", "backoff_config.init_backoff": "10ms"})
+    monkeypatch.setattr(bucket_tables, "_PATIENCE_OF_POLARS", {"max_retries": 8, "retry_init_backoff_ms": 10})
+    gcs.troubles, gcs.loses_answers = troubles, not troubles
+    store = tables_on(gcs, tmp_path / "notes")
+    store.write(TABLE, rows((MARCH, 1)), {MARCH: 1})
+    store.write(TABLE, rows((MARCH, 2), (APRIL, 1)), {MARCH: 2, APRIL: 1})
+    store.append(TABLE, rows((APRIL, 5)))
+    store.append(TABLE, rows((APRIL, 6)))
+    assert (store.sizes(TABLE), store.read(TABLE).height) == ({MARCH: 1, APRIL: 3}, 4)
+    store.tidy(TABLE, [APRIL])
+    assert store.remove_before(TABLE, APRIL) == [MARCH]
+    store.forget(TABLE, [APRIL])
+    store.write(TABLE, rows((APRIL, 7)), {APRIL: 4})
+    # Enough commits for a checkpoint.
+    for n in range(3):
+        store.write(TABLE, rows((APRIL, n)), {APRIL: n + 1})
+    gcs.troubles, gcs.loses_answers = (), False
+    another = tables_on(gcs, tmp_path / "notes of another machine")
+    for reader in (store, another):
+        assert (reader.read(TABLE).rows(), reader.fingerprint_of("t", APRIL)) == ([(APRIL, 2)], 3)
 
 
 KILLED = """

@@ -6,6 +6,7 @@ Releases to serve are in ``tests.support.releases``.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -31,6 +32,9 @@ from tests.support.ports import free_port
 LOOKUP = "/v1/customers/12347/segment"
 ROW = {"recency_days": 62, "frequency_orders": 3, "monetary_net": 512.3}
 """Features of customer 12348 of ``tests.support.releases``, as a row to score."""
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 StartApp = Callable[..., Flask]
 """Creates an application on a test's home from settings; the fixture ``start_app`` stops it."""
@@ -107,9 +111,23 @@ class RunningServer:
         return [int(pid) for pid in children.read_text().split()]
 
 
+def _die_with_parent() -> None:
+    """Have Linux kill this process when the one that started it is gone; elsewhere nothing."""
+    with contextlib.suppress(OSError, AttributeError):
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 @contextlib.contextmanager
-def serving(home: Path, *arguments: str) -> Iterator[RunningServer]:
-    """Start ``custseg-serving``, wait until it is ready, and kill it and its workers afterwards."""
+def serving(home: Path, *arguments: str, ready_status: int = 200) -> Iterator[RunningServer]:
+    """Start ``custseg-serving``, wait until it is ready, and kill it and its workers afterwards.
+
+    Where this process is killed, the server dies with it, and its workers when they see that.
+
+    Args:
+        home: of the server.
+        arguments: of the command.
+        ready_status: what ``/readyz`` answers when it has been waited for long enough.
+    """
     port, log = free_port(), home / "server.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
@@ -118,13 +136,14 @@ def serving(home: Path, *arguments: str) -> Iterator[RunningServer]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,  # a group of its own, so that its workers can be ended with it
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  (one system call, and nothing that a thread could have locked)
         )
     server = RunningServer(process, port)
     try:
         deadline = time.monotonic() + 30
         while True:
             with contextlib.suppress(OSError):
-                if server.get("/readyz")[0] == 200:
+                if server.get("/readyz")[0] == ready_status:
                     break
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

@@ -44,6 +44,7 @@ _TYPES: Mapping[str, pl.DataType] = {
 }
 _ALIASES = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}
 _LEAST_BILLED = 10 << 20
+_MOST_UPDATES, _UPDATE_SECONDS = 5, 10.0
 
 
 @dataclass
@@ -60,6 +61,8 @@ class _Table:
 class _Job:
     resource: dict[str, Any]
     rows: pl.DataFrame | None = None
+    content: bytes | None = None
+    is_waiting: bool = True
     polls_left: int = 0
 
 
@@ -67,6 +70,7 @@ class _Job:
 class _Upload:
     resource: dict[str, Any]
     content: bytearray = field(default_factory=bytearray)
+    answer: Answer | None = None
 
 
 class FakeBigQuery(FakeService):
@@ -78,9 +82,14 @@ class FakeBigQuery(FakeService):
 
     Attributes:
         reject_loads_of: tables whose next load is refused as a whole because of one bad row.
+        fail_loads: reasons with which the next loads fail for no fault of theirs, such as ``backendError``.
+        has_update_limit: whether a sixth load to one table within ten seconds fails. Every load takes one second.
         polls_until_done: how often a job says RUNNING first.
+        runs_jobs: whether jobs that are not dry runs get anything done; those that wait are run when it is true again.
         billed: bytes billed of every query that ran.
     """
+
+    discovery = "bigquery.v2"
 
     def __init__(self, project: str, location: str = "EU") -> None:
         super().__init__()
@@ -88,7 +97,12 @@ class FakeBigQuery(FakeService):
         self.datasets: dict[str, dict[str, _Table]] = {}
         self.jobs: dict[str, _Job] = {}
         self.reject_loads_of: set[str] = set()
+        self.fail_loads: list[str] = []
+        self.has_update_limit = False
+        self._seconds = 0.0
+        self._updates: dict[str, list[float]] = {}
         self.polls_until_done = 0
+        self.runs_jobs = True
         self.page_rows = 1_000
         self.billed: list[int] = []
         self._uploads: dict[str, _Upload] = {}
@@ -116,6 +130,10 @@ class FakeBigQuery(FakeService):
     def fields(self, name: str) -> dict[str, str]:
         dataset, table = name.split(".")
         return {column["name"]: column["type"] for column in self.datasets[dataset][table].fields}
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, as a client does that waits."""
+        self._seconds += seconds
 
     def query(self, sql: str) -> pl.DataFrame:
         """What a person who writes this query sees."""
@@ -148,7 +166,7 @@ class FakeBigQuery(FakeService):
 
     def error_body(self, refusal: Refused, _: Request) -> Answer:
         """A refusal with BigQuery's reason, which is older than Google's canonical errors."""
-        reason = "backendError" if refusal.code == 503 else refusal.status
+        reason = {503: "backendError", 429: "rateLimitExceeded"}.get(refusal.code, refusal.status)
         error = {"message": refusal.message, "domain": "global", "reason": reason}
         status = _STATUS.get(refusal.code, "UNKNOWN")
         body = {"code": refusal.code, "message": refusal.message, "errors": [error], "status": status}
@@ -296,18 +314,25 @@ class FakeBigQuery(FakeService):
             "status": {"state": "DONE"},
             "statistics": {"creationTime": "1700000000000"},
         }
-        job = _Job(resource, polls_left=self.polls_until_done)
+        job = _Job(resource, content=content, polls_left=self.polls_until_done)
         if configuration.get("dryRun"):
             return self._dry_run(job)
         self.jobs[job_id] = job
-        try:
-            self._execute(job, configuration, content)
-        except Refused as refused:
-            error = {"reason": refused.status, "message": refused.message}
-            resource["status"] |= {"errorResult": error, "errors": [error]}
         return self._job_resource(job)
 
+    def _run_job(self, job: _Job) -> None:
+        job.is_waiting = False
+        try:
+            self._execute(job, job.resource["configuration"], job.content)
+        except Refused as refused:
+            error = {"reason": refused.status, "message": refused.message}
+            job.resource["status"] |= {"errorResult": error, "errors": [error]}
+
     def _job_resource(self, job: _Job) -> Any:
+        if job.is_waiting and not self.runs_jobs:
+            return {**job.resource, "status": {"state": "RUNNING"}}
+        if job.is_waiting:
+            self._run_job(job)
         if job.polls_left:
             job.polls_left -= 1
             return {**job.resource, "status": {"state": "RUNNING"}}
@@ -377,7 +402,8 @@ class FakeBigQuery(FakeService):
             for row in rows.slice(at, size).iter_rows()
         ]
         token = {"pageToken": str(at + size)} if size and at + size < rows.height else {}
-        return {"rows": page, "totalRows": str(rows.height), **token}
+        # Without rows there is no list of them, and the client asks for them by another request.
+        return {**({"rows": page} if page else {}), "totalRows": str(rows.height), **token}
 
     # Loading.
 
@@ -396,18 +422,22 @@ class FakeBigQuery(FakeService):
         upload = self._uploads.get(query["upload_id"])
         if upload is None:
             raise Refused(404, "notFound", "No such upload.")
-        upload.content += request.body
-        total = request.headers["content-range"].rpartition("/")[2]
+        sent, _, total = request.headers["content-range"].removeprefix("bytes ").rpartition("/")
+        if sent != "*" and int(sent.partition("-")[0]) == len(upload.content):
+            upload.content += request.body
         if total == "*" or len(upload.content) < int(total):
             return Answer(308, headers={"Range": f"bytes=0-{len(upload.content) - 1}"})
-        del self._uploads[query["upload_id"]]
-        return answer_json(self._insert_job(upload.resource, bytes(upload.content)))
+        # An upload that is whole is answered the same however often its last piece is sent.
+        if upload.answer is None:
+            upload.answer = answer_json(self._insert_job(upload.resource, bytes(upload.content)))
+        return upload.answer
 
     def _load(self, load: dict[str, Any], content: bytes) -> None:
         target = load["destinationTable"]
         name, day = _split_partition(target["tableId"])
         self._allow("bigquery.tables.updateData")
         table = self._table(target["datasetId"], name)
+        self._require_calm(name)
         disposition = load.get("writeDisposition", "WRITE_APPEND")
         options = load.get("schemaUpdateOptions", [])
         if options and disposition == "WRITE_TRUNCATE" and day is None:
@@ -436,6 +466,18 @@ class FakeBigQuery(FakeService):
         elif disposition == "WRITE_EMPTY" and before.height:
             raise Refused(409, "duplicate", f"Already Exists: Table {self.project}:{target['datasetId']}.{name}")
         self._replace_rows(table, pl.concat([before, rows]))
+
+    def _require_calm(self, name: str) -> None:
+        """Fail a load because the service is busy, or because its table is changed too often."""
+        self._seconds += 1
+        if self.fail_loads:
+            reason = self.fail_loads.pop(0)
+            raise Refused(503, reason, "Error encountered during execution. Retrying may solve the problem.")
+        recent = [at for at in self._updates.get(name, []) if at > self._seconds - _UPDATE_SECONDS]
+        if self.has_update_limit and len(recent) >= _MOST_UPDATES:
+            message = "Exceeded rate limits: too many table update operations for this table."
+            raise Refused(403, "rateLimitExceeded", message)
+        self._updates[name] = [*recent, self._seconds]
 
     def _merge_fields(
         self, table: _Table, sent: list[dict[str, Any]], options: list[str], target: Mapping[str, str]

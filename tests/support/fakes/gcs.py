@@ -77,6 +77,7 @@ class _Upload:
     resource: dict[str, Any]
     query: dict[str, str]
     content: bytearray = field(default_factory=bytearray)
+    answer: Answer | None = None
 
 
 class FakeGcs(FakeService):
@@ -89,6 +90,8 @@ class FakeGcs(FakeService):
     Attributes:
         buckets: name → object name → object.
     """
+
+    discovery = "storage.v1"
 
     def __init__(self, *buckets: str, page_size: int = 1000) -> None:
         super().__init__()
@@ -124,6 +127,10 @@ class FakeGcs(FakeService):
             raise Refused(404, "notFound", "Not Found")
         return self._xml.answer(request)
 
+    def is_documented(self, request: Request) -> bool:
+        """See ``FakeService``; what is not of the JSON API is of the XML API, which has no such document."""
+        return bool(_JSON_PATH.match(request.path))
+
     def error_body(self, refusal: Refused, request: Request) -> Answer:
         """A refusal in the format of the API that was called; both are older than Google's canonical errors."""
         if not _JSON_PATH.match(request.path):
@@ -154,6 +161,8 @@ class FakeGcs(FakeService):
         """
         blob = self.bucket_of(bucket).get(name)
         if blob is None:
+            # Who may not list is not told what there is and what not.
+            self.require("storage.objects.list", f"projects/_/buckets/{bucket}/objects/{name}")
             raise Refused(404, "notFound", f"No such object: {bucket}/{name}")
         return blob
 
@@ -308,6 +317,9 @@ class FakeGcs(FakeService):
         upload = self._uploads.get(upload_id)
         if upload is None:
             raise Refused(404, "notFound", "Upload session not found")
+        if upload.answer is not None:
+            # However often the last piece is sent.
+            return upload.answer
         if request.method == "DELETE":
             del self._uploads[upload_id]
             return Answer(499)
@@ -328,9 +340,8 @@ class FakeGcs(FakeService):
             return Answer(308, headers=_received_range(upload))
         sent = dict(pair.strip().split("=", 1) for pair in request.headers.get("x-goog-hash", "").split(",") if pair)
         upload.resource |= {key: sent[name] for name, key in (("md5", "md5Hash"), ("crc32c", "crc32c")) if name in sent}
-        answer = self._finish(upload)
-        del self._uploads[upload_id]
-        return answer
+        upload.answer = self._finish(upload)
+        return upload.answer
 
 
 def check_conditions(query: dict[str, str], blob: Blob | None, *, of_source: bool = False) -> None:

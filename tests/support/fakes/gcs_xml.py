@@ -131,6 +131,8 @@ class XmlApi:
     def _blob(self, bucket: str, name: str) -> Blob:
         blob = self._gcs.buckets.get(bucket, {}).get(name)
         if blob is None:
+            # Who may not list is not told what there is and what not.
+            self._gcs.require("storage.objects.list", _resource(bucket, name))
             raise Refused(404, "NoSuchKey", "The specified key does not exist.")
         return blob
 

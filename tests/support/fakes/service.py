@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.support.fakes.discovery import find_faults
 
 
 class Refused(Exception):  # noqa: N818  (a refusal is part of the service, not an error of the fake)
@@ -66,26 +70,43 @@ class Answer:
 
 
 def answer_json(content: object, status: int = 200) -> Answer:
-    """An answer with a JSON body."""
-    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=UTF-8"})
+    """An answer with a JSON body, over several lines as Google's services write it."""
+    return Answer(status, json.dumps(content, indent=2).encode(), {"Content-Type": "application/json; charset=UTF-8"})
 
 
 class FakeService:
     """A service on loopback; ``with`` starts and stops it. Subclasses implement ``answer``.
 
+    Where it has a discovery document, every request is held against that; leaving ``with`` fails on one that the
+    document does not know.
+
     Attributes:
+        discovery: name and version of the discovery document.
+        faults: what it does not know of the requests.
         denied: permissions that are refused, such as ``storage.objects.create``.
         n_unavailable: how many requests are answered with 503 before one is answered properly.
         n_cut: how many requests get no answer: they are executed, then the connection is closed.
+        loses_answers: whether every other of equal requests is executed and gets no answer.
+        n_lost: how many answers were lost so.
+        troubles: what happens to a request, one after the other each time that it is sent, before it is executed: a
+            status that is answered, or 0 for a connection that is closed.
         requests: method and path of every request.
         on_request: called with every request before it is executed; a ``Refused`` that it raises is the answer.
     """
 
+    discovery: str | None = None
+
     def __init__(self) -> None:
+        self.faults: list[str] = []
         self.on_request: Callable[[Request], None] = lambda _: None
         self.denied: set[str] = set()
         self.n_unavailable = 0
         self.n_cut = 0
+        self.loses_answers = False
+        self.n_lost = 0
+        self.troubles: Sequence[int] = ()
+        self._lost: set[tuple[str, ...]] = set()
+        self._troubled: Counter[tuple[str, ...]] = Counter()
         self.requests: list[str] = []
         self._lock = threading.RLock()
         self._server = _Server(("127.0.0.1", 0), _handler_of(self))
@@ -104,6 +125,11 @@ class FakeService:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        assert self.faults == [], self.faults
+
+    def is_documented(self, _: Request) -> bool:
+        """Whether the discovery document is about a request."""
+        return True
 
     def answer(self, request: Request) -> Answer:
         """The answer to a request.
@@ -138,10 +164,16 @@ class FakeService:
         except Refused as refusal:
             return self.error_body(refusal, request)
         with self._lock:
+            # How an upload goes on is no method of its own.
+            if self.discovery and self.is_documented(request) and "upload_id" not in request.query:
+                path = request.path.replace("/ui/", "/v1/", 1) if request.path.startswith("/ui/") else request.path
+                self.faults += find_faults(self.discovery, request.method, path, request.query, request.body)
             self.requests.append(f"{request.method} {request.path}")
             if self.n_unavailable:
                 self.n_unavailable -= 1
-                return self.error_body(Refused(503, "UNAVAILABLE", "The service is currently unavailable."), request)
+                return self.error_body(_busy(503), request)
+            if (trouble := self._next_trouble(request)) is not None:
+                return self.error_body(_busy(trouble), request) if trouble else None
             try:
                 answer = self.answer(request)
             except Refused as refusal:
@@ -151,7 +183,41 @@ class FakeService:
             if self.n_cut:
                 self.n_cut -= 1
                 return None
-            return answer
+            return None if self._is_lost(request) else answer
+
+    def _next_trouble(self, request: Request) -> int | None:
+        """The next trouble of a request; ``None`` once it has had them all."""
+        key = (*_identity(request), hashlib.sha256(request.body).hexdigest())
+        self._troubled[key] += 1
+        number = self._troubled[key] - 1
+        return self.troubles[number] if number < len(self.troubles) else None
+
+    def _is_lost(self, request: Request) -> bool:
+        if not self.loses_answers:
+            return False
+        self._lost ^= {key := _identity(request)}
+        self.n_lost += key in self._lost
+        return key in self._lost
+
+
+def _identity(request: Request) -> tuple[str, ...]:
+    """What a request that is sent again has in common with the one before."""
+    asked = (f"{name}={value}" for name, value in sorted(request.query.items()))
+    return (
+        request.method,
+        request.path,
+        *asked,
+        request.headers.get("range", ""),
+        request.headers.get("content-range", ""),
+    )
+
+
+def _busy(code: int) -> Refused:
+    if code != 429:
+        return Refused(code, "UNAVAILABLE", "The service is currently unavailable.")
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_LIMIT_EXCEEDED", "metadata": {}}
+    message = "Quota exceeded for quota metric 'Requests' and limit 'Requests per minute per region'."
+    return Refused(429, "RESOURCE_EXHAUSTED", message, [info])
 
 
 class _Server(ThreadingHTTPServer):

@@ -2,7 +2,8 @@
 
 A job's container really runs: a process with the arguments and the environment of its spec, and with nothing of the
 environment of the test. Requests are read with the API's own message definitions, so an unknown field, a wrong enum
-or a malformed duration is refused as the service refuses it.
+or a malformed duration is refused as the service refuses it. As the service does, it is asked for the project by id or
+by number, and names it by number in every answer; and a long operation changes nothing before it has ended.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from google.rpc import code_pb2
 
 from tests.support.fakes.service import Answer, FakeService, Refused, Request, answer_json
 
+PROJECT_NUMBER = "314159265358"
 State = api.JobState
 ENDED = {State.JOB_STATE_SUCCEEDED, State.JOB_STATE_FAILED, State.JOB_STATE_CANCELLED, State.JOB_STATE_EXPIRED}
 ENDED |= {State.JOB_STATE_PARTIALLY_SUCCEEDED}
@@ -32,7 +34,7 @@ _CPUS = {"n1-standard-2": 2, "n1-standard-4": 4, "n1-standard-8": 8, "e2-standar
 _TAKES_ACCELERATORS = re.compile(r"n1-|a2-|g2-")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
-_MODEL_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_MODEL_ID = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 _ACCOUNT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9.-]+\.gserviceaccount\.com")
 _TERM = re.compile(r'(?P<field>labels\.[a-z0-9_-]+|state|display_name)\s*=\s*"(?P<value>[^"]*)"')
@@ -45,6 +47,15 @@ class Image:
 
     entrypoint: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Operation:
+    """A long operation: what it changes when it ends, which is when it has been looked at often enough."""
+
+    change: Callable[[], dict[str, Any]]
+    looks_left: int
+    ended: dict[str, Any] | None = None
 
 
 @dataclass
@@ -68,7 +79,11 @@ class FakeVertex(FakeService):
         n_cpus: the project's quota of training CPUs.
         output: what each job's process wrote, by job name.
         at_poll: called with a job each time a client asks for it, before the answer.
+        fail_operations: message of the error in which every operation ends; empty if they succeed.
+        looks_until_done: how often an operation is looked at before it has ended.
     """
+
+    discovery = "aiplatform.v1"
 
     def __init__(
         self, project: str, location: str, images: Mapping[str, Image] | None = None, page_size: int = 100
@@ -83,18 +98,21 @@ class FakeVertex(FakeService):
         self.models: dict[str, list[api.Model]] = {}
         self.evaluations: dict[str, list[api.ModelEvaluation]] = {}
         self.fail_operations = ""
+        self.looks_until_done = 1
         self._n_changes = 0
         self._parent = f"projects/{project}/locations/{location}"
         self._page_size = page_size
         self._jobs: dict[str, _Job] = {}
-        self._operations: dict[str, dict[str, Any]] = {}
+        self._operations: dict[str, _Operation] = {}
+        self._number = f"projects/{PROJECT_NUMBER}/locations/{location}"
         self._folder = tempfile.TemporaryDirectory(prefix="fake-vertex-")
         self._routes: Sequence[tuple[str, str, Callable[..., Answer]]] = (
             ("POST", r"/customJobs", self._create_job),
             ("GET", r"/customJobs", self._list_jobs),
             ("GET", r"/customJobs/([^/:]+)", self._get_job),
             ("POST", r"/customJobs/([^/:]+):cancel", self._cancel_job),
-            ("GET", r"/operations/([^/:]+)", self._get_operation),
+            ("GET", r"(/(?:models|endpoints)/[^/:]+)/operations", self._list_operations),
+            ("GET", r"(/(?:models|endpoints)/[^/:]+/operations/[^/:]+)", self._get_operation),
             ("POST", r"/models:upload", self._upload_model),
             ("GET", r"/models/([^/:]+)", self._get_model),
             ("GET", r"/models/([^/:]+):listVersions", self._list_versions),
@@ -123,6 +141,10 @@ class FakeVertex(FakeService):
                 self._advance_job(one)
             return [one.job for one in self._jobs.values()]
 
+    def told(self, name: str) -> str:
+        """A name as the service tells it: with the project's number."""
+        return name.replace(self._parent, self._number)
+
     def end(self, state: api.JobState, code: int = 0, message: str = "") -> None:
         """End every job that has not ended, as the platform does, whatever its container was doing."""
         with self._lock:
@@ -144,10 +166,19 @@ class FakeVertex(FakeService):
 
     def answer(self, request: Request) -> Answer:
         """See ``FakeService``."""
+        known = replace(
+            request,
+            path=unquote(request.path).replace(self._number, self._parent),
+            body=request.body.replace(self._number.encode(), self._parent.encode()),
+        )
+        answer = self._answer(known)
+        return replace(answer, content=answer.content.replace(self._parent.encode(), self._number.encode()))
+
+    def _answer(self, request: Request) -> Answer:
         # Operations have two addresses, and Google's client over REST takes the one under /ui.
-        version, _, path = unquote(request.path).removeprefix("/").partition("/")
+        version, _, path = request.path.removeprefix("/").partition("/")
         path = path.removeprefix(self._parent)
-        if version not in {"v1", "ui"} or (version == "ui" and not path.startswith("/operations/")):
+        if version not in {"v1", "ui"} or (version == "ui" and "/operations" not in path):
             raise Refused(404, "NOT_FOUND", f"The requested URL {request.path} was not found on this server.")
         if not path.startswith("/"):
             raise Refused(403, "PERMISSION_DENIED", f"Permission denied on resource {path}.")
@@ -292,20 +323,23 @@ class FakeVertex(FakeService):
         _check_aliases(model.version_aliases)
         if asked.parent_model:
             model_id = asked.parent_model.rsplit("/", 1)[1]
-            versions = self._versions(model_id)
+            self._versions(model_id)
         else:
             model_id = asked.model_id or f"{len(self.models) + 1:019}"
             if not _MODEL_ID.fullmatch(model_id):
                 raise _invalid(f"Invalid model id: {model_id}")
             if model_id in self.models:
                 raise Refused(409, "ALREADY_EXISTS", f"Model {model_id} already exists.")
+
+        def add() -> api.UploadModelResponse:
             versions = self.models.setdefault(model_id, [])
-        model.name, model.version_id = f"{self._parent}/models/{model_id}", str(len(versions) + 1)
-        model.version_create_time = datetime.now(UTC)
-        _move_aliases(versions, model, [*model.version_aliases, *([] if versions else ["default"])])
-        versions.append(model)
-        answer = api.UploadModelResponse(model=model.name, model_version_id=model.version_id)
-        return self._operate("UploadModelResponse", answer)
+            model.name, model.version_id = f"{self._parent}/models/{model_id}", str(len(versions) + 1)
+            model.version_create_time = datetime.now(UTC)
+            _move_aliases(versions, model, [*model.version_aliases, *([] if versions else ["default"])])
+            versions.append(model)
+            return api.UploadModelResponse(model=model.name, model_version_id=model.version_id)
+
+        return self._operate(f"models/{model_id}", add)
 
     def _versions(self, model_id: str) -> list[api.Model]:
         if model_id not in self.models:
@@ -386,8 +420,6 @@ class FakeVertex(FakeService):
         _check_machine(deployed.dedicated_resources.machine_spec)
         if deployed.dedicated_resources.min_replica_count < 1:
             raise _invalid("min_replica_count must be at least 1.")
-        if self.fail_operations:
-            return self._operate("DeployModelResponse", None)
         new_id = f"{1000 + sum(len(each.deployed_models) for each in self.endpoints.values()) + len(self._operations)}"
         split = {new_id if key == "0" else key: share for key, share in asked.traffic_split.items()}
         _check_split(
@@ -396,10 +428,14 @@ class FakeVertex(FakeService):
         deployed.id, deployed.model_version_id = new_id, model.version_id
         deployed.model = f"{model.name}@{model.version_id}"
         deployed.create_time = datetime.now(UTC)
-        endpoint.deployed_models.append(deployed)
-        endpoint.traffic_split = split or {**endpoint.traffic_split, new_id: 0 if endpoint.traffic_split else 100}
-        self.touch(endpoint)
-        return self._operate("DeployModelResponse", api.DeployModelResponse(deployed_model=deployed))
+
+        def add() -> api.DeployModelResponse:
+            endpoint.deployed_models.append(deployed)
+            endpoint.traffic_split = split or {**endpoint.traffic_split, new_id: 0 if endpoint.traffic_split else 100}
+            self.touch(endpoint)
+            return api.DeployModelResponse(deployed_model=deployed)
+
+        return self._operate(f"endpoints/{number}", add)
 
     def _undeploy(self, request: Request, number: str) -> Answer:
         self.require("aiplatform.endpoints.undeploy", f"{self._parent}/endpoints/{number}")
@@ -413,9 +449,13 @@ class FakeVertex(FakeService):
             raise Refused(400, "FAILED_PRECONDITION", "The DeployedModel to be undeployed has non-zero traffic.")
         if kept:
             _check_split(split, {each.id for each in kept}, is_given=True)
-        endpoint.deployed_models, endpoint.traffic_split = kept, split
-        self.touch(endpoint)
-        return self._operate("UndeployModelResponse", api.UndeployModelResponse())
+
+        def remove() -> api.UndeployModelResponse:
+            endpoint.deployed_models, endpoint.traffic_split = kept, split
+            self.touch(endpoint)
+            return api.UndeployModelResponse()
+
+        return self._operate(f"endpoints/{number}", remove)
 
     def _patch_endpoint(self, request: Request, number: str) -> Answer:
         self.require("aiplatform.endpoints.update", f"{self._parent}/endpoints/{number}")
@@ -431,23 +471,39 @@ class FakeVertex(FakeService):
 
     # What lists and long operations share.
 
-    def _operate(self, kind: str, response: Any) -> Answer:
-        """The answer with an operation that is running and has ended at the first request for it."""
-        name = f"{self._parent}/operations/{len(self._operations) + 1}"
-        ended: dict[str, Any] = {"name": name, "done": True}
-        if response is None:
-            ended["error"] = {"code": code_pb2.INTERNAL, "message": self.fail_operations}
-        else:
-            kind_url = f"type.googleapis.com/google.cloud.aiplatform.v1.{kind}"
-            ended["response"] = {"@type": kind_url, **_fields(response)}
-        self._operations[name] = ended
+    def _operate(self, resource: str, change: Callable[[], Any]) -> Answer:
+        """The answer with an operation that is running: it ends, and only then changes something, when looked at."""
+
+        def end() -> dict[str, Any]:
+            if self.fail_operations:
+                return {"error": {"code": code_pb2.INTERNAL, "message": self.fail_operations}}
+            made = change()
+            kind_url = f"type.googleapis.com/google.cloud.aiplatform.v1.{type(made).__name__}"
+            return {"response": {"@type": kind_url, **_fields(made)}}
+
+        name = f"{self._parent}/{resource}/operations/{len(self._operations) + 1}"
+        self._operations[name] = _Operation(end, self.looks_until_done)
         return answer_json({"name": name})
 
-    def _get_operation(self, _: Request, number: str) -> Answer:
-        name = f"{self._parent}/operations/{number}"
+    def _look_at_operation(self, name: str) -> dict[str, Any]:
+        operation = self._operations[name]
+        operation.looks_left -= 1
+        if operation.ended is None and operation.looks_left <= 0:
+            operation.ended = {"done": True, **operation.change()}
+        return {"name": name, **(operation.ended or {})}
+
+    def _get_operation(self, _: Request, path: str) -> Answer:
+        name = f"{self._parent}{path}"
         if name not in self._operations:
             raise Refused(404, "NOT_FOUND", f"Operation not found: {name}")
-        return answer_json(self._operations[name])
+        return answer_json(self._look_at_operation(name))
+
+    def _list_operations(self, _: Request, resource: str) -> Answer:
+        names = [name for name in self._operations if name.startswith(f"{self._parent}{resource}/operations/")]
+        before = [{"name": name, **(self._operations[name].ended or {})} for name in names]
+        for name in names:
+            self._look_at_operation(name)
+        return answer_json({"operations": before})
 
     def _page(self, request: Request, name: str, found: Sequence[Any]) -> Answer:
         size = min(int(request.query.get("pageSize") or self._page_size), self._page_size)
