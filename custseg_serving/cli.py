@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from custseg_assets.command_line import CommandParser, run_command
 from custseg_assets.errors import BadInputError
@@ -75,9 +76,7 @@ def _parser() -> CommandParser:
         epilog="Without keys only this machine is answered. Make one with `custseg-serving keys create NAME`.",
     )
     parser.add_version()
-    parser.add_argument("--home", help="folder of the pipeline (default: $CUSTSEG_HOME, else .custseg)")
-    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=_whole_number(1, 65_535), help="port to listen on (default: 8080)")
+    _add_places(parser)
     parser.add_argument(
         "--workers", type=_whole_number(1, 64), default=2, metavar="N", help="processes (default: %(default)s)"
     )
@@ -92,9 +91,11 @@ def _parser() -> CommandParser:
     parser.add_argument("--no-prediction-log", action="store_true", help="keep no record of what was answered")
     parser.add_argument("--verbose", action="store_true", help="log at debug level")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser(
+    demo = commands.add_parser(
         "demo", help="serve the last release with a link that logs in once, and a key that is revoked at the end"
     )
+    # Before the command or after it; what is not given after it must not hide what was given before.
+    _add_places(demo, default=argparse.SUPPRESS)
     keys = commands.add_parser("keys", help="make, list and revoke API keys").add_subparsers(
         dest="action", metavar="ACTION", required=True
     )
@@ -116,6 +117,12 @@ def _parser() -> CommandParser:
     keys.add_parser("list", help="show all keys, never their secrets")
     keys.add_parser("revoke", help="make a key useless, at once").add_argument("key_id", help="as `list` shows it")
     return parser
+
+
+def _add_places(parser: CommandParser, **how: Any) -> None:
+    parser.add_argument("--home", help="folder of the pipeline (default: $CUSTSEG_HOME, else .custseg)", **how)
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)", **how)
+    parser.add_argument("--port", type=_whole_number(1, 65_535), help="port to listen on (default: 8080)", **how)
 
 
 def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:

@@ -70,6 +70,9 @@ def use_login_link(token: str) -> Response:
         return _open_session(serving.access.session_of(key_id))
     if serving.access.has_session(request.environ):
         return _redirect_to_page()
+    if "text/html" in request.headers.get("Accept", ""):
+        # The page asks for a key, and says why the link does not do.
+        return Response(status=303, headers={"Location": "/?login=used"})
     raise ApiError(
         410,
         "login_link_used",

@@ -228,7 +228,7 @@ def safe_text(text: str) -> str:
 
 
 def _cells(customer: Mapping[str, Any]) -> list[Any]:
-    """A row of CSV: text that is safe, numbers as they are, nothing for null."""
+    """A row of CSV: text that is safe, amounts to the cent, nothing for null."""
     flat = dict(customer)
     for name in ("previous", "moved_from"):
         for part in ("segment_id", "segment_name"):
@@ -237,7 +237,14 @@ def _cells(customer: Mapping[str, Any]) -> list[Any]:
     flat["offers"] = "; ".join(
         " ".join(filter(None, (one["product_id"], one["description"]))) for one in customer["recommendations"]
     )
-    return [safe_text(value) if isinstance(value := flat[name], str) else value for name in CSV_COLUMNS]
+    return [_cell(flat[name]) for name in CSV_COLUMNS]
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        # Sums of cents: what is behind the second place is the binary number's, not the shop's.
+        return round(value, 2)
+    return safe_text(value) if isinstance(value, str) else value
 
 
 def _csv_of(rows: Iterable[Sequence[Any]]) -> str:

@@ -14,7 +14,7 @@ _PROPOSED = "  # proposed: is it right?"
 _REMARKS = {
     "line_amount": "  # the amount of each line; or quantity and unit_price",
     "invoice_id": "  # perhaps; without it, a customer's day is one order",
-    "product_id": "  # perhaps",
+    "product_id": "  # perhaps; without it, there are no offers",
 }
 
 

@@ -222,6 +222,8 @@ def _make_list(home: OpenHome, key: str, wanted: pl.DataFrame | None) -> pl.Data
         store.scan(table, [key]) for table in (schemas.SEGMENT_MIGRATIONS, schemas.PRODUCT_RECOMMENDATIONS)
     )
     profiles = store.read(schemas.SEGMENT_PROFILES, [key])
+    window_of = home.calendar.window
+    days = (window_of(key).as_of - window_of(before).as_of).days if before else None
     known = history.filter(pl.col("period") == key).select("customer_id").collect() if wanted is None else wanted
     ids, chunks = known["customer_id"].sort(), []
     for start in range(0, max(len(ids), 1), _CHUNK_CUSTOMERS):
@@ -237,6 +239,7 @@ def _make_list(home: OpenHome, key: str, wanted: pl.DataFrame | None) -> pl.Data
             seen.filter(period=before) if before else None,
             moved,
             value_segments(profiles),
+            days,
         )
         chunks.append(tabulate_customers(listed, profiles, offered))
     return pl.concat(chunks)

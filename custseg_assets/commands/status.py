@@ -288,10 +288,16 @@ def _next_lines(state: dict[str, Any]) -> list[str]:
     table = "customers" if state["champion"] else "customer_features"
     return [
         "look next",
-        f"  {command} ui",
+        *([f"  {_serving(command)} demo"] if state["release"] else []),
         f"  {command} export {table} --out {table}.csv",
+        f"  {command} ui",
         f"  {home / 'data_docs' / 'index.html'}",
     ]
+
+
+def _serving(command: str) -> str:
+    """The command of the service, called like this one."""
+    return command.replace("custseg_assets.cli", "custseg_serving.cli") if " -m " in command else f"{command}-serving"
 
 
 def _command() -> str:

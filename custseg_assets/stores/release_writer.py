@@ -255,6 +255,7 @@ def _write_lists(
     windows = {window.key: window for window in (content.window, *reversed(content.earlier_windows))}
     lists = ListWriter(directory, ids, places, list(windows.values()))
     values = value_segments(content.segment_profiles)
+    days = (content.window.as_of - windows[before].as_of).days if before in windows else None
     migrations = content.segment_migrations
     for chunk in chunks:
         earlier = _earlier_features(content, chunk.is_wanted)
@@ -265,6 +266,7 @@ def _write_lists(
             earlier.filter(period=before) if before in windows else None,
             None if migrations is None else migrations.filter(chunk.is_wanted),
             values,
+            days,
         )
         in_window = chunk.in_window.with_columns(period=pl.lit(key)).select(earlier.columns)
         lists.add(listed, chunk.assigned, pl.concat([in_window, earlier], how="vertical_relaxed"))

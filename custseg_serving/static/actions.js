@@ -36,14 +36,15 @@ export async function showWhoToWriteTo() {
 function dataLine({ as_of: asOf, period: key, is_open: isOpen, staleness, manifest }) {
   const last = later(asOf, -1);
   if (manifest.is_demo) {
-    return ["The data", "", "Invented", `As of ${day(asOf)}: orders of the demo's shop up to the end of ${day(last)} count.`];
+    return ["The data", "", "Invented", `As of ${day(asOf)}: orders of the demo's shop from ${day(manifest.window_start)} to the end of ${day(last)} count.`];
   }
   const isDue = staleness.age_days >= periodDays();
   const [kind, word] = staleness.is_stale ? ["bad", "Overdue"] : isDue ? ["warn", "Due"] : ["good", "Fresh"];
   const age = staleness.age_days < 0 ? "" : `, ${counted(staleness.age_days, "day")} ago`;
   const open = isOpen ? `; ${period(key)} is not over yet` : "";
   const todo = { Overdue: "The next data should have come long ago: ask for a new run.", Due: "The next data are due.", Fresh: "" }[word];
-  return ["The data", kind, word, `As of ${day(asOf)}${age}: orders up to the end of ${day(last)} count${open}. ${todo}`];
+  const since = day(manifest.window_start);
+  return ["The data", kind, word, `As of ${day(asOf)}${age}: orders from ${since} to the end of ${day(last)} count${open}. ${todo}`];
 }
 
 function customersLine({ drift }) {

@@ -27,7 +27,7 @@ function showPlacement(one, advice) {
     make("h3", { text: "Why" }), bullets(one.reasons.map((reason) => withPeriods(reason.text))),
     advice ? make("h3", { text: "What to do" }) : null, advice ? make("p", { text: advice }) : null,
     make("h3", { text: "Could be offered" }),
-    one.recommendations.length ? bullets(one.recommendations.map(productName)) : quiet("No offer is known for this customer."));
+    one.recommendations.length ? bullets(one.recommendations.map(productName)) : quiet("No offer is known for this customer. Offers need a column of products in the log (product_id)."));
 }
 
 function showHistory(snapshots) {

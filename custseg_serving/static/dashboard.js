@@ -84,6 +84,9 @@ function showProblem(error) {
   const template = { key_required: "login-view", not_ready: "empty-view" }[error.code] ?? "problem-view";
   main.replaceChildren(byId(template).content.cloneNode(true));
   byId("login-form")?.addEventListener("submit", logIn);
+  if (byId("login-error") && new URLSearchParams(location.search).get("login") === "used") {
+    byId("login-error").textContent = "That link was used before, or is older than ten minutes. Log in with the key, or start again for a new link.";
+  }
   const refused = error.details?.refused;
   const told = error.code === "not_ready" ? refused && `A release was refused: ${refused.reason}` : error.message;
   if (told) byId("problem")?.append(make("p", { role: "alert", text: told }));

@@ -77,7 +77,7 @@ export const FEATURES = {
   monetary_net: ["Net spend", (value) => money(value)],
   avg_order_value: ["Spend per order", (value) => money(value)],
   n_products: ["Products", (value) => number(value, Number.isInteger(value) ? 0 : 1)],
-  tenure_days: ["Days since first order", (value) => number(value)],
+  tenure_days: ["Days since first order in this time", (value) => number(value)],
   days_between_orders: ["Days between orders", (value) => number(value)],
   cancellation_rate: ["Cancelled", share],
 };

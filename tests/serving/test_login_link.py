@@ -46,6 +46,10 @@ def test_a_link_logs_in_once(served_home: Path, key_id: str, links: LoginLinks) 
         assert client.get("/login/token").status_code == 303
         for path in ("/login/token", "/login/never", "/login/%ff", "/login/" + "x" * 5_000):
             assert is_error(stranger.get(path), 410, "login_link_used")
+        # A person gets the page that asks for a key and says why.
+        shown = stranger.get("/login/token", headers={"Accept": "text/html,*/*;q=0.8"})
+        assert (shown.status_code, shown.headers["Location"]) == (303, "/?login=used")
+        assert "Set-Cookie" not in shown.headers
 
 
 def test_a_server_without_links_has_none_to_use(served_home: Path, key_id: str) -> None:

@@ -26,6 +26,7 @@ def list_customers(
     features_before: pl.DataFrame | None,
     migrations: pl.DataFrame | None,
     segment_values: Mapping[str, float | None],
+    days_since_before: int | None = None,
 ) -> pl.DataFrame:
     """One row per customer of the snapshot, sorted by customer.
 
@@ -36,6 +37,7 @@ def list_customers(
         features_before: ``customer_features`` of that; ``None`` where they are not known.
         migrations: ``segment_migrations`` of the snapshot; ``None`` where causes are not known.
         segment_values: segment id → median net spend of its customers; see ``value_segments``.
+        days_since_before: days from the snapshot before to this one; ``None`` where there is none.
 
     Returns:
         ``customer_id``, ``segment_id``, ``segment_name``, ``since``, ``previous`` and ``moved_from`` (structs of id
@@ -69,7 +71,10 @@ def list_customers(
             spend_change=pl.col(SPEND).fill_null(0.0) - pl.col("spend_before"),
             value_at_stake=pl.max_horizontal(pl.col(SPEND), pl.col("spend_before"), pl.lit(0.0)),
         )
-        .with_columns(is_at_risk=is_at_risk(segment_values), is_new=pl.col("earlier").is_null() & (before.height > 0))
+        .with_columns(
+            is_at_risk=is_at_risk(segment_values, days_since_before),
+            is_new=pl.col("earlier").is_null() & (before.height > 0),
+        )
         .select(
             "customer_id",
             "segment_id",
@@ -88,13 +93,14 @@ def list_customers(
     )
 
 
-def is_at_risk(segment_values: Mapping[str, float | None]) -> pl.Expr:
+def is_at_risk(segment_values: Mapping[str, float | None], days_since_before: int | None = None) -> pl.Expr:
     """Whether the shop is about to lose a customer with whom something can still be lost.
 
     A customer is at risk who has something at stake and
 
     * is in a segment whose name says that good customers are going quiet there (``naming.GOING_QUIET``), unless it has
-      just risen into it, by behaviour, from a segment of lower value; or
+      just risen into it, by behaviour, from a segment of lower value, or has just come back: ordered since the
+      snapshot before, and spends no less than then; or
     * has fallen, by behaviour, into a segment of lower value since the snapshot before; ``Lapsed`` and ``Refunded`` are
       lower than all others.
 
@@ -103,10 +109,11 @@ def is_at_risk(segment_values: Mapping[str, float | None]) -> pl.Expr:
 
     Args:
         segment_values: of ``value_segments``.
+        days_since_before: days from the snapshot before to this one; ``None`` where there is none.
 
     Returns:
-        an expression over ``segment_id``, ``segment_name``, ``moved_from``, ``cause`` and ``value_at_stake``; never
-        null.
+        an expression over ``segment_id``, ``segment_name``, ``moved_from``, ``cause``, ``recency_days``,
+        ``spend_change`` and ``value_at_stake``; never null.
     """
     values = pl.DataFrame(
         {"segment_id": list(segment_values), "value": list(segment_values.values())},
@@ -120,7 +127,9 @@ def is_at_risk(segment_values: Mapping[str, float | None]) -> pl.Expr:
     is_by_behaviour = (pl.col("cause") == BEHAVIOUR).fill_null(value=False)
     now, earlier = value_of(pl.col("segment_id")), value_of(pl.col("moved_from").struct.field("segment_id"))
     has_risen, has_fallen = ((is_by_behaviour & move).fill_null(value=False) for move in (now > earlier, now < earlier))
-    return (pl.col("value_at_stake") > 0) & ((is_quiet & ~has_risen) | has_fallen)
+    has_ordered = pl.col("recency_days") < pl.lit(days_since_before, pl.Int64)
+    is_back = (has_ordered & (pl.col("spend_change") >= 0)).fill_null(value=False)
+    return (pl.col("value_at_stake") > 0) & ((is_quiet & ~has_risen & ~is_back) | has_fallen)
 
 
 def value_segments(segment_profiles: pl.DataFrame) -> dict[str, float | None]:

@@ -116,16 +116,57 @@ def test_what_was_spent_before_is_not_guessed_where_it_is_not_known() -> None:
     ],
 )
 def test_who_is_at_risk(now: str, earlier: str | None, cause: str | None, at_stake: float, expected: bool) -> None:
+    assert at_risk(now, earlier, cause, at_stake) is expected
+
+
+def at_risk(
+    now: str,
+    earlier: str | None = None,
+    cause: str | None = None,
+    at_stake: float = 10.0,
+    recency_days: int | None = 100,
+    spend_change: float | None = 5.0,
+    days: int | None = 30,
+) -> bool:
     row = {**(place(now) or {}), "moved_from": place(earlier), "cause": cause, "value_at_stake": at_stake}
+    row |= {"recency_days": recency_days, "spend_change": spend_change}
     struct = pl.Struct({"segment_id": pl.String, "segment_name": pl.String})
-    frame = pl.DataFrame([row], schema_overrides={"moved_from": struct, "cause": pl.String})
-    assert frame.select(is_at_risk(VALUES)).item() is expected
+    types = {"moved_from": struct, "cause": pl.String, "recency_days": pl.Int64, "spend_change": pl.Float64}
+    result: bool = pl.DataFrame([row], schema_overrides=types).select(is_at_risk(VALUES, days)).item()
+    return result
+
+
+@pytest.mark.parametrize(
+    ("recency_days", "spend_change", "days", "expected"),
+    [
+        (2, 5.0, 30, False),
+        (2, 0.0, 30, False),
+        (2, -5.0, 30, True),
+        (30, 5.0, 30, True),
+        (2, 5.0, None, True),
+        (2, None, 30, True),
+        (None, 5.0, 30, True),
+    ],
+)
+def test_who_has_come_back_is_not_going_quiet(
+    recency_days: int | None, spend_change: float | None, days: int | None, *, expected: bool
+) -> None:
+    assert at_risk("S2", recency_days=recency_days, spend_change=spend_change, days=days) is expected
+    # Who has fallen is told so by the segments.
+    assert at_risk("S3", "S1", "behaviour", 10.0, recency_days, spend_change, days)
 
 
 def test_a_second_segment_of_the_same_name_is_as_much_at_risk() -> None:
     frame = pl.DataFrame(
-        {"segment_id": ["S2"], "segment_name": ["At risk 2"], "cause": [None], "value_at_stake": [1.0]},
-        schema_overrides={"cause": pl.String},
+        {
+            "segment_id": ["S2"],
+            "segment_name": ["At risk 2"],
+            "cause": [None],
+            "recency_days": [9],
+            "spend_change": [None],
+            "value_at_stake": [1.0],
+        },
+        schema_overrides={"cause": pl.String, "spend_change": pl.Float64},
     ).with_columns(moved_from=pl.lit(None, pl.Struct({"segment_id": pl.String, "segment_name": pl.String})))
     assert frame.select(is_at_risk(VALUES)).item() is True
 
