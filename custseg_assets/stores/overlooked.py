@@ -59,11 +59,17 @@ _DISCOUNT_NAME = re.compile(
     r"discount|rabatt|nachlass|remise|réduction|descuento|sconto|korting|rebate|voucher|gutschein|coupon|promotion",
     re.IGNORECASE,
 )
-_QUANTITY_NAME = re.compile(r"\b(qty|quantity|quantité|menge|units|count|cantidad|aantal)\b", re.IGNORECASE)
+_QUANTITY_NAME = re.compile(
+    r"\b(qty|quantity|quantit[éàa]|qt[éey]|menge|anzahl|stück|stueck|stk|units|unités|unidades|pieces|pièces|pcs|count"
+    r"|cantidad|aantal|hoeveelheid|antal|ilość)\b",
+    re.IGNORECASE,
+)
 _NOTHING = ("-", "none", "n/a", "na", "null", "nan", *NO)
 _MOST_MARKED = 0.5
 """Share of the lines from which on a mark is on most of them, and says nothing of a few."""
 _MIN_PRODUCTS, _MOST_PRODUCTS = 10, 0.9
+_MIN_SHARE_OF_MORE = 0.01
+"""Share of the lines from which on the quantities above the usual one say something."""
 _NO_AMOUNT_NAME = re.compile(r"\b(id|no|number|count|qty|quantity|reason|type)\b|_id$", re.IGNORECASE)
 _MOST = 0.9
 _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
@@ -285,9 +291,43 @@ def _quantity(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataF
     is_price = pl.col("high") - pl.col("low") < 0.01 * pl.col("high")  # a price may change by a trifle
     n, n_equal = several.select(pl.len(), is_price.sum()).collect(engine="streaming").row(0)
     if n_equal < _MIN_PRODUCTS or n_equal < _MOST_PRODUCTS * n:
-        return None
+        return _amounts_that_do_not_grow(counted, number, header, total)
     got = f"amounts of {n_equal:,} of the {n:,} products sold in several quantities are equal for any {header!r}"
     return got, f'They are prices: write quantity = "{header}" and unit_price, not line_amount, under [source.columns].'
+
+
+def _amounts_that_do_not_grow(
+    counted: pl.LazyFrame, number: pl.Expr, header: str, total: pl.DataFrame
+) -> Finding | None:
+    """A quantity that nobody mapped, with amounts that do not grow with it: these are prices of one unit, or may be.
+
+    Amounts of lines grow with the quantity, though less than it where much is bought of what is cheap: the median
+    amount of the lines above the usual quantity is held against that of the others.
+    """
+    lines = counted.filter(number > 0).select(number.alias("number"), "amount")
+    usual = lines.select(pl.col("number").median()).collect(engine="streaming").item()
+    is_more = pl.col("number") > (usual or 0)
+    medians = (
+        lines.group_by(is_more.alias("is_more"))
+        .agg(pl.len().alias("n"), pl.col("number").median(), pl.col("amount").median())
+        .sort("is_more")
+        .collect(engine="streaming")
+    )
+    if medians.height < 2 or medians["n"][1] < _MIN_SHARE_OF_MORE * medians["n"].sum():
+        return None
+    (low, low_amount), (high, high_amount) = medians.select("number", "amount").iter_rows()
+    if high_amount >= low_amount * (high / low) ** 0.5:
+        return None
+    times = lines.select((pl.col("number") * pl.col("amount")).sum()).collect(engine="streaming").item()
+    got = (
+        f"nothing is read from {header!r}, which differs among the lines that would count as sales, and amounts do not"
+        f" grow with it: they come to {total['amount'].item():,.2f} as they are, and to {times:,.2f} times {header!r}"
+    )
+    advice = (
+        f'If they are prices of one unit, write quantity = "{header}" and unit_price, not line_amount, under'
+        " [source.columns]."
+    )
+    return got, advice
 
 
 def _returned(found: pl.DataFrame, header: str, total: pl.DataFrame) -> Finding:

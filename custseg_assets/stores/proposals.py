@@ -54,6 +54,7 @@ _LIKELY_NAMES = {
     "quantity": "qty|quant|units|count|menge|pieces|items",
     "unit_price": "price|rate|preis|prix|precio",
 }
+_PRICE_NAMES = r"price|preis|prix|precio|prezzo|prijs"
 _UNLIKELY_NAMES = {
     "customer_id": "store|shop|order|invoice|receipt|product|item|sku|country|city|status|type|group|segment",
     "invoiced_at": "birth|updated|modified|ship|deliver|due|cancel|refund",
@@ -193,6 +194,11 @@ def propose_columns(
         return {column: Proposal(_nearest_name(column, by_bare_name)) for column in missing}
     facts = {name: _measure(sample.to_series(header.index(name))) for name in by_bare_name.values()}
     proposals: dict[str, Proposal] = {}
+    if "line_amount" in missing and not {"quantity", "unit_price"} & {*missing}:
+        # A price beside a quantity is no amount of a line; only both together are.
+        prices = {name for name in facts if re.search(_PRICE_NAMES, bare(name))}
+        has_quantity = any(re.search(_LIKELY_NAMES["quantity"], bare(name)) for name in facts)
+        facts = {name: found for name, found in facts.items() if not (has_quantity and name in prices)}
     for column in missing:
         taken = {one.header for one in proposals.values()}
         name = _best(column, {name: found for name, found in facts.items() if found.n and name not in taken})

@@ -442,3 +442,11 @@ def test_parquet_and_its_types(tmp_path: Path) -> None:
     assert_reads_the_same(outcome, "", path)
     (tmp_path / "saved.toml").write_text(outcome.out)
     assert load_settings(tmp_path / "saved.toml").source.columns["line_amount"] == "line_amount"
+
+
+def test_a_price_beside_a_quantity_is_proposed_as_one_and_not_as_an_amount(tmp_path: Path) -> None:
+    rows = [f"K{i % 40},2024-0{1 + i % 6}-11,P{i % 17},{10 * (1 + i % 5)},{1 + i % 7}.35" for i in range(300)]
+    outcome = inspect(write(tmp_path / "ledger.csv", "account,posted,part,qty,net_price", rows))
+    draft = tomllib.loads(outcome.out)["source"]["columns"]
+    assert (draft["quantity"], draft["unit_price"]) == ("qty", "net_price")
+    assert "line_amount" not in draft

@@ -140,8 +140,8 @@ def amount() -> pl.Expr:
 
 
 def run(home: Path, source: Path, config: str) -> dict[str, Any]:
-    """A run that ends well, and the status after it."""
-    outcome = custseg(home, "run", "--source", source, config=config)
+    """A run that ends well, with these settings from now on, and the status after it."""
+    outcome = custseg(home, "run", "--source", source, "--reconfigure", config=config)
     assert outcome.status == 0, outcome.err
     status: dict[str, Any] = json.loads(custseg(home, "status", "--json", config=config).out)
     assert status["stale"] == {}

@@ -42,7 +42,7 @@ def tables(filled_shop: FilledShop, tmp_path_factory: pytest.TempPathFactory) ->
     found = {}
     for name in ("segment_assignments", "segment_migrations", "customer_features", "product_recommendations"):
         path = folder / f"{name}.parquet"
-        assert custseg(filled_shop.home, "export", name, "--out", path).status == 0
+        assert custseg(filled_shop.home, "export", name, "--all", "--out", path).status == 0
         found[name] = pl.read_parquet(path)
     return found
 

@@ -265,7 +265,23 @@ def test_amounts_of_products_that_are_equal_for_any_quantity_are_prices(tmp_path
     text = f"{HEADER},product_id,Qty\n{rows}"
     assert 'write quantity = "Qty" and unit_price' in refusal(tmp_path, text)
     assert read(tmp_path, text, ignored_columns=["Qty"]).height == 20
-    assert read(tmp_path, text.replace("P", "Q", 7)).height == 20
+    # With fewer products it is asked all the same, for amounts that do not grow with the quantity.
+    assert "amounts do not grow with it" in refusal(tmp_path, text.replace("P", "Q", 7))
+
+
+@pytest.mark.parametrize("name", ["qty", "Menge", "Stück", "Anzahl", "pcs"])
+def test_prices_beside_a_quantity_that_nobody_mapped_are_asked_about_with_both_sums(tmp_path: Path, name: str) -> None:
+    quantities = [1 + i % 4 for i in range(80)]
+    rows = "".join(f"c{i % 9},2024-01-0{i % 7 + 1},{i},{2 + i % 5}.5,{n}\n" for i, n in enumerate(quantities))
+    message = refusal(tmp_path, f"{HEADER},{name}\n{rows}")
+    amounts = [2.5 + i % 5 for i in range(80)]
+    times = sum(one * n for one, n in zip(amounts, quantities, strict=True))
+    assert f"they come to {sum(amounts):,.2f} as they are, and to {times:,.2f} times '{name}'" in message
+    assert f'write quantity = "{name}" and unit_price, not line_amount' in message
+    assert read(tmp_path, f"{HEADER},{name}\n{rows}", ignored_columns=[name]).height == 80
+    # Amounts of lines grow with the quantity: nothing is asked.
+    rows = "".join(f"c{i % 9},2024-01-0{i % 7 + 1},{i},{n * (2.5 + i % 5)},{n}\n" for i, n in enumerate(quantities))
+    assert read(tmp_path, f"{HEADER},{name}\n{rows}").height == 80
 
 
 def test_ids_that_lost_their_last_digits_are_nobody_or_refused(tmp_path: Path) -> None:

@@ -274,10 +274,16 @@ def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
         too_many = n_alike > MAX_KEPT_EQUAL * n if keeps else n_extra > MAX_DROPPED_EQUAL * n
     if too_many:
         done = "would all count" if keeps else "would be dropped"
+        unread = [name for name in ("invoice_id", "product_id") if name not in facts.headers]
+        first = (
+            f"If a column tells them apart, write it as {' or '.join(unread)} under [source.columns]. Otherwise write"
+            if unread
+            else "Write"
+        )
         yield Doubt(
             "equal_lines",
             f"{n_extra:,} of {n:,} lines are equal to another line of their file, and {done}",
-            'Write duplicates = "keep" under [cleaning] if each is something sold, duplicates = "drop" if the export'
+            f'{first} duplicates = "keep" under [cleaning] if each is something sold, duplicates = "drop" if the export'
             " repeats them.",
             is_refused=True,
         )
