@@ -48,7 +48,7 @@ def config_for(server: Postgres, more: str = "") -> str:
 
 
 def run(home: Path, config: str) -> Outcome:
-    outcome = custseg(home, "run", config=config)
+    outcome = custseg(home, "run", "--reconfigure", config=config)
     require_no_secret(home, outcome)
     return outcome
 

@@ -223,11 +223,11 @@ def test_the_commands_that_are_printed_work_from_any_folder(filled_shop: FilledS
     run = [sys.executable, "-m", "custseg_assets.cli", "run", "--source", "log.csv"]
     done = subprocess.run(run, env=python, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    [export] = [line for line in done.stdout.splitlines() if " export " in line]
+    [serve, export] = [line for line in done.stdout.splitlines() if " export " in line or " demo" in line]
     again = export.partition(" export ")[0] + " run"
-    for command in (export, again):
+    for command in (f"{serve} --help", export, again):
         shell = ["/bin/sh", "-c", command]
         elsewhere = subprocess.run(shell, env=python, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert elsewhere.returncode == 0, elsewhere.stderr
-    assert (tmp_path / "segment_assignments.csv").exists()
+    assert (tmp_path / "customers.csv").exists()
     assert "Nothing has changed" in elsewhere.stdout

@@ -76,7 +76,7 @@ def test_a_replay_that_is_not_kept_goes_the_same_way_without_drawing_what_nobody
     assert alone.status == 0, alone.err
     assert [row[0] for row in without_seconds(alone)[:2]] == ["snapshot", SNAPSHOTS[0]]
     assert without_seconds(alone)[:2] == without_seconds(first)[:2]
-    assert "data:image/png;base64,iVBOR" in newest_metadata(kept, "drift_report")["over_time"].value
+    assert "data:image/png;base64,iVBOR" in newest_metadata(kept, "drift_report")["scores"].value
     assert (kept / "data_docs" / "index.html").exists()
 
 

@@ -75,7 +75,7 @@ class LiveHome:
         """Start ``custseg ui`` in a process group of its own; ``answers`` says when it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._command, "ui", "--port", str(self.port), "--config", str(self.config)],
+                [*self._command, "ui", "--reconfigure", "--port", str(self.port), "--config", str(self.config)],
                 env={
                     **os.environ,
                     "CUSTSEG_HOME": str(self.home),
