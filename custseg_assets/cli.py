@@ -195,10 +195,11 @@ def _open_to_write(arguments: argparse.Namespace, source: str | None = None, *, 
     """The same, to be written to, where its own settings stay or somebody wants the others."""
     from custseg_assets.commands.settings_change import require_wanted_settings
     from custseg_assets.home.open import OpenHome
-    from custseg_assets.settings import load_settings
+    from custseg_assets.settings import load_settings, settings_file
 
     home = OpenHome(load_settings(arguments.config, source=source))
-    require_wanted_settings(home, say, takes_others=arguments.reconfigure, replaces=replaces)
+    file = settings_file(arguments.config)
+    require_wanted_settings(home, say, file, takes_others=arguments.reconfigure, replaces=replaces)
     return home
 
 
@@ -207,8 +208,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.status import closing_table
 
     home = _open_to_write(arguments, arguments.source, replaces=arguments.replace)
-    n_runs = Runner(home, say).run(arguments.through, replaces=arguments.replace)
-    print(closing_table(home, n_runs))
+    runner = Runner(home, say)
+    n_runs = runner.run(arguments.through, replaces=arguments.replace)
+    print(closing_table(home, n_runs, runner.other_model))
     return 0
 
 

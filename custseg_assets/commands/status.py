@@ -28,11 +28,19 @@ _N_EXAMPLES = 3
 _N_NOTES = 6
 
 
-def closing_table(home: OpenHome, n_runs: int) -> str:
-    """What a run left behind: rows, rejects, segments, drift, and where to look next."""
+def closing_table(home: OpenHome, n_runs: int, other_model: str | None = None) -> str:
+    """What a run left behind: rows, rejects, segments, drift, and where to look next.
+
+    Args:
+        home: after the run.
+        n_runs: how many Dagster runs it took.
+        other_model: that and why the model is another one than before.
+    """
     state = describe_home(home)
     headline = "Nothing has changed: every table is up to date." if n_runs == 0 else "Done."
-    lines = ["", headline, *_demo_lines(state), *_rows_lines(state), *_segment_lines(state), *_retrain_lines(state)]
+    lines = ["", headline, *_demo_lines(state), *_rows_lines(state)]
+    lines += [f"! model     {other_model}"] if other_model else []
+    lines += [*_segment_lines(state), *_retrain_lines(state)]
     return "\n".join([*lines, *_next_lines(state)])
 
 
