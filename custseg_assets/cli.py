@@ -157,9 +157,14 @@ def _add_export(commands: Any, shared: CommandParser) -> None:
     partitions = export.add_mutually_exclusive_group()
     partitions.add_argument("--partition", metavar="KEY", help="one period or snapshot")
     partitions.add_argument("--all", action="store_true", help="every snapshot, with its key in the column period")
-    export.add_argument("--segment", metavar="NAME|ID", help="only customers who are in it")
-    export.add_argument("--moved-from", metavar="NAME|ID", help="only customers who left it since the snapshot before")
-    export.add_argument("--moved-to", metavar="NAME|ID", help="only customers who came to it since the snapshot before")
+    for option, words in (
+        ("--segment", "are in it"),
+        ("--moved-from", "left it since the snapshot before"),
+        ("--moved-to", "came to it since the snapshot before"),
+    ):
+        export.add_argument(
+            option, metavar="NAME|ID", action="append", default=[], help=f"only customers who {words}; of several, any"
+        )
     export.add_argument("--out", metavar="FILE", required=True, type=Path, help=".parquet or .csv")
     export.add_argument(
         "--raw",

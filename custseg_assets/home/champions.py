@@ -129,3 +129,17 @@ class Champions:
     def is_untrained(self, key: str) -> bool:
         """Whether a model was in force when a snapshot came and nothing was trained on it."""
         return self.champion_before(key) is not None and not self.is_retrained(key)
+
+    @property
+    def overtaken(self) -> Mapping[str, tuple[str, str]]:
+        """Snapshots whose challenger was decided about against a model that is not in force before them any more.
+
+        Of each, the version of that model and of the one in force now: a model before it was trained anew, or a
+        person has gone back to another, and what was decided stays.
+        """
+        now = {key: self.champion_before(key) for key in self._replaced}
+        return {
+            key: (then, before[1])
+            for key, then in self._replaced.items()
+            if then is not None and (before := now[key]) is not None and before[1] != then
+        }

@@ -170,6 +170,23 @@ def fingerprints_of(home: Path) -> dict[str, list[int | None]]:
     return {name: [opened.tables.fingerprint_of(name, key) for key in keys] for name in TRAINED_AND_AFTER}
 
 
+def test_a_decision_against_a_model_that_is_no_more_says_so(shop_home: Path) -> None:
+    assert custseg(shop_home, "retrain").status == 0
+    model = json.loads(custseg(shop_home, "status", "--json").out)["champion"]["model_version"]
+    assert "! decision" not in custseg(shop_home, "status").out
+    assert custseg(shop_home, "run", "--reconfigure", config=PAIRED).status == 0
+    state = json.loads(custseg(shop_home, "status", "--json").out)
+    now = state["champion"]["model_version"]
+    assert state["decided_against_others"] == [
+        {"period": "2024-04-01", "decided_against": model, "in_force_before": now}
+    ]
+    words = f"! decision  of 2024-04-01 was made against {model}, and stays\n  now {now} is in force there; 'custseg retrain'"
+    assert words in custseg(shop_home, "status").out
+    assert state["stale"] == {}
+    assert custseg(shop_home, "retrain").status == 0
+    assert "! decision" not in custseg(shop_home, "status").out
+
+
 def test_a_model_that_stays_is_not_announced_as_another(shop_home: Path) -> None:
     said = custseg(shop_home, "run", config=OTHER).err
     assert "trained anew" not in said
