@@ -157,9 +157,14 @@ def _add_export(commands: Any, shared: CommandParser) -> None:
     partitions = export.add_mutually_exclusive_group()
     partitions.add_argument("--partition", metavar="KEY", help="one period or snapshot")
     partitions.add_argument("--all", action="store_true", help="every snapshot, with its key in the column period")
-    export.add_argument("--segment", metavar="NAME|ID", help="only customers who are in it")
-    export.add_argument("--moved-from", metavar="NAME|ID", help="only customers who left it since the snapshot before")
-    export.add_argument("--moved-to", metavar="NAME|ID", help="only customers who came to it since the snapshot before")
+    for option, words in (
+        ("--segment", "are in it"),
+        ("--moved-from", "left it since the snapshot before"),
+        ("--moved-to", "came to it since the snapshot before"),
+    ):
+        export.add_argument(
+            option, metavar="NAME|ID", action="append", default=[], help=f"only customers who {words}; of several, any"
+        )
     export.add_argument("--out", metavar="FILE", required=True, type=Path, help=".parquet or .csv")
     export.add_argument(
         "--raw",
@@ -195,10 +200,11 @@ def _open_to_write(arguments: argparse.Namespace, source: str | None = None, *, 
     """The same, to be written to, where its own settings stay or somebody wants the others."""
     from custseg_assets.commands.settings_change import require_wanted_settings
     from custseg_assets.home.open import OpenHome
-    from custseg_assets.settings import load_settings
+    from custseg_assets.settings import load_settings, settings_file
 
     home = OpenHome(load_settings(arguments.config, source=source))
-    require_wanted_settings(home, say, takes_others=arguments.reconfigure, replaces=replaces)
+    file = settings_file(arguments.config)
+    require_wanted_settings(home, say, file, takes_others=arguments.reconfigure, replaces=replaces)
     return home
 
 
@@ -207,8 +213,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.status import closing_table
 
     home = _open_to_write(arguments, arguments.source, replaces=arguments.replace)
-    n_runs = Runner(home, say).run(arguments.through, replaces=arguments.replace)
-    print(closing_table(home, n_runs))
+    runner = Runner(home, say)
+    n_runs = runner.run(arguments.through, replaces=arguments.replace)
+    print(closing_table(home, n_runs, runner.other_model))
     return 0
 
 

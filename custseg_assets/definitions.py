@@ -19,7 +19,7 @@ from custseg_assets.defs.partitions import layout_of  # noqa: E402
 from custseg_assets.defs.resources import locked_home, mlflow_run  # noqa: E402
 from custseg_assets.home.open import OpenHome  # noqa: E402
 from custseg_assets.home.own_settings import require_own_settings  # noqa: E402
-from custseg_assets.settings import Settings, load_settings  # noqa: E402
+from custseg_assets.settings import Settings, load_settings, settings_file  # noqa: E402
 from custseg_assets.training.exchange import TrainingLauncher  # noqa: E402
 from custseg_assets.training.local import LocalLauncher  # noqa: E402
 
@@ -102,4 +102,4 @@ def defs() -> dg.Definitions:
     Raises:
         BadInputError: settings were given that are not the home's own; nobody can be asked here.
     """
-    return build_defs(settings=require_own_settings(load_settings()))
+    return build_defs(settings=require_own_settings(load_settings(), settings_file()))

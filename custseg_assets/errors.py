@@ -6,6 +6,9 @@ Only errors that a user can act on belong here; a broken invariant stays a plain
 import difflib
 from collections.abc import Iterable
 
+_MIN_PREFIX = 3
+"""Characters from which on the beginning of a name says more than its spelling."""
+
 
 class CustsegError(Exception):
     """Something a user can act on; ``str()`` of it is one complete line."""
@@ -54,7 +57,7 @@ class MachineFaultError(CustsegError):
 
 
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
-    """A question that names what is spelled most like a name that is not accepted; empty where nothing is.
+    """A question that names what begins with a name that is not accepted, or is spelled most like it; else empty.
 
     Args:
         given: the name that was given.
@@ -62,7 +65,11 @@ def did_you_mean(given: str, accepted: Iterable[str]) -> str:
 
     >>> did_you_mean("champion", ["Loyal", "Champions"]), did_you_mean("S9", ["S1"])
     ("Did you mean 'Champions'?", '')
+    >>> did_you_mean("2025-10", ["2025-01-01", "2025-10-01"])
+    "Did you mean '2025-10-01'?"
     """
     by_folded = {name.casefold(): name for name in accepted}
-    near = difflib.get_close_matches(given.casefold(), by_folded, n=1)
+    folded = given.casefold()
+    longer = [name for name in by_folded if name.startswith(folded)] if len(folded) >= _MIN_PREFIX else []
+    near = longer or difflib.get_close_matches(folded, by_folded, n=1)
     return f"Did you mean {by_folded[near[0]]!r}?" if near else ""

@@ -27,6 +27,8 @@ _SUFFIXES = (".parquet", ".csv")
 _BY_SNAPSHOT = frozenset(TABLES_OF_JOB["snapshot"])
 _OF_TRAININGS = ("model_candidates", "segmentation_model")
 """Tables of snapshots that have no rows where nothing was trained."""
+_OF_THE_SERVICE = (schemas.PREDICTION_LOG.name, schemas.REJECTED_PREDICTIONS.name)
+"""Tables that are made of what the service recorded."""
 
 _FORMULA = r"^\s*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]|^[\t\r\n]"
 """How a text begins that a spreadsheet would compute instead of showing it; wide signs count in Japanese ones."""
@@ -43,21 +45,21 @@ class Selection:
     Attributes:
         key: of one partition; the newest snapshot without it, or all periods of a table of periods.
         has_all: whether all partitions are exported.
-        segment: name or id of the segment that the customers are in.
-        moved_from: of the one that they left since the snapshot before.
-        moved_to: of the one that they came to since then.
+        segments: names or ids of the segments that the customers are in.
+        moved_from: of those that they left since the snapshot before.
+        moved_to: of those that they came to since then.
     """
 
     key: str | None = None
     has_all: bool = False
-    segment: str | None = None
-    moved_from: str | None = None
-    moved_to: str | None = None
+    segments: Sequence[str] = ()
+    moved_from: Sequence[str] = ()
+    moved_to: Sequence[str] = ()
 
     @property
     def has_customers(self) -> bool:
         """Whether only some customers are wanted."""
-        return (self.segment, self.moved_from, self.moved_to) != (None, None, None)
+        return bool(self.segments or self.moved_from or self.moved_to)
 
 
 def export_table(home: OpenHome, name: str, selection: Selection, out: Path, *, is_raw: bool = False) -> list[str]:
@@ -114,6 +116,12 @@ def _find_table(home: OpenHome, name: str) -> Table:
         )
     table = every.get(name, schemas.SEGMENT_ASSIGNMENTS)
     if home.tables.version_of(table.name) is None:
+        if name in _OF_THE_SERVICE and home.tables.version_of(schemas.RAW_TRANSACTIONS.name) is not None:
+            raise BadInputError(
+                f"table {name} is empty: no service has recorded predictions in home {home.paths.root} yet",
+                "a home whose service has answered requests",
+                "Start 'custseg-serving' on this home, ask it for segments, and do 'custseg run' again.",
+            )
         raise BadInputError(
             f"table {name} has not been made in home {home.paths.root}",
             "a home that a run has filled",
@@ -172,25 +180,26 @@ def _select_customers(
         )
     assigned = home.tables.scan(schemas.SEGMENT_ASSIGNMENTS, keys)
     wanted = assigned.select("period", "customer_id", "segment_id", "segment_name")
-    if selection.segment is not None:
-        _require_segment(home, "--segment", selection.segment, keys)
-        wanted = wanted.filter(_is_segment("segment", selection.segment))
-    if selection.moved_from is not None or selection.moved_to is not None:
+    if selection.segments:
+        _require_segments(home, "--segment", selection.segments, keys)
+        wanted = wanted.filter(_is_one_of("segment", selection.segments))
+    if selection.moved_from or selection.moved_to:
         moved = home.tables.scan(schemas.SEGMENT_MIGRATIONS, keys)
-        for option, column, segment, there in (
+        for option, column, segments, there in (
             ("--moved-from", "from_segment", selection.moved_from, _with_those_before(home, keys)),
             ("--moved-to", "to_segment", selection.moved_to, keys),
         ):
-            if segment is not None:
-                _require_segment(home, option, segment, there)
-                moved = moved.filter(_is_segment(column, segment))
+            if segments:
+                _require_segments(home, option, segments, there)
+                moved = moved.filter(_is_one_of(column, segments))
         wanted = wanted.join(moved, on=("period", "customer_id"), how="semi")
     return wanted.select("period", "customer_id").collect()
 
 
-def _is_segment(column: str, segment: str) -> pl.Expr:
+def _is_one_of(column: str, segments: Sequence[str]) -> pl.Expr:
     id_, name = pl.col(f"{column}_id"), pl.col(f"{column}_name")
-    return pl.any_horizontal(text.str.to_lowercase() == segment.lower() for text in (id_, name, id_ + " " + name))
+    lowered = [segment.lower() for segment in segments]
+    return pl.any_horizontal(text.str.to_lowercase().is_in(lowered) for text in (id_, name, id_ + " " + name))
 
 
 def _with_those_before(home: OpenHome, keys: Sequence[str]) -> list[str]:
@@ -200,16 +209,17 @@ def _with_those_before(home: OpenHome, keys: Sequence[str]) -> list[str]:
     return [*before, *keys]
 
 
-def _require_segment(home: OpenHome, option: str, segment: str, keys: Sequence[str]) -> None:
+def _require_segments(home: OpenHome, option: str, segments: Sequence[str], keys: Sequence[str]) -> None:
     """Refuse the name of a segment that no one of some snapshots has."""
     profiles = home.tables.scan(schemas.SEGMENT_PROFILES, keys).select("segment_id", "segment_name").unique()
     known = profiles.sort("segment_id", "segment_name").collect()
-    if known.filter(_is_segment("segment", segment)).is_empty():
-        raise BadInputError(
-            f"{option} {segment!r}",
-            f"one of {', '.join(f'{id_} {name}' for id_, name in known.iter_rows())}",
-            did_you_mean(segment, known["segment_name"]) or "Name one of those, or its id.",
-        )
+    for segment in segments:
+        if known.filter(_is_one_of("segment", [segment])).is_empty():
+            raise BadInputError(
+                f"{option} {segment!r}",
+                f"one of {', '.join(f'{id_} {name}' for id_, name in known.iter_rows())}",
+                did_you_mean(segment, known["segment_name"]) or "Name one of those, or its id.",
+            )
 
 
 def _make_list(home: OpenHome, key: str, wanted: pl.DataFrame | None) -> pl.DataFrame:

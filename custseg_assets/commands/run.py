@@ -19,7 +19,7 @@ from custseg_assets.home.failure import keep_failure
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import Stage, due_publication, next_stage, require_retrainable
-from custseg_assets.home.staleness import stale_partitions
+from custseg_assets.home.staleness import stale_partitions, why_other_model
 from custseg_assets.home.unfinished import mark_unfinished, put_back_unfinished
 from custseg_assets.stores.prediction_log import finished_files
 from custseg_assets.stores.publications import Publications
@@ -39,10 +39,14 @@ class Runner:
     Args:
         home: to bring up to date.
         say: takes each line of progress.
+
+    Attributes:
+        other_model: that and why the last run has put another model in the place of the one in force.
     """
 
     def __init__(self, home: OpenHome, say: Progress) -> None:
         self.home, self.say = home, say
+        self.other_model: str | None = None
 
     @cached_property
     def jobs(self) -> JobRunner:
@@ -68,6 +72,7 @@ class Runner:
         with self.home.locked() as home, keep_failure(home.paths, "run"):
             last_key = Intake(home, self.say).take_in(through, replaces=replaces)
             self.put_back_unfinished(home)
+            promotions = home.champions.promotions
             n_runs = len(self.follow(home, last_key))
             if bucket := home.open_bucket():
                 bucket.fetch_predictions(home.paths.prediction_log)
@@ -76,6 +81,7 @@ class Runner:
                 jobs += [job for job in _ALWAYS_SHOWN if job not in jobs and not self.jobs.has_run(job)]
             for job in jobs:
                 self.execute(Stage(job), home)
+            self.other_model = why_other_model(home, promotions)
             if home.paths.settings_before.exists() and not stale_partitions(home):
                 home.paths.settings_before.unlink()
             return n_runs + len(jobs) + self._publish(home)

@@ -28,11 +28,19 @@ _N_EXAMPLES = 3
 _N_NOTES = 6
 
 
-def closing_table(home: OpenHome, n_runs: int) -> str:
-    """What a run left behind: rows, rejects, segments, drift, and where to look next."""
+def closing_table(home: OpenHome, n_runs: int, other_model: str | None = None) -> str:
+    """What a run left behind: rows, rejects, segments, drift, and where to look next.
+
+    Args:
+        home: after the run.
+        n_runs: how many Dagster runs it took.
+        other_model: that and why the model is another one than before.
+    """
     state = describe_home(home)
     headline = "Nothing has changed: every table is up to date." if n_runs == 0 else "Done."
-    lines = ["", headline, *_demo_lines(state), *_rows_lines(state), *_segment_lines(state), *_retrain_lines(state)]
+    lines = ["", headline, *_demo_lines(state), *_rows_lines(state)]
+    lines += [f"! model     {other_model}"] if other_model else []
+    lines += [*_segment_lines(state), *_retrain_lines(state), *_overtaken_lines(state)]
     return "\n".join([*lines, *_next_lines(state)])
 
 
@@ -49,7 +57,7 @@ def status(home: OpenHome, *, as_json: bool) -> str:
         return "\n".join([empty, *_failure_lines(state), *_landing_lines(state)])
     stale = state["stale"]
     lines = [*_failure_lines(state), *_unfinished_lines(state), *_demo_lines(state), *_rows_lines(state)]
-    lines += [*_landing_lines(state), *_segment_lines(state), *_retrain_lines(state)]
+    lines += [*_landing_lines(state), *_segment_lines(state), *_retrain_lines(state), *_overtaken_lines(state)]
     lines += _settings_lines(state)
     lines.append(
         "stale       "
@@ -121,6 +129,10 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "drift": _drift(tables, last),
         "release": _release(home.paths.releases),
         "due_retrain": _due_retrain(home),
+        "decided_against_others": [
+            {"period": key, "decided_against": then, "in_force_before": now}
+            for key, (then, now) in home.champions.overtaken.items()
+        ],
         "stale": stale,
         "stale_because": causes_of_stale(home, stale, settings_before(home.paths) or own) if stale else [],
         "last_failure": asdict(failure) if (failure := last_failure(home.paths)) else None,
@@ -249,6 +261,18 @@ def _retrain_lines(state: dict[str, Any]) -> list[str]:
     return [
         f"retrain     due on {state['due_retrain']}, because drift lasts: 'custseg ui' begins it by itself",
         "  and releases the new model where it is better; 'custseg retrain' begins it now",
+    ]
+
+
+def _overtaken_lines(state: dict[str, Any]) -> list[str]:
+    return [
+        line
+        for one in state["decided_against_others"]
+        for line in (
+            f"! decision  of {one['period']} was made against {one['decided_against']}, and stays",
+            f"  now {one['in_force_before']} is in force there; 'custseg retrain' trains a challenger of that one, "
+            "on the newest snapshot of a period that is over",
+        )
     ]
 
 

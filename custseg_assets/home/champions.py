@@ -16,6 +16,8 @@ from custseg_assets.domain.segments.model import ScalingReference, SegmentationM
 from custseg_assets.errors import RunFailedError
 from custseg_assets.stores.tables import TableReader
 
+Promotions = tuple[tuple[str, str], ...]
+
 
 class Champions:
     """The history of decisions about models; a value, made anew when a model or a decision is written.
@@ -36,7 +38,7 @@ class Champions:
         return self._tables.whole(schemas.SEGMENTATION_MODEL)
 
     @cached_property
-    def promotions(self) -> tuple[tuple[str, str], ...]:
+    def promotions(self) -> Promotions:
         """Snapshot key and model version of every promotion, oldest first."""
         promoted = self._decisions.filter(pl.col("decision") == "PROMOTE")
         return tuple(promoted.select("period", "model_version").iter_rows())
@@ -88,6 +90,16 @@ class Champions:
         numbers = (model_from_json(text).n_segment_ids for text in self._models["model_json"])
         return replace(self.model_before(key), n_segment_ids=max(numbers))
 
+    def trained_anew(self, key: str) -> Champions:
+        """The history as it would be once a first model was trained anew on a snapshot; its version is not known yet.
+
+        First models of later snapshots go with it, challengers stay as they were decided.
+        """
+        anew = Champions(self._tables)
+        later = (one for one in self.promotions if one[0] > key and self._replaced.get(one[0]) is not None)
+        anew.promotions = ((key, "not trained yet"), *later)
+        return anew
+
     @cached_property
     def _replaced(self) -> Mapping[str, str | None]:
         """Snapshots that a challenger was decided about → the model in force before; ``None`` for the first.
@@ -117,3 +129,17 @@ class Champions:
     def is_untrained(self, key: str) -> bool:
         """Whether a model was in force when a snapshot came and nothing was trained on it."""
         return self.champion_before(key) is not None and not self.is_retrained(key)
+
+    @property
+    def overtaken(self) -> Mapping[str, tuple[str, str]]:
+        """Snapshots whose challenger was decided about against a model that is not in force before them any more.
+
+        Of each, the version of that model and of the one in force now: a model before it was trained anew, or a
+        person has gone back to another, and what was decided stays.
+        """
+        now = {key: self.champion_before(key) for key in self._replaced}
+        return {
+            key: (then, before[1])
+            for key, then in self._replaced.items()
+            if then is not None and (before := now[key]) is not None and before[1] != then
+        }

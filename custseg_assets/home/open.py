@@ -93,7 +93,8 @@ class OpenHome:
     @property
     def fingerprints(self) -> Fingerprints:
         """What partitions are made from, and which are out of date."""
-        return self._keep("fingerprints", (self.calendar, self._versions(TRAINED)), self._make_fingerprints)
+        state = self.calendar, self._versions(TRAINED)
+        return self._keep("fingerprints", state, lambda: self.fingerprints_with(self.champions))
 
     @property
     def currency(self) -> str | None:
@@ -191,9 +192,10 @@ class OpenHome:
             return str(json.loads(self.paths.closed.read_text(encoding="utf-8"))["closed_through"])
         return None
 
-    def _make_fingerprints(self) -> Fingerprints:
+    def fingerprints_with(self, champions: Champions) -> Fingerprints:
+        """Fingerprints as they would be with another history of models."""
         return Fingerprints(
-            self.settings, self.calendar, self.champions, self.cleaning_rules, self.tables, self.training_cost
+            self.settings, self.calendar, champions, self.cleaning_rules, self.tables, self.training_cost
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -67,8 +68,12 @@ def settings_before(paths: Home) -> Settings | None:
     return _read(paths, before=True)
 
 
-def require_own_settings(settings: Settings) -> Settings:
+def require_own_settings(settings: Settings, file: Path | None = None) -> Settings:
     """Refuse settings that are not the home's own, where nobody can be asked; returns them.
+
+    Args:
+        settings: that were given.
+        file: that they were read from.
 
     Raises:
         BadInputError: they differ.
@@ -77,9 +82,10 @@ def require_own_settings(settings: Settings) -> Settings:
     own = own_settings(paths)
     if own and (changes := compare_settings(own, settings)):
         raise BadInputError(
-            f"home {paths.root} has other settings: {', '.join(map(str, changes))}",
+            f"home {paths.root} has other settings than {file or 'were given'}: {', '.join(map(str, changes))}",
             f"its own, which are in {paths.settings}",
-            "Take the others with 'custseg ui --reconfigure' or 'custseg run --reconfigure', or leave them out.",
+            "Take the others with 'custseg ui --reconfigure' or 'custseg run --reconfigure', or leave them out: move "
+            "that file away, or name another with CUSTSEG_CONFIG.",
         )
     return settings
 

@@ -6,10 +6,13 @@ That something is out of date is decided by ``fingerprints``; here only its caus
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from custseg_assets.domain.schemas import tables
+from custseg_assets.home.champions import Champions, Promotions
+from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import INGESTED, OpenHome
-from custseg_assets.home.own_settings import SettingChange, compare_settings, with_setting_of
+from custseg_assets.home.own_settings import SettingChange, compare_settings, settings_before, with_setting_of
 from custseg_assets.home.plan import SEGMENTED
 from custseg_assets.settings import Settings
 
@@ -19,14 +22,65 @@ Stale = Mapping[str, Sequence[str]]
 _N_KEYS = 3
 
 
-def stale_partitions(home: OpenHome) -> dict[str, list[str]]:
-    """What is out of date, in the order in which it is made."""
-    snapshots = home.calendar.snapshot_keys
+def stale_partitions(home: OpenHome, champions: Champions | None = None) -> dict[str, list[str]]:
+    """What is out of date, in the order in which it is made.
+
+    Args:
+        home: as it stands now.
+        champions: another history of models than the home's.
+    """
+    fingerprints = home.fingerprints_with(champions) if champions else home.fingerprints
+    champions, snapshots = champions or home.champions, home.calendar.snapshot_keys
     keys_of = dict.fromkeys(INGESTED, home.calendar.period_keys)
-    keys_of |= {"customer_features": snapshots}
-    keys_of |= dict.fromkeys(("scaled_features", *SEGMENTED), home.champions.segmented(snapshots))
-    stale = {name: list(home.fingerprints.stale([name], keys)) for name, keys in keys_of.items()}
+    keys_of |= dict.fromkeys(("customer_features", *TRAINED), snapshots)
+    keys_of |= dict.fromkeys(("scaled_features", *SEGMENTED), champions.segmented(snapshots))
+    stale = {name: list(fingerprints.stale([name], keys)) for name, keys in keys_of.items()}
     return {name: keys for name, keys in stale.items() if keys}
+
+
+def first_training(home: OpenHome) -> str | None:
+    """The snapshot on which a first model would be trained anew, with everything after it; ``None`` if on none."""
+    champions = home.champions
+    first = (key for key in home.calendar.snapshot_keys if champions.champion_before(key) is None)
+    return next(iter(home.fingerprints.stale(TRAINED, first)), None)
+
+
+def due_partitions(home: OpenHome) -> dict[str, list[str]]:
+    """What is out of date, and what will be once a first model is trained anew: all that hangs on it."""
+    key = first_training(home)
+    return stale_partitions(home, home.champions.trained_anew(key) if key else None)
+
+
+def changes_of_training(base: Settings, other: Settings) -> list[SettingChange]:
+    """The settings of another configuration each of which alone has a first model trained anew.
+
+    Args:
+        base: with which no first model is out of date.
+        other: the other configuration.
+    """
+    return [
+        change
+        for change in compare_settings(base, other)
+        if first_training(OpenHome(with_setting_of(base, other, change.path)))
+    ]
+
+
+def why_other_model(home: OpenHome, before: Promotions) -> str | None:
+    """That a run has put a model in the place of the one in force, and why; ``None`` where it has not.
+
+    Args:
+        home: after the run.
+        before: the promotions that there were, oldest first.
+    """
+    if not before or before[-1] in home.champions.promotions:
+        return None
+    settings = settings_before(home.paths) or home.settings
+    # Seen from the settings in force, those from before are the others.
+    back = changes_of_training(home.settings, settings) or [
+        change for change in compare_settings(home.settings, settings) if change.path[0] == "source"
+    ]
+    why = ", ".join(str(replace(change, before=change.now, now=change.before)) for change in back)
+    return f"another one than {before[-1][1]} before, because {why or 'what it was trained on'} has changed"
 
 
 def causes_of_stale(home: OpenHome, stale: Stale, before: Settings | None) -> list[str]:

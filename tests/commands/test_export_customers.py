@@ -109,6 +109,16 @@ def test_only_the_customers_who_moved(shop: FilledShop, tmp_path: Path) -> None:
     assert listed["customer_id"].to_list() == moves.filter(from_segment_name=left)["customer_id"].to_list()
 
 
+def test_of_several_segments_all_customers_are_listed(shop: FilledShop, tmp_path: Path) -> None:
+    two = read(shop, schemas.SEGMENT_PROFILES, NEWEST).sort("n_customers").tail(2)
+    options = [word for name in two["segment_name"] for word in ("--segment", name)]
+    _, listed = export(shop, tmp_path / "two.parquet", "customers", *options)
+    assert set(listed["segment"]) == set(two["segment_name"])
+    assert listed.height == two["n_customers"].sum()
+    (tmp_path / "none").mkdir()
+    assert "--segment 'Nobody'" in refusal(shop, (tmp_path / "none"), "customers", *options, "--segment", "Nobody")
+
+
 def test_an_earlier_list_knows_nothing_of_later_snapshots(shop: FilledShop, tmp_path: Path) -> None:
     said, listed = export(shop, tmp_path / "march.parquet", "customers", "--partition", BEFORE)
     assert said == f"{listed.height} rows of customers, snapshot {BEFORE}, as of 2024-04-01\n"
@@ -130,6 +140,8 @@ def test_a_large_shop_is_listed_in_chunks(shop: FilledShop, tmp_path: Path, monk
         (["customer"], "Did you mean 'customers'?"),
         (["segment_asignments"], "Did you mean 'segment_assignments'?"),
         (["customers", "--partition", "2024-04"], "Did you mean '2024-04-01'?"),
+        (["prediction_log"], "no service has recorded predictions in home "),
+        (["rejected_predictions"], "Start 'custseg-serving' on this home"),
         (["customers", "--all"], "--all for customers, which is the list of one snapshot"),
         (["customers", "--segment", "Lapsd"], "Did you mean 'Lapsed'?"),
         (["customers", "--moved-to", "S99"], "--moved-to 'S99'; expected one of R1 Refunded, R2 Lapsed, S1 "),

@@ -17,6 +17,7 @@ from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.own_settings import compare_settings, keep_settings, own_settings
+from custseg_assets.home.plan import TABLES_OF_JOB
 from custseg_assets.settings import load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
@@ -112,7 +113,8 @@ def test_other_settings_are_shown_and_refused_where_nobody_can_be_asked(shop_hom
             "  with them out of date: segment_assignments (3), segment_profiles (3), segment_migrations (3), "
             "product_recommendations (3)"
         ) in shown
-        assert "give --reconfigure to take it from now on; nothing was changed." in last
+        assert "from now on, or leave it out: name another with --config, or none" in last
+        assert "nothing was changed." in last
     assert releases.current(shop_home / "releases") == released
     assert custseg(shop_home, "run").out.startswith("\nNothing has changed")
 
@@ -124,6 +126,90 @@ def test_with_reconfigure_they_are_the_homes_from_then_on(shop_home: Path) -> No
     assert custseg(shop_home, "run", config=OTHER).out.startswith("\nNothing has changed")
     assert custseg(shop_home, "run", config=QUICK).status == 2
     assert not Home(shop_home).settings_before.exists()
+
+
+PAIRED = QUICK.replace("k_range = [3, 4]", "k_range = [2, 2]")
+RETRAINED = "[model] k_range: [3, 4] → [2, 2]"
+
+
+def test_settings_of_a_training_say_that_the_model_in_force_would_be_another(shop_home: Path) -> None:
+    model = json.loads(custseg(shop_home, "status", "--json").out)["champion"]
+    outcome = custseg(shop_home, "run", config=PAIRED)
+    assert outcome.status == 2
+    said = " ".join(outcome.err.split())
+    for name in ("model_candidates (3)", "segmentation_model (3)", "promotion_decision (3)"):
+        assert name in said
+    assert "segment_assignments (3), segment_profiles (3)" in said, "everything after it as well"
+    assert (
+        f"the model in force, {model['model_version']}, would be trained anew on {model['trained_on']}, so segments "
+        "and their names may change, and a snapshot for which no model is found loses them; "
+        "to keep it, leave [model] k_range as it is"
+    ) in said
+    announced = {name for name in TRAINED_AND_AFTER if f"{name} (" in said}
+    before = fingerprints_of(shop_home)
+    done = custseg(shop_home, "run", "--reconfigure", config=PAIRED)
+    assert done.status == 0, done.err
+    after = fingerprints_of(shop_home)
+    assert {name for name in TRAINED_AND_AFTER if before[name] != after[name]} <= announced
+    champion = json.loads(custseg(shop_home, "status", "--json").out)["champion"]
+    assert champion["model_version"] != model["model_version"]
+    assert (
+        f"! model     another one than {model['model_version']} before, because {RETRAINED} has changed"
+    ) in done.out.splitlines()
+    again = custseg(shop_home, "run")
+    assert again.out.startswith("\nNothing has changed")
+    assert "! model" not in again.out
+
+
+TRAINED_AND_AFTER = [*TABLES_OF_JOB["snapshot"]]
+
+
+def fingerprints_of(home: Path) -> dict[str, list[int | None]]:
+    opened = OpenHome(load_settings(home=home, environment={}))
+    keys = opened.calendar.snapshot_keys
+    return {name: [opened.tables.fingerprint_of(name, key) for key in keys] for name in TRAINED_AND_AFTER}
+
+
+def test_a_decision_against_a_model_that_is_no_more_says_so(shop_home: Path) -> None:
+    assert custseg(shop_home, "retrain").status == 0
+    model = json.loads(custseg(shop_home, "status", "--json").out)["champion"]["model_version"]
+    assert "! decision" not in custseg(shop_home, "status").out
+    assert custseg(shop_home, "run", "--reconfigure", config=PAIRED).status == 0
+    state = json.loads(custseg(shop_home, "status", "--json").out)
+    now = state["champion"]["model_version"]
+    assert state["decided_against_others"] == [
+        {"period": "2024-04-01", "decided_against": model, "in_force_before": now}
+    ]
+    words = f"! decision  of 2024-04-01 was made against {model}, and stays\n  now {now} is in force there; 'custseg retrain'"
+    assert words in custseg(shop_home, "status").out
+    assert state["stale"] == {}
+    assert custseg(shop_home, "retrain").status == 0
+    assert "! decision" not in custseg(shop_home, "status").out
+
+
+def test_a_model_that_stays_is_not_announced_as_another(shop_home: Path) -> None:
+    said = custseg(shop_home, "run", config=OTHER).err
+    assert "trained anew" not in said
+    assert "! model" not in custseg(shop_home, "run", "--reconfigure", config=OTHER).out
+
+
+def test_another_source_in_the_configuration_is_named(filled_shop: FilledShop, shop_home: Path, tmp_path: Path) -> None:
+    longer = write_log(shop_log(5), tmp_path / "longer.csv")
+    said = custseg(shop_home, "run", config=f'[source]\npath = "{longer}"\n{OTHER}').err
+    assert f'  [source] path: "{filled_shop.source}" → "{longer}"' in said.splitlines()
+    assert "the model as well where what it was trained on differs" in said
+
+
+def test_a_file_in_the_folder_that_is_not_the_homes_is_named_with_the_ways_out(
+    shop_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "custseg.toml").write_text(OTHER, encoding="utf-8")
+    last = custseg(shop_home, "run").err.splitlines()[-1]
+    file = tmp_path / "custseg.toml"
+    assert f"has other settings than {file}: {RECONFIGURED}" in last
+    assert "Give --reconfigure to take it from now on, or leave it out: move it away, or name another" in last
+    assert custseg(shop_home, "run", "--config", shop_home / "custseg.toml").status == 0
 
 
 @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 2), ("", 2)])
@@ -209,7 +295,7 @@ def test_what_dagster_loads_has_the_homes_own_settings_and_refuses_others(
     monkeypatch.chdir(tmp_path)
     # As a stranger's file in the folder from which Dagster was started.
     (tmp_path / "custseg.toml").write_text(OTHER, encoding="utf-8")
-    with pytest.raises(BadInputError, match=r"has other settings: \[model\] margin_rule: 0.6 → 0.4.*--reconfigure"):
+    with pytest.raises(BadInputError, match=r"than custseg.toml: \[model\] margin_rule: 0.6 → 0.4.*--reconfigure"):
         defs()
     (tmp_path / "custseg.toml").write_text(QUICK, encoding="utf-8")
     assert build_defs(home=OpenHome(load_settings())).metadata["data"].value == str(filled_shop.source)
