@@ -6,6 +6,7 @@ that failed, executed again. ``tests/defs/test_again.py`` does the same with eve
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from custseg_assets.commands.run import Runner
 from custseg_assets.domain import schemas
@@ -32,6 +34,7 @@ from tests.support.shops import QUICK, custseg, fill_shop, shop_log
 
 DECIDED, OPEN = "2024-03-01", "2024-04-01"
 LOCATION = "custseg_assets.definitions"
+_TRIES = 20
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +136,14 @@ class Person:
     def launch_job(self, job: str, partition: str) -> None:
         """Start a job from the launchpad, with the configuration that it shows."""
         self._open(f"/locations/{LOCATION}/jobs/{job}/playground")
-        self._page.get_by_placeholder("Partition").click()
-        self._page.keyboard.type(partition)
-        self._page.get_by_text(partition, exact=True).click()
+        box, choice = self._page.get_by_placeholder("Partition"), self._page.get_by_text(partition, exact=True)
+        self._page.locator(".CodeMirror-line", has_text="resources").wait_for()
+        # The page is drawn once more when it knows the configuration, and what was typed before is gone.
+        for _ in range(_TRIES):
+            box.fill(partition)
+            with contextlib.suppress(PlaywrightTimeoutError):
+                choice.click(timeout=3_000)
+                break
         self._page.locator(".CodeMirror-line", has_text="retrain: true").wait_for()
         self._click("Launch Run")
         self._page.wait_for_url("**/runs/*")
