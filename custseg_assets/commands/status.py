@@ -124,6 +124,7 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "no_model_because": None if champion else _why_no_model(tables),
         "last_snapshot": last,
         "as_of": f"{calendar.window(last).as_of:%Y-%m-%d}" if last else None,
+        "window_start": f"{calendar.window(last).start:%Y-%m-%d}" if last else None,
         "is_open": calendar.window(last).is_open if last else None,
         "segments": _segments(tables, last),
         "drift": _drift(tables, last),
@@ -291,7 +292,8 @@ def _segment_lines(state: dict[str, Any]) -> list[str]:
     so_far = " so far" if state["is_open"] else ""
     lines = [
         f"model       {state['champion']['model_version']}",
-        f"snapshot    {state['last_snapshot']}{so_far}, as of {state['as_of']}, {total:,} customers",
+        f"snapshot    {state['last_snapshot']}{so_far}, as of {state['as_of']}, {total:,} customers;"
+        f" orders since {state['window_start']} count",
         f"  {'segment':<28}{'customers':>10}{'share':>8}{'revenue':>9}",
     ]
     for segment in state["segments"]:
