@@ -271,8 +271,10 @@ def _overtaken_lines(state: dict[str, Any]) -> list[str]:
         for one in state["decided_against_others"]
         for line in (
             f"! decision  of {one['period']} was made against {one['decided_against']}, and stays",
-            f"  now {one['in_force_before']} is in force there; 'custseg retrain' trains a challenger of that one, "
-            "on the newest snapshot of a period that is over",
+            (
+                f"  now {one['in_force_before']} is in force there; 'custseg retrain' trains a challenger of that one, "
+                "on the newest snapshot of a period that is over"
+            ),
         )
     ]
 
@@ -292,8 +294,10 @@ def _segment_lines(state: dict[str, Any]) -> list[str]:
     so_far = " so far" if state["is_open"] else ""
     lines = [
         f"model       {state['champion']['model_version']}",
-        f"snapshot    {state['last_snapshot']}{so_far}, as of {state['as_of']}, {total:,} customers;"
-        f" orders since {state['window_start']} count",
+        (
+            f"snapshot    {state['last_snapshot']}{so_far}, as of {state['as_of']}, {total:,} customers;"
+            f" orders since {state['window_start']} count"
+        ),
         f"  {'segment':<28}{'customers':>10}{'share':>8}{'revenue':>9}",
     ]
     for segment in state["segments"]:
