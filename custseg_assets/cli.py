@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from custseg_assets import no_telemetry as telemetry
 from custseg_assets.command_line import CommandParser, run_command, say
+from custseg_assets.errors import BadInputError
 
 if TYPE_CHECKING:
     from custseg_assets.commands.decide import Decider
@@ -88,6 +89,8 @@ def _parser() -> CommandParser:
     inspect.add_argument(
         "source", metavar="PATH|bq://…|demo", nargs="?", help="as for run; the configured one without it"
     )
+    inspect.add_argument("--out", metavar="FILE", type=Path, help="write the configuration to this file as well")
+    inspect.add_argument("--force", action="store_true", help="let --out replace a file that somebody has changed")
     inspect.set_defaults(command=_inspect)
 
     ui = commands.add_parser("ui", parents=[writing], help="Dagster's web interface and daemon, on loopback")
@@ -220,12 +223,32 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.draft_file import require_replaceable, write_draft
     from custseg_assets.commands.inspect import inspect
     from custseg_assets.settings import DEMO, load_settings
 
+    out: Path | None = arguments.out
+    if out and not arguments.force:
+        require_replaceable(out)
     # Another file than the home's is looked at as it is, and not as the home's are read.
     settings = load_settings(arguments.config, source=arguments.source, has_home=arguments.source is None)
-    inspect(settings.source.path or DEMO, settings, lambda line: print(line, flush=True))
+    lines: list[str] = []
+    refusal: BadInputError | None = None
+
+    def write(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    try:
+        inspect(settings.source.path or DEMO, settings, write)
+    except BadInputError as error:
+        # What is refused has a draft as well, to be completed.
+        refusal = error
+    if out and lines:
+        write_draft(out, lines)
+        say(f"written to {out}")
+    if refusal:
+        raise refusal
     return 0
 
 

@@ -4,7 +4,7 @@ Only errors that a user can act on belong here; a broken invariant stays a plain
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 _MIN_PREFIX = 3
 """Characters from which on the beginning of a name says more than its spelling."""
@@ -21,10 +21,12 @@ class BadInputError(CustsegError):
         got: what was found, with the name of the file, key or option.
         expected: what would have been accepted.
         todo: the next thing to do about it.
+        lines: section of a configuration → lines of TOML that ``todo`` has for it.
     """
 
-    def __init__(self, got: str, expected: str, todo: str) -> None:
+    def __init__(self, got: str, expected: str, todo: str, lines: Mapping[str, Sequence[str]] | None = None) -> None:
         self.got, self.expected, self.todo = got, expected, todo
+        self.lines = lines or {}
         super().__init__(f"{got}; expected {expected}. {todo}")
 
 

@@ -24,6 +24,7 @@ def write_configuration(
     deliveries: Sequence[Delivery],
     proposed: Collection[str] = (),
     perhaps: Mapping[str, str | list[str]] = MappingProxyType({}),
+    comments: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Iterator[str]:
     """The lines of a ``custseg.toml`` with the sections ``source`` and ``cleaning``.
 
@@ -33,6 +34,7 @@ def write_configuration(
         deliveries: what was read, if anything could be.
         proposed: keys in the settings that nobody has confirmed.
         perhaps: columns that are written as comments, and their headers.
+        comments: section → lines of comment at its end.
     """
     given = settings.source.model_dump(mode="json", exclude_defaults=True, exclude={"path", "columns", "filter"})
     path = source if source == DEMO or "://" in source else absolute_path(source)
@@ -63,8 +65,8 @@ def write_configuration(
         f"# {key} = {toml_value(value)}{_remark(key, value, columns)}" for key, value in perhaps.items()
     ]
     for name, lines in written.items():
-        if lines:
-            yield from (f"[{name}]", *lines, "")
+        if commented := [*lines, *comments.get(name, ())]:
+            yield from (f"[{name}]", *commented, "")
 
 
 def _remark(name: str, header: str | list[str], written: Collection[str]) -> str:

@@ -66,7 +66,10 @@ def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> No
             for line in [*part, ""] if part else []:
                 write(_as_comment(line))
     write("# custseg.toml" + _title(reading.refusal, still_refused))
-    for line in write_configuration(draft.settings, source, reading.deliveries, draft.proposed, draft.perhaps()):
+    comments = _lines_to_write(still_refused) if still_refused else {}
+    for line in write_configuration(
+        draft.settings, source, reading.deliveries, draft.proposed, draft.perhaps(), comments
+    ):
         write(line)
     if others := settings.model_dump(exclude=_NOT_WRITTEN, exclude_defaults=True):
         write(f"# Not about reading, so not repeated here: [{'], ['.join(others)}]")
@@ -113,6 +116,15 @@ def _title(refusal: BadInputError | None, still_refused: BadInputError | None) -
     if still_refused:
         return ", a draft to complete: with these lines the source is still refused"
     return ", a draft that reads the source as above: check what is proposed, then save it" if refusal else ""
+
+
+def _lines_to_write(refusal: BadInputError) -> dict[str, list[str]]:
+    """Section → the lines that a refusal asks for, as comments below what was found."""
+    return {
+        section: [*map(_as_comment, _wrap(f"{refusal.got}. If so, take the # away:")), *map(_as_comment, lines)]
+        for section, lines in refusal.lines.items()
+        if lines
+    }
 
 
 def _drop_absent(settings: Settings, previews: Sequence[Preview]) -> tuple[Settings, list[str]]:

@@ -40,8 +40,11 @@ def require_wanted_settings(
     Raises:
         BadInputError: they differ and nobody wants them, or nobody could be asked.
     """
+    if replaces or _starts_afresh(home):
+        return
     changes = changed_settings(home)
-    if not changes or takes_others or replaces or _starts_afresh(home):
+    if not changes or takes_others:
+        _say_other_path(home, say)
         return
     require_same_settings(home.settings)
     given = str(file.absolute()) if file else "the configuration that was given"
@@ -100,6 +103,12 @@ def _describe(home: OpenHome, changes: Sequence[SettingChange], given: str) -> I
         yield "  the model as well where what it was trained on differs"
     yield f"  with them out of date: {made_again or 'no table'}"
     yield from _describe_training(home, own)
+
+
+def _say_other_path(home: OpenHome, say: Progress) -> None:
+    own = own_settings(home.paths)
+    if own and home.deliveries.current() and not home.is_demo and (other := _other_path(own, home.settings)):
+        say(f"{other}: what differs is made again, the model as well where what it was trained on differs")
 
 
 def _other_path(own: Settings, given: Settings) -> str | None:

@@ -266,17 +266,13 @@ def _retrain_lines(state: dict[str, Any]) -> list[str]:
 
 
 def _overtaken_lines(state: dict[str, Any]) -> list[str]:
-    return [
-        line
-        for one in state["decided_against_others"]
-        for line in (
+    lines = []
+    for one in state["decided_against_others"]:
+        lines += [
             f"! decision  of {one['period']} was made against {one['decided_against']}, and stays",
-            (
-                f"  now {one['in_force_before']} is in force there; 'custseg retrain' trains a challenger of that one, "
-                "on the newest snapshot of a period that is over"
-            ),
-        )
-    ]
+            f"  now {one['in_force_before']} is in force there; 'custseg retrain' decides about a new challenger",
+        ]
+    return lines
 
 
 def _landing_lines(state: dict[str, Any]) -> list[str]:

@@ -78,6 +78,7 @@ def require_no_doubt(store: DeliveryStore, deliveries: Sequence[Delivery], setti
             f"the log is doubtful: {first.words}",
             "a log whose figures can be trusted",
             f'{first.advice} If all is right, accepted_doubts = ["{first.code}"] under [source] says so.',
+            {"source": [first.line]} if first.line else None,
         )
     return tuple(str(doubt) for doubt in doubts)
 

@@ -161,12 +161,14 @@ def _refuse_unknown(unknown: pl.DataFrame, rule: RowFilter, header: str, where: 
         only, exclude = (", ".join(f'"{value}"' for value in values) for values in (rule.only, rule.exclude))
         known = f"one of {only}, which count" + (f", or {exclude}, which do not" if exclude else "")
         excluded = exclude or f'"{unknown["value"][0]}"'
+        line = f'"{header}" = {{ exclude = [{excluded}] }}'
         raise BadInputError(
             f"{where}, column {header!r} has values that the preset does not know:"
             f" {_list(unknown.select('value', 'n_unknown').iter_rows())}",
             known,
-            f'Under [source.filter] write "{header}" = {{ exclude = [{excluded}] }} with those that do not count, or'
+            f"Under [source.filter] write {line} with those that do not count, or"
             f' "{header}" = [{only}] with those that do.',
+            {"source.filter": [line]},
         )
 
 

@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -37,8 +37,20 @@ from custseg_assets.stores.status_words import (
 
 Kind = Literal["status", "flag", "sale_flag", "mark", "refund", "discount", "total", "quantity", "currency", "filtered"]
 
-Finding = tuple[str, str]
-"""What a column says of lines that would count as sales, and the line to write."""
+
+class Finding(NamedTuple):
+    """What a column says of lines that would count as sales.
+
+    Attributes:
+        got: it, with figures.
+        advice: what to do, with the line to write.
+        filter: that line, where it is one of ``[source.filter]``.
+    """
+
+    got: str
+    advice: str
+    filter: str | None = None
+
 
 SAMPLE_ROWS = 2000
 _MAX_VALUES = 40
@@ -203,10 +215,11 @@ def refuse_overlooked(lines: pl.LazyFrame, columns: list[OverlookedColumn], wher
     if findings:
         ignored = ", ".join(f'"{header}"' for header in findings)
         raise BadInputError(
-            f"{where}: {'; '.join(got for got, _ in findings.values())}",
+            f"{where}: {'; '.join(finding.got for finding in findings.values())}",
             "every line to be a sale, worth its amount",
-            f"{' '.join(advice for _, advice in findings.values())} Columns that change nothing go into"
+            f"{' '.join(finding.advice for finding in findings.values())} Columns that change nothing go into"
             f" ignored_columns = [{ignored}] under [source].",
+            {"source.filter": [finding.filter for finding in findings.values() if finding.filter]},
         )
 
 
@@ -243,9 +256,9 @@ def _marks(column: OverlookedColumn, values: pl.DataFrame, total: pl.DataFrame) 
     if column.kind == "mark":
         rule = '""' if values["value"].null_count() else rule
         words = f"{header!r} is filled (such as {found['value'][0]!r})"
-    return (
-        f"{words} on {_measured(found, total)}",
-        f'If they are none, write "{header}" = {rule} under [source.filter].',
+    line = f'"{header}" = {rule}'
+    return Finding(
+        f"{words} on {_measured(found, total)}", f"If they are none, write {line} under [source.filter].", line
     )
 
 
@@ -256,7 +269,7 @@ def _refund(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFra
     sums = [_sum_of(counted.with_columns(amounts.abs())) for amounts in _ways_to_read(counted, text)]
     given_back = " or ".join(f"{one:,.2f}" for one in sums) or "amounts"
     got = f"nothing is read from {header!r}, which has {given_back} on {n:,} {_of(total)}"
-    return got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].'
+    return Finding(got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].')
 
 
 def _of(total: pl.DataFrame) -> str:
@@ -274,7 +287,7 @@ def _quantity(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataF
             f'If these came back, write quantity = "{header}" and, instead of line_amount, unit_price under'
             " [source.columns]; or export amounts with their sign."
         )
-        return (
+        return Finding(
             f"nothing is read from {header!r}, which is negative on {back:,} {_of(total)}, with {amount:,.2f}",
             advice,
         )
@@ -293,7 +306,9 @@ def _quantity(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataF
     if n_equal < _MIN_PRODUCTS or n_equal < _MOST_PRODUCTS * n:
         return _amounts_that_do_not_grow(counted, number, header, total)
     got = f"amounts of {n_equal:,} of the {n:,} products sold in several quantities are equal for any {header!r}"
-    return got, f'They are prices: write quantity = "{header}" and unit_price, not line_amount, under [source.columns].'
+    return Finding(
+        got, f'They are prices: write quantity = "{header}" and unit_price, not line_amount, under [source.columns].'
+    )
 
 
 def _amounts_that_do_not_grow(
@@ -335,7 +350,7 @@ def _returned(found: pl.DataFrame, header: str, total: pl.DataFrame) -> Finding:
     example, n = found["value"][0], found["n"].sum()
     got = f"nothing is read from {header!r}, which is filled (such as {example!r}) on {n:,} {_of(total)}"
     advice = "If so many were given back, add a column with what was paid back for them, and map it as refunded_amount."
-    return got, advice
+    return Finding(got, advice)
 
 
 def _statuses(
@@ -360,7 +375,8 @@ def _statuses(
     got = [f"{header!r} is {_shown(bad)} on {_measured(bad, total)}"] if bad.height else []
     if unknown.height:
         got.append(f"nobody said whether {header!r} {_shown(unknown)}, on {_measured(unknown, total)}, is a sale")
-    advice = f'Write "{header}" = {{ exclude = [{_shown(pl.concat([bad, unknown]))}] }} under [source.filter],' + (
+    line = f'"{header}" = {{ exclude = [{_shown(pl.concat([bad, unknown]))}] }}'
+    advice = f"Write {line} under [source.filter]," + (
         " with those of them that are none." if unknown.height else " if they are none."
     )
     paid_back = pl.concat([bad.filter(says_paid_back(value) & ~is_in_part(value)), unknown])
@@ -369,7 +385,7 @@ def _statuses(
             f' If they are lines of their own for what was paid back, write "{header}" = [{_shown(paid_back)}] under'
             " [source.refunds] instead."
         )
-    return ", and ".join(got), advice
+    return Finding(", and ".join(got), advice, line)
 
 
 def _is_of(key: str, counted: pl.LazyFrame, column: OverlookedColumn) -> bool:
@@ -404,7 +420,7 @@ def _discount(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataF
     line = f'refunded_amount = "{header}", if it is an amount of the line, or ' if is_amount else ""
     got = f"amounts are quantity times price, and {header!r}, which is not read, is not 0 on {n:,} {_of(total)}"
     advice = f"If prices do not have it taken off, write {line}what was paid as line_amount or order_amount"
-    return got, f"{advice} under [source.columns]."
+    return Finding(got, f"{advice} under [source.columns].")
 
 
 def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFrame) -> Finding | None:
@@ -422,7 +438,7 @@ def _other_total(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.Da
         " [source.columns]."
     )
     got = f"quantity times price comes to {amount:,.2f}, but {header!r}, which is not read, to {found:,.2f}"
-    return got, advice
+    return Finding(got, advice)
 
 
 def _ways_to_read(counted: pl.LazyFrame, text: pl.Expr) -> list[pl.Expr]:
@@ -445,8 +461,9 @@ def _sum_of(lines: pl.LazyFrame) -> float:
 def _several_currencies(header: str, values: pl.DataFrame) -> Finding:
     shown = ", ".join(f"{code} ({n:,})" for code, n in values.select("value", "n").iter_rows())
     usual = values["value"][0]
+    line = f'"{header}" = "{usual}"'
     advice = (
-        f'Write "{header}" = "{usual}" under [source.filter] to keep one; or currency = "{header}" under'
+        f'Write {line} under [source.filter] to keep one; or currency = "{header}" under'
         f' [source.columns], with currency = "{usual}" and rates = "rates.csv" (date,currency,rate) under [source].'
     )
-    return f"amounts are in several currencies by {header!r}: {shown}", advice
+    return Finding(f"amounts are in several currencies by {header!r}: {shown}", advice, line)

@@ -101,7 +101,9 @@ class Reader:
             raise MachineFaultError(*reply["fault"])
         if "refused" in reply:
             kind = MissingColumnsError if reply["refused"] == MissingColumnsError.__name__ else BadInputError
-            raise kind(*(_cut(words) for words in reply["words"]))
+            lines = {section: [_cut(line) for line in asked] for section, asked in reply["lines_to_write"].items()}
+            got, expected, todo = (_cut(words) for words in reply["words"])
+            raise kind(got, expected, todo, lines)
         if reply["is_too_large"] and max_bytes == free_bytes:
             raise MachineFaultError(
                 f"reading {file.name} takes more than half of the free disk, {max_bytes / _GB:,.1f} GB",

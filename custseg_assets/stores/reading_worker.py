@@ -80,7 +80,8 @@ def _read(request: dict[str, Any], send: Any) -> dict[str, Any]:
     except MachineFaultError as error:
         return {"fault": [error.words, error.todo]}
     except BadInputError as error:
-        return {"refused": type(error).__name__, "words": [error.got, error.expected, error.todo]}
+        words, lines = [error.got, error.expected, error.todo], {name: [*asked] for name, asked in error.lines.items()}
+        return {"refused": type(error).__name__, "words": words, "lines_to_write": lines}
     # Also the panics of libraries in Rust, which are no Exception.
     except BaseException as error:  # noqa: BLE001
         if fault := machine_fault(error, what):

@@ -368,6 +368,11 @@ def test_what_a_run_would_refuse_is_refused_after_its_figures(tmp_path: Path) ->
     assert 'invoice_key = ["invoiced_at", "invoice_id"]' in outcome.err
     with pytest.raises(BadInputError, match="start again"):
         read_as_configured(outcome.out)
+    line = '# invoice_key = ["invoiced_at", "invoice_id"]'
+    section = outcome.out.partition("[source]\n")[2].partition("[source.columns]")[0]
+    assert "10 of 10 values of 'invoice_id' are several orders'" in " ".join(section.split())
+    assert line in section.splitlines()
+    assert read_as_configured(outcome.out.replace(line, line.removeprefix("# "))).orders == 200
 
 
 def test_a_proposal_that_would_be_refused_itself_says_so(tmp_path: Path) -> None:
@@ -376,6 +381,12 @@ def test_a_proposal_that_would_be_refused_itself_says_so(tmp_path: Path) -> None
     assert draft_of(outcome)
     assert "# ! With the proposed lines it is refused as well:" in outcome.out
     assert '"Status" = { exclude = ["voided"] }' in " ".join(outcome.out.replace("#", "").split())
+    line = '# "Status" = { exclude = ["voided"] }'
+    section = outcome.out.partition("[source.filter]\n")[2]
+    assert "'Status' is \"voided\" on 12 of 60 lines" in section.partition(line)[0]
+    assert line in outcome.out.splitlines()
+    reading = read_as_configured(outcome.out.replace(line, line.removeprefix("# ")))
+    assert reading.kept.height == 48
 
 
 def test_the_table_that_may_be_the_log_is_proposed_of_several(tmp_path: Path) -> None:
@@ -450,3 +461,37 @@ def test_a_price_beside_a_quantity_is_proposed_as_one_and_not_as_an_amount(tmp_p
     draft = tomllib.loads(outcome.out)["source"]["columns"]
     assert (draft["quantity"], draft["unit_price"]) == ("qty", "net_price")
     assert "line_amount" not in draft
+
+
+def out_of(source: Path, *more: str) -> Outcome:
+    return custseg(Path("never made"), "inspect", source, "--out", "custseg.toml", *more)
+
+
+def test_the_configuration_is_written_to_a_file_that_nobody_has_changed(tmp_path: Path) -> None:
+    path, saved = write(tmp_path / "log.csv", "customer_id,invoiced_at,line_amount,x"), tmp_path / "custseg.toml"
+    outcome = out_of(path)
+    assert (outcome.status, outcome.err) == (0, "written to custseg.toml\n")
+    assert saved.read_text().startswith(outcome.out)
+    assert read_as_configured(saved.read_text()).kept.height == 60
+    # It is read, and then replaced, as long as it is as it was written.
+    assert out_of(path).status == 0
+    changed = f"{saved.read_text()}[model]\nk_range = [3, 4]\n"
+    for own in (changed, changed.replace("[source]", "[source]\nkeep_stray_days = true"), "\xff", ""):
+        saved.write_text(own, encoding="latin-1")
+        refused = custseg(Path("never made"), "inspect", path, "--out", saved, "--config", write(tmp_path / "o", ""))
+        assert refused.status == 2
+        assert f"--out {saved}, which is there and not just as 'custseg inspect' wrote it" in refused.err
+        assert saved.read_text(encoding="latin-1") == own
+    assert out_of(path, "--force").status == 0
+    assert saved.read_text().startswith("# log.csv: text in utf-8")
+
+
+def test_a_draft_is_written_to_the_file_and_no_file_without_one(tmp_path: Path) -> None:
+    assert out_of(tmp_path / "missing.csv").status == 2
+    assert not (tmp_path / "custseg.toml").exists()
+    outcome = out_of(write(tmp_path / "log.csv", "Client,Date,Amount,Receipt"))
+    assert outcome.status == 2
+    assert outcome.err.startswith("written to custseg.toml\ncustseg: log.csv has no column for")
+    assert "a draft" in (tmp_path / "custseg.toml").read_text()
+    refused = custseg(Path("never made"), "inspect", tmp_path / "log.csv", "--out", "no/custseg.toml")
+    assert "--out no/custseg.toml: No such file or directory" in refused.err

@@ -180,8 +180,8 @@ def test_a_decision_against_a_model_that_is_no_more_says_so(shop_home: Path) -> 
     assert state["decided_against_others"] == [
         {"period": "2024-04-01", "decided_against": model, "in_force_before": now}
     ]
-    words = f"! decision  of 2024-04-01 was made against {model}, and stays\n  now {now} is in force there; 'custseg"
-    assert words in custseg(shop_home, "status").out
+    words = f"! decision  of 2024-04-01 was made against {model}, and stays"
+    assert f"{words}\n  now {now} is in force there; 'custseg retrain'" in custseg(shop_home, "status").out
     assert state["stale"] == {}
     assert custseg(shop_home, "retrain").status == 0
     assert "! decision" not in custseg(shop_home, "status").out

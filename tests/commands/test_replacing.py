@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -30,8 +31,8 @@ def _small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     use_small_demo(monkeypatch)
 
 
-def state_of(home: Path) -> dict[str, object]:
-    state: dict[str, object] = json.loads(custseg(home, "status", "--json").out)
+def state_of(home: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(custseg(home, "status", "--json").out)
     return state
 
 
@@ -74,8 +75,13 @@ def test_a_longer_export_under_another_name_continues_the_home(shop_home: Path, 
     corrected = longer.with_columns(
         quantity=pl.when(pl.col("invoiced_at").dt.month() == 2).then(1).otherwise("quantity")
     )
-    outcome = custseg(shop_home, "run", "--source", write_log(corrected, tmp_path / "longer.csv"))
+    longer_log = write_log(corrected, tmp_path / "longer.csv")
+    outcome = custseg(shop_home, "run", "--source", longer_log)
     assert outcome.status == 0, outcome.err
+    said = f'[source] path: "{before["source"]}" → "{longer_log}": what differs is made again, the model as well where'
+    assert said in outcome.err
+    model = before["champion"]["model_version"]
+    assert f"! model     another one than {model} before, because what it was trained on has changed" in outcome.out
     assert state_of(shop_home)["champion"] is not None
     assert state_of(shop_home)["periods"] != before["periods"]
 

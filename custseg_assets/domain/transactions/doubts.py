@@ -134,13 +134,15 @@ def _invoice_numbers(orders: pl.DataFrame, facts: LogFacts) -> Iterator[Doubt]:
     day, number = facts.headers["invoiced_at"].split(" + ")[0], facts.headers["invoice_id"]
     is_enough = of_day.filter(pl.col("n") > 1).height <= MAX_SHARED_NUMBERS * of_day.height
     parts = [day, number] if is_enough else [facts.headers["customer_id"], day, number]
+    line = f"invoice_key = {_toml(parts)}"
     yield Doubt(
         "invoice_numbers",
         f"{shared.height:,} of {numbers.height:,} values of {number!r} are several orders' ({worst['invoice_id']!r} is"
         f" {count_of(worst['n_customers'], 'customer')}' on {count_of(worst['n_days'], 'day')}), so they start again",
-        f"Write invoice_key = {_toml(parts)} under [source], with the column of the shop or the till where there is"
+        f"Write {line} under [source], with the column of the shop or the till where there is"
         f" one; if each is one order all the same, invoice_key = {_toml([number])}.",
         is_refused=True,
+        line=line,
     )
 
 

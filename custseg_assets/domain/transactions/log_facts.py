@@ -27,12 +27,14 @@ class Doubt:
         words: what was found, with figures.
         advice: what to do, with the line to write.
         is_refused: whether the log is not read before somebody has said what it means.
+        line: the line to write under ``[source]``, where the advice has one.
     """
 
     code: Code
     words: str
     advice: str
     is_refused: bool
+    line: str | None = None
 
     def __str__(self) -> str:
         return f"{self.words}. {self.advice}"
