@@ -10,7 +10,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
-from custseg_serving.access import RequestCounts
+from custseg_serving.access import EndedSessions, RequestCounts
 from custseg_serving.digests import SharedDigests
 from custseg_serving.login_link import LoginLinks
 from custseg_serving.settings import ServingSettings
@@ -61,7 +61,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         from custseg_serving.service import SharedState
 
         shared = SharedState(
-            self._counts, SharedDigests(self._folder), hashes_ahead=True, login_links=LoginLinks(self._folder)
+            self._counts,
+            SharedDigests(self._folder),
+            hashes_ahead=True,
+            login_links=LoginLinks(self._folder),
+            ended_sessions=EndedSessions(self._folder),
         )
         return create_app(self.settings, shared, self._worker)
 

@@ -8,6 +8,8 @@ from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
+from custseg_serving.keys import ApiKey
+
 
 @dataclass(frozen=True)
 class VertexRoutes:
@@ -33,7 +35,9 @@ class ServingSettings:
         rotate_seconds: age at which a file of the prediction log is finished.
         follow: ``gs://bucket/prefix`` that releases are downloaded from and the prediction log is uploaded to.
         follow_seconds: how often the bucket is checked.
-        keys_file: the file of API keys, when not in the home.
+        keys_file: the file of API keys, when not in the home; it has to be there.
+        is_open: whether this machine is answered without a key, as long as no key was created.
+        own_key: a key in memory only, which ends with the server.
         vertex: set in a Vertex AI prediction container only.
         artifact: folder on Cloud Storage with the one release that a prediction container serves.
         session_secret: signs the dashboard's cookies; random, so a restart ends all sessions.
@@ -54,6 +58,8 @@ class ServingSettings:
     follow: str | None = None
     follow_seconds: float = 5.0
     keys_file: Path | None = None
+    is_open: bool = False
+    own_key: ApiKey | None = field(default=None, repr=False)
     vertex: VertexRoutes | None = None
     artifact: str | None = None
     session_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)

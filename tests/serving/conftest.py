@@ -33,7 +33,8 @@ def start_app(served_home: Path) -> Iterator[StartApp]:
     with contextlib.ExitStack() as stack:
 
         def start(**settings: Any) -> Flask:
-            return stack.enter_context(open_app(ServingSettings(served_home, **{"poll_seconds": 0.02, **settings})))
+            chosen = {"poll_seconds": 0.02, "is_open": True, **settings}
+            return stack.enter_context(open_app(ServingSettings(served_home, **chosen)))
 
         yield start
 

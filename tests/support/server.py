@@ -111,9 +111,13 @@ class RunningServer:
 def serving(home: Path, *arguments: str) -> Iterator[RunningServer]:
     """Start ``custseg-serving``, wait until it is ready, and kill it and its workers afterwards."""
     port, log = free_port(), home / "server.log"
+    has_access = "demo" in arguments or (home / "keys.json").exists() or "AIP_HTTP_PORT" in os.environ
+    command = [sys.executable, "-m", "custseg_serving.cli", "--home", str(home), "--port", str(port)]
+    if not has_access:
+        command.append("--open")
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "custseg_serving.cli", "--home", str(home), "--port", str(port), *arguments],
+            [*command, *arguments],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
             stderr=stderr,
