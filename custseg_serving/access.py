@@ -49,12 +49,12 @@ class RequestCounts:
         self._n_columns = n_columns
         self._cells = memoryview(mmap.mmap(-1, 8 * (MAX_KEYS + 1) * n_columns)).cast("Q")
 
-    def count(self, slot: int, column: int, second: int) -> int:
-        """Count one request; return how many the key has made this second."""
+    def count(self, slot: int, column: int, second: int, n: int = 1) -> int:
+        """Count what a request asks for; return how much the key has asked for this second."""
         start = slot * self._n_columns
         own = start + column % self._n_columns
         cell = self._cells[own]
-        self._cells[own] = (second << 32 | (cell & 0xFFFFFFFF) + 1) if cell >> 32 == second else second << 32 | 1
+        self._cells[own] = (second << 32 | (cell & 0xFFFFFFFF) + n) if cell >> 32 == second else second << 32 | n
         return sum(cell & 0xFFFFFFFF for cell in self._cells[start : start + self._n_columns] if cell >> 32 == second)
 
 
@@ -151,16 +151,36 @@ class AccessControl:
             )
         if scope not in key.scopes:
             raise ApiError(403, "scope_missing", f"The key lacks the scope {scope!r}.", {"scopes": list(key.scopes)})
-        second = int(self._clock())
-        if self._counts.count(key.slot, self._worker, second) > key.per_second:
+        self._count(key, 1)
+        return key.key_id
+
+    def charge(self, key_id: str | None, n_customers: int) -> None:
+        """Count a request for many customers as so many, once its body is read; ``authorise`` has counted the first.
+
+        Raises:
+            ApiError: 422 for more than the key may ever ask for in a second, 429 over the limit.
+        """
+        key = self._keys.get(key_id) if key_id else None
+        if key is None or n_customers <= 1:
+            return
+        if n_customers > key.per_second:
+            raise ApiError(
+                422,
+                "batch_too_large",
+                f"Got {n_customers} customers; the key may ask for {key.per_second} in a second. Send fewer at once.",
+                {"max_batch": key.per_second},
+            )
+        self._count(key, n_customers - 1)
+
+    def _count(self, key: ApiKey, n: int) -> None:
+        if self._counts.count(key.slot, self._worker, int(self._clock()), n) > key.per_second:
             raise ApiError(
                 429,
                 "rate_limited",
-                f"More than {key.per_second} requests in a second.",
+                f"More than {key.per_second} customers in a second.",
                 {"per_second": key.per_second},
                 {"Retry-After": "1"},
             )
-        return key.key_id
 
     def log_in(self, token: str) -> str:
         """Check an API key and return the content of its session cookie.

@@ -23,7 +23,7 @@ from custseg_serving.service import RequestInfo, Service, not_ready
 
 EXTENSION = "custseg"
 JSON, CSV = "application/json", "text/csv"
-REQUEST_ID, STARTED = "custseg.request_id", "custseg.started"
+REQUEST_ID, CLIENT_REQUEST_ID, STARTED = "custseg.request_id", "custseg.client_request_id", "custseg.started"
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -118,12 +118,14 @@ def lookup_many() -> Response:
     """Segments of many customers, and why."""
     body = parse_body(schemas.LookupRequest)
     check_batch(len(body.customer_ids), service().settings.max_batch)
+    service().access.charge(request.environ[KEY_ID], len(body.customer_ids))
     return json_response(service().lookup_many(body.customer_ids, request_info()))
 
 
 def score() -> Response:
     """Segment of customers who are not in the release, from their recency, orders and spend."""
     rows = feature_rows(parse_body(schemas.ScoreRequest).customers, service().settings.max_batch)
+    service().access.charge(request.environ[KEY_ID], len(rows))
     return json_response(service().score_with_release_info(rows, request_info()))
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from custseg_assets.command_line import CommandParser, run_command
 from custseg_assets.errors import BadInputError
-from custseg_assets.stores.releases import current
+from custseg_assets.stores.releases import releases
 from custseg_serving.keys import MAX_KEYS, SCOPES, KeyFile, make_key
 from custseg_serving.login_link import LINK_SECONDS, make_token
 from custseg_serving.settings import ServingSettings, VertexRoutes
 
-DEFAULT_PER_SECOND = 500
+DEFAULT_PER_SECOND = 1_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,7 +116,7 @@ def _parser() -> CommandParser:
         type=_whole_number(1, 1_000_000),
         default=DEFAULT_PER_SECOND,
         metavar="N",
-        help="requests it may make each second (default: %(default)s)",
+        help="customers it may ask for each second (default: %(default)s)",
     )
     keys.add_parser("list", help="show all keys, never their secrets")
     keys.add_parser("revoke", help="make a key useless, at once").add_argument("key_id", help="as `list` shows it")
@@ -189,7 +189,7 @@ def _serve_demo(settings: ServingSettings, options: argparse.Namespace) -> int:
     settings = replace(settings, is_open=False, own_key=key)
     _check_access(settings)
     address, link = f"http://{settings.host}:{settings.port}", make_token()
-    if current(settings.releases) is None:
+    if not releases(settings.releases):
         print(f"There is no release under {settings.releases} yet: the dashboard says what to do, and waits for one.")
     print(f"Dashboard: {address}/login/{link}")
     print(

@@ -34,7 +34,7 @@ class ApiKey(BaseModel):
     Attributes:
         slot: its position in the file, which its requests are counted by; never reused.
         scopes: what it is good for; those of a later version give nothing.
-        per_second: limit of requests in one second.
+        per_second: limit of requests in one second; one for many customers counts as so many.
         secret_sha256: digest of the secret.
     """
 

@@ -90,7 +90,7 @@ class ActiveRelease:
         """Serve the release that ``CURRENT`` names if it is another one and verifies."""
         try:
             release_id = current(self._root)
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, DamagedReleaseError) as error:
             self._refuse(Refusal("unknown", f"CURRENT cannot be read: {error}", None, time.monotonic()))
             return
         if release_id is None:
