@@ -232,13 +232,17 @@ def readyz() -> Response:
     refused = {"release_id": refusal.release_id, "reason": refusal.reason} if refusal else None
     if answers is None:
         raise not_ready(refused)
-    n_dropped = serving.predictions.n_dropped
+    if not answers.release.is_intact():
+        reason = "customers cannot be looked up any more"
+        raise not_ready(refused or {"release_id": answers.release.release_id, "reason": reason})
+    predictions = serving.predictions
     return json_response(
         {
-            "status": "degraded" if refused or n_dropped else "ready",
+            "status": "degraded" if refused or predictions.is_losing else "ready",
             "release_id": answers.release.release_id,
             "refused": refused,
-            "n_predictions_dropped": n_dropped,
+            "n_predictions_dropped": predictions.n_dropped,
+            "prediction_log": predictions.problem,
         }
     )
 

@@ -165,4 +165,4 @@ class Gateway:
 
 def _shown_id(environ: Environ) -> str:
     """The id that the answer carries: the client's own, where it sent one."""
-    return environ.get(CLIENT_REQUEST_ID) or environ[REQUEST_ID]
+    return str(environ.get(CLIENT_REQUEST_ID) or environ[REQUEST_ID])

@@ -30,6 +30,7 @@ class ServingSettings:
         max_batch: customers in one request.
         max_body_bytes: size of one request's body.
         log_predictions: whether answers are written to the prediction log.
+        prediction_folder: of the prediction log, when not in the home.
         max_queued_predictions: length of the queue; further answers are dropped from the log and counted.
         rotate_bytes: size at which a file of the prediction log is finished.
         rotate_seconds: age at which a file of the prediction log is finished.
@@ -52,6 +53,7 @@ class ServingSettings:
     max_batch: int = 1_000
     max_body_bytes: int = 2 << 20
     log_predictions: bool = True
+    prediction_folder: Path | None = None
     max_queued_predictions: int = 50_000
     rotate_bytes: int = 64 << 20
     rotate_seconds: float = 60.0
@@ -72,7 +74,7 @@ class ServingSettings:
     @property
     def prediction_log(self) -> Path:
         """Folder of the prediction log."""
-        return self.home / "prediction_log"
+        return self.prediction_folder or self.home / "prediction_log"
 
     @property
     def keys(self) -> Path:

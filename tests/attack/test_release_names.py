@@ -160,9 +160,7 @@ def test_a_file_in_the_bucket_of_another_size_is_not_fetched(gcs: FakeGcs, bucke
     first = make_release(tmp_path / "here", make_other_content())
     bucket.push_release(tmp_path / "here", first)
     gcs.put(BUCKET, f"home/releases/{first}/drift.json", b" " * (4 << 20))
-    with pytest.raises(
-        DamagedReleaseError, match=r"drift\.json is not as it was written: 4194304 bytes; the manifest says"
-    ):
+    with pytest.raises(DamagedReleaseError, match=r"drift\.json is not as it was written: 4194304 bytes"):
         bucket.pull_release(tmp_path / "there")
     gcs.put(BUCKET, f"home/releases/{first}/manifest.json", b" " * (4 << 20))
     with pytest.raises(DamagedReleaseError, match="at most"):
