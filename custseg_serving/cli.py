@@ -63,6 +63,7 @@ def settings_from(options: argparse.Namespace, variables: Mapping[str, str]) -> 
         follow=bucket,
         keys_file=Path(variables["CUSTSEG_KEYS"]).absolute() if variables.get("CUSTSEG_KEYS") else None,
         is_open=options.open,
+        run_folder=Path(options.run_dir).absolute() if options.run_dir else None,
         # Nothing takes the prediction log out of a container that serves the files of a model.
         prediction_folder=Path(options.prediction_log).absolute() if options.prediction_log else None,
         log_predictions=not (options.no_prediction_log or artifact),
@@ -98,6 +99,9 @@ def _parser() -> CommandParser:
     parser.add_argument("--no-prediction-log", action="store_true", help="keep no record of what was answered")
     parser.add_argument(
         "--prediction-log", metavar="DIR", help="write it there, where the home cannot be written (default: the home's)"
+    )
+    parser.add_argument(
+        "--run-dir", metavar="DIR", help="what workers share is there while they run (default: .serving in the home)"
     )
     parser.add_argument("--verbose", action="store_true", help="log at debug level")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")

@@ -84,7 +84,11 @@ class Gateway:
 
     def _record(self, environ: Environ, status: int, seconds: float) -> None:
         method, route = environ["REQUEST_METHOD"], environ.get(ROUTE, "unmatched")
-        self._service.metrics.observe(route, status, seconds)
+        try:
+            self._service.metrics.observe(route, status, seconds)
+        except (OSError, ValueError) as error:
+            # Where their files cannot grow, metrics are wrong and answers are not.
+            log.debug("metrics: %s", error)
         self._service.access_log.put(
             AccessLogEntry(
                 at=time.time(),
@@ -153,8 +157,11 @@ class Gateway:
 
     def _score(self, environ: Environ) -> bytes:
         request = self._authorise(environ, "score")
-        content = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        rows = feature_rows(validate_body(ScoreRequest, content).customers, self._service.settings.max_batch)
+        content, max_batch = (
+            environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])),
+            self._service.settings.max_batch,
+        )
+        rows = feature_rows(validate_body(ScoreRequest, content, max_batch).customers, max_batch)
         self._service.access.charge(request.key_id, len(rows))
         return self._service.score_with_release_info(rows, request)
 

@@ -54,8 +54,8 @@ class _FileState(NamedTuple):
 class ActiveRelease:
     """The release that is served, and the threads that follow ``CURRENT``.
 
-    Where ``CURRENT`` names none that verifies and none is served, it is the newest that verifies. ``answers`` is replaced
-    as a whole: a request that reads it once gets one release throughout.
+    Where ``CURRENT`` names none that verifies and none is served, it is the newest that verifies. ``answers`` is
+    replaced as a whole: a request that reads it once gets one release throughout.
 
     Args:
         root: folder of the releases.
