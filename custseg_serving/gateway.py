@@ -157,10 +157,8 @@ class Gateway:
 
     def _score(self, environ: Environ) -> bytes:
         request = self._authorise(environ, "score")
-        content, max_batch = (
-            environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])),
-            self._service.settings.max_batch,
-        )
+        content = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        max_batch = self._service.settings.max_batch
         rows = feature_rows(validate_body(ScoreRequest, content, max_batch).customers, max_batch)
         self._service.access.charge(request.key_id, len(rows))
         return self._service.score_with_release_info(rows, request)

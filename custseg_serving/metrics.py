@@ -50,7 +50,7 @@ def share_metrics(slot: int) -> None:
         del os.environ[FOLDER]
         values.ValueClass = values.MutexValue  # type: ignore[misc]
     else:
-        values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+        values.ValueClass = values.MultiProcessValue(lambda: slot)
 
 
 class Metrics:

@@ -13,6 +13,7 @@ from custseg_serving.digests import SharedDigests
 from custseg_serving.login_link import LoginLinks
 from custseg_serving.run_folder import MEMORY, RunFolder
 from custseg_serving.settings import ServingSettings
+from custseg_serving.worker import MAX_CONNECTIONS, GuardedWorker, allow_connections
 
 GRACEFUL_SECONDS = 30
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -41,7 +42,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{settings.port}",
             "workers": settings.workers,
             "threads": settings.threads,
-            "worker_class": "gthread",
+            "worker_class": GuardedWorker,
+            "worker_connections": MAX_CONNECTIONS,
             "graceful_timeout": GRACEFUL_SECONDS,
             "keepalive": 5,
             "accesslog": None,
@@ -78,6 +80,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         Raises:
             CustsegError: the release of a prediction container cannot be downloaded or is damaged.
         """
+        allow_connections()
         folder = RunFolder(self.settings)
         self._folder = folder.path
         # gunicorn makes a file for each worker there, and ends where it cannot: memory is neither full nor cleaned.
