@@ -48,9 +48,9 @@ def share_metrics(slot: int) -> None:
     except OSError as error:
         logging.getLogger(__name__).error("metrics of this worker are not added to the others': %s", error)
         del os.environ[FOLDER]
-        values.ValueClass = values.MutexValue  # type: ignore[misc]
+        values.ValueClass = values.MutexValue
     else:
-        values.ValueClass = values.MultiProcessValue(lambda: slot)
+        values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
 class Metrics:

@@ -152,7 +152,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             message = f"The body has {n_bytes} bytes; expected at most {self._max_body_bytes}."
             self._refuse(connection, ApiError(413, "request_entity_too_large", message))
             return False
-        is_complete = len(received) >= end + len(_END_OF_HEAD) + n_bytes
+        is_complete: bool = len(received) >= end + len(_END_OF_HEAD) + n_bytes
         if not is_complete and not connection.is_expected and _EXPECT.search(head):
             connection.is_expected = True
             self._send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
