@@ -1,5 +1,5 @@
-"""Fixtures of the attacks on the service, as in ``tests/serving``."""
+"""Fixtures of the attacks on the service."""
 
-from tests.serving.conftest import served_home, start_app
+from tests.support.service_fixtures import served_home, start_app
 
 __all__ = ["served_home", "start_app"]
