@@ -49,7 +49,8 @@ VOLUME /home/custseg/data
 ENTRYPOINT ["custseg"]
 CMD ["--help"]
 
-# The service reads the home's releases: mount the pipeline's volume read-only. It listens on every address of the
+# The service reads the home's releases: mount the pipeline's volume read-only, name a writable folder by
+# `--prediction-log`, and the keys by CUSTSEG_KEYS where they are not in the home. It listens on every address of the
 # container, so what reaches it is what the published port lets through.
 FROM base AS serving
 COPY requirements/serving.txt /tmp/serving.txt

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import mmap
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
@@ -25,6 +29,9 @@ SESSION_COOKIE = "custseg_session"
 SESSION_SECONDS = 12 * 3600
 KEY_ID = "custseg.key_id"
 _RELOAD_SECONDS = 0.25
+_PROXY_HEADERS = frozenset(
+    {"HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP"}
+)
 
 
 class RequestCounts:
@@ -40,31 +47,58 @@ class RequestCounts:
 
     def __init__(self, n_columns: int) -> None:
         self._n_columns = n_columns
-        self._cells = memoryview(mmap.mmap(-1, 8 * MAX_KEYS * n_columns)).cast("Q")
+        self._cells = memoryview(mmap.mmap(-1, 8 * (MAX_KEYS + 1) * n_columns)).cast("Q")
 
-    def count(self, slot: int, column: int, second: int) -> int:
-        """Count one request; return how many the key has made this second."""
+    def count(self, slot: int, column: int, second: int, n: int = 1) -> int:
+        """Count what a request asks for; return how much the key has asked for this second."""
         start = slot * self._n_columns
         own = start + column % self._n_columns
         cell = self._cells[own]
-        self._cells[own] = (second << 32 | (cell & 0xFFFFFFFF) + 1) if cell >> 32 == second else second << 32 | 1
+        self._cells[own] = (second << 32 | (cell & 0xFFFFFFFF) + n) if cell >> 32 == second else second << 32 | n
         return sum(cell & 0xFFFFFFFF for cell in self._cells[start : start + self._n_columns] if cell >> 32 == second)
+
+
+class EndedSessions:
+    """Sessions that were logged out of, an empty file each, so that all workers see them.
+
+    Args:
+        folder: of the files; private to the server and removed with it. In memory of this process where none is given.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._known: set[str] = set()
+
+    def end(self, session_id: str) -> None:
+        """End a session."""
+        self._known.add(session_id)
+        if self._folder is not None:
+            self._path(self._folder, session_id).touch(0o600)
+
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._known or (self._folder is not None and self._path(self._folder, session_id).exists())
+
+    @staticmethod
+    def _path(folder: Path, session_id: str) -> Path:
+        return folder / f"ended-{hashlib.sha256(session_id.encode()).hexdigest()}"
 
 
 class AccessControl:
     """Authorises requests by their API key or session cookie.
 
-    As long as no key was ever created and only this machine can connect, everything is allowed. The ``Host`` header
-    must then name this machine, or any web page could send requests through the user's browser (DNS rebinding).
+    A server that was started as an open one, on loopback and without any key, allows everything. The ``Host`` header
+    must then name this machine, or any web page could send requests through the user's browser (DNS rebinding), and
+    no header may say that a proxy passed the request on.
 
     Args:
         settings: of the server.
         counts: requests of each key, shared by all workers.
         worker: number of this worker.
         clock: seconds since the epoch.
+        ended_sessions: shared by all workers.
 
     Raises:
-        BadInputError: the file of keys is damaged.
+        BadInputError: the file of keys is damaged, or missing although it was named or had keys.
     """
 
     def __init__(
@@ -73,20 +107,22 @@ class AccessControl:
         counts: RequestCounts | None = None,
         worker: int = 0,
         clock: Callable[[], float] = time.time,
+        ended_sessions: EndedSessions | None = None,
     ) -> None:
+        self._ended_sessions = ended_sessions or EndedSessions()
         self._settings, self._worker, self._clock = settings, worker, clock
         self._counts = counts or RequestCounts(1)
-        self._file = KeyFile(settings.keys)
+        self._file = KeyFile(settings.keys, is_named=settings.keys_file is not None)
         self._sessions = URLSafeTimedSerializer(settings.session_secret, salt="custseg-session")
         # A damaged file is an error here, or the server would start as if no key had ever been created.
-        self._keys = {key.key_id: key for key in self._file.read()}
+        self._keys = self._known(self._file.read())
         self._file_state: tuple[int, int] | None = None
         self._checked_at = float("-inf")
 
     @property
     def is_open(self) -> bool:
         """Whether no key is needed."""
-        return self._settings.is_loopback and not self._keys
+        return self._settings.is_open and self._settings.is_loopback and not self._keys
 
     def authorise(self, environ: Environ, scope: Scope) -> str | None:
         """Check that a request may be answered, and count it for its key.
@@ -115,16 +151,36 @@ class AccessControl:
             )
         if scope not in key.scopes:
             raise ApiError(403, "scope_missing", f"The key lacks the scope {scope!r}.", {"scopes": list(key.scopes)})
-        second = int(self._clock())
-        if self._counts.count(key.slot, self._worker, second) > key.per_second:
+        self._count(key, 1)
+        return key.key_id
+
+    def charge(self, key_id: str | None, n_customers: int) -> None:
+        """Count a request for many customers as so many, once its body is read; ``authorise`` has counted the first.
+
+        Raises:
+            ApiError: 422 for more than the key may ever ask for in a second, 429 over the limit.
+        """
+        key = self._keys.get(key_id) if key_id else None
+        if key is None or n_customers <= 1:
+            return
+        if n_customers > key.per_second:
+            raise ApiError(
+                422,
+                "batch_too_large",
+                f"Got {n_customers} customers; the key may ask for {key.per_second} in a second. Send fewer at once.",
+                {"max_batch": key.per_second},
+            )
+        self._count(key, n_customers - 1)
+
+    def _count(self, key: ApiKey, n: int) -> None:
+        if self._counts.count(key.slot, self._worker, int(self._clock()), n) > key.per_second:
             raise ApiError(
                 429,
                 "rate_limited",
-                f"More than {key.per_second} requests in a second.",
+                f"More than {key.per_second} customers in a second.",
                 {"per_second": key.per_second},
                 {"Retry-After": "1"},
             )
-        return key.key_id
 
     def log_in(self, token: str) -> str:
         """Check an API key and return the content of its session cookie.
@@ -141,14 +197,19 @@ class AccessControl:
         return self.session_of(key.key_id)
 
     def session_of(self, key_id: str) -> str:
-        """Content of the session cookie of a key; it is worth nothing once the key is revoked."""
-        content = self._sessions.dumps(key_id)
+        """Content of a new session cookie of a key; it is worth nothing after a log-out or once the key is revoked."""
+        content = self._sessions.dumps([key_id, secrets.token_hex(8)])
         return content if isinstance(content, str) else content.decode()
 
     def has_session(self, environ: Environ) -> bool:
         """Whether a request comes from a browser that is logged in, or needs no log-in."""
         self._reload_keys()
         return self.is_open or self._find_session_key(environ) is not None
+
+    def end_session(self, environ: Environ) -> None:
+        """End the session that a request's cookie names, in all workers."""
+        if session := self._find_session(environ):
+            self._ended_sessions.end(session[1])
 
     def _find_key(self, environ: Environ) -> ApiKey | None:
         # First, because a platform such as Cloud Run has the other header for its own access control.
@@ -163,19 +224,31 @@ class AccessControl:
         return None
 
     def _find_session_key(self, environ: Environ) -> ApiKey | None:
+        session = self._find_session(environ)
+        if session is None or session[1] in self._ended_sessions:
+            return None
+        key = self._keys.get(session[0])
+        return key if key is not None and key.revoked_at is None else None
+
+    def _find_session(self, environ: Environ) -> tuple[str, str] | None:
+        """Id of the key and of the session in a request's cookie; ``None`` where this server did not write it."""
         cookie = parse_cookie(environ.get("HTTP_COOKIE", "")).get(SESSION_COOKIE)
         if not cookie:
             return None
         try:
-            key = self._keys.get(self._sessions.loads(cookie, max_age=SESSION_SECONDS))
+            key_id, session_id = self._sessions.loads(cookie, max_age=SESSION_SECONDS)
         except BadSignature:
             return None
-        return key if key is not None and key.revoked_at is None else None
+        return key_id, session_id
+
+    def _known(self, keys: Iterable[ApiKey]) -> dict[str, ApiKey]:
+        own = self._settings.own_key
+        return {key.key_id: key for key in (*keys, *([own] if own else []))}
 
     def _check_host(self, environ: Environ) -> None:
         host = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
-        if not is_loopback(host):
-            raise ApiError(403, "host_not_allowed", "Without API keys only requests to this machine are answered.")
+        if not is_loopback(host) or not _PROXY_HEADERS.isdisjoint(environ):
+            raise ApiError(403, "host_not_allowed", "Without API keys only requests from this machine are answered.")
 
     def _reload_keys(self) -> None:
         """Read the file of keys again if it has changed."""
@@ -191,7 +264,12 @@ class AccessControl:
             keys = self._file.read()
         except BadInputError as error:
             log.error("%s", error)
+            gone = self._file.revoked_ids()
+            self._keys = {
+                key_id: key.model_copy(update={"revoked_at": datetime.now(UTC)}) if key_id in gone else key
+                for key_id, key in self._keys.items()
+            }
         else:
             if keys:
-                self._keys = {key.key_id: key for key in keys}
+                self._keys = self._known(keys)
         self._file_state = state

@@ -5,6 +5,7 @@ The first line of a view's docstring is the operation's summary in ``/openapi.js
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -23,7 +24,12 @@ from custseg_serving.service import RequestInfo, Service, not_ready
 
 EXTENSION = "custseg"
 JSON, CSV = "application/json", "text/csv"
-REQUEST_ID, STARTED = "custseg.request_id", "custseg.started"
+REQUEST_ID, CLIENT_REQUEST_ID, STARTED = "custseg.request_id", "custseg.client_request_id", "custseg.started"
+
+MAX_FIELDS = 40
+"""Twice as many as a row of features has."""
+# A string that does not end is matched as well, so that no text is looked at twice.
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -46,19 +52,35 @@ def parse_body(model: type[Body]) -> Body:
     """
     if request.mimetype != JSON:
         raise ApiError(415, "not_json", f"Got content type {request.mimetype[:100]!r}; expected {JSON}.")
-    return validate_body(model, request.get_data(cache=False))
+    return validate_body(model, request.get_data(cache=False), service().settings.max_batch)
 
 
-def validate_body(model: type[Body], content: bytes) -> Body:
+def validate_body(model: type[Body], content: bytes, max_batch: int) -> Body:
     """Validate a request's body.
 
     Raises:
-        ApiError: 400 for malformed JSON, 422 where it does not fit the model.
+        ApiError: 400 for malformed JSON, 422 where it does not fit the model or has far too much.
     """
+    _check_amount(content, max_batch)
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
         raise _validation_error(error) from None
+
+
+def _check_amount(content: bytes, max_batch: int) -> None:
+    """Refuse a body before it is parsed where it must have too many customers; parsing millions takes seconds."""
+    if _has_too_much(content, max_batch) and _has_too_much(_STRINGS.sub(b"", content), max_batch):
+        raise ApiError(
+            422,
+            "batch_too_large",
+            f"Got more than {max_batch} customers, or far too many fields; send them in several requests.",
+            {"max_batch": max_batch},
+        )
+
+
+def _has_too_much(content: bytes, max_batch: int) -> bool:
+    return content.count(b"{") > max_batch + 1 or content.count(b",") > MAX_FIELDS * max_batch
 
 
 def _validation_error(error: ValidationError) -> ApiError:
@@ -118,12 +140,14 @@ def lookup_many() -> Response:
     """Segments of many customers, and why."""
     body = parse_body(schemas.LookupRequest)
     check_batch(len(body.customer_ids), service().settings.max_batch)
+    service().access.charge(request.environ[KEY_ID], len(body.customer_ids))
     return json_response(service().lookup_many(body.customer_ids, request_info()))
 
 
 def score() -> Response:
     """Segment of customers who are not in the release, from their recency, orders and spend."""
     rows = feature_rows(parse_body(schemas.ScoreRequest).customers, service().settings.max_batch)
+    service().access.charge(request.environ[KEY_ID], len(rows))
     return json_response(service().score_with_release_info(rows, request_info()))
 
 
@@ -230,13 +254,17 @@ def readyz() -> Response:
     refused = {"release_id": refusal.release_id, "reason": refusal.reason} if refusal else None
     if answers is None:
         raise not_ready(refused)
-    n_dropped = serving.predictions.n_dropped
+    if not answers.release.is_intact():
+        reason = "customers cannot be looked up any more"
+        raise not_ready(refused or {"release_id": answers.release.release_id, "reason": reason})
+    predictions = serving.predictions
     return json_response(
         {
-            "status": "degraded" if refused or n_dropped else "ready",
+            "status": "degraded" if refused or predictions.is_losing else "ready",
             "release_id": answers.release.release_id,
             "refused": refused,
-            "n_predictions_dropped": n_dropped,
+            "n_predictions_dropped": predictions.n_dropped,
+            "prediction_log": predictions.problem,
         }
     )
 

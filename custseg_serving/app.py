@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, NotFound
 
 from custseg_serving import api, api_docs, dashboard, vertex
-from custseg_serving.errors import ApiError, internal_error
+from custseg_serving.errors import ApiError, internal_error, to_json
 from custseg_serving.gateway import ROUTE, Gateway
 from custseg_serving.openapi import openapi_document
 from custseg_serving.service import Service, SharedState
@@ -56,7 +57,13 @@ def _openapi() -> Response:
     service = api.service()
     answers = service.active.answers
     required = answers.required_features if answers else ()
-    return api.json_response(openapi_document(_version(), service.settings.max_batch, required))
+    return api.json_response(_rendered_openapi(service.settings.max_batch, tuple(required)))
+
+
+@functools.lru_cache(maxsize=8)
+def _rendered_openapi(max_batch: int, required: tuple[str, ...]) -> bytes:
+    # Making it takes as long as hundreds of lookups, and anybody may ask for it.
+    return to_json(openapi_document(_version(), max_batch, required))
 
 
 def _name_route() -> None:

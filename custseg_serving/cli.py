@@ -6,18 +6,19 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from custseg_assets.command_line import CommandParser, run_command
 from custseg_assets.errors import BadInputError
-from custseg_assets.stores.releases import current
-from custseg_serving.keys import SCOPES, KeyFile
+from custseg_assets.stores.releases import releases
+from custseg_serving.keys import MAX_KEYS, SCOPES, KeyFile, make_key
 from custseg_serving.login_link import LINK_SECONDS, make_token
 from custseg_serving.settings import ServingSettings, VertexRoutes
 
-DEFAULT_PER_SECOND = 500
+DEFAULT_PER_SECOND = 1_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +63,10 @@ def settings_from(options: argparse.Namespace, variables: Mapping[str, str]) -> 
         threads=options.threads,
         follow=bucket,
         keys_file=Path(variables["CUSTSEG_KEYS"]).absolute() if variables.get("CUSTSEG_KEYS") else None,
+        is_open=options.open,
+        run_folder=Path(options.run_dir).absolute() if options.run_dir else None,
         # Nothing takes the prediction log out of a container that serves the files of a model.
+        prediction_folder=Path(options.prediction_log).absolute() if options.prediction_log else None,
         log_predictions=not (options.no_prediction_log or artifact),
         vertex=routes,
         artifact=artifact,
@@ -73,7 +77,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="custseg-serving",
         description="Answer which segment a customer is in, and why, from the releases that `custseg run` writes.",
-        epilog="Without keys only this machine is answered. Make one with `custseg-serving keys create NAME`.",
+        epilog="Requests need a key: `custseg-serving keys create NAME` makes one. `demo` brings its own.",
     )
     parser.add_version()
     _add_places(parser)
@@ -88,11 +92,20 @@ def _parser() -> CommandParser:
         metavar="gs://BUCKET/PREFIX",
         help="bring releases from there (default: $CUSTSEG_FOLLOW, else the home's)",
     )
+    parser.add_argument(
+        "--open", action="store_true", help="answer this machine without a key, while no key was created"
+    )
     parser.add_argument("--no-prediction-log", action="store_true", help="keep no record of what was answered")
+    parser.add_argument(
+        "--prediction-log", metavar="DIR", help="write it there, where the home cannot be written (default: the home's)"
+    )
+    parser.add_argument(
+        "--run-dir", metavar="DIR", help="what workers share is there while they run (default: .serving in the home)"
+    )
     parser.add_argument("--verbose", action="store_true", help="log at debug level")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     demo = commands.add_parser(
-        "demo", help="serve the last release with a link that logs in once, and a key that is revoked at the end"
+        "demo", help="serve the last release with a link that logs in once, and a key that ends with it"
     )
     # Before the command or after it; what is not given after it must not hide what was given before.
     _add_places(demo, default=argparse.SUPPRESS)
@@ -112,7 +125,7 @@ def _parser() -> CommandParser:
         type=_whole_number(1, 1_000_000),
         default=DEFAULT_PER_SECOND,
         metavar="N",
-        help="requests it may make each second (default: %(default)s)",
+        help="customers it may ask for each second (default: %(default)s)",
     )
     keys.add_parser("list", help="show all keys, never their secrets")
     keys.add_parser("revoke", help="make a key useless, at once").add_argument("key_id", help="as `list` shows it")
@@ -135,7 +148,7 @@ def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
 
 
 def _manage_keys(settings: ServingSettings, options: argparse.Namespace) -> int:
-    file = KeyFile(settings.keys)
+    file = KeyFile(settings.keys, is_named=settings.keys_file is not None)
     if options.action == "create":
         print(file.create(options.name, options.scope or ["lookup", "score"], options.per_second))
         print("This is the only time the key is shown.", file=sys.stderr)
@@ -150,13 +163,7 @@ def _manage_keys(settings: ServingSettings, options: argparse.Namespace) -> int:
 
 
 def _serve(settings: ServingSettings, options: argparse.Namespace, login: tuple[str, str] | None = None) -> int:
-    has_keys = any(key.revoked_at is None for key in KeyFile(settings.keys).read())
-    if not (settings.is_loopback or has_keys or settings.vertex):
-        raise BadInputError(
-            f"--host {settings.host} without API keys",
-            "keys, or an address that only this machine can reach",
-            "Make one with `custseg-serving keys create NAME`, or leave --host out.",
-        )
+    _check_access(settings)
     from custseg_serving.logs import log_as_json
     from custseg_serving.server import Server
 
@@ -165,26 +172,47 @@ def _serve(settings: ServingSettings, options: argparse.Namespace, login: tuple[
     return 0
 
 
+def _check_access(settings: ServingSettings) -> None:
+    """Check that it was said who may ask: by keys, or by ``--open`` on a home that never had any.
+
+    Raises:
+        BadInputError: nobody could ask anything, or everybody everything.
+    """
+    keys = KeyFile(settings.keys, is_named=settings.keys_file is not None).read()
+    if settings.is_open and not settings.is_loopback:
+        raise BadInputError(
+            f"--open on {settings.host}",
+            "an address that only this machine can reach",
+            "Leave --host out, or leave --open out and make a key with `custseg-serving keys create NAME`.",
+        )
+    if settings.is_open and keys:
+        raise BadInputError(
+            f"--open although {settings.keys} has keys", "no keys", "Leave --open out and ask with a key."
+        )
+    has_keys = settings.own_key is not None or any(key.revoked_at is None for key in keys)
+    if not (settings.is_open or has_keys or settings.vertex):
+        raise BadInputError(
+            f"{settings.host} without API keys",
+            "keys, or --open on an address that only this machine can reach",
+            "Make one with `custseg-serving keys create NAME`, or look around with `custseg-serving demo`.",
+        )
+
+
 def _serve_demo(settings: ServingSettings, options: argparse.Namespace) -> int:
-    file = KeyFile(settings.keys)
-    token = file.create(f"demo of {datetime.now(UTC):%Y-%m-%d %H:%M}", SCOPES, DEFAULT_PER_SECOND)
-    address = f"http://{settings.host}:{settings.port}"
-    key_id, link = token.split("_")[1], make_token()
-    if current(settings.releases) is None:
+    # In memory only: whatever ends the server, the key ends with it.
+    key, token = make_key(f"demo of {datetime.now(UTC):%Y-%m-%d %H:%M}", SCOPES, DEFAULT_PER_SECOND, slot=MAX_KEYS)
+    settings = replace(settings, is_open=False, own_key=key)
+    _check_access(settings)
+    address, link = f"http://{settings.host}:{settings.port}", make_token()
+    if not releases(settings.releases):
         print(f"There is no release under {settings.releases} yet: the dashboard says what to do, and waits for one.")
     print(f"Dashboard: {address}/login/{link}")
     print(
         f"  This link logs your browser in, once, within {LINK_SECONDS // 60} minutes; after that, log in with the key."
     )
     print(f"API: {address}/docs")
-    print(f"Key, shown once and revoked when this ends: {token}", flush=True)
-    master = os.getpid()
-    try:
-        return _serve(settings, options, (link, key_id))
-    finally:
-        # Workers end here as well; only the end of the master revokes the key.
-        if os.getpid() == master:
-            file.revoke(key_id)
+    print(f"Key, shown once and worth nothing when this ends: {token}", flush=True)
+    return _serve(settings, options, (link, key.key_id))
 
 
 if __name__ == "__main__":

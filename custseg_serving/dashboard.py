@@ -95,7 +95,8 @@ def _open_session(cookie: str) -> Response:
 
 
 def log_out() -> Response:
-    """End the dashboard session."""
+    """End the dashboard session, here and in the browser."""
+    api.service().access.end_session(request.environ)
     response = _redirect_to_page()
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict")
     return response

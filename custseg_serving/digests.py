@@ -38,7 +38,14 @@ class SharedDigests:
         """Return the file's SHA-256 in hexadecimal."""
         status = path.stat()
         state = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-        stored = self._folder / f"digest-{hashlib.sha256(state.encode()).hexdigest()}"
+        try:
+            return self._shared_digest(path, self._folder / f"digest-{hashlib.sha256(state.encode()).hexdigest()}")
+        except OSError:
+            # The folder is full or gone, or the file cannot be read, which reading it alone will tell.
+            return sha256_of(path)
+
+    @staticmethod
+    def _shared_digest(path: Path, stored: Path) -> str:
         with stored.open("a+", encoding="ascii") as file:
             lock_file(file)
             file.seek(0)

@@ -132,6 +132,7 @@ ANSWERS: Mapping[str, Any] = {
         "release_id": RELEASE["release_id"],
         "refused": None,
         "n_predictions_dropped": 0,
+        "prediction_log": None,
     },
     "metrics": 'custseg_request_seconds_count{route="/v1/customers/{customer_id}/segment",status="200"} 1204.0\n',
 }

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from custseg_serving.access import KEY_ID
-from custseg_serving.api import JSON, REQUEST_ID, STARTED, feature_rows, validate_body
+from custseg_serving.api import CLIENT_REQUEST_ID, JSON, REQUEST_ID, STARTED, feature_rows, validate_body
 from custseg_serving.errors import ApiError, internal_error
 from custseg_serving.keys import Scope
 from custseg_serving.metrics import AccessLogEntry
@@ -69,9 +69,11 @@ class Gateway:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         started = time.perf_counter()
-        given = environ.get("HTTP_X_REQUEST_ID", "")
-        request_id = given if _VALID_REQUEST_ID.fullmatch(given) else f"{self._prefix}-{next(self._numbers):x}"
-        environ[REQUEST_ID], environ[STARTED] = request_id, started
+        environ[REQUEST_ID], environ[STARTED] = f"{self._prefix}-{next(self._numbers):x}", started
+        given = environ.get("HTTP_X_REQUEST_ID")
+        if given and _VALID_REQUEST_ID.fullmatch(given):
+            # Clients choose it, so it is for them to find their requests by, and nothing is counted by it.
+            environ[CLIENT_REQUEST_ID] = given
         view = self._direct_view(environ)
         if view is None:
             body, status = self._answer_with_flask(environ, start_response)
@@ -82,11 +84,16 @@ class Gateway:
 
     def _record(self, environ: Environ, status: int, seconds: float) -> None:
         method, route = environ["REQUEST_METHOD"], environ.get(ROUTE, "unmatched")
-        self._service.metrics.observe(route, status, seconds)
+        try:
+            self._service.metrics.observe(route, status, seconds)
+        except (OSError, ValueError) as error:
+            # Where their files cannot grow, metrics are wrong and answers are not.
+            log.debug("metrics: %s", error)
         self._service.access_log.put(
             AccessLogEntry(
                 at=time.time(),
                 request_id=environ[REQUEST_ID],
+                client_request_id=environ.get(CLIENT_REQUEST_ID),
                 method=method if method in _KNOWN_METHODS else "OTHER",
                 route=route,
                 status=status,
@@ -103,7 +110,7 @@ class Gateway:
             answer_status = int(status[:3])
             own = {name for name, _ in headers}
             others = [header for header in (*SECURITY_HEADERS, _NOT_CACHED) if header[0] not in own]
-            headers = [*headers, *others, ("X-Request-ID", environ[REQUEST_ID])]
+            headers = [*headers, *others, ("X-Request-ID", _shown_id(environ))]
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
         body = self._flask(environ, start)
@@ -138,7 +145,7 @@ class Gateway:
             # Flask renders the errors of its own views; those of this layer are rendered here.
             log.exception("request %s failed", environ[REQUEST_ID])
             body, status = internal_error().body(), 500
-        own_headers = (("Content-Length", str(len(body))), ("X-Request-ID", environ[REQUEST_ID]))
+        own_headers = (("Content-Length", str(len(body))), ("X-Request-ID", _shown_id(environ)))
         start_response(_STATUS_LINES[status], [*_FIXED_HEADERS, *own_headers, *error_headers.items()])
         return (body,), status
 
@@ -151,9 +158,16 @@ class Gateway:
     def _score(self, environ: Environ) -> bytes:
         request = self._authorise(environ, "score")
         content = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        rows = feature_rows(validate_body(ScoreRequest, content).customers, self._service.settings.max_batch)
+        max_batch = self._service.settings.max_batch
+        rows = feature_rows(validate_body(ScoreRequest, content, max_batch).customers, max_batch)
+        self._service.access.charge(request.key_id, len(rows))
         return self._service.score_with_release_info(rows, request)
 
     def _authorise(self, environ: Environ, scope: Scope) -> RequestInfo:
         key_id = environ[KEY_ID] = self._service.access.authorise(environ, scope)
         return RequestInfo(environ[REQUEST_ID], key_id, environ[STARTED])
+
+
+def _shown_id(environ: Environ) -> str:
+    """The id that the answer carries: the client's own, where it sent one."""
+    return str(environ.get(CLIENT_REQUEST_ID) or environ[REQUEST_ID])

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import IO, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from custseg_serving.drain import Drain
@@ -20,6 +20,37 @@ from custseg_serving.logs import iso_instant
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 MAX_QUEUED_LINES = 20_000
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_FILE_BYTES = 2 << 20
+
+
+def share_metrics(slot: int) -> None:
+    """Keep the metrics of this worker in files of the folder in ``PROMETHEUS_MULTIPROC_DIR``, where all are added up.
+
+    A worker goes on in the files of the one that had its slot before, so that there are never more of them. Their space
+    is reserved at once: writing to a mapped file that the disk has no room for kills the process. Without room, the
+    worker has metrics of its own.
+
+    Args:
+        slot: number of the worker, below the number of workers, unless two servers overlap.
+    """
+    folder = os.environ.get(FOLDER)
+    if folder is None:
+        return
+    try:
+        for kind in ("counter", "histogram", "gauge_livemax"):
+            path = os.path.join(folder, f"{kind}_{slot}.db")  # noqa: PTH118 - as the library names it
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, _FILE_BYTES)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        logging.getLogger(__name__).error("metrics of this worker are not added to the others': %s", error)
+        del os.environ[FOLDER]
+        values.ValueClass = values.MutexValue
+    else:
+        values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -90,7 +121,7 @@ class Metrics:
 
     def collect(self) -> CollectorRegistry:
         """Registry with the metrics of all workers where there are several, else of this process."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if FOLDER not in os.environ:
             return self._registry
         all_workers = CollectorRegistry()
         MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
@@ -127,6 +158,7 @@ class AccessLogEntry(NamedTuple):
     status: int
     seconds: float
     key_id: str | None
+    client_request_id: str | None = None
 
 
 class AccessLog:
@@ -148,10 +180,11 @@ class AccessLog:
         milliseconds while it renders in bulk. A template costs a fifth of an encoder; nothing here needs escaping.
         """
         key_id = f'"{entry.key_id}"' if entry.key_id else "null"
+        clients = f',"client_request_id":"{entry.client_request_id}"' if entry.client_request_id else ""
         self._drain.put(
             f'{{"at":"{iso_instant(entry.at)}","level":"info","event":"request","request_id":"{entry.request_id}",'
             f'"method":"{entry.method}","route":"{entry.route}","status":{entry.status},'
-            f'"latency_ms":{1000 * entry.seconds:.3f},"key_id":{key_id}}}\n'
+            f'"latency_ms":{1000 * entry.seconds:.3f},"key_id":{key_id}{clients}}}\n'
         )
 
     def _write(self, lines: Sequence[str]) -> None:

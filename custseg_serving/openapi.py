@@ -55,7 +55,7 @@ def openapi_document(version: str, max_batch: int, required_features: Sequence[s
             "version": version,
             "description": "Which segment is this customer in, and why? Who is at risk, and who moved?\n\n"
             "Send an API key as `Authorization: Bearer …` or `X-API-Key: …`; `custseg-serving keys create NAME` makes "
-            "one. Without any key only this machine is answered. Every answer names the release it comes from, every "
+            "one. Every answer names the release it comes from, every "
             "error has one shape.\n\n"
             f"A request names at most {max_batch} customers; lists have up to 500 on a page and go on with `next`.",
         },

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 RECORD_FORMAT = 1
 _OPEN = ".jsonl.open"
 _REPORT_SECONDS = 10.0
+_LOSING_SECONDS = 60.0
+"""A record that was dropped so long ago is history; before, ``readyz`` warns of it."""
 
 
 class Prediction(NamedTuple):
@@ -79,14 +82,22 @@ class PredictionLog:
             lambda n_records: self._drop(n_records, "queue_full"),
         )
         self.n_dropped = 0
+        self.problem: str | None = None
+        self._dropped_at = float("-inf")
+
+    @property
+    def is_losing(self) -> bool:
+        """Whether records cannot be written, or were dropped within the last minute."""
+        return self.problem is not None or time.monotonic() - self._dropped_at < _LOSING_SECONDS
 
     def start(self) -> None:
         """Finish the files that killed workers left open, then start writing."""
         if self._settings.log_predictions:
             try:
                 finish_abandoned_files(self._settings.prediction_log)
+                _check_writable(self._settings.prediction_log)
             except OSError as error:
-                log.warning("prediction log: %s", error)
+                self._report_problem(error)
             self._drain.start()
 
     def put(self, predictions: Sequence[Prediction]) -> None:
@@ -99,39 +110,60 @@ class PredictionLog:
         """Write the queue and finish the file."""
         if self._settings.log_predictions:
             self._drain.stop()
+            self._notice_removal()
             if self._file is not None:
                 self._file.finish()
                 self._file = None
 
     def _write(self, lines: Sequence[bytes]) -> None:
+        self._notice_removal()
         if lines or self._unreported:
             reports = [_dropped_line(n_records, reason) for reason, n_records in sorted(self._unreported.items())]
             try:
                 if self._file is None:
                     self._file = _OpenFile(self._settings.prediction_log)
-                self._file.append(b"".join([*reports, *lines]))
+                self._file.append(b"".join([*reports, *lines]), len(lines))
             except OSError as error:
+                self._report_problem(error)
                 if lines:
-                    self._drop(len(lines), "disk", error)
+                    self._drop(len(lines), "disk")
             else:
+                self.problem = None
                 self._unreported.clear()
                 self._metrics.count_written(len(lines))
         if self._file is not None and self._is_due(self._file):
             self._file.finish()
             self._file = None
 
+    def _notice_removal(self) -> None:
+        """Count what is in a file that somebody removed as dropped; what comes goes to a new one."""
+        if self._file is not None and not self._file.is_there():
+            n_lost = self._file.n_records
+            self._file.close()
+            self._file = None
+            log.error("prediction log: a file with %d records was removed", n_lost)
+            if n_lost:
+                self._drop(n_lost, "removed")
+
+    def _report_problem(self, error: OSError) -> None:
+        problem = f"{self._settings.prediction_log}: {error.strerror}. Make room or name a folder by --prediction-log."
+        if problem != self.problem:
+            log.error("prediction log: %s", problem)
+        self.problem = problem
+
     def _is_due(self, file: _OpenFile) -> bool:
         age = time.monotonic() - file.opened_at
         is_old = age >= self._settings.rotate_seconds and file.n_bytes > 0
         return is_old or file.n_bytes >= self._settings.rotate_bytes
 
-    def _drop(self, n_records: int, reason: str, error: OSError | None = None) -> None:
+    def _drop(self, n_records: int, reason: str) -> None:
         self.n_dropped += n_records
+        self._dropped_at = time.monotonic()
         self._unreported[reason] += n_records
         self._metrics.count_dropped(n_records, reason)
         if time.monotonic() - self._reported_at >= _REPORT_SECONDS:
             self._reported_at = time.monotonic()
-            log.error("prediction log: %d records dropped so far, the last: %s", self.n_dropped, error or reason)
+            log.error("prediction log: %d records dropped so far, the last: %s", self.n_dropped, reason)
 
 
 class _OpenFile:
@@ -146,10 +178,17 @@ class _OpenFile:
         self._descriptor = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         lock_file(self._descriptor)
         unlocked.rename(self._path)
-        self.n_bytes = 0
+        self.n_bytes = self.n_records = 0
         self.opened_at = time.monotonic()
 
-    def append(self, lines: bytes) -> None:
+    def is_there(self) -> bool:
+        """Whether the file is still under its name."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except OSError:
+            return False
+
+    def append(self, lines: bytes, n_records: int) -> None:
         """Append complete lines and wait until they are durable; after an error, nothing of them is in the file."""
         try:
             remaining = memoryview(lines)
@@ -160,11 +199,23 @@ class _OpenFile:
             os.ftruncate(self._descriptor, self.n_bytes)
             raise
         self.n_bytes += len(lines)
+        self.n_records += n_records
 
     def finish(self) -> None:
         """Give the file its final name."""
         _finish(self._path)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file as it is."""
         os.close(self._descriptor)
+
+
+def _check_writable(folder: Path) -> None:
+    """Write to a folder and remove it again; an error says why no record will be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b" ")
 
 
 def finish_abandoned_files(folder: Path) -> tuple[Path, ...]:

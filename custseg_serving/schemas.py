@@ -278,6 +278,7 @@ class Readiness(BaseModel):
     release_id: str
     refused: dict[str, str] | None
     n_predictions_dropped: int
+    prediction_log: str | None
 
 
 class ErrorBody(BaseModel):

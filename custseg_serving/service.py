@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from custseg_assets.domain.segments.explain import RULE_FEATURES, is_visible_to_kmeans
 from custseg_assets.stores.releases import sha256_of
-from custseg_serving.access import AccessControl, RequestCounts
+from custseg_serving.access import AccessControl, EndedSessions, RequestCounts
 from custseg_serving.answers import Answers, LookupResult
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
 from custseg_serving.follower import Follower, connect
@@ -48,12 +48,14 @@ class SharedState:
         digest: computes a file's SHA-256.
         hashes_ahead: whether releases are hashed before ``CURRENT`` names them.
         login_links: that wait to be used; ``None`` where none are made.
+        ended_sessions: that were logged out of.
     """
 
     counts: RequestCounts = field(default_factory=lambda: RequestCounts(1))
     digest: Callable[[Path], str] = sha256_of
     hashes_ahead: bool = False
     login_links: LoginLinks | None = None
+    ended_sessions: EndedSessions = field(default_factory=EndedSessions)
 
 
 class Service:
@@ -69,7 +71,7 @@ class Service:
         shared = shared or SharedState()
         self.settings, self.login_links = settings, shared.login_links
         self.metrics = Metrics()
-        self.access = AccessControl(settings, shared.counts, worker)
+        self.access = AccessControl(settings, shared.counts, worker, ended_sessions=shared.ended_sessions)
         self.active = ActiveRelease(
             settings.releases, settings.poll_seconds, self.metrics, shared.digest, hashes_ahead=shared.hashes_ahead
         )

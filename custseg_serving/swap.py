@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+from custseg_assets.stores.customer_lists import LIST_FILES
 from custseg_assets.stores.releases import (
+    CUSTOMERS,
     MANIFEST,
     DamagedReleaseError,
     current,
@@ -40,10 +43,19 @@ class Refusal:
     at: float = field(compare=False)
 
 
+class _FileState(NamedTuple):
+    device: int
+    inode: int
+    n_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
 class ActiveRelease:
     """The release that is served, and the threads that follow ``CURRENT``.
 
-    ``answers`` is replaced as a whole: a request that reads it once gets one release throughout.
+    Where ``CURRENT`` names none that verifies and none is served, it is the newest that verifies. ``answers`` is
+    replaced as a whole: a request that reads it once gets one release throughout.
 
     Args:
         root: folder of the releases.
@@ -71,6 +83,7 @@ class ActiveRelease:
         if hashes_ahead:
             self._threads.append(threading.Thread(target=self._hash_ahead, name="release-hasher", daemon=True))
         self._known_releases = frozenset[str]()
+        self._opened_states: dict[Path, _FileState] = {}
 
     def start(self) -> None:
         """Serve the release that ``CURRENT`` names, then follow ``CURRENT``."""
@@ -87,11 +100,14 @@ class ActiveRelease:
                 thread.join()
 
     def refresh(self) -> None:
-        """Serve the release that ``CURRENT`` names if it is another one and verifies."""
+        """Serve the release that ``CURRENT`` names if it is another one and verifies; stop serving a damaged one."""
+        self._drop_damaged()
         try:
             release_id = current(self._root)
-        except (OSError, UnicodeDecodeError) as error:
-            self._refuse(Refusal("unknown", f"CURRENT cannot be read: {error}", None, time.monotonic()))
+        except (OSError, DamagedReleaseError) as error:
+            if not self._was_just_refused("unknown", None):
+                self._refuse(Refusal("unknown", f"CURRENT cannot be read: {error}", None, time.monotonic()))
+                self._serve_newest()
             return
         if release_id is None:
             return
@@ -102,14 +118,64 @@ class ActiveRelease:
         if self._was_just_refused(release_id, state):
             return
         try:
-            release = open_release(self._root, release_id, self._digest)
+            self._serve(release_id)
         except DamagedReleaseError as error:
             self._refuse(Refusal(release_id, str(error), state, time.monotonic()))
+            self._serve_newest()
             return
-        self.answers = Answers(release)
-        self._metrics.count_swap()
         self._accept()
+
+    def _serve(self, release_id: str) -> None:
+        # Before the files are verified, so that a change in between is noticed.
+        states = self._states_of(release_id)
+        release = open_release(self._root, release_id, self._digest)
+        self.answers, self._opened_states = Answers(release), states
+        self._metrics.count_swap()
         log.info("serving release %s", release.release_id)
+
+    def _serve_newest(self) -> None:
+        """Serve the newest release that verifies, where none is served."""
+        if self.answers is not None:
+            return
+        for release_id in reversed(releases(self._root)):
+            with contextlib.suppress(DamagedReleaseError):
+                self._serve(release_id)
+                log.warning("serving release %s, because CURRENT names none that verifies", release_id)
+                return
+
+    def _drop_damaged(self) -> None:
+        """Stop serving a release whose files were overwritten; those of a removed or replaced one stay open."""
+        answers = self.answers
+        if answers is None:
+            return
+        release_id = answers.release.release_id
+        states = self._states_of(release_id)
+        overwritten = [
+            path for path, opened in self._opened_states.items() if path in states and _is_other(opened, states[path])
+        ]
+        if not overwritten:
+            return
+        has_size = all(states[path].n_bytes == self._opened_states[path].n_bytes for path in overwritten)
+        try:
+            # Reading beyond the end of a file that is mapped would kill the worker.
+            if not (has_size and answers.release.is_intact()):
+                raise DamagedReleaseError(f"release {release_id}: customers cannot be looked up any more")
+            verify(self._root, release_id, self._digest)
+        except DamagedReleaseError as error:
+            log.error("no longer served: %s", error)
+            self.answers = self.refusal = None
+        else:
+            self._opened_states = states
+
+    def _states_of(self, release_id: str) -> dict[Path, _FileState]:
+        """States of the files that lookups and lists read while the release is served."""
+        states = {}
+        for name in (CUSTOMERS, *LIST_FILES):
+            with contextlib.suppress(OSError):
+                path = self._root / release_id / name
+                one = path.stat()
+                states[path] = _FileState(one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+        return states
 
     def _accept(self) -> None:
         if self.refusal is not None:
@@ -153,3 +219,8 @@ class ActiveRelease:
             except OSError as error:
                 # A release was removed meanwhile; the others are hashed at the next poll.
                 log.debug("cannot hash ahead: %s", error)
+
+
+def _is_other(opened: _FileState, found: _FileState) -> bool:
+    """Whether the file that was opened has been changed; not another file in its place."""
+    return opened != found and opened[:2] == found[:2]

@@ -62,7 +62,8 @@ def service(home: Path, port: int) -> contextlib.AbstractContextManager[RunningS
     """Run the service as the command ``custseg-serving`` does."""
     command = ["-m", "custseg_serving.cli", "--home", str(home), "--port", str(port)]
     options = ["--workers", str(WORKERS), "--threads", str(THREADS)]
-    return _run([*command, *options], port, "/readyz", {})
+    access = [] if (home / "keys.json").exists() else ["--open"]
+    return _run([*command, *options, *access], port, "/readyz", {})
 
 
 def bare(body: Path, port: int) -> contextlib.AbstractContextManager[RunningServer]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ _FORBIDDEN = (
     "Grant the account the role that docs/gcp.md names for this. One that may not list is told this, too, where there "
     "is no such object: before the first release, there is none to serve."
 )
+_MAX_POINTER_BYTES = 1_000
 
 
 class BucketError(CustsegError):
@@ -111,8 +113,11 @@ class Bucket:
         """
         with self._explain_errors(f"{RELEASES}/{releases.CURRENT}"):
             wanted = self._read_current()[0]
-        if wanted is None or wanted == releases.current(root):
+        if wanted is None:
             return None
+        with contextlib.suppress(DamagedReleaseError):  # what is here may be damaged, and is then replaced
+            if wanted == releases.current(root):
+                return None
         if wanted not in releases.releases(root):
             self._fetch_release(root, f"{RELEASES}/{wanted}/", wanted)
         releases.point_to(root, wanted)
@@ -177,12 +182,14 @@ class Bucket:
             fetched = scratch / "fetched"
             fetched.mkdir()
             with self._explain_errors(f"{folder}{releases.MANIFEST}"):
-                self._download(f"{folder}{releases.MANIFEST}", fetched / releases.MANIFEST)
+                self._download(f"{folder}{releases.MANIFEST}", fetched / releases.MANIFEST, _check_manifest_size)
             known = release_id or releases.id_of(fetched)
             written = fetched.rename(scratch / known)
+            files = releases.read_manifest(scratch, known).files
+            _check_disk(root, sum(entry.n_bytes for entry in files.values()))
             with self._explain_errors(f"{folder}*"):
-                for name in releases.read_manifest(scratch, known).files:
-                    self._download(f"{folder}{name}", written / name)
+                for name, entry in files.items():
+                    self._download(f"{folder}{name}", written / name, partial(_check_size, entry.n_bytes))
             releases.place(root, written, releases.verify(scratch, known))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -193,8 +200,10 @@ class Bucket:
         blob = self._bucket.get_blob(f"{self._prefix}{RELEASES}/{releases.CURRENT}", **self._calls)
         if blob is None:
             return None, 0
-        text = blob.download_as_bytes(if_generation_match=blob.generation, **self._calls).decode().strip()
-        return text or None, int(blob.generation)
+        _check_size_limit(blob, _MAX_POINTER_BYTES)
+        content = blob.download_as_bytes(if_generation_match=blob.generation, **self._calls)
+        text = content.decode("utf-8", "replace").strip()
+        return (releases.check_release_id(text) if text else None), int(blob.generation)
 
     def _write_once(self, name: str, path: Path) -> None:
         from google.api_core.exceptions import PreconditionFailed
@@ -313,14 +322,18 @@ class Bucket:
     def _list_blobs(self, prefix: str) -> list[Any]:
         return list(self._client.list_blobs(self._bucket, prefix=f"{self._prefix}{prefix}", **self._calls))
 
-    def _download(self, name: str, path: Path) -> None:
-        self._blob(name).download_to_filename(path, checksum="crc32c", **self._calls)
+    def _download(self, name: str, path: Path, check: Callable[[Any], None]) -> None:
+        """Download a file, of the generation whose size was checked before."""
+        blob = self._blob(name)
+        blob.reload(**self._calls)
+        check(blob)
+        blob.download_to_filename(path, if_generation_match=blob.generation, checksum="crc32c", **self._calls)
 
     def _download_blob(self, blob: Any, path: Path) -> None:
         """Download the generation that was listed; the file gets its name only when it is complete."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacement_for(path) as partial:
-            blob.download_to_filename(partial, if_generation_match=blob.generation, checksum="crc32c", **self._calls)
+        with replacement_for(path) as unfinished:
+            blob.download_to_filename(unfinished, if_generation_match=blob.generation, checksum="crc32c", **self._calls)
 
     @contextlib.contextmanager
     def _explain_errors(self, name: str) -> Iterator[None]:
@@ -360,6 +373,28 @@ def bucket_from_environment(uri: str) -> Bucket:
         return Bucket(make_client(), uri)
     except (GoogleAuthError, OSError) as error:
         raise BucketError(f"{uri}: {' '.join(str(error).split())[:300]} Run as a service account.") from None
+
+
+def _check_size_limit(blob: Any, limit: int) -> None:
+    if blob.size > limit:
+        raise DamagedReleaseError(f"{blob.name}: {blob.size} bytes; at most {limit} are read")
+
+
+def _check_manifest_size(blob: Any) -> None:
+    _check_size_limit(blob, releases.MAX_MANIFEST_BYTES)
+
+
+def _check_size(n_bytes: int, blob: Any) -> None:
+    if blob.size != n_bytes:
+        raise DamagedReleaseError(
+            f"{blob.name} is not as it was written: {blob.size} bytes; the manifest says {n_bytes}"
+        )
+
+
+def _check_disk(folder: Path, n_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise DamagedReleaseError(f"the release has {n_bytes} bytes; {free} are free under {folder}. Make room for it.")
 
 
 def _crc32c(path: Path) -> str:

@@ -43,7 +43,11 @@ REQUIRED_FILES = frozenset({MODEL, PROFILES, PRODUCTS, CUSTOMERS, DRIFT, HISTORY
 
 _RELEASE_ID = re.compile(r"r-\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _WRITING = ".writing-"
+MAX_MANIFEST_BYTES = 1 << 20
+"""Hundreds of times what a manifest has; a larger one is not read."""
 LONGEST_KEY = 511
+_SAMPLED_FROM = (b"", b"1", b"3", b"5", b"7", b"9", b"A", b"a", b"k", b"\xc3")
+"""A sample of the customers has the first at or after each of these."""
 # No UTF-8 text begins with this byte, so a digest is never taken for a customer's id, and sorts after all of them.
 _DIGEST_MARK = b"\xff"
 
@@ -213,6 +217,7 @@ class Release:
         self.model_card = (directory / MODEL_CARD).read_text(encoding="utf-8")
         self.lists = CustomerLists(directory) if manifest.has_lists else None
         self._customers = _open_customers(directory / CUSTOMERS)
+        self._sample = self._read_sample()
 
     @property
     def release_id(self) -> str:
@@ -223,6 +228,17 @@ class Release:
     def n_records(self) -> int:
         """Number of customers with a record."""
         return self._customers.environment.stat()["entries"]
+
+    def is_intact(self) -> bool:
+        """Whether a sample of the customers can be looked up as when the release was opened; takes microseconds."""
+        try:
+            return self._read_sample() == self._sample
+        except lmdb.Error:
+            return False
+
+    def _read_sample(self) -> dict[bytes, bytes]:
+        with self._customers.environment.begin() as reading, reading.cursor() as cursor:
+            return dict(cursor.item() for start in _SAMPLED_FROM if cursor.set_range(start))
 
     def record_of(self, customer_id: str) -> dict[str, Any] | None:
         """A customer's record; ``None`` where the id is not known.
@@ -248,20 +264,34 @@ def read_manifest(root: Path, release_id: str) -> ReleaseManifest:
     Raises:
         DamagedReleaseError: there is no such release, or its manifest is damaged or of another format.
     """
-    if not _RELEASE_ID.fullmatch(release_id):
-        raise DamagedReleaseError(f"{release_id!r} is no release id; expected r-YYYY-MM-DD-xxxxxxxx")
+    check_release_id(release_id)
     try:
-        fields = _read_json(root / release_id / MANIFEST)
+        fields = _read_manifest_file(root / release_id / MANIFEST)
         found = fields.get("format")
         if found != RELEASE_FORMAT:
             raise DamagedReleaseError(f"release {release_id}: format {found!r}; this version reads {RELEASE_FORMAT}")
         manifest = ReleaseManifest.model_validate(fields)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         reason = "not of the expected form" if isinstance(error, ValidationError) else error
         raise DamagedReleaseError(f"release {release_id}: manifest cannot be read: {reason}") from None
     if release_id_of(fields) != release_id or manifest.release_id != release_id:
         raise DamagedReleaseError(f"release {release_id}: manifest is not the one the id was made from")
+    # A closed set, so that no name in a manifest leads out of the directory.
+    if unknown := manifest.files.keys() - REQUIRED_FILES - LIST_FILES:
+        names = ", ".join(repr(name[:100]) for name in sorted(unknown)[:10])
+        raise DamagedReleaseError(f"release {release_id}: the manifest names files that no release has: {names}")
     return manifest
+
+
+def check_release_id(release_id: str) -> str:
+    """A release's id, unless it is none; check it before it becomes part of a path.
+
+    Raises:
+        DamagedReleaseError: it is not of the form that ids have.
+    """
+    if not _RELEASE_ID.fullmatch(release_id):
+        raise DamagedReleaseError(f"{release_id[:100]!r} is no release id; expected r-YYYY-MM-DD-xxxxxxxx")
+    return release_id
 
 
 def id_of(directory: Path) -> str:
@@ -271,12 +301,10 @@ def id_of(directory: Path) -> str:
         DamagedReleaseError: its manifest cannot be read, or names no release.
     """
     try:
-        release_id = _read_json(directory / MANIFEST)["release_id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        release_id = _read_manifest_file(directory / MANIFEST)["release_id"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedReleaseError(f"{directory.name}: manifest cannot be read: {error}") from None
-    if not _RELEASE_ID.fullmatch(str(release_id)):
-        raise DamagedReleaseError(f"{release_id!r} is no release id; expected r-YYYY-MM-DD-xxxxxxxx")
-    return str(release_id)
+    return check_release_id(str(release_id))
 
 
 def verify(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_of) -> ReleaseManifest:
@@ -327,21 +355,19 @@ def _verify(root: Path, release_id: str, digest: Callable[[Path], str]) -> tuple
     missing = REQUIRED_FILES - manifest.files.keys()
     if missing:
         raise DamagedReleaseError(f"release {release_id}: the manifest lacks {', '.join(sorted(missing))}")
-    # A closed set, so that no name in a manifest leads out of the directory.
-    if unknown := manifest.files.keys() - REQUIRED_FILES - LIST_FILES:
-        names = ", ".join(repr(name) for name in sorted(unknown))
-        raise DamagedReleaseError(f"release {release_id}: the manifest names files that no release has: {names}")
     if LIST_FILES & manifest.files.keys() and not manifest.has_lists:
         lacking = ", ".join(sorted(LIST_FILES - manifest.files.keys()))
         raise DamagedReleaseError(
             f"release {release_id}: the manifest names only some files of the lists, not {lacking}"
         )
     for name, entry in sorted(manifest.files.items()):
+        path = root / release_id / name
         try:
-            found = digest(root / release_id / name)
+            # The size first: nobody hashes more than was written.
+            is_as_written = path.stat().st_size == entry.n_bytes and digest(path) == entry.sha256
         except OSError as error:
             raise DamagedReleaseError(f"release {release_id}: {name}: {error.strerror}") from None
-        if found != entry.sha256:
+        if not is_as_written:
             raise DamagedReleaseError(f"release {release_id}: {name} is not as it was written")
     try:
         model = model_from_json((root / release_id / MODEL).read_text(encoding="utf-8"))
@@ -368,11 +394,17 @@ def releases(root: Path) -> tuple[str, ...]:
 
 
 def current(root: Path) -> str | None:
-    """Id of the release to serve; ``None`` before the first."""
+    """Id of the release to serve; ``None`` before the first.
+
+    Raises:
+        DamagedReleaseError: ``CURRENT`` names no release.
+    """
     try:
-        return (root / CURRENT).read_text(encoding="utf-8").strip() or None
+        with (root / CURRENT).open("rb") as file:
+            text = file.read(1_000).decode("utf-8", "replace").strip()
     except FileNotFoundError:
         return None
+    return check_release_id(text) if text else None
 
 
 def point_to(root: Path, release_id: str) -> None:
@@ -447,6 +479,20 @@ def _newest_of_another_model(root: Path, candidates: Sequence[str], serving: str
         model = read_manifest(root, serving).model_version
         return next((one for one in reversed(candidates) if read_manifest(root, one).model_version != model), None)
     return None
+
+
+def _read_manifest_file(path: Path) -> Any:
+    n_bytes = path.stat().st_size
+    if n_bytes > MAX_MANIFEST_BYTES:
+        raise ValueError(f"{n_bytes} bytes; at most {MAX_MANIFEST_BYTES} are read")
+    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+
+
+def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a name is there twice")
+    return fields
 
 
 def _read_json(path: Path) -> Any:

@@ -718,7 +718,7 @@ def test_a_run_takes_in_what_the_service_recorded_and_says_what_was_asked(shop_h
     from custseg_serving.app import create_app
     from custseg_serving.settings import ServingSettings
 
-    application = create_app(ServingSettings(shop_home))
+    application = create_app(ServingSettings(shop_home, is_open=True))
     client = application.test_client()
     assigned = TableStore(shop_home / "tables").read(SEGMENT_ASSIGNMENTS, SNAPSHOTS[-1:])
     for customer in [*assigned["customer_id"], "nobody"]:

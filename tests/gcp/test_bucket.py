@@ -353,7 +353,7 @@ def test_the_service_follows_the_bucket_and_keeps_its_release_when_that_fails(
     first = make_release(here)
     bucket.push_release(here, first)
     settings = ServingSettings(
-        tmp_path / "cache", follow=URI, follow_seconds=0.05, poll_seconds=0.02, rotate_seconds=0.1
+        tmp_path / "cache", is_open=True, follow=URI, follow_seconds=0.05, poll_seconds=0.02, rotate_seconds=0.1
     )
     application = create_app(settings)
     client = application.test_client()

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
-from custseg_serving.settings import ServingSettings
 from tests.support.dashboard import CHROMIUM, launch_browser
-from tests.support.releases import make_release
-from tests.support.server import StartApp, open_app
+from tests.support.server import StartApp
+from tests.support.service_fixtures import served_home, start_app
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-
-@pytest.fixture
-def served_home(tmp_path: Path) -> Path:
-    """A home with a release that ``CURRENT`` names."""
-    make_release(tmp_path / "releases")
-    return tmp_path
-
-
-@pytest.fixture
-def start_app(served_home: Path) -> Iterator[StartApp]:
-    """Starts applications on the home with the given settings; stops them after the test."""
-    with contextlib.ExitStack() as stack:
-
-        def start(**settings: Any) -> Flask:
-            return stack.enter_context(open_app(ServingSettings(served_home, **{"poll_seconds": 0.02, **settings})))
-
-        yield start
+__all__ = ["browser", "client", "served_home", "start_app"]
 
 
 @pytest.fixture

@@ -224,6 +224,8 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must be refused
 def test_without_keys_only_loopback_is_bound(served_home: Path, host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--home", str(served_home), "--host", host]) == 2
     assert "without API keys" in capsys.readouterr().err
+    assert cli.main(["--home", str(served_home), "--host", host, "--open"]) == 2
+    assert "only this machine can reach" in capsys.readouterr().err
 
 
 def test_loopback_is_told_from_what_only_looks_like_it() -> None:

@@ -221,7 +221,7 @@ def test_the_page_asks_for_a_key_and_lets_in_who_has_one_to_the_address_that_was
 
 
 def test_a_home_without_a_release_is_told_what_to_do(browser: Browser, tmp_path: Path) -> None:
-    with open_app(ServingSettings(tmp_path)) as application:
+    with open_app(ServingSettings(tmp_path, is_open=True)) as application:
         empty = make_server("127.0.0.1", 0, application, threaded=True)
         thread = threading.Thread(target=empty.serve_forever)
         thread.start()

@@ -47,7 +47,7 @@ def tables(shop: Path) -> TableStore:
 
 @pytest.fixture(scope="module")
 def client(shop: Path) -> Iterator[FlaskClient]:
-    with open_app(ServingSettings(shop / "home", log_predictions=False)) as application:
+    with open_app(ServingSettings(shop / "home", log_predictions=False, is_open=True)) as application:
         yield application.test_client()
 
 

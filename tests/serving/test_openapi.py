@@ -44,7 +44,7 @@ def token(home: Path) -> str:
 @pytest.fixture(scope="module")
 def application(home: Path, token: str) -> Iterator[Flask]:
     assert token, "the key must be there before the application starts, or it needs none"
-    with open_app(ServingSettings(home, log_predictions=False)) as application:
+    with open_app(ServingSettings(home, log_predictions=False, is_open=True)) as application:
         yield application
 
 

@@ -20,7 +20,8 @@ from tests.support.waiting import wait_until
 def test_every_lookup_and_score_is_recorded_with_what_was_answered(start_app: StartApp, served_home: Path) -> None:
     application = start_app()
     client = application.test_client()
-    answer = client.get(LOOKUP, headers={"X-Request-ID": "first"}).get_json()
+    asked = client.get(LOOKUP)
+    answer = asked.get_json()
     client.get("/v1/customers/nobody/segment")
     client.post("/v1/customers/segments", json={"customer_ids": ["12348", "19999"]})
     client.post("/v1/score", json={"customers": [ROW, {**ROW, "customer_id": "new"}]})
@@ -35,7 +36,7 @@ def test_every_lookup_and_score_is_recorded_with_what_was_answered(start_app: St
         ("score", "found", "new"),
     ]
     first = found[0]
-    assert (first["request_id"], first["release_id"]) == ("first", answer["release_id"])
+    assert (first["request_id"], first["release_id"]) == (asked.headers["X-Request-ID"], answer["release_id"])
     assert first["answer"]["rfm"] == answer["rfm"]
     assert first["latency_ms"] > 0
     assert [one["answer"] is None for one in found] == [False, True, False, True, False, False]

@@ -127,7 +127,7 @@ def test_a_release_is_hashed_when_it_appears_and_pointing_to_it_hashes_nothing(
     hashed = record_hashed(monkeypatch)
     root, shared = served_home / "releases", digests.SharedDigests(tmp_path_factory.mktemp("known"))
     with open_app(
-        ServingSettings(served_home, poll_seconds=0.02), SharedState(digest=shared, hashes_ahead=True)
+        ServingSettings(served_home, poll_seconds=0.02, is_open=True), SharedState(digest=shared, hashes_ahead=True)
     ) as app:
         client = app.test_client()
         hashed.clear()
@@ -142,7 +142,7 @@ def test_a_release_is_hashed_when_it_appears_and_pointing_to_it_hashes_nothing(
 def test_what_is_damaged_after_it_was_hashed_is_refused(served_home: Path, tmp_path: Path) -> None:
     root, shared = served_home / "releases", digests.SharedDigests(tmp_path)
     with open_app(
-        ServingSettings(served_home, poll_seconds=0.02), SharedState(digest=shared, hashes_ahead=True)
+        ServingSettings(served_home, poll_seconds=0.02, is_open=True), SharedState(digest=shared, hashes_ahead=True)
     ) as app:
         client = app.test_client()
         second = write_release(root, make_other_content()).release_id

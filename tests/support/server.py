@@ -129,9 +129,13 @@ def serving(home: Path, *arguments: str, ready_status: int = 200) -> Iterator[Ru
         ready_status: what ``/readyz`` answers when it has been waited for long enough.
     """
     port, log = free_port(), home / "server.log"
+    has_access = "demo" in arguments or (home / "keys.json").exists() or "AIP_HTTP_PORT" in os.environ
+    command = [sys.executable, "-m", "custseg_serving.cli", "--home", str(home), "--port", str(port)]
+    if not has_access:
+        command.append("--open")
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "custseg_serving.cli", "--home", str(home), "--port", str(port), *arguments],
+            [*command, *arguments],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
             stderr=stderr,
