@@ -6,6 +6,7 @@ A status, a test flag, a refund or a currency in a column that nobody mapped wou
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -328,10 +329,12 @@ def _amounts_that_do_not_grow(
         .sort("is_more")
         .collect(engine="streaming")
     )
-    if medians.height < 2 or medians["n"][1] < _MIN_SHARE_OF_MORE * medians["n"].sum():
+    n_lines = int(medians["n"].sum())
+    if medians.height < 2 or medians["n"][1] < _MIN_SHARE_OF_MORE * n_lines:
         return None
-    (low, low_amount), (high, high_amount) = medians.select("number", "amount").iter_rows()
-    if high_amount >= low_amount * (high / low) ** 0.5:
+    low, high = (float(medians["number"][i]) for i in range(2))
+    of_low, of_high = (float(medians["amount"][i]) for i in range(2))
+    if of_high >= of_low * math.sqrt(high / low):
         return None
     times = lines.select((pl.col("number") * pl.col("amount")).sum()).collect(engine="streaming").item()
     got = (
@@ -342,7 +345,7 @@ def _amounts_that_do_not_grow(
         f'If they are prices of one unit, write quantity = "{header}" and unit_price, not line_amount, under'
         " [source.columns]."
     )
-    return got, advice
+    return Finding(got, advice)
 
 
 def _returned(found: pl.DataFrame, header: str, total: pl.DataFrame) -> Finding:
