@@ -135,7 +135,7 @@ def play(shop: Path, runner: str, *, loses_answers: bool = False) -> PlayResult:
             stores = OpenHome(settings)
             released = releases.verify(Home(home).releases, str(releases.current(Home(home).releases)))
             # The service checks the bucket every five seconds.
-            wait_until(lambda: answer_of(service)["release_id"] == released.release_id, seconds=40)
+            wait_until(lambda: answer_of(service)["release_id"] == released.release_id, seconds=120)
             answers = (before, answer_of(service))
         assert gcs.buckets["shop-data"]["home/releases/CURRENT"].content == f"{released.release_id}\n".encode()
         tables = (*TRAINED, schemas.SEGMENT_ASSIGNMENTS, schemas.SEGMENT_PROFILES, schemas.RETRAIN_DECISION)

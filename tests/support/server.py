@@ -144,7 +144,8 @@ def serving(home: Path, *arguments: str, ready_status: int = 200) -> Iterator[Ru
         )
     server = RunningServer(process, port)
     try:
-        deadline = time.monotonic() + 30
+        # A release has some thirty files, and where answers are lost each is asked for twice, a second apart.
+        deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError):
                 if server.get("/readyz")[0] == ready_status:
