@@ -140,7 +140,12 @@ def test_a_period_that_is_not_over_is_so_far(browser: Browser, server: RunningSe
 
 def test_weeks_and_days_are_called_so(browser: Browser, server: RunningServer) -> None:
     with open_dashboard(browser, server.port) as page:
-        manifest = {"period": "2011-11-21", "as_of": "2011-11-28T00:00:00", "trained_on": "2011-11-07"}
+        manifest = {
+            "period": "2011-11-21",
+            "as_of": "2011-11-28T00:00:00",
+            "window_start": "2011-10-17T00:00:00",
+            "trained_on": "2011-11-07",
+        }
         changed_data(page, manifest=manifest, period=manifest["period"], as_of=manifest["as_of"])
         assert page.locator("#provenance").inner_text() == "week of 21 November 2011, as of 28 November 2011"
         assert "Trained on week of 7 November 2011" in page.locator("#still-true").inner_text()
