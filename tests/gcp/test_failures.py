@@ -69,7 +69,7 @@ class Cloud:
         return path
 
     def retrain(self) -> Any:
-        return custseg(self.home, "retrain", config=self.config_file)
+        return custseg(self.home, "retrain", "--reconfigure", config=self.config_file)
 
     def bucket(self) -> Bucket:
         settings = load_settings(self.config_file, home=self.home, environment={})
@@ -292,10 +292,10 @@ def test_a_load_that_bigquery_rejects_in_part_is_announced_when_all_of_it_is_the
         bigquery.add_dataset("segments")
         before = cloud.read_champion()
         log = write_log(shop_log(5), cloud.home.with_name("longer.csv"))
-        assert custseg(cloud.home, "run", config=cloud.config_file).status == 0
+        assert custseg(cloud.home, "run", "--reconfigure", config=cloud.config_file).status == 0
         announced = bigquery.rows("segments.published_snapshots")
         bigquery.reject_loads_of = {"segment_profiles"}
-        outcome = custseg(cloud.home, "run", "--source", log, config=cloud.config_file)
+        outcome = custseg(cloud.home, "run", "--reconfigure", "--source", log, config=cloud.config_file)
         assert outcome.status == 1
         assert re.search(r"segment_profiles.20240501: .*at row 2.*is not announced.*Run it again", outcome.err)
         assert bigquery.rows("segments.published_snapshots").equals(announced)
@@ -303,6 +303,6 @@ def test_a_load_that_bigquery_rejects_in_part_is_announced_when_all_of_it_is_the
         # The champion stays in force, and the new snapshot is served: publishing holds nothing up.
         assert cloud.read_champion()[:2] == before[:2]
         assert cloud.read_champion()[3][1].startswith(b"r-2024-05-01-")
-        again = custseg(cloud.home, "run", "--source", log, config=cloud.config_file)
+        again = custseg(cloud.home, "run", "--reconfigure", "--source", log, config=cloud.config_file)
         assert again.status == 0, again.err
         assert date(2024, 5, 1) in bigquery.rows("segments.published_snapshots")["period"].to_list()
