@@ -209,7 +209,7 @@ class DeliveryStore:
         """Differs after every ``set_current``, of whichever process; costs no reading."""
         try:
             found = (self.root / _CURRENT).stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
@@ -221,7 +221,7 @@ class DeliveryStore:
     def _current_fields(self) -> dict[str, Any] | None:
         try:
             text = (self.root / _CURRENT).read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         fields: dict[str, Any] = json.loads(text)
         return fields

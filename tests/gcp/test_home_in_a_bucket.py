@@ -85,7 +85,9 @@ def test_tables_in_a_bucket_are_those_of_a_run_on_disk(
     assert [request for request in gcs.requests if not request.startswith("GET")] == []
     assert len(gcs.requests) < 200
 
-    assert custseg(home, "export", "segment_profiles", "--all", "--out", tmp_path / "x.parquet", config=config).status == 0
+    assert (
+        custseg(home, "export", "segment_profiles", "--all", "--out", tmp_path / "x.parquet", config=config).status == 0
+    )
     assert (
         pl.read_parquet(tmp_path / "x.parquet").height
         == TableStore(filled_home / "tables").read(tables(("recency_days",))["segment_profiles"]).height
