@@ -219,12 +219,7 @@ def _is_other(encoding: str, configured: str) -> bool:
 
 def _decode(chunk: bytes, stream: IO[bytes], encoding: str, where: str) -> Iterator[str]:
     """Decode a stream, piece by piece, from a first piece on."""
-    try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-    except LookupError:
-        raise BadInputError(
-            f"[source] encoding = {encoding!r}", "the name of a text encoding", 'Write "utf-8", "latin-1" or "cp1252".'
-        ) from None
+    decoder = codecs.getincrementaldecoder(encoding)()
     n_bytes = n_lines = 0
     held = b""
     while True:
