@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from custseg_assets.domain.spreadsheets import FORMULA
 from custseg_assets.stores.customer_lists import NOT_KNOWN, ListQuery
 from custseg_serving.answers import Answers
 from custseg_serving.errors import ApiError
@@ -40,7 +41,7 @@ CSV_COLUMNS = (
     "advice",
     "offers",
 )
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(FORMULA)
 BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -224,7 +225,7 @@ def safe_text(text: str) -> str:
     >>> safe_text("=HYPERLINK(1)"), safe_text("Champions")
     ("'=HYPERLINK(1)", 'Champions')
     """
-    return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text
+    return f"'{text}" if _FORMULA.search(text) else text
 
 
 def _cells(customer: Mapping[str, Any]) -> list[Any]:

@@ -15,6 +15,7 @@ from custseg_assets.domain.segments.customer_history import describe_customers
 from custseg_assets.domain.segments.customer_lists import list_customers, value_segments
 from custseg_assets.domain.segments.customer_table import tabulate_customers
 from custseg_assets.domain.segments.model import RFM
+from custseg_assets.domain.spreadsheets import FORMULA
 from custseg_assets.errors import BadInputError, did_you_mean
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import TABLES_OF_JOB
@@ -29,9 +30,6 @@ _OF_TRAININGS = ("model_candidates", "segmentation_model")
 """Tables of snapshots that have no rows where nothing was trained."""
 _OF_THE_SERVICE = (schemas.PREDICTION_LOG.name, schemas.REJECTED_PREDICTIONS.name)
 """Tables that are made of what the service recorded."""
-
-_FORMULA = r"^\s*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]|^[\t\r\n]"
-"""How a text begins that a spreadsheet would compute instead of showing it; wide signs count in Japanese ones."""
 
 _N_LISTED = 12
 _CHUNK_CUSTOMERS = 200_000
@@ -258,7 +256,7 @@ def _make_list(home: OpenHome, key: str, wanted: pl.DataFrame | None) -> pl.Data
 def _without_formulas(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """Texts such that no spreadsheet computes them, and how many were changed for it."""
     texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
-    is_formula = {name: pl.col(name).str.contains(_FORMULA) for name in texts}
+    is_formula = {name: pl.col(name).str.contains(FORMULA) for name in texts}
     n_changed = sum(frame.select(is_formula[name].sum() for name in texts).row(0)) if texts else 0
     guarded = (pl.when(is_formula[name]).then("'" + pl.col(name)).otherwise(name).alias(name) for name in texts)
     return frame.with_columns(guarded), n_changed

@@ -35,6 +35,7 @@ def mark_unfinished(home: LockedHome, stage: Stage) -> Iterator[None]:
         paths.unfinished_stage.unlink()
         raise
     except Exception:
+        # Whatever failed, a run, a check or the machine: what decides is whether anything has been written.
         if stage.job == "retrain" and home.tables.version_of(TRAINED[0]) == before:
             paths.unfinished_stage.unlink()
         raise

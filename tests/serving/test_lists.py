@@ -16,10 +16,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from custseg_assets.domain import schemas as tables
+from custseg_assets.domain.spreadsheets import FORMULA
 from custseg_assets.stores.customer_lists import LIST_FILES
 from custseg_serving import schemas
 from custseg_serving.list_parameters import ListParameters
-from custseg_serving.lists import CSV_COLUMNS, CSV_ROWS
+from custseg_serving.lists import CSV_COLUMNS, CSV_ROWS, safe_text
 from tests.support.releases import (
     CUSTOMERS,
     LAPSED_CUSTOMER,
@@ -361,3 +362,10 @@ def test_a_list_that_was_begun_is_finished_from_its_release(served_home: Path, s
     text = (first + b"".join(parts)).decode()
     assert "22423" in text
     assert "99999" not in text
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\t=1", " =1", "\n=1", "\uff1d1", "\uff201"])
+def test_no_text_of_a_file_is_computed_by_a_spreadsheet(text: str) -> None:
+    assert safe_text(text) == f"'{text}"
+    assert pl.select(pl.lit(text).str.contains(FORMULA)).item()
+    assert safe_text(f"x{text}") == f"x{text}"
