@@ -27,6 +27,7 @@ from custseg_assets.stores.columns import MissingColumnsError, find_columns
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource, Delivery
 from custseg_assets.stores.preview import Preview, preview_tables
+from custseg_assets.stores.reading import BrokenFileError
 from custseg_assets.stores.sources import keys_of, list_source_files
 from custseg_assets.stores.spelling import drop_absent, spell_as_in
 
@@ -50,9 +51,12 @@ def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> No
     Raises:
         BadInputError: it would be refused; what can be known, and a draft of a configuration, were written before.
     """
-    previews, n_more = _preview(source, settings)
     with tempfile.TemporaryDirectory(prefix="custseg-inspect-") as folder:
         reading = _read(Path(folder), source, settings)
+        if isinstance(reading.refusal, BrokenFileError):
+            raise reading.refusal
+        # Here and not before: this process opens only what another has opened and survived.
+        previews, n_more = _preview(source, settings)
         draft, still_refused = _Draft(settings, previews), reading.refusal
         if reading.refusal and not reading.deliveries:
             kept, dropped = _drop_absent(settings, previews)

@@ -58,6 +58,10 @@ class FileToRead:
     scratch: Path
 
 
+class BrokenFileError(BadInputError):
+    """A file that makes its reader fail, or takes more than it may: no other process should open it, either."""
+
+
 class Reader:
     """A process that reads files, started with the first and replaced when one ends it.
 
@@ -111,7 +115,7 @@ class Reader:
             )
         if reply["is_too_large"]:
             raise self._refusal(file.name, f"it unpacks to more than {max_bytes / _GB:,.1f} GB")
-        raise BadInputError(
+        raise BrokenFileError(
             f"{file.name} cannot be read ({_cut(reply['broken'], _LAST_WORDS)})", "a whole file", f"{_TODO}."
         )
 
@@ -186,8 +190,8 @@ class Reader:
         }
         raise _EndedError(causes.get(status, f"its reader ended with {how}"))
 
-    def _refusal(self, name: str, why: str) -> BadInputError:
-        return BadInputError(
+    def _refusal(self, name: str, why: str) -> BrokenFileError:
+        return BrokenFileError(
             f"{name} cannot be read: {why}",
             "a file that can be read within [reading] of custseg.toml",
             f"{_TODO}, or raise max_memory_gb, max_unpacked_gb or max_minutes there.",

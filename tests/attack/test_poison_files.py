@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource
 from custseg_assets.stores.landing_zone import LandingZone, TakenIn, classify_files
 from custseg_assets.stores.reading import Reader
+from tests.support.files import REPOSITORY
 
 HEADER = "customer_id,invoiced_at,line_amount"
 LONGEST_REASON = 4_000
@@ -283,3 +285,15 @@ def test_no_path_is_a_pattern(tmp_path: Path) -> None:
     assert store.scan([delivery]).collect()["line_amount"].to_list() == [5000]
     keys = ["2011-05-01"]
     assert store.scan_periods([delivery], keys, "monthly").collect()["customer_id"].to_list() == ["7"]
+
+
+def test_inspect_says_of_a_poison_file_what_a_run_says(tmp_path: Path) -> None:
+    path, config = tmp_path / "far_cell.xlsx", tmp_path / "custseg.toml"
+    path.write_bytes(workbook("XFD1048576"))
+    config.write_text("[reading]\nmax_memory_gb = 2\n", encoding="utf-8")
+    command = [sys.executable, "-m", "custseg_assets.cli", "inspect", str(path), "--config", str(config)]
+    environment = {**os.environ, "CUSTSEG_HOME": str(tmp_path / "home"), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "far_cell.xlsx cannot be read: it asks for more than" in done.stderr
+    assert "panicked" not in done.stderr
