@@ -74,7 +74,9 @@ def test_what_a_killed_server_left_is_removed_by_the_next(served_home: Path) -> 
 
 def test_a_removed_run_folder_stops_neither_answers_nor_new_releases(served_home: Path) -> None:
     with serving(served_home) as server:
-        shutil.rmtree(served_home / ".serving")
+        # Moved first: a server that writes into the folder while it is being removed would keep it from going.
+        (served_home / ".serving").rename(served_home / "removed")
+        shutil.rmtree(served_home / "removed")
         second = make_release(served_home / "releases", None)
         time.sleep(1)
         os.kill(server.workers()[0], signal.SIGKILL)
