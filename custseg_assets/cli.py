@@ -174,6 +174,11 @@ def _add_export(commands: Any, shared: CommandParser) -> None:
         action="store_true",
         help="leave texts of a csv as they are; without it those that a spreadsheet would compute (=, +, -, @) get a '",
     )
+    export.add_argument(
+        "--decimal-comma",
+        action="store_true",
+        help="write numbers of a csv like 1,5, with ; between cells, as spreadsheets in many languages expect it",
+    )
     export.set_defaults(command=_export)
 
 
@@ -328,7 +333,15 @@ def _export(arguments: argparse.Namespace) -> int:
     selection = Selection(
         arguments.partition, arguments.all, arguments.segment, arguments.moved_from, arguments.moved_to
     )
-    for line in export_table(_open(arguments), arguments.table, selection, arguments.out, is_raw=arguments.raw):
+    said = export_table(
+        _open(arguments),
+        arguments.table,
+        selection,
+        arguments.out,
+        is_raw=arguments.raw,
+        has_decimal_comma=arguments.decimal_comma,
+    )
+    for line in said:
         print(line)
     return 0
 

@@ -210,7 +210,9 @@ def _page(query: ListQuery, parameters: list_parameters.Page) -> Response:
 
 def _file(query: ListQuery, parameters: list_parameters.File, what: str) -> Response:
     answers = service().answers()
-    lines = Lists(answers).csv(query, has_mark=parameters.bom == "true")
+    lines = Lists(answers).csv(
+        query, has_mark=parameters.bom == "true", has_decimal_comma=parameters.decimal_comma == "true"
+    )
     name = file_name(answers, what, (*query.moved_from, *query.segment))
     return Response(lines, mimetype=CSV, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 

@@ -72,10 +72,9 @@ _LIST = {
     **RELEASE,
 }
 _CSV = (
-    "customer_id,segment_id,segment_name,since,previous_segment_id,previous_segment_name,moved_from_segment_id,"
-    "moved_from_segment_name,cause,recency_days,frequency_orders,monetary_net,spend_change,value_at_stake,is_at_risk,"
+    "customer_id,segment_id,segment,since,previous,moved_from,cause,recency,orders,spend,change,at_stake,at_risk,"
     "advice,offers\r\n"
-    "12348,S2,Promising,2011-11-01,S1,Champions,S1,Champions,behaviour,62,3,512.3,-1987.7,2500.0,true,"
+    "12348,S2,Promising,2011-11-01,Champions,Champions,behaviour,62,3,512.3,-1987.7,2500.0,true,"
     "Give them a reason for the next order soon.,22423 REGENCY CAKESTAND 3 TIER\r\n"
 )
 

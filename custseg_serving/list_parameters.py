@@ -106,6 +106,13 @@ class File(BaseModel):
     bom: Annotated[
         Answer, Field(description="Whether to begin with a byte order mark, by which Excel knows UTF-8.")
     ] = "false"
+    decimal_comma: Annotated[
+        Answer,
+        Field(
+            description="Whether numbers are written like 1,5 and semicolons stand between cells, as spreadsheets in "
+            "many languages expect it."
+        ),
+    ] = "false"
 
 
 class SegmentParameters(ListParameters):

@@ -12,35 +12,16 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from custseg_assets.domain.spreadsheets import FORMULA
+from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS, FORMULA
 from custseg_assets.stores.customer_lists import NOT_KNOWN, ListQuery
 from custseg_serving.answers import Answers
 from custseg_serving.errors import ApiError
 
 CSV_ROWS = 500
 """Rows that are rendered at a time."""
-CSV_COLUMNS = (
-    "customer_id",
-    "segment_id",
-    "segment_name",
-    "since",
-    "previous_segment_id",
-    "previous_segment_name",
-    "moved_from_segment_id",
-    "moved_from_segment_name",
-    "cause",
-    "recency_days",
-    "frequency_orders",
-    "monetary_net",
-    "spend_change",
-    "value_at_stake",
-    "is_at_risk",
-    "advice",
-    "offers",
-)
 _FORMULA = re.compile(FORMULA)
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -140,25 +121,28 @@ class Lists:
             "next": _Cursor(release_id, digest, page[-1][0]).encode() if more else None,
         }
 
-    def csv(self, query: ListQuery, *, has_mark: bool) -> Iterator[str]:
+    def csv(self, query: ListQuery, *, has_mark: bool, has_decimal_comma: bool = False) -> Iterator[str]:
         """All customers of a list as CSV, in parts.
 
         Args:
             query: which customers, in which order.
             has_mark: whether to begin with a byte order mark.
+            has_decimal_comma: whether numbers are written like 1,5, with semicolons between cells.
 
         Raises:
             ApiError: 404 for an unknown segment, before anything is rendered.
         """
         self._check_segments(query)
-        return self._render(query, has_mark=has_mark)
+        return self._render(
+            query, BYTE_ORDER_MARK if has_mark else "", _Form(";", ",") if has_decimal_comma else _Form()
+        )
 
-    def _render(self, query: ListQuery, *, has_mark: bool) -> Iterator[str]:
+    def _render(self, query: ListQuery, mark: str, form: _Form) -> Iterator[str]:
         walk = self._lists.walk(query, self._lists.select(query))
         rows = (_cells(self._describe(row)) for _, row in walk)
-        yield (BYTE_ORDER_MARK if has_mark else "") + _csv_of([CSV_COLUMNS])
+        yield mark + form.render([CUSTOMER_COLUMNS])
         while batch := list(itertools.islice(rows, CSV_ROWS)):
-            yield _csv_of(batch)
+            yield form.render(batch)
 
     def history(self, customer_id: str) -> list[dict[str, Any]] | None:
         """A customer at the snapshots that knew it, the newest first; ``None`` where it is not in the lists."""
@@ -230,25 +214,42 @@ def safe_text(text: str) -> str:
 
 def _cells(customer: Mapping[str, Any]) -> list[Any]:
     """A row of CSV: text that is safe, amounts to the cent, nothing for null."""
-    flat = dict(customer)
-    for name in ("previous", "moved_from"):
-        for part in ("segment_id", "segment_name"):
-            flat[f"{name}_{part}"] = (customer[name] or {}).get(part)
-    flat["is_at_risk"] = "true" if customer["is_at_risk"] else "false"
-    flat["offers"] = "; ".join(
-        " ".join(filter(None, (one["product_id"], one["description"]))) for one in customer["recommendations"]
-    )
-    return [_cell(flat[name]) for name in CSV_COLUMNS]
+    offers = (" ".join(filter(None, (one["product_id"], one["description"]))) for one in customer["recommendations"])
+    of_column = {
+        **customer,
+        "segment": customer["segment_name"],
+        "previous": (customer["previous"] or {}).get("segment_name"),
+        "moved_from": (customer["moved_from"] or {}).get("segment_name"),
+        "recency": customer["recency_days"],
+        "orders": customer["frequency_orders"] or 0,
+        "spend": customer["monetary_net"] or 0.0,
+        "change": customer["spend_change"],
+        "at_stake": customer["value_at_stake"],
+        "at_risk": "true" if customer["is_at_risk"] else "false",
+        "offers": "; ".join(offers),
+    }
+    return [of_column[name] for name in CUSTOMER_COLUMNS]
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        # Sums of cents: what is behind the second place is the binary number's, not the shop's.
-        return round(value, 2)
-    return safe_text(value) if isinstance(value, str) else value
+@dataclass(frozen=True)
+class _Form:
+    """How a csv file is written.
 
+    Attributes:
+        separator: between cells.
+        decimal: between the whole and the parts of a number.
+    """
 
-def _csv_of(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
+    separator: str = ","
+    decimal: str = "."
+
+    def render(self, rows: Iterable[Sequence[Any]]) -> str:
+        text = io.StringIO()
+        csv.writer(text, delimiter=self.separator).writerows([self._cell(value) for value in row] for row in rows)
+        return text.getvalue()
+
+    def _cell(self, value: Any) -> Any:
+        if isinstance(value, float):
+            # Sums of cents: what is behind the second place is the binary number's, not the shop's.
+            return str(round(value, 2)).replace(".", self.decimal)
+        return safe_text(value) if isinstance(value, str) else value

@@ -60,7 +60,15 @@ class Selection:
         return bool(self.segments or self.moved_from or self.moved_to)
 
 
-def export_table(home: OpenHome, name: str, selection: Selection, out: Path, *, is_raw: bool = False) -> list[str]:
+def export_table(
+    home: OpenHome,
+    name: str,
+    selection: Selection,
+    out: Path,
+    *,
+    is_raw: bool = False,
+    has_decimal_comma: bool = False,
+) -> list[str]:
     """Write a table, some partitions of it, or the list of customers to a file; the file is whole or not there.
 
     Args:
@@ -69,6 +77,7 @@ def export_table(home: OpenHome, name: str, selection: Selection, out: Path, *, 
         selection: which rows.
         out: where to; its suffix says the format.
         is_raw: whether texts that a spreadsheet would take for formulas are written to a csv as they are.
+        has_decimal_comma: whether a csv has numbers like 1,5, and semicolons between cells.
 
     Returns:
         What was written, in lines for people.
@@ -100,7 +109,7 @@ def export_table(home: OpenHome, name: str, selection: Selection, out: Path, *, 
             said.append(
                 f"  {_count(n_changed, 'text')} a spreadsheet would compute: ' was put before; --raw leaves it out"
             )
-    _write(frame, out)
+    _write(frame, out, has_decimal_comma=has_decimal_comma)
     return said
 
 
@@ -262,11 +271,13 @@ def _without_formulas(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return frame.with_columns(guarded), n_changed
 
 
-def _write(frame: pl.DataFrame, out: Path) -> None:
+def _write(frame: pl.DataFrame, out: Path, *, has_decimal_comma: bool) -> None:
     try:
         with replacement_for(out) as unfinished:
             if out.suffix == ".csv":
-                frame.write_csv(unfinished)
+                frame.write_csv(
+                    unfinished, separator=";" if has_decimal_comma else ",", decimal_comma=has_decimal_comma
+                )
             else:
                 frame.write_parquet(unfinished)
     except OSError as error:

@@ -1,7 +1,26 @@
-"""What spreadsheets do to the texts of a csv file, and how texts are kept from it: one rule for exports and service."""
+"""Csv files for spreadsheets, from export and service: columns of a list of customers, and texts, not formulas."""
 
 FORMULA = "^\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]"
 """How a text begins that a spreadsheet would compute instead of showing it; wide signs count in Japanese ones.
 
 A regular expression for Python and for Polars. Where it fits, an apostrophe is put in front of the text.
 """
+
+CUSTOMER_COLUMNS = (
+    "customer_id",
+    "segment_id",
+    "segment",
+    "since",
+    "previous",
+    "moved_from",
+    "cause",
+    "recency",
+    "orders",
+    "spend",
+    "change",
+    "at_stake",
+    "at_risk",
+    "advice",
+    "offers",
+)
+"""A list of customers, one row each; ``segments.customer_table.tabulate_customers`` says what they mean."""

@@ -66,5 +66,8 @@ export function address(path, parameters = {}) {
 }
 
 export const listAddress = (parameters) => address("/customers", parameters);
-export const csvAddress = (parameters) => address("/v1/customers.csv", { ...parameters, bom: "true" });
+// Whoever's browser writes 1,5 has, as a rule, a spreadsheet that does.
+const hasDecimalComma = (1.5).toLocaleString().includes(",");
+export const csvAddress = (parameters) => address("/v1/customers.csv",
+  { ...parameters, bom: "true", decimal_comma: hasDecimalComma ? "true" : "" });
 export const customerAddress = (id) => address("/customer", { id });

@@ -120,7 +120,7 @@ def test_a_file_that_was_there_stays_when_writing_fails(
     out = tmp_path / "clean.csv"
     out.write_text("before")
 
-    def write_half(_: pl.DataFrame, path: Path) -> None:
+    def write_half(_: pl.DataFrame, path: Path, **__: object) -> None:
         path.write_text("half")
         raise OSError(28, "No space left on device")
 

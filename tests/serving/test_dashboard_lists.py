@@ -148,7 +148,15 @@ def test_the_file_is_the_list(page: Page, server: RunningServer) -> None:
     everybody = ask(server, "/v1/customers?segment=S3&sort=customer_id&limit=500")["customers"]
     assert found["customer_id"].to_list() == [one["customer_id"] for one in everybody]
     assert ids(page) == found["customer_id"].to_list()[:PAGE]
-    assert found["monetary_net"].cast(pl.Float64).to_list() == [one["monetary_net"] for one in everybody]
+    assert found["spend"].cast(pl.Float64).to_list() == [one["monetary_net"] for one in everybody]
+
+
+def test_the_file_has_decimal_commas_where_the_language_does(browser: Browser, server: RunningServer) -> None:
+    with open_dashboard(browser, server.port, "/customers", locale="de-DE") as page:
+        address = page.locator("#totals a").get_attribute("href")
+    assert address is not None
+    found = pl.read_csv(io.BytesIO(server.get(address)[1]), separator=";", decimal_comma=True)
+    assert found["spend"].dtype == pl.Float64
 
 
 def test_every_number_of_the_moves_opens_a_list_of_that_many(browser: Browser, server: RunningServer) -> None:

@@ -86,9 +86,9 @@ def test_who_left_a_segment_as_a_file(page: Page, tables: dict[str, pl.DataFrame
     file = keyboard.download(page.get_by_role("link", name=f"CSV of the {n_left} who left {segment}"), tmp_path)
     found = pl.read_csv(file, infer_schema=False)
     right = last.filter(from_segment_name=segment)
-    columns = ("customer_id", "moved_from_segment_id", "segment_id", "cause")
+    columns = ("customer_id", "moved_from", "segment_id", "cause")
     assert set(found.select(columns).iter_rows()) == set(
-        right.select("customer_id", "from_segment_id", "to_segment_id", "cause").iter_rows()
+        right.select("customer_id", "from_segment_name", "to_segment_id", "cause").iter_rows()
     )
     assert keyboard.n_activations <= MAX_CLICKS
 
@@ -142,27 +142,32 @@ def test_the_file_of_all_customers_is_what_the_tables_say(
     assigned = tables["segment_assignments"].filter(period=now).sort("customer_id")
     features = tables["customer_features"]
     spend = features.filter(period=now).select("customer_id", "recency_days", "frequency_orders", "monetary_net")
-    earlier = tables["segment_assignments"].filter(period=before).select("customer_id", was=pl.col("segment_id"))
+    earlier = (
+        tables["segment_assignments"]
+        .filter(period=before)
+        .select("customer_id", was=pl.col("segment_id"), was_in=pl.col("segment_name"))
+    )
     spend_before = features.filter(period=before).select("customer_id", then="monetary_net")
     offers = tables["product_recommendations"].filter(period=now).sort("customer_id", "rank")
     right = (
-        assigned.select("customer_id", "segment_id", "segment_name")
+        assigned.select("customer_id", "segment_id", segment="segment_name")
         .join(spend, on="customer_id", how="left")
         .join(earlier, on="customer_id", how="left")
         .join(spend_before, on="customer_id", how="left")
         .with_columns(then=pl.when(pl.col("was").is_not_null()).then(pl.col("then").fill_null(0.0)))
-        .with_columns(spend_change=pl.col("monetary_net").fill_null(0.0) - pl.col("then"))
-        .with_columns(value_at_stake=pl.max_horizontal("monetary_net", "then", pl.lit(0.0)))
+        .with_columns(spend=pl.col("monetary_net").fill_null(0.0), orders=pl.col("frequency_orders").fill_null(0))
+        .with_columns(change=pl.col("spend") - pl.col("then"), recency=pl.col("recency_days"))
+        .with_columns(at_stake=pl.max_horizontal("spend", "then", pl.lit(0.0)))
         .sort("customer_id")
     )
-    for column in ("customer_id", "segment_id", "segment_name"):
+    for column in ("customer_id", "segment_id", "segment"):
         assert found[column].to_list() == right[column].to_list()
-    for column in ("recency_days", "frequency_orders", "monetary_net", "spend_change", "value_at_stake"):
+    for column in ("recency", "orders", "spend", "change", "at_stake"):
         assert found[column].cast(pl.Float64).to_list() == pytest.approx(
             right[column].cast(pl.Float64).to_list(), abs=1e-6, nan_ok=True
         )
-    moved = right.select(pl.when(pl.col("was") != pl.col("segment_id")).then("was"))["was"].to_list()
-    assert found["moved_from_segment_id"].to_list() == moved
+    moved = right.select(pl.when(pl.col("was") != pl.col("segment_id")).then("was_in"))["was_in"].to_list()
+    assert found["moved_from"].to_list() == moved
     products = dict(offers.group_by("customer_id", maintain_order=True).agg("product_id").iter_rows())
     for customer_id, text in found.select("customer_id", "offers").iter_rows():
         named = [one.split(" ", 1)[0] for one in (text or "").split("; ") if one]

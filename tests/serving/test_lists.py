@@ -16,11 +16,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from custseg_assets.domain import schemas as tables
-from custseg_assets.domain.spreadsheets import FORMULA
+from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS, FORMULA
 from custseg_assets.stores.customer_lists import LIST_FILES
 from custseg_serving import schemas
 from custseg_serving.list_parameters import ListParameters
-from custseg_serving.lists import CSV_COLUMNS, CSV_ROWS, safe_text
+from custseg_serving.lists import CSV_ROWS, safe_text
 from tests.support.releases import (
     CUSTOMERS,
     LAPSED_CUSTOMER,
@@ -208,18 +208,30 @@ def test_an_unknown_segment_is_answered_with_the_nearest(client: FlaskClient, pa
 @pytest.mark.parametrize("path", LISTS)
 def test_a_file_says_what_the_pages_say(client: FlaskClient, path: str) -> None:
     pages, rows = get(client, f"{path}?limit=500")["customers"], rows_of_csv(client, f"{path}.csv")
-    assert [*rows[0]] == list(CSV_COLUMNS)
+    assert [*rows[0]] == list(CUSTOMER_COLUMNS)
     for one, row in zip(pages, rows, strict=True):
-        for name in ("customer_id", "segment_id", "segment_name", "since", "cause", "advice"):
+        for name in ("customer_id", "segment_id", "since", "cause", "advice"):
             assert row[name] == (one[name] or ""), name
-        for name in ("recency_days", "frequency_orders", "monetary_net", "spend_change", "value_at_stake"):
-            assert (float(row[name]) if row[name] else None) == one[name], name
+        for column, name in (("change", "spend_change"), ("at_stake", "value_at_stake"), ("recency", "recency_days")):
+            assert (float(row[column]) if row[column] else None) == one[name], name
+        for column, name in (("orders", "frequency_orders"), ("spend", "monetary_net")):
+            assert float(row[column]) == (one[name] or 0), name
+        assert row["segment"] == one["segment_name"]
         for name in ("previous", "moved_from"):
-            found = {part: row[f"{name}_{part}"] for part in ("segment_id", "segment_name")}
-            assert found == (one[name] or dict.fromkeys(found, ""))
-        assert row["is_at_risk"] == json.dumps(one["is_at_risk"])
+            assert row[name] == (one[name] or {"segment_name": ""})["segment_name"]
+        assert row["at_risk"] == json.dumps(one["is_at_risk"])
         offers = [" ".join(filter(None, offer.values())) for offer in one["recommendations"]]
         assert row["offers"] == "; ".join(offers)
+
+
+def test_numbers_have_a_comma_where_that_is_asked_for(client: FlaskClient) -> None:
+    usual = rows_of_csv(client, "/v1/customers.csv")
+    response = client.get("/v1/customers.csv?decimal_comma=true")
+    rows = list(csv.DictReader(io.StringIO(response.text), delimiter=";"))
+    amounts = {"spend", "change", "at_stake"}
+    assert any("," in row["spend"] for row in rows)
+    for one, other in zip(usual, rows, strict=True):
+        assert other == {name: text.replace(".", ",") if name in amounts else text for name, text in one.items()}
 
 
 def make_evil_content() -> Any:
@@ -257,7 +269,7 @@ def test_no_cell_of_a_file_is_a_formula_and_numbers_stay_numbers(served_home: Pa
     assert {row["advice"] for row in rows} == {"'@now"}
     assert {row["offers"][:5] for row in rows if row["offers"]} == {"'=cmd"}
     (moved,) = rows_of_csv(client, "/v1/moves.csv")
-    assert float(moved["spend_change"]) < 0
+    assert float(moved["change"]) < 0
     # JSON is for programs: there ids are as the shop writes them.
     assert set(evil) <= {one["customer_id"] for one in get(client, "/v1/customers?limit=500")["customers"]}
 

@@ -141,8 +141,20 @@ def test_the_file_equals_the_tables(client: FlaskClient, tables: TableStore) -> 
     assert [row["customer_id"] for row in rows] == right["customer_id"].to_list()
     for row, expected in zip(rows, right.iter_rows(named=True), strict=True):
         assert row["segment_id"] == expected["segment_id"]
-        for name in ("monetary_net", "spend_change", "value_at_stake"):
-            assert (float(row[name]) if row[name] else None) == pytest.approx(expected[name], abs=1e-9), name
+        for column, name in (("spend", "monetary_net"), ("change", "spend_change"), ("at_stake", "value_at_stake")):
+            value = (expected[name] or 0.0) if column == "spend" else expected[name]
+            assert (float(row[column]) if row[column] else None) == pytest.approx(value, abs=1e-9), name
+
+
+@pytest.mark.parametrize("has_decimal_comma", [False, True])
+def test_the_page_gives_the_file_that_the_command_writes(
+    client: FlaskClient, shop: Path, tmp_path: Path, has_decimal_comma: bool
+) -> None:
+    out = tmp_path / "customers.csv"
+    words, query = (["--decimal-comma"], "&decimal_comma=true") if has_decimal_comma else ([], "")
+    assert custseg(shop / "home", "export", "customers", *words, "--out", out).status == 0
+    text = client.get(f"/v1/customers.csv?sort=customer_id{query}").get_data(as_text=True)
+    assert out.read_text(encoding="utf-8") == text.replace("\r\n", "\n")
 
 
 def test_history_of_every_customer_is_every_snapshot_of_the_tables(client: FlaskClient, tables: TableStore) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS
+
 
 def tabulate_customers(
     listed: pl.DataFrame, segment_profiles: pl.DataFrame, product_recommendations: pl.DataFrame
@@ -19,11 +21,12 @@ def tabulate_customers(
         product_recommendations: of the snapshot, of these customers.
 
     Returns:
-        ``customer_id``; ``segment`` and ``previous`` (names; the segment before the unbroken stay, null for the first);
-        ``since`` (key of the first snapshot of the stay); ``recency`` (days since the last order, null without one in
-        the window), ``orders`` and ``spend`` (net, in currency) in the window; ``change`` of the spend since the
-        snapshot before (null for who was not known then); ``at_stake`` and ``at_risk``; ``advice`` for the segment; and
-        ``offers`` (products, best first).
+        ``customer_id``; ``segment_id`` and ``segment`` (its name); ``since`` (key of the first snapshot of the unbroken
+        stay); ``previous`` (name of the segment before that stay, null for the first); ``moved_from`` and ``cause``
+        (name of the segment at the snapshot before, and why, null for who did not move); ``recency`` (days since the
+        last order, null without one in the window), ``orders`` and ``spend`` (net, in currency) in the window;
+        ``change`` of the spend since the snapshot before (null for who was not known then); ``at_stake`` and
+        ``at_risk``; ``advice`` for the segment; and ``offers`` (products, best first).
     """
     advice = segment_profiles.select("segment_id", "advice")
     product = pl.concat_str("product_id", "description", separator=" ", ignore_nulls=True)
@@ -35,19 +38,23 @@ def tabulate_customers(
     return (
         listed.join(advice, on="segment_id", how="left")
         .join(offers, on="customer_id", how="left")
-        .select(
-            "customer_id",
-            pl.col("segment_name").alias("segment"),
-            pl.col("previous").struct.field("segment_name").alias("previous"),
-            "since",
-            pl.col("recency_days").alias("recency"),
-            pl.col("frequency_orders").fill_null(0).alias("orders"),
-            pl.col("monetary_net").fill_null(0.0).round(2).alias("spend"),
-            pl.col("spend_change").round(2).alias("change"),
-            pl.col("value_at_stake").round(2).alias("at_stake"),
-            pl.col("is_at_risk").alias("at_risk"),
-            "advice",
-            "offers",
+        .with_columns(
+            *(pl.col(name).struct.field("segment_name").alias(name) for name in ("previous", "moved_from")),
+            pl.col("frequency_orders").fill_null(0),
+            pl.col("monetary_net").fill_null(0.0).round(2),
+            pl.col("spend_change", "value_at_stake").round(2),
         )
+        .rename(
+            {
+                "segment_name": "segment",
+                "recency_days": "recency",
+                "frequency_orders": "orders",
+                "monetary_net": "spend",
+                "spend_change": "change",
+                "value_at_stake": "at_stake",
+                "is_at_risk": "at_risk",
+            }
+        )
+        .select(CUSTOMER_COLUMNS)
         .sort("customer_id")
     )

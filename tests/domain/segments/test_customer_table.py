@@ -6,6 +6,7 @@ import polars as pl
 
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS, SEGMENT_PROFILES, Table
 from custseg_assets.domain.segments.customer_table import tabulate_customers
+from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS
 
 JUNE, JULY = "2011-06-01", "2011-07-01"
 
@@ -21,9 +22,9 @@ def test_every_customer_has_one_row_with_segment_stay_figures_advice_and_offers(
     listed = pl.DataFrame(
         [
             # Came back from Lapsed in June; has nothing in the window any more; was not known before.
-            ("2", *champions.values(), JUNE, lapsed, 40, 3, 120.5, 20.5, 120.5, True),
-            ("3", *lapsed.values(), JULY, None, None, None, None, -80.0, 80.0, False),
-            ("1", *champions.values(), JULY, None, 2, 1, -4.0, None, 0.0, False),
+            ("2", *champions.values(), JUNE, lapsed, None, None, 40, 3, 120.5, 20.5, 120.5, True),
+            ("3", *lapsed.values(), JULY, None, champions, "behaviour", None, None, None, -80.0, 80.0, False),
+            ("1", *champions.values(), JULY, None, None, None, 2, 1, -4.0, None, 0.0, False),
         ],
         schema={
             "customer_id": pl.String,
@@ -31,6 +32,8 @@ def test_every_customer_has_one_row_with_segment_stay_figures_advice_and_offers(
             "segment_name": pl.String,
             "since": pl.String,
             "previous": pl.Struct({"segment_id": pl.String, "segment_name": pl.String}),
+            "moved_from": pl.Struct({"segment_id": pl.String, "segment_name": pl.String}),
+            "cause": pl.String,
             "recency_days": pl.Int64,
             "frequency_orders": pl.Int64,
             "monetary_net": pl.Float64,
@@ -47,11 +50,41 @@ def test_every_customer_has_one_row_with_segment_stay_figures_advice_and_offers(
         {"customer_id": "2", "rank": 1, "product_id": "P7", "description": "LANTERN"},
     )
     table = tabulate_customers(listed, profiles, products)
-    assert ", ".join(table.columns) == (
-        "customer_id, segment, previous, since, recency, orders, spend, change, at_stake, at_risk, advice, offers"
-    )
+    assert table.columns == list(CUSTOMER_COLUMNS)
     assert table.rows() == [
-        ("1", "Champions", None, JULY, 2, 1, -4.0, None, 0.0, False, "Thank them.", None),
-        ("2", "Champions", "Lapsed", JUNE, 40, 3, 120.5, 20.5, 120.5, True, "Thank them.", "P7 LANTERN; P9"),
-        ("3", "Lapsed", None, JULY, None, 0, 0.0, -80.0, 80.0, False, "Win them back.", None),
+        ("1", "S1", "Champions", JULY, None, None, None, 2, 1, -4.0, None, 0.0, False, "Thank them.", None),
+        (
+            "2",
+            "S1",
+            "Champions",
+            JUNE,
+            "Lapsed",
+            None,
+            None,
+            40,
+            3,
+            120.5,
+            20.5,
+            120.5,
+            True,
+            "Thank them.",
+            "P7 LANTERN; P9",
+        ),
+        (
+            "3",
+            "R2",
+            "Lapsed",
+            JULY,
+            None,
+            "Champions",
+            "behaviour",
+            None,
+            0,
+            0.0,
+            -80.0,
+            80.0,
+            False,
+            "Win them back.",
+            None,
+        ),
     ]
