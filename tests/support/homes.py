@@ -61,8 +61,8 @@ def forget_databases() -> None:
 
     for store in (RegistryStore, TrackingStore):
         for engine in store._engine_map.values():
+            # Stays in the map, from where it is found again: stores are cached by MLflow, and keep theirs.
             engine.dispose()
-        store._engine_map.clear()
 
 
 def quick_settings(home: Path, more: str = "") -> Settings:
