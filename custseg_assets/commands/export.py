@@ -19,6 +19,7 @@ from custseg_assets.domain.spreadsheets import FORMULA
 from custseg_assets.errors import BadInputError, did_you_mean
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import TABLES_OF_JOB
+from custseg_assets.home.staleness import stale_partitions, window_made
 from custseg_assets.stores.files import replacement_for
 
 CUSTOMERS = "customers"
@@ -31,6 +32,13 @@ _OF_TRAININGS = ("model_candidates", "segmentation_model")
 _OF_THE_SERVICE = (schemas.PREDICTION_LOG.name, schemas.REJECTED_PREDICTIONS.name)
 """Tables that are made of what the service recorded."""
 
+_TABLES_OF_A_LIST = (
+    "customer_features",
+    "segment_assignments",
+    "segment_migrations",
+    "segment_profiles",
+    "product_recommendations",
+)
 _N_LISTED = 12
 _CHUNK_CUSTOMERS = 200_000
 """Customers whose history is looked through at a time; bounds the memory of an export for a shop of any size."""
@@ -103,6 +111,9 @@ def export_table(
     if others:
         more = "" if name == CUSTOMERS else ", --all for all"
         said.append(f"  {_count(others, 'other snapshot')}: --partition KEY for another{more}")
+    made_of = (name,) if name != CUSTOMERS else _TABLES_OF_A_LIST
+    if any(not set(keys).isdisjoint(stale) for one, stale in stale_partitions(home).items() if one in made_of):
+        said.append("  out of date: there are newer data or other settings; 'custseg run' makes it anew")
     if out.suffix == ".csv" and not is_raw:
         frame, n_changed = _without_formulas(frame)
         if n_changed:
@@ -239,8 +250,7 @@ def _make_list(home: OpenHome, key: str, wanted: pl.DataFrame | None) -> pl.Data
         store.scan(table, [key]) for table in (schemas.SEGMENT_MIGRATIONS, schemas.PRODUCT_RECOMMENDATIONS)
     )
     profiles = store.read(schemas.SEGMENT_PROFILES, [key])
-    window_of = home.calendar.window
-    days = (window_of(key).as_of - window_of(before).as_of).days if before else None
+    days = (window_made(home, key).as_of - window_made(home, before).as_of).days if before else None
     known = history.filter(pl.col("period") == key).select("customer_id").collect() if wanted is None else wanted
     ids, chunks = known["customer_id"].sort(), []
     for start in range(0, max(len(ids), 1), _CHUNK_CUSTOMERS):
@@ -292,7 +302,7 @@ def _of_snapshot(home: OpenHome, name: str, keys: Sequence[str], selection: Sele
         return ""
     if keys[0] not in home.calendar.snapshot_keys:
         return f", snapshot {keys[0]}"
-    window = home.calendar.window(keys[0])
+    window = window_made(home, keys[0])
     return f", snapshot {keys[0]}{' so far' * window.is_open}, as of {window.as_of:%Y-%m-%d}"
 
 

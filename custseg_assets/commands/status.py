@@ -18,7 +18,7 @@ from custseg_assets.home.intake import LANDING
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.own_settings import compare_settings, own_settings, settings_before
 from custseg_assets.home.plan import Stage, due_retrain
-from custseg_assets.home.staleness import causes_of_stale, stale_partitions
+from custseg_assets.home.staleness import causes_of_stale, stale_partitions, window_made
 from custseg_assets.home.unfinished import describe_unfinished, unfinished_stage
 from custseg_assets.settings import HOME_VARIABLE
 from custseg_assets.stores.alerts import AlertLog
@@ -89,6 +89,7 @@ def _describe(home: OpenHome) -> dict[str, Any]:
     waiting = zone.waiting(time.time(), home.settings.landing.settle_seconds)
     snapshots = [key for key in calendar.snapshot_keys if tables.fingerprint_of("segment_assignments", key)]
     last = snapshots[-1] if snapshots else None
+    window = window_made(home, last) if last else None
     champion = home.champions.champion_at(last) if last else None
     own, stale = own_settings(home.paths), stale_partitions(home)
     unfinished = unfinished_stage(home.paths)
@@ -123,9 +124,9 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "champion": {"trained_on": champion[0], "model_version": champion[1]} if champion else None,
         "no_model_because": None if champion else _why_no_model(tables),
         "last_snapshot": last,
-        "as_of": f"{calendar.window(last).as_of:%Y-%m-%d}" if last else None,
-        "window_start": f"{calendar.window(last).start:%Y-%m-%d}" if last else None,
-        "is_open": calendar.window(last).is_open if last else None,
+        "as_of": f"{window.as_of:%Y-%m-%d}" if window else None,
+        "window_start": f"{window.start:%Y-%m-%d}" if window else None,
+        "is_open": window.is_open if window else None,
         "segments": _segments(tables, last),
         "drift": _drift(tables, last),
         "release": _release(home.paths.releases),

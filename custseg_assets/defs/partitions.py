@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import dagster as dg
 
-from custseg_assets.domain.periods import Cadence, shift, start_of
+from custseg_assets.domain.periods import Cadence, keys_between, shift, start_of
 from custseg_assets.domain.schemas import Partitions, Read
 from custseg_assets.home.calendar import Calendar
 from custseg_assets.settings import SnapshotSettings
@@ -71,7 +72,12 @@ def layout_of(calendar: Calendar, settings: SnapshotSettings) -> Layout:
 def _partitions(keys: Sequence[str], cadence: Cadence) -> dg.TimeWindowPartitionsDefinition:
     start = keys[0] if keys else _NO_DATA_YET
     end = shift(start_of(keys[-1]), 1, cadence).isoformat() if keys else _NO_DATA_YET
-    return dg.TimeWindowPartitionsDefinition(start=start, end=end, cron_schedule=_CRON[cadence], fmt="%Y-%m-%d")
+    # What there is only the data decide; Dagster leaves out what is not over by the clock, but for so many of them.
+    today = datetime.now(UTC).date()
+    n_ahead = len(keys_between(today, start_of(keys[-1]), cadence)) if keys else 0
+    return dg.TimeWindowPartitionsDefinition(
+        start=start, end=end, cron_schedule=_CRON[cadence], fmt="%Y-%m-%d", end_offset=n_ahead
+    )
 
 
 def _reaching_back(first: int, last: int) -> dg.TimeWindowPartitionMapping:

@@ -45,10 +45,15 @@ class Calendar:
         """How many raw lines each period has."""
         return {key: self.contents.get(key, (0, ""))[0] for key in keys}
 
-    def window(self, key: str) -> Window:
-        """The observation window of the snapshot ``key``."""
+    def window(self, key: str, until: datetime | None = None) -> Window:
+        """The observation window of the snapshot ``key``.
+
+        Args:
+            key: of the snapshot.
+            until: how far the data reached; without it, how far they reach now.
+        """
         is_closed = self._closed_through is not None and key <= self._closed_through
-        until = None if is_closed else self._data_end
+        until = until or (None if is_closed else self._data_end)
         return window_of(key, self.period_keys[0], self._settings.lookback, self._settings.cadence, until)
 
     @cached_property

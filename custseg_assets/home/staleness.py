@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from custseg_assets.domain.schemas import tables
+from custseg_assets.domain.periods import Window
+from custseg_assets.domain.schemas import SEGMENT_PROFILES, tables
 from custseg_assets.home.champions import Champions, Promotions
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import INGESTED, OpenHome
@@ -36,6 +37,12 @@ def stale_partitions(home: OpenHome, champions: Champions | None = None) -> dict
     keys_of |= dict.fromkeys(("scaled_features", *SEGMENTED), champions.segmented(snapshots))
     stale = {name: list(fingerprints.stale([name], keys)) for name, keys in keys_of.items()}
     return {name: keys for name, keys in stale.items() if keys}
+
+
+def window_made(home: OpenHome, key: str) -> Window:
+    """The window that the segments of a snapshot were made of, which data that came since may have made longer."""
+    made = home.tables.scan(SEGMENT_PROFILES, [key]).select("as_of").head(1).collect()
+    return home.calendar.window(key, made.item() if made.height else None)
 
 
 def first_training(home: OpenHome) -> str | None:

@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain import schemas
+from custseg_assets.settings import load_settings
 from custseg_assets.stores.tables import TableStore
-from tests.support.homes import open_quick
-from tests.support.shops import QUICK, FilledShop, custseg
+from tests.support.homes import open_quick, take_in_landed
+from tests.support.shops import HEADERS, QUICK, FilledShop, custseg, shop_log, write_log
 
 NEWEST, BEFORE = "2024-04-01", "2024-03-01"
 
@@ -160,3 +161,22 @@ def test_what_is_not_there_is_answered_with_what_is(
 
 def test_partition_and_all_exclude_each_other(shop: FilledShop, tmp_path: Path) -> None:
     assert "not allowed with" in refusal(shop, tmp_path, "segment_assignments", "--all", "--partition", NEWEST)
+
+
+def test_a_list_is_as_of_the_day_it_was_made_for_also_when_newer_files_have_come(tmp_path: Path) -> None:
+    home, lines = tmp_path / "home", shop_log(4).filter(pl.col("invoiced_at") < pl.datetime(2024, 4, 20))
+    log = write_log(lines, tmp_path / "log.csv")
+    config = f'{QUICK}\n[landing]\nsettle_seconds = 0\n[source]\npath = "{log}"\n'
+    assert custseg(home, "run", config=config).status == 0
+    later = shop_log(4).filter(pl.col("invoiced_at") >= pl.datetime(2024, 4, 20))
+    (home / "landing").mkdir(exist_ok=True)
+    write_log(later, home / "landing" / "later.csv", HEADERS)
+    take_in_landed(load_settings(home / "custseg.toml", home=home, environment={}))
+    said = custseg(home, "export", "customers", "--out", tmp_path / "list.csv").out
+    assert "snapshot 2024-04-01 so far, as of 2024-04-20\n" in said
+    assert "  out of date: there are newer data or other settings; 'custseg run' makes it anew\n" in said
+    assert "snapshot    2024-04-01 so far, as of 2024-04-20, " in custseg(home, "status").out
+    assert custseg(home, "run").status == 0
+    said = custseg(home, "export", "customers", "--out", tmp_path / "list.csv").out
+    assert "snapshot 2024-04-01, as of 2024-05-01\n" in said
+    assert "out of date" not in said
