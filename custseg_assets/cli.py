@@ -245,13 +245,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
         print(line, flush=True)
 
     try:
-        inspect(settings.source.path or DEMO, settings, write)
+        inspect(settings.source.path or DEMO, settings, write, is_kept=out is not None)
     except BadInputError as error:
         # What is refused has a draft as well, to be completed.
         refusal = error
     if out and lines:
         write_draft(out, lines)
-        say(f"written to {out}")
+        more = "to be completed" if refusal else "the source can be read with it, once you have looked at it"
+        say(f"written to {out}: {more}")
     if refusal:
         raise refusal
     return 0

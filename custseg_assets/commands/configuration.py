@@ -61,6 +61,8 @@ def write_configuration(
         ]
         for name, table in tables.items()
     }
+    if settings.source.currency is None and source != DEMO:
+        written["source"].append('# currency = "EUR"  # if they are euros: amounts are shown with it')
     written["source.columns"] += [
         f"# {key} = {toml_value(value)}{_remark(key, value, columns)}" for key, value in perhaps.items()
     ]

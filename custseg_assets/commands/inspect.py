@@ -40,13 +40,14 @@ _UTF_8, _OTHER_ENCODING = "utf-8", "cp1252"
 """The encoding without a setting, and the one that most files have which are not in it."""
 
 
-def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> None:
+def inspect(source: str, settings: Settings, write: Callable[[str], None], *, is_kept: bool = False) -> None:
     """Write what would be read of a source: facts as comments, and the configuration that reads it in just this way.
 
     Args:
         source: path of a file or folder, or another source that ``[source] path`` may name.
         settings: how it is read.
         write: takes each line.
+        is_kept: whether the draft is kept, so that only what it leaves open is refused.
 
     Raises:
         BadInputError: it would be refused; what can be known, and a draft of a configuration, were written before.
@@ -69,7 +70,7 @@ def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> No
         for part in ([*_describe_tables(draft, reading.deliveries, n_more)], reading.facts):
             for line in [*part, ""] if part else []:
                 write(_as_comment(line))
-    write("# custseg.toml" + _title(reading.refusal, still_refused))
+    write("# custseg.toml" + _title(reading.refusal, still_refused, is_kept=is_kept))
     comments = _lines_to_write(still_refused) if still_refused else {}
     for line in write_configuration(
         draft.settings, source, reading.deliveries, draft.proposed, draft.perhaps(), comments
@@ -77,8 +78,8 @@ def inspect(source: str, settings: Settings, write: Callable[[str], None]) -> No
         write(line)
     if others := settings.model_dump(exclude=_NOT_WRITTEN, exclude_defaults=True):
         write(f"# Not about reading, so not repeated here: [{'], ['.join(others)}]")
-    if reading.refusal:
-        raise reading.refusal
+    if refusal := still_refused if is_kept else reading.refusal:
+        raise refusal
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,12 @@ def _as_comment(line: str) -> str:
     return "# {}".format("".join(one if one.isprintable() else " " for one in line)).rstrip()
 
 
-def _title(refusal: BadInputError | None, still_refused: BadInputError | None) -> str:
+def _title(refusal: BadInputError | None, still_refused: BadInputError | None, *, is_kept: bool) -> str:
     """What the configuration is good for."""
     if still_refused:
         return ", a draft to complete: with these lines the source is still refused"
-    return ", a draft that reads the source as above: check what is proposed, then save it" if refusal else ""
+    then = "" if is_kept else ", then save it"
+    return f", a draft that reads the source as above: check what is proposed{then}" if refusal else ""
 
 
 def _lines_to_write(refusal: BadInputError) -> dict[str, list[str]]:

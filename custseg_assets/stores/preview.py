@@ -72,12 +72,12 @@ class Preview:
         return None if found["quantity"].header else found["unit_price"].header
 
     def propose_ids(self, settings: SourceSettings, *, is_certain: bool = False) -> dict[str, str]:
-        """Columns that may be the ids of orders and of products, where nothing is read as that."""
+        """Columns that may be the ids of orders, and the ids and names of products, where nothing is read as that."""
         found, names = find_columns(self.header.names, settings), self.header.names
         filters = spell_as_in(settings, names).filter
         used = {header for headers in found.values() for header in headers} | filters.keys()
         sample = {name: self.sample.to_series(names.index(name)) for name in names if name and name not in used}
-        wanted = [name for name in ("invoice_id", "product_id") if name not in found]
+        wanted = [name for name in ("invoice_id", "product_id", "description") if name not in found]
         return propose_ids(wanted, sample, is_certain=is_certain)
 
     def propose_time(self, settings: SourceSettings) -> dict[str, list[str]]:

@@ -80,6 +80,11 @@ _CERTAIN_NAMES = {
         r"^(?:line)?(?:item|product|variant)?(?:sku|ean|gtin|asin|upc|barcode|plu|stockcode)$"
         rf"|^(?:product|item|article|artikel|produkt|produit|producto|articulo|prodotto|variant){_ID_ENDING}$"
     ),
+    "description": (
+        r"^(?:line)?(?:product|item|article|artikel|produkt|produit|producto|articulo|prodotto|variant)s?"
+        r"(?:s?name|title|titel|desc(?:ription)?|s?bezeichnung)$"
+        r"|^(?:description|bezeichnung|beschreibung|designation|désignation|libellé|descripción|descrizione|omschrijving)$"
+    ),
 }
 """Names, of letters and digits only, that can hardly mean anything else."""
 _NO_ID = (
@@ -207,10 +212,10 @@ def propose_columns(
 
 
 def propose_ids(wanted: Sequence[str], sample: Mapping[str, pl.Series], *, is_certain: bool = False) -> dict[str, str]:
-    """Columns that may be the ids of orders or of products, by their names, unless they are dates or amounts.
+    """Columns that may be the ids of orders or of products, or what products are called, by their names.
 
     Args:
-        wanted: of ``invoice_id`` and ``product_id``.
+        wanted: of ``invoice_id``, ``product_id`` and ``description``; ids are no dates or amounts.
         sample: header → its first values.
         is_certain: only columns whose name can hardly mean anything else, and that most rows have a value of.
     """
@@ -219,10 +224,11 @@ def propose_ids(wanted: Sequence[str], sample: Mapping[str, pl.Series], *, is_ce
         clear = [name for name in sample if re.search(_CERTAIN_NAMES[column], re.sub(r"\W", "", bare(name)))]
         # A transaction may be a payment of an order that has a number of its own.
         clear.sort(key=lambda name: "trans" in bare(name))
-        likely = [name for name in sample if re.search(_OPTIONAL_NAMES[column], bare(name))]
+        likely = [name for name in sample if re.search(_OPTIONAL_NAMES.get(column, "(?!)"), bare(name))]
         likely = [name for name in likely if not re.search(_NO_ID, bare(name))]
         facts = {name: _measure(sample[name]) for name in dict.fromkeys([*clear, *likely])}
-        certain = [name for name in clear if facts[name].are_ids and facts[name].n >= _MOST * len(sample[name])]
+        full = [name for name in clear if facts[name].n >= _MOST * len(sample[name])]
+        certain = [name for name in full if facts[name].are_ids or column == "description"]
         fitting = [] if is_certain else [name for name, one in facts.items() if one.n and one.may_be_customers]
         if certain or fitting:
             found[column] = (certain or fitting)[0]

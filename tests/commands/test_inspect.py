@@ -463,6 +463,9 @@ def test_a_price_beside_a_quantity_is_proposed_as_one_and_not_as_an_amount(tmp_p
     assert "line_amount" not in draft
 
 
+READ_WITH_IT = "the source can be read with it, once you have looked at it"
+
+
 def out_of(source: Path, *more: str) -> Outcome:
     return custseg(Path("never made"), "inspect", source, "--out", "custseg.toml", *more)
 
@@ -470,7 +473,7 @@ def out_of(source: Path, *more: str) -> Outcome:
 def test_the_configuration_is_written_to_a_file_that_nobody_has_changed(tmp_path: Path) -> None:
     path, saved = write(tmp_path / "log.csv", "customer_id,invoiced_at,line_amount,x"), tmp_path / "custseg.toml"
     outcome = out_of(path)
-    assert (outcome.status, outcome.err) == (0, "written to custseg.toml\n")
+    assert (outcome.status, outcome.err) == (0, f"written to custseg.toml: {READ_WITH_IT}\n")
     assert saved.read_text().startswith(outcome.out)
     assert read_as_configured(saved.read_text()).kept.height == 60
     # It is read, and then replaced, as long as it is as it was written.
@@ -489,9 +492,12 @@ def test_the_configuration_is_written_to_a_file_that_nobody_has_changed(tmp_path
 def test_a_draft_is_written_to_the_file_and_no_file_without_one(tmp_path: Path) -> None:
     assert out_of(tmp_path / "missing.csv").status == 2
     assert not (tmp_path / "custseg.toml").exists()
-    outcome = out_of(write(tmp_path / "log.csv", "Client,Date,Amount,Receipt"))
+    outcome = out_of(write(tmp_path / "other.csv", "Client,a,Amount,Receipt", ["C1,never,1.50,R1"] * 60))
     assert outcome.status == 2
-    assert outcome.err.startswith("written to custseg.toml\ncustseg: log.csv has no column for")
+    assert outcome.err.startswith("written to custseg.toml: to be completed\ncustseg: other.csv has no column for")
+    # What the draft answers is no refusal any more.
+    outcome = out_of(write(tmp_path / "log.csv", "Client,Date,Amount,Receipt"))
+    assert (outcome.status, outcome.err) == (0, f"written to custseg.toml: {READ_WITH_IT}\n")
     assert "a draft" in (tmp_path / "custseg.toml").read_text()
     refused = custseg(Path("never made"), "inspect", tmp_path / "log.csv", "--out", "no/custseg.toml")
     assert "--out no/custseg.toml: No such file or directory" in refused.err

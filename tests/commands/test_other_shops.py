@@ -102,13 +102,13 @@ def test_a_few_unreadable_lines_are_shown_and_many_are_refused_with_nothing_chan
 
 def test_forty_customers_are_too_few_and_it_says_what_to_loosen(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    few = tuple(replace(kind, n_customers=n) for kind, n in zip(KINDS, (10, 15, 15), strict=True))
-    source = write_log(shop_log(3, kinds=few), tmp_path / "log.csv")
+    kinds = tuple(replace(kind, n_customers=n) for kind, n in zip(KINDS, (10, 15, 15), strict=True))
+    source = write_log(shop_log(3, kinds=kinds), tmp_path / "log.csv")
     outcome = custseg(home, "run", "--source", source, config="[snapshots]\nlookback = 2\n")
     assert outcome.status == 0, outcome.err
     assert "segments    none, because:" in outcome.out
     assert "no k is eligible" in outcome.out
-    assert "customers are too few: 3 clusters of at least 50 (min_segment_customers) need 150" in outcome.out
+    assert "customers are too few: 3 clusters of at least 50 need 150; [model] min_segment_customers = 1" in outcome.out
     assert "segment_assignments" not in outcome.out
     status = json.loads(custseg(home, "status", "--json", config="[snapshots]\nlookback = 2\n").out)
     assert (status["champion"], status["release"], status["segments"]) == (None, None, [])

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 FIT_SAMPLE = 20_000
 """Customers that clusters are fitted and refitted on; of more a random sample is taken, and then all of them move the
 centroids to their final place. A sweep over six k then costs a million customers as much as 20,000: 13 CPU s."""
+FEWEST_ADVISED = 10
+"""Customers in a segment below which nobody is advised to go."""
 SILHOUETTE_SAMPLE = 5_000
 """Customers that the silhouette, which compares all pairs, is computed on; of more a random sample is taken."""
 REFIT_INITIALISATIONS = 3
@@ -240,9 +242,11 @@ def _why_not_tried(k: int, n_customers: int, n_distinct: int, limits: Limits) ->
     """Why k clusters cannot be tried, in words; ``None`` where they can."""
     needed = max(k * limits.min_customers, k + 1)
     if n_customers < needed:
+        allowed = n_customers // k
+        loosened = f"; [model] min_segment_customers = {allowed} would allow smaller ones"
         return (
-            f"{n_customers:,} customers are too few: {k} clusters of at least {limits.min_customers:,} "
-            f"(min_segment_customers) need {needed:,}"
+            f"{n_customers:,} customers are too few: {k} clusters of at least {limits.min_customers:,} need {needed:,}"
+            + loosened * (allowed >= FEWEST_ADVISED)
         )
     if n_distinct < k:
         return f"customers differ too little: {n_distinct:,} distinct feature rows cannot make {k} clusters"
