@@ -22,6 +22,9 @@ export GX_ANALYTICS_ENABLED := false
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+.PHONY: install
+install: $(VENV)/run.stamp ## set up what `make run` and `make serve` need, and no more
+
 .PHONY: run
 run: $(VENV)/run.stamp ## run the whole pipeline [SOURCE=path|demo] [ARGS="--through 2011-11-30"]
 	$(VENV)/bin/custseg run $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)

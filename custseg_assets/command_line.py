@@ -12,6 +12,7 @@ import importlib.metadata
 import itertools
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -211,3 +212,23 @@ def _write_to_nobody() -> None:
 def _end(prog: str, words: str, status: int) -> int:
     say(f"{prog}: {words}")
     return status
+
+
+def require_free(host: str, port: int) -> None:
+    """Refuse an address that something listens on, before it is printed or anything is started.
+
+    Raises:
+        BadInputError: it cannot be listened on.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInputError(
+            f"{host}, port {port}, cannot be listened on ({reason})",
+            "an address of this machine and a free port",
+            "Stop what uses it, or name another with --port.",
+        ) from None

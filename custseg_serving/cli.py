@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from custseg_assets.command_line import CommandParser, run_command
+from custseg_assets.command_line import CommandParser, require_free, run_command
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.releases import releases
 from custseg_serving.keys import MAX_KEYS, SCOPES, KeyFile, make_key
@@ -164,6 +164,7 @@ def _manage_keys(settings: ServingSettings, options: argparse.Namespace) -> int:
 
 def _serve(settings: ServingSettings, options: argparse.Namespace, login: tuple[str, str] | None = None) -> int:
     _check_access(settings)
+    require_free(settings.host, settings.port)
     from custseg_serving.logs import log_as_json
     from custseg_serving.server import Server
 
@@ -203,6 +204,7 @@ def _serve_demo(settings: ServingSettings, options: argparse.Namespace) -> int:
     key, token = make_key(f"demo of {datetime.now(UTC):%Y-%m-%d %H:%M}", SCOPES, DEFAULT_PER_SECOND, slot=MAX_KEYS)
     settings = replace(settings, is_open=False, own_key=key)
     _check_access(settings)
+    require_free(settings.host, settings.port)
     address, link = f"http://{settings.host}:{settings.port}", make_token()
     if not releases(settings.releases):
         print(f"There is no release under {settings.releases} yet: the dashboard says what to do, and waits for one.")

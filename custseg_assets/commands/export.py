@@ -18,7 +18,7 @@ from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.spreadsheets import FORMULA
 from custseg_assets.errors import BadInputError, did_you_mean
 from custseg_assets.home.open import OpenHome
-from custseg_assets.home.plan import TABLES_OF_JOB
+from custseg_assets.home.plan import SEGMENTED, TABLES_OF_JOB
 from custseg_assets.home.staleness import stale_partitions, window_made
 from custseg_assets.stores.files import replacement_for
 
@@ -139,6 +139,12 @@ def _find_table(home: OpenHome, name: str) -> Table:
                 f"table {name} is empty: no service has recorded predictions in home {home.paths.root} yet",
                 "a home whose service has answered requests",
                 "Start 'custseg-serving' on this home, ask it for segments, and do 'custseg run' again.",
+            )
+        if table.name in SEGMENTED and home.tables.version_of(schemas.PROMOTION_DECISION.name) is not None:
+            raise BadInputError(
+                f"table {name}: home {home.paths.root} has no segments, because no model is in force",
+                "a home with segments",
+                "'custseg status' says why there are none, and what to write.",
             )
         raise BadInputError(
             f"table {name} has not been made in home {home.paths.root}",

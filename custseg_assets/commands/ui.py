@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import sys
 from typing import NoReturn
 
 import dagster as dg
 
+from custseg_assets.command_line import require_free
 from custseg_assets.commands.settings_change import adopt_settings, changed_settings
 from custseg_assets.defs.automation import CODE_LOCATION
-from custseg_assets.errors import BadInputError
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.own_settings import own_settings
@@ -47,7 +46,7 @@ def serve_ui(home: OpenHome, port: int, say: Progress) -> NoReturn:
     Raises:
         BadInputError: the port is taken, or the home has no data and the source cannot be used.
     """
-    _require_free(port)
+    require_free("127.0.0.1", port)
     paths = home.paths
     _prepare_home(home, say)
     prepare_instance(paths)
@@ -60,7 +59,7 @@ def serve_ui(home: OpenHome, port: int, say: Progress) -> NoReturn:
     # What Dagster starts has the home's settings, whatever is in the working folder or changes there.
     environment[CONFIG_VARIABLE] = str(paths.settings)
     environment.pop(SOURCE_VARIABLE, None)
-    say(f"Dagster on http://127.0.0.1:{port}/?token={token}")
+    say(f"Dagster on http://127.0.0.1:{port}/?token={token} (starting: it answers in half a minute)")
     say(f"home {paths.root}; the address is for you alone; stop it with Ctrl-C")
     dagster = [sys.executable, "-m", "custseg_assets.instance.dev", "--host", "127.0.0.1", "--port", str(port)]
     # Dagster takes this process over, so that whoever stops it stops Dagster, and nothing stays behind.
@@ -105,14 +104,3 @@ def _tidy_runs(home: Home) -> None:
         starting = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]))
         close_abandoned(instance, [run for run in starting if not is_of_command(run)])
         give_origins(instance)
-
-
-def _require_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            raise BadInputError(
-                f"--port {port} cannot be listened on", "a free port", "Stop what uses it, or name another."
-            ) from None

@@ -112,6 +112,9 @@ def test_forty_customers_are_too_few_and_it_says_what_to_loosen(tmp_path: Path) 
     assert "segment_assignments" not in outcome.out
     status = json.loads(custseg(home, "status", "--json", config="[snapshots]\nlookback = 2\n").out)
     assert (status["champion"], status["release"], status["segments"]) == (None, None, [])
+    refused = custseg(home, "export", "customers", "--out", tmp_path / "list.csv")
+    assert refused.status == 2
+    assert "has no segments, because no model is in force; expected a home with segments" in refused.err
     # Following the advice gives segments on the same home.
     loosened = QUICK.replace("ari = 0.7", "ari = 0.3").replace(
         "min_segment_customers = 10", "min_segment_customers = 5\nmin_jaccard = 0.3"

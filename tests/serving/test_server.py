@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import pytest
 
 from custseg_assets.stores.release_writer import write_release
 from custseg_assets.stores.releases import CURRENT, point_to
-from custseg_serving.cli import _parser, settings_from
+from custseg_serving.cli import _parser, main, settings_from
 from tests.support.files import REPOSITORY
 from tests.support.ports import free_port
 from tests.support.releases import make_other_content, make_release
@@ -243,3 +244,19 @@ def test_the_service_starts_light_and_without_the_pipeline() -> None:
     forbidden = {"dagster", "mlflow", "great_expectations", "sklearn", "pandas", "polars", "matplotlib", "deltalake"}
     assert not forbidden & set(modules.split())
     assert float(seconds) < 1.5
+
+
+@pytest.mark.parametrize("words", [["demo"], ["--open"]])
+def test_a_port_that_is_taken_is_said_before_anything_else(
+    words: list[str], served_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUSTSEG_HOME", str(served_home))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        options, verbs = (words, []) if words[0].startswith("-") else ([], words)
+        assert main([*options, "--port", str(port), *verbs]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"custseg-serving: 127.0.0.1, port {port}, cannot be listened on (Address already in use); ")
