@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import sys
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custseg_assets import no_telemetry as telemetry
-from custseg_assets.command_line import CommandParser, run_command, say
-from custseg_assets.errors import BadInputError
+from custseg_assets.command_line import FAILED, CommandParser, as_private_as, run_command, say
+from custseg_assets.errors import BadInputError, DamagedHomeError
 
 if TYPE_CHECKING:
     from custseg_assets.commands.decide import Decider
@@ -39,7 +40,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    status: int = arguments.command(arguments)
+    from custseg_assets.settings import home_folder
+    from custseg_assets.stores.home import Home
+    from custseg_assets.stores.home_format import enter
+
+    home = Home(home_folder())
+    with as_private_as(home.root):
+        try:
+            if arguments.command is not _verify:
+                enter(home, say)
+            status: int = arguments.command(arguments)
+        except (ImportError, OSError):
+            raise
+        except Exception as error:
+            from custseg_assets.commands.verify import explain
+
+            if (explained := explain(error, home, arguments.config)) is None:
+                raise
+            raise explained from error
     return status
 
 
@@ -102,6 +120,15 @@ def _parser() -> CommandParser:
     )
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
+
+    verify = commands.add_parser(
+        "verify", parents=[shared], help="whether everything in the home is as it was written; mend what is not"
+    )
+    verify.add_argument(
+        "--mend", action="store_true", help="set aside what is damaged, and have the next run make it anew where it can"
+    )
+    verify.add_argument("--json", action="store_true", help="for programs")
+    verify.set_defaults(command=_verify)
 
     drill = commands.add_parser("fire-drill", parents=[shared], help="inject known changes and say which are seen")
     drill.add_argument("--partition", metavar="KEY", help="the snapshot; the newest complete one without it")
@@ -263,6 +290,24 @@ def _status(arguments: argparse.Namespace) -> int:
 
     print(status(_open(arguments), as_json=arguments.json))
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.verify import as_json, describe, is_sound, verify
+    from custseg_assets.settings import home_folder
+    from custseg_assets.stores.home import Home
+    from custseg_assets.stores.home_format import enter
+
+    home = Home(home_folder())
+    with contextlib.suppress(DamagedHomeError):
+        enter(home, say)
+    mended, verdicts = verify(home, arguments.config, mends=arguments.mend)
+    if arguments.json:
+        print(as_json(home.root, mended, verdicts))
+    else:
+        for line in describe(mended, verdicts):
+            print(line)
+    return 0 if is_sound(verdicts) else FAILED
 
 
 def _fire_drill(arguments: argparse.Namespace) -> int:

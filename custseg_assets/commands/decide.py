@@ -6,6 +6,7 @@ follows: the registry's alias, the release that is served, and then the tables.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -123,8 +124,11 @@ def _overrule(runner: Runner, home: LockedHome, key: str, decision: str, decider
 
 
 def _newest_release(home: OpenHome, model_version: str) -> str | None:
-    """The newest release of a model that was kept."""
+    """The newest release of a model that was kept and is whole."""
     root = home.paths.releases
-    manifests = [releases.read_manifest(root, one) for one in releases.releases(root)]
-    made = [manifest for manifest in manifests if manifest.model_version == model_version]
+    made = []
+    for release_id in releases.releases(root):
+        with contextlib.suppress(releases.DamagedReleaseError):
+            made.append(releases.verify(root, release_id))
+    made = [manifest for manifest in made if manifest.model_version == model_version]
     return max(made, key=lambda manifest: (manifest.period, manifest.as_of)).release_id if made else None

@@ -92,13 +92,18 @@ class TableReader:
         opened = self._open(table.name)
         if opened is None:
             return {}
-        counted = self._files(opened).group_by("period").agg(pl.col("num_records").sum()).sort("period")
+        counted = _files_of(opened).group_by("period").agg(pl.col("num_records").sum()).sort("period")
         return {key: n_rows for key, n_rows in counted.iter_rows() if n_rows}
 
-    @staticmethod
-    def _files(opened: DeltaTable) -> pl.DataFrame:
-        files = pl.DataFrame(opened.get_add_actions(flatten=True))
-        return files.select(pl.col("partition.period").alias("period"), pl.col("num_records").cast(pl.Int64))
+    def files(self, name: str) -> pl.DataFrame:
+        """The files of a table as it stands: ``period``, ``path`` below its folder, ``size_bytes``, ``num_records``."""
+        opened = self._open(name)
+        return pl.DataFrame(schema=_FILES) if opened is None else _files_of(opened)
+
+    def stored_columns(self, name: str) -> dict[str, pl.DataType]:
+        """The columns of a table as its log has them; none where there is no table."""
+        opened = self._open(name)
+        return {} if opened is None else dict(pl.scan_delta(opened).collect_schema())
 
     def scan(self, table: Table, keys: Iterable[str] | None = None) -> pl.LazyFrame:
         """The rows of some partitions, all by default; none where nothing has been written yet.
@@ -230,7 +235,7 @@ class TableStore(TableReader):
         opened = self._open(table.name)
         if opened is None:
             return
-        n_files = Counter(self._files(opened)["period"])
+        n_files = Counter(_files_of(opened)["period"])
         crowded = [key for key in keys if n_files[key] > 1]
         with self._committing(table.name, {}):
             if crowded:
@@ -254,6 +259,14 @@ class TableStore(TableReader):
         gone = [key for key in keys if self.fingerprint_of(table.name, key) is not None]
         if gone:
             self.write(table, pl.DataFrame(schema=table.schema), dict.fromkeys(gone, 0))
+
+
+_FILES = {"period": pl.String, "path": pl.String, "size_bytes": pl.Int64, "num_records": pl.Int64}
+
+
+def _files_of(opened: DeltaTable) -> pl.DataFrame:
+    files = pl.DataFrame(opened.get_add_actions(flatten=True)).rename({"partition.period": "period"})
+    return files.select(pl.col(name).cast(dtype) for name, dtype in _FILES.items())
 
 
 def _require_columns(table: Table, frame: pl.DataFrame) -> None:
