@@ -50,9 +50,10 @@ def _main(argv: Sequence[str] | None) -> int:
             if arguments.command is not _verify:
                 enter(home, say)
             status: int = arguments.command(arguments)
-        except (ImportError, OSError):
+        except (ImportError, KeyboardInterrupt, OSError, SystemExit):
             raise
-        except Exception as error:
+        except BaseException as error:
+            # Also what Polars raises when it panics, which is no Exception.
             from custseg_assets.commands.verify import explain
 
             if (explained := explain(error, home, arguments.config)) is None:
@@ -121,15 +122,6 @@ def _parser() -> CommandParser:
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
 
-    verify = commands.add_parser(
-        "verify", parents=[shared], help="whether everything in the home is as it was written; mend what is not"
-    )
-    verify.add_argument(
-        "--mend", action="store_true", help="set aside what is damaged, and have the next run make it anew where it can"
-    )
-    verify.add_argument("--json", action="store_true", help="for programs")
-    verify.set_defaults(command=_verify)
-
     drill = commands.add_parser("fire-drill", parents=[shared], help="inject known changes and say which are seen")
     drill.add_argument("--partition", metavar="KEY", help="the snapshot; the newest complete one without it")
     drill.add_argument(
@@ -172,8 +164,20 @@ def _parser() -> CommandParser:
     vertex.add_argument("verb", choices=["status", "canary", "full", "back"])
     vertex.set_defaults(command=_vertex)
 
+    _add_verify(commands, shared)
     _add_export(commands, shared)
     return parser
+
+
+def _add_verify(commands: Any, shared: CommandParser) -> None:
+    verify = commands.add_parser(
+        "verify", parents=[shared], help="whether everything in the home is as it was written; mend what is not"
+    )
+    verify.add_argument(
+        "--mend", action="store_true", help="set aside what is damaged, and have the next run make it anew where it can"
+    )
+    verify.add_argument("--json", action="store_true", help="for programs")
+    verify.set_defaults(command=_verify)
 
 
 def _add_export(commands: Any, shared: CommandParser) -> None:

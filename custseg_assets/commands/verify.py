@@ -88,7 +88,7 @@ def is_sound(verdicts: Sequence[Verdict]) -> bool:
     return not any(verdict.damages for verdict in verdicts)
 
 
-def explain(error: Exception, paths: Home, config: str | Path | None) -> CustsegError | None:
+def explain(error: BaseException, paths: Home, config: str | Path | None) -> CustsegError | None:
     """Which damage of the home an error comes from; ``None`` where it is none of that.
 
     Args:

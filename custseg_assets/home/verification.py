@@ -1,8 +1,8 @@
 """Whether everything in a home is as it was written, part by part, and how what is not is mended.
 
-A mended home has nothing that cannot be read: what is damaged lies in ``damaged``, beside the reason. What tables are made
-from is known of every partition, so the next run makes again what is missing; that is not done here. Nothing is removed
-that cannot be made again, and what is lost is said.
+A mended home has nothing that cannot be read: what is damaged lies in ``damaged``, beside the reason. What partitions are
+made from is known, so the next run makes again what is missing; that is not done here. Nothing is removed that cannot be
+made again, and what is lost is said.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from custseg_assets.stores.delivery import CurrentSource, Delivery, LandedFile, 
 from custseg_assets.stores.files import read_state, write_state
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.home_format import read_format, require_whole_settings, write_format
-from custseg_assets.stores.tables import TableStore
+from custseg_assets.stores.tables import TableStore, why_not_whole
 
 RECORDED = ("prediction_log", "rejected_predictions")
 """Tables of what the service was asked: their rows come from nothing else and are made a second time by nobody."""
@@ -124,6 +124,8 @@ def mend_home(paths: Home, open_home: Callable[[], LockedHome]) -> Iterator[str]
 
 def _look_at(part: str, paths: Home, open_home: Opener, before: Iterable[Verdict]) -> Verdict:
     look = _PARTS[part]
+    if part in _STANDING_ON_OTHERS and any(verdict.damages for verdict in before):
+        return Verdict(part, "", (Damage(part, "not looked at", "What is named before it has to be mended first."),))
     try:
         home = open_home() if part in _OF_OPEN_HOME else None
         if home:
@@ -133,8 +135,8 @@ def _look_at(part: str, paths: Home, open_home: Opener, before: Iterable[Verdict
             raise
         return Verdict(part, "not looked at", (Damage(part, f"not looked at: {_in_words(error)}", "Mend that first."),))
     try:
-        found, damages = look(paths, home) if home is None else look(paths, home)
-    except Exception as error:  # noqa: BLE001 - whatever damage does to a reader is what is looked for here
+        found, damages = look(paths, home)
+    except (Exception, pl.exceptions.PanicException) as error:
         remedy = "Mend what is named before it." if any(one.damages for one in before) else "Restore it from a backup."
         return Verdict(part, "cannot be read", (Damage(part, _in_words(error), remedy),))
     return Verdict(part, found, tuple(damages))
@@ -151,7 +153,7 @@ def _try(read: Callable[[], object]) -> str | None:
         read()
     except DamagedHomeError as error:
         return error.why
-    except Exception as error:  # noqa: BLE001 - see ``_look_at``
+    except (Exception, pl.exceptions.PanicException) as error:
         return _in_words(error)
     return None
 
@@ -277,7 +279,7 @@ def _look_at_deliveries(paths: Home, home: OpenHome) -> Found:
             why = store.find_altered(delivery)
         except KeyError:
             why = "its manifest is gone"
-        except Exception as error:  # noqa: BLE001 - see ``_look_at``
+        except (Exception, pl.exceptions.PanicException) as error:
             why = _in_words(error)
         if why:
             damages.append(_damage_of_delivery(home, delivery_id, wanted.get(delivery_id), delivery, why))
@@ -373,7 +375,7 @@ def _look_at_tables(paths: Home, home: OpenHome) -> Found:
     n_tables = n_files = 0
     is_here = read_fixed_settings(paths).get(PLACE, ON_DISK) == ON_DISK
     for name, table in schemas.tables(home.settings.model.features).items():
-        found = list(_damages_of_log(home, name)) if is_here else []
+        found = list(_damages_of_log(home, table)) if is_here else []
         if not found:
             found = list(_damages_of_rows(home, table, is_here=is_here))
             n_files += home.tables.files(name).height
@@ -382,9 +384,9 @@ def _look_at_tables(paths: Home, home: OpenHome) -> Found:
     return f"{n_tables:,}, of {n_files:,} files", damages
 
 
-def _damages_of_log(home: OpenHome, name: str) -> Iterator[Damage]:
+def _damages_of_log(home: OpenHome, table: Table) -> Iterator[Damage]:
     """What is wrong with the log of a table on disk: with its commits, or with what is kept to read it faster."""
-    paths, folder = home.paths, home.paths.tables / name
+    name, paths, folder = table.name, home.paths, home.paths.tables / table.name
     if not folder.exists():
         return
     commits = sorted(path for path in (folder / "_delta_log").glob("*.json") if path.stem.isdigit())
@@ -394,7 +396,7 @@ def _damages_of_log(home: OpenHome, name: str) -> Iterator[Damage]:
         later = commits[commits.index(path) :]
         what = f"tables/{name}/_delta_log/{path.name}"
         if path == commits[0]:
-            yield _damage_of_table(home, name, f"{path.name}: {why}")
+            yield _damage_of_table(home, table, f"{path.name}: {why}")
             return
         remedy = f"the table goes back to the version before; {_after_loss(name)}"
 
@@ -404,7 +406,7 @@ def _damages_of_log(home: OpenHome, name: str) -> Iterator[Damage]:
 
         yield Damage(what, why, remedy, mend)
     elif why_not := _try(lambda: home.tables.files(name) if commits else _raise_no_commit()):
-        yield _damage_of_table(home, name, why_not)
+        yield _damage_of_table(home, table, why_not)
 
 
 def _raise_no_commit() -> None:
@@ -425,11 +427,14 @@ def _why_no_commit(path: Path) -> str | None:
     return None if n_added == int(expected) else f"it names {n_added} of {expected} files, so it was cut"
 
 
-def _damage_of_table(home: OpenHome, name: str, why: str) -> Damage:
+def _damage_of_table(home: OpenHome, table: Table, why: str) -> Damage:
+    name = table.name
+
     def mend() -> str:
         moved = _set_aside(home.paths, home.paths.tables / name, why)
         if isinstance(home, LockedHome):
             home.forget_tables()
+        _tables_to_write(home).write(table, table.schema.to_frame(), {})
         return f"{moved}; {_after_loss(name)}"
 
     return Damage(f"tables/{name}", why, f"it is set aside; {_after_loss(name)}", mend)
@@ -458,7 +463,7 @@ def _damages_of_rows(home: OpenHome, table: Table, *, is_here: bool) -> Iterator
     }
     if others:
         column, words = next(iter(others.items()))
-        yield _damage_of_table(home, name, f"its column {column} is {words}")
+        yield _damage_of_table(home, table, f"its column {column} is {words}")
         return
     files = home.tables.files(name)
     if is_here:
@@ -476,13 +481,11 @@ def _damages_of_rows(home: OpenHome, table: Table, *, is_here: bool) -> Iterator
 
 def _why_no_file(path: Path, n_bytes: int, n_rows: int) -> str | None:
     """Why a file is not the one that a table's log names; ``None`` where it is."""
+    if why := why_not_whole(path, n_bytes):
+        return why
     try:
-        if (size := path.stat().st_size) != n_bytes:
-            return f"it has {size:,} bytes instead of {n_bytes:,}"
         found = pl.read_parquet(path, hive_partitioning=False, glob=False).height
-    except FileNotFoundError:
-        return "it is gone"
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         return f"it cannot be read: {' '.join(str(error).split())[:_LONGEST_REASON]}"
     return None if found == n_rows else f"it has {found:,} rows instead of {n_rows:,}"
 
@@ -548,8 +551,7 @@ def _look_at_fingerprints(_: Home, home: OpenHome) -> Found:
         others = sorted(home.tables.sizes(tables[name]).keys() - set(keys))
         damages += [_damage_of_orphan(home, tables[name], key) for key in others]
         if home.tables.version_of(name) is None and name in stale and (home.paths.releases / releases.CURRENT).exists():
-            after = _after_loss(name)
-            damages.append(Damage(f"tables/{name}", "it is gone", after, partial(str, after)))
+            damages.append(_damage_of_table(home, tables[name], "it is gone"))
     damages += _damages_of_sums(home, tables, stale)
     n_stale = sum(map(len, stale.values()))
     note = f"; {n_stale:,} partitions are to be made by 'custseg run'" if n_stale else ""
@@ -695,4 +697,5 @@ _PARTS: dict[str, Callable[[Home, Any], Found]] = {
     "history": _look_at_history,
 }
 """Every part of a home, in the order in which one stands on another."""
+_STANDING_ON_OTHERS = {"fingerprints", "models"}
 _OF_OPEN_HOME = {"deliveries", "tables", "calendar", "fingerprints", "models", "release"}

@@ -20,6 +20,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from custseg_assets.domain.schemas import Table
+from custseg_assets.errors import DamagedHomeError
 
 _FINGERPRINT_BITS = 62
 
@@ -49,6 +50,7 @@ class TableReader:
         self._opened: dict[str, DeltaTable] = {}
         self._whole: dict[str, tuple[tuple[DeltaTable | None, int | None], pl.DataFrame]] = {}
         self._fingerprints: dict[str, tuple[int, dict[str, int | None]]] = {}
+        self._whole_files: set[str] = set()
 
     # What differs where the tables are somewhere else.
 
@@ -79,6 +81,16 @@ class TableReader:
             missing_columns="insert",
             extra_columns="ignore",
         ).select(columns.names())
+
+    def _require_files(self, name: str, keys: Iterable[str] | None) -> None:
+        """Refuse to read partitions that have not the files that the log names: Polars would panic over a cut one."""
+        wanted = None if keys is None else {*keys}
+        for key, path, n_bytes, _ in self.files(name).iter_rows():
+            # A file has a name of its own and is never changed: each is looked at once.
+            if (wanted is None or key in wanted) and path not in self._whole_files:
+                if why := why_not_whole(self.root / name / unquote(path), n_bytes):
+                    raise DamagedHomeError(f"table {name} of {key}", f"{unquote(path)}: {why}")
+                self._whole_files.add(path)
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
@@ -113,8 +125,10 @@ class TableReader:
         opened = self._open(table.name)
         if opened is None:
             return pl.LazyFrame(schema=table.schema)
+        keys = None if keys is None else list(keys)
+        self._require_files(table.name, keys)
         rows = self._rows(opened)
-        wanted = rows if keys is None else rows.filter(pl.col("period").is_in(list(keys)))
+        wanted = rows if keys is None else rows.filter(pl.col("period").is_in(keys))
         there = {column.name for column in opened.schema().fields}
         return wanted.select(
             column.name if column.name in there else pl.lit(None, column.dtype).alias(column.name)
@@ -267,6 +281,15 @@ _FILES = {"period": pl.String, "path": pl.String, "size_bytes": pl.Int64, "num_r
 def _files_of(opened: DeltaTable) -> pl.DataFrame:
     files = pl.DataFrame(opened.get_add_actions(flatten=True)).rename({"partition.period": "period"})
     return files.select(pl.col(name).cast(dtype) for name, dtype in _FILES.items())
+
+
+def why_not_whole(path: Path, n_bytes: int) -> str | None:
+    """Why a file is not as long as the log says, in words; ``None`` where it is."""
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        return "it is gone"
+    return None if found == n_bytes else f"it has {found:,} bytes instead of {n_bytes:,}"
 
 
 def _require_columns(table: Table, frame: pl.DataFrame) -> None:
