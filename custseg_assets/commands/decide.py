@@ -59,7 +59,7 @@ def rollback(runner: Runner, decider: Decider) -> str:
         (_, before), (key, now) = champions[-2:]
         runner.begin(home)
         _overrule(runner, home, key, ROLLED_BACK, decider)
-        home.registry.promote(before)
+        _record_in_registry(runner, home, before)
         release = _newest_release(home, before)
         if release:
             releases.point_to(home.paths.releases, release)
@@ -98,9 +98,17 @@ def promote(runner: Runner, model_version: str, decider: Decider) -> str:
             )
         runner.begin(home)
         _overrule(runner, home, waiting[model_version], "PROMOTE", decider)
-        home.registry.promote(model_version)
+        _record_in_registry(runner, home, model_version)
         runner.follow(home, home.newest_snapshot())
     return f"{model_version} is in force" + (f" instead of {champions[-1][1]}" if champions else "")
+
+
+def _record_in_registry(runner: Runner, home: LockedHome, model_version: str) -> None:
+    """Give a model the champion's alias, where MLflow knows it: a registry that was mended began anew without it."""
+    try:
+        home.registry.promote(model_version)
+    except LookupError as error:
+        runner.say(f"! {error}: MLflow's record began anew after the model was trained; the home's own tables count")
 
 
 def _overrule(runner: Runner, home: LockedHome, key: str, decision: str, decider: Decider) -> None:

@@ -1,8 +1,8 @@
 """Whether everything in a home is as it was written, part by part, and how what is not is mended.
 
-A mended home has nothing that cannot be read: what is damaged lies in ``damaged``, beside the reason. What partitions are
-made from is known, so the next run makes again what is missing; that is not done here. Nothing is removed that cannot be
-made again, and what is lost is said.
+A mended home has nothing that cannot be read: what is damaged lies in ``damaged``, beside the reason. What partitions
+are made from is known, so the next run makes again what is missing; that is not done here. Nothing is removed that
+cannot be made again, and what is lost is said.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ from custseg_assets.stores.tables import TableStore, why_not_whole
 RECORDED = ("prediction_log", "rejected_predictions")
 """Tables of what the service was asked: their rows come from nothing else and are made a second time by nobody."""
 _LONGEST_REASON = 200
+_ANYTHING = (Exception, pl.exceptions.PanicException)
+"""What damage does to a reader cannot be foreseen, and is what is looked for; a panic of Polars is no ``Exception``."""
 _TIMES = 3
 """How often a part is looked at while it is mended: one damage may hide behind another."""
 
@@ -136,7 +138,7 @@ def _look_at(part: str, paths: Home, open_home: Opener, before: Iterable[Verdict
         return Verdict(part, "not looked at", (Damage(part, f"not looked at: {_in_words(error)}", "Mend that first."),))
     try:
         found, damages = look(paths, home)
-    except (Exception, pl.exceptions.PanicException) as error:
+    except _ANYTHING as error:
         remedy = "Mend what is named before it." if any(one.damages for one in before) else "Restore it from a backup."
         return Verdict(part, "cannot be read", (Damage(part, _in_words(error), remedy),))
     return Verdict(part, found, tuple(damages))
@@ -153,7 +155,7 @@ def _try(read: Callable[[], object]) -> str | None:
         read()
     except DamagedHomeError as error:
         return error.why
-    except (Exception, pl.exceptions.PanicException) as error:
+    except _ANYTHING as error:
         return _in_words(error)
     return None
 
@@ -279,7 +281,7 @@ def _look_at_deliveries(paths: Home, home: OpenHome) -> Found:
             why = store.find_altered(delivery)
         except KeyError:
             why = "its manifest is gone"
-        except (Exception, pl.exceptions.PanicException) as error:
+        except _ANYTHING as error:
             why = _in_words(error)
         if why:
             damages.append(_damage_of_delivery(home, delivery_id, wanted.get(delivery_id), delivery, why))
@@ -628,22 +630,32 @@ def _damage_of_model(home: OpenHome, key: str, version: str, why: str) -> Damage
 def _look_at_release(paths: Home, home: OpenHome) -> Found:
     root, damages = paths.releases, []
     names = sorted(one.name for one in root.iterdir() if one.is_dir() and one.name[0] != ".") if root.is_dir() else []
-    current = None if (why := _try(lambda: releases.current(root))) else releases.current(root)
-    anew = "'custseg run' makes the release anew"
+    why = _try(partial(releases.current, root))
+    current = None if why else releases.current(root)
     for name in names:
         if reason := _try(partial(releases.open_release, root, name)):
-            after = anew if name == current else "one can go back to it no more; it is made anew by none"
-            mend = _mend_by_setting_aside(paths, root / name, reason, after)
-            damages.append(Damage(f"releases/{name}", reason, after, mend))
+            damages.append(_damage_of_release(paths, root / name, reason, is_served=name == current))
+    pointer = root / releases.CURRENT
     if why:
-        mend = _mend_by_setting_aside(paths, root / releases.CURRENT, why, anew)
-        damages.append(Damage(f"releases/{releases.CURRENT}", why, anew, mend))
-    elif (current is None or current not in names) and home.champions.promotions:
-        reason = "it is gone" if current is None else f"it names {current}, which is gone"
-        damages.append(Damage(f"releases/{releases.CURRENT}", reason, anew, partial(str, anew)))
-    elif not damages and home.champions.promotions and (due := why_not_released(home)):
-        return f"{current}, to be made again by 'custseg run': {due}", []
-    return f"{current or 'none yet'}, and {max(0, len(names) - 1):,} to go back to", damages
+        damages.append(_damage_of_release(paths, pointer, why, is_served=True))
+    elif current not in names and home.champions.promotions and paths.is_released():
+        reason = f"it names {current}, which is gone" if current else "it is gone"
+        damages.append(_damage_of_release(paths, pointer, reason, is_served=True))
+    due = why_not_released(home) if home.champions.promotions and not damages else None
+    again = f"; to be made again by 'custseg run': {due}" if due else ""
+    return f"{current or 'none'}, of {len(names):,} that are kept{again}", damages
+
+
+def _damage_of_release(paths: Home, path: Path, why: str, *, is_served: bool) -> Damage:
+    after = "'custseg run' makes the release again" if is_served else "one can go back to it no more"
+
+    def mend() -> str:
+        moved = _set_aside(paths, path, why)
+        if is_served:
+            paths.ask_for_release()
+        return f"{moved}; {after}"
+
+    return Damage(str(path.relative_to(paths.root)), why, after, mend)
 
 
 def _look_at_history(paths: Home, _: None) -> Found:

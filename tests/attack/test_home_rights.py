@@ -1,4 +1,4 @@
-"""What custseg keeps is its owner's alone, unless its folder was opened to others; what a user asks for is the user's."""
+"""What custseg keeps is its owner's alone, unless its folder was opened to others; what is asked for is the user's."""
 
 from __future__ import annotations
 
