@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from custseg_assets import no_telemetry as telemetry
 from custseg_assets.command_line import FAILED, CommandParser, as_private_as, run_command, say
-from custseg_assets.errors import BadInputError, DamagedHomeError
+from custseg_assets.errors import BadInputError, CustsegError, DamagedHomeError
 
 if TYPE_CHECKING:
     from custseg_assets.commands.decide import Decider
@@ -58,6 +58,8 @@ def _main(argv: Sequence[str] | None) -> int:
 
             if (explained := explain(error, home, arguments.config)) is None:
                 raise
+            if isinstance(error, CustsegError):
+                say(f"custseg: {error}")
             raise explained from error
     return status
 

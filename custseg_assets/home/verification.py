@@ -530,7 +530,9 @@ def _tables_to_write(home: OpenHome) -> TableStore:
 def _look_at_calendar(paths: Home, home: OpenHome) -> Found:
     def mend() -> str:
         moved = _set_aside(paths, paths.closed, why or "")
-        features = home.tables.scan(schemas.CUSTOMER_FEATURES).filter(~pl.col("is_open")).select(pl.col("period").max())
+        features = (
+            home.tables.scan(schemas.SEGMENT_ASSIGNMENTS).filter(~pl.col("is_open")).select(pl.col("period").max())
+        )
         key = features.collect().item()
         if key is None:
             return moved
@@ -628,22 +630,30 @@ def _damage_of_model(home: OpenHome, key: str, version: str, why: str) -> Damage
 
 
 def _look_at_release(paths: Home, home: OpenHome) -> Found:
-    root, damages = paths.releases, []
+    root = paths.releases
     names = sorted(one.name for one in root.iterdir() if one.is_dir() and one.name[0] != ".") if root.is_dir() else []
     why = _try(partial(releases.current, root))
     current = None if why else releases.current(root)
-    for name in names:
-        if reason := _try(partial(releases.open_release, root, name)):
-            damages.append(_damage_of_release(paths, root / name, reason, is_served=name == current))
+    damages = [
+        _damage_of_release(paths, root / name, reason, is_served=name == current)
+        for name in names
+        if (reason := _try(partial(releases.open_release, root, name)))
+    ]
     pointer = root / releases.CURRENT
     if why:
         damages.append(_damage_of_release(paths, pointer, why, is_served=True))
-    elif current not in names and home.champions.promotions and paths.is_released():
+    elif current not in names and _has_been_released(home):
         reason = f"it names {current}, which is gone" if current else "it is gone"
         damages.append(_damage_of_release(paths, pointer, reason, is_served=True))
     due = why_not_released(home) if home.champions.promotions and not damages else None
     again = f"; to be made again by 'custseg run': {due}" if due else ""
     return f"{current or 'none'}, of {len(names):,} that are kept{again}", damages
+
+
+def _has_been_released(home: OpenHome) -> bool:
+    """Whether a release was made once: segments are there, and no command has ended in the middle of making any."""
+    has_segments = bool(home.tables.sizes(schemas.SEGMENT_ASSIGNMENTS))
+    return has_segments and home.paths.is_released() and unfinished_stage(home.paths) is None
 
 
 def _damage_of_release(paths: Home, path: Path, why: str, *, is_served: bool) -> Damage:
