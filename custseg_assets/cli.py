@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import sys
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custseg_assets import no_telemetry as telemetry
-from custseg_assets.command_line import CommandParser, run_command, say
-from custseg_assets.errors import BadInputError
+from custseg_assets.command_line import FAILED, CommandParser, as_private_as, run_command, say
+from custseg_assets.errors import BadInputError, CustsegError, DamagedHomeError
 
 if TYPE_CHECKING:
     from custseg_assets.commands.decide import Decider
@@ -39,7 +40,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    status: int = arguments.command(arguments)
+    from custseg_assets.settings import home_folder
+    from custseg_assets.stores.home import Home
+    from custseg_assets.stores.home_format import enter
+
+    home = Home(home_folder())
+    with as_private_as(home.root):
+        try:
+            if arguments.command is not _verify:
+                enter(home, say)
+            status: int = arguments.command(arguments)
+        except (ImportError, KeyboardInterrupt, OSError, SystemExit):
+            raise
+        except BaseException as error:
+            # Also what Polars raises when it panics, which is no Exception.
+            from custseg_assets.commands.verify import explain
+
+            if (explained := explain(error, home, arguments.config)) is None:
+                raise
+            if isinstance(error, CustsegError):
+                say(f"custseg: {error}")
+            raise explained from error
     return status
 
 
@@ -145,8 +166,20 @@ def _parser() -> CommandParser:
     vertex.add_argument("verb", choices=["status", "canary", "full", "back"])
     vertex.set_defaults(command=_vertex)
 
+    _add_verify(commands, shared)
     _add_export(commands, shared)
     return parser
+
+
+def _add_verify(commands: Any, shared: CommandParser) -> None:
+    verify = commands.add_parser(
+        "verify", parents=[shared], help="whether everything in the home is as it was written; mend what is not"
+    )
+    verify.add_argument(
+        "--mend", action="store_true", help="set aside what is damaged, and have the next run make it anew where it can"
+    )
+    verify.add_argument("--json", action="store_true", help="for programs")
+    verify.set_defaults(command=_verify)
 
 
 def _add_export(commands: Any, shared: CommandParser) -> None:
@@ -269,6 +302,24 @@ def _status(arguments: argparse.Namespace) -> int:
 
     print(status(_open(arguments), as_json=arguments.json))
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.verify import as_json, describe, is_sound, verify
+    from custseg_assets.settings import home_folder
+    from custseg_assets.stores.home import Home
+    from custseg_assets.stores.home_format import enter
+
+    home = Home(home_folder())
+    with contextlib.suppress(DamagedHomeError):
+        enter(home, say)
+    mended, verdicts = verify(home, arguments.config, mends=arguments.mend)
+    if arguments.json:
+        print(as_json(home.root, mended, verdicts))
+    else:
+        for line in describe(mended, verdicts):
+            print(line)
+    return 0 if is_sound(verdicts) else FAILED
 
 
 def _fire_drill(arguments: argparse.Namespace) -> int:

@@ -13,9 +13,11 @@ import itertools
 import os
 import re
 import socket
+import stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 from custseg_assets.errors import BadInputError, CustsegError, did_you_mean
@@ -148,6 +150,44 @@ def run_command(prog: str, command: Callable[[], int], extra: str) -> int:
             _write_to_nobody()
         return _end(prog, f"{place}{error.strerror}", FAILED)
     return status
+
+
+@contextlib.contextmanager
+def as_private_as(home: Path) -> Iterator[None]:
+    """A block in which everything that is made has no more rights than the home's folder; a new home is its owner's.
+
+    Processes that are started inherit that. What a command writes elsewhere is made within ``with_users_rights``.
+
+    Args:
+        home: its folder, which need not be there.
+    """
+    try:
+        theirs = stat.S_IMODE(home.stat().st_mode) & 0o077
+    except OSError:
+        theirs = 0
+    before = os.umask(0o077)
+    # What the user does not give to others, custseg does not either.
+    os.umask(before | (0o077 & ~theirs))
+    _users_umask.append(before)
+    try:
+        yield
+    finally:
+        os.umask(_users_umask.pop())
+
+
+@contextlib.contextmanager
+def with_users_rights() -> Iterator[None]:
+    """A block in which files are made with the rights that the user's own programs give them."""
+    inside = os.umask(_users_umask[-1]) if _users_umask else None
+    try:
+        yield
+    finally:
+        if inside is not None:
+            os.umask(inside)
+
+
+_users_umask: list[int] = []
+"""The umask that the process was started with, while a command runs."""
 
 
 def say(line: str) -> None:

@@ -58,6 +58,25 @@ class MachineFaultError(CustsegError):
         super().__init__(f"{words}. Nothing is lost. {todo}")
 
 
+class DamagedHomeError(CustsegError):
+    """Something that custseg keeps in its home is not as it was written; the exit code is 1.
+
+    Args:
+        what: the file or the part of the home.
+        why: what is wrong with it.
+        todo: the next thing to do about it.
+    """
+
+    def __init__(
+        self,
+        what: object,
+        why: str,
+        todo: str = "'custseg verify' says what else is, and 'custseg verify --mend' mends what can be made anew.",
+    ) -> None:
+        self.what, self.why = str(what), why
+        super().__init__(f"{what} is damaged: {why}. {todo}")
+
+
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
     """A question that names what begins with a name that is not accepted, or is spelled most like it; else empty.
 

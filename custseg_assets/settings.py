@@ -674,7 +674,7 @@ def settings_file(
     variables = os.environ if environment is None else environment
     if named := config or variables.get(CONFIG_VARIABLE):
         return Path(named)
-    folders = (Path(), _home_folder(home, variables)) if has_home else (Path(),)
+    folders = (Path(), home_folder(home, variables)) if has_home else (Path(),)
     return next((path for folder in folders if (path := folder / DEFAULT_CONFIG).exists()), None)
 
 
@@ -707,7 +707,7 @@ def load_settings(
             raise BadInputError(f"{path}: key {name!r}", "sections only", f"Set the variable {variable} instead.")
         if value := variables.get(variable):
             fields[name] = value
-    fields["home"] = _home_folder(home, variables)
+    fields["home"] = home_folder(home, variables)
     wanted_source = source or variables.get(SOURCE_VARIABLE)
     if wanted_source and isinstance(fields.setdefault("source", {}), dict):
         fields["source"]["path"] = wanted_source
@@ -720,7 +720,9 @@ def load_settings(
         raise _explain(path, fields, error) from None
 
 
-def _home_folder(home: str | Path | None, variables: Mapping[str, str]) -> Path:
+def home_folder(home: str | Path | None = None, environment: Mapping[str, str] | None = None) -> Path:
+    """The home's folder: the one that is given, else the one that ``CUSTSEG_HOME`` names, else ``.custseg``."""
+    variables = os.environ if environment is None else environment
     return Path(home or variables.get(HOME_VARIABLE) or DEFAULT_HOME).absolute()
 
 

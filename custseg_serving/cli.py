@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from custseg_assets.command_line import CommandParser, require_free, run_command
+from custseg_assets.command_line import CommandParser, as_private_as, require_free, run_command
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.releases import releases
 from custseg_serving.keys import MAX_KEYS, SCOPES, KeyFile, make_key
@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     command = {"keys": _manage_keys, "demo": _serve_demo, None: _serve}[options.command]
-    return command(settings_from(options, os.environ), options)
+    settings = settings_from(options, os.environ)
+    with as_private_as(settings.home):
+        return command(settings, options)
 
 
 def settings_from(options: argparse.Namespace, variables: Mapping[str, str]) -> ServingSettings:

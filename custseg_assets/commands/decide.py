@@ -6,6 +6,7 @@ follows: the registry's alias, the release that is served, and then the tables.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ def rollback(runner: Runner, decider: Decider) -> str:
         (_, before), (key, now) = champions[-2:]
         runner.begin(home)
         _overrule(runner, home, key, ROLLED_BACK, decider)
-        home.registry.promote(before)
+        _record_in_registry(runner, home, before)
         release = _newest_release(home, before)
         if release:
             releases.point_to(home.paths.releases, release)
@@ -97,9 +98,17 @@ def promote(runner: Runner, model_version: str, decider: Decider) -> str:
             )
         runner.begin(home)
         _overrule(runner, home, waiting[model_version], "PROMOTE", decider)
-        home.registry.promote(model_version)
+        _record_in_registry(runner, home, model_version)
         runner.follow(home, home.newest_snapshot())
     return f"{model_version} is in force" + (f" instead of {champions[-1][1]}" if champions else "")
+
+
+def _record_in_registry(runner: Runner, home: LockedHome, model_version: str) -> None:
+    """Give a model the champion's alias, where MLflow knows it: a registry that was mended began anew without it."""
+    try:
+        home.registry.promote(model_version)
+    except LookupError as error:
+        runner.say(f"! {error}: MLflow's record began anew after the model was trained; the home's own tables count")
 
 
 def _overrule(runner: Runner, home: LockedHome, key: str, decision: str, decider: Decider) -> None:
@@ -123,8 +132,11 @@ def _overrule(runner: Runner, home: LockedHome, key: str, decision: str, decider
 
 
 def _newest_release(home: OpenHome, model_version: str) -> str | None:
-    """The newest release of a model that was kept."""
+    """The newest release of a model that was kept and is whole."""
     root = home.paths.releases
-    manifests = [releases.read_manifest(root, one) for one in releases.releases(root)]
-    made = [manifest for manifest in manifests if manifest.model_version == model_version]
+    made = []
+    for release_id in releases.releases(root):
+        with contextlib.suppress(releases.DamagedReleaseError):
+            made.append(releases.verify(root, release_id))
+    made = [manifest for manifest in made if manifest.model_version == model_version]
     return max(made, key=lambda manifest: (manifest.period, manifest.as_of)).release_id if made else None

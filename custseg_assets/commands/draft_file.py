@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from custseg_assets.command_line import with_users_rights
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.files import replace_text
 
@@ -43,7 +44,8 @@ def write_draft(out: Path, lines: Sequence[str]) -> None:
     """
     text = "".join(f"{line}\n" for line in lines)
     try:
-        replace_text(out, f"{text}# As 'custseg inspect' wrote it, {_digest(text)}\n")
+        with with_users_rights():
+            replace_text(out, f"{text}# As 'custseg inspect' wrote it, {_digest(text)}\n")
     except OSError as error:
         raise BadInputError(
             f"--out {out}: {error.strerror or error}", "a file that can be written", "Name another."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from custseg_assets.command_line import with_users_rights
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.domain.segments.customer_history import describe_customers
@@ -289,7 +290,7 @@ def _without_formulas(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 def _write(frame: pl.DataFrame, out: Path, *, has_decimal_comma: bool) -> None:
     try:
-        with replacement_for(out) as unfinished:
+        with with_users_rights(), replacement_for(out) as unfinished:
             if out.suffix == ".csv":
                 frame.write_csv(
                     unfinished, separator=";" if has_decimal_comma else ",", decimal_comma=has_decimal_comma

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -17,10 +18,11 @@ from custseg_assets.home.failure import last_failure
 from custseg_assets.home.intake import LANDING
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.own_settings import compare_settings, own_settings, settings_before
-from custseg_assets.home.plan import Stage, due_retrain
+from custseg_assets.home.plan import Stage, due_retrain, why_not_released
 from custseg_assets.home.staleness import causes_of_stale, stale_partitions, window_made
 from custseg_assets.home.unfinished import describe_unfinished, unfinished_stage
 from custseg_assets.settings import HOME_VARIABLE
+from custseg_assets.stores import releases
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.tables import TableReader
 
@@ -130,6 +132,7 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "segments": _segments(tables, last),
         "drift": _drift(tables, last),
         "release": _release(home.paths.releases),
+        "release_stale_because": why_not_released(home) if champion else None,
         "due_retrain": _due_retrain(home),
         "decided_against_others": [
             {"period": key, "decided_against": then, "in_force_before": now}
@@ -198,8 +201,9 @@ def _drift(tables: TableReader, key: str | None) -> dict[str, Any] | None:
 
 
 def _release(folder: Path) -> str | None:
-    pointer = folder / "CURRENT"
-    return pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
+    with contextlib.suppress(releases.DamagedReleaseError):
+        return releases.current(folder)
+    return None
 
 
 def _due_retrain(home: OpenHome) -> str | None:
@@ -306,7 +310,9 @@ def _segment_lines(state: dict[str, Any]) -> list[str]:
     drift = state["drift"]
     if drift:
         lines += [f"drift       {drift['verdict']}", *(f"  {reason}" for reason in drift["reasons"])]
-    return [*lines, f"release     {state['release'] or 'none'}"]
+    why = state["release_stale_because"]
+    again = [f"  to be made again, because {why}: 'custseg run' does it"] if why else []
+    return [*lines, f"release     {state['release'] or 'none'}", *again]
 
 
 def _next_lines(state: dict[str, Any]) -> list[str]:

@@ -1,4 +1,7 @@
-"""Values as Dagster's pages show them: pictures, lists, small tables, facts and column lineage of a table."""
+"""Values as Dagster's pages show them: pictures, lists, small tables, facts and column lineage of a table.
+
+Every Markdown that an asset or a check shows is made here; what others have written is in it as text.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from custseg_assets.domain.markdown import as_text
 from custseg_assets.domain.schemas import Table, column_sources, tables
 from custseg_assets.home.open import OpenHome
 
@@ -20,13 +24,13 @@ def picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
 
 def bullets(sentences: Sequence[str]) -> dg.MarkdownMetadataValue:
     """Sentences as a list."""
-    return dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences))
+    return dg.MetadataValue.md("\n".join(f"- {as_text(sentence)}" for sentence in sentences))
 
 
 def table_preview(frame: pl.DataFrame, n_rows: int = 12) -> dg.MarkdownMetadataValue:
     """The first rows of a small table as Markdown."""
     shown = frame.head(n_rows)
-    lines = [" | ".join(shown.columns), " | ".join("---" for _ in shown.columns)]
+    lines = [" | ".join(map(as_text, shown.columns)), " | ".join("---" for _ in shown.columns)]
     lines += [" | ".join(_cell(value) for value in row) for row in shown.iter_rows()]
     return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))
 
@@ -41,7 +45,7 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else as_text(value)
 
 
 def facts(home: OpenHome, table: Table) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def lineage_in_words(table: Table, features: tuple[str, ...]) -> dg.MarkdownMeta
         if column.lineage:
             sources = column_sources(column, features)
             origins = dict.fromkeys(origin for source in sources for origin in _origins(*source, every, features))
-            lines.append(f"| {column.name} | {_by_table(sources)} | {_by_table(origins)} |")
+            lines.append(f"| {as_text(column.name)} | {_by_table(sources)} | {_by_table(origins)} |")
     return dg.MetadataValue.md("\n".join(lines))
 
 
@@ -103,4 +107,4 @@ def _by_table(columns: Iterable[tuple[str, str]]) -> str:
     fields: dict[str, list[str]] = {}
     for name, field in columns:
         fields.setdefault(name, []).append(field)
-    return "; ".join(f"{name}: {', '.join(names)}" for name, names in fields.items())
+    return as_text("; ".join(f"{name}: {', '.join(names)}" for name, names in fields.items()))

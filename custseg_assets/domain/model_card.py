@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from custseg_assets.domain.markdown import as_text
 from custseg_assets.domain.segments.model import SegmentationModel
 
 _CARD = """\
@@ -80,7 +81,7 @@ def model_card(
         version=model.model_version,
         k=model.k,
         features=", ".join(model.features),
-        data=data,
+        data=as_text(data),
         n_customers=n_customers,
         n_reference=reference.n_customers,
         reference_of=" of the first model's snapshot" if model.predecessor else "",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 
 from custseg_assets import no_telemetry
+from custseg_assets.domain.markdown import as_text
 from custseg_assets.domain.periods import EARLIEST_DATE, Cadence, end_of, start_of
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.expectations.suites import (
@@ -108,7 +109,8 @@ class GroupResult:
         ]
         if self.examples:
             names = list(self.examples[0])
-            lines += ["", "For example:", "", f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+            header = " | ".join(map(as_text, names))
+            lines += ["", "For example:", "", f"| {header} |", f"|{'---|' * len(names)}"]
             lines += [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in self.examples]
         return "\n".join(lines) + "\n"
 
@@ -397,4 +399,4 @@ def _positions(result: ExpectationValidationResult) -> list[int]:
 
 def _cell(value: object) -> str:
     """A value as the text of a Markdown table's cell."""
-    return "–" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+    return "–" if value is None else as_text(value)

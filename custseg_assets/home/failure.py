@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 
 from custseg_assets.errors import CustsegError, MachineFaultError, RunFailedError
-from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.files import read_state, write_state
 from custseg_assets.stores.home import Home
 
 
@@ -51,16 +50,16 @@ def keep_failure(paths: Home, command: str) -> Iterator[None]:
         at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         step, check = (error.step, error.check) if isinstance(error, RunFailedError) else (None, None)
         failure = Failure(command, step, check, str(error), at, todo)
-        replace_text(paths.failure, json.dumps(asdict(failure), ensure_ascii=False))
+        write_state(paths.failure, asdict(failure))
         raise
     paths.failure.unlink(missing_ok=True)
 
 
 def last_failure(paths: Home) -> Failure | None:
     """Why the last run failed; ``None`` where it did not."""
-    with contextlib.suppress(FileNotFoundError):
-        return Failure(**json.loads(paths.failure.read_text(encoding="utf-8")))
-    return None
+    names = [field.name for field in fields(Failure)]
+    found = read_state(paths.failure, *names)
+    return Failure(*(found[name] for name in names)) if found else None
 
 
 def _todo(error: CustsegError, command: str) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import Settings
-from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.files import read_state, write_state
 from custseg_assets.stores.home import Home
 
 PLACE = "[gcp.storage] tables"
 ON_DISK = "the home's own folder"
+_SINCE_EVER = ("[snapshots] cadence", "[snapshots] lookback", "[model] features")
 
 
 def settings_to_fix(settings: Settings) -> dict[str, Any]:
@@ -27,14 +27,25 @@ def settings_to_fix(settings: Settings) -> dict[str, Any]:
 
 def read_fixed_settings(home: Home) -> dict[str, Any]:
     """What a home was made with; nothing where it was not made yet."""
-    made = json.loads(home.fixed_settings.read_text(encoding="utf-8")) if home.fixed_settings.exists() else {}
+    made = read_state(home.fixed_settings, *_SINCE_EVER) or {}
     # Before there was a choice, tables were on the disk.
     return {PLACE: ON_DISK, **made} if made or home.tables.exists() else {}
 
 
 def fix_settings(settings: Settings) -> None:
     """Record what a home is made with."""
-    replace_text(Home(settings.home).fixed_settings, json.dumps(settings_to_fix(settings)), is_durable=True)
+    write_state(Home(settings.home).fixed_settings, settings_to_fix(settings))
+
+
+def with_fixed_settings(settings: Settings) -> Settings:
+    """The same settings, but what a home was made with as it was made with."""
+    made = read_fixed_settings(Home(settings.home))
+    if not made.keys() >= {*_SINCE_EVER}:
+        return settings
+    cadence, lookback, features = (made[name] for name in _SINCE_EVER)
+    snapshots = settings.snapshots.model_copy(update={"cadence": cadence, "lookback": lookback})
+    model = settings.model.model_copy(update={"features": tuple(features)})
+    return settings.model_copy(update={"snapshots": snapshots, "model": model})
 
 
 def require_same_settings(settings: Settings, *names: str) -> None:

@@ -16,7 +16,6 @@ fingerprints        any of the two, or the next commit to ``model_candidates``
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -34,8 +33,9 @@ from custseg_assets.home.log_doubts import rules_for
 from custseg_assets.settings import DEMO, Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import Delivery
-from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.files import read_state, write_state
 from custseg_assets.stores.home import Home, HomeLock
+from custseg_assets.stores.home_format import require_format
 from custseg_assets.stores.landing_zone import LandingZone
 from custseg_assets.stores.registry import ModelRegistry
 from custseg_assets.stores.tables import TableReader, TableStore
@@ -50,16 +50,21 @@ INGESTED = ("raw_transactions", "clean_transactions", "rejected_transactions")
 
 
 class OpenHome:
-    """Everything that can be read of one home; nothing is opened before it is asked for.
+    """Everything that can be read of one home; nothing but its format is looked at before it is asked for.
 
     Args:
         settings: whose home it is.
         has_viewers: whether anybody will look at pictures, pages and column lineage; without, none are made.
+
+    Raises:
+        BadInputError: the home is of another format than this version's.
+        DamagedHomeError: its format cannot be read.
     """
 
     def __init__(self, settings: Settings, *, has_viewers: bool = True) -> None:
         self.settings, self.has_viewers = settings, has_viewers
         self.paths = Home(settings.home)
+        require_format(self.paths)
         self.deliveries = DeliveryStore(self.paths.deliveries, settings.reading)
         self.landing_zone = LandingZone(settings.landing.folder or self.paths.landing, self.deliveries)
         self.registry = ModelRegistry(settings.tracking, self.paths.mlflow)
@@ -187,10 +192,7 @@ class OpenHome:
         return Calendar(self.settings.snapshots, deliveries, self._closed_through())
 
     def _closed_through(self) -> str | None:
-        """Key of the last period that the clock has closed; see ``LockedHome.close_period``."""
-        with contextlib.suppress(FileNotFoundError):
-            return str(json.loads(self.paths.closed.read_text(encoding="utf-8"))["closed_through"])
-        return None
+        return closed_through(self.paths)
 
     def fingerprints_with(self, champions: Champions) -> Fingerprints:
         """Fingerprints as they would be with another history of models."""
@@ -226,7 +228,7 @@ class LockedHome(OpenHome):
         """Close a period that the data do not reach the end of: from now on its snapshot is as of its end."""
         deliveries = self.calendar.deliveries
         self.forget_lost(self.calendar, Calendar(self.settings.snapshots, deliveries, closed_through=key))
-        replace_text(self.paths.closed, json.dumps({"closed_through": key}))
+        write_state(self.paths.closed, {"closed_through": key})
 
     def forget_lost(self, before: Calendar, after: Calendar) -> None:
         """Empty the partitions of periods and snapshots that there will be no more.
@@ -244,6 +246,12 @@ class LockedHome(OpenHome):
     def forget_tables(self) -> None:
         """Open the tables anew when they are next asked for: they were removed, and may come back somewhere else."""
         self._kept.pop("tables", None)
+
+
+def closed_through(paths: Home) -> str | None:
+    """Key of the last period that the clock has closed; see ``LockedHome.close_period``."""
+    found = read_state(paths.closed, "closed_through")
+    return str(found["closed_through"]) if found else None
 
 
 def _open_tables(settings: Settings) -> TableStore:

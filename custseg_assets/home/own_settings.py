@@ -18,6 +18,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.settings import DEMO, FROM_ENVIRONMENT, Settings, load_settings
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.home import Home
+from custseg_assets.stores.home_format import END_OF_SETTINGS, write_format
 from custseg_assets.stores.sql_addresses import FILE_SCHEMES, is_address, parse_address
 from custseg_assets.stores.toml_text import absolute_path, toml_key, toml_tables, toml_value
 
@@ -103,14 +104,15 @@ def keep_settings(settings: Settings, source: str | None) -> None:
         source: what the home reads, if it is not only its landing folder.
     """
     paths = Home(settings.home)
-    text = _HEADER + "\n".join(toml_tables(_configured(settings, source)))
+    text = _HEADER + "\n".join([*toml_tables(_configured(settings, source)), f"{END_OF_SETTINGS}\n"])
     now = paths.settings.read_text(encoding="utf-8") if paths.settings.exists() else None
-    if text == now:
-        return
-    own = own_settings(paths)
-    if now and own and compare_settings(own, settings) and not paths.settings_before.exists():
-        replace_text(paths.settings_before, now, is_durable=True)
-    replace_text(paths.settings, text, is_durable=True)
+    if text != now:
+        own = own_settings(paths)
+        if now and own and compare_settings(own, settings) and not paths.settings_before.exists():
+            replace_text(paths.settings_before, now, is_durable=True)
+        replace_text(paths.settings, text, is_durable=True)
+    # After the settings, whose last line a home of this format must have.
+    write_format(paths)
 
 
 def compare_settings(before: Settings, now: Settings) -> tuple[SettingChange, ...]:

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
 
 import polars as pl
 
@@ -86,19 +88,38 @@ def next_stage(home: OpenHome, last_period: str, last_snapshot: str) -> Stage | 
         or _first_range("scale", segmented, stale(("scaled_features",), segmented))
         or _first_range("hold", snapshots, stale(TRAINED, untrained))
         or _first_range("segment", segmented, stale(SEGMENTED, segmented))
-        or (None if _is_released(home) else _first_partition("segment", segmented[-1:]))
+        or (_first_partition("segment", segmented[-1:]) if segmented and why_not_released(home) else None)
     )
 
 
-def _is_released(home: OpenHome) -> bool:
-    """Whether the release that was made last is whole, and has all that this version puts into one."""
+def why_not_released(home: OpenHome) -> str | None:
+    """Why the release that is served has to be made again, in words; ``None`` where it is whole and complete."""
     root = home.paths.releases
     try:
-        newest = [releases.read_manifest(root, one) for one in releases.releases(root)[-1:]]
-    except releases.DamagedReleaseError:
-        return False
-    is_complete = all(manifest.has_lists and manifest.currency == home.currency for manifest in newest)
-    return home.paths.is_released() and is_complete
+        current = releases.current(root)
+        if current is None:
+            return "there is none"
+        manifest = releases.verify(root, current, _digest_once)
+    except releases.DamagedReleaseError as error:
+        return str(error)
+    if not home.paths.is_released():
+        return "a release was begun and not finished"
+    if not manifest.has_lists:
+        return "an earlier version made it, without lists of the customers"
+    if manifest.currency != home.currency:
+        return f"it says {manifest.currency or 'no currency'}, and the home {home.currency or 'none'}"
+    return None
+
+
+def _digest_once(path: Path) -> str:
+    """The digest of a file of a release, computed anew only when the file has changed: sensors ask all the time."""
+    found = path.stat()
+    return _digest(path, (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, _: tuple[int, ...]) -> str:
+    return releases.sha256_of(path)
 
 
 def closable_key(home: OpenHome) -> str | None:

@@ -7,7 +7,6 @@ is done here by which a home could come to be refused for ever.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 
 from custseg_assets.domain import schemas
@@ -15,7 +14,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import INGESTED, LockedHome
 from custseg_assets.home.plan import TABLES_OF_JOB, Stage
-from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.files import read_state, write_state
 from custseg_assets.stores.home import Home
 
 
@@ -28,7 +27,7 @@ def mark_unfinished(home: LockedHome, stage: Stage) -> Iterator[None]:
     """
     paths = home.paths
     before = home.tables.version_of(TRAINED[0]) if stage.job == "retrain" else None
-    replace_text(paths.unfinished_stage, json.dumps(vars(stage)))
+    write_state(paths.unfinished_stage, vars(stage))
     try:
         yield
     except BadInputError:
@@ -44,9 +43,8 @@ def mark_unfinished(home: LockedHome, stage: Stage) -> Iterator[None]:
 
 def unfinished_stage(paths: Home) -> Stage | None:
     """The stage that an earlier command was in the middle of when it ended; ``None`` where there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        return Stage(**json.loads(paths.unfinished_stage.read_text(encoding="utf-8")))
-    return None
+    found = read_state(paths.unfinished_stage, "job", "first_key", "last_key")
+    return Stage(found["job"], found["first_key"], found["last_key"]) if found else None
 
 
 def put_back_unfinished(home: LockedHome) -> Stage | None:

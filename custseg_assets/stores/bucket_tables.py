@@ -19,7 +19,7 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,11 +121,14 @@ class TablesInBucket(TableStore):
     def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
         return pl.scan_delta(opened, storage_options=_PATIENCE_OF_POLARS)
 
+    def _require_files(self, _: str, __: Iterable[str] | None) -> None:
+        """Nothing: to ask the bucket for each file would take longer than reading them."""
+
     @contextlib.contextmanager
     def _committing(self, name: str, fingerprints: Mapping[str, int]) -> Iterator[None]:
         self._look(name)
         self.root.mkdir(parents=True, exist_ok=True)
-        replace_text(self.root / name, _IN_DOUBT)
+        replace_text(self.root / name, _IN_DOUBT, is_durable=True)
         # Once more, because others on this machine are not the only ones who could have committed.
         before = self._look(name)
         version = before.opened.version() if before.opened else -1
@@ -150,7 +153,7 @@ class TablesInBucket(TableStore):
         # Where somebody else has committed as well, what was known may not hold any more.
         known = {**(before.fingerprints if opened.version() == version + 1 else {}), **fingerprints}
         note = json.dumps({"table": _identity(opened), "fingerprints": known})
-        replace_text(self.root / name, note)
+        replace_text(self.root / name, note, is_durable=True)
         self._seen[name] = _Seen(note, opened, known)
 
     def _newest_if_written(self, name: str, version: int) -> DeltaTable | None:
@@ -200,8 +203,12 @@ def _noted(note: str | None, opened: DeltaTable | None) -> dict[str, int]:
     """Fingerprints from a note, if it is about this version of this table."""
     if opened is None or note is None or note == _IN_DOUBT:
         return {}
-    found = json.loads(note)
-    return found["fingerprints"] if found["table"] == _identity(opened) else {}
+    try:
+        found = json.loads(note)
+        return dict(found["fingerprints"]) if found["table"] == _identity(opened) else {}
+    except (ValueError, LookupError, TypeError):
+        # A note is only remembered, to save requests: what a damaged one said is asked of the bucket again.
+        return {}
 
 
 def _identity(opened: DeltaTable | None) -> list[str | int]:
@@ -221,7 +228,7 @@ def _without_credentials(endpoint: str | None) -> dict[str, str]:
 def forgetting(notes: Path) -> Iterator[None]:
     """Around the removal of all tables: mark every note as in doubt first, and remove the notes at the end."""
     for note in notes.glob("*"):
-        replace_text(note, _IN_DOUBT)
+        replace_text(note, _IN_DOUBT, is_durable=True)
     yield
     shutil.rmtree(notes, ignore_errors=True)
 

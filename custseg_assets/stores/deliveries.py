@@ -22,21 +22,23 @@ import polars as pl
 
 from custseg_assets.domain.periods import Cadence, key_of, period_start, shift, start_of
 from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
-from custseg_assets.errors import BadInputError
+from custseg_assets.errors import BadInputError, DamagedHomeError
 from custseg_assets.settings import ReadingSettings, SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.delivery import CurrentSource, Delivery, LandedFile, in_order, keys_of
 from custseg_assets.stores.delivery_file import DeliveredLines, write_lines
-from custseg_assets.stores.files import UNFINISHED, make_durable, replace_text
-from custseg_assets.stores.line_digests import UNDATED
+from custseg_assets.stores.files import UNFINISHED, make_durable, read_state, replace_text, write_state
+from custseg_assets.stores.line_digests import UNDATED, digests_by_day
 from custseg_assets.stores.reading import LINES, FileToRead, Reader
 from custseg_assets.stores.sources import SCRATCH_PREFIX, Progress, SourceFile, Stamp, digest_of, stamp_of
 
 _READER = 4
 """Version of how files are read; a change makes every file a new delivery."""
 
+_IN_MANIFEST = ("id", "name", "first_date", "last_date", "n_rows", "days", "columns", "preset")
 _STORED = RAW_TRANSACTIONS.schema.names()[1:]
-_CURRENT = "current.json"
+CURRENT = "current.json"
+"""The file that says which deliveries are read now."""
 _FILE = "file"
 _WRITING_PREFIX = ".writing-"
 """How the names of folders begin that earlier versions left when they were killed."""
@@ -94,7 +96,7 @@ class DeliveryStore:
         """
         digest, stamp = digest_of(path)
         delivery_id = _id_of("file", digest, identity_of(settings), *([keys] if keys else []))
-        if known := self._find(delivery_id):
+        if known := self._find_whole(delivery_id):
             return replace(known, name=name or path.name)
         if (n_bytes := path.stat().st_size) >= _LARGE_BYTES:
             progress(f"reading {name or path.name}, {n_bytes / 1e6:,.0f} MB")
@@ -130,7 +132,7 @@ class DeliveryStore:
             preset: name of the known export that they are like, if any.
         """
         delivery_id = _id_of("frame", name, identity, preset)
-        if known := self._find(delivery_id):
+        if known := self._find_whole(delivery_id):
             return known
         with self._prepare_folder():
             mapping = ColumnMapping({column: (column,) for column in MAPPED_NAMES}, preset)
@@ -147,7 +149,7 @@ class DeliveryStore:
         Raises:
             BadInputError: the source cannot be used; the store is as before.
         """
-        if known := self._find(_id_of("lines", name, identity)):
+        if known := self._find_whole(_id_of("lines", name, identity)):
             return known
         with self.scratch_folder() as folder:
             return self.accept_read(identity, replace(read(folder), name=name))
@@ -167,7 +169,7 @@ class DeliveryStore:
             cursor: how to go on from there, for an increment.
         """
         delivery_id = _id_of("lines", source.name, identity)
-        return self._find(delivery_id) or self._write(delivery_id, source, cursor)
+        return self._find_whole(delivery_id) or self._write(delivery_id, source, cursor)
 
     def set_current(self, current: CurrentSource) -> None:
         """Set what the pipeline reads.
@@ -187,19 +189,20 @@ class DeliveryStore:
             ],
         }
         with self._prepare_folder():
-            replace_text(self.root / _CURRENT, json.dumps(fields, ensure_ascii=False, indent=1), is_durable=True)
+            write_state(self.root / CURRENT, fields)
 
     def current(self) -> CurrentSource | None:
-        """What the pipeline reads now; ``None`` before the first ``set_current``."""
-        fields = self._current_fields()
+        """What the pipeline reads now; ``None`` before the first ``set_current``.
+
+        Raises:
+            DamagedHomeError: that is not recorded as it was written, or a delivery of it is gone.
+        """
+        fields = self.current_fields()
         if fields is None:
             return None
         return CurrentSource(
-            tuple(replace(self.get(one["id"]), name=one["name"]) for one in fields["source"]),
-            tuple(
-                LandedFile(replace(self.get(one["id"]), name=one["name"]), one["n_bytes"], tuple(one["replaces"]))
-                for one in fields["landed"]
-            ),
+            tuple(self._recorded(one) for one in fields["source"]),
+            tuple(LandedFile(self._recorded(one), one["n_bytes"], tuple(one["replaces"])) for one in fields["landed"]),
             fields["description"],
             tuple(fields.get("doubts", ())),
             fields.get("reading"),
@@ -208,23 +211,29 @@ class DeliveryStore:
     def current_state(self) -> tuple[int, ...] | None:
         """Differs after every ``set_current``, of whichever process; costs no reading."""
         try:
-            found = (self.root / _CURRENT).stat()
+            found = (self.root / CURRENT).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def landed_sizes(self) -> dict[tuple[str, str], int]:
         """Id and name of every landed file → its size in bytes, without reading a manifest."""
-        fields = self._current_fields() or {"landed": []}
+        fields = self.current_fields() or {"landed": []}
         return {(one["id"], one["name"]): one["n_bytes"] for one in fields["landed"]}
 
-    def _current_fields(self) -> dict[str, Any] | None:
-        try:
-            text = (self.root / _CURRENT).read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        fields: dict[str, Any] = json.loads(text)
-        return fields
+    def current_fields(self) -> dict[str, Any] | None:
+        """What ``set_current`` recorded, without reading a manifest.
+
+        Raises:
+            DamagedHomeError: it is not as it was written.
+        """
+        return read_state(self.root / CURRENT, "source", "landed", "description")
+
+    def _recorded(self, one: Mapping[str, Any]) -> Delivery:
+        """The delivery of a record of ``set_current``, under the name that it has there."""
+        if found := self._find(one["id"]):
+            return replace(found, name=one["name"])
+        raise DamagedHomeError(self.root / f"{one['id']}.json", f"it is gone, and {one['name']} is read by it")
 
     @contextlib.contextmanager
     def unchanged_if_refused(self) -> Iterator[None]:
@@ -272,7 +281,7 @@ class DeliveryStore:
         if not chosen:
             return RAW_TRANSACTIONS.schema.to_frame(eager=False)
         # One scan of all files: a plan with hundreds of scans costs more than the reading.
-        paths = [str(self.root / f"{one.id}.parquet") for one in chosen]
+        paths = [str(self.path_of_lines(one)) for one in chosen]
         filed_under = [key_of(period_start(one.first_date, cadence)) for one in chosen]
         files = pl.LazyFrame({_FILE: paths, "source_file": [one.name for one in chosen], "filed_under": filed_under})
         has_undated = any(UNDATED in one.days for one in chosen)
@@ -283,17 +292,51 @@ class DeliveryStore:
         return lines.filter(pl.col("period").is_in(sorted(wanted))).select(names)
 
     def _lines_of(self, delivery: Delivery) -> pl.LazyFrame:
-        lines = _scan(self.root / f"{delivery.id}.parquet")
+        lines = _scan(self.path_of_lines(delivery))
         return lines.with_columns(pl.lit(delivery.name).alias("source_file")).select(_STORED)
+
+    def path_of_lines(self, delivery: Delivery) -> Path:
+        """The file of a delivery's lines.
+
+        Raises:
+            DamagedHomeError: it is gone.
+        """
+        path = self.root / f"{delivery.id}.parquet"
+        if not path.exists():
+            raise DamagedHomeError(path, f"it is gone, with the {delivery.n_rows:,} lines of {delivery.name}")
+        return path
+
+    def find_altered(self, delivery: Delivery) -> str | None:
+        """How the lines of a delivery differ from what its manifest says of them; ``None`` where they do not."""
+        try:
+            found = digests_by_day(_scan(self.path_of_lines(delivery)))
+        except DamagedHomeError as error:
+            return error.why
+        except (OSError, pl.exceptions.PolarsError) as error:
+            return f"it cannot be read: {' '.join(str(error).split())[:200]}"
+        n_other = sum(found.get(day) != delivery.days.get(day) for day in {*found, *delivery.days})
+        return (
+            f"the lines of {n_other:,} of {len(delivery.days):,} days are not those that were delivered"
+            if n_other
+            else None
+        )
+
+    def manifests(self) -> Iterator[Path]:
+        """The files of all manifests, also of deliveries that are not read any more."""
+        return (path for path in sorted(self.root.glob("*.json")) if path.name != CURRENT)
+
+    def _find_whole(self, delivery_id: str) -> Delivery | None:
+        """A delivery that has its lines: one that lost them is read again when its file comes again."""
+        return self._find(delivery_id) if (self.root / f"{delivery_id}.parquet").exists() else None
 
     def _find(self, delivery_id: str) -> Delivery | None:
         # A manifest never changes, and hundreds of them are read many times in a run.
         if delivery_id in self._manifests:
             return self._manifests[delivery_id]
         path = self.root / f"{delivery_id}.json"
-        if not path.exists():
+        fields = read_state(path, *_IN_MANIFEST)
+        if fields is None:
             return None
-        fields = json.loads(path.read_text(encoding="utf-8"))
         fields["notes"] = tuple(fields.get("notes", ()))
         fields.setdefault("counts_units", "quantity" in fields["columns"])
         fields["days"] = {day: (n_rows, digest) for day, (n_rows, digest) in fields["days"].items()}

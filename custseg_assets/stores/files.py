@@ -1,4 +1,4 @@
-"""Files: replace one in a single step, make it durable, lock it; and remove a folder in a single step.
+"""Files: replace one in a single step, make it durable, lock it; remove a folder in a single step; state as JSON.
 
 What a file contains does not belong here. The service imports this module, so it needs the standard library only.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import shutil
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from custseg_assets.errors import DamagedHomeError
 
 UNFINISHED = ".new"
 """How the name of a file ends that is still written, or that a killed process left; it is hidden as well."""
@@ -52,6 +55,37 @@ def replace_text(path: Path, text: str, *, is_durable: bool = False) -> None:
     """Replace a small file by this text in one step; see ``replacement_for``."""
     with replacement_for(path, is_durable=is_durable) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def write_state(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write a small file of state, which is whole at every moment and survives a power cut from now on."""
+    replace_text(path, json.dumps(fields, ensure_ascii=False, indent=1), is_durable=True)
+
+
+def read_state(path: Path, *names: str) -> dict[str, Any] | None:
+    """The fields of a file that ``write_state`` wrote; ``None`` where there is none.
+
+    Args:
+        path: of the file.
+        names: of the fields that it has to have.
+
+    Raises:
+        DamagedHomeError: it is empty, no JSON, or lacks a field.
+    """
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fields: Any = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        why = f"no JSON: {error}" if content.strip(b"\0 \r\n\t") else "it is empty"
+        raise DamagedHomeError(path, why) from None
+    if not isinstance(fields, dict):
+        raise DamagedHomeError(path, f"it has a {type(fields).__name__} instead of fields")
+    if missing := [name for name in names if name not in fields]:
+        raise DamagedHomeError(path, f"it lacks {', '.join(missing)}")
+    return fields
 
 
 def make_durable(path: Path) -> None:

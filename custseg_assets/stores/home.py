@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.stores.files import is_file_locked, lock_file
+from custseg_assets.stores.files import is_file_locked, lock_file, make_durable
 
 
 class HomeLock:
@@ -56,6 +56,10 @@ class Home:
         self.prediction_log = root / "prediction_log"
         self.failure = root / "failure.json"
         self.alerts = root / "alerts.log"
+        self.published = root / "bigquery.json"
+        self.keys = root / "keys.json"
+        self.format = root / "home.json"
+        self.damaged = root / "damaged"
         self._unreleased = root / ".unreleased"
 
     def make(self) -> None:
@@ -120,6 +124,29 @@ class Home:
         self._unreleased.touch()
         yield
         self._unreleased.unlink()
+
+    def set_aside(self, path: Path, why: str) -> Path:
+        """Move a damaged file or folder of the home to ``damaged``, beside a file with the reason; returns where to.
+
+        Args:
+            path: of it, below the home.
+            why: it is moved, in words.
+        """
+        target = free = self.damaged / path.relative_to(self.root)
+        number = 1
+        while free.exists():
+            number += 1
+            free = target.with_name(f"{target.name} ({number})")
+        free.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(free)
+        free.with_name(f"{free.name}.reason.txt").write_text(f"{why}\n", encoding="utf-8")
+        make_durable(free.parent)
+        make_durable(path.parent)
+        return free
+
+    def ask_for_release(self) -> None:
+        """Have the next run make the release again."""
+        self._unreleased.touch()
 
     def is_released(self) -> bool:
         """Whether every release that was begun was also finished, so that the service can read it."""

@@ -5,7 +5,6 @@ How a destination is written to does not belong here: BigQuery is in ``gcp.bigqu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import polars as pl
 
 from custseg_assets.domain.schemas import PREDICTION_LOG, Table
 from custseg_assets.settings import Settings
-from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.files import read_state, write_state
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.tables import TableReader, fingerprint
 
@@ -73,17 +72,15 @@ class Publications:
     def in_bigquery(home: Home, settings: Settings) -> Publications:
         """The record of the BigQuery dataset in the settings."""
         gcp = settings.gcp
-        return Publications(home.root / "bigquery.json", f"{gcp.project}.{gcp.bigquery.dataset}")
+        return Publications(home.published, f"{gcp.project}.{gcp.bigquery.dataset}")
 
     def _write(self, record: Mapping[str, object]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(self.path, json.dumps({"destination": self.destination, "tables": record}, indent=1))
+        write_state(self.path, {"destination": self.destination, "tables": record})
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        if not self.path.exists():
-            return {}
-        content = json.loads(self.path.read_text(encoding="utf-8"))
-        return dict(content["tables"]) if content["destination"] == self.destination else {}
+        content = read_state(self.path, "destination", "tables")
+        return dict(content["tables"]) if content and content["destination"] == self.destination else {}
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class ModelRegistry:
         from mlflow import MlflowClient
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        with replacement_for(path) as unfinished:
+        with replacement_for(path, is_durable=True) as unfinished:
             uri = f"sqlite:///{unfinished}"
             MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
 

@@ -20,6 +20,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from custseg_assets.domain.schemas import Table
+from custseg_assets.errors import DamagedHomeError
 
 _FINGERPRINT_BITS = 62
 
@@ -49,6 +50,7 @@ class TableReader:
         self._opened: dict[str, DeltaTable] = {}
         self._whole: dict[str, tuple[tuple[DeltaTable | None, int | None], pl.DataFrame]] = {}
         self._fingerprints: dict[str, tuple[int, dict[str, int | None]]] = {}
+        self._whole_files: set[str] = set()
 
     # What differs where the tables are somewhere else.
 
@@ -80,6 +82,16 @@ class TableReader:
             extra_columns="ignore",
         ).select(columns.names())
 
+    def _require_files(self, name: str, keys: Iterable[str] | None) -> None:
+        """Refuse to read partitions that have not the files that the log names: Polars would panic over a cut one."""
+        wanted = None if keys is None else {*keys}
+        for key, path, n_bytes, _ in self.files(name).iter_rows():
+            # A file has a name of its own and is never changed: each is looked at once.
+            if (wanted is None or key in wanted) and path not in self._whole_files:
+                if why := why_not_whole(self.root / name / unquote(path), n_bytes):
+                    raise DamagedHomeError(f"table {name} of {key}", f"{unquote(path)}: {why}")
+                self._whole_files.add(path)
+
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
         """Around everything that reads rows: what goes wrong then is told in words that help."""
@@ -92,13 +104,18 @@ class TableReader:
         opened = self._open(table.name)
         if opened is None:
             return {}
-        counted = self._files(opened).group_by("period").agg(pl.col("num_records").sum()).sort("period")
+        counted = _files_of(opened).group_by("period").agg(pl.col("num_records").sum()).sort("period")
         return {key: n_rows for key, n_rows in counted.iter_rows() if n_rows}
 
-    @staticmethod
-    def _files(opened: DeltaTable) -> pl.DataFrame:
-        files = pl.DataFrame(opened.get_add_actions(flatten=True))
-        return files.select(pl.col("partition.period").alias("period"), pl.col("num_records").cast(pl.Int64))
+    def files(self, name: str) -> pl.DataFrame:
+        """The files of a table as it stands: ``period``, ``path`` below its folder, ``size_bytes``, ``num_records``."""
+        opened = self._open(name)
+        return pl.DataFrame(schema=_FILES) if opened is None else _files_of(opened)
+
+    def stored_columns(self, name: str) -> dict[str, pl.DataType]:
+        """The columns of a table as its log has them; none where there is no table."""
+        opened = self._open(name)
+        return {} if opened is None else dict(pl.scan_delta(opened).collect_schema())
 
     def scan(self, table: Table, keys: Iterable[str] | None = None) -> pl.LazyFrame:
         """The rows of some partitions, all by default; none where nothing has been written yet.
@@ -108,8 +125,10 @@ class TableReader:
         opened = self._open(table.name)
         if opened is None:
             return pl.LazyFrame(schema=table.schema)
+        keys = None if keys is None else list(keys)
+        self._require_files(table.name, keys)
         rows = self._rows(opened)
-        wanted = rows if keys is None else rows.filter(pl.col("period").is_in(list(keys)))
+        wanted = rows if keys is None else rows.filter(pl.col("period").is_in(keys))
         there = {column.name for column in opened.schema().fields}
         return wanted.select(
             column.name if column.name in there else pl.lit(None, column.dtype).alias(column.name)
@@ -230,7 +249,7 @@ class TableStore(TableReader):
         opened = self._open(table.name)
         if opened is None:
             return
-        n_files = Counter(self._files(opened)["period"])
+        n_files = Counter(_files_of(opened)["period"])
         crowded = [key for key in keys if n_files[key] > 1]
         with self._committing(table.name, {}):
             if crowded:
@@ -254,6 +273,23 @@ class TableStore(TableReader):
         gone = [key for key in keys if self.fingerprint_of(table.name, key) is not None]
         if gone:
             self.write(table, pl.DataFrame(schema=table.schema), dict.fromkeys(gone, 0))
+
+
+_FILES = {"period": pl.String, "path": pl.String, "size_bytes": pl.Int64, "num_records": pl.Int64}
+
+
+def _files_of(opened: DeltaTable) -> pl.DataFrame:
+    files = pl.DataFrame(opened.get_add_actions(flatten=True)).rename({"partition.period": "period"})
+    return files.select(pl.col(name).cast(dtype) for name, dtype in _FILES.items())
+
+
+def why_not_whole(path: Path, n_bytes: int) -> str | None:
+    """Why a file is not as long as the log says, in words; ``None`` where it is."""
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        return "it is gone"
+    return None if found == n_bytes else f"it has {found:,} bytes instead of {n_bytes:,}"
 
 
 def _require_columns(table: Table, frame: pl.DataFrame) -> None:
