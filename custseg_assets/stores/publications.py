@@ -6,6 +6,7 @@ How a destination is written to does not belong here: BigQuery is in ``gcp.bigqu
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,15 @@ class Publications:
 
     def __init__(self, path: Path, destination: str) -> None:
         self.path, self.destination = path, destination
+
+    @property
+    def home(self) -> str:
+        """The id by which the destination knows this home; made when it is asked for first."""
+        found: str | None = self._load().get("home")
+        if found is None:
+            found = uuid.uuid4().hex
+            self._write(self._read(), found)
+        return found
 
     def of(self, table: str) -> dict[str, int]:
         """Partition key → fingerprint of what was published of a table."""
@@ -75,15 +85,19 @@ class Publications:
         gcp = settings.gcp
         return Publications(home.root / "bigquery.json", f"{gcp.project}.{gcp.bigquery.dataset}")
 
-    def _write(self, record: Mapping[str, object]) -> None:
+    def _write(self, record: Mapping[str, object], home: str | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(self.path, json.dumps({"destination": self.destination, "tables": record}, indent=1))
+        content = {"destination": self.destination, "home": home or self._load().get("home"), "tables": record}
+        replace_text(self.path, json.dumps(content, indent=1))
 
     def _read(self) -> dict[str, dict[str, Any]]:
+        return dict(self._load().get("tables", {}))
+
+    def _load(self) -> dict[str, Any]:
         if not self.path.exists():
             return {}
-        content = json.loads(self.path.read_text(encoding="utf-8"))
-        return dict(content["tables"]) if content["destination"] == self.destination else {}
+        content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        return content if content["destination"] == self.destination else {}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import google_crc32c
 
+from tests.support.fakes.clock import now
 from tests.support.fakes.gcs_xml import XmlApi, xml_error
 from tests.support.fakes.service import Answer, FakeService, Refused, Request, answer_json
 
@@ -31,7 +32,8 @@ _CHUNK_UNIT = 256 << 10
 _LONGEST_NAME = 1024
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 _REASONS = {400: "invalid", 403: "forbidden", 404: "notFound", 409: "conflict", 412: "conditionNotMet"}
-_REASONS |= {416: "requestedRangeNotSatisfiable", 503: "backendError"}
+_REASONS |= {416: "requestedRangeNotSatisfiable", 429: "rateLimitExceeded", 503: "backendError"}
+_SECONDS_BETWEEN_CHANGES = 1.0
 
 
 @dataclass
@@ -99,6 +101,7 @@ class FakeGcs(FakeService):
         self._page_size = page_size
         self._uploads: dict[str, _Upload] = {}
         self._generation = 0
+        self._changed_at: dict[tuple[str, str], float] = {}
         self._xml = XmlApi(self, page_size)
 
     # What a test puts in and looks at.
@@ -186,7 +189,23 @@ class FakeGcs(FakeService):
         self.require("storage.objects.create", resource)
         if name in self.bucket_of(bucket):
             self.require("storage.objects.delete", resource)
+        self._require_calm(bucket, name)
         return self.put(bucket, name, content, **more)
+
+    def remove(self, bucket: str, name: str) -> None:
+        """Delete an object that is there, as a client may that has the permission."""
+        self._require_calm(bucket, name)
+        del self.buckets[bucket][name]
+
+    def _require_calm(self, bucket: str, name: str) -> None:
+        """Refuse a second change of an object within a second."""
+        if self.has_rate_limits and now() - self._changed_at.get((bucket, name), -1) < _SECONDS_BETWEEN_CHANGES:
+            message = (
+                f"The object {bucket}/{name} exceeded the rate limit for object mutation operations (create, update, "
+                "and delete). Please reduce your request rate. See https://cloud.google.com/storage/docs/gcs429."
+            )
+            raise Refused(429, "SlowDown", message)
+        self._changed_at[bucket, name] = now()
 
     def _object_request(self, request: Request, names: list[str]) -> Answer:
         bucket = names[0]
@@ -216,11 +235,12 @@ class FakeGcs(FakeService):
         if request.method == "DELETE":
             self.require("storage.objects.delete", resource)
             self._matching_blob(request, bucket, name)
-            del self.buckets[bucket][name]
+            self.remove(bucket, name)
             return Answer(204)
         if request.method in {"PATCH", "PUT"}:
             self.require("storage.objects.update", resource)
             blob = self._matching_blob(request, bucket, name)
+            self._require_calm(bucket, name)
             _describe(blob, request.json())
             blob.metageneration += 1
             return answer_json(_resource(bucket, name, blob))

@@ -13,6 +13,7 @@ import re
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from google.cloud import aiplatform_v1 as api
 from google.protobuf import json_format
 from google.rpc import code_pb2
 
+from tests.support.fakes.clock import now
 from tests.support.fakes.service import Answer, FakeService, Refused, Request, answer_json
 
 PROJECT_NUMBER = "314159265358"
@@ -39,6 +41,7 @@ _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 _ACCOUNT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9.-]+\.gserviceaccount\.com")
 _TERM = re.compile(r'(?P<field>labels\.[a-z0-9_-]+|state|display_name)\s*=\s*"(?P<value>[^"]*)"')
 _LONGEST_TIMEOUT = 7 * 24 * 3600
+_MOST_A_MINUTE = 600
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class FakeVertex(FakeService):
         self.fail_operations = ""
         self.looks_until_done = 1
         self._n_changes = 0
+        self._asked_at: deque[float] = deque()
         self._parent = f"projects/{project}/locations/{location}"
         self._page_size = page_size
         self._jobs: dict[str, _Job] = {}
@@ -166,6 +170,7 @@ class FakeVertex(FakeService):
 
     def answer(self, request: Request) -> Answer:
         """See ``FakeService``."""
+        self._require_calm()
         known = replace(
             request,
             path=unquote(request.path).replace(self._number, self._parent),
@@ -173,6 +178,22 @@ class FakeVertex(FakeService):
         )
         answer = self._answer(known)
         return replace(answer, content=answer.content.replace(self._parent.encode(), self._number.encode()))
+
+    def _require_calm(self) -> None:
+        """Refuse what is more than the quota of requests a minute."""
+        while self._asked_at and self._asked_at[0] < now() - 60:
+            self._asked_at.popleft()
+        if self.has_rate_limits and len(self._asked_at) >= _MOST_A_MINUTE:
+            message = (
+                "Quota exceeded for quota metric 'Resource management requests' and limit 'Resource management "
+                "requests per minute per region' of service 'aiplatform.googleapis.com' for consumer "
+                f"'project_number:{PROJECT_NUMBER}'."
+            )
+            metadata = {"service": "aiplatform.googleapis.com", "quota_limit_value": str(_MOST_A_MINUTE)}
+            kind = "type.googleapis.com/google.rpc.ErrorInfo"
+            info = {"@type": kind, "reason": "RATE_LIMIT_EXCEEDED", "metadata": metadata}
+            raise Refused(429, "RESOURCE_EXHAUSTED", message, [info])
+        self._asked_at.append(now())
 
     def _answer(self, request: Request) -> Answer:
         # Operations have two addresses, and Google's client over REST takes the one under /ui.
@@ -196,7 +217,7 @@ class FakeVertex(FakeService):
         if account := job.job_spec.service_account:
             if not _ACCOUNT.fullmatch(account):
                 raise _invalid(f"Service account {account} is not valid.")
-            if "iam.serviceAccounts.actAs" in self.denied:
+            if self.is_denied("iam.serviceAccounts.actAs"):
                 message = f"You do not have permission to act as service_account: {account}. (or it may not exist)."
                 raise Refused(403, "PERMISSION_DENIED", message)
         _check_job(job)
@@ -382,6 +403,7 @@ class FakeVertex(FakeService):
         return _message(evaluation)
 
     def _list_evaluations(self, request: Request, name: str) -> Answer:
+        self.require("aiplatform.modelEvaluations.list", f"{self._parent}/models/{name}")
         model = self._model(name)
         found = self.evaluations.get(f"{model.name}@{model.version_id}", [])
         return self._page(request, "modelEvaluations", found)
