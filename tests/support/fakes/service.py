@@ -93,6 +93,7 @@ class FakeService:
         n_lost: how many answers were lost so.
         troubles: what happens to a request, one after the other each time that it is sent, before it is executed: a
             status that is answered, or 0 for a connection that is closed.
+        n_refused: how many requests had such a trouble.
         requests: method and path of every request.
         on_request: called with every request before it is executed; a ``Refused`` that it raises is the answer.
     """
@@ -112,6 +113,7 @@ class FakeService:
         self.n_lost = 0
         self._n_checks = 0
         self.troubles: Sequence[int] = ()
+        self.n_refused = 0
         self._lost: set[tuple[str, ...]] = set()
         self._troubled: Counter[tuple[str, ...]] = Counter()
         self.requests: list[str] = []
@@ -186,6 +188,7 @@ class FakeService:
                 self.n_unavailable -= 1
                 return self.error_body(_busy(503), request)
             if (trouble := self._next_trouble(request)) is not None:
+                self.n_refused += 1
                 return self.error_body(_busy(trouble), request) if trouble else None
             n_checks = self._n_checks
             try:

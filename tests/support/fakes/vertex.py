@@ -145,6 +145,11 @@ class FakeVertex(FakeService):
                 self._advance_job(one)
             return [one.job for one in self._jobs.values()]
 
+    @property
+    def n_operations(self) -> int:
+        """How many long operations were begun."""
+        return len(self._operations)
+
     def told(self, name: str) -> str:
         """A name as the service tells it: with the project's number."""
         return name.replace(self._parent, self._number)
@@ -516,11 +521,13 @@ class FakeVertex(FakeService):
 
     def _get_operation(self, _: Request, path: str) -> Answer:
         name = f"{self._parent}{path}"
+        self.require("aiplatform.operations.get", name)
         if name not in self._operations:
             raise Refused(404, "NOT_FOUND", f"Operation not found: {name}")
         return answer_json(self._look_at_operation(name))
 
     def _list_operations(self, _: Request, resource: str) -> Answer:
+        self.require("aiplatform.operations.list", f"{self._parent}{resource}")
         names = [name for name in self._operations if name.startswith(f"{self._parent}{resource}/operations/")]
         before = [{"name": name, **(self._operations[name].ended or {})} for name in names]
         for name in names:
