@@ -70,6 +70,13 @@ def test_everything_that_is_made_is_removed(contact: Contact) -> None:
         assert ran.index(made) < ran.index(removed)
 
 
+def test_without_an_endpoint_nothing_is_deployed_and_that_is_told(contact: Contact) -> None:
+    status, said, calls = contact("--yes", "--serving", "serving:1", failing="gcloud ai endpoints create")
+    assert (status, said.count("DIFFERED: an endpoint is made")) == (1, 1)
+    assert not any("vertex" in call for call in calls)
+    assert "rm --recursive" in calls[-1]
+
+
 @pytest.mark.parametrize("failing", ["custseg run --source demo", "custseg vertex canary", "buckets create"])
 def test_what_differs_is_told_and_everything_is_removed_all_the_same(contact: Contact, failing: str) -> None:
     status, said, calls = contact("--yes", *IMAGES, failing=failing)

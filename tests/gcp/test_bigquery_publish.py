@@ -247,7 +247,9 @@ def test_two_homes_at_the_same_time_notice_it_and_the_next_publication_is_whole(
             try:
                 one.publisher().publish(parts_of(mine))
             except BigQueryError as error:
-                assert re.search("published to by another home at the same time.*it publishes all of its own", str(error))
+                assert re.search(
+                    "published to by another home at the same time.*it publishes all of its own", str(error)
+                )
                 n_noticed += 1
             else:
                 n_whole += 1

@@ -135,7 +135,7 @@ def play(shop: Path, name: str, *, loses_answers: bool = False, troubles: Sequen
         wait_on_this_clock(patch)
         patch.setattr("google.cloud.storage.retry.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.01, 0.1))
         patch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", BIGQUERY_RETRY.with_delay(0.01, 0.1))
-        patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: SHORT_PATIENCE)
+        patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: replace(SHORT_PATIENCE, silence=60))
         may = write_log(shop_log(1, DAY, BY_THE_CASE), home.with_name("may.csv"))
         gcs.put("shop-data", "home/landing/may.csv", may.read_bytes())
         settings = settings_of(home, runner, vertex, gcs, bigquery)

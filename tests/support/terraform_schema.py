@@ -44,7 +44,9 @@ def find_faults(where: str, body: Mapping[str, Any], kind: str, schema: Schema) 
     given |= {_camel(name): block["content"] for one in body.get("dynamic", []) for name, block in one.items()}
     given.pop("dynamic", None)
     yield from (f"{where}.{name} is unknown" for name in given.keys() - known.keys())
-    yield from (f"{where}.{name} is missing" for name in known.keys() - given.keys() if known[name].startswith("needed"))
+    yield from (
+        f"{where}.{name} is missing" for name in known.keys() - given.keys() if known[name].startswith("needed")
+    )
     for name in given.keys() & known.keys():
         block = known[name].partition(" ")[2]
         for item in given[name] if isinstance(given[name], list) else [given[name]]:

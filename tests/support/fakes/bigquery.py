@@ -183,7 +183,11 @@ class FakeBigQuery(FakeService):
 
     def _routes(self) -> dict[str, dict[str, tuple[str, Callable[..., Any]]]]:
         return {
-            r"datasets/([^/]+)": {"GET": ("bigquery.datasets.get", self._get_dataset)},
+            r"datasets": {"POST": ("bigquery.datasets.create", self._make_dataset)},
+            r"datasets/([^/]+)": {
+                "GET": ("bigquery.datasets.get", self._get_dataset),
+                "DELETE": ("bigquery.datasets.delete", self._delete_dataset),
+            },
             r"datasets/([^/]+)/tables": {
                 "GET": ("bigquery.tables.list", self._list_tables),
                 "POST": ("bigquery.tables.create", lambda dataset, sent, *_: self._insert_table(dataset, sent)),
@@ -226,6 +230,19 @@ class FakeBigQuery(FakeService):
         self._dataset(name)
         reference = {"projectId": self.project, "datasetId": name}
         return {"kind": "bigquery#dataset", "datasetReference": reference, "location": self.location}
+
+    def _make_dataset(self, sent: dict[str, Any], *_: Any) -> Any:
+        name = sent["datasetReference"]["datasetId"]
+        if name in self.datasets:
+            raise Refused(409, "duplicate", f"Already Exists: Dataset {self.project}:{name}")
+        self.add_dataset(name)
+        return self._get_dataset(name)
+
+    def _delete_dataset(self, name: str, _sent: Any, query: Mapping[str, str], *_: Any) -> Any:
+        if self._dataset(name) and query.get("deleteContents") != "true":
+            raise Refused(400, "resourceInUse", f"Dataset {self.project}:{name} is still in use")
+        del self.datasets[name]
+        return {}
 
     def _list_tables(self, dataset: str, _sent: Any, query: Mapping[str, str], _headers: Any) -> Any:
         names = sorted(self._dataset(dataset))
@@ -446,6 +463,15 @@ class FakeBigQuery(FakeService):
         target = load["destinationTable"]
         name, day = _split_partition(target["tableId"])
         self._allow("bigquery.tables.updateData")
+        if (
+            load.get("sourceFormat") == "CSV"
+            and load.get("autodetect")
+            and name not in self._dataset(target["datasetId"])
+        ):
+            self._allow("bigquery.tables.create")
+            rows = pl.read_csv(BytesIO(content), try_parse_dates=True)
+            self.add_table(f"{target['datasetId']}.{name}", rows)
+            return
         table = self._table(target["datasetId"], name)
         self._fail_for_no_fault()
         self._require_calm(name)

@@ -121,6 +121,9 @@ class FakeGcs(FakeService):
     def answer(self, request: Request) -> Answer:
         """See ``FakeService``."""
         path = request.path
+        if (request.method, path) == ("POST", "/storage/v1/b"):
+            self.require("storage.buckets.create", f"projects/{request.query.get('project')}")
+            return self._make_bucket(str(request.json()["name"]))
         if path.startswith("/upload/storage/v1/b/"):
             return self._upload(request, *_names(path.removeprefix("/upload/storage/v1/b/"))[:1])
         for root in ("/download/storage/v1/b/", "/storage/v1/b/"):
@@ -210,10 +213,16 @@ class FakeGcs(FakeService):
     def _object_request(self, request: Request, names: list[str]) -> Answer:
         bucket = names[0]
         match names[1:]:
+            case [] if request.method == "DELETE":
+                self.require("storage.buckets.delete", f"projects/_/buckets/{bucket}")
+                if self.bucket_of(bucket):
+                    raise Refused(409, "conflict", "The bucket you tried to delete is not empty.")
+                del self.buckets[bucket]
+                return Answer(204)
             case []:
                 self.require("storage.buckets.get", f"projects/_/buckets/{bucket}")
                 self.bucket_of(bucket)
-                return answer_json({"kind": "storage#bucket", "id": bucket, "name": bucket, "location": "EUROPE-WEST1"})
+                return _bucket_resource(bucket)
             case ["o"]:
                 return self._list(request, bucket)
             case ["o", name]:
@@ -223,6 +232,14 @@ class FakeGcs(FakeService):
             case ["o", name, "compose"]:
                 return self._compose(request, bucket, name)
         raise Refused(404, "notFound", "Not Found")
+
+    def _make_bucket(self, name: str) -> Answer:
+        if not _BUCKET.fullmatch(name):
+            raise Refused(400, "invalid", f"Invalid bucket name: '{name}'")
+        if name in self.buckets:
+            raise Refused(409, "conflict", "Your previous request to create the named bucket succeeded and you own it.")
+        self.buckets[name] = {}
+        return _bucket_resource(name)
 
     def _one_object(self, request: Request, bucket: str, name: str) -> Answer:
         resource = f"projects/_/buckets/{bucket}/objects/{name}"
@@ -377,6 +394,10 @@ def check_conditions(query: dict[str, str], blob: Blob | None, *, of_source: boo
 
 def _names(path: str) -> list[str]:
     return [urllib.parse.unquote(part) for part in path.split("/")]
+
+
+def _bucket_resource(name: str) -> Answer:
+    return answer_json({"kind": "storage#bucket", "id": name, "name": name, "location": "EUROPE-WEST1"})
 
 
 def _received_range(upload: _Upload) -> dict[str, str]:

@@ -123,6 +123,9 @@ class FakeVertex(FakeService):
             ("POST", r"/models/([^/:]+):mergeVersionAliases", self._merge_aliases),
             ("POST", r"/models/([^/:]+)/evaluations:import", self._import_evaluation),
             ("GET", r"/models/([^/:]+)/evaluations", self._list_evaluations),
+            ("DELETE", r"/models/([^/:]+)", self._delete_model),
+            ("POST", r"/endpoints", self._create_endpoint),
+            ("DELETE", r"/endpoints/([^/:]+)", self._delete_endpoint),
             ("GET", r"/endpoints/([^/:]+)", self._get_endpoint),
             ("POST", r"/endpoints/([^/:]+):deployModel", self._deploy),
             ("POST", r"/endpoints/([^/:]+):undeployModel", self._undeploy),
@@ -413,7 +416,37 @@ class FakeVertex(FakeService):
         found = self.evaluations.get(f"{model.name}@{model.version_id}", [])
         return self._page(request, "modelEvaluations", found)
 
+    def _delete_model(self, _: Request, model_id: str) -> Answer:
+        self.require("aiplatform.models.delete", f"{self._parent}/models/{model_id}")
+        self._versions(model_id)
+        deployed = [each.model for endpoint in self.endpoints.values() for each in endpoint.deployed_models]
+        if any(f"/models/{model_id}@" in name for name in deployed):
+            raise Refused(400, "FAILED_PRECONDITION", f"The Model {model_id} is deployed. Undeploy it first.")
+
+        def remove() -> None:
+            del self.models[model_id]
+
+        return self._operate(f"models/{model_id}", remove)
+
     # Endpoints.
+
+    def _create_endpoint(self, request: Request) -> Answer:
+        self.require("aiplatform.endpoints.create", f"//aiplatform.googleapis.com/{self._parent}")
+        asked = _parse(request.json(), api.Endpoint)
+        _check_name(asked)
+        number = f"{7_000_000_000 + len(self._operations)}"
+        return self._operate(f"endpoints/{number}", lambda: self.add_endpoint(number))
+
+    def _delete_endpoint(self, _: Request, number: str) -> Answer:
+        self.require("aiplatform.endpoints.delete", f"{self._parent}/endpoints/{number}")
+        if self._endpoint(number).deployed_models:
+            message = f"Endpoint {number} has deployed models. Undeploy them first."
+            raise Refused(400, "FAILED_PRECONDITION", message)
+
+        def remove() -> None:
+            del self.endpoints[number]
+
+        return self._operate(f"endpoints/{number}", remove)
 
     def add_endpoint(self, number: str, **more: Any) -> api.Endpoint:
         """Create an endpoint."""
@@ -505,6 +538,8 @@ class FakeVertex(FakeService):
             if self.fail_operations:
                 return {"error": {"code": code_pb2.INTERNAL, "message": self.fail_operations}}
             made = change()
+            if made is None:
+                return {"response": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}
             kind_url = f"type.googleapis.com/google.cloud.aiplatform.v1.{type(made).__name__}"
             return {"response": {"@type": kind_url, **_fields(made)}}
 
