@@ -6,7 +6,8 @@ instead of starting a second one. A table that is not as this home left it was w
 then all of it is published again, and partitions that this home does not have are removed, so the table is that of
 the last publisher. A label on the table names that home; it is changed only if nobody changed the table meanwhile, and
 looked at after every load, so a home notices that another one publishes at the same time. A snapshot is announced in
-``published_snapshots`` when all its tables have been loaded; the views show announced snapshots only. Which tables are published does not belong here but in ``home.plan``.
+``published_snapshots`` when all its tables have been loaded; the views show announced snapshots only. Which tables are
+published does not belong here but in ``home.plan``.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def with_a_busy_service(shop: Path) -> PlayResult:
 
 
 def play(shop: Path, name: str, *, loses_answers: bool = False, troubles: Sequence[int] = ()) -> PlayResult:
-    """Put May's file into the bucket, run what the sensors request until nothing is left to do, and deploy the model."""
+    """Put May's file into the bucket, run what the sensors request until nothing is left, and deploy the model."""
     home, runner = shutil.copytree(shop, shop.with_name(name)), "local" if name == "local" else "vertex"
     with (
         FakeGcs("shop-data") as gcs,

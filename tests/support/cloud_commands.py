@@ -19,7 +19,7 @@ import pytest
 from tests.support.places import cloud_config
 
 
-def gcloud(arguments: Sequence[str]) -> None:
+def gcloud(arguments: Sequence[str]) -> None:  # noqa: C901  (one case for each command)
     from google.api_core.client_options import ClientOptions
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform_v1 as api
@@ -54,10 +54,10 @@ def gcloud(arguments: Sequence[str]) -> None:
                 parser.error(f"no {what}")
         case ["ai", "endpoints", "create"]:
             endpoint = {"display_name": options.display_name}
-            print(vertex(api.EndpointServiceClient).create_endpoint(parent=parent, endpoint=endpoint).result().name)
+            _say(vertex(api.EndpointServiceClient).create_endpoint(parent=parent, endpoint=endpoint).result().name)
         case ["ai", "endpoints", "describe"] if options.format == "value(deployedModels.id)":
             found = vertex(api.EndpointServiceClient).get_endpoint(name=f"{parent}/endpoints/{named}")
-            print(";".join(each.id for each in found.deployed_models))
+            _say(";".join(each.id for each in found.deployed_models))
         case ["ai", "endpoints", "undeploy-model"]:
             request = {"endpoint": f"{parent}/endpoints/{named}", "deployed_model_id": options.deployed_model_id}
             vertex(api.EndpointServiceClient).undeploy_model(request).result()
@@ -92,7 +92,7 @@ def bq(arguments: Sequence[str]) -> None:
             client.delete_dataset(name, delete_contents=True, not_found_ok=True)
         case ["query", sql] if options.use_legacy_sql == "false":
             for row in client.query_and_wait(sql):
-                print(*row.values())
+                _say(" ".join(map(str, row.values())))
         case ["load", table, path] if options.autodetect:
             config = bigquery.LoadJobConfig(
                 autodetect=True, source_format=bigquery.SourceFormat.CSV, skip_leading_rows=1
@@ -106,7 +106,7 @@ def bq(arguments: Sequence[str]) -> None:
 def curl(arguments: Sequence[str]) -> None:
     try:
         with urllib.request.urlopen(arguments[-1], timeout=10) as answer:  # noqa: S310  (on loopback)
-            print(answer.read().decode())
+            _say(answer.read().decode())
     except OSError:
         sys.exit(22)
 
@@ -124,6 +124,10 @@ def custseg(arguments: Sequence[str]) -> None:
     with pytest.MonkeyPatch.context() as patch, quiet():
         use_small_demo(patch)
         sys.exit(cli.main(given))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
 
 
 _FAKES = {"storage": "STORAGE", "bigquery": "BIGQUERY", "aiplatform": "VERTEX"}

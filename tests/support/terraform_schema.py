@@ -22,7 +22,7 @@ from tests.support.terraform import resources
 SCHEMA = REPOSITORY / "tests" / "data" / "terraform_schema.json"
 
 Schema = Mapping[str, Mapping[str, str]]
-"""Kind of a resource or block → argument → what it is: ``needed`` or not, then the kind of block that it takes, if any."""
+"""Kind of a resource or block → argument → ``needed`` or ``optional``, then the kind of block that it takes, if any."""
 
 _OF_TERRAFORM = {"depends_on", "for_each", "count", "lifecycle", "provider"}
 
