@@ -91,7 +91,7 @@ def bq(arguments: Sequence[str]) -> None:
         case ["rm", name] if options.r and options.f:
             client.delete_dataset(name, delete_contents=True, not_found_ok=True)
         case ["query", sql] if options.use_legacy_sql == "false":
-            for row in client.query_and_wait(sql):
+            for row in client.query(sql).result():
                 _say(" ".join(map(str, row.values())))
         case ["load", table, path] if options.autodetect:
             config = bigquery.LoadJobConfig(
