@@ -147,7 +147,7 @@ def play(shop: Path, name: str, *, loses_answers: bool = False, troubles: Sequen
                 break
         cache = home.with_name(f"{home.name}-service")
         cache.mkdir()
-        followed = ServingSettings(cache, is_open=True, follow=URI, follow_seconds=0.2)
+        followed = ServingSettings(cache, is_open=True, follow=URI, follow_seconds=0.2, rotate_seconds=3600)
         with open_app(followed) as application:
             service = application.test_client()
             wait_until(lambda: service.get("/readyz").status_code == 200, seconds=120)
