@@ -80,7 +80,7 @@ class Cloud:
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run the script; its exit code and what it said."""
         script = self.start(*arguments)
-        said, _ = script.communicate(timeout=600)
+        said, _ = script.communicate(timeout=3600)
         return script.returncode, said
 
     def is_empty(self) -> bool:
@@ -123,7 +123,7 @@ def test_what_differs_is_told_and_nothing_is_left_of_a_script_that_is_ended_in_t
             script.send_signal(signal.SIGTERM)
 
     cloud.gcs.on_request = end_it
-    said, _ = script.communicate(timeout=600)
+    said, _ = script.communicate(timeout=3600)
     assert script.returncode == 1
     assert re.search(r"DIFFERED: a data set is made .*\n.*bigquery\.datasets\.create denied", said), said
     assert said.endswith("  a data set is made\n  it was ended before its end\n") or "is removed" in said
