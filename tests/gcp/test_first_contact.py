@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -45,6 +47,7 @@ class Cloud:
     bigquery: FakeBigQuery
     vertex: FakeVertex
     folder: Path
+    script: subprocess.Popen[str] | None = None
 
     @property
     def services(self) -> tuple[FakeService, ...]:
@@ -69,13 +72,15 @@ class Cloud:
             "HOME": str(self.folder),
         }
         script = str(REPOSITORY / "deploy" / "first_contact.sh")
-        return subprocess.Popen(
+        self.script = subprocess.Popen(
             [script, "--project", "shop", "--region", "europe-west1", "--yes", *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # a group of its own, so that what it runs can be ended with it
         )
+        return self.script
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run the script; its exit code and what it said."""
@@ -95,7 +100,11 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
         FakeBigQuery("shop") as bigquery,
         FakeVertex("shop", "europe-west1", images(is_quick=True)) as vertex,
     ):
-        yield Cloud(gcs, bigquery, vertex, tmp_path)
+        cloud = Cloud(gcs, bigquery, vertex, tmp_path)
+        yield cloud
+        with contextlib.suppress(ProcessLookupError):
+            if cloud.script:
+                os.killpg(cloud.script.pid, signal.SIGKILL)
 
 
 def test_the_whole_script_runs_through_and_needs_what_is_documented(cloud: Cloud) -> None:
