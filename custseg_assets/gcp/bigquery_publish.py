@@ -149,7 +149,8 @@ class Publisher:
         return found
 
     def _is_mine(self, table: bigquery.Table) -> bool:
-        return table.labels.get(_HOME) == self._publications.home
+        home: str | None = table.labels.get(_HOME)
+        return home == self._publications.home
 
     def _require_mine(self, table: bigquery.Table) -> None:
         if not self._is_mine(table):

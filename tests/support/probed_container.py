@@ -13,7 +13,6 @@ from typing import Self
 
 from tests.support.files import REPOSITORY
 from tests.support.ports import free_port
-from tests.support.server import die_with_parent
 
 PROBES = 4
 """How many probes in a row may fail; they are ten seconds apart there, and whenever a test says so here."""
@@ -71,7 +70,6 @@ class ProbedContainer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # a group of its own, so that its workers can be ended with it
-            preexec_fn=die_with_parent,  # noqa: PLW1509  (one system call, and nothing that a thread could have locked)
         )
 
     def _end(self) -> None:

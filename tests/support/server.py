@@ -111,7 +111,7 @@ class RunningServer:
         return [int(pid) for pid in children.read_text().split()]
 
 
-def die_with_parent() -> None:
+def _die_with_parent() -> None:
     """Have Linux kill this process when the one that started it is gone; elsewhere nothing."""
     with contextlib.suppress(OSError, AttributeError):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -140,7 +140,7 @@ def serving(home: Path, *arguments: str, ready_status: int = 200) -> Iterator[Ru
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,  # a group of its own, so that its workers can be ended with it
-            preexec_fn=die_with_parent,  # noqa: PLW1509  (one system call, and nothing that a thread could have locked)
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  (one system call, and nothing that a thread could have locked)
         )
     server = RunningServer(process, port)
     try:
