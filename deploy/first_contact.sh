@@ -183,7 +183,7 @@ try "tables and releases in the bucket, snapshots in BigQuery" \
     custseg run --source demo "${config[@]}"
 try "a second run finds nothing to do" says "Nothing has changed" custseg run "${config[@]}"
 try "status reads the tables" custseg status "${config[@]}"
-try "a table is read from the bucket" custseg export clean_transactions --out "$work/orders.csv" "${config[@]}"
+try "a table is read from the bucket" custseg export clean_transactions --out "$work/orders.parquet" "${config[@]}"
 try "views show the newest snapshot" says "Champions" \
     bq --project_id "$project" query --use_legacy_sql=false "SELECT segment_name FROM $dataset.current_segments"
 try "a home without its record publishes everything again" rm -f "$work/home/bigquery.json"
@@ -198,7 +198,8 @@ if [[ -n $serving ]]; then
     try "it has all traffic and the alias" says "100 %" custseg vertex full "${config[@]}"
     try "status names it" says "models/$model@1" custseg vertex status "${config[@]}"
 fi
-try "a file of lines becomes a table" bq --project_id "$project" load --autodetect "$dataset.orders" "$work/orders.csv"
+try "a file of lines becomes a table" \
+    bq --project_id "$project" load --source_format PARQUET "$dataset.orders" "$work/orders.parquet"
 export CUSTSEG_HOME="$work/from-bigquery"
 try "a table of BigQuery is a source" \
     custseg run --source "bq://$project.$dataset.orders" --config "$work/source.toml"

@@ -74,9 +74,9 @@ def bq(arguments: Sequence[str]) -> None:
     from google.cloud import bigquery
 
     parser = argparse.ArgumentParser()
-    for option in ("--project_id", "--location", "--use_legacy_sql"):
+    for option in ("--project_id", "--location", "--use_legacy_sql", "--source_format"):
         parser.add_argument(option)
-    for flag in ("--dataset", "-r", "-f", "--autodetect"):
+    for flag in ("--dataset", "-r", "-f"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("words", nargs="+")
     options = parser.parse_intermixed_args(arguments)
@@ -93,10 +93,8 @@ def bq(arguments: Sequence[str]) -> None:
         case ["query", sql] if options.use_legacy_sql == "false":
             for row in client.query(sql).result():
                 _say(" ".join(map(str, row.values())))
-        case ["load", table, path] if options.autodetect:
-            config = bigquery.LoadJobConfig(
-                autodetect=True, source_format=bigquery.SourceFormat.CSV, skip_leading_rows=1
-            )
+        case ["load", table, path] if options.source_format == "PARQUET":
+            config = bigquery.LoadJobConfig(source_format=bigquery.SourceFormat.PARQUET)
             with Path(path).open("rb") as file:
                 client.load_table_from_file(file, f"{options.project_id}.{table}", job_config=config).result()
         case _:

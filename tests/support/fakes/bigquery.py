@@ -463,14 +463,10 @@ class FakeBigQuery(FakeService):
         target = load["destinationTable"]
         name, day = _split_partition(target["tableId"])
         self._allow("bigquery.tables.updateData")
-        if (
-            load.get("sourceFormat") == "CSV"
-            and load.get("autodetect")
-            and name not in self._dataset(target["datasetId"])
-        ):
+        is_new = name not in self._dataset(target["datasetId"]) and load.get("createDisposition") != "CREATE_NEVER"
+        if is_new and load.get("sourceFormat") == "PARQUET":
             self._allow("bigquery.tables.create")
-            rows = pl.read_csv(BytesIO(content), try_parse_dates=True)
-            self.add_table(f"{target['datasetId']}.{name}", rows)
+            self.add_table(f"{target['datasetId']}.{name}", pl.read_parquet(BytesIO(content)))
             return
         table = self._table(target["datasetId"], name)
         self._fail_for_no_fault()

@@ -539,7 +539,7 @@ class FakeVertex(FakeService):
                 return {"error": {"code": code_pb2.INTERNAL, "message": self.fail_operations}}
             made = change()
             if made is None:
-                return {"response": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}
+                return {"response": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
             kind_url = f"type.googleapis.com/google.cloud.aiplatform.v1.{type(made).__name__}"
             return {"response": {"@type": kind_url, **_fields(made)}}
 
