@@ -50,7 +50,7 @@ fi
 name="custseg-contact-$(date +%s)"
 bucket="$project-$name" dataset=${name//-/_} model="$name"
 work=$(mktemp -d)
-differed=() endpoint=''
+differed=() endpoint='' is_through=''
 
 # try WORDS COMMAND…: one step; what it says goes to a file, and its last lines are shown if it fails.
 try() {
@@ -80,6 +80,7 @@ says() {
 }
 
 clean_up() {
+    trap '' INT TERM HUP
     set +e
     if [[ -n $endpoint ]]; then
         try "the endpoint is emptied" empty_endpoint
@@ -89,6 +90,9 @@ clean_up() {
     try "the data set is removed" bq --project_id "$project" rm -r -f "$dataset"
     try "the bucket is removed" gcloud storage rm --recursive "gs://$bucket" --project "$project"
     echo
+    if [[ -z $is_through ]]; then
+        differed+=("it was ended before its end")
+    fi
     if ((${#differed[@]})); then
         echo "${#differed[@]} came out otherwise than on the fakes; send what is in $work with a report:"
         printf '  %s\n' "${differed[@]}"
@@ -98,6 +102,13 @@ clean_up() {
         echo "Everything came out as on the fakes."
     fi
     rm -rf "$work"
+}
+
+make_endpoint() {
+    endpoint=$(gcloud ai endpoints create --project "$project" --region "$region" --display-name "$name" \
+        --format 'value(name)')
+    endpoint=${endpoint##*/}
+    [[ -n $endpoint ]]
 }
 
 empty_endpoint() {
@@ -111,13 +122,14 @@ empty_endpoint() {
 
 follow_the_bucket() {
     local pid status=1
-    custseg-serving --home "$work/service" --port 18080 --follow "gs://$bucket/home" &
+    custseg-serving --home "$work/service" --port 18080 --open --follow "gs://$bucket/home" &
     pid=$!
     for _ in $(seq 60); do
         if curl --silent --fail http://127.0.0.1:18080/readyz; then
             status=0
             break
         fi
+        kill -0 "$pid" || break
         sleep 1
     done
     kill "$pid"
@@ -151,17 +163,18 @@ TEXT
 }
 
 trap clean_up EXIT
+trap 'exit 1' INT TERM HUP
 export CUSTSEG_HOME="$work/home"
 
 try "a bucket is made" gcloud storage buckets create "gs://$bucket" --project "$project" --location "$region"
 try "a data set is made" bq --project_id "$project" --location "$region" mk --dataset "$dataset"
 if [[ -n $serving ]]; then
-    endpoint='dry-run'
-    if [[ -z $dry_run ]]; then
-        endpoint=$(gcloud ai endpoints create --project "$project" --region "$region" --display-name "$name" \
-            --format 'value(name)')
-        endpoint=${endpoint##*/}
+    try "an endpoint is made" make_endpoint
+    if [[ -n $dry_run ]]; then
+        endpoint='dry-run'
     fi
+    # Without one there is nothing to deploy to.
+    serving=${endpoint:+$serving}
 fi
 write_settings
 
@@ -170,9 +183,10 @@ try "tables and releases in the bucket, snapshots in BigQuery" \
     custseg run --source demo "${config[@]}"
 try "a second run finds nothing to do" says "Nothing has changed" custseg run "${config[@]}"
 try "status reads the tables" custseg status "${config[@]}"
-try "a table is read from the bucket" custseg export clean_transactions --out "$work/orders.csv" "${config[@]}"
-try "views show the newest snapshot" says "Champions" \
-    bq --project_id "$project" query --use_legacy_sql=false "SELECT segment_name FROM $dataset.current_segments"
+try "a table is read from the bucket" custseg export clean_transactions --out "$work/orders.parquet" "${config[@]}"
+try "views show the newest snapshot" says "there are segments" \
+    bq --project_id "$project" query --use_legacy_sql=false \
+    "SELECT IF(COUNT(*) > 1, 'there are segments', 'there are none') AS said FROM $dataset.current_segments"
 try "a home without its record publishes everything again" rm -f "$work/home/bigquery.json"
 try "the same" custseg run "${config[@]}"
 try "a service follows the bucket and becomes ready" follow_the_bucket
@@ -185,7 +199,9 @@ if [[ -n $serving ]]; then
     try "it has all traffic and the alias" says "100 %" custseg vertex full "${config[@]}"
     try "status names it" says "models/$model@1" custseg vertex status "${config[@]}"
 fi
-try "a file of lines becomes a table" bq --project_id "$project" load --autodetect "$dataset.orders" "$work/orders.csv"
+try "a file of lines becomes a table" \
+    bq --project_id "$project" load --source_format PARQUET "$dataset.orders" "$work/orders.parquet"
 export CUSTSEG_HOME="$work/from-bigquery"
 try "a table of BigQuery is a source" \
     custseg run --source "bq://$project.$dataset.orders" --config "$work/source.toml"
+is_through=1

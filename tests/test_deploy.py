@@ -13,6 +13,7 @@ import yaml
 
 from custseg_assets.settings import load_settings
 from tests.support.files import REPOSITORY
+from tests.support.permissions import OF_A_PERSON, documented_calls
 from tests.support.terraform import FOLDER, blocks, parsed, resources
 
 pytest.importorskip("hcl2", reason="python-hcl2 is not installed here")
@@ -276,8 +277,10 @@ WITHOUT_A_GRANT = {
     # Whoever started a job may look at it.
     "bigquery.jobs.get",
 }
-OF_A_PERSON = re.compile(r"aiplatform\.(endpoints|models|modelEvaluations|operations)\.")
 NEVER_ASKED_FOR = {"storage.buckets.get", "storage.objects.update", "bigquery.datasets.get", "bigquery.tables.list"}
+NEVER_ASKED_FOR |= {
+    f"{one}.{verb}" for one in ("storage.buckets", "bigquery.datasets") for verb in ("create", "delete")
+}
 """What the fakes know, and no role here allows."""
 
 
@@ -285,17 +288,6 @@ def permissions_of(role: str) -> set[str]:
     if role.startswith("roles/"):
         return PERMISSIONS[role]
     return {str(permission) for permission in resources()[role]["permissions"]}
-
-
-def documented_calls() -> list[tuple[str, str, str, str]]:
-    """Account, call, permission and level of each row of the table in docs/gcp.md."""
-    table = (REPOSITORY / "docs" / "gcp.md").read_text().partition("## Which call needs what")[2].partition("\n## ")[0]
-    rows = [
-        [cell.strip().replace("`", "") for cell in line.split("|")[1:-1]]
-        for line in table.splitlines()
-        if line.startswith("| ")
-    ]
-    return [(account, call, permission, level) for account, call, permission, level in rows[1:]]
 
 
 def test_every_call_that_is_documented_is_granted_at_the_level_where_it_is_checked() -> None:

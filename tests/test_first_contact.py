@@ -22,7 +22,7 @@ case "$0 $*" in
     *"gcloud ai endpoints describe"*) echo "5;6" ;;
     *"custseg run --config"*) echo "Nothing has changed" ;;
     *"custseg vertex"*) echo "100 %  $(sed -n 's/^model_id = "\\(.*\\)"/models\\/\\1@1/p' "$4")" ;;
-    *"bq --project_id shop query"*) echo Champions ;;
+    *"bq --project_id shop query"*) echo there are segments ;;
 esac
 """
 
@@ -68,6 +68,13 @@ def test_everything_that_is_made_is_removed(contact: Contact) -> None:
         ("custseg vertex canary", "--deployed-model-id 5"),
     ):
         assert ran.index(made) < ran.index(removed)
+
+
+def test_without_an_endpoint_nothing_is_deployed_and_that_is_told(contact: Contact) -> None:
+    status, said, calls = contact("--yes", "--serving", "serving:1", failing="gcloud ai endpoints create")
+    assert (status, said.count("DIFFERED: an endpoint is made")) == (1, 1)
+    assert not any("vertex" in call for call in calls)
+    assert "rm --recursive" in calls[-1]
 
 
 @pytest.mark.parametrize("failing", ["custseg run --source demo", "custseg vertex canary", "buckets create"])

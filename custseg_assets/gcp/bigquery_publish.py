@@ -4,8 +4,10 @@ A load job with ``WRITE_TRUNCATE`` on a partition's decorator replaces that part
 is made from what it loads and from the state of the table before, so a retry after a lost answer finds the job
 instead of starting a second one. A table that is not as this home left it was written to by another home or a person:
 then all of it is published again, and partitions that this home does not have are removed, so the table is that of
-the last publisher. A snapshot is announced in ``published_snapshots`` when all its tables have been loaded; the views
-show announced snapshots only. Which tables are published does not belong here but in ``home.plan``.
+the last publisher. A label on the table names that home; it is changed only if nobody changed the table meanwhile, and
+looked at after every load, so a home notices that another one publishes at the same time. A snapshot is announced in
+``published_snapshots`` when all its tables have been loaded; the views show announced snapshots only. Which tables are
+published does not belong here but in ``home.plan``.
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ _TYPES: Mapping[pl.DataType, str] = {
 _ALIASES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 _BEFORE_ALL_PERIODS = "0001-01-01"
 _CLUSTERED_BY = ("segment_id", "customer_id")
+_HOME = "custseg-home"
+"""Label that names the home whose table it is."""
 
 
 class Publisher:
@@ -96,9 +100,7 @@ class Publisher:
         """
         every = {table.name: table for table in (*tables, *(part.table for part in parts))}
         every |= {ANNOUNCEMENTS.name: ANNOUNCEMENTS} if announce else {}
-        there = {name: self._prepare_table(table) for name, table in every.items()}
-        for table in there.values():
-            self._take_over_if_changed(table)
+        there = {name: self._take_over_if_changed(self._prepare_table(table)) for name, table in every.items()}
         whole = [*parts, *self._leftovers(parts, every)]
         n_published = 0
         # One snapshot after the other, so that no table has many changes in a row: BigQuery limits them.
@@ -111,10 +113,16 @@ class Publisher:
             n_published += sum(part.table is not ANNOUNCEMENTS for part in due)
         return n_published
 
-    def _take_over_if_changed(self, table: bigquery.Table) -> None:
-        """Forget what was published of a table that is not as this home left it, and record what partitions it has."""
-        if self._publications.state(table.table_id) == _state_of(table):
-            return
+    def _take_over_if_changed(self, table: bigquery.Table) -> bigquery.Table:
+        """Make a table this home's that is not as it left it; returns it as it is then.
+
+        What was published of it is forgotten, and what partitions it has is recorded.
+
+        Raises:
+            BigQueryError: somebody changed the table since it was read.
+        """
+        if self._publications.state(table.table_id) == _state_of(table) and self._is_mine(table):
+            return table
         keys: list[str] = []
         if table.num_rows:
             sql = f"SELECT DISTINCT period FROM `{self._dataset}.{table.table_id}` WHERE period IS NOT NULL"  # noqa: S608
@@ -124,7 +132,32 @@ class Publisher:
             self._progress(
                 f"BigQuery: {self._dataset}.{table.table_id} is not as this home left it; all of it is published again"
             )
-        self._publications.take_over(table.table_id, keys, _state_of(table))
+        mine = table if self._is_mine(table) else self._claim(table)
+        self._publications.take_over(table.table_id, keys, _state_of(mine))
+        return mine
+
+    def _claim(self, table: bigquery.Table) -> bigquery.Table:
+        table.labels = {**table.labels, _HOME: self._publications.home}
+        with explain_errors(f"taking {self._dataset}.{table.table_id} over"):
+            try:
+                # With the etag that was read: what another home has loaded since is not taken for what was there.
+                return self._bq.client.update_table(table, ["labels"], retry=self._bq.retry)
+            except exceptions.PreconditionFailed:
+                # The request had arrived although its answer was lost, or somebody has changed the table.
+                found = self._bq.client.get_table(table.reference, retry=self._bq.retry)
+        self._require_mine(found)
+        return found
+
+    def _is_mine(self, table: bigquery.Table) -> bool:
+        home: str | None = table.labels.get(_HOME)
+        return home == self._publications.home
+
+    def _require_mine(self, table: bigquery.Table) -> None:
+        if not self._is_mine(table):
+            raise BigQueryError(
+                f"{self._dataset}.{table.table_id} is being published to by another home at the same time; expected "
+                "one home. Stop one of them, then run this again: it publishes all of its own."
+            )
 
     def _leftovers(self, parts: Sequence[Part], tables: Mapping[str, Table]) -> list[Part]:
         """Partitions that somebody else published and that are to be removed, because no part is of them."""
@@ -186,6 +219,7 @@ class Publisher:
         wanted.time_partitioning = bigquery.TimePartitioning(field="period")
         wanted.clustering_fields = [name for name in _CLUSTERED_BY if name in table.schema] or None
         wanted.description = table.description
+        wanted.labels = {_HOME: self._publications.home}
         with explain_errors(f"preparing {self._dataset}.{table.name}"):
             found = self._bq.client.create_table(wanted, exists_ok=True, retry=self._bq.retry)
         types = {field.name: _ALIASES.get(field.field_type, field.field_type) for field in found.schema}
@@ -216,6 +250,8 @@ class Publisher:
             self._load_part(part, there, target)
         with explain_errors(f"looking at {self._dataset}.{part.table.name}"):
             changed = self._bq.client.get_table(there.reference, retry=self._bq.retry)
+        if _HOME in changed.labels:
+            self._require_mine(changed)
         self._publications.note(part.table.name, part.key, part.fingerprint, _state_of(changed))
         self._progress(f"BigQuery: {target}")
         return changed

@@ -5,6 +5,7 @@ How a destination is written to does not belong here: BigQuery is in ``gcp.bigqu
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,15 @@ class Publications:
 
     def __init__(self, path: Path, destination: str) -> None:
         self.path, self.destination = path, destination
+
+    @property
+    def home(self) -> str:
+        """The id by which the destination knows this home; made when it is asked for first."""
+        found: str | None = self._load().get("home")
+        if found is None:
+            found = uuid.uuid4().hex
+            self._write(self._read(), found)
+        return found
 
     def of(self, table: str) -> dict[str, int]:
         """Partition key → fingerprint of what was published of a table."""
@@ -74,13 +84,19 @@ class Publications:
         gcp = settings.gcp
         return Publications(home.published, f"{gcp.project}.{gcp.bigquery.dataset}")
 
-    def _write(self, record: Mapping[str, object]) -> None:
+    def _write(self, record: Mapping[str, object], home: str | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_state(self.path, {"destination": self.destination, "tables": record})
+        write_state(
+            self.path,
+            {"destination": self.destination, "home": home or self._load().get("home"), "tables": record},
+        )
 
     def _read(self) -> dict[str, dict[str, Any]]:
+        return dict(self._load().get("tables", {}))
+
+    def _load(self) -> dict[str, Any]:
         content = read_state(self.path, "destination", "tables")
-        return dict(content["tables"]) if content and content["destination"] == self.destination else {}
+        return content if content and content["destination"] == self.destination else {}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,14 @@ def filled_home(filled_shop: FilledShop) -> Path:
     return filled_shop.home
 
 
+@pytest.fixture(autouse=True)
+def _fakes_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that wait between attempts do so on the fakes' clock."""
+    from tests.support.fakes.clock import wait_on_this_clock
+
+    wait_on_this_clock(monkeypatch)
+
+
 @pytest.fixture
 def gcs() -> Iterator[FakeGcs]:
     """Cloud Storage with one bucket."""

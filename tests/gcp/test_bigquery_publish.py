@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import polars as pl
 import pytest
 from google.cloud.bigquery.retry import DEFAULT_RETRY
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from custseg_assets.defs.assets.bigquery import published_tables
 from custseg_assets.domain import schemas
@@ -22,7 +26,9 @@ from custseg_assets.settings import GcpSettings
 from custseg_assets.stores.publications import Part, Publications, prediction_parts
 from custseg_assets.stores.tables import TableStore
 from tests.support.fakes.bigquery import FakeBigQuery
+from tests.support.fakes.clock import wait_on_this_clock
 from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.service import Refused, Request
 from tests.support.places import URI, cloud_config
 from tests.support.shops import HEADERS, custseg, shop_log, write_log
 
@@ -53,12 +59,12 @@ class Shop:
     def __init__(self, fake: FakeBigQuery, folder: Path) -> None:
         self.fake, self.folder = fake, folder
 
-    def publisher(self, patience_seconds: float = 0.5) -> Publisher:
+    def publisher(self, patience_seconds: float = 30) -> Publisher:
         gcp = GcpSettings.model_validate(
             {"project": "shop", "bigquery": {"dataset": "segments"}, "endpoints": {"bigquery": self.fake.url}}
         )
         record = Publications(self.folder / "published.json", "shop.segments")
-        return Publisher(BigQuery(gcp, patience_seconds), record, lambda _: None, sleep=self.fake.pass_time)
+        return Publisher(BigQuery(gcp, patience_seconds), record, lambda _: None)
 
 
 @pytest.fixture
@@ -170,6 +176,94 @@ def test_two_homes_that_publish_in_turns_leave_what_the_last_one_has(shop: Shop,
     assert shop.fake.n_loads() == n_loads
 
 
+def content(fake: FakeBigQuery) -> tuple[list[tuple[str, float]], list[str]]:
+    """Period and score of the rows there, and the periods that are announced."""
+    rows = fake.rows("segments.drift_report").sort("period", "score").select("period", "score").rows()
+    announced = fake.rows("segments.published_snapshots")["period"].sort().to_list()
+    return [(str(period), score) for period, score in rows], [str(period) for period in announced]
+
+
+def expected(scores: Mapping[str, float]) -> tuple[list[tuple[str, float]], list[str]]:
+    return sorted(scores.items()), sorted(scores)
+
+
+def parts_of(scores: Mapping[str, float]) -> list[Part]:
+    return [part(key, score, fingerprint=round(score * 10)) for key, score in scores.items()]
+
+
+HOMES = ("one", "two", "three")
+SCORES_BY_PERIOD = st.dictionaries(
+    st.sampled_from(["2024-02-01", "2024-03-01", "2024-04-01"]), st.integers(1, 3).map(float), min_size=1
+)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(HOMES), SCORES_BY_PERIOD, st.none() | st.integers(0, 25)), max_size=8))
+def test_whoever_publishes_last_has_its_tables_there(turns: list[tuple[str, dict[str, float], int | None]]) -> None:
+    """In any order, also after publications that were cut off at any request."""
+    with FakeBigQuery("shop") as fake, tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        fake.add_dataset("segments")
+        wait_on_this_clock(patch)
+        for home, scores, cut_at in turns:
+            shop = Shop(fake, Path(folder, home))
+            known = Publications(shop.folder / "published.json", "shop.segments").of(SCORES.name)
+            parts = [*parts_of(scores), *(part(key, fingerprint=None) for key in known.keys() - scores.keys())]
+            fake.on_request = refuse_from(cut_at)
+            try:
+                shop.publisher().publish(parts)
+            except BigQueryError:
+                assert cut_at is not None
+            else:
+                assert content(fake) == expected(scores)
+
+
+def refuse_from(number: int | None) -> Callable[[Request], None]:
+    """Refuses every request from one on."""
+    left = itertools.count()
+
+    def on_request(_: Request) -> None:
+        if number is not None and next(left) >= number:
+            raise Refused(403, "accessDenied", "Access Denied.")
+
+    return on_request
+
+
+def test_two_homes_at_the_same_time_notice_it_and_the_next_publication_is_whole(tmp_path: Path) -> None:
+    """The other home publishes before each of the requests of the first."""
+    mine, theirs = {"2024-02-01": 0.1, "2024-03-01": 0.2}, {"2024-02-01": 0.9, "2024-04-01": 0.8}
+    noticed: list[str] = []
+    n_whole = 0
+    for number in itertools.count():
+        with FakeBigQuery("shop") as fake:
+            fake.add_dataset("segments")
+            fake.fails_every = 0
+            one, two = Shop(fake, tmp_path / f"{number}-one"), Shop(fake, tmp_path / f"{number}-two")
+            left = iter(range(number + 1))
+
+            def publish_theirs(_: Request, left: Iterator[int] = left, two: Shop = two, last: int = number) -> None:
+                if next(left, None) == last:
+                    two.publisher().publish(parts_of(theirs))
+
+            fake.on_request = publish_theirs
+            try:
+                one.publisher().publish(parts_of(mine))
+            except BigQueryError as error:
+                noticed.append(str(error))
+            else:
+                n_whole += 1
+                assert content(fake) == expected(mine)
+            if next(left, None) is not None:
+                break
+            fake.on_request = lambda _: None
+            one.publisher().publish(parts_of(mine))
+            assert content(fake) == expected(mine)
+            two.publisher().publish(parts_of(theirs))
+            assert content(fake) == expected(theirs)
+    assert (len(noticed) > 10, n_whole >= 2) == (True, True)
+    words = "published to by another home at the same time.*it publishes all of its own"
+    assert [said for said in noticed if not re.search(words, said)] == []
+
+
 def test_what_a_person_deleted_in_bigquery_is_published_again_with_the_next_change(shop: Shop) -> None:
     shop.publisher().publish([part("2024-02-01", 0.5), part("2024-03-01", 0.7)])
     gone = shop.fake.datasets["segments"]["drift_report"]
@@ -198,11 +292,8 @@ def test_lost_answers_and_a_busy_service_change_nothing(
     shop: Shop, tmp_path: Path, troubles: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.001, 0.01))
-    # Google's client waits seconds between attempts to upload.
-    uploads = "google.resumable_media.requests._request_helpers.time"
-    monkeypatch.setattr(uploads, SimpleNamespace(sleep=lambda _: None))
     shop.fake.troubles, shop.fake.loses_answers = troubles, not troubles
-    publisher, other = shop.publisher(30), Shop(shop.fake, tmp_path / "other").publisher(30)
+    publisher, other = shop.publisher(), Shop(shop.fake, tmp_path / "other").publisher()
     first = [part("2024-02-01", 0.1), part("2024-03-01", 0.2)]
     assert publisher.publish(first) == 2
     assert publisher.publish(first) == 0
@@ -218,8 +309,8 @@ def test_lost_answers_about_views_are_no_conflict(shop: Shop, monkeypatch: pytes
     monkeypatch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.001, 0.01))
     tables = [*published_tables(), PREDICTION_LOG]
     shop.fake.loses_answers = True
-    shop.publisher(30).make_views(tables, None)
-    shop.publisher(30).make_views(tables, "2024-03-01")
+    shop.publisher().make_views(tables, None)
+    shop.publisher().make_views(tables, "2024-03-01")
     assert "2024-03-01" in shop.fake.datasets["segments"]["current_segments"].resource["view"]["query"]
 
 
@@ -233,15 +324,14 @@ def test_bigquery_may_be_busy_for_longer_than_a_run_waits_and_the_next_run_publi
 
 
 def test_a_long_history_is_published_within_the_limit_of_changes_to_one_table(shop: Shop) -> None:
-    shop.fake.has_update_limit = True
+    shop.fake.fails_every = 0
     keys = [f"{year}-{month:02}-01" for year in (2022, 2023, 2024) for month in range(1, 13)]
     parts = [part(key, 0.5, table=table) for table in (SCORES, NAMES) for key in keys]
     assert shop.publisher().publish(parts) == 72
     assert shop.fake.rows("segments.published_snapshots").height == 36
-    loaded = [job.resource["configuration"]["load"]["destinationTable"]["tableId"] for job in shop.fake.jobs.values()]
-    # One snapshot after the other, and none of the loads failed.
-    assert len(loaded) == 108
-    assert [name.partition("$")[0] for name in loaded[:3]] == [
+    # One snapshot after the other, and none of the loads was one too many for its table.
+    assert len(shop.fake.jobs) == shop.fake.n_loads() == 108
+    assert [name.partition("$")[0] for name in shop.fake.loads()[:3]] == [
         "drift_report",
         "segment_profiles",
         "published_snapshots",
@@ -336,7 +426,7 @@ def test_a_dataset_that_is_not_there_is_named(shop: Shop) -> None:
 
 def test_a_service_that_is_busy_is_asked_again(shop: Shop) -> None:
     shop.fake.n_unavailable = 1
-    assert shop.publisher(patience_seconds=30).publish([part("2024-02-01", 0.5)]) == 1
+    assert shop.publisher().publish([part("2024-02-01", 0.5)]) == 1
 
 
 def test_the_views_run_on_the_published_tables_and_show_announced_snapshots_only(shop: Shop) -> None:

@@ -2,12 +2,12 @@
 
 Customers begin to order by the case. The sensors of ``custseg ui`` are evaluated and the runs that they request are
 executed, with Google's client libraries and fakes on loopback. Played from the same home: the challenger is trained on
-Vertex AI and on this machine, and on Vertex AI again while the answer to every request is lost once.
+Vertex AI and on this machine, and on Vertex AI again while the answer to every request is lost once, and while every
+request is answered with 503 and 429 and cut off, twice each, before it is taken. At the end a person deploys the model.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from flask.testing import FlaskClient
 from google.cloud.bigquery.retry import DEFAULT_RETRY as BIGQUERY_RETRY
 from google.cloud.storage.retry import DEFAULT_RETRY
 from polars.testing import assert_frame_equal
@@ -28,14 +29,16 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.home import Home
+from custseg_serving.settings import ServingSettings
 from tests.support.fakes.bigquery import FakeBigQuery
+from tests.support.fakes.clock import wait_on_this_clock
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex, State
 from tests.support.gcp_daemon import run_sensors
 from tests.support.gcp_pieces import SHORT_PATIENCE, hurry, images
 from tests.support.places import PLACE, URI, cloud_config
-from tests.support.server import RunningServer, serving
-from tests.support.shops import Kind, fill_shop, quiet, shop_log, write_log
+from tests.support.server import open_app
+from tests.support.shops import Kind, custseg, fill_shop, quiet, shop_log, write_log
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.gcp
@@ -61,7 +64,11 @@ class PlayResult:
         jobs: on Vertex AI.
         files: names of the objects that passed to the job and back.
         left: names of all other objects in the bucket.
+        loads: partitions that were loaded into BigQuery, in order.
+        deployments: on the endpoint of Vertex AI, by version, with their share of the traffic.
+        n_operations: how many long operations Vertex AI has begun on models and endpoints.
         n_lost: how many answers were lost.
+        n_refused: how many requests were answered with a trouble.
     """
 
     runs: tuple[str, ...]
@@ -72,7 +79,11 @@ class PlayResult:
     jobs: Sequence[Any]
     files: Sequence[str]
     left: Sequence[str]
+    loads: Sequence[str]
+    deployments: dict[str, int]
+    n_operations: int
     n_lost: int
+    n_refused: int
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +105,20 @@ def on_this_machine(shop: Path) -> PlayResult:
 
 @pytest.fixture(scope="module")
 def with_lost_answers(shop: Path) -> PlayResult:
-    return play(shop, "vertex", loses_answers=True)
+    return play(shop, "lost", loses_answers=True)
 
 
-def play(shop: Path, runner: str, *, loses_answers: bool = False) -> PlayResult:
-    """Put May's file into the bucket, and run what the sensors request until nothing is left to do."""
-    home = shutil.copytree(shop, shop.with_name(f"{runner}-lost" if loses_answers else runner))
+@pytest.fixture(scope="module")
+def with_a_busy_service(shop: Path) -> PlayResult:
+    return play(shop, "busy", troubles=(503, 503, 429, 429, 0, 0))
+
+
+def play(shop: Path, name: str, *, loses_answers: bool = False, troubles: Sequence[int] = ()) -> PlayResult:
+    """Put May's file into the bucket, run what the sensors request until nothing is left, and deploy the model."""
+    home, runner = shutil.copytree(shop, shop.with_name(name)), "local" if name == "local" else "vertex"
     with (
         FakeGcs("shop-data") as gcs,
-        FakeVertex("shop", "europe-west1", images()) as vertex,
+        FakeVertex("shop", "europe-west1", images(is_quick=bool(troubles))) as vertex,
         FakeBigQuery("shop") as bigquery,
         pytest.MonkeyPatch.context() as patch,
         quiet(),
@@ -110,14 +126,16 @@ def play(shop: Path, runner: str, *, loses_answers: bool = False) -> PlayResult:
         bigquery.add_dataset("segments")
         # None of the roles in docs/gcp.md has it.
         gcs.denied = {"storage.buckets.get"}
-        # How the service, a process of its own, finds the bucket: the variable that Google's client reads.
+        vertex.add_endpoint("77")
+        # How the service finds the bucket: the variable that Google's client reads.
         patch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
         hurry(patch)
         for fake in (gcs, vertex, bigquery):
-            fake.loses_answers = loses_answers
+            fake.loses_answers, fake.troubles = loses_answers, troubles
+        wait_on_this_clock(patch)
         patch.setattr("google.cloud.storage.retry.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.01, 0.1))
         patch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", BIGQUERY_RETRY.with_delay(0.01, 0.1))
-        patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: SHORT_PATIENCE)
+        patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: replace(SHORT_PATIENCE, silence=60))
         may = write_log(shop_log(1, DAY, BY_THE_CASE), home.with_name("may.csv"))
         gcs.put("shop-data", "home/landing/may.csv", may.read_bytes())
         settings = settings_of(home, runner, vertex, gcs, bigquery)
@@ -129,14 +147,19 @@ def play(shop: Path, runner: str, *, loses_answers: bool = False) -> PlayResult:
                 break
         cache = home.with_name(f"{home.name}-service")
         cache.mkdir()
-        with serving(cache, "--follow", URI, "--workers", "1") as service:
+        followed = ServingSettings(cache, is_open=True, follow=URI, follow_seconds=0.2, rotate_seconds=3600)
+        with open_app(followed) as application:
+            service = application.test_client()
+            wait_until(lambda: service.get("/readyz").status_code == 200, seconds=120)
             before = answer_of(service)
             runs += asked
             stores = OpenHome(settings)
             released = releases.verify(Home(home).releases, str(releases.current(Home(home).releases)))
-            # The service checks the bucket every five seconds.
             wait_until(lambda: answer_of(service)["release_id"] == released.release_id, seconds=120)
             answers = (before, answer_of(service))
+        for command in ("canary", "full") if runner == "vertex" else ():
+            outcome = custseg(home, "vertex", command, config=home.with_name(f"{home.name}.toml"))
+            assert outcome.status == 0, outcome.err
         assert gcs.buckets["shop-data"]["home/releases/CURRENT"].content == f"{released.release_id}\n".encode()
         tables = (*TRAINED, schemas.SEGMENT_ASSIGNMENTS, schemas.SEGMENT_PROFILES, schemas.RETRAIN_DECISION)
         return PlayResult(
@@ -151,7 +174,14 @@ def play(shop: Path, runner: str, *, loses_answers: bool = False) -> PlayResult:
             jobs=vertex.jobs,
             files=gcs.names("shop-data", "custseg/jobs/"),
             left=[name for name in gcs.names("shop-data") if not name.startswith("custseg/jobs/")],
+            loads=bigquery.loads(),
+            deployments={
+                each.model.rpartition("/")[2]: vertex.endpoints["77"].traffic_split[each.id]
+                for each in vertex.endpoints["77"].deployed_models
+            },
+            n_operations=vertex.n_operations,
             n_lost=sum(fake.n_lost for fake in (gcs, vertex, bigquery)),
+            n_refused=sum(fake.n_refused for fake in (gcs, vertex, bigquery)),
         )
 
 
@@ -165,23 +195,25 @@ def settings_of(home: Path, runner: str, vertex: FakeVertex, gcs: FakeGcs, bigqu
             storage={"uri": URI},
             bigquery={"dataset": "segments"},
             training={"image": "trainer:1"} if runner == "vertex" else {},
+            serving={"image": "serving:1", "endpoint": "77"} if runner == "vertex" else {},
             endpoints={"aiplatform": vertex.url, "storage": gcs.url, "bigquery": bigquery.url},
         )
     )
     return load_settings(config, home=home, environment={})
 
 
-def answer_of(service: RunningServer) -> dict[str, Any]:
-    status, body = service.get(f"/v1/customers/{CUSTOMER}/segment")
-    assert status == 200, body
-    return json.loads(body)
+def answer_of(service: FlaskClient) -> dict[str, Any]:
+    response = service.get(f"/v1/customers/{CUSTOMER}/segment")
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.get_json()
+    return answer
 
 
 def without_age(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "staleness"}
 
 
-@pytest.fixture(params=["on_vertex", "on_this_machine", "with_lost_answers"])
+@pytest.fixture(params=["on_vertex", "on_this_machine", "with_lost_answers", "with_a_busy_service"])
 def played(request: pytest.FixtureRequest) -> PlayResult:
     return request.getfixturevalue(request.param)
 
@@ -262,14 +294,20 @@ def test_it_makes_no_difference_where_the_challenger_was_trained(
     assert_same(on_vertex, on_this_machine)
 
 
-def test_lost_answers_make_no_difference_and_leave_nothing(
-    with_lost_answers: PlayResult, on_vertex: PlayResult
+@pytest.mark.parametrize("disturbed", ["with_lost_answers", "with_a_busy_service"])
+def test_lost_answers_and_a_busy_service_make_no_difference_and_leave_nothing(
+    disturbed: str, on_vertex: PlayResult, request: pytest.FixtureRequest
 ) -> None:
-    assert with_lost_answers.n_lost > 100
-    assert_same(with_lost_answers, on_vertex)
-    assert len(with_lost_answers.jobs) == 1
-    assert without_log(with_lost_answers.left) == without_log(on_vertex.left)
-    assert not any(name.startswith("home/landing/") for name in with_lost_answers.left)
+    played: PlayResult = request.getfixturevalue(disturbed)
+    assert played.n_lost + played.n_refused > 100
+    assert_same(played, on_vertex)
+    assert len(played.jobs) == 1
+    assert played.loads == on_vertex.loads
+    assert played.deployments == on_vertex.deployments == {"custseg-segmentation@1": 100}
+    # The upload of the version and its deployment.
+    assert played.n_operations == on_vertex.n_operations == 2
+    assert without_log(played.left) == without_log(on_vertex.left)
+    assert not any(name.startswith("home/landing/") for name in played.left)
 
 
 def without_log(names: Sequence[str]) -> list[str]:

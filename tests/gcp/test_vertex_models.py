@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +18,11 @@ from custseg_assets.gcp.vertex_models import VertexModels, _make_room
 from custseg_assets.settings import GcpServingSettings, GcpSettings
 from custseg_assets.stores.releases import ReleaseManifest, current, verify
 from tests.support.fakes.gcs import FakeGcs
+from tests.support.fakes.service import Request
 from tests.support.fakes.vertex import PROJECT_NUMBER, FakeVertex
 from tests.support.gcp_pieces import gcp_of
 from tests.support.places import PLACE, cloud_config
+from tests.support.probed_container import PROBES, ProbedContainer
 from tests.support.releases import make_release
 from tests.support.server import ROW, serving
 from tests.support.shops import custseg
@@ -145,26 +147,58 @@ def test_the_container_of_a_version_serves_its_release(
     assert not (home / "prediction_log").exists()
 
 
-def test_a_container_listens_before_its_release_is_there(
+def test_a_container_is_not_restarted_however_long_its_release_takes(
     models: VertexModels,
     vertex: FakeVertex,
     gcs: FakeGcs,
     set_environment: Callable[[api.Model], None],
     tmp_path: Path,
 ) -> None:
-    """The platform restarts a container that nobody can connect to for 40 seconds, whatever its release takes."""
     release_id, version = register_release(models, vertex, tmp_path / "releases")
     set_environment(version)
-    home = tmp_path / "container"
-    home.mkdir()
-    may_go_on = threading.Event()
-    gcs.on_request = lambda request: None if request.method != "GET" else may_go_on.wait(60) and None
-    with serving(home, ready_status=503) as server:
-        assert server.get(version.container_spec.health_route)[0] == 503
-        assert current(home / "releases") is None
-        may_go_on.set()
-        wait_until(lambda: server.get(version.container_spec.health_route)[0] == 200, seconds=30)
+    home, route = tmp_path / "container", version.container_spec.health_route
+    command = [sys.executable, "-m", "custseg_serving.cli", "--home", str(home), "--port", "PORT"]
+    statuses: list[int | None] = []
+    with ProbedContainer(command, {}) as container:
+        gcs.on_request = probe_while_fetching(container, lambda: statuses.append(container.status(route)))
+        wait_until(lambda: container.status(route) == 200, seconds=120)
     assert current(home / "releases") == release_id
+    assert (statuses, container.n_restarts) == ([503, 503], 0)
+
+
+def test_a_container_that_listens_when_its_release_is_there_is_restarted_again_and_again(gcs: FakeGcs) -> None:
+    """The platform of the test above does restart."""
+    gcs.put("shop-data", "release", b"x")
+    fetch_first = (
+        "import sys, urllib.request, http.server\n"
+        "urllib.request.urlopen(sys.argv[2]).read()\n"
+        "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        fetch_first,
+        "PORT",
+        f"{gcs.url}/download/storage/v1/b/shop-data/o/release?alt=media",
+    ]
+    with ProbedContainer(command, {}) as container:
+        gcs.on_request = probe_while_fetching(container, lambda: None)
+        # The third fetch takes no time.
+        wait_until(lambda: container.status("/") == 200, seconds=60)
+    assert container.n_restarts == 2
+
+
+def probe_while_fetching(container: ProbedContainer, then: Callable[[], None]) -> Callable[[Request], None]:
+    """Have the first two requests take as long as the platform waits for a container to listen."""
+    slow = iter(range(2))
+
+    def on_request(_: Request) -> None:
+        if next(slow, None) is not None:
+            for _probe in range(PROBES):
+                container.probe()
+            then()
+
+    return on_request
 
 
 @pytest.mark.parametrize(

@@ -260,3 +260,14 @@ def test_a_port_that_is_taken_is_said_before_anything_else(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"custseg-serving: 127.0.0.1, port {port}, cannot be listened on (Address already in use); ")
+
+
+def test_a_server_of_the_tests_ends_its_workers_with_their_master(served_home: Path) -> None:
+    """Even those that cannot notice that their master is gone."""
+    with serving(served_home) as server:
+        wait_until(lambda: len(server.workers()) == 2, seconds=20)
+        workers = server.workers()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+    for pid in workers:
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), seconds=20)  # type: ignore[misc]

@@ -24,6 +24,7 @@ import polars as pl
 import sqlglot
 from sqlglot import exp
 
+from tests.support.fakes.clock import now, pass_time
 from tests.support.fakes.service import Answer, FakeService, Refused, Request, answer_json
 
 _STATUS = {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ALREADY_EXISTS"}
@@ -45,6 +46,9 @@ _TYPES: Mapping[str, pl.DataType] = {
 _ALIASES = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}
 _LEAST_BILLED = 10 << 20
 _MOST_UPDATES, _UPDATE_SECONDS = 5, 10.0
+_LOAD_SECONDS = 1.0
+_FAILS_EVERY = 7
+_FOR_NO_FAULT = ("backendError", "internalError", "rateLimitExceeded")
 
 
 @dataclass
@@ -83,7 +87,7 @@ class FakeBigQuery(FakeService):
     Attributes:
         reject_loads_of: tables whose next load is refused as a whole because of one bad row.
         fail_loads: reasons with which the next loads fail for no fault of theirs, such as ``backendError``.
-        has_update_limit: whether a sixth load to one table within ten seconds fails. Every load takes one second.
+        fails_every: every how manieth load fails so in any case; 0 for none.
         polls_until_done: how often a job says RUNNING first.
         runs_jobs: whether jobs that are not dry runs get anything done; those that wait are run when it is true again.
         billed: bytes billed of every query that ran.
@@ -98,8 +102,8 @@ class FakeBigQuery(FakeService):
         self.jobs: dict[str, _Job] = {}
         self.reject_loads_of: set[str] = set()
         self.fail_loads: list[str] = []
-        self.has_update_limit = False
-        self._seconds = 0.0
+        self.fails_every = _FAILS_EVERY
+        self._n_runs = 0
         self._updates: dict[str, list[float]] = {}
         self.polls_until_done = 0
         self.runs_jobs = True
@@ -131,16 +135,21 @@ class FakeBigQuery(FakeService):
         dataset, table = name.split(".")
         return {column["name"]: column["type"] for column in self.datasets[dataset][table].fields}
 
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass, as a client does that waits."""
-        self._seconds += seconds
-
     def query(self, sql: str) -> pl.DataFrame:
         """What a person who writes this query sees."""
         return self._run_sql(sql)[0]
 
+    def loads(self) -> list[str]:
+        """Tables or partitions of the loads, but for those that failed for no fault of theirs."""
+        return [
+            job.resource["configuration"]["load"]["destinationTable"]["tableId"]
+            for job in self.jobs.values()
+            if "load" in job.resource["configuration"]
+            and job.resource["status"].get("errorResult", {}).get("reason") not in _FOR_NO_FAULT
+        ]
+
     def n_loads(self) -> int:
-        return sum("load" in job.resource["configuration"] for job in self.jobs.values())
+        return len(self.loads())
 
     # The service.
 
@@ -174,7 +183,11 @@ class FakeBigQuery(FakeService):
 
     def _routes(self) -> dict[str, dict[str, tuple[str, Callable[..., Any]]]]:
         return {
-            r"datasets/([^/]+)": {"GET": ("bigquery.datasets.get", self._get_dataset)},
+            r"datasets": {"POST": ("bigquery.datasets.create", self._make_dataset)},
+            r"datasets/([^/]+)": {
+                "GET": ("bigquery.datasets.get", self._get_dataset),
+                "DELETE": ("bigquery.datasets.delete", self._delete_dataset),
+            },
             r"datasets/([^/]+)/tables": {
                 "GET": ("bigquery.tables.list", self._list_tables),
                 "POST": ("bigquery.tables.create", lambda dataset, sent, *_: self._insert_table(dataset, sent)),
@@ -195,7 +208,7 @@ class FakeBigQuery(FakeService):
             raise Refused(403, "accessDenied", f"Access Denied: Project {project}: User does not have permission.")
 
     def _allow(self, permission: str) -> None:
-        if permission in self.denied:
+        if self.is_denied(permission):
             message = f"Access Denied: Project {self.project}: Permission {permission} denied (or it may not exist)."
             raise Refused(403, "accessDenied", message)
 
@@ -217,6 +230,19 @@ class FakeBigQuery(FakeService):
         self._dataset(name)
         reference = {"projectId": self.project, "datasetId": name}
         return {"kind": "bigquery#dataset", "datasetReference": reference, "location": self.location}
+
+    def _make_dataset(self, sent: dict[str, Any], *_: Any) -> Any:
+        name = sent["datasetReference"]["datasetId"]
+        if name in self.datasets:
+            raise Refused(409, "duplicate", f"Already Exists: Dataset {self.project}:{name}")
+        self.add_dataset(name)
+        return self._get_dataset(name)
+
+    def _delete_dataset(self, name: str, _sent: Any, query: Mapping[str, str], *_: Any) -> Any:
+        if self._dataset(name) and query.get("deleteContents") != "true":
+            raise Refused(400, "resourceInUse", f"Dataset {self.project}:{name} is still in use")
+        del self.datasets[name]
+        return {}
 
     def _list_tables(self, dataset: str, _sent: Any, query: Mapping[str, str], _headers: Any) -> Any:
         names = sorted(self._dataset(dataset))
@@ -278,6 +304,7 @@ class FakeBigQuery(FakeService):
             raise Refused(412, "conditionNotMet", "Precondition Failed")
         if "view" in sent:
             self._run_sql(sent["view"]["query"])
+        self._require_calm(name)
         table.resource |= sent
         self._touch(table)
         return table.resource
@@ -436,7 +463,13 @@ class FakeBigQuery(FakeService):
         target = load["destinationTable"]
         name, day = _split_partition(target["tableId"])
         self._allow("bigquery.tables.updateData")
+        is_new = name not in self._dataset(target["datasetId"]) and load.get("createDisposition") != "CREATE_NEVER"
+        if is_new and load.get("sourceFormat") == "PARQUET":
+            self._allow("bigquery.tables.create")
+            self.add_table(f"{target['datasetId']}.{name}", pl.read_parquet(BytesIO(content)))
+            return
         table = self._table(target["datasetId"], name)
+        self._fail_for_no_fault()
         self._require_calm(name)
         disposition = load.get("writeDisposition", "WRITE_APPEND")
         options = load.get("schemaUpdateOptions", [])
@@ -467,17 +500,23 @@ class FakeBigQuery(FakeService):
             raise Refused(409, "duplicate", f"Already Exists: Table {self.project}:{target['datasetId']}.{name}")
         self._replace_rows(table, pl.concat([before, rows]))
 
-    def _require_calm(self, name: str) -> None:
-        """Fail a load because the service is busy, or because its table is changed too often."""
-        self._seconds += 1
-        if self.fail_loads:
-            reason = self.fail_loads.pop(0)
+    def _fail_for_no_fault(self) -> None:
+        """Fail a load because the service is busy. Every load takes a second."""
+        pass_time(_LOAD_SECONDS)
+        self._n_runs += 1
+        reason = self.fail_loads.pop(0) if self.fail_loads else ""
+        if not reason and self.fails_every and self._n_runs % self.fails_every == 0:
+            reason = _FOR_NO_FAULT[self._n_runs // self.fails_every % len(_FOR_NO_FAULT)]
+        if reason:
             raise Refused(503, reason, "Error encountered during execution. Retrying may solve the problem.")
-        recent = [at for at in self._updates.get(name, []) if at > self._seconds - _UPDATE_SECONDS]
-        if self.has_update_limit and len(recent) >= _MOST_UPDATES:
+
+    def _require_calm(self, name: str) -> None:
+        """Refuse the sixth change of a table within ten seconds."""
+        recent = [at for at in self._updates.get(name, []) if at > now() - _UPDATE_SECONDS]
+        if self.has_rate_limits and len(recent) >= _MOST_UPDATES:
             message = "Exceeded rate limits: too many table update operations for this table."
             raise Refused(403, "rateLimitExceeded", message)
-        self._updates[name] = [*recent, self._seconds]
+        self._updates[name] = [*recent, now()]
 
     def _merge_fields(
         self, table: _Table, sent: list[dict[str, Any]], options: list[str], target: Mapping[str, str]

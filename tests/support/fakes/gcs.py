@@ -19,6 +19,7 @@ from typing import Any
 
 import google_crc32c
 
+from tests.support.fakes.clock import now
 from tests.support.fakes.gcs_xml import XmlApi, xml_error
 from tests.support.fakes.service import Answer, FakeService, Refused, Request, answer_json
 
@@ -31,7 +32,8 @@ _CHUNK_UNIT = 256 << 10
 _LONGEST_NAME = 1024
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 _REASONS = {400: "invalid", 403: "forbidden", 404: "notFound", 409: "conflict", 412: "conditionNotMet"}
-_REASONS |= {416: "requestedRangeNotSatisfiable", 503: "backendError"}
+_REASONS |= {416: "requestedRangeNotSatisfiable", 429: "rateLimitExceeded", 503: "backendError"}
+_SECONDS_BETWEEN_CHANGES = 1.0
 
 
 @dataclass
@@ -99,6 +101,7 @@ class FakeGcs(FakeService):
         self._page_size = page_size
         self._uploads: dict[str, _Upload] = {}
         self._generation = 0
+        self._changed_at: dict[tuple[str, str], float] = {}
         self._xml = XmlApi(self, page_size)
 
     # What a test puts in and looks at.
@@ -118,6 +121,9 @@ class FakeGcs(FakeService):
     def answer(self, request: Request) -> Answer:
         """See ``FakeService``."""
         path = request.path
+        if (request.method, path) == ("POST", "/storage/v1/b"):
+            self.require("storage.buckets.create", f"projects/{request.query.get('project')}")
+            return self._make_bucket(str(request.json()["name"]))
         if path.startswith("/upload/storage/v1/b/"):
             return self._upload(request, *_names(path.removeprefix("/upload/storage/v1/b/"))[:1])
         for root in ("/download/storage/v1/b/", "/storage/v1/b/"):
@@ -186,15 +192,37 @@ class FakeGcs(FakeService):
         self.require("storage.objects.create", resource)
         if name in self.bucket_of(bucket):
             self.require("storage.objects.delete", resource)
+        self._require_calm(bucket, name)
         return self.put(bucket, name, content, **more)
+
+    def remove(self, bucket: str, name: str) -> None:
+        """Delete an object that is there, as a client may that has the permission."""
+        self._require_calm(bucket, name)
+        del self.buckets[bucket][name]
+
+    def _require_calm(self, bucket: str, name: str) -> None:
+        """Refuse a second change of an object within a second."""
+        if self.has_rate_limits and now() - self._changed_at.get((bucket, name), -1) < _SECONDS_BETWEEN_CHANGES:
+            message = (
+                f"The object {bucket}/{name} exceeded the rate limit for object mutation operations (create, update, "
+                "and delete). Please reduce your request rate. See https://cloud.google.com/storage/docs/gcs429."
+            )
+            raise Refused(429, "SlowDown", message)
+        self._changed_at[bucket, name] = now()
 
     def _object_request(self, request: Request, names: list[str]) -> Answer:
         bucket = names[0]
         match names[1:]:
+            case [] if request.method == "DELETE":
+                self.require("storage.buckets.delete", f"projects/_/buckets/{bucket}")
+                if self.bucket_of(bucket):
+                    raise Refused(409, "conflict", "The bucket you tried to delete is not empty.")
+                del self.buckets[bucket]
+                return Answer(204)
             case []:
                 self.require("storage.buckets.get", f"projects/_/buckets/{bucket}")
                 self.bucket_of(bucket)
-                return answer_json({"kind": "storage#bucket", "id": bucket, "name": bucket, "location": "EUROPE-WEST1"})
+                return _bucket_resource(bucket)
             case ["o"]:
                 return self._list(request, bucket)
             case ["o", name]:
@@ -204,6 +232,14 @@ class FakeGcs(FakeService):
             case ["o", name, "compose"]:
                 return self._compose(request, bucket, name)
         raise Refused(404, "notFound", "Not Found")
+
+    def _make_bucket(self, name: str) -> Answer:
+        if not _BUCKET.fullmatch(name):
+            raise Refused(400, "invalid", f"Invalid bucket name: '{name}'")
+        if name in self.buckets:
+            raise Refused(409, "conflict", "Your previous request to create the named bucket succeeded and you own it.")
+        self.buckets[name] = {}
+        return _bucket_resource(name)
 
     def _one_object(self, request: Request, bucket: str, name: str) -> Answer:
         resource = f"projects/_/buckets/{bucket}/objects/{name}"
@@ -216,11 +252,12 @@ class FakeGcs(FakeService):
         if request.method == "DELETE":
             self.require("storage.objects.delete", resource)
             self._matching_blob(request, bucket, name)
-            del self.buckets[bucket][name]
+            self.remove(bucket, name)
             return Answer(204)
         if request.method in {"PATCH", "PUT"}:
             self.require("storage.objects.update", resource)
             blob = self._matching_blob(request, bucket, name)
+            self._require_calm(bucket, name)
             _describe(blob, request.json())
             blob.metageneration += 1
             return answer_json(_resource(bucket, name, blob))
@@ -357,6 +394,10 @@ def check_conditions(query: dict[str, str], blob: Blob | None, *, of_source: boo
 
 def _names(path: str) -> list[str]:
     return [urllib.parse.unquote(part) for part in path.split("/")]
+
+
+def _bucket_resource(name: str) -> Answer:
+    return answer_json({"kind": "storage#bucket", "id": name, "name": name, "location": "EUROPE-WEST1"})
 
 
 def _received_range(upload: _Upload) -> dict[str, str]:

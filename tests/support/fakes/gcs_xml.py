@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from tests.support.fakes.gcs import Blob, FakeGcs
 
 _CODES = {400: "InvalidArgument", 403: "AccessDenied", 404: "NoSuchKey", 405: "MethodNotAllowed"}
-_CODES |= {412: "PreconditionFailed", 416: "InvalidRange", 501: "NotImplemented", 503: "ServiceUnavailable"}
+_CODES |= {
+    412: "PreconditionFailed",
+    416: "InvalidRange",
+    429: "SlowDown",
+    501: "NotImplemented",
+    503: "ServiceUnavailable",
+}
 _NAMESPACE = "http://doc.s3.amazonaws.com/2006-03-01"
 _CONDITIONS = re.compile(r"x-goog-(?P<source>copy-source-)?if-(?P<kind>(meta)?generation)-match")
 _SMALLEST_PART = 5 << 20
@@ -125,7 +131,7 @@ class XmlApi:
     def _delete(self, request: Request, bucket: str, name: str) -> Answer:
         self._gcs.require("storage.objects.delete", _resource(bucket, name))
         _require_conditions(request, self._blob(bucket, name))
-        del self._gcs.buckets[bucket][name]
+        self._gcs.remove(bucket, name)
         return Answer(204)
 
     def _blob(self, bucket: str, name: str) -> Blob:

@@ -84,12 +84,16 @@ class FakeService:
         discovery: name and version of the discovery document.
         faults: what it does not know of the requests.
         denied: permissions that are refused, such as ``storage.objects.create``.
+        checked: permissions that were checked.
+        unchecked: requests that were answered although no permission was checked.
+        has_rate_limits: whether clients that ask or change too often are refused, as the service would refuse them.
         n_unavailable: how many requests are answered with 503 before one is answered properly.
         n_cut: how many requests get no answer: they are executed, then the connection is closed.
         loses_answers: whether every other of equal requests is executed and gets no answer.
         n_lost: how many answers were lost so.
         troubles: what happens to a request, one after the other each time that it is sent, before it is executed: a
             status that is answered, or 0 for a connection that is closed.
+        n_refused: how many requests had such a trouble.
         requests: method and path of every request.
         on_request: called with every request before it is executed; a ``Refused`` that it raises is the answer.
     """
@@ -100,11 +104,16 @@ class FakeService:
         self.faults: list[str] = []
         self.on_request: Callable[[Request], None] = lambda _: None
         self.denied: set[str] = set()
+        self.checked: set[str] = set()
+        self.unchecked: set[str] = set()
+        self.has_rate_limits = True
         self.n_unavailable = 0
         self.n_cut = 0
         self.loses_answers = False
         self.n_lost = 0
+        self._n_checks = 0
         self.troubles: Sequence[int] = ()
+        self.n_refused = 0
         self._lost: set[tuple[str, ...]] = set()
         self._troubled: Counter[tuple[str, ...]] = Counter()
         self.requests: list[str] = []
@@ -147,7 +156,7 @@ class FakeService:
 
     def require(self, permission: str, resource: str) -> None:
         """Refuse the request if the permission is in ``denied``."""
-        if permission in self.denied:
+        if self.is_denied(permission):
             message = f"Permission '{permission}' denied on resource '{resource}' (or it may not exist)."
             reason = {
                 "@type": "type.googleapis.com/google.rpc.ErrorInfo",
@@ -155,6 +164,12 @@ class FakeService:
                 "metadata": {"permission": permission, "resource": resource},
             }
             raise Refused(403, "PERMISSION_DENIED", message, [reason])
+
+    def is_denied(self, permission: str) -> bool:
+        """Whether the caller lacks a permission; every check of one is noted."""
+        self._n_checks += 1
+        self.checked.add(permission)
+        return permission in self.denied
 
     def respond(self, request: Request) -> Answer | None:
         """The answer, with the failures that are set; ``None`` if the connection is to be closed without one."""
@@ -173,9 +188,13 @@ class FakeService:
                 self.n_unavailable -= 1
                 return self.error_body(_busy(503), request)
             if (trouble := self._next_trouble(request)) is not None:
+                self.n_refused += 1
                 return self.error_body(_busy(trouble), request) if trouble else None
+            n_checks = self._n_checks
             try:
                 answer = self.answer(request)
+                if self._n_checks == n_checks:
+                    self.unchecked.add(f"{request.method} {request.path}")
             except Refused as refusal:
                 answer = self.error_body(refusal, request)
             except Exception:  # noqa: BLE001  (an error in the fake is shown where the test fails)

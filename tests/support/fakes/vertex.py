@@ -13,6 +13,7 @@ import re
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from google.cloud import aiplatform_v1 as api
 from google.protobuf import json_format
 from google.rpc import code_pb2
 
+from tests.support.fakes.clock import now
 from tests.support.fakes.service import Answer, FakeService, Refused, Request, answer_json
 
 PROJECT_NUMBER = "314159265358"
@@ -39,6 +41,7 @@ _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 _ACCOUNT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9.-]+\.gserviceaccount\.com")
 _TERM = re.compile(r'(?P<field>labels\.[a-z0-9_-]+|state|display_name)\s*=\s*"(?P<value>[^"]*)"')
 _LONGEST_TIMEOUT = 7 * 24 * 3600
+_MOST_A_MINUTE = 600
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class FakeVertex(FakeService):
         self.fail_operations = ""
         self.looks_until_done = 1
         self._n_changes = 0
+        self._asked_at: deque[float] = deque()
         self._parent = f"projects/{project}/locations/{location}"
         self._page_size = page_size
         self._jobs: dict[str, _Job] = {}
@@ -119,6 +123,9 @@ class FakeVertex(FakeService):
             ("POST", r"/models/([^/:]+):mergeVersionAliases", self._merge_aliases),
             ("POST", r"/models/([^/:]+)/evaluations:import", self._import_evaluation),
             ("GET", r"/models/([^/:]+)/evaluations", self._list_evaluations),
+            ("DELETE", r"/models/([^/:]+)", self._delete_model),
+            ("POST", r"/endpoints", self._create_endpoint),
+            ("DELETE", r"/endpoints/([^/:]+)", self._delete_endpoint),
             ("GET", r"/endpoints/([^/:]+)", self._get_endpoint),
             ("POST", r"/endpoints/([^/:]+):deployModel", self._deploy),
             ("POST", r"/endpoints/([^/:]+):undeployModel", self._undeploy),
@@ -140,6 +147,11 @@ class FakeVertex(FakeService):
             for one in self._jobs.values():
                 self._advance_job(one)
             return [one.job for one in self._jobs.values()]
+
+    @property
+    def n_operations(self) -> int:
+        """How many long operations were begun."""
+        return len(self._operations)
 
     def told(self, name: str) -> str:
         """A name as the service tells it: with the project's number."""
@@ -166,6 +178,7 @@ class FakeVertex(FakeService):
 
     def answer(self, request: Request) -> Answer:
         """See ``FakeService``."""
+        self._require_calm()
         known = replace(
             request,
             path=unquote(request.path).replace(self._number, self._parent),
@@ -173,6 +186,22 @@ class FakeVertex(FakeService):
         )
         answer = self._answer(known)
         return replace(answer, content=answer.content.replace(self._parent.encode(), self._number.encode()))
+
+    def _require_calm(self) -> None:
+        """Refuse what is more than the quota of requests a minute."""
+        while self._asked_at and self._asked_at[0] < now() - 60:
+            self._asked_at.popleft()
+        if self.has_rate_limits and len(self._asked_at) >= _MOST_A_MINUTE:
+            message = (
+                "Quota exceeded for quota metric 'Resource management requests' and limit 'Resource management "
+                "requests per minute per region' of service 'aiplatform.googleapis.com' for consumer "
+                f"'project_number:{PROJECT_NUMBER}'."
+            )
+            metadata = {"service": "aiplatform.googleapis.com", "quota_limit_value": str(_MOST_A_MINUTE)}
+            kind = "type.googleapis.com/google.rpc.ErrorInfo"
+            info = {"@type": kind, "reason": "RATE_LIMIT_EXCEEDED", "metadata": metadata}
+            raise Refused(429, "RESOURCE_EXHAUSTED", message, [info])
+        self._asked_at.append(now())
 
     def _answer(self, request: Request) -> Answer:
         # Operations have two addresses, and Google's client over REST takes the one under /ui.
@@ -196,7 +225,7 @@ class FakeVertex(FakeService):
         if account := job.job_spec.service_account:
             if not _ACCOUNT.fullmatch(account):
                 raise _invalid(f"Service account {account} is not valid.")
-            if "iam.serviceAccounts.actAs" in self.denied:
+            if self.is_denied("iam.serviceAccounts.actAs"):
                 message = f"You do not have permission to act as service_account: {account}. (or it may not exist)."
                 raise Refused(403, "PERMISSION_DENIED", message)
         _check_job(job)
@@ -382,11 +411,42 @@ class FakeVertex(FakeService):
         return _message(evaluation)
 
     def _list_evaluations(self, request: Request, name: str) -> Answer:
+        self.require("aiplatform.modelEvaluations.list", f"{self._parent}/models/{name}")
         model = self._model(name)
         found = self.evaluations.get(f"{model.name}@{model.version_id}", [])
         return self._page(request, "modelEvaluations", found)
 
+    def _delete_model(self, _: Request, model_id: str) -> Answer:
+        self.require("aiplatform.models.delete", f"{self._parent}/models/{model_id}")
+        self._versions(model_id)
+        deployed = [each.model for endpoint in self.endpoints.values() for each in endpoint.deployed_models]
+        if any(f"/models/{model_id}@" in name for name in deployed):
+            raise Refused(400, "FAILED_PRECONDITION", f"The Model {model_id} is deployed. Undeploy it first.")
+
+        def remove() -> None:
+            del self.models[model_id]
+
+        return self._operate(f"models/{model_id}", remove)
+
     # Endpoints.
+
+    def _create_endpoint(self, request: Request) -> Answer:
+        self.require("aiplatform.endpoints.create", f"//aiplatform.googleapis.com/{self._parent}")
+        asked = _parse(request.json(), api.Endpoint)
+        _check_name(asked)
+        number = f"{7_000_000_000 + len(self._operations)}"
+        return self._operate(f"endpoints/{number}", lambda: self.add_endpoint(number))
+
+    def _delete_endpoint(self, _: Request, number: str) -> Answer:
+        self.require("aiplatform.endpoints.delete", f"{self._parent}/endpoints/{number}")
+        if self._endpoint(number).deployed_models:
+            message = f"Endpoint {number} has deployed models. Undeploy them first."
+            raise Refused(400, "FAILED_PRECONDITION", message)
+
+        def remove() -> None:
+            del self.endpoints[number]
+
+        return self._operate(f"endpoints/{number}", remove)
 
     def add_endpoint(self, number: str, **more: Any) -> api.Endpoint:
         """Create an endpoint."""
@@ -478,6 +538,8 @@ class FakeVertex(FakeService):
             if self.fail_operations:
                 return {"error": {"code": code_pb2.INTERNAL, "message": self.fail_operations}}
             made = change()
+            if made is None:
+                return {"response": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
             kind_url = f"type.googleapis.com/google.cloud.aiplatform.v1.{type(made).__name__}"
             return {"response": {"@type": kind_url, **_fields(made)}}
 
@@ -494,11 +556,13 @@ class FakeVertex(FakeService):
 
     def _get_operation(self, _: Request, path: str) -> Answer:
         name = f"{self._parent}{path}"
+        self.require("aiplatform.operations.get", name)
         if name not in self._operations:
             raise Refused(404, "NOT_FOUND", f"Operation not found: {name}")
         return answer_json(self._look_at_operation(name))
 
     def _list_operations(self, _: Request, resource: str) -> Answer:
+        self.require("aiplatform.operations.list", f"{self._parent}{resource}")
         names = [name for name in self._operations if name.startswith(f"{self._parent}{resource}/operations/")]
         before = [{"name": name, **(self._operations[name].ended or {})} for name in names]
         for name in names:
