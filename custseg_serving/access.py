@@ -124,6 +124,17 @@ class AccessControl:
         """Whether no key is needed."""
         return self._settings.is_open and self._settings.is_loopback and not self._keys
 
+    def has_key(self, tokens: Iterable[str], cookies: Iterable[str]) -> bool:
+        """Whether one of the tokens is a valid API key, one of the cookies a session's, or requests need neither."""
+        if self._settings.vertex is not None:
+            return True
+        self._reload_keys()
+        return (
+            self.is_open
+            or any(matching_key(token.strip(), self._keys) for token in tokens)
+            or any(self._find_session_key({"HTTP_COOKIE": cookie}) for cookie in cookies)
+        )
+
     def authorise(self, environ: Environ, scope: Scope) -> str | None:
         """Check that a request may be answered, and count it for its key.
 
@@ -143,34 +154,35 @@ class AccessControl:
             return None
         key = self._find_key(environ)
         if key is None:
-            raise ApiError(
-                401,
-                "key_required",
-                "A valid API key is needed: send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'.",
-                headers={"WWW-Authenticate": 'Bearer realm="custseg"'},
-            )
+            raise key_required()
         if scope not in key.scopes:
             raise ApiError(403, "scope_missing", f"The key lacks the scope {scope!r}.", {"scopes": list(key.scopes)})
         self._count(key, 1)
         return key.key_id
 
-    def charge(self, key_id: str | None, n_customers: int) -> None:
-        """Count a request for many customers as so many, once its body is read; ``authorise`` has counted the first.
+    def charge(self, key_id: str | None, n_customers: int, n_paid: int = 1) -> None:
+        """Count a request for many customers as so many.
+
+        Args:
+            key_id: of the request's key.
+            n_customers: that the request has.
+            n_paid: as how many it was counted so far; ``authorise`` counts the first.
 
         Raises:
             ApiError: 422 for more than the key may ever ask for in a second, 429 over the limit.
         """
         key = self._keys.get(key_id) if key_id else None
-        if key is None or n_customers <= 1:
+        if key is None or n_customers <= n_paid:
             return
         if n_customers > key.per_second:
             raise ApiError(
                 422,
                 "batch_too_large",
-                f"Got {n_customers} customers; the key may ask for {key.per_second} in a second. Send fewer at once.",
+                f"The request has, or by its size counts as, {n_customers} customers; the key may ask for "
+                f"{key.per_second} in a second. Send fewer at once.",
                 {"max_batch": key.per_second},
             )
-        self._count(key, n_customers - 1)
+        self._count(key, n_customers - n_paid)
 
     def _count(self, key: ApiKey, n: int) -> None:
         if self._counts.count(key.slot, self._worker, int(self._clock()), n) > key.per_second:
@@ -273,3 +285,13 @@ class AccessControl:
             if keys:
                 self._keys = self._known(keys)
         self._file_state = state
+
+
+def key_required() -> ApiError:
+    """Error for a request without a valid API key."""
+    return ApiError(
+        401,
+        "key_required",
+        "A valid API key is needed: send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'.",
+        headers={"WWW-Authenticate": 'Bearer realm="custseg"'},
+    )

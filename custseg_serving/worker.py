@@ -2,7 +2,8 @@
 
 gunicorn's own gives a connection to a thread before its request is read, so a few slow or silent clients hold all
 threads. Here the main loop reads requests without waiting, each within a time and a size, and answers by itself what it
-does not read: too large, or of no declared length.
+does not read: too large, or of no declared length. Requests without a valid key have threads of their own, which rest
+in between, so that a flood of them leaves most of the worker to the others.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import resource
 import socket
 import struct
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from selectors import EVENT_READ
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
+from custseg_serving.access import key_required
 from custseg_serving.errors import ApiError
 
 MAX_CONNECTIONS = 4_000
@@ -30,10 +33,19 @@ REQUEST_SECONDS = 10.0
 SEND_SECONDS = 10
 """A client that takes nothing of an answer for so long is given up."""
 MAX_HEAD_BYTES = 64 << 10
+MAX_LARGE_BODIES = 32
+"""Of each worker at a time, so that they do not fill its memory; a body is large that is larger than a head may be."""
+
+KEYLESS_SHARE = 0.25
+"""Of a worker's CPU time, for requests without a key."""
+MAX_TOKENS = 4
+"""As many headers of a request are looked at for a key, or for a session's cookie."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _TRANSFER_ENCODING = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
+_TOKEN = re.compile(rb"\r\n(?:x-api-key:|authorization:[ \t]*bearer )[ \t]*([^\r\n]*)", re.IGNORECASE)
+_COOKIE = re.compile(rb"\r\ncookie:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -55,6 +67,20 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         self._max_body_bytes: int = self.app.settings.max_body_bytes
         # In the order of their deadlines, since each has the same time.
         self._waiting: dict[Any, float] = {}
+        self._large: set[Any] = set()
+        self._keyless: ThreadPoolExecutor
+        self._rest = self.cfg.threads / KEYLESS_SHARE - 1
+
+    def init_process(self) -> None:
+        """Make the threads; runs in the worker's own process."""
+        self._keyless = self.get_thread_pool()
+        super().init_process()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Give a request to the threads, or to those for requests without a key."""
+        pool, handle = (self.tpool, self.handle) if conn.has_key else (self._keyless, self._handle_keyless)
+        future = pool.submit(handle, conn)
+        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def accept(self, listener: Any) -> None:
         """Accept a connection and wait for its request."""
@@ -81,6 +107,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """Keep a connection alive, with what its client has sent of the next request already, or close it."""
+        self._large.discard(conn)
         if self.alive and not fs.cancelled() and fs.exception() is None and fs.result():
             early = conn.parser.unreader.take_buffered()
             if early:
@@ -96,6 +123,14 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         conn.received = bytearray()
         return super().handle(conn)
 
+    def _handle_keyless(self, conn: Any) -> Any:
+        """Answer a request without a key, then rest: only one thread at a time can run Python, and others need it."""
+        started = time.thread_time()
+        try:
+            return self.handle(conn)
+        finally:
+            time.sleep(self._rest * (time.thread_time() - started))
+
     def murder_pending(self) -> None:
         """Close the connections whose requests have not arrived in time; all that wait where the worker ends."""
         super().murder_pending()
@@ -108,6 +143,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     def _wait_for_request(self, connection: Any, early: bytes) -> None:
         connection.received, connection.is_refused, connection.is_expected = bytearray(early), False, False
+        connection.has_key = None
         self._waiting[connection] = time.monotonic() + REQUEST_SECONDS
         self.poller.register(connection.sock, EVENT_READ, partial(self._receive, connection))
         # Most requests are there already.
@@ -140,6 +176,8 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
                 self._refuse(connection, ApiError(431, "head_too_large", f"At most {MAX_HEAD_BYTES} bytes of headers."))
             return False
         head = bytes(received[: end + 2])
+        if connection.has_key is None:
+            connection.has_key = self._has_key(head)
         if _TRANSFER_ENCODING.search(head):
             message = "A body in chunks is not read; declare its length by Content-Length."
             self._refuse(connection, ApiError(411, "length_required", message))
@@ -152,17 +190,36 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             message = f"The body has {n_bytes} bytes; expected at most {self._max_body_bytes}."
             self._refuse(connection, ApiError(413, "request_entity_too_large", message))
             return False
+        if n_bytes > MAX_HEAD_BYTES and connection not in self._large:
+            if not connection.has_key:
+                self._refuse(connection, key_required())
+                return False
+            if len(self._large) >= MAX_LARGE_BODIES:
+                message = f"{MAX_LARGE_BODIES} large bodies are being read already; send this one again."
+                self._refuse(connection, ApiError(503, "busy", message, headers={"Retry-After": "1"}))
+                return False
+            self._large.add(connection)
         is_complete: bool = len(received) >= end + len(_END_OF_HEAD) + n_bytes
         if not is_complete and not connection.is_expected and _EXPECT.search(head):
             connection.is_expected = True
             self._send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
         return is_complete
 
+    def _has_key(self, head: bytes) -> bool:
+        """Whether a request has a valid key or session, or needs none; what it may do is checked when it is answered."""
+        tokens, cookies = (
+            [match[1].decode("latin-1") for match in islice(kind.finditer(head), MAX_TOKENS)]
+            for kind in (_TOKEN, _COOKIE)
+        )
+        has_key: bool = self.wsgi.extensions["custseg"].access.has_key(tokens, cookies)
+        return has_key
+
     def _refuse(self, connection: Any, error: ApiError) -> None:
         """Answer a request that is not read; the connection is closed when the client does, or at its deadline."""
         body = error.body()
+        own = "".join(f"{name}: {value}\r\n" for name, value in error.headers.items())
         head = (
-            f"HTTP/1.1 {error.status} {error.code}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            f"HTTP/1.1 {error.status} {error.code}\r\nContent-Type: application/json\r\nConnection: close\r\n{own}"
             f"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         connection.is_refused, connection.received = True, bytearray()
@@ -178,6 +235,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     def _close(self, connection: Any) -> None:
         del self._waiting[connection]
+        self._large.discard(connection)
         with contextlib.suppress(OSError, KeyError, ValueError):
             self.poller.unregister(connection.sock)
         self.nr_conns -= 1
