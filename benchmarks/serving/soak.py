@@ -150,7 +150,9 @@ def remove_finished(log: Path) -> int:
     return n_records
 
 
-def disturb(server: RunningServer, home: Path, releases: list[str], seconds: float) -> tuple[list[Sample], Counter[str]]:
+def disturb(
+    server: RunningServer, home: Path, releases: list[str], seconds: float
+) -> tuple[list[Sample], Counter[str]]:
     """Swap releases and kill workers for so long; return samples, and the number of each."""
     samples, done = list[Sample](), Counter[str]()
     due = {what: time.monotonic() + every for what, every in (("swap", SWAP_EVERY), ("kill", KILL_EVERY))}
