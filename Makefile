@@ -128,6 +128,8 @@ lock: $(VENV)/dev.stamp ## make requirements/*.txt anew from pyproject.toml [ARG
 		$(compile) $${extras//,/ --extra } --generate-hashes --no-strip-extras --constraint requirements/constraints.txt \
 			-o "requirements/$${lock%%:*}.txt" --upgrade; \
 	done
-	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url \
-		--no-emit-find-links --custom-compile-command "make lock" --group build --generate-hashes \
-		--constraint requirements/constraints.txt -o requirements/build.txt --upgrade
+	@for group in build audit; do \
+		$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url \
+			--no-emit-find-links --custom-compile-command "make lock" --group "$$group" --generate-hashes \
+			--constraint requirements/constraints.txt -o "requirements/$$group.txt" --upgrade; \
+	done

@@ -137,16 +137,19 @@ class AccessControl:
         by_session = (self._find_session_key({"HTTP_COOKIE": cookie}) for cookie in cookies)
         return next((key for key in chain(by_token, by_session) if key is not None), None)
 
-    def check_affordable(self, key: ApiKey | None, n_customers: int) -> None:
+    def can_afford(self, key: ApiKey, n_customers: int) -> bool:
+        """Whether a key may ask for so many customers now; nothing is counted."""
+        return self._counts.count(key.slot, self._worker, int(self._clock()), 0) + n_customers <= key.per_second
+
+    def check_affordable(self, key: ApiKey, n_customers: int) -> None:
         """Check that a key may ask for so many customers now, without counting them.
 
         Raises:
             ApiError: 422 for more than the key may ever ask for in a second, 429 over the limit.
         """
-        if key is not None:
-            _check_limit(key, n_customers)
-            if self._counts.count(key.slot, self._worker, int(self._clock()), 0) + n_customers > key.per_second:
-                raise _rate_limited(key)
+        _check_limit(key, n_customers)
+        if not self.can_afford(key, n_customers):
+            raise _rate_limited(key)
 
     def authorise(self, environ: Environ, scope: Scope) -> str | None:
         """Check that a request may be answered, and count it for its key.

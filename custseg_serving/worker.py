@@ -1,9 +1,9 @@
 """gunicorn's worker with threads, whose threads only get requests that have arrived completely.
 
 gunicorn's own gives a connection to a thread before its request is read, so a few slow or silent clients hold all
-threads. Here the main loop reads requests without waiting, each within a time and a size, and answers by itself what it
-does not read: too large, of no declared length, or large and not allowed. Only one thread at a time can run Python, so
-what requests without a valid key may cost is bounded: they have threads of their own, which rest in between.
+threads. Here the main loop reads requests without waiting, each within a time and a size, and refuses unread what is
+too large, of no declared length, or large and not allowed. Only one thread at a time can run Python, so what requests
+without a valid key, or of a key over its limit, may cost is bounded: they have threads of their own, which rest.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ MAX_LARGE_BODIES = 32
 
 MAX_DRAINED = 256
 """Refused connections of a worker that are still read; beyond, the oldest are closed."""
-KEYLESS_SHARE = 0.25
-"""Of a worker's time, for requests without a key, and as much for those that are refused unread."""
+THROTTLED_SHARE = 0.25
+"""Of a worker's time, for requests without a key or over its limit; and as much for those that are refused unread."""
 MAX_REST_SECONDS = 0.5
 MAX_TOKENS = 4
 """As many headers of a request are looked at for a key, or for a session's cookie."""
@@ -72,19 +72,19 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         # In the order of their deadlines, since each has the same time.
         self._waiting: dict[Any, float] = {}
         self._large: set[Any] = set()
-        self._keyless: ThreadPoolExecutor
+        self._resting: ThreadPoolExecutor
         self._drainer: _Drainer
-        self._rest: float = self.cfg.threads / KEYLESS_SHARE
+        self._rest: float = self.cfg.threads / THROTTLED_SHARE
 
     def init_process(self) -> None:
         """Make the threads; runs in the worker's own process."""
-        self._keyless = self.get_thread_pool()
+        self._resting = self.get_thread_pool()
         self._drainer = _Drainer()
         super().init_process()
 
     def enqueue_req(self, conn: Any) -> None:
-        """Give a request to the threads, or to those for requests without a key."""
-        pool, handle = (self.tpool, self.handle) if conn.has_key else (self._keyless, self._handle_keyless)
+        """Give a request to the threads, or to those that rest."""
+        pool, handle = (self._resting, self._handle_and_rest) if conn.is_throttled else (self.tpool, self.handle)
         future = pool.submit(handle, conn)
         future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
@@ -139,8 +139,8 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             conn.body = b""
         return super().handle_request(req, conn)
 
-    def _handle_keyless(self, conn: Any) -> Any:
-        """Answer a request without a key, then rest."""
+    def _handle_and_rest(self, conn: Any) -> Any:
+        """Answer a request without a key, or of one that is over its limit, then rest."""
         started = time.monotonic()
         try:
             return self.handle(conn)
@@ -159,7 +159,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     def _wait_for_request(self, connection: Any, early: bytes) -> None:
         connection.received = bytearray(early)
-        connection.n_missing, connection.has_key = 0, None
+        connection.n_missing, connection.is_throttled = 0, True
         self._waiting[connection] = time.monotonic() + REQUEST_SECONDS
         self.poller.register(connection.sock, EVENT_READ, partial(self._receive, connection))
         # Most requests are there already.
@@ -225,12 +225,13 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             for kind in (_TOKEN, _COOKIE)
         )
         key = access.find_key(tokens, cookies)
-        connection.has_key = key is not None or not access.needs_key
+        connection.is_throttled = access.needs_key if key is None else not access.can_afford(key, 1)
         if n_bytes <= MAX_HEAD_BYTES:
             return
-        if not connection.has_key:
+        if key is not None:
+            access.check_affordable(key, n_bytes * settings.max_batch // settings.max_body_bytes)
+        elif access.needs_key:
             raise key_required()
-        access.check_affordable(key, n_bytes * settings.max_batch // settings.max_body_bytes)
         if len(self._large) >= MAX_LARGE_BODIES:
             message = f"{MAX_LARGE_BODIES} large bodies are being read already; send this one again."
             raise ApiError(503, "busy", message, headers={"Retry-After": "1"})
@@ -293,7 +294,7 @@ class _Drainer(threading.Thread):
             for number, (connection, deadline) in enumerate(deadlines):
                 if deadline <= started or number < len(deadlines) - MAX_DRAINED:
                     self._close(connection)
-            _rest(started, 1 / KEYLESS_SHARE)
+            _rest(started, 1 / THROTTLED_SHARE)
 
     def _advance(self, connection: Any) -> None:
         if connection.answer:
