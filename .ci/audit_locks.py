@@ -24,7 +24,7 @@ def ask_pip_audit(locks: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
     try:
         return json.loads(done.stdout)["dependencies"], ""
     except (ValueError, LookupError):
-        return [], (done.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]
+        return [], " ".join(done.stderr.split())[:500] or "it said nothing"
 
 
 def main(locks: Sequence[str]) -> int:
@@ -38,7 +38,7 @@ def main(locks: Sequence[str]) -> int:
             print(f"{package['name']} {package['version']}: {one['id']}, fixed in {fixed}")
     n_unknown = len(packages) - len(known)
     if problem:
-        is_unreached = "connect" in problem.lower()
+        is_unreached = "could not connect" in problem.lower()
         print(f"NOT AUDITED: {'advisories could not be reached' if is_unreached else 'pip-audit failed'}: {problem}")
         return 0 if is_unreached else 1
     if n_unknown:

@@ -50,7 +50,11 @@ def test_what_was_found_is_told(tmp_path: Path, packages: list[Any], code: int, 
 
 
 def test_advisories_that_cannot_be_reached_are_no_finding(tmp_path: Path) -> None:
-    found, output = audit(tmp_path, "", "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability feed\n")
+    said = (
+        "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability feed\n"
+        "ERROR:pip_audit._cli:Tip: your network may be blocking this service.\n"
+    )
+    found, output = audit(tmp_path, "", said)
     assert found == 0
     assert output.startswith("NOT AUDITED: advisories could not be reached: ")
     assert "No known" not in output
