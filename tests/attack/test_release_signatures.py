@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import shutil
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from custseg_assets import cli as pipeline
 from custseg_assets.errors import BadInputError
-from custseg_assets.stores.releases import CURRENT, MANIFEST, SIGNATURE, point_to, release_id_of
+from custseg_assets.settings import Settings
+from custseg_assets.stores.releases import (
+    CURRENT,
+    MANIFEST,
+    SIGNATURE,
+    point_to,
+    release_id_of,
+    releases,
+    verify,
+)
 from custseg_assets.stores.signatures import RequiredSignature, make_key_pair, sign_release
 from custseg_serving import cli
 from tests.support.releases import make_other_content, make_release
@@ -131,6 +144,30 @@ def test_signing_twice_gives_the_same_bytes(served_home: Path, signed: str, key:
     before = path.read_bytes()
     sign_release(served_home / "releases", signed, key)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_the_pipeline_signs_what_it_releases(
+    tmp_path: Path, key: Path, public_key: Path, is_signed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from custseg_assets.defs.assets import release
+
+    content = make_other_content()
+    monkeypatch.setattr(release, "_gather_content", lambda *_: content)
+    layout: Any = SimpleNamespace(dependencies=lambda _: [])
+    home = SimpleNamespace(
+        paths=SimpleNamespace(releases=tmp_path / "releases", mark_unreleased=contextlib.nullcontext),
+        settings=Settings(signing_key=key if is_signed else None),
+        newest_snapshot=lambda: "2011-11-01",
+        open_bucket=lambda: None,
+    )
+    context = SimpleNamespace(log=logging.getLogger("test"))
+    asset: Any = release.serving_release(layout, Settings())
+    asset.op.compute_fn.decorated_fn(context, home)
+    [release_id] = releases(home.paths.releases)
+    assert (home.paths.releases / release_id / SIGNATURE).exists() == is_signed
+    if is_signed:
+        verify(home.paths.releases, release_id, check=RequiredSignature(public_key))
 
 
 def test_the_command_makes_keys_and_never_over_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
