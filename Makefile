@@ -78,9 +78,24 @@ site: $(VENV)/dev.stamp ## build the documentation site into site/, strictly
 bench: $(VENV)/dev.stamp ## measure CPU, wall and memory at 1x, 5x and 20x the log [SOURCE=path]
 	$(VENV)/bin/python benchmarks/bench.py $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
 
+.PHONY: sbom
+# The tool warns that a lock does not say which package needs which.
+sbom: export PYTHONWARNINGS := ignore
+sbom: .venv-audit/audit.stamp ## write a software bill of materials (CycloneDX) of each lock into sbom/
+	@mkdir -p sbom
+	@for lock in $(LOCKS) build; do \
+		.venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --no-validate \
+			--output-file "sbom/$$lock.cdx.json" "requirements/$$lock.txt"; \
+		echo "sbom/$$lock.cdx.json"; \
+	done
+
+.PHONY: audit
+audit: .venv-audit/audit.stamp ## look the locks' packages up in published advisories; fails for a known vulnerability
+	.venv-audit/bin/python .ci/audit_locks.py $(filter-out requirements/constraints.txt,$(wildcard requirements/*.txt))
+
 .PHONY: clean
 clean: ## remove the environments and caches, never a home
-	rm -rf .venv .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist site
+	rm -rf .venv .venv-audit .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist sbom site
 	find custseg_assets custseg_serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp is newer than the locks it was made from, so nothing is installed twice.
@@ -89,6 +104,7 @@ $(VENV)/run.stamp: requirements/pipeline.txt requirements/serving.txt
 $(VENV)/dev.stamp: requirements/dev.txt
 .venv-gcp/gcp.stamp: requirements/dev.txt requirements/gcp.txt
 .venv-spark/spark.stamp: requirements/spark.txt
+.venv-audit/audit.stamp: requirements/audit.txt
 
 # Bytecode is compiled at once (pip does it unasked), because imports are the cost floor of every command.
 %.stamp: pyproject.toml
@@ -131,6 +147,8 @@ lock: $(VENV)/dev.stamp ## make requirements/*.txt anew from pyproject.toml [ARG
 		$(compile) $${extras//,/ --extra } --generate-hashes --no-strip-extras --constraint requirements/constraints.txt \
 			-o "requirements/$${lock%%:*}.txt" --upgrade; \
 	done
-	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url \
-		--no-emit-find-links --custom-compile-command "make lock" --group build --generate-hashes \
-		--constraint requirements/constraints.txt -o requirements/build.txt --upgrade
+	@for group in build audit; do \
+		$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url \
+			--no-emit-find-links --custom-compile-command "make lock" --group "$$group" --generate-hashes \
+			--constraint requirements/constraints.txt -o "requirements/$$group.txt" --upgrade; \
+	done

@@ -167,6 +167,12 @@ def _parser() -> CommandParser:
     vertex.set_defaults(command=_vertex)
 
     _add_verify(commands, shared)
+    keygen = commands.add_parser(
+        "keygen", help="make the keys that releases are signed and checked with: FILE, and FILE.pub for the service"
+    )
+    keygen.add_argument("file", metavar="FILE", type=Path, help="new file for the private key; keep it to yourself")
+    keygen.set_defaults(command=_keygen)
+
     _add_export(commands, shared)
     return parser
 
@@ -376,6 +382,15 @@ def _vertex(arguments: argparse.Namespace) -> int:
     from custseg_assets.settings import load_settings
 
     print(serve_on_vertex(load_settings(arguments.config), arguments.verb))
+    return 0
+
+
+def _keygen(arguments: argparse.Namespace) -> int:
+    from custseg_assets.stores.signatures import make_key_pair
+
+    public = make_key_pair(arguments.file)
+    print(f"{arguments.file}: the private key. Set CUSTSEG_SIGNING_KEY to it where `custseg` runs, and nowhere else.")
+    print(f"{public}: the public key, for `custseg-serving --require-signature`.")
     return 0
 
 

@@ -43,12 +43,14 @@ UI_TOKEN_VARIABLE = "CUSTSEG_UI_TOKEN"  # noqa: S105  (the name of a variable)
 UI_TOKEN_HEADER = "X-Custseg-Token"  # noqa: S105  (the name of a header)
 WEBHOOK_VARIABLE = "CUSTSEG_ALERT_WEBHOOK"
 PASSWORD_VARIABLE = "CUSTSEG_SOURCE_PASSWORD"  # noqa: S105  (the name of a variable)
+SIGNING_KEY_VARIABLE = "CUSTSEG_SIGNING_KEY"
 FROM_ENVIRONMENT = {
     "home": HOME_VARIABLE,
     "ui_port": UI_PORT_VARIABLE,
     "ui_token": UI_TOKEN_VARIABLE,
     "alert_webhook": WEBHOOK_VARIABLE,
     "source_password": PASSWORD_VARIABLE,
+    "signing_key": SIGNING_KEY_VARIABLE,
 }
 DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
@@ -615,6 +617,7 @@ class Settings(_Section):
         ui_token: who has it may use those pages; ``custseg ui`` makes a new one at every start where none is set.
         alert_webhook: http or https address that alerts are posted to; a secret, so from the environment only.
         source_password: password for the database that the source is in; a secret, so from the environment only.
+        signing_key: file of the private key that releases are signed with; keep it where the bucket is not.
     """
 
     home: Path = Path(DEFAULT_HOME)
@@ -636,6 +639,7 @@ class Settings(_Section):
     ui_token: SecretStr | None = None
     alert_webhook: SecretStr | None = None
     source_password: SecretStr | None = None
+    signing_key: Path | None = None
     gcp: GcpSettings = GcpSettings()
 
     @field_validator("drift", mode="before")

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,32 @@ class AccessControl:
         """Whether no key is needed."""
         return self._settings.is_open and self._settings.is_loopback and not self._keys
 
+    @property
+    def needs_key(self) -> bool:
+        """Whether there are requests that need a key; Vertex AI's own do not, nor any where the service is open."""
+        return self._settings.vertex is None and not self.is_open
+
+    def find_key(self, tokens: Iterable[str], cookies: Iterable[str]) -> ApiKey | None:
+        """The key of a request by its headers alone: the first valid token, or session; nothing is counted."""
+        self._reload_keys()
+        by_token = (matching_key(token.strip(), self._keys) for token in tokens)
+        by_session = (self._find_session_key({"HTTP_COOKIE": cookie}) for cookie in cookies)
+        return next((key for key in chain(by_token, by_session) if key is not None), None)
+
+    def can_afford(self, key: ApiKey, n_customers: int) -> bool:
+        """Whether a key may ask for so many customers now; nothing is counted."""
+        return self._counts.count(key.slot, self._worker, int(self._clock()), 0) + n_customers <= key.per_second
+
+    def check_affordable(self, key: ApiKey, n_customers: int) -> None:
+        """Check that a key may ask for so many customers now, without counting them.
+
+        Raises:
+            ApiError: 422 for more than the key may ever ask for in a second, 429 over the limit.
+        """
+        _check_limit(key, n_customers)
+        if not self.can_afford(key, n_customers):
+            raise _rate_limited(key)
+
     def authorise(self, environ: Environ, scope: Scope) -> str | None:
         """Check that a request may be answered, and count it for its key.
 
@@ -143,44 +170,32 @@ class AccessControl:
             return None
         key = self._find_key(environ)
         if key is None:
-            raise ApiError(
-                401,
-                "key_required",
-                "A valid API key is needed: send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'.",
-                headers={"WWW-Authenticate": 'Bearer realm="custseg"'},
-            )
+            raise key_required()
         if scope not in key.scopes:
             raise ApiError(403, "scope_missing", f"The key lacks the scope {scope!r}.", {"scopes": list(key.scopes)})
         self._count(key, 1)
         return key.key_id
 
-    def charge(self, key_id: str | None, n_customers: int) -> None:
-        """Count a request for many customers as so many, once its body is read; ``authorise`` has counted the first.
+    def charge(self, key_id: str | None, n_customers: int, n_paid: int = 1) -> None:
+        """Count a request for many customers as so many.
+
+        Args:
+            key_id: of the request's key.
+            n_customers: that the request has.
+            n_paid: as how many it was counted so far; ``authorise`` counts the first.
 
         Raises:
             ApiError: 422 for more than the key may ever ask for in a second, 429 over the limit.
         """
         key = self._keys.get(key_id) if key_id else None
-        if key is None or n_customers <= 1:
+        if key is None or n_customers <= n_paid:
             return
-        if n_customers > key.per_second:
-            raise ApiError(
-                422,
-                "batch_too_large",
-                f"Got {n_customers} customers; the key may ask for {key.per_second} in a second. Send fewer at once.",
-                {"max_batch": key.per_second},
-            )
-        self._count(key, n_customers - 1)
+        _check_limit(key, n_customers)
+        self._count(key, n_customers - n_paid)
 
     def _count(self, key: ApiKey, n: int) -> None:
         if self._counts.count(key.slot, self._worker, int(self._clock()), n) > key.per_second:
-            raise ApiError(
-                429,
-                "rate_limited",
-                f"More than {key.per_second} customers in a second.",
-                {"per_second": key.per_second},
-                {"Retry-After": "1"},
-            )
+            raise _rate_limited(key)
 
     def log_in(self, token: str) -> str:
         """Check an API key and return the content of its session cookie.
@@ -273,3 +288,34 @@ class AccessControl:
             if keys:
                 self._keys = self._known(keys)
         self._file_state = state
+
+
+def key_required() -> ApiError:
+    """Error for a request without a valid API key."""
+    return ApiError(
+        401,
+        "key_required",
+        "A valid API key is needed: send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'.",
+        headers={"WWW-Authenticate": 'Bearer realm="custseg"'},
+    )
+
+
+def _check_limit(key: ApiKey, n_customers: int) -> None:
+    if n_customers > key.per_second:
+        raise ApiError(
+            422,
+            "batch_too_large",
+            f"The request has, or by its size counts as, {n_customers} customers; the key may ask for "
+            f"{key.per_second} in a second. Send fewer at once.",
+            {"max_batch": key.per_second},
+        )
+
+
+def _rate_limited(key: ApiKey) -> ApiError:
+    return ApiError(
+        429,
+        "rate_limited",
+        f"More than {key.per_second} customers in a second.",
+        {"per_second": key.per_second},
+        {"Retry-After": "1"},
+    )

@@ -31,7 +31,7 @@ MAX_FIELDS = 40
 # A string that does not end is matched as well, so that no text is looked at twice.
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
-Body = TypeVar("Body", bound=BaseModel)
+Body = TypeVar("Body", bound=schemas.CustomersRequest)
 
 
 def service() -> Service:
@@ -45,27 +45,41 @@ def request_info() -> RequestInfo:
 
 
 def parse_body(model: type[Body]) -> Body:
-    """Read and validate the current request's body.
+    """Read and validate the current request's body, and charge its key for the customers in it.
 
     Raises:
-        ApiError: 415 for another content type than JSON, 400 for malformed JSON, 422 where it does not fit the model.
+        ApiError: 415 for another content type than JSON, otherwise as ``validate_body``.
     """
     if request.mimetype != JSON:
         raise ApiError(415, "not_json", f"Got content type {request.mimetype[:100]!r}; expected {JSON}.")
-    return validate_body(model, request.get_data(cache=False), service().settings.max_batch)
+    return validate_body(model, request.get_data(cache=False), service(), request.environ.get(KEY_ID))
 
 
-def validate_body(model: type[Body], content: bytes, max_batch: int) -> Body:
-    """Validate a request's body.
+def validate_body(model: type[Body], content: bytes, service: Service, key_id: str | None) -> Body:
+    """Validate a request's body, and charge its key for the customers in it.
+
+    A body is paid for before it is parsed, or one that is large and wrong would cost a key nothing and the server a
+    tenth of a second.
 
     Raises:
-        ApiError: 400 for malformed JSON, 422 where it does not fit the model or has far too much.
+        ApiError: 400 for malformed JSON, 422 where it does not fit the model or has too much, 429 over the key's limit.
     """
+    max_batch = service.settings.max_batch
+    n_paid = _least_customers(content, max_batch, service.settings.max_body_bytes)
+    service.access.charge(key_id, n_paid)
     _check_amount(content, max_batch)
     try:
-        return model.model_validate_json(content)
+        body = model.model_validate_json(content)
     except ValidationError as error:
         raise _validation_error(error) from None
+    _check_batch(body.n_customers, max_batch)
+    service.access.charge(key_id, body.n_customers, n_paid)
+    return body
+
+
+def _least_customers(content: bytes, max_batch: int, max_body_bytes: int) -> int:
+    """Customers that a body of this size and with so many fields has at least, or it could not have ``max_batch``."""
+    return max(1, len(content) * max_batch // max_body_bytes, content.count(b",") // MAX_FIELDS)
 
 
 def _check_amount(content: bytes, max_batch: int) -> None:
@@ -100,12 +114,8 @@ def _validation_error(error: ValidationError) -> ApiError:
     )
 
 
-def check_batch(n_customers: int, limit: int) -> None:
-    """Refuse a request for too many customers at once.
-
-    Raises:
-        ApiError: 422 where there are more than the limit.
-    """
+def _check_batch(n_customers: int, limit: int) -> None:
+    """Refuse a request for too many customers at once."""
     if n_customers > limit:
         raise ApiError(
             422,
@@ -115,13 +125,8 @@ def check_batch(n_customers: int, limit: int) -> None:
         )
 
 
-def feature_rows(customers: Sequence[schemas.FeatureRow], limit: int) -> list[dict[str, Any]]:
-    """Feature rows of a request, each with the features that it gives only.
-
-    Raises:
-        ApiError: 422 for too many rows.
-    """
-    check_batch(len(customers), limit)
+def feature_rows(customers: Sequence[schemas.FeatureRow]) -> list[dict[str, Any]]:
+    """Feature rows of a request, each with the features that it gives only."""
     return [row.model_dump(exclude_unset=True) for row in customers]
 
 
@@ -139,15 +144,12 @@ def lookup(customer_id: str) -> Response:
 def lookup_many() -> Response:
     """Segments of many customers, and why."""
     body = parse_body(schemas.LookupRequest)
-    check_batch(len(body.customer_ids), service().settings.max_batch)
-    service().access.charge(request.environ[KEY_ID], len(body.customer_ids))
     return json_response(service().lookup_many(body.customer_ids, request_info()))
 
 
 def score() -> Response:
     """Segment of customers who are not in the release, from their recency, orders and spend."""
-    rows = feature_rows(parse_body(schemas.ScoreRequest).customers, service().settings.max_batch)
-    service().access.charge(request.environ[KEY_ID], len(rows))
+    rows = feature_rows(parse_body(schemas.ScoreRequest).customers)
     return json_response(service().score_with_release_info(rows, request_info()))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from custseg_assets.command_line import CommandParser, as_private_as, require_free, run_command
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.releases import releases
+from custseg_assets.stores.signatures import RequiredSignature
 from custseg_serving.keys import MAX_KEYS, SCOPES, KeyFile, make_key
 from custseg_serving.login_link import LINK_SECONDS, make_token
 from custseg_serving.settings import ServingSettings, VertexRoutes
@@ -39,8 +40,8 @@ def settings_from(options: argparse.Namespace, variables: Mapping[str, str]) -> 
 
     Args:
         options: the parsed command line.
-        variables: the environment: ``CUSTSEG_HOME``, ``CUSTSEG_FOLLOW``, ``CUSTSEG_KEYS``, and what Vertex AI sets in a
-            prediction container.
+        variables: the environment: ``CUSTSEG_HOME``, ``CUSTSEG_FOLLOW``, ``CUSTSEG_KEYS``, ``CUSTSEG_PUBLIC_KEY``, and
+            what Vertex AI sets in a prediction container.
 
     Raises:
         BadInputError: ``AIP_HTTP_PORT`` is no number, or ``--follow`` is no bucket.
@@ -48,6 +49,7 @@ def settings_from(options: argparse.Namespace, variables: Mapping[str, str]) -> 
     bucket = options.follow or variables.get("CUSTSEG_FOLLOW")
     if bucket and not bucket.startswith("gs://"):
         raise BadInputError(f"--follow {bucket}", "gs://bucket/prefix", "Name the bucket that the pipeline writes to.")
+    public_key = options.require_signature or variables.get("CUSTSEG_PUBLIC_KEY")
     routes, port, artifact = None, variables.get("AIP_HTTP_PORT"), None
     if port is not None:
         if not port.isdecimal():
@@ -66,6 +68,7 @@ def settings_from(options: argparse.Namespace, variables: Mapping[str, str]) -> 
         follow=bucket,
         keys_file=Path(variables["CUSTSEG_KEYS"]).absolute() if variables.get("CUSTSEG_KEYS") else None,
         is_open=options.open,
+        public_key=Path(public_key).absolute() if public_key else None,
         run_folder=Path(options.run_dir).absolute() if options.run_dir else None,
         # Nothing takes the prediction log out of a container that serves the files of a model.
         prediction_folder=Path(options.prediction_log).absolute() if options.prediction_log else None,
@@ -93,6 +96,11 @@ def _parser() -> CommandParser:
         "--follow",
         metavar="gs://BUCKET/PREFIX",
         help="bring releases from there (default: $CUSTSEG_FOLLOW, else the home's)",
+    )
+    parser.add_argument(
+        "--require-signature",
+        metavar="PUBLIC_KEY",
+        help="serve only releases that are signed with the key of this file (default: $CUSTSEG_PUBLIC_KEY, else any)",
     )
     parser.add_argument(
         "--open", action="store_true", help="answer this machine without a key, while no key was created"
@@ -167,6 +175,8 @@ def _manage_keys(settings: ServingSettings, options: argparse.Namespace) -> int:
 def _serve(settings: ServingSettings, options: argparse.Namespace, login: tuple[str, str] | None = None) -> int:
     _check_access(settings)
     require_free(settings.host, settings.port)
+    if settings.public_key:
+        RequiredSignature(settings.public_key)  # an error here, and not in every worker
     from custseg_serving.logs import log_as_json
     from custseg_serving.server import Server
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from custseg_assets.errors import CustsegError
 from custseg_assets.stores.files import lock_file
-from custseg_assets.stores.releases import current, prune
+from custseg_assets.stores.releases import ManifestCheck, current, prune
 from custseg_serving.metrics import Metrics
 from custseg_serving.settings import ServingSettings
 
@@ -124,8 +124,8 @@ class Follower:
                 log.error("bucket: %s", problem)
 
 
-def connect(uri: str) -> FollowedBucket:
-    """Open the bucket with the credentials of the environment."""
+def connect(uri: str, check: ManifestCheck) -> FollowedBucket:
+    """Open the bucket with the credentials of the environment; it fetches releases whose manifests pass the check."""
     from custseg_assets.gcp.bucket import bucket_from_environment
 
-    return bucket_from_environment(uri)
+    return bucket_from_environment(uri, check)

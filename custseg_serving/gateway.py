@@ -158,10 +158,8 @@ class Gateway:
     def _score(self, environ: Environ) -> bytes:
         request = self._authorise(environ, "score")
         content = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        max_batch = self._service.settings.max_batch
-        rows = feature_rows(validate_body(ScoreRequest, content, max_batch).customers, max_batch)
-        self._service.access.charge(request.key_id, len(rows))
-        return self._service.score_with_release_info(rows, request)
+        body = validate_body(ScoreRequest, content, self._service, request.key_id)
+        return self._service.score_with_release_info(feature_rows(body.customers), request)
 
     def _authorise(self, environ: Environ, scope: Scope) -> RequestInfo:
         key_id = environ[KEY_ID] = self._service.access.authorise(environ, scope)

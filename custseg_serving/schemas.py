@@ -50,23 +50,47 @@ class FeatureRow(_Request):
     monthly_spend_std: Money | None = Field(None, description="Sample standard deviation of it.")
 
 
-class ScoreRequest(_Request):
+class CustomersRequest(_Request):
+    """A request about several customers."""
+
+    @property
+    def n_customers(self) -> int:
+        """Number of the customers."""
+        raise NotImplementedError
+
+
+class ScoreRequest(CustomersRequest):
     """Customers that are not in the release; ``GET /v1/model`` names the features that every row must have."""
 
     customers: Annotated[list[FeatureRow], Field(min_length=1)]
 
+    @property
+    def n_customers(self) -> int:
+        """Number of the customers."""
+        return len(self.customers)
 
-class LookupRequest(_Request):
+
+class LookupRequest(CustomersRequest):
     """Customers to look up."""
 
     customer_ids: Annotated[list[CustomerId], Field(min_length=1)]
 
+    @property
+    def n_customers(self) -> int:
+        """Number of the customers."""
+        return len(self.customer_ids)
 
-class PredictRequest(_Request):
+
+class PredictRequest(CustomersRequest):
     """What Vertex AI sends: one feature row per instance."""
 
     instances: Annotated[list[FeatureRow], Field(min_length=1)]
     parameters: Any = None
+
+    @property
+    def n_customers(self) -> int:
+        """Number of the customers."""
+        return len(self.instances)
 
 
 Cause = Literal["behaviour", "border", "model change"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from custseg_assets.domain.segments.explain import RULE_FEATURES, is_visible_to_kmeans
-from custseg_assets.stores.releases import sha256_of
+from custseg_assets.stores.releases import accept_manifest, sha256_of
+from custseg_assets.stores.signatures import RequiredSignature
 from custseg_serving.access import AccessControl, EndedSessions, RequestCounts
 from custseg_serving.answers import Answers, LookupResult
 from custseg_serving.errors import MAX_PROBLEMS_SHOWN, ApiError, to_json
@@ -72,12 +74,18 @@ class Service:
         self.settings, self.login_links = settings, shared.login_links
         self.metrics = Metrics()
         self.access = AccessControl(settings, shared.counts, worker, ended_sessions=shared.ended_sessions)
+        check = RequiredSignature(settings.public_key) if settings.public_key else accept_manifest
         self.active = ActiveRelease(
-            settings.releases, settings.poll_seconds, self.metrics, shared.digest, hashes_ahead=shared.hashes_ahead
+            settings.releases,
+            settings.poll_seconds,
+            self.metrics,
+            shared.digest,
+            hashes_ahead=shared.hashes_ahead,
+            check=check,
         )
         self.predictions = PredictionLog(settings, self.metrics)
         self.access_log = AccessLog()
-        self.follower = Follower(settings, self.metrics, connect)
+        self.follower = Follower(settings, self.metrics, partial(connect, check=check))
 
     def start(self) -> None:
         """Open the release and start the threads; call it after forking."""

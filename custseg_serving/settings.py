@@ -39,6 +39,7 @@ class ServingSettings:
         keys_file: the file of API keys, when not in the home; it has to be there.
         is_open: whether this machine is answered without a key, as long as no key was created.
         run_folder: of what the workers share while the server runs; ``.serving`` in the home without it.
+        public_key: file of the key that releases have to be signed with; without it none has to be signed.
         own_key: a key in memory only, which ends with the server.
         vertex: set in a Vertex AI prediction container only.
         artifact: folder on Cloud Storage with the one release that a prediction container serves.
@@ -63,6 +64,7 @@ class ServingSettings:
     keys_file: Path | None = None
     is_open: bool = False
     run_folder: Path | None = None
+    public_key: Path | None = None
     own_key: ApiKey | None = field(default=None, repr=False)
     vertex: VertexRoutes | None = None
     artifact: str | None = None

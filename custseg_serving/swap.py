@@ -16,6 +16,8 @@ from custseg_assets.stores.releases import (
     CUSTOMERS,
     MANIFEST,
     DamagedReleaseError,
+    ManifestCheck,
+    accept_manifest,
     current,
     open_release,
     releases,
@@ -63,6 +65,7 @@ class ActiveRelease:
         metrics: for the numbers of swaps and refusals.
         digest: computes a file's SHA-256.
         hashes_ahead: whether new releases are hashed before ``CURRENT`` names them; needs a ``digest`` that caches.
+        check: of manifests, such as ``signatures.RequiredSignature``.
     """
 
     def __init__(
@@ -73,11 +76,12 @@ class ActiveRelease:
         digest: Callable[[Path], str] = sha256_of,
         *,
         hashes_ahead: bool = False,
+        check: ManifestCheck = accept_manifest,
     ) -> None:
         self.answers: Answers | None = None
         self.refusal: Refusal | None = None
         self._root, self._poll_seconds, self._metrics = root, poll_seconds, metrics
-        self._digest = digest
+        self._digest, self._check = digest, check
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._watch, name="release-watcher", daemon=True)]
         if hashes_ahead:
@@ -128,7 +132,7 @@ class ActiveRelease:
     def _serve(self, release_id: str) -> None:
         # Before the files are verified, so that a change in between is noticed.
         states = self._states_of(release_id)
-        release = open_release(self._root, release_id, self._digest)
+        release = open_release(self._root, release_id, self._digest, self._check)
         self.answers, self._opened_states = Answers(release), states
         self._metrics.count_swap()
         log.info("serving release %s", release.release_id)
@@ -160,7 +164,7 @@ class ActiveRelease:
             # Reading beyond the end of a file that is mapped would kill the worker.
             if not (has_size and answers.release.is_intact()):
                 raise DamagedReleaseError(f"release {release_id}: customers cannot be looked up any more")
-            verify(self._root, release_id, self._digest)
+            verify(self._root, release_id, self._digest, self._check)
         except DamagedReleaseError as error:
             log.error("no longer served: %s", error)
             self.answers = self.refusal = None

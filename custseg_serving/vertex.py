@@ -14,7 +14,7 @@ from custseg_serving.settings import VertexRoutes
 
 def predict() -> Response:
     """Answer one prediction per instance, in Vertex AI's format."""
-    rows = api.feature_rows(api.parse_body(schemas.PredictRequest).instances, api.service().settings.max_batch)
+    rows = api.feature_rows(api.parse_body(schemas.PredictRequest).instances)
     return api.json_response(b'{"predictions":' + api.service().score(rows, api.request_info()) + b"}")
 
 

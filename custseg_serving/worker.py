@@ -1,26 +1,31 @@
 """gunicorn's worker with threads, whose threads only get requests that have arrived completely.
 
 gunicorn's own gives a connection to a thread before its request is read, so a few slow or silent clients hold all
-threads. Here the main loop reads requests without waiting, each within a time and a size, and answers by itself what it
-does not read: too large, or of no declared length.
+threads. Here the main loop reads requests without waiting, each within a time and a size, and refuses unread what is
+too large, of no declared length, or large and not allowed. Only one thread at a time can run Python, so what requests
+without a valid key, or of a key over its limit, may cost is bounded: they have threads of their own, which rest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import re
 import resource
 import socket
 import struct
+import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from selectors import EVENT_READ
+from itertools import islice
+from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
+from custseg_serving.access import key_required
 from custseg_serving.errors import ApiError
 
 MAX_CONNECTIONS = 4_000
@@ -30,10 +35,22 @@ REQUEST_SECONDS = 10.0
 SEND_SECONDS = 10
 """A client that takes nothing of an answer for so long is given up."""
 MAX_HEAD_BYTES = 64 << 10
+MAX_LARGE_BODIES = 32
+"""Of each worker at a time, so that they do not fill its memory; a body is large that is larger than a head may be."""
+
+MAX_DRAINED = 256
+"""Refused connections of a worker that are still read; beyond, the oldest are closed."""
+THROTTLED_SHARE = 0.25
+"""Of a worker's time, for requests without a key or over its limit; and as much for those that are refused unread."""
+MAX_REST_SECONDS = 0.5
+MAX_TOKENS = 4
+"""As many headers of a request are looked at for a key, or for a session's cookie."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _TRANSFER_ENCODING = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
+_TOKEN = re.compile(rb"\r\n(?:x-api-key:|authorization:[ \t]*bearer )[ \t]*([^\r\n]*)", re.IGNORECASE)
+_COOKIE = re.compile(rb"\r\ncookie:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -52,9 +69,24 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._max_body_bytes: int = self.app.settings.max_body_bytes
         # In the order of their deadlines, since each has the same time.
         self._waiting: dict[Any, float] = {}
+        self._large: set[Any] = set()
+        self._resting: ThreadPoolExecutor
+        self._drainer: _Drainer
+        self._rest: float = self.cfg.threads / THROTTLED_SHARE
+
+    def init_process(self) -> None:
+        """Make the threads; runs in the worker's own process."""
+        self._resting = self.get_thread_pool()
+        self._drainer = _Drainer()
+        super().init_process()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Give a request to the threads, or to those that rest."""
+        pool, handle = (self._resting, self._handle_and_rest) if conn.is_throttled else (self.tpool, self.handle)
+        future = pool.submit(handle, conn)
+        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def accept(self, listener: Any) -> None:
         """Accept a connection and wait for its request."""
@@ -81,6 +113,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """Keep a connection alive, with what its client has sent of the next request already, or close it."""
+        self._large.discard(conn)
         if self.alive and not fs.cancelled() and fs.exception() is None and fs.result():
             early = conn.parser.unreader.take_buffered()
             if early:
@@ -92,9 +125,27 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
     def handle(self, conn: Any) -> Any:
         """Answer a request that has arrived; runs in a thread."""
         conn.init()
-        conn.parser.unreader.unread(bytes(conn.received))
+        received = conn.received
+        conn.parser.unreader.unread(bytes(received[: conn.n_head] + received[conn.n_bytes :]))
+        conn.body = bytes(received[conn.n_head : conn.n_bytes])
         conn.received = bytearray()
         return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request whose head is parsed."""
+        if conn.body:
+            # gunicorn's own reads a kilobyte at a time and copies all that is left each time: seconds for 2 MiB.
+            req.body = io.BytesIO(conn.body)
+            conn.body = b""
+        return super().handle_request(req, conn)
+
+    def _handle_and_rest(self, conn: Any) -> Any:
+        """Answer a request without a key, or of one that is over its limit, then rest."""
+        started = time.monotonic()
+        try:
+            return self.handle(conn)
+        finally:
+            _rest(started, self._rest)
 
     def murder_pending(self) -> None:
         """Close the connections whose requests have not arrived in time; all that wait where the worker ends."""
@@ -107,7 +158,8 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             self._close(connection)
 
     def _wait_for_request(self, connection: Any, early: bytes) -> None:
-        connection.received, connection.is_refused, connection.is_expected = bytearray(early), False, False
+        connection.received = bytearray(early)
+        connection.n_missing, connection.is_throttled = 0, True
         self._waiting[connection] = time.monotonic() + REQUEST_SECONDS
         self.poller.register(connection.sock, EVENT_READ, partial(self._receive, connection))
         # Most requests are there already.
@@ -115,7 +167,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     def _receive(self, connection: Any, client: Any, *, is_early: bool = False) -> None:
         try:
-            content = b"" if is_early else client.recv(MAX_HEAD_BYTES)
+            content = b"" if is_early else client.recv(max(MAX_HEAD_BYTES, connection.n_missing))
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -124,60 +176,84 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         if not (content or is_early):
             self._close(connection)
             return
-        if connection.is_refused:
-            return  # what a client still sends is read, or the system would reset the answer as well
         connection.received += content
-        if self._is_complete(connection):
+        try:
+            is_complete = self._is_complete(connection)
+        except ApiError as error:
+            self._refuse(connection, error)
+            return
+        if is_complete:
             del self._waiting[connection]
             self.poller.unregister(client)
             self.enqueue_req(connection)
 
     def _is_complete(self, connection: Any) -> bool:
-        received = connection.received
+        """Whether a request has arrived; raises ``ApiError`` where it is not going to be read."""
+        received: bytearray = connection.received
+        if connection.n_missing:
+            connection.n_missing = max(0, connection.n_bytes - len(received))
+            return bool(connection.n_missing == 0)
         end = received.find(_END_OF_HEAD, 0, MAX_HEAD_BYTES)
         if end < 0:
             if len(received) >= MAX_HEAD_BYTES:
-                self._refuse(connection, ApiError(431, "head_too_large", f"At most {MAX_HEAD_BYTES} bytes of headers."))
+                raise ApiError(431, "head_too_large", f"At most {MAX_HEAD_BYTES} bytes of headers.")
             return False
         head = bytes(received[: end + 2])
         if _TRANSFER_ENCODING.search(head):
-            message = "A body in chunks is not read; declare its length by Content-Length."
-            self._refuse(connection, ApiError(411, "length_required", message))
-            return False
+            raise ApiError(
+                411, "length_required", "A body in chunks is not read; declare its length by Content-Length."
+            )
         lengths = _CONTENT_LENGTH.findall(head)
-        if len(lengths) != 1:
-            return True  # without a body, or contradictory, which gunicorn refuses
-        n_bytes = int(lengths[0])
-        if n_bytes > self._max_body_bytes:
-            message = f"The body has {n_bytes} bytes; expected at most {self._max_body_bytes}."
-            self._refuse(connection, ApiError(413, "request_entity_too_large", message))
-            return False
-        is_complete: bool = len(received) >= end + len(_END_OF_HEAD) + n_bytes
-        if not is_complete and not connection.is_expected and _EXPECT.search(head):
-            connection.is_expected = True
-            self._send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
-        return is_complete
+        # Without a body, or with contradictory lengths, which gunicorn refuses.
+        n_bytes = int(lengths[0]) if len(lengths) == 1 else 0
+        self._check(connection, head, n_bytes)
+        connection.n_head = end + len(_END_OF_HEAD)
+        connection.n_bytes = connection.n_head + n_bytes
+        connection.n_missing = max(0, connection.n_bytes - len(received))
+        if connection.n_missing and _EXPECT.search(head):
+            _send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
+        return bool(connection.n_missing == 0)
+
+    def _check(self, connection: Any, head: bytes, n_bytes: int) -> None:
+        """See whose request it is, and check that a body of this size is to be read."""
+        settings, access = self.app.settings, self.wsgi.extensions["custseg"].access
+        if n_bytes > settings.max_body_bytes:
+            message = f"The body has {n_bytes} bytes; expected at most {settings.max_body_bytes}."
+            raise ApiError(413, "request_entity_too_large", message)
+        tokens, cookies = (
+            [match[1].decode("latin-1") for match in islice(kind.finditer(head), MAX_TOKENS)]
+            for kind in (_TOKEN, _COOKIE)
+        )
+        key = access.find_key(tokens, cookies)
+        connection.is_throttled = access.needs_key if key is None else not access.can_afford(key, 1)
+        if n_bytes <= MAX_HEAD_BYTES:
+            return
+        if key is not None:
+            access.check_affordable(key, n_bytes * settings.max_batch // settings.max_body_bytes)
+        elif access.needs_key:
+            raise key_required()
+        if len(self._large) >= MAX_LARGE_BODIES:
+            message = f"{MAX_LARGE_BODIES} large bodies are being read already; send this one again."
+            raise ApiError(503, "busy", message, headers={"Retry-After": "1"})
+        self._large.add(connection)
 
     def _refuse(self, connection: Any, error: ApiError) -> None:
-        """Answer a request that is not read; the connection is closed when the client does, or at its deadline."""
+        """Leave a request that is not read to the drainer, which answers it."""
         body = error.body()
+        own = "".join(f"{name}: {value}\r\n" for name, value in error.headers.items())
         head = (
-            f"HTTP/1.1 {error.status} {error.code}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            f"HTTP/1.1 {error.status} {error.code}\r\nContent-Type: application/json\r\nConnection: close\r\n{own}"
             f"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        connection.is_refused, connection.received = True, bytearray()
-        self._send(connection, head.encode() + body)
-        with contextlib.suppress(OSError):
-            connection.sock.shutdown(socket.SHUT_WR)
-
-    @staticmethod
-    def _send(connection: Any, content: bytes) -> None:
-        """Send a few bytes without waiting, which a client that reads has room for."""
-        with contextlib.suppress(OSError):
-            connection.sock.send(content)
+        deadline = self._waiting.pop(connection)
+        self.poller.unregister(connection.sock)
+        connection.received = bytearray()
+        self.nr_conns -= 1
+        self._drainer.add(connection, head.encode() + body, deadline)
 
     def _close(self, connection: Any) -> None:
         del self._waiting[connection]
+        self._large.discard(connection)
         with contextlib.suppress(OSError, KeyError, ValueError):
             self.poller.unregister(connection.sock)
         self.nr_conns -= 1
@@ -186,3 +262,70 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
     def _close_longest_waiting(self) -> None:
         if self._waiting:
             self._close(next(iter(self._waiting)))
+
+
+class _Drainer(threading.Thread):
+    """Thread that answers refused requests and reads what their clients still send, or no client would see the answer.
+
+    Apart from the main loop, and resting, because a client can send as fast as the worker reads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="drainer", daemon=True)
+        self._selector = DefaultSelector()
+        self._deadlines: dict[Any, float] = {}
+        self._buffer = bytearray(1 << 20)
+        self.start()
+
+    def add(self, connection: Any, answer: bytes, deadline: float) -> None:
+        """Send an answer, then read what arrives until the client closes the connection, or its deadline."""
+        connection.answer = answer
+        self._selector.register(connection.sock, EVENT_READ | EVENT_WRITE, connection)
+        self._deadlines[connection] = deadline
+
+    def run(self) -> None:
+        """Answer and read until the process ends."""
+        while True:
+            events = self._selector.select(1.0)
+            started = time.monotonic()
+            for key, _ in events:
+                self._advance(key.data)
+            deadlines = list(self._deadlines.items())
+            for number, (connection, deadline) in enumerate(deadlines):
+                if deadline <= started or number < len(deadlines) - MAX_DRAINED:
+                    self._close(connection)
+            _rest(started, 1 / THROTTLED_SHARE)
+
+    def _advance(self, connection: Any) -> None:
+        if connection.answer:
+            _send(connection, connection.answer)
+            connection.answer = b""
+            self._selector.modify(connection.sock, EVENT_READ, connection)
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_WR)
+            return
+        try:
+            is_over = connection.sock.recv_into(self._buffer) == 0
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            is_over = True
+        if is_over:
+            self._close(connection)
+
+    def _close(self, connection: Any) -> None:
+        self._deadlines.pop(connection, None)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(connection.sock)
+        connection.close()
+
+
+def _send(connection: Any, content: bytes) -> None:
+    """Send a few bytes without waiting, which a client that reads has room for."""
+    with contextlib.suppress(OSError):
+        connection.sock.send(content)
+
+
+def _rest(started: float, factor: float) -> None:
+    """Rest so long that the time since the start is one part in so many; a slow client makes nobody rest for long."""
+    time.sleep(min(MAX_REST_SECONDS, (factor - 1) * (time.monotonic() - started)))

@@ -48,6 +48,7 @@ _SERVICE_VARIABLES = {
     "CUSTSEG_HOME": "folder that the pipeline writes to; ``--home`` wins over it.",
     "CUSTSEG_FOLLOW": "``gs://bucket/prefix`` that releases are brought from; ``--follow`` wins over it.",
     "CUSTSEG_KEYS": "file of the API keys; it has to be there. ``keys.json`` in the home without it.",
+    "CUSTSEG_PUBLIC_KEY": "file of the key that releases have to be signed with; ``--require-signature`` wins over it.",
     "AIP_HTTP_PORT": "port to listen on, on all addresses; Vertex AI sets it in a prediction container.",
     "AIP_HEALTH_ROUTE": "route that answers Vertex AI's health checks; read with ``AIP_HTTP_PORT`` only.",
     "AIP_PREDICT_ROUTE": "route that answers Vertex AI's predictions; read with ``AIP_HTTP_PORT`` only.",

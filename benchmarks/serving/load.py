@@ -40,7 +40,10 @@ _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
 class Reading(NamedTuple):
-    """One run of wrk: answers a second, the workers' CPU time for each, 99th percentile, answers that failed."""
+    """One run of wrk: answers a second, the workers' CPU time for each, 99th percentile, answers that failed.
+
+    Where the script compares answers, wrong ones have failed as well.
+    """
 
     rate: float
     cpu_us: float
@@ -81,8 +84,8 @@ def _reading(output: str, cpu_seconds: float) -> Reading:
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])  # type: ignore[index]
     p99, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", output).groups()  # type: ignore[union-attr]
     n_answers = int(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-    return Reading(rate, 1e6 * cpu_seconds / n_answers, float(p99) * _UNITS[unit], int(bad[1]) if bad else 0)
+    bad = re.search(r"Wrong answers: (\d+)", output) or re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    return Reading(rate, 1e6 * cpu_seconds / max(n_answers, 1), float(p99) * _UNITS[unit], int(bad[1]) if bad else 0)
 
 
 def fetch_answer(port: int, token: str) -> bytes:

@@ -27,22 +27,23 @@ class RunningServer:
 
     def cpu_seconds_of_workers(self) -> float:
         """CPU time of all workers so far."""
-        ticks = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in self._workers()]
+        ticks = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in self.workers()]
         return sum(int(one) for pair in ticks for one in pair) / os.sysconf("SC_CLK_TCK")
 
     def private_mib_of_workers(self) -> list[float]:
         """Private memory of each worker in MiB; the release is in the page cache and not counted."""
-        return [_kib(pid, "Private_Dirty:") / 1024 for pid in self._workers()]
+        return [_kib(pid, "Private_Dirty:") / 1024 for pid in self.workers()]
 
     def unique_mib_of_workers(self) -> list[float]:
         """Memory that only this worker has, in MiB, with its pages of files (USS)."""
-        return [_kib(pid, "Private_Dirty:", "Private_Clean:") / 1024 for pid in self._workers()]
+        return [_kib(pid, "Private_Dirty:", "Private_Clean:") / 1024 for pid in self.workers()]
 
     def connections_of_workers(self) -> list[int]:
         """Number of open connections of each worker, without the socket it listens on."""
-        return [sum(_is_socket(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()) - 1 for pid in self._workers()]
+        return [sum(_is_socket(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()) - 1 for pid in self.workers()]
 
-    def _workers(self) -> list[str]:
+    def workers(self) -> list[str]:
+        """Process ids of the workers, in the order in which they were started."""
         return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
 
 
@@ -58,17 +59,26 @@ def _kib(pid: str, *kinds: str) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith(kinds))
 
 
-def service(home: Path, port: int) -> contextlib.AbstractContextManager[RunningServer]:
-    """Run the service as the command ``custseg-serving`` does."""
+def service(
+    home: Path, port: int, workers: int = WORKERS, before: Sequence[str] = ()
+) -> contextlib.AbstractContextManager[RunningServer]:
+    """Run the service as the command ``custseg-serving`` does.
+
+    Args:
+        home: of the service.
+        port: on loopback.
+        workers: number of processes.
+        before: command that starts the service as its last argument, in the same process.
+    """
     command = ["-m", "custseg_serving.cli", "--home", str(home), "--port", str(port)]
-    options = ["--workers", str(WORKERS), "--threads", str(THREADS)]
+    options = ["--workers", str(workers), "--threads", str(THREADS)]
     access = [] if (home / "keys.json").exists() else ["--open"]
-    return _run([*command, *options, *access], port, "/readyz", {})
+    return _run([*before, sys.executable, *command, *options, *access], port, "/readyz", {})
 
 
 def bare(body: Path, port: int) -> contextlib.AbstractContextManager[RunningServer]:
     """Run the bare Flask route with the same gunicorn settings."""
-    command = ["-m", "gunicorn", "bare:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
+    command = [sys.executable, "-m", "gunicorn", "bare:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
     options = ["--workers", str(WORKERS), "--threads", str(THREADS), "--keep-alive", "5", "--log-level", "error"]
     folder = ["--chdir", str(Path(__file__).parent), "--no-control-socket"]
     return _run([*command, *options, *folder], port, "/v1/customers/x/segment", {"CUSTSEG_BENCH_BODY": str(body)})
@@ -78,7 +88,7 @@ def bare(body: Path, port: int) -> contextlib.AbstractContextManager[RunningServ
 def _run(arguments: Sequence[str], port: int, path: str, more: Mapping[str, str]) -> Iterator[RunningServer]:
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, *arguments],
+        arguments,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **more},
         stderr=subprocess.DEVNULL,
     )

@@ -19,7 +19,7 @@ from custseg_assets.errors import CustsegError
 from custseg_assets.gcp.storage import make_client, reason_of
 from custseg_assets.stores import releases
 from custseg_assets.stores.files import replacement_for
-from custseg_assets.stores.releases import DamagedReleaseError
+from custseg_assets.stores.releases import DamagedReleaseError, ManifestCheck
 
 if TYPE_CHECKING:
     from google.cloud import storage
@@ -45,13 +45,20 @@ class Bucket:
         client: of Cloud Storage.
         uri: ``gs://bucket/prefix``.
         patience_seconds: how long a request is tried again when the service is busy or cannot be reached.
+        check: of the manifests of releases that are fetched, such as ``signatures.RequiredSignature``.
     """
 
-    def __init__(self, client: storage.Client, uri: str, patience_seconds: float = CALL_SECONDS) -> None:
+    def __init__(
+        self,
+        client: storage.Client,
+        uri: str,
+        patience_seconds: float = CALL_SECONDS,
+        check: ManifestCheck = releases.accept_manifest,
+    ) -> None:
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         name, _, prefix = uri.removeprefix("gs://").partition("/")
-        self.uri = uri.rstrip("/")
+        self.uri, self._check = uri.rstrip("/"), check
         self._client, self._bucket = client, client.bucket(name)
         self._prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
         self._calls: dict[str, Any] = {"retry": DEFAULT_RETRY.with_timeout(patience_seconds), "timeout": CALL_SECONDS}
@@ -82,7 +89,8 @@ class Bucket:
         manifest = releases.verify(root, release_id)
         with self._explain_errors(f"{RELEASES}/{release_id}"):
             before, generation = self._read_current()
-            for name in (*sorted(manifest.files), releases.MANIFEST):
+            signature = [releases.SIGNATURE] if (root / release_id / releases.SIGNATURE).exists() else []
+            for name in (*sorted(manifest.files), *signature, releases.MANIFEST):
                 self._write_once(f"{RELEASES}/{release_id}/{name}", root / release_id / name)
         with self._explain_errors(f"{RELEASES}/{releases.CURRENT}"):
             if before != release_id:
@@ -183,9 +191,10 @@ class Bucket:
             fetched.mkdir()
             with self._explain_errors(f"{folder}{releases.MANIFEST}"):
                 self._download(f"{folder}{releases.MANIFEST}", fetched / releases.MANIFEST, _check_manifest_size)
+                self._fetch_signature(folder, fetched)
             known = release_id or releases.id_of(fetched)
             written = fetched.rename(scratch / known)
-            files = releases.read_manifest(scratch, known).files
+            files = releases.read_manifest(scratch, known, self._check).files
             _check_disk(root, sum(entry.n_bytes for entry in files.values()))
             with self._explain_errors(f"{folder}*"):
                 for name, entry in files.items():
@@ -194,6 +203,12 @@ class Bucket:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return known
+
+    def _fetch_signature(self, folder: str, fetched: Path) -> None:
+        """Copy the signature of a release's manifest, where there is one."""
+        name = f"{folder}{releases.SIGNATURE}"
+        if self._blob(name).exists(**self._calls):
+            self._download(name, fetched / releases.SIGNATURE, _check_signature_size)
 
     def _read_current(self) -> tuple[str | None, int]:
         """The id in ``CURRENT`` and its generation; 0 if there is none, which is what preconditions expect."""
@@ -361,7 +376,7 @@ class Bucket:
             raise BucketError(f"{where}: {reason_of(cause)}. Nothing was lost; run it again.") from None
 
 
-def bucket_from_environment(uri: str) -> Bucket:
+def bucket_from_environment(uri: str, check: ManifestCheck) -> Bucket:
     """A home's folder with credentials from the environment, for a process without custseg's settings.
 
     Raises:
@@ -370,7 +385,7 @@ def bucket_from_environment(uri: str) -> Bucket:
     from google.auth.exceptions import GoogleAuthError
 
     try:
-        return Bucket(make_client(), uri)
+        return Bucket(make_client(), uri, check=check)
     except (GoogleAuthError, OSError) as error:
         raise BucketError(f"{uri}: {' '.join(str(error).split())[:300]} Run as a service account.") from None
 
@@ -382,6 +397,10 @@ def _check_size_limit(blob: Any, limit: int) -> None:
 
 def _check_manifest_size(blob: Any) -> None:
     _check_size_limit(blob, releases.MAX_MANIFEST_BYTES)
+
+
+def _check_signature_size(blob: Any) -> None:
+    _check_size_limit(blob, releases.MAX_SIGNATURE_BYTES)
 
 
 def _check_size(n_bytes: int, blob: Any) -> None:

@@ -30,6 +30,8 @@ from custseg_assets.stores.files import REMOVING, make_durable, remove_folder, r
 
 RELEASE_FORMAT = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+"""Of the manifest, in releases that somebody signed; see ``signatures``."""
 CURRENT = "CURRENT"
 MODEL = "model.json"
 PROFILES = "profiles.json"
@@ -45,11 +47,16 @@ _RELEASE_ID = re.compile(r"r-\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _WRITING = ".writing-"
 MAX_MANIFEST_BYTES = 1 << 20
 """Hundreds of times what a manifest has; a larger one is not read."""
+MAX_SIGNATURE_BYTES = 1_000
 LONGEST_KEY = 511
 _SAMPLED_FROM = (b"", b"1", b"3", b"5", b"7", b"9", b"A", b"a", b"k", b"\xc3")
 """A sample of the customers has the first at or after each of these."""
 # No UTF-8 text begins with this byte, so a digest is never taken for a customer's id, and sorts after all of them.
 _DIGEST_MARK = b"\xff"
+
+
+ManifestCheck = Callable[[Path, bytes], None]
+"""Looks at a release's directory and the bytes of its manifest before they are used; raises ``DamagedReleaseError``."""
 
 
 class DamagedReleaseError(CustsegError):
@@ -258,7 +265,11 @@ class Release:
         return record
 
 
-def read_manifest(root: Path, release_id: str) -> ReleaseManifest:
+def accept_manifest(directory: Path, manifest: bytes) -> None:
+    """Demand nothing more of a manifest."""
+
+
+def read_manifest(root: Path, release_id: str, check: ManifestCheck = accept_manifest) -> ReleaseManifest:
     """The manifest of a release, checked against the id but not against the files.
 
     Raises:
@@ -266,7 +277,9 @@ def read_manifest(root: Path, release_id: str) -> ReleaseManifest:
     """
     check_release_id(release_id)
     try:
-        fields = _read_manifest_file(root / release_id / MANIFEST)
+        content = _read_manifest_file(root / release_id / MANIFEST)
+        check(root / release_id, content)
+        fields = _parse_manifest(content)
         found = fields.get("format")
         if found != RELEASE_FORMAT:
             raise DamagedReleaseError(f"release {release_id}: format {found!r}; this version reads {RELEASE_FORMAT}")
@@ -301,38 +314,50 @@ def id_of(directory: Path) -> str:
         DamagedReleaseError: its manifest cannot be read, or names no release.
     """
     try:
-        release_id = _read_manifest_file(directory / MANIFEST)["release_id"]
+        release_id = _parse_manifest(_read_manifest_file(directory / MANIFEST))["release_id"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedReleaseError(f"{directory.name}: manifest cannot be read: {error}") from None
     return check_release_id(str(release_id))
 
 
-def verify(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_of) -> ReleaseManifest:
+def verify(
+    root: Path,
+    release_id: str,
+    digest: Callable[[Path], str] = sha256_of,
+    check: ManifestCheck = accept_manifest,
+) -> ReleaseManifest:
     """Check a release completely: its format, every file's digest, and that model and manifest belong together.
 
     Args:
         root: folder of the releases.
         release_id: of the release.
         digest: gives a file's SHA-256.
+        check: of the manifest, such as ``signatures.RequiredSignature``.
 
     Raises:
         DamagedReleaseError: something is not as it was written; the message says what.
     """
-    return _verify(root, release_id, digest)[0]
+    return _verify(root, release_id, digest, check)[0]
 
 
-def open_release(root: Path, release_id: str, digest: Callable[[Path], str] = sha256_of) -> Release:
+def open_release(
+    root: Path,
+    release_id: str,
+    digest: Callable[[Path], str] = sha256_of,
+    check: ManifestCheck = accept_manifest,
+) -> Release:
     """Verify a release and open it.
 
     Args:
         root: folder of the releases.
         release_id: of the release.
         digest: gives a file's SHA-256; workers can share this work.
+        check: of the manifest, such as ``signatures.RequiredSignature``.
 
     Raises:
         DamagedReleaseError: it does not verify.
     """
-    manifest, model = _verify(root, release_id, digest)
+    manifest, model = _verify(root, release_id, digest, check)
     try:
         release = Release(root / release_id, manifest, model)
     except (OSError, ValueError, KeyError, lmdb.Error) as error:
@@ -350,8 +375,10 @@ def open_release(root: Path, release_id: str, digest: Callable[[Path], str] = sh
     return release
 
 
-def _verify(root: Path, release_id: str, digest: Callable[[Path], str]) -> tuple[ReleaseManifest, SegmentationModel]:
-    manifest = read_manifest(root, release_id)
+def _verify(
+    root: Path, release_id: str, digest: Callable[[Path], str], check: ManifestCheck
+) -> tuple[ReleaseManifest, SegmentationModel]:
+    manifest = read_manifest(root, release_id, check)
     missing = REQUIRED_FILES - manifest.files.keys()
     if missing:
         raise DamagedReleaseError(f"release {release_id}: the manifest lacks {', '.join(sorted(missing))}")
@@ -481,11 +508,15 @@ def _newest_of_another_model(root: Path, candidates: Sequence[str], serving: str
     return None
 
 
-def _read_manifest_file(path: Path) -> Any:
+def _read_manifest_file(path: Path) -> bytes:
     n_bytes = path.stat().st_size
     if n_bytes > MAX_MANIFEST_BYTES:
         raise ValueError(f"{n_bytes} bytes; at most {MAX_MANIFEST_BYTES} are read")
-    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+    return path.read_bytes()
+
+
+def _parse_manifest(content: bytes) -> Any:
+    return json.loads(content.decode("utf-8"), object_pairs_hook=_without_repeats)
 
 
 def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from custseg_assets.gcp.clients import storage_client
 from custseg_assets.settings import Settings
 from custseg_assets.stores import releases
 from custseg_assets.stores.releases import DamagedReleaseError
+from custseg_assets.stores.signatures import RequiredSignature, make_key_pair, sign_release
 from custseg_serving.app import create_app
 from custseg_serving.settings import ServingSettings
 from tests.support import homes
@@ -66,6 +67,27 @@ def test_a_release_reaches_the_service_and_is_pointed_to(bucket: Bucket, here: P
     assert releases.current(there) == release_id
     assert releases.open_release(there, release_id).record_of("12347") is not None
     assert bucket.pull_release(there) is None
+
+
+def test_a_signature_reaches_the_service_and_a_release_without_one_does_not(
+    gcs: FakeGcs, bucket: Bucket, here: Path, there: Path, tmp_path: Path
+) -> None:
+    key = tmp_path / "signing.pem"
+    check = RequiredSignature(make_key_pair(key))
+    signed, unsigned = make_release(here, make_other_content()), make_release(here)
+    sign_release(here, signed, key)
+    bucket.push_release(here, signed)
+    order = sorted(gcs.buckets["shop-data"].items(), key=lambda item: item[1].generation)
+    assert [name.rpartition("/")[2] for name, _ in order[-3:]] == ["manifest.sig", "manifest.json", "CURRENT"]
+    with contextlib.closing(storage_client(gcp_of("", gcs.url))) as client:
+        following = Bucket(client, URI, patience_seconds=2, check=check)
+        assert following.pull_release(there) == signed
+        releases.verify(there, signed, check=check)
+        bucket.push_release(here, unsigned)
+        with pytest.raises(DamagedReleaseError, match="is not signed"):
+            following.pull_release(there)
+    assert releases.releases(there) == (signed,)
+    assert releases.current(there) == signed
 
 
 def test_pushing_again_copies_nothing(gcs: FakeGcs, bucket: Bucket, here: Path) -> None:

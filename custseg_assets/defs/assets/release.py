@@ -25,6 +25,7 @@ from custseg_assets.settings import Settings
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
 from custseg_assets.stores.releases import point_to, prune
 from custseg_assets.stores.revision import code_revision
+from custseg_assets.stores.signatures import sign_release
 
 SNAPSHOTS_SHOWN = 12
 """Closed snapshots before the released one that a customer is shown at."""
@@ -51,6 +52,8 @@ def serving_release(layout: Layout, _: Settings) -> dg.AssetsDefinition:
         with home.paths.mark_unreleased():
             content = _gather_content(home, home.newest_snapshot())
             manifest = write_release(folder, content)
+            if key := home.settings.signing_key:
+                sign_release(folder, manifest.release_id, key)
             point_to(folder, manifest.release_id)
             prune(folder, keep=RELEASES_KEPT)
             if bucket := home.open_bucket():
