@@ -19,7 +19,7 @@ from custseg_assets.home.own_settings import own_settings
 from custseg_assets.home.unfinished import put_back_unfinished, unfinished_stage
 from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.execute import give_origins, is_of_command, prepare_instance
-from custseg_assets.run_workers import close_abandoned
+from custseg_assets.defs.abandoned import close_abandoned
 from custseg_assets.settings import (
     CONFIG_VARIABLE,
     HOME_VARIABLE,

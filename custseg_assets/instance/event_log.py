@@ -7,6 +7,7 @@ of events of a run; that took as long as the work the events tell of.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,8 @@ class ConnectedEventLog(SqliteEventLogStorage):
             self._engines[shard] = engine
             with engine.begin() as connection:
                 yield connection
+            # The pages watch the file for news, which are in the write-ahead log beside it as long as this stays open.
+            os.utime(self.path_for_shard(shard))
 
     def _open_engine(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))

@@ -24,7 +24,7 @@ from custseg_assets.errors import RunFailedError
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import Stage
 from custseg_assets.instance.event_log import open_instance, stay_connected
-from custseg_assets.run_workers import close_abandoned
+from custseg_assets.defs.abandoned import close_abandoned
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.sources import Progress
 
