@@ -41,6 +41,7 @@ from custseg_assets.settings import load_settings  # noqa: E402
 from custseg_assets.stores import releases  # noqa: E402
 from tests.support.daily_files import DroppedFile, daily_files  # noqa: E402
 from tests.support.live import QUICK_SENSORS, UNFINISHED, LiveHome  # noqa: E402
+from tests.support.measured_runs import speed  # noqa: E402
 
 DAYS = (date(2011, 11, 16), date(2011, 11, 17), date(2011, 11, 30), date(2011, 12, 1))
 """Two in the middle of a month, its last, which closes the snapshot, and the first of the next."""
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = daily_files(pl.read_csv(arguments.log, infer_schema=False))
     with tempfile.TemporaryDirectory(prefix="cost-of-a-day-") as folder:
         home = Path(folder) / "home"
+        print(speed(Path(folder)), flush=True)
         if arguments.ui:
             _measure_under_ui(home, files, arguments.days)
         else:
@@ -100,14 +102,16 @@ def _measure_under_ui(home: Path, files: Mapping[date, DroppedFile], days: Seque
                 _together(waiting).write_to(home / "landing")
                 _wait_until_released(live, day - timedelta(days=1))
             idle = _idle_rate()
-            n_runs, started, wall = len(live.runs()), _cpu_of_children(), time.monotonic()
+            n_runs, before_s, wall = len(live.runs()), _cpu_of_children(), time.monotonic()
             files[day].write_to(home / "landing")
             _wait_until_released(live, day)
-            wall = time.monotonic() - wall
-            spent = _cpu_of_children() - started
+            after_s, wall = _cpu_of_children(), time.monotonic() - wall
+            spent = sum(after_s.values()) - sum(before_s.values())
+            own = sum(after_s.get((pid, "own"), 0) - before_s[pid, "own"] for pid, what in before_s if what == "own")
             jobs = ", ".join(run.job_name for run in live.runs()[n_runs:])
             print(
-                f"{day}  {spent - idle * wall:.2f} CPU s of {spent:.2f} in {wall:.0f} s, idle {idle:.3f} a second; {jobs}",
+                f"{day}  {spent - idle * wall:.2f} CPU s, {spent - own:.2f} of them in processes that were started; "
+                f"{wall:.0f} s, idle {idle:.3f} CPU s a second; {jobs}",
                 flush=True,
             )
     finally:
@@ -132,13 +136,13 @@ def _wait_until_released(live: LiveHome, day: date) -> None:
 
 def _idle_rate() -> float:
     """CPU seconds in a second in which nothing lands."""
-    started, wall = _cpu_of_children(), time.monotonic()
+    before_s, wall = _cpu_of_children(), time.monotonic()
     time.sleep(_SECONDS_IDLE)
-    return (_cpu_of_children() - started) / (time.monotonic() - wall)
+    return (sum(_cpu_of_children().values()) - sum(before_s.values())) / (time.monotonic() - wall)
 
 
-def _cpu_of_children() -> float:
-    """CPU seconds of all processes that this one started, and they in turn, also of those that have ended."""
+def _cpu_of_children() -> dict[tuple[int, str], float]:
+    """CPU seconds of all processes that this one started, and they in turn: their own, and of theirs that have ended."""
     children, ticks = defaultdict(list), {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -147,13 +151,13 @@ def _cpu_of_children() -> float:
             continue
         pid = int(stat.parent.name)
         children[int(fields[1])].append(pid)
-        ticks[pid] = sum(map(int, fields[11:15]))
-    found, spent = [*children[os.getpid()]], 0
+        ticks[pid] = [int(field) / os.sysconf("SC_CLK_TCK") for field in fields[11:15]]
+    found, spent = [*children[os.getpid()]], {}
     while found:
         pid = found.pop()
-        spent += ticks[pid]
+        spent[pid, "own"], spent[pid, "ended"] = sum(ticks[pid][:2]), sum(ticks[pid][2:])
         found += children[pid]
-    return spent / os.sysconf("SC_CLK_TCK")
+    return spent
 
 
 def _run(home: Path) -> None:

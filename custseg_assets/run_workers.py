@@ -22,11 +22,12 @@ from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, Lau
 from dagster._utils import get_run_crash_explanation
 
 from custseg_assets.defs.abandoned import ABANDONED_TAG, GONE
-from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.run_process import execute_run
 from custseg_assets.stores.home import Home
 
 _IMPORTS = "custseg_assets.instance.preloaded"
+END_OF_RUN = "end of a run"
+"""Name of the threads that wait for one."""
 _SECONDS_WITHOUT_LOCK = 5.0
 """Longer than a run needs from its start to its first step, and from its last step to its end."""
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -50,7 +51,7 @@ class HomeRunLauncher(DefaultRunLauncher):
         process = processes.Process(target=execute_run, args=(folder, run_id))
         process.start()
         self._run_ids.add(run_id)
-        threading.Thread(target=_report_crash, args=(folder, run_id, process), daemon=True).start()
+        threading.Thread(target=_report_crash, args=(self._instance, run_id, process), name=END_OF_RUN, daemon=True).start()
 
     def terminate(self, run_id: str) -> bool:
         """Ask for the end of a run: its process looks for that every second.
@@ -88,15 +89,13 @@ class HomeRunLauncher(DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.SUCCESS)
 
 
-def _report_crash(folder: Path, run_id: str, process: BaseProcess) -> None:
+def _report_crash(instance: dg.DagsterInstance, run_id: str, process: BaseProcess) -> None:
     """Wait for the end of a run's process, and mark the run as failed where it did not end before."""
     process.join()
     if process.exitcode in (None, _FORK_SERVER_GONE):
         return
-    with open_instance(folder) as instance:
-        run = instance.get_run_by_id(run_id)
-        if run is None or run.is_finished:
-            return
+    run = instance.get_run_by_id(run_id)
+    if run and not run.is_finished:
         words = get_run_crash_explanation(f"Run execution process for {run_id}", process.exitcode)
         instance.report_engine_event(words, run)
         instance.report_run_failed(run)

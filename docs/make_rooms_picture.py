@@ -24,7 +24,7 @@ ROOMS = {
     "defs": "assets, checks, jobs, partitions, sensors",
     "home": "one home, opened: calendar, champions, fingerprints, plan, intake, decisions",
     "gcp": "Google Cloud",
-    "run_workers": "runs whose process is gone",
+    "run_workers": "processes of runs",
     "training": "what a trainer does",
     "expectations": "what must be true",
     "pictures": "of results, as PNG",

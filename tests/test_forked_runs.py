@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +19,13 @@ from dagster._core.launcher import LaunchRunContext
 
 from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.execute import prepare_instance
+from custseg_assets.run_workers import END_OF_RUN
 from custseg_assets.stores.home import Home
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs are forks on Linux only")
 
-IMPORTED = ("great_expectations", "matplotlib.figure", "mlflow.sklearn", "sklearn.cluster", "custseg_assets.definitions")
+IMPORTED = ("great_expectations", "matplotlib.figure", "mlflow.sklearn", "custseg_assets.definitions")
 PATIENCE_SECONDS = 120
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
@@ -72,6 +74,9 @@ def instance(folder: Path) -> Iterator[dg.DagsterInstance]:
     with open_instance(folder) as opened:
         yield opened
         (folder / "go").touch()
+        for thread in threading.enumerate():
+            if thread.name == END_OF_RUN:
+                thread.join(PATIENCE_SECONDS)
 
 
 def launch(instance: dg.DagsterInstance, job: Any) -> str:
@@ -97,7 +102,7 @@ def end_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
 
 
 def messages(instance: dg.DagsterInstance, run_id: str) -> list[str]:
-    return [entry.user_message for entry in instance.all_logs(run_id)]
+    return [entry.message for entry in instance.all_logs(run_id)]
 
 
 def waiting_process(folder: Path) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.root import TemporaryLocalArtifactStorage
 from dagster._core.storage.runs import InMemoryRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.engine import Connection, Engine
 
 from custseg_assets.stores.files import replacement_for
@@ -73,7 +73,9 @@ class ConnectedEventLog(SqliteEventLogStorage):
         event.listen(engine, "connect", _do_not_wait_for_the_disk)
         if shard not in self._initialized_dbs:
             is_new = not path.exists()
-            self._initdb(engine)
+            # Dagster writes the version last. To ask which one it should be reads all scripts of its migrations.
+            if is_new or not _has_version(engine):
+                self._initdb(engine)
             self._initialized_dbs.add(shard)
             if is_new:
                 self._blank = _content_of(engine)
@@ -88,6 +90,13 @@ class ConnectedEventLog(SqliteEventLogStorage):
 def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
     """Commits survive the end of the process at once and a power cut after a moment; the log stays consistent."""
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _has_version(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return inspect(connection).has_table("alembic_version") and bool(
+            connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one()
+        )
 
 
 def _content_of(engine: Engine) -> bytes:

@@ -26,22 +26,21 @@ def execute_run(folder: Path, run_id: str) -> None:
         run_id: of the run.
     """
     with capture_interrupts(), open_instance(folder) as instance:
-        with stay_connected(instance), _interrupted_when_canceled(folder, run_id):
+        with stay_connected(instance), _interrupted_when_canceled(instance, run_id):
             _execute_run_command_body(run_id, instance, lambda _: None, set_exit_code_on_failure=False)
 
 
 @contextlib.contextmanager
-def _interrupted_when_canceled(folder: Path, run_id: str) -> Iterator[None]:
+def _interrupted_when_canceled(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """A block that is interrupted when the run is canceled, or marked as failed, by another process."""
     is_over = threading.Event()
 
     def watch() -> None:
-        with open_instance(folder) as instance:
-            while not is_over.wait(_SECONDS_BETWEEN_LOOKS):
-                run = instance.get_run_by_id(run_id)
-                if run is None or run.status in _TO_INTERRUPT:
-                    send_interrupt()
-                    return
+        while not is_over.wait(_SECONDS_BETWEEN_LOOKS):
+            run = instance.get_run_by_id(run_id)
+            if run is None or run.status in _TO_INTERRUPT:
+                send_interrupt()
+                return
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
