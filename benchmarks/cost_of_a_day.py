@@ -1,4 +1,4 @@
-"""What a day costs, from its file to its release, in a process that has imported everything already, or under the pages.
+"""What a day costs, from its file to its release: in a process that has imported everything, or under the pages.
 
 usage: python -m benchmarks.cost_of_a_day --log online_retail.csv.gz [--ui] [--profile 2011-11-17]
 
@@ -7,9 +7,9 @@ folder; those between two measured days come together and are not measured. The 
 with all its threads; imports, some five CPU seconds, are paid before. ``benchmarks.day_by_day`` measures processes as
 they are started, imports and all.
 
-With ``--ui`` the home is under ``custseg ui``, whose sensors start the runs of a day. The cost is the CPU time of all its
-processes, those included that were started and have ended meanwhile, less what they take in as long a time when nothing
-lands. Linux only.
+With ``--ui`` the home is under ``custseg ui``, whose sensors start the runs of a day. The cost is the CPU time of all
+its processes, those included that were started and have ended meanwhile, less what they take in as long a time when
+nothing lands. Linux only.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _idle_rate() -> float:
 
 
 def _cpu_of_children() -> dict[tuple[int, str], float]:
-    """CPU seconds of all processes that this one started, and they in turn: their own, and of theirs that have ended."""
+    """CPU seconds of all processes below this one: their own, and those of their children that have ended."""
     children, ticks = defaultdict(list), {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

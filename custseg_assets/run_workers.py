@@ -38,8 +38,8 @@ _FORK_SERVER_GONE = 255
 class HomeRunLauncher(DefaultRunLauncher):
     """Executes each run in a fork of a process that has imported everything, and knows whether it is worked on still.
 
-    ``dagster.yaml`` names it. The daemon starts what is in the queue; the process that it forks comes with the first run
-    and goes with the daemon and the last run.
+    ``dagster.yaml`` names it. The daemon starts what is in the queue; the process that it forks comes with the first
+    run and goes with the daemon and the last run.
     """
 
     def launch_run(self, context: LaunchRunContext) -> None:
@@ -51,7 +51,9 @@ class HomeRunLauncher(DefaultRunLauncher):
         process = processes.Process(target=execute_run, args=(folder, run_id))
         process.start()
         self._run_ids.add(run_id)
-        threading.Thread(target=_report_crash, args=(self._instance, run_id, process), name=END_OF_RUN, daemon=True).start()
+        threading.Thread(
+            target=_report_crash, args=(self._instance, run_id, process), name=END_OF_RUN, daemon=True
+        ).start()
 
     def terminate(self, run_id: str) -> bool:
         """Ask for the end of a run: its process looks for that every second.

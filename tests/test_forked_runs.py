@@ -1,4 +1,4 @@
-"""Runs that the daemon starts are forks of a process that has imported everything; they end, and are missed, as others."""
+"""Runs that the daemon starts are forks of a process that has imported everything; their ends are noticed."""
 
 import contextlib
 import json

@@ -25,9 +25,13 @@ def execute_run(folder: Path, run_id: str) -> None:
         folder: of the Dagster instance.
         run_id: of the run.
     """
-    with capture_interrupts(), open_instance(folder) as instance:
-        with stay_connected(instance), _interrupted_when_canceled(instance, run_id):
-            _execute_run_command_body(run_id, instance, lambda _: None, set_exit_code_on_failure=False)
+    with (
+        capture_interrupts(),
+        open_instance(folder) as instance,
+        stay_connected(instance),
+        _interrupted_when_canceled(instance, run_id),
+    ):
+        _execute_run_command_body(run_id, instance, lambda _: None, set_exit_code_on_failure=False)
 
 
 @contextlib.contextmanager
