@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs are forks on Linux only")
 
 IMPORTED = ("great_expectations", "matplotlib.figure", "mlflow.sklearn", "custseg_assets.definitions")
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
