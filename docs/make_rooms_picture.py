@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 CONTRACTS, PICTURE = FOLDER.parent / ".importlinter", FOLDER / "pictures" / "rooms.png"
 ROOMS = {
     "cli": "the command custseg",
-    "trainer": "a training, in a process of its own",
+    "trainer": "the process of a training",
     "commands": "what each subcommand does",
     "instance": "Dagster in this process: runs, event log",
     "definitions": "puts the code location together",

@@ -61,7 +61,8 @@ class ConnectedEventLog(SqliteEventLogStorage):
             with engine.begin() as connection:
                 yield connection
             # The pages watch the file for news, which are in the write-ahead log beside it as long as this stays open.
-            os.utime(self.path_for_shard(shard))
+            with contextlib.suppress(FileNotFoundError):  # of a run that was deleted
+                os.utime(self.path_for_shard(shard))
 
     def _open_engine(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))
