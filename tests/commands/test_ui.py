@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from custseg_assets.domain.schemas import tables
-from custseg_assets.instance.event_log import open_instance
-from custseg_assets.stores.home import Home
 from tests.support.browser import open_page
 from tests.support.dagster_pages import CODE_LOCATION, PATIENCE_SECONDS, Pages, serve_pages
 from tests.support.shops import QUICK, FilledShop
@@ -103,23 +99,6 @@ def test_an_asset_page_shows_its_picture_and_where_its_columns_come_from(pages: 
         told = row.filter(has_text="raw_transactions").inner_text()
         assert {"line_amount", "quantity", "unit_price"} <= set(told.replace(",", " ").split())
         assert errors == []
-
-
-def test_a_run_is_a_fork_and_is_canceled_from_the_pages(pages: Pages) -> None:
-    with Home(pages.live.home).locked():  # which it waits for
-        run_id = pages.launch("features", SNAPSHOTS[0])
-        assert pages.live.wait(lambda: pages.status(run_id) == "STARTED", PATIENCE_SECONDS)
-        with open_instance(pages.live.home / "dagster") as instance:
-            told = next(entry.message for entry in instance.all_logs(run_id) if "Started process" in entry.message)
-        process = re.search(r"pid: (\d+)", told)
-        assert process
-        assert b"multiprocessing.forkserver" in Path(f"/proc/{process[1]}/cmdline").read_bytes()
-        answer = pages.ask(
-            "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }",
-            id=run_id,
-        )
-        assert answer["terminateRun"]["__typename"] == "TerminateRunSuccess"
-        assert pages.live.wait(lambda: pages.status(run_id) == "CANCELED", PATIENCE_SECONDS)
 
 
 def _metadata(page: Any, label: str) -> Any:
