@@ -27,7 +27,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from custseg_assets.run_workers import ABANDONED_TAG
+from custseg_assets.defs.abandoned import ABANDONED_TAG
 from tests.support.comparison import differing_partitions
 from tests.support.daily_files import DroppedFile, shuffle_in_batches
 from tests.support.killed_runs import environment_of, kill_run

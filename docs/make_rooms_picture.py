@@ -17,14 +17,14 @@ FOLDER = Path(__file__).parent
 CONTRACTS, PICTURE = FOLDER.parent / ".importlinter", FOLDER / "pictures" / "rooms.png"
 ROOMS = {
     "cli": "the command custseg",
-    "trainer": "a training, in a process of its own",
+    "trainer": "the process of a training",
     "commands": "what each subcommand does",
     "instance": "Dagster in this process: runs, event log",
     "definitions": "puts the code location together",
     "defs": "assets, checks, jobs, partitions, sensors",
     "home": "one home, opened: calendar, champions, fingerprints, plan, intake, decisions",
     "gcp": "Google Cloud",
-    "run_workers": "runs whose process is gone",
+    "run_workers": "processes of runs",
     "training": "what a trainer does",
     "expectations": "what must be true",
     "pictures": "of results, as PNG",

@@ -11,9 +11,10 @@ from dagster._core.launcher import WorkerStatus
 
 from custseg_assets import run_workers
 from custseg_assets.commands.ui import _tidy_runs
+from custseg_assets.defs.abandoned import ABANDONED_TAG, close_abandoned
 from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.execute import prepare_instance
-from custseg_assets.run_workers import ABANDONED_TAG, HomeRunLauncher, close_abandoned
+from custseg_assets.run_workers import HomeRunLauncher
 from custseg_assets.stores.home import Home
 
 

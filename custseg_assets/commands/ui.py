@@ -11,6 +11,7 @@ import dagster as dg
 
 from custseg_assets.command_line import require_free
 from custseg_assets.commands.settings_change import adopt_settings, changed_settings
+from custseg_assets.defs.abandoned import close_abandoned
 from custseg_assets.defs.automation import CODE_LOCATION
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import OpenHome
@@ -18,7 +19,6 @@ from custseg_assets.home.own_settings import own_settings
 from custseg_assets.home.unfinished import put_back_unfinished, unfinished_stage
 from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.execute import give_origins, is_of_command, prepare_instance
-from custseg_assets.run_workers import close_abandoned
 from custseg_assets.settings import (
     CONFIG_VARIABLE,
     HOME_VARIABLE,

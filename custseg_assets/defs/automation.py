@@ -18,6 +18,7 @@ from typing import Any
 
 import dagster as dg
 
+from custseg_assets.defs.abandoned import ABANDONED_TAG
 from custseg_assets.defs.jobs import Job
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.domain.periods import Cadence
@@ -34,7 +35,6 @@ from custseg_assets.home.plan import (
     due_retrain,
     next_stage,
 )
-from custseg_assets.run_workers import ABANDONED_TAG
 from custseg_assets.settings import UI_TOKEN_HEADER
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.bucket_tables import in_words

@@ -7,6 +7,7 @@ of events of a run; that took as long as the work the events tell of.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.root import TemporaryLocalArtifactStorage
 from dagster._core.storage.runs import InMemoryRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.engine import Connection, Engine
 
 from custseg_assets.stores.files import replacement_for
@@ -59,6 +60,9 @@ class ConnectedEventLog(SqliteEventLogStorage):
             self._engines[shard] = engine
             with engine.begin() as connection:
                 yield connection
+            # The pages watch the file for news, which are in the write-ahead log beside it as long as this stays open.
+            with contextlib.suppress(FileNotFoundError):  # of a run that was deleted
+                os.utime(self.path_for_shard(shard))
 
     def _open_engine(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))
@@ -70,7 +74,9 @@ class ConnectedEventLog(SqliteEventLogStorage):
         event.listen(engine, "connect", _do_not_wait_for_the_disk)
         if shard not in self._initialized_dbs:
             is_new = not path.exists()
-            self._initdb(engine)
+            # Dagster writes the version last. To ask which one it should be reads all scripts of its migrations.
+            if is_new or not _has_version(engine):
+                self._initdb(engine)
             self._initialized_dbs.add(shard)
             if is_new:
                 self._blank = _content_of(engine)
@@ -85,6 +91,13 @@ class ConnectedEventLog(SqliteEventLogStorage):
 def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
     """Commits survive the end of the process at once and a power cut after a moment; the log stays consistent."""
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _has_version(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return inspect(connection).has_table("alembic_version") and bool(
+            connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one()
+        )
 
 
 def _content_of(engine: Engine) -> bytes:

@@ -19,12 +19,12 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from custseg_assets.definitions import build_defs
+from custseg_assets.defs.abandoned import close_abandoned
 from custseg_assets.defs.automation import CODE_LOCATION, RANGE_END, cause_of, run_request
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import Stage
 from custseg_assets.instance.event_log import open_instance, stay_connected
-from custseg_assets.run_workers import close_abandoned
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.sources import Progress
 

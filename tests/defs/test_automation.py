@@ -14,10 +14,10 @@ import polars as pl
 import pytest
 
 from custseg_assets.definitions import build_defs
+from custseg_assets.defs.abandoned import close_abandoned
 from custseg_assets.defs.automation import TickSource
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.home.calendar import Calendar
-from custseg_assets.run_workers import close_abandoned
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores.alerts import AlertLog
 from tests.support.homes import open_quick, quick_settings, take_in
