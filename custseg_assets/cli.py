@@ -167,12 +167,7 @@ def _parser() -> CommandParser:
     vertex.set_defaults(command=_vertex)
 
     _add_verify(commands, shared)
-    keygen = commands.add_parser(
-        "keygen", help="make the keys that releases are signed and checked with: FILE, and FILE.pub for the service"
-    )
-    keygen.add_argument("file", metavar="FILE", type=Path, help="new file for the private key; keep it to yourself")
-    keygen.set_defaults(command=_keygen)
-
+    _add_keygen(commands)
     _add_export(commands, shared)
     return parser
 
@@ -186,6 +181,14 @@ def _add_verify(commands: Any, shared: CommandParser) -> None:
     )
     verify.add_argument("--json", action="store_true", help="for programs")
     verify.set_defaults(command=_verify)
+
+
+def _add_keygen(commands: Any) -> None:
+    keygen = commands.add_parser(
+        "keygen", help="make the keys that releases are signed and checked with: FILE, and FILE.pub for the service"
+    )
+    keygen.add_argument("file", metavar="FILE", type=Path, help="new file for the private key; keep it to yourself")
+    keygen.set_defaults(command=_keygen)
 
 
 def _add_export(commands: Any, shared: CommandParser) -> None:

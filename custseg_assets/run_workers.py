@@ -14,6 +14,7 @@ import multiprocessing
 import sys
 import threading
 import time
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -46,7 +47,11 @@ class HomeRunLauncher(DefaultRunLauncher):
         """Start the process of a run."""
         folder, run_id = Path(self._instance.root_directory), context.dagster_run.run_id
         # Forks of a process without threads of its own are safe on Linux; macOS' own libraries do not bear them.
-        processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        processes: ForkServerContext | SpawnContext = (
+            multiprocessing.get_context("forkserver")
+            if sys.platform == "linux"
+            else multiprocessing.get_context("spawn")
+        )
         processes.set_forkserver_preload([_IMPORTS])
         process = processes.Process(target=execute_run, args=(folder, run_id))
         process.start()
