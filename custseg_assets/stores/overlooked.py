@@ -46,11 +46,13 @@ class Finding(NamedTuple):
         got: it, with figures.
         advice: what to do, with the line to write.
         filter: that line, where it is one of ``[source.filter]``.
+        column: that line, where it is one of ``[source.columns]``.
     """
 
     got: str
     advice: str
     filter: str | None = None
+    column: str | None = None
 
 
 SAMPLE_ROWS = 2000
@@ -220,7 +222,10 @@ def refuse_overlooked(lines: pl.LazyFrame, columns: list[OverlookedColumn], wher
             "every line to be a sale, worth its amount",
             f"{' '.join(finding.advice for finding in findings.values())} Columns that change nothing go into"
             f" ignored_columns = [{ignored}] under [source].",
-            {"source.filter": [finding.filter for finding in findings.values() if finding.filter]},
+            {
+                "source.columns": [finding.column for finding in findings.values() if finding.column],
+                "source.filter": [finding.filter for finding in findings.values() if finding.filter],
+            },
         )
 
 
@@ -270,7 +275,8 @@ def _refund(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFra
     sums = [_sum_of(counted.with_columns(amounts.abs())) for amounts in _ways_to_read(counted, text)]
     given_back = " or ".join(f"{one:,.2f}" for one in sums) or "amounts"
     got = f"nothing is read from {header!r}, which has {given_back} on {n:,} {_of(total)}"
-    return Finding(got, f'If that was given back, write refunded_amount = "{header}" under [source.columns].')
+    line = f'refunded_amount = "{header}"'
+    return Finding(got, f"If that was given back, write {line} under [source.columns].", column=line)
 
 
 def _of(total: pl.DataFrame) -> str:
