@@ -106,9 +106,8 @@ clean_up() {
 
 make_endpoint() {
     endpoint=$(gcloud ai endpoints create --project "$project" --region "$region" --display-name "$name" \
-        --format 'value(name)')
+        --format 'value(name)') || { endpoint='' && return 1; }
     endpoint=${endpoint##*/}
-    [[ -n $endpoint ]]
 }
 
 empty_endpoint() {

@@ -8,6 +8,7 @@ request is answered with 503 and 429 and cut off, twice each, before it is taken
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 from collections.abc import Sequence
@@ -135,6 +136,8 @@ def play(shop: Path, name: str, *, loses_answers: bool = False, troubles: Sequen
         wait_on_this_clock(patch)
         patch.setattr("google.cloud.storage.retry.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.01, 0.1))
         patch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", BIGQUERY_RETRY.with_delay(0.01, 0.1))
+        # Six failures of each request of an operation take longer than the two minutes after which it is an outage.
+        patch.setattr("custseg_assets.gcp.vertex_models._PATIENCE_SECONDS", 1200.0)
         patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: replace(SHORT_PATIENCE, silence=60))
         may = write_log(shop_log(1, DAY, BY_THE_CASE), home.with_name("may.csv"))
         gcs.put("shop-data", "home/landing/may.csv", may.read_bytes())
@@ -161,6 +164,8 @@ def play(shop: Path, name: str, *, loses_answers: bool = False, troubles: Sequen
             outcome = custseg(home, "vertex", command, config=home.with_name(f"{home.name}.toml"))
             assert outcome.status == 0, outcome.err
         assert gcs.buckets["shop-data"]["home/releases/CURRENT"].content == f"{released.release_id}\n".encode()
+        # Google's client leaves the connection of a download that is refused to the garbage collector.
+        gc.collect()
         tables = (*TRAINED, schemas.SEGMENT_ASSIGNMENTS, schemas.SEGMENT_PROFILES, schemas.RETRAIN_DECISION)
         return PlayResult(
             runs=tuple(runs),
