@@ -46,9 +46,11 @@ def _main(argv: Sequence[str] | None) -> int:
 
     home = Home(home_folder())
     with as_private_as(home.root):
+        if arguments.command in (_verify, _keygen):
+            done: int = arguments.command(arguments)
+            return done
         try:
-            if arguments.command is not _verify:
-                enter(home, say)
+            enter(home, say)
             status: int = arguments.command(arguments)
         except (ImportError, KeyboardInterrupt, OSError, SystemExit):
             raise

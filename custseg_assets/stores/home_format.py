@@ -117,7 +117,7 @@ def require_whole_settings(home: Home) -> None:
     try:
         text = home.settings.read_text(encoding="utf-8")
         tomllib.loads(text)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DamagedHomeError(home.settings, f"no TOML: {error}") from None
