@@ -102,7 +102,6 @@ def test_current_that_names_no_release_is_refused(tmp_path: Path, text: str) -> 
 
 @pytest.fixture
 def gcs() -> Iterator[FakeGcs]:
-    pytest.importorskip("google.cloud.storage", reason="the extra gcs is not installed")
     with FakeGcs(BUCKET) as fake:
         yield fake
 
@@ -120,6 +119,7 @@ def names_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@pytest.mark.gcp
 @pytest.mark.parametrize("text", ["../../evil", "../evil", "/etc/evil", "..", "x" * 5_000])
 def test_current_in_the_bucket_makes_no_folder(gcs: FakeGcs, bucket: Bucket, tmp_path: Path, text: str) -> None:
     here, there = tmp_path / "here", tmp_path / "a" / "b" / "there"
@@ -136,6 +136,7 @@ def test_current_in_the_bucket_makes_no_folder(gcs: FakeGcs, bucket: Bucket, tmp
     assert releases.current(there) == first
 
 
+@pytest.mark.gcp
 @pytest.mark.parametrize("name", [*ODD_NAMES, "{outside}"])
 def test_a_manifest_in_the_bucket_writes_nothing_outside(
     gcs: FakeGcs, bucket: Bucket, tmp_path: Path, name: str
@@ -156,6 +157,7 @@ def test_a_manifest_in_the_bucket_writes_nothing_outside(
     assert not (tmp_path / "outside").exists()
 
 
+@pytest.mark.gcp
 def test_a_file_in_the_bucket_of_another_size_is_not_fetched(gcs: FakeGcs, bucket: Bucket, tmp_path: Path) -> None:
     first = make_release(tmp_path / "here", make_other_content())
     bucket.push_release(tmp_path / "here", first)
@@ -168,6 +170,7 @@ def test_a_file_in_the_bucket_of_another_size_is_not_fetched(gcs: FakeGcs, bucke
     assert names_below(tmp_path / "there") == set()
 
 
+@pytest.mark.gcp
 def test_a_release_larger_than_the_disk_is_not_fetched(
     gcs: FakeGcs, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
