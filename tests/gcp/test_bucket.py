@@ -41,13 +41,13 @@ def gcs() -> Iterator[FakeGcs]:
 
 
 def bucket_of(gcs: FakeGcs, uri: str = URI) -> Bucket:
-    return Bucket(storage_client(gcp_of("", gcs.url)), uri, patience_seconds=2)
+    return Bucket(storage_client(gcp_of("", gcs.url)), uri, patience_seconds=20)
 
 
 @pytest.fixture
 def bucket(gcs: FakeGcs) -> Iterator[Bucket]:
     with contextlib.closing(storage_client(gcp_of("", gcs.url))) as client:
-        yield Bucket(client, URI, patience_seconds=2)
+        yield Bucket(client, URI, patience_seconds=20)
 
 
 @pytest.fixture
