@@ -264,7 +264,7 @@ def test_a_daemon_that_is_killed_leaves_a_job_that_the_next_run_follows(cloud: C
 def test_a_release_that_does_not_reach_the_bucket_is_brought_there_when_it_can_be(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Bucket.__init__, "__defaults__", (0.5,))
+    monkeypatch.setattr(Bucket.__init__, "__defaults__", (0.5, releases.accept_manifest))
     before = cloud.read_champion()
     landing = cloud.home / "landing"
     landing.mkdir()
