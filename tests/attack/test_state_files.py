@@ -94,7 +94,6 @@ def test_other_records_are_verified(shop_home: Path, name: str, content: bytes) 
         ("tables/clean_transactions/_delta_log/00000000000000000000.json", ["run", "status"]),
         ("tables/segment_profiles/*/*.parquet", ["status"]),
         ("deliveries/*.parquet", ["run"]),
-        ("dagster/history/runs.db", ["run"]),
     ],
 )
 @pytest.mark.parametrize("content", [EMPTIED, GARBLED], ids=["emptied", "garbled"])
@@ -102,11 +101,20 @@ def test_what_else_is_damaged_is_found_when_a_command_fails_over_it(
     shop_home: Path, place: str, commands: list[str], content: bytes
 ) -> None:
     max(shop_home.glob(place)).write_bytes(content)
-    if "dagster" in place:
-        # Only a run that has something to make opens Dagster.
-        (shop_home / "releases" / "CURRENT").unlink()
     for command in commands:
         require_one_sentence(shop_home, command)
+
+
+def test_a_garbled_record_of_runs_is_one_sentence_and_an_empty_one_is_begun(shop_home: Path) -> None:
+    database = shop_home / "dagster" / "history" / "runs.db"
+    for content, status in ((GARBLED, 1), (EMPTIED, 0)):
+        # Only a run that has something to make opens Dagster; who is killed when it opens it first leaves an empty file.
+        (shop_home / "releases" / "CURRENT").unlink(missing_ok=True)
+        database.write_bytes(content)
+        if status:
+            require_one_sentence(shop_home, "run")
+        else:
+            assert custseg(shop_home, "run").status == 0
 
 
 def test_an_error_of_a_sound_home_stays_what_it_is(shop_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

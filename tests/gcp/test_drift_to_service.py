@@ -42,7 +42,11 @@ from tests.support.server import open_app
 from tests.support.shops import Kind, custseg, fill_shop, quiet, shop_log, write_log
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.gcp
+pytestmark = [
+    pytest.mark.gcp,
+    # Google's client leaves the connection of a download that is refused to the garbage collector, whenever that comes.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 
 USUAL = (Kind(300, 4, 1, 12), Kind(300, 1, 1, 4), Kind(400, 1 / 3, 1, 1))
 BY_THE_CASE = tuple(replace(kind, units=4 * kind.units) for kind in USUAL)
@@ -164,7 +168,6 @@ def play(shop: Path, name: str, *, loses_answers: bool = False, troubles: Sequen
             outcome = custseg(home, "vertex", command, config=home.with_name(f"{home.name}.toml"))
             assert outcome.status == 0, outcome.err
         assert gcs.buckets["shop-data"]["home/releases/CURRENT"].content == f"{released.release_id}\n".encode()
-        # Google's client leaves the connection of a download that is refused to the garbage collector.
         gc.collect()
         tables = (*TRAINED, schemas.SEGMENT_ASSIGNMENTS, schemas.SEGMENT_PROFILES, schemas.RETRAIN_DECISION)
         return PlayResult(

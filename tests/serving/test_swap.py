@@ -52,8 +52,8 @@ def test_a_damaged_release_is_refused_and_reported_while_the_old_one_answers(
 
     # Written again it verifies, and is served without a change of CURRENT.
     write_release(root, make_other_content())
-    wait_until(lambda: readiness(client)["release_id"] == second)
-    assert readiness(client)["status"] == "ready"
+    wait_until(lambda: readiness(client)["status"] == "ready")
+    assert readiness(client)["release_id"] == second
     assert metric(client, "custseg_release_is_refused") == 0
 
 
