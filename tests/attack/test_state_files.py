@@ -108,7 +108,7 @@ def test_what_else_is_damaged_is_found_when_a_command_fails_over_it(
 def test_a_garbled_record_of_runs_is_one_sentence_and_an_empty_one_is_begun(shop_home: Path) -> None:
     database = shop_home / "dagster" / "history" / "runs.db"
     for content, status in ((GARBLED, 1), (EMPTIED, 0)):
-        # Only a run that has something to make opens Dagster; who is killed when it opens it first leaves an empty file.
+        # Only a run that has something to make opens Dagster; one that is killed as it opens it leaves an empty file.
         (shop_home / "releases" / "CURRENT").unlink(missing_ok=True)
         database.write_bytes(content)
         if status:
