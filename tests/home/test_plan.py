@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
+from custseg_assets.home import plan
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.plan import SEGMENTED, TABLES_OF_JOB, due_retrain, next_stage
 from tests.support.homes import open_quick
@@ -31,6 +31,13 @@ from tests.support.shops import FilledShop
 def test_a_retrain_is_due_only_for_the_newest_snapshot(filled_shop: FilledShop, newest: Any, words: str) -> None:
     decisions = pl.DataFrame([newest] if newest else [])
     assert str(due_retrain(open_quick(filled_shop.home), decisions)) == words
+
+
+@pytest.fixture(autouse=True)
+def _released(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of these tests alone has no release to look at."""
+    if "filled_shop" not in request.fixturenames:
+        monkeypatch.setattr(plan, "why_not_released", lambda _: None)
 
 
 KEYS = ("01", "02", "03", "04", "05", "06")
@@ -57,7 +64,6 @@ def stages(stale: Mapping[str, Iterable[str]]) -> list[str]:
         ),
         calendar=SimpleNamespace(period_keys=KEYS, snapshot_keys=KEYS),
         fingerprints=SimpleNamespace(stale=still_stale),
-        paths=SimpleNamespace(is_released=lambda: True, releases=Path("no releases")),
     )
     found = []
     while stage := next_stage(home, KEYS[-1], KEYS[-1]):
