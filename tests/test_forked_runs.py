@@ -8,57 +8,23 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.launcher import LaunchRunContext
 
 from custseg_assets.instance.event_log import open_instance
 from custseg_assets.instance.execute import prepare_instance
 from custseg_assets.run_workers import END_OF_RUN
 from custseg_assets.stores.home import Home
+from tests.support.launched_runs import IMPORTED, launch, telling, waiting
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs are forks on Linux only")
 
-IMPORTED = ("great_expectations", "matplotlib.figure", "mlflow.sklearn", "custseg_assets.definitions")
 PATIENCE_SECONDS = 300
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-
-
-@dg.op
-def tell(context: dg.OpExecutionContext) -> None:
-    """Say what this process is."""
-    threads = [task.read_text().strip() for task in Path(f"/proc/{os.getppid()}/task").glob("*/comm")]
-    imported = [name for name in IMPORTED if name in sys.modules]
-    context.log.info(json.dumps({"imported": imported, "threads_of_parent": threads}))
-
-
-@dg.op
-def wait_for_a_file(context: dg.OpExecutionContext) -> None:
-    """Say which process this is, and end when somebody makes a file."""
-    folder = Path(context.instance.root_directory)
-    unfinished = folder / "unfinished"
-    unfinished.write_text(f"{os.getpid()} {os.getppid()}", encoding="utf-8")
-    unfinished.rename(folder / "waits")
-    while not (folder / "go").exists():
-        time.sleep(0.05)
-
-
-@dg.job(executor_def=dg.in_process_executor)
-def telling() -> None:
-    """A run that says what its process is."""
-    tell()
-
-
-@dg.job(executor_def=dg.in_process_executor)
-def waiting() -> None:
-    """A run that ends when it may."""
-    wait_for_a_file()
 
 
 @pytest.fixture
@@ -77,16 +43,6 @@ def instance(folder: Path) -> Iterator[dg.DagsterInstance]:
         for thread in threading.enumerate():
             if thread.name == END_OF_RUN:
                 thread.join(PATIENCE_SECONDS)
-
-
-def launch(instance: dg.DagsterInstance, job: Any) -> str:
-    """Have a run executed as the daemon does; its id."""
-    pointer = dg.reconstructable(job)
-    run = instance.create_run_for_job(
-        job, status=dg.DagsterRunStatus.STARTING, job_code_origin=pointer.get_python_origin()
-    )
-    instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
-    return run.run_id
 
 
 def status_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
@@ -158,7 +114,7 @@ def test_a_run_outlives_the_daemon_and_then_nothing_is_left(folder: Path, instan
         import sys, time
         from pathlib import Path
         from custseg_assets.instance.event_log import open_instance
-        from tests.test_forked_runs import launch, waiting
+        from tests.support.launched_runs import launch, waiting
         with open_instance(Path(sys.argv[1])) as instance:
             print(launch(instance, waiting), flush=True)
             time.sleep(600)

@@ -10,7 +10,7 @@ import pytest
 from custseg_assets.definitions import build_defs
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import load_settings
-from tests.attack.test_home_verify import require_same_tables
+from tests.support.homes import require_same_tables
 from tests.support.shops import FilledShop, custseg
 
 COMMANDS = (

@@ -10,21 +10,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 
 from custseg_assets.domain.schemas import PREDICTION_LOG, tables
 from custseg_assets.settings import Settings
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.tables import TableStore
+from tests.support.homes import require_same_tables
 from tests.support.shops import FilledShop, custseg
-
-FEATURES = Settings().model.features
-
-
-def require_same_tables(home: Path, other: Path) -> None:
-    for table in tables(FEATURES).values():
-        here, there = (TableStore(one / "tables").read(table) for one in (home, other))
-        assert_frame_equal(here, there)
 
 
 def empty(path: Path) -> None:
@@ -168,7 +160,7 @@ def test_what_the_service_was_asked_is_kept_but_for_the_file_that_is_damaged(sho
 
 def test_a_period_that_lost_lines_unnoticed_is_found_by_counting(filled_shop: FilledShop, shop_home: Path) -> None:
     """A commit without the file that it was to add still says what its partitions were made from."""
-    table = tables(FEATURES)["clean_transactions"]
+    table = tables(Settings().model.features)["clean_transactions"]
     store = TableStore(shop_home / "tables")
     key, made_from = "2024-03-01", store.fingerprint_of(table.name, "2024-03-01")
     store.write(table, store.read(table, [key]).head(5), {key: made_from or 0})
@@ -180,7 +172,7 @@ def test_a_period_that_lost_lines_unnoticed_is_found_by_counting(filled_shop: Fi
 
 
 def test_a_model_that_is_lost_takes_its_decision_along(filled_shop: FilledShop, shop_home: Path) -> None:
-    store, table = TableStore(shop_home / "tables"), tables(FEATURES)["segmentation_model"]
+    store, table = TableStore(shop_home / "tables"), tables(Settings().model.features)["segmentation_model"]
     store.write(table, table.schema.to_frame(), {"2024-02-01": 0})
     found = custseg(shop_home, "verify")
     assert (found.status, "models        ! model m-2024-02-01-" in found.out) == (1, True), found.out

@@ -8,10 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from polars.testing import assert_frame_equal
+
+from custseg_assets.domain.schemas import tables
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores.landing_zone import TakenIn
+from custseg_assets.stores.tables import TableStore
 from tests.support.files import REPOSITORY
 from tests.support.shops import QUICK
 
@@ -75,3 +79,10 @@ def quick_settings(home: Path, more: str = "") -> Settings:
 def open_quick(home: Path, more: str = "") -> OpenHome:
     """A small shop's home, opened anew."""
     return OpenHome(quick_settings(home, more))
+
+
+def require_same_tables(home: Path, other: Path) -> None:
+    """Fail where a table of two homes differs."""
+    for table in tables(Settings().model.features).values():
+        here, there = (TableStore(one / "tables").read(table) for one in (home, other))
+        assert_frame_equal(here, there)
