@@ -141,7 +141,8 @@ def _find_table(home: OpenHome, name: str) -> Table:
                 "a home whose service has answered requests",
                 "Start 'custseg-serving' on this home, ask it for segments, and do 'custseg run' again.",
             )
-        if table.name in SEGMENTED and home.tables.version_of(schemas.PROMOTION_DECISION.name) is not None:
+        has_been_trained = home.tables.version_of(schemas.PROMOTION_DECISION.name) is not None
+        if table.name in SEGMENTED and has_been_trained and not home.champions.segmented(home.calendar.snapshot_keys):
             raise BadInputError(
                 f"table {name}: home {home.paths.root} has no segments, because no model is in force",
                 "a home with segments",
