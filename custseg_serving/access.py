@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +116,7 @@ class AccessControl:
         self._sessions = URLSafeTimedSerializer(settings.session_secret, salt="custseg-session")
         # A damaged file is an error here, or the server would start as if no key had ever been created.
         self._keys = self._known(self._file.read())
+        self._matched: dict[str, ApiKey] = {}
         self._file_state: tuple[int, int] | None = None
         self._checked_at = float("-inf")
 
@@ -133,9 +133,13 @@ class AccessControl:
     def find_key(self, tokens: Iterable[str], cookies: Iterable[str]) -> ApiKey | None:
         """The key of a request by its headers alone: the first valid token, or session; nothing is counted."""
         self._reload_keys()
-        by_token = (matching_key(token.strip(), self._keys) for token in tokens)
-        by_session = (self._find_session_key({"HTTP_COOKIE": cookie}) for cookie in cookies)
-        return next((key for key in chain(by_token, by_session) if key is not None), None)
+        for token in tokens:
+            if key := self._match(token):
+                return key
+        for cookie in cookies:
+            if key := self._find_session_key({"HTTP_COOKIE": cookie}):
+                return key
+        return None
 
     def can_afford(self, key: ApiKey, n_customers: int) -> bool:
         """Whether a key may ask for so many customers now; nothing is counted."""
@@ -204,7 +208,7 @@ class AccessControl:
             ApiError: 401 without a valid key, 403 without the scope ``lookup``.
         """
         self._reload_keys()
-        key = matching_key(token.strip(), self._keys)
+        key = self._match(token)
         if key is None:
             raise ApiError(401, "key_required", "This is not a valid API key.")
         if "lookup" not in key.scopes:
@@ -229,14 +233,23 @@ class AccessControl:
     def _find_key(self, environ: Environ) -> ApiKey | None:
         # First, because a platform such as Cloud Run has the other header for its own access control.
         if "HTTP_X_API_KEY" in environ:
-            return matching_key(environ["HTTP_X_API_KEY"].strip(), self._keys)
+            return self._match(environ["HTTP_X_API_KEY"])
         if "HTTP_AUTHORIZATION" in environ:
             kind, _, token = environ["HTTP_AUTHORIZATION"].partition(" ")
-            return matching_key(token.strip(), self._keys) if kind.lower() == "bearer" else None
+            return self._match(token) if kind.lower() == "bearer" else None
         # Browsers add the cookie to requests that other sites start, so it gives permission to read only.
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return self._find_session_key(environ)
         return None
+
+    def _match(self, token: str) -> ApiKey | None:
+        """The key that a token belongs to; that of a token that was right before is known until keys change."""
+        # Before the keys, so that none is remembered that another thread sees revoked meanwhile.
+        matched, token = self._matched, token.strip()
+        key = matched.get(token)
+        if key is None and (key := matching_key(token, self._keys)):
+            matched[token] = key
+        return key
 
     def _find_session_key(self, environ: Environ) -> ApiKey | None:
         session = self._find_session(environ)
@@ -287,6 +300,7 @@ class AccessControl:
         else:
             if keys:
                 self._keys = self._known(keys)
+        self._matched = {}
         self._file_state = state
 
 

@@ -17,6 +17,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -159,11 +160,21 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     def _wait_for_request(self, connection: Any, early: bytes) -> None:
         connection.received = bytearray(early)
-        connection.n_missing, connection.is_throttled = 0, True
+        connection.n_missing, connection.is_throttled, connection.is_polled = 0, True, False
         self._waiting[connection] = time.monotonic() + REQUEST_SECONDS
-        self.poller.register(connection.sock, EVENT_READ, partial(self._receive, connection))
-        # Most requests are there already.
+        # Most requests are there already, and need no place among those that the system is asked about.
         self._receive(connection, connection.sock, is_early=bool(early))
+        if connection in self._waiting:
+            connection.is_polled = True
+            self.poller.register(connection.sock, EVENT_READ, partial(self._receive, connection))
+
+    def _stop_waiting(self, connection: Any) -> float:
+        """Wait no more for what a connection sends; return when it would have been too late."""
+        if connection.is_polled:
+            connection.is_polled = False
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                self.poller.unregister(connection.sock)
+        return self._waiting.pop(connection)
 
     def _receive(self, connection: Any, client: Any, *, is_early: bool = False) -> None:
         try:
@@ -183,8 +194,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             self._refuse(connection, error)
             return
         if is_complete:
-            del self._waiting[connection]
-            self.poller.unregister(client)
+            self._stop_waiting(connection)
             self.enqueue_req(connection)
 
     def _is_complete(self, connection: Any) -> bool:
@@ -220,11 +230,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         if n_bytes > settings.max_body_bytes:
             message = f"The body has {n_bytes} bytes; expected at most {settings.max_body_bytes}."
             raise ApiError(413, "request_entity_too_large", message)
-        tokens, cookies = (
-            [match[1].decode("latin-1") for match in islice(kind.finditer(head), MAX_TOKENS)]
-            for kind in (_TOKEN, _COOKIE)
-        )
-        key = access.find_key(tokens, cookies)
+        key = access.find_key(_values(_TOKEN, head), _values(_COOKIE, head))
         connection.is_throttled = access.needs_key if key is None else not access.can_afford(key, 1)
         if n_bytes <= MAX_HEAD_BYTES:
             return
@@ -245,17 +251,14 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             f"HTTP/1.1 {error.status} {error.code}\r\nContent-Type: application/json\r\nConnection: close\r\n{own}"
             f"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        deadline = self._waiting.pop(connection)
-        self.poller.unregister(connection.sock)
+        deadline = self._stop_waiting(connection)
         connection.received = bytearray()
         self.nr_conns -= 1
         self._drainer.add(connection, head.encode() + body, deadline)
 
     def _close(self, connection: Any) -> None:
-        del self._waiting[connection]
+        self._stop_waiting(connection)
         self._large.discard(connection)
-        with contextlib.suppress(OSError, KeyError, ValueError):
-            self.poller.unregister(connection.sock)
         self.nr_conns -= 1
         connection.close()
 
@@ -318,6 +321,11 @@ class _Drainer(threading.Thread):
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.sock)
         connection.close()
+
+
+def _values(header: re.Pattern[bytes], head: bytes) -> Iterator[str]:
+    """What a request's headers of a kind say."""
+    return (match[1].decode("latin-1") for match in islice(header.finditer(head), MAX_TOKENS))
 
 
 def _send(connection: Any, content: bytes) -> None:

@@ -203,8 +203,8 @@ def attacks(folder: Path, keys: KeyFile) -> dict[str, Attack]:
 _IN_NAMESPACE = {
     "no room in /tmp": "mount -t tmpfs -o size=1m tmpfs /tmp; head -c 2M /dev/zero >/tmp/full 2>/dev/null || true",
     "home cannot be written": 'mount --bind "$0" "$0"; mount -o remount,bind,ro "$0"',
-    "disk is full": f"""mount -t tmpfs -o size={DISK_MIB}m tmpfs /mnt; cp -a "$0/." /mnt; mount --move /mnt "$0";
-        head -c 1G /dev/zero >"$0/full" 2>/dev/null || true""",
+    "disk is full": f"""mount -t tmpfs -o size={DISK_MIB}m tmpfs /mnt; cp -a "$0/releases" "$0/keys.json" /mnt;
+        mount --move /mnt "$0"; head -c 1G /dev/zero >"$0/full" 2>/dev/null || true""",
 }
 """Commands that make a trouble for the process that they become; ``$0`` is the home."""
 

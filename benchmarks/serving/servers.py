@@ -44,7 +44,11 @@ class RunningServer:
 
     def workers(self) -> list[str]:
         """Process ids of the workers, in the order in which they were started."""
-        return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        # The kernel's list may be incomplete, even empty, at the moment when one of them is started or ends.
+        while not (found := children.read_text().split()):
+            time.sleep(0.01)
+        return found
 
 
 def _is_socket(descriptor: Path) -> bool:
