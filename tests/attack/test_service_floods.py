@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from custseg_serving import worker
+from custseg_serving.errors import ApiError
 from custseg_serving.keys import KeyFile
 from custseg_serving.worker import GuardedWorker
 from tests.support.releases import make_release
@@ -168,6 +169,16 @@ class Access:
         """Everything is."""
 
 
+HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def worker_with(access: Access) -> Any:
+    """What ``GuardedWorker._check`` looks at of a worker."""
+    service = SimpleNamespace(extensions={"custseg": SimpleNamespace(access=access)})
+    settings = SimpleNamespace(max_body_bytes=2 << 20, max_batch=1_000)
+    return SimpleNamespace(app=SimpleNamespace(settings=settings), wsgi=service, _large=set())
+
+
 @pytest.mark.parametrize(
     ("headers", "access", "is_throttled"),
     [
@@ -186,11 +197,42 @@ def test_requests_without_a_key_or_over_its_limit_get_threads_that_rest(
     headers: bytes, access: Access, is_throttled: bool
 ) -> None:
     found: Any = SimpleNamespace()
-    service = SimpleNamespace(extensions={"custseg": SimpleNamespace(access=access)})
-    settings = SimpleNamespace(max_body_bytes=2 << 20, max_batch=1_000)
-    guarded: Any = SimpleNamespace(app=SimpleNamespace(settings=settings), wsgi=service, _large=set())
-    GuardedWorker._check(guarded, found, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + headers, 0)
+    GuardedWorker._check(worker_with(access), found, HEAD + headers, 0)
     assert found.is_throttled is is_throttled
+
+
+class Connection:
+    """Whatever a worker notes about a connection."""
+
+    is_throttled: bool
+
+
+def test_a_worker_that_reads_many_large_bodies_asks_for_patience() -> None:
+    head, n_bytes = HEAD + b"X-API-Key: right\r\n", worker.MAX_HEAD_BYTES + 1
+    guarded = worker_with(Access(10))
+    for _ in range(worker.MAX_LARGE_BODIES):
+        GuardedWorker._check(guarded, Connection(), head, n_bytes)
+    with pytest.raises(ApiError) as refusal:
+        GuardedWorker._check(guarded, Connection(), head, n_bytes)
+    assert (refusal.value.status, refusal.value.code) == (503, "busy")
+    GuardedWorker._check(guarded, Connection(), head, worker.MAX_HEAD_BYTES)
+
+
+@pytest.mark.parametrize(("seconds", "rest"), [(0.01, 0.15), (0.02, 0.3), (30.0, worker.MAX_REST_SECONDS)])
+def test_a_thread_for_requests_without_a_key_rests_for_a_multiple_of_the_time_it_took(
+    seconds: float, rest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, rests = [100.0], []
+
+    def handle(_: object) -> str:
+        now[0] += seconds
+        return "handled"
+
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=rests.append))
+    # Four threads, which together may use a quarter of the worker's time.
+    guarded: Any = SimpleNamespace(handle=handle, _rest=4 / worker.THROTTLED_SHARE)
+    assert GuardedWorker._handle_and_rest(guarded, SimpleNamespace()) == "handled"
+    assert rests == [pytest.approx(rest)]
 
 
 def test_a_wrong_batch_costs_a_key_what_its_size_could_hold(
