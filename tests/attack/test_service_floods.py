@@ -222,7 +222,7 @@ def test_a_worker_that_reads_many_large_bodies_asks_for_patience() -> None:
 def test_a_thread_for_requests_without_a_key_rests_for_a_multiple_of_the_time_it_took(
     seconds: float, rest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, rests = [100.0], []
+    now, rests = [100.0], list[float]()
 
     def handle(_: object) -> str:
         now[0] += seconds
