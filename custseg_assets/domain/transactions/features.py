@@ -122,7 +122,9 @@ def customer_totals(parts: Lines, products: Lines, window: Window) -> Lines:
         products.filter(_in(window)).group_by("customer_id").agg(nw.col("product_id").n_unique().alias("n_products"))
     )
     totals = observed.group_by("customer_id").agg(nw.col("period").min().alias("first_period"))
-    weekday, hour = nw.col("first_line_at").dt.weekday() - 1, nw.col("first_line_at").dt.hour()
+    # Sunday is 7 on some backends and 0 on others; Monday is 1 on all.
+    weekday = (nw.col("first_line_at").dt.weekday() % _DAYS_A_WEEK + _DAYS_A_WEEK - 1) % _DAYS_A_WEEK
+    hour = nw.col("first_line_at").dt.hour()
     favourites = (
         _favourite(orders, weekday, _DAYS_A_WEEK, "favourite_weekday"),
         _favourite(orders, hour, _HOURS_A_DAY, "favourite_hour"),
