@@ -39,6 +39,8 @@ def require_engine(settings: EngineSettings, *, is_local: bool = True) -> None:
     Raises:
         BadInputError: its packages are not installed, or it cannot read the tables where they are.
     """
+    if settings.name in ("bigquery", "spark"):
+        raise BadInputError(f"[engine] name = {settings.name!r}", "polars or duckdb", "This version has no other yet.")
     if missing := _missing(settings.name):
         raise BadInputError(
             f"[engine] name = {settings.name!r}, and {', '.join(missing)} is not installed",

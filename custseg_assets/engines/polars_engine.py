@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import narwhals as nw
@@ -14,12 +14,8 @@ from custseg_assets.domain.transactions import cleaning
 from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.domain.transactions.cleaning import CleaningRules, Lines
 from custseg_assets.engines.engine import ClassifiedLines, MeasuredCustomers
-from custseg_assets.stores.staged import StagedWriter
+from custseg_assets.stores.staged import MAX_ROWS_AT_ONCE, ROWS_OF_A_SLICE, StagedWriter, key_batches
 from custseg_assets.stores.table_files import TableFiles
-
-MAX_ROWS_AT_ONCE = 2_000_000
-"""How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
-ROWS_OF_A_SLICE = 1 << 19
 
 
 class PolarsEngine:
@@ -52,20 +48,6 @@ class PolarsEngine:
                 products = _Products()
                 products.add(lines)
                 yield _measure(_collect(rfm.order_parts(_lazy(lines))), products, window)
-
-
-def key_batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Gather partition keys, with how many rows each has, into batches that memory allows."""
-    keys: list[str] = []
-    n_rows = 0
-    for key, size in sizes.items():
-        if keys and n_rows + size > MAX_ROWS_AT_ONCE:
-            yield keys
-            keys, n_rows = [], 0
-        keys.append(key)
-        n_rows += size
-    if keys:
-        yield keys
 
 
 def _classify(
