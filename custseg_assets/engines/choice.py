@@ -81,7 +81,7 @@ def open_engine(settings: EngineSettings, n_lines: int, scratch: Path, *, is_loc
     yield PolarsEngine()
 
 
-_PACKAGES = {"duckdb": ("duckdb", "ibis"), "bigquery": ("google.cloud.bigquery", "ibis"), "spark": ("pyspark",)}
+_PACKAGES = {"duckdb": ("duckdb",), "bigquery": ("google.cloud.bigquery", "ibis"), "spark": ("pyspark",)}
 """What must be importable for each engine; the extra is called like the engine."""
 
 

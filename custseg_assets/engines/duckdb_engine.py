@@ -1,4 +1,4 @@
-"""DuckDB on this machine, through Ibis: what does not fit into its memory limit goes to the disk."""
+"""DuckDB on this machine: what does not fit into its memory limit goes to the disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from custseg_assets.stores.staged import StagedRows, key_batches
 from custseg_assets.stores.table_files import TableFiles
 
 if TYPE_CHECKING:
-    from ibis.backends.duckdb import Backend
+    from duckdb import DuckDBPyConnection
 
 MEMORY_LIMIT = "2GB"
 """Without one DuckDB would take four fifths of the machine's memory."""
@@ -33,13 +33,13 @@ class DuckDBEngine:
     """DuckDB with a database of its own for what it groups.
 
     Args:
-        connection: Ibis' connection.
+        connection: of a database of its own.
         memory_limit: that it was opened with, for messages.
     """
 
     name = "duckdb"
 
-    def __init__(self, connection: Backend, memory_limit: str) -> None:
+    def __init__(self, connection: DuckDBPyConnection, memory_limit: str) -> None:
         self._connection, self._memory_limit = connection, memory_limit
 
     @classmethod
@@ -54,22 +54,22 @@ class DuckDBEngine:
         Raises:
             RunFailedError: not even an empty database fits into the limit.
         """
-        import ibis
+        import duckdb
 
         limit = memory_limit or MEMORY_LIMIT
         with _explained(limit):
-            connection = ibis.duckdb.connect(
-                scratch / _DATABASE,
-                memory_limit=limit,
-                temp_directory=str(scratch / "spilled"),
-                # Nothing is fetched from anywhere.
-                autoinstall_known_extensions=False,
-                autoload_known_extensions=False,
+            connection = duckdb.connect(
+                str(scratch / _DATABASE),
+                config={
+                    "memory_limit": limit,
+                    "temp_directory": str(scratch / "spilled"),
+                    # Nothing is fetched from anywhere.
+                    "autoinstall_known_extensions": False,
+                    "autoload_known_extensions": False,
+                },
             )
-        try:
+        with contextlib.closing(connection):
             yield cls(connection, limit)
-        finally:
-            connection.disconnect()
 
     def classify(self, raw: TableFiles, rules: CleaningRules, staging: Path) -> Iterator[ClassifiedLines]:
         """See ``Engine``."""
@@ -85,7 +85,7 @@ class DuckDBEngine:
             yield ClassifiedLines(keys, clean, rejected)
 
     def _classify_period(self, raw: TableFiles, rules: CleaningRules, clean: StagedRows, rejected: StagedRows) -> None:
-        lines = self._scan(raw)
+        lines = self.scan(raw)
         repeats = self._keep("repeats", cleaning.find_repeats(lines, rules))
         classified = cleaning.classify(lines, rules, repeats)
         (key,) = raw.sizes
@@ -97,47 +97,55 @@ class DuckDBEngine:
         closed = [window for window in windows if not window.is_open]
         with _explained(self._memory_limit):
             if closed:
-                parts = self._group(self._scan(clean.of({key for window in closed for key in window.keys})))
+                parts = self._group(self.scan(clean.of({key for window in closed for key in window.keys})))
                 for window in closed:
-                    yield _measure(*parts, window)
+                    yield self._measure(*parts, window)
             for window in windows:
                 if window.is_open:
-                    lines = rfm.lines_within(self._scan(clean.of(window.keys)), window)
-                    yield _measure(*self._group(lines), window)
+                    lines = rfm.lines_within(self.scan(clean.of(window.keys)), window)
+                    yield self._measure(*self._group(lines), window)
+
+    def _measure(self, parts: Lines, products: Lines, window: Window) -> MeasuredCustomers:
+        totals = self.collect(rfm.customer_totals(parts, products, window))
+        spend = self.collect(rfm.spend_by_period(parts, window))
+        return MeasuredCustomers(window, totals.select(*rfm.TOTALS).cast(rfm.TOTALS), spend.cast(rfm.SPEND))
 
     def _group(self, lines: Lines) -> tuple[Lines, Lines]:
         return self._keep("parts", rfm.order_parts(lines)), self._keep("products", rfm.bought_products(lines))
 
-    def _scan(self, files: TableFiles) -> Lines:
-        """The rows of files, with all columns of their table."""
-        duckdb = self._connection.con
+    def scan(self, files: TableFiles) -> Lines:
+        """See ``Engine``."""
         whole: Any = None
         for key in files.sizes:
             # A name with such a sign in it would be taken for a pattern.
             paths = [_as_pattern(file.path) for file in files.of([key]).files]
-            rows = duckdb.read_parquet(paths, hive_partitioning=False, union_by_name=True)
+            rows = self._connection.read_parquet(paths, hive_partitioning=False, union_by_name=True)
             part = rows.project(", ".join(_column(name, files, key) for name in files.table.schema))
             whole = part if whole is None else whole.union(part)
         if whole is None:
-            whole = duckdb.sql(f"SELECT {', '.join(_column(name, files, '') for name in files.table.schema)} LIMIT 0")
-        name = f"files_of_{files.table.name}"
-        whole.create_view(name)
-        return nw.from_native(self._connection.table(name))
+            columns = ", ".join(_column(name, files, "") for name in files.table.schema)
+            whole = self._connection.sql(f"SELECT {columns} LIMIT 0")
+        return nw.from_native(whole)
+
+    def collect(self, lines: Lines) -> pl.DataFrame:
+        """See ``Engine``."""
+        frame: pl.DataFrame = lines.collect("polars").to_native()
+        # Sums of whole numbers come as HUGEINT.
+        return frame.cast({pl.Decimal(38, 0): pl.Int64})
 
     def _keep(self, name: str, lines: Lines) -> Lines:
         """Work something out once, into a table of the engine's own database."""
-        return nw.from_native(self._connection.create_table(name, lines.to_native(), overwrite=True))
+        self._connection.execute(f"CREATE OR REPLACE TABLE {name} AS {lines.to_native().sql_query()}")
+        return nw.from_native(self._connection.table(name))
 
     def _copy(self, lines: Lines, rows: StagedRows, key: str) -> None:
         """Write the lines of a period into a file, in their order."""
         path = rows.folder / f"period={key}" / "part-000000.parquet"
         path.parent.mkdir(parents=True)
         names = ", ".join(f'"{name}"' for name in rows.table.schema if name != "period")
-        query = self._connection.compile(lines.to_native())
-        order = ", ".join(LINE)
         # Names are the tables' own, and the path is a parameter.
-        self._connection.con.execute(
-            f"COPY (SELECT {names} FROM ({query}) ORDER BY {order}) TO ? "  # noqa: S608
+        self._connection.execute(
+            f"COPY (SELECT {names} FROM ({lines.to_native().sql_query()}) ORDER BY {', '.join(LINE)}) TO ? "  # noqa: S608
             "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)",
             [str(path)],
         )
@@ -156,16 +164,6 @@ def _type(table: Table, name: str) -> str:
 def _as_pattern(path: str) -> str:
     """The pattern that only this path fits."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in path)
-
-
-def _measure(parts: Lines, products: Lines, window: Window) -> MeasuredCustomers:
-    totals, spend = rfm.customer_totals(parts, products, window), rfm.spend_by_period(parts, window)
-    return MeasuredCustomers(window, _collect(totals, rfm.TOTALS), _collect(spend, rfm.SPEND))
-
-
-def _collect(lines: Lines, schema: pl.Schema) -> pl.DataFrame:
-    frame: pl.DataFrame = lines.collect("polars").to_native()
-    return frame.select(schema).cast(dict(schema))
 
 
 @contextlib.contextmanager
