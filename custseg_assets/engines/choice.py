@@ -11,7 +11,7 @@ from custseg_assets.engines.engine import Engine
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import EngineSettings
 
-DUCKDB_FROM_LINES = 5_000_000
+DUCKDB_FROM_LINES = 10_000_000
 """From how many lines on ``auto`` takes DuckDB; see docs/scale.md."""
 
 

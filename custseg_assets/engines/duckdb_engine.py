@@ -125,7 +125,8 @@ class DuckDBEngine:
         if whole is None:
             columns = ", ".join(_column(name, files, "") for name in files.table.schema)
             whole = self._connection.sql(f"SELECT {columns} LIMIT 0")
-        return nw.from_native(whole)
+        lines: Lines = nw.from_native(whole)
+        return lines
 
     def collect(self, lines: Lines) -> pl.DataFrame:
         """See ``Engine``."""

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from custseg_assets.domain.schemas import Table
 from custseg_assets.errors import DamagedHomeError
@@ -241,7 +241,7 @@ class TableStore(TableReader):
             f"period={file.period}/staged-{number:06}-{secrets.token_hex(8)}.parquet": file
             for number, file in enumerate(rows.files.files)
         }
-        actions = [_add_action(table, path, file) for path, file in moves.items()]
+        actions: list[AddAction | RemoveAction] = [_add_action(table, path, file) for path, file in moves.items()]
         write_state(folder / _MOVED, {"files": list(moves)})
         for path, file in moves.items():
             (folder / path).parent.mkdir(exist_ok=True)
