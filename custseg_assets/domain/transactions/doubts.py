@@ -297,7 +297,7 @@ def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
 
 
 def _spans(months: pl.DataFrame) -> Iterator[tuple[datetime, datetime]]:
-    """Spans of whole months that have as many lines as memory allows, first and last instant excluded."""
+    """Spans of whole months with as many lines as memory allows: first instant, and first instant after."""
     first, n_lines = None, 0
     for month, n in months.iter_rows():
         if first is not None and n_lines + n > MAX_LINES_AT_ONCE:
