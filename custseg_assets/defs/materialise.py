@@ -21,13 +21,11 @@ from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings
+from custseg_assets.stores.staged import MAX_ROWS_AT_ONCE, Rows, key_batches
 from custseg_assets.stores.tables import fingerprint
 
 OWNERS = ["team:customer-analytics"]
-MAX_ROWS_AT_ONCE = 2_000_000
-"""How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
-
-Batch = tuple[Sequence[str], pl.DataFrame]
+Batch = tuple[Sequence[str], Rows]
 if TYPE_CHECKING:
     Materialization = dg.MaterializeResult[Any]
 else:
@@ -111,7 +109,7 @@ def _check_stored(
         if any(key.asset_key == dg.AssetKey(table.name) for key in wanted):
             suite = SuiteRun(table, home)
             for keys in [*key_batches(home.tables.sizes(table))] or [[]]:
-                suite.check(home.tables.read(table, keys))
+                suite.check([home.tables.read(table, keys)])
             yield from (result for result in suite.results() if key_of(result) in wanted)
     yield from (check.evaluate(home) for check in more if check.spec.key in wanted)
 
@@ -206,14 +204,14 @@ def materialise(
         return versions[key] if is_here else home.tables.fingerprint_of(name, key)
 
     suite, fingerprints = SuiteRun(table, home), home.fingerprints
-    for keys, frame in batches:
-        is_blocked = suite.check(frame)
+    for keys, rows in batches:
+        is_blocked = suite.check(_parts(rows), has_page=isinstance(rows, pl.DataFrame))
         for key in sorted(keys):
             versions[key] = 0 if is_blocked else fingerprints.compute(table.name, key, fingerprint_of)
-        home.tables.write(table, frame, {key: versions[key] for key in keys})
-        sizes = dict(frame.group_by("period").len().iter_rows())
+        sizes = _sizes(rows)
+        home.tables.write(table, rows, {key: versions[key] for key in keys})
         counts.update({key: sizes.get(key, 0) for key in keys})
-        context.log.info("%s: %s rows in %s partitions", table.name, f"{frame.height:,}", len(keys))
+        context.log.info("%s: %s rows in %s partitions", table.name, f"{sum(sizes.values()):,}", len(keys))
     if unchanged:
         sizes = home.tables.sizes(table)
         counts.update({key: sizes.get(key, 0) for key in unchanged})
@@ -236,6 +234,18 @@ def materialise(
         data_version=_data_version(context, table.name, before, versions),
         check_results=suite.results(),
     )
+
+
+def _parts(rows: Rows) -> Iterable[pl.DataFrame]:
+    """The rows in frames that memory allows, at least one."""
+    if isinstance(rows, pl.DataFrame):
+        return [rows]
+    return rows.slices() if rows.files.files else [rows.table.schema.to_frame()]
+
+
+def _sizes(rows: Rows) -> dict[str, int]:
+    """How many rows each partition has."""
+    return dict(rows.group_by("period").len().iter_rows()) if isinstance(rows, pl.DataFrame) else rows.files.sizes
 
 
 def _in_words(unchanged: Mapping[str, str]) -> str:
@@ -295,17 +305,3 @@ def in_batches(frames: Iterable[tuple[str, pl.DataFrame]]) -> Iterator[Batch]:
         gathered.append(frame)
     if gathered:
         yield keys, pl.concat(gathered)
-
-
-def key_batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Gather partition keys, with how many rows each has, into batches that memory allows."""
-    keys: list[str] = []
-    n_rows = 0
-    for key, size in sizes.items():
-        if keys and n_rows + size > MAX_ROWS_AT_ONCE:
-            yield keys
-            keys, n_rows = [], 0
-        keys.append(key)
-        n_rows += size
-    if keys:
-        yield keys

@@ -15,7 +15,7 @@ import pytest
 
 from custseg_assets.defs.checks import asset_check_result
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
-from custseg_assets.expectations.validation import GroupResult, combined, validate
+from custseg_assets.expectations.validation import GroupResult, combined, together, validate
 from tests.support.expected_tables import GOOD, RULES, SETTINGS, SPOILED, measured_for, spoil
 from tests.support.lines import raw_lines
 
@@ -202,6 +202,20 @@ def test_parts_of_a_table_combine_into_one_result() -> None:
     whole = combined([good, bad])
     assert (whole.success, whole.n_rows, whole.n_unexpected) == (False, 10, 1)
     assert whole.examples == bad.examples
+
+
+def test_a_rule_that_some_rows_may_break_is_judged_by_all_parts_together() -> None:
+    known, unknown = {"customer_id": "a"}, {"customer_id": None}
+
+    def readable(*parts: pl.DataFrame) -> GroupResult:
+        return together([check(part, "raw_transactions")["values_readable"] for part in parts])
+
+    of_known, of_nobody = raw_lines(known, known), raw_lines(unknown, unknown)
+    found = readable(of_known, of_nobody)
+    assert (found.success, found.n_rows, found.n_unexpected, found.examples) == (True, 4, 2, ())
+    assert not readable(of_known, of_nobody, raw_lines(unknown)).success
+    # A rule that could not be checked on a part is not met.
+    assert not readable(of_known, of_known.drop("customer_id")).success
 
 
 @pytest.mark.parametrize("table", EXAMPLE_KEYS)

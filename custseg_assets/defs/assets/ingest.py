@@ -1,23 +1,23 @@
 """The landing zone, and raw, clean and rejected transactions by period."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
-import narwhals as nw
 import polars as pl
 
 from custseg_assets.defs.checks import doubts_check, reject_share_check
 from custseg_assets.defs.descriptions import ASSETS as DESCRIPTIONS
-from custseg_assets.defs.materialise import OWNERS, Batch, Materialization, key_batches, materialise, period_asset
+from custseg_assets.defs.materialise import OWNERS, Batch, Materialization, materialise, period_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
-from custseg_assets.domain.transactions import cleaning
 from custseg_assets.domain.transactions.quality import reject_share_outliers
 from custseg_assets.home.evidence import reject_shares_of
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.monitoring import rejections
 from custseg_assets.stores.landing_zone import TakenIn
+from custseg_assets.stores.staged import MAX_ROWS_AT_ONCE, ROWS_OF_A_SLICE, key_batches, stage
 
 _FILES_SHOWN = 1000
 
@@ -47,12 +47,20 @@ def raw_transactions(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     """Read the periods' lines from the deliveries that make up the source."""
     deliveries, cadence = home.calendar.deliveries, home.settings.snapshots.cadence
 
-    def read() -> Iterator[Batch]:
-        for keys in key_batches(home.calendar.rows_of(context.partition_keys)):
-            yield keys, home.deliveries.scan_periods(deliveries, keys, cadence).collect()
+    sizes = home.calendar.rows_of(context.partition_keys)
+
+    def read(staging: Path) -> Iterator[Batch]:
+        for number, keys in enumerate(key_batches(sizes)):
+            lines = home.deliveries.scan_periods(deliveries, keys, cadence)
+            if sum(sizes[key] for key in keys) <= MAX_ROWS_AT_ONCE:
+                yield keys, lines.collect()
+            else:
+                parts = lines.collect_batches(chunk_size=ROWS_OF_A_SLICE, maintain_order=True)
+                yield keys, stage(RAW_TRANSACTIONS, parts, staging / f"{number:06}")
 
     files = [delivery.name for delivery in deliveries]
-    return materialise(context, home, RAW_TRANSACTIONS, read(), metadata={"source_files": files})
+    with home.staging() as staging:
+        return materialise(context, home, RAW_TRANSACTIONS, read(staging), metadata={"source_files": files})
 
 
 _CHECKS = (reject_share_check(), doubts_check())
@@ -70,21 +78,23 @@ def clean_transactions(
 ) -> Iterator[Materialization]:
     """Sort every line into those that count and those that are rejected with a reason."""
     rules = home.cleaning_rules
+    raw = home.tables.table_files(RAW_TRANSACTIONS, context.partition_keys)
     rejected: list[Batch] = []
+    with home.opened_engine(raw.n_rows) as (engine, staging):
 
-    def clean() -> Iterator[Batch]:
-        for keys in key_batches(home.calendar.rows_of(context.partition_keys)):
-            # Cleaning promises no order; the tables are the same every time only if their rows have one.
-            raw = nw.from_native(home.tables.scan(RAW_TRANSACTIONS, keys).with_row_index("line"))
-            classified = cleaning.classify(raw, rules).collect().sort("line").lazy()
-            rejected.append((keys, _native(cleaning.rejected_lines(classified))))
-            yield keys, _native(cleaning.clean_lines(classified, rules))
+        def clean() -> Iterator[Batch]:
+            for lines in engine.classify(raw, rules, staging):
+                rejected.append((lines.keys, lines.rejected))
+                yield lines.keys, lines.clean
+            if without := sorted({*context.partition_keys} - {*raw.sizes}):
+                rejected.append((without, REJECTED_TRANSACTIONS.schema.to_frame()))
+                yield without, CLEAN_TRANSACTIONS.schema.to_frame()
 
-    shown = {"rules": dg.MetadataValue.json(vars(rules))}
-    yield materialise(context, home, CLEAN_TRANSACTIONS, clean(), metadata=shown)
-    result = materialise(
-        context, home, REJECTED_TRANSACTIONS, rejected, show=lambda: {"by_reason": _draw_rejections(home)}
-    )
+        shown = {"rules": dg.MetadataValue.json(vars(rules))}
+        yield materialise(context, home, CLEAN_TRANSACTIONS, clean(), metadata=shown)
+        result = materialise(
+            context, home, REJECTED_TRANSACTIONS, rejected, show=lambda: {"by_reason": _draw_rejections(home)}
+        )
     more = [check.evaluate(home) for check in _CHECKS]
     yield result._replace(check_results=[*(result.check_results or ()), *more])
 
@@ -93,11 +103,6 @@ def _arrivals(taken: TakenIn) -> pl.DataFrame:
     rows = [(one.file.name, one.outcome, one.delivery and one.delivery.n_rows, one.note) for one in taken.arrivals]
     schema = {"file": pl.String, "outcome": pl.String, "n_rows": pl.Int64, "note": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _native(lines: cleaning.Lines) -> pl.DataFrame:
-    frame: pl.DataFrame = lines.collect("polars").to_native()
-    return frame
 
 
 def _draw_rejections(home: OpenHome) -> dg.MarkdownMetadataValue:

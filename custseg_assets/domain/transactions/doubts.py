@@ -7,6 +7,7 @@ rejected line by line in ``cleaning``, and days apart from the rest in ``quality
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import polars as pl
 
@@ -63,6 +64,8 @@ _OF_LINE_AMOUNTS = {
 }
 """What only ``_order_totals`` looks at; counting products costs as much as all the rest."""
 
+MAX_LINES_AT_ONCE = 4_000_000
+"""Lines that are compared with each other at a time, where a month has not more."""
 _WHOLE = r"^0*(\d*?)(?:\.0+)?$"
 
 _AMOUNT = pl.coalesce("line_amount", pl.col("quantity") * pl.col("unit_price"))
@@ -261,11 +264,13 @@ def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
     """Equal lines of one file: units sold one by one, or an export that has them twice."""
     if "duplicates" in facts.configured:
         return
-    suspects = known.filter(pl.len().over("customer_id", "invoiced_at", "product_id", "source_file") > 1)
-    groups = suspects.group_by(*MAPPED_NAMES, "source_file").len("n").filter(pl.col("n") > 1)
-    n = known.select(pl.len()).collect(engine="streaming").item()
-    counted = groups.select((pl.col("n") - 1).sum().alias("extra"), pl.col("n").sum().alias("in_groups"))
-    n_extra, n_alike = counted.collect(engine="streaming").row(0)
+    months = known.group_by(pl.col("invoiced_at").dt.truncate("1mo").alias("month")).len("n").sort("month")
+    sizes = months.collect(engine="streaming")
+    n, n_extra, n_alike = sizes["n"].sum(), 0, 0
+    for first, last in _spans(sizes):
+        # Equal lines have one instant, so each span has all of them.
+        counted = _count_equal(known.filter(pl.col("invoiced_at").is_between(first, last, closed="left")))
+        n_extra, n_alike = n_extra + counted[0], n_alike + counted[1]
     keeps = facts.rules.keeps_equal_lines
     if n_extra < MIN_CASES:
         return
@@ -289,6 +294,32 @@ def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
             " repeats them.",
             is_refused=True,
         )
+
+
+def _spans(months: pl.DataFrame) -> Iterator[tuple[datetime, datetime]]:
+    """Spans of whole months with as many lines as memory allows: first instant, and first instant after."""
+    first, n_lines = None, 0
+    for month, n in months.iter_rows():
+        if first is not None and n_lines + n > MAX_LINES_AT_ONCE:
+            yield first, month
+            first, n_lines = None, 0
+        first, n_lines = first or month, n_lines + n
+    if first is not None:
+        yield first, datetime.max  # noqa: DTZ901  (the log has its own clock, without a zone)
+
+
+def _count_equal(known: pl.LazyFrame) -> tuple[int, int]:
+    """Lines that are equal to an earlier one of their file, and lines that are equal to any other of it.
+
+    Comparing a few columns first leaves few lines whose many columns have to be compared.
+    """
+    key = ["customer_id", "invoiced_at", "product_id", "source_file"]
+    shared = known.group_by(key).len("n").filter(pl.col("n") > 1).select(key)
+    suspects = known.join(shared, on=key, how="semi", nulls_equal=True)
+    groups = suspects.group_by(*MAPPED_NAMES, "source_file").len("n").filter(pl.col("n") > 1)
+    counted = groups.select((pl.col("n") - 1).sum().alias("extra"), pl.col("n").sum().alias("in_groups"))
+    n_extra, n_alike = counted.collect(engine="streaming").row(0)
+    return n_extra, n_alike
 
 
 def _orders_repeated_as_a_whole(known: pl.LazyFrame) -> tuple[int, int]:

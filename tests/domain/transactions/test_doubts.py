@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
+from custseg_assets.domain.transactions import doubts as all_doubts
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.domain.transactions.doubts import find_doubts
 from custseg_assets.domain.transactions.log_facts import Doubt, LogFacts
@@ -123,6 +124,15 @@ def test_equal_lines_are_doubtful_when_many_would_be_dropped_or_all_would_count(
     units = pl.concat([log(), log().gather_every(2).head(60).with_columns(pl.col("source_row") + 1000)])
     assert doubts(units, CleaningRules(keeps_equal_lines=True)) == {}
     assert doubts(twice, configured=frozenset({"duplicates"})) == {}
+
+
+def test_equal_lines_are_counted_alike_however_few_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = log().with_columns(pl.col("invoiced_at").dt.offset_by("2mo"), pl.col("source_row") + 1000)
+    lines = pl.concat([log(), later, later.with_columns(pl.col("source_row") + 1000)])
+    found = doubts(lines)["equal_lines"]
+    assert "600 of 1,800 lines" in found.words
+    monkeypatch.setattr(all_doubts, "MAX_LINES_AT_ONCE", 100)
+    assert doubts(lines)["equal_lines"] == found
 
 
 def test_a_customer_with_very_many_orders_is_said() -> None:
