@@ -20,6 +20,7 @@ import polars as pl
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.settings import TrackingSettings
 from custseg_assets.stores.files import replacement_for
+from custseg_assets.stores.mlflow_tables import make_tables, migrate_new_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,12 +81,10 @@ class ModelRegistry:
 
     def _make_database(self, path: Path) -> None:
         """Make MLflow's tables in a new file first: a database whose migration was killed cannot be opened."""
-        from mlflow import MlflowClient
-
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacement_for(path, is_durable=True) as unfinished:
-            uri = f"sqlite:///{unfinished}"
-            MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
+            if not make_tables(unfinished):
+                migrate_new_file(unfinished)
 
     def log_candidates(self, run_id: str, candidates: pl.DataFrame) -> None:
         """Log each number of clusters that was tried as a nested run, with its metrics and whether it was eligible.
