@@ -1,7 +1,7 @@
-"""MLflow's tables, made in a new SQLite file by one script: its own migrations from the first version on cost a second.
+"""MLflow's tables, made in a new SQLite file by one script: its own migrations, from the first on, cost over a second.
 
-The script, ``mlflow_tables.sql``, is what these migrations made with the MLflow that its first line names. With any other
-MLflow it is not used. After an upgrade ``make docs`` writes it anew.
+The script, ``mlflow_tables.sql``, is what these migrations made with the MLflow that its first line names. With any
+other MLflow it is not used. After an upgrade ``make docs`` writes it anew.
 """
 
 from __future__ import annotations
