@@ -189,7 +189,8 @@ def _select_columns(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cad
         source = pl.col("from_segment_id")
         frame = frame.with_columns(pl.when(source == pl.col("to_segment_id")).then(source).alias(UNCHANGED_SEGMENT))
     if N_DIGITS in names:
-        frame = frame.with_columns(pl.col("product_id").str.count_matches(r"\d").alias(N_DIGITS))
+        # Great Expectations compares signed integers as arrays, and unsigned ones one row at a time.
+        frame = frame.with_columns(pl.col("product_id").str.count_matches(r"\d").cast(pl.Int64).alias(N_DIGITS))
     if not set(names).isdisjoint(_BOUNDS):
         keys = frame["period"].drop_nulls().unique().to_list()
         starts = {key: datetime.combine(start_of(key), datetime.min.time()) for key in keys}
