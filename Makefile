@@ -62,9 +62,10 @@ format: $(VENV)/dev.stamp ## rewrite the code in the house style
 	$(VENV)/bin/ruff format .
 
 .PHONY: docs
-docs: $(VENV)/dev.stamp ## make docs/settings.md and docs/pictures/rooms.png anew
+docs: $(VENV)/dev.stamp ## make docs/settings.md, docs/pictures/rooms.png and the script of MLflow's tables anew
 	$(VENV)/bin/python docs/make_settings.py
 	$(VENV)/bin/python docs/make_rooms_picture.py
+	$(VENV)/bin/python docs/make_mlflow_tables.py
 
 .PHONY: pictures
 pictures: $(VENV)/dev.stamp ## make the README's closing table and the pictures anew from one demo [ARGS="--only timeline"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -19,8 +20,19 @@ if TYPE_CHECKING:
     from custseg_assets.commands.decide import Decider
     from custseg_assets.home.open import OpenHome
 
-_FULL_COLLECTION = 200
-"""How many collections of the middle generation come before one of all objects; Python has 10."""
+_COLLECTIONS = (10_000, 50, 10)
+"""New objects before a look at the young ones, looks before one at the middle-aged, and of these before one at all.
+
+Python 3.11 has 700, 10 and 10. The libraries alone are 700,000 objects that never go; looking through them as often as
+Python does took two seconds of a run for all, and one for the young and the middle-aged.
+"""
+
+
+_ALLOCATOR = ("_RJEM_MALLOC_CONF", "dirty_decay_ms:5000")
+"""How long Polars' allocator keeps memory that is free before the system gets it back; Polars says half a second.
+
+The next step of a run needs it again, and a page that comes from the system is zeroed first: a twentieth of a run.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, 2 where the input cannot be used, 1 where a run failed, or 130 where it was interrupted.
     """
     telemetry.switch_off()
-    # The libraries alone are 700,000 objects; looking through all of them as often as Python does took 2 s of a run.
-    gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION)
+    gc.set_threshold(*_COLLECTIONS)
+    # Read when Polars is imported, here and in the processes that this one starts.
+    os.environ.setdefault(*_ALLOCATOR)
     return run_command("custseg", lambda: _main(argv), extra="pipeline")
 
 

@@ -154,6 +154,19 @@ def test_with_a_project_the_graph_is_made_without_importing_google(tmp_path: Pat
         assert modules_after(statement, GOOGLE, environment) == []
 
 
+def test_a_validation_executes_no_library_that_great_expectations_hardly_ever_needs() -> None:
+    program = """
+import polars as pl
+from custseg_assets.domain.schemas import CUSTOMER_FEATURES
+from custseg_assets.expectations.validation import validate
+from custseg_assets.settings import load_settings
+assert validate(pl.DataFrame(schema=CUSTOMER_FEATURES.schema), "customer_features", load_settings(environment={}))
+"""
+    of_altair = {"altair.vegalite"}
+    assert modules_after(program, of_altair | {"great_expectations"}, {}) == ["great_expectations"]
+    assert modules_after("import great_expectations", of_altair, {}) == ["altair.vegalite"]
+
+
 def test_what_an_import_brings_in_is_seen() -> None:
     assert brought_in(["custseg_assets.domain.schemas"], {"polars"}) == {"custseg_assets.domain.schemas": ["polars"]}
 

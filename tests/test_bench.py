@@ -9,8 +9,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import CommitProperties, Transaction, write_deltalake
 
-from benchmarks import bench, workloads
+from benchmarks import bench, floor, workloads
 from benchmarks.bench import Measurement, Steps, Whole, cpu_ratio, measure, render
 
 LOG = """InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country
@@ -116,3 +117,41 @@ def test_results_show_targets_and_earlier_figures_beside_the_measured_ones() -> 
     assert row(text, "with all snapshots, over 1×")[1:4] == ["1.0", "5.0", "≤ 22 at 20×"]
     assert row(text, "ingest")[1:] == ["raw_transactions", "1.2"]
     assert bench.OTHER_SNAPSHOTS == workloads.OTHER_SNAPSHOTS
+
+
+def test_two_homes_are_compared_by_every_value_and_fingerprint(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"period": ["2011-06-01", "2011-06-01"], "value": [0.1, None]})
+
+    def write(home: str, frame: pl.DataFrame, made_from: int) -> Path:
+        recorded = CommitProperties(app_transactions=[Transaction("2011-06-01", made_from)])
+        folder = str(tmp_path / home / "tables" / "customer_features")
+        write_deltalake(folder, frame, partition_by=["period"], commit_properties=recorded)
+        return tmp_path / home
+
+    before = write("before", rows, 7)
+    # The order of rows is no part of a table.
+    assert floor.compare_homes(before, write("same", rows.reverse(), 7)) == []
+    # The next number that a float can be.
+    nearly = rows.with_columns(value=pl.Series([0.1 + 2**-56, None]))
+    about = "table customer_features"
+    assert floor.compare_homes(before, write("nearly", nearly, 7)) == [f"{about}: rows of 2011-06-01 differ"]
+    assert floor.compare_homes(before, write("other", rows, 8)) == [f"{about}: fingerprint of 2011-06-01 differs"]
+    later = rows.with_columns(period=pl.lit("2011-07-01"))
+    assert floor.compare_homes(before, write("later", later, 7)) == [
+        f"{about}: partition 2011-06-01 is not in both",
+        f"{about}: partition 2011-07-01 is not in both",
+    ]
+
+
+def test_the_revision_of_the_code_is_no_difference_between_homes(tmp_path: Path) -> None:
+    for name, card in (
+        ("one", "k = 4\n\nCode: abc\n"),
+        ("two", "k = 4\n\nCode: def\n"),
+        ("three", "k = 5\n\nCode: abc\n"),
+    ):
+        rows = pl.DataFrame({"period": ["2011-06-01"], "model_card": [card]})
+        write_deltalake(str(tmp_path / name / "tables" / "segmentation_model"), rows, partition_by=["period"])
+    assert floor.compare_homes(tmp_path / "one", tmp_path / "two") == []
+    assert floor.compare_homes(tmp_path / "one", tmp_path / "three") == [
+        "table segmentation_model: rows of 2011-06-01 differ"
+    ]

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
-from custseg_assets import no_telemetry
 from custseg_assets.domain.markdown import as_text
 from custseg_assets.domain.periods import EARLIEST_DATE, Cadence, end_of, start_of
 from custseg_assets.domain.transactions.cleaning import CleaningRules
+from custseg_assets.expectations.library import prepare_import
 from custseg_assets.expectations.suites import (
     EARLIEST_PLAUSIBLE,
     EXAMPLE_KEYS,
@@ -217,7 +217,8 @@ def _select_columns(frame: pl.DataFrame, rules: Mapping[str, Rule], cadence: Cad
         source = pl.col("from_segment_id")
         frame = frame.with_columns(pl.when(source == pl.col("to_segment_id")).then(source).alias(UNCHANGED_SEGMENT))
     if N_DIGITS in names:
-        frame = frame.with_columns(pl.col("product_id").str.count_matches(r"\d").alias(N_DIGITS))
+        # Great Expectations compares signed integers as arrays, and unsigned ones one row at a time.
+        frame = frame.with_columns(pl.col("product_id").str.count_matches(r"\d").cast(pl.Int64).alias(N_DIGITS))
     if not set(names).isdisjoint(_BOUNDS):
         keys = frame["period"].drop_nulls().unique().to_list()
         starts = {key: datetime.combine(start_of(key), datetime.min.time()) for key in keys}
@@ -292,7 +293,6 @@ class _CompiledSuite:
 @lru_cache(maxsize=64)
 def _compile_suite(rules: tuple[tuple[str, Rule], ...], *, with_rows: bool) -> _CompiledSuite:
     """The expectations of rules, by the rules' keys; ``with_rows`` for results that contain the broken rows."""
-    no_telemetry.switch_off()
     from great_expectations.validator.metrics_calculator import MetricsCalculator
     from great_expectations.validator.validation_graph import ExpectationValidationGraph
 
@@ -350,6 +350,8 @@ def _caching_execution_engine() -> type[PandasExecutionEngine]:
 
     The original has pandas parse and run the query again for every metric of every rule, at 5 ms each.
     """
+    # Whatever is validated, this is the first that imports Great Expectations.
+    prepare_import()
     from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 
     class CachingPandasExecutionEngine(PandasExecutionEngine):

@@ -35,6 +35,10 @@ class ConnectedEventLog(SqliteEventLogStorage):
     """Dagster's event log in SQLite files; within ``connected`` blocks its databases stay open."""
 
     _engines: dict[str, Engine] | None = None
+    _tables: frozenset[str] = frozenset()
+    """Of those that are known to be in the index."""
+    _prepared: tuple[Any, Any] | None = None
+    """The event that was written last, with its statement: to turn one into JSON costs as much as to write it."""
     _blank: bytes | None = None
     """The first database that was made, before anything was written to it: a copy saves making its tables again."""
 
@@ -63,6 +67,19 @@ class ConnectedEventLog(SqliteEventLogStorage):
             # The pages watch the file for news, which are in the write-ahead log beside it as long as this stays open.
             with contextlib.suppress(FileNotFoundError):  # of a run that was deleted
                 os.utime(self.path_for_shard(shard))
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the index has a table; Dagster asks for each event of an asset, and tables only ever come."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables |= {table_name}
+        return table_name in self._tables
+
+    def prepare_insert_event(self, event: Any) -> Any:
+        """The statement that writes an event; the same for its run's database and, after it, for the index."""
+        prepared = self._prepared
+        if prepared is None or prepared[0] is not event:
+            prepared = self._prepared = event, super().prepare_insert_event(event)
+        return prepared[1]
 
     def _open_engine(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))

@@ -77,6 +77,7 @@ class JobRunner:
 
     def __init__(self, home: OpenHome, say: Progress, instance: dg.DagsterInstance | None = None) -> None:
         self._home, self._say = home, say
+        self._definitions: tuple[LockedHome, object, dg.Definitions] | None = None
         if instance is None:
             prepare_instance(home.paths)
         self.instance = instance or open_instance(home.paths.dagster)
@@ -87,8 +88,6 @@ class JobRunner:
     def execute(self, stage: Stage, home: LockedHome, remaining: str = "") -> None:
         """Run one job over a range of partitions.
 
-        The definitions are made anew for each, because the stages before it decide what partitions there are.
-
         Args:
             stage: which job, and which partitions.
             home: that its assets read and write.
@@ -98,8 +97,7 @@ class JobRunner:
             RunFailedError: a step or a blocking check failed.
         """
         self._say(f"{stage}{remaining}")
-        definitions = build_defs(settings=home.settings, home=home)
-        self.launch(definitions, run_request(stage, {COMMAND_TAG: "run"}), f"{stage}")
+        self.launch(self._definitions_of(home), run_request(stage, {COMMAND_TAG: "run"}), f"{stage}")
 
     def launch(self, definitions: dg.Definitions, request: dg.RunRequest, words: str) -> None:
         """Run what was requested as the daemon would launch it, but here and now.
@@ -136,6 +134,13 @@ class JobRunner:
                 step=progress.step,
                 check=progress.check,
             )
+
+    def _definitions_of(self, home: LockedHome) -> dg.Definitions:
+        """Definitions for what the home holds; those of the stage before where it left the partitions as they were."""
+        made_for = home.settings, home.calendar.period_keys, home.calendar.snapshot_keys
+        if self._definitions is None or self._definitions[0] is not home or self._definitions[1] != made_for:
+            self._definitions = home, made_for, build_defs(settings=home.settings, home=home)
+        return self._definitions[2]
 
     def has_run(self, job: str) -> bool:
         """Whether a job has ever succeeded."""

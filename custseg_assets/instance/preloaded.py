@@ -12,6 +12,10 @@ telemetry.switch_off()
 
 import gc
 
+from custseg_assets.expectations.library import prepare_import
+
+prepare_import()
+
 import great_expectations
 import matplotlib.figure
 import mlflow.sklearn

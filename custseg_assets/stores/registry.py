@@ -7,10 +7,11 @@ MLflow stores the path of this module with each model, so the module must not mo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,15 @@ import polars as pl
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.settings import TrackingSettings
 from custseg_assets.stores.files import replacement_for
+from custseg_assets.stores.mlflow_tables import make_tables, migrate_new_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 VERSION_TAG = "custseg.model_version"
+REQUIREMENTS = ("custseg",)
+"""Packages that a registered model needs besides MLflow."""
 _CANDIDATE_METRICS = (
     "silhouette",
     "davies_bouldin",
@@ -80,12 +84,10 @@ class ModelRegistry:
 
     def _make_database(self, path: Path) -> None:
         """Make MLflow's tables in a new file first: a database whose migration was killed cannot be opened."""
-        from mlflow import MlflowClient
-
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacement_for(path, is_durable=True) as unfinished:
-            uri = f"sqlite:///{unfinished}"
-            MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
+            if not make_tables(unfinished):
+                migrate_new_file(unfinished)
 
     def log_candidates(self, run_id: str, candidates: pl.DataFrame) -> None:
         """Log each number of clusters that was tried as a nested run, with its metrics and whether it was eligible.
@@ -223,7 +225,7 @@ class ModelRegistry:
         inputs = Schema([ColSpec(DataType.double, name) for name in model.features])
         segment = [ColSpec(DataType.string, name) for name in ("segment_id", "segment_name")]
         signature = ModelSignature(inputs, Schema([*segment, ColSpec(DataType.double, "margin")]))
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _knowing_packages(REQUIREMENTS):
             path = Path(folder) / "model.json"
             path.write_text(model.to_json(), encoding="utf-8")
             info = mlflow.pyfunc.log_model(
@@ -232,9 +234,27 @@ class ModelRegistry:
                 data_path=str(path),
                 signature=signature,
                 input_example=examples.to_pandas(),
-                pip_requirements=["custseg"],
+                pip_requirements=[*REQUIREMENTS],
             )
         return str(info.model_uri)
+
+
+@contextlib.contextmanager
+def _knowing_packages(names: Iterable[str]) -> Iterator[None]:
+    """A block in which MLflow takes these packages, and itself, for all that there are.
+
+    For a warning about requirements that are not met it lists the modules of every installed package, from tens of
+    thousands of files: a CPU second or two.
+    """
+    from mlflow.utils import requirements_utils
+
+    known: Any = vars(requirements_utils)
+    before = known["_MODULES_TO_PACKAGES"]
+    known["_MODULES_TO_PACKAGES"] = {name: [name] for name in ("mlflow", *names)}
+    try:
+        yield
+    finally:
+        known["_MODULES_TO_PACKAGES"] = before
 
 
 class ScoringModel:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -103,6 +104,20 @@ def test_counts_and_share_are_those_of_the_rule_that_most_rows_break() -> None:
     assert [rule.n_unexpected for rule in result.rules] == [0, 2, 1, 0, 0]
     assert (result.n_unexpected, result.n_rows) == (2, 5)
     assert [example["customer_id"] for example in result.examples] == [None, None]
+
+
+def test_digits_of_products_are_checked_as_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Great Expectations calls a function for each row of what it does not know as an array."""
+    calls = list[int]()
+
+    def count(column: Any, *_: Any, **__: Any) -> Any:
+        calls.append(len(column))
+        raise AssertionError("one row at a time")
+
+    monkeypatch.setattr(pd.Series, "map", count)
+    results = check(GOOD["clean_transactions"], "clean_transactions")
+    assert {name for name, result in results.items() if not result.success} == set()
+    assert calls == []
 
 
 def test_at_most_five_examples_are_shown_and_each_broken_rule_has_one() -> None:

@@ -49,6 +49,16 @@ def test_later_runs_in_databases_copied_from_the_first_are_as_complete(tmp_path:
         assert instance.get_runs_count() == 3
 
 
+def test_a_table_that_comes_later_is_seen(tmp_path: Path) -> None:
+    with open_instance(configured(tmp_path / "home")) as instance, stay_connected(instance):
+        log: Any = instance.event_log_storage
+        assert log.has_table("asset_keys")
+        assert not log.has_table("later")
+        with log.index_connection() as connection:
+            connection.execute(text("CREATE TABLE later (id INTEGER)"))
+        assert log.has_table("later")
+
+
 def test_what_is_written_while_the_log_is_held_is_there_for_others_at_once_and_for_good(tmp_path: Path) -> None:
     home = configured(tmp_path / "home")
     with open_instance(home) as instance, dg.DagsterInstance.from_config(str(home)) as other:

@@ -206,6 +206,7 @@ def sweep(
         One candidate per k, lowest first, whether it could be fitted or not.
     """
     rows = matrix[np.lexsort(matrix.T)]
+    distances = _Distances(rows)
     n_distinct = int(np.any(np.diff(rows, axis=0) != 0, axis=1).sum()) + 1 if len(rows) else 0
     candidates = []
     for k in range(k_range[0], k_range[1] + 1):
@@ -214,7 +215,7 @@ def sweep(
             candidate = Candidate(k, is_eligible=False, reason=obstacle)
         else:
             warm = start if start is not None and len(start) == k else None
-            candidate = _measure_k(rows, k, limits, n_bootstraps, n_initialisations, seed, warm)
+            candidate = _measure_k(rows, distances, k, limits, n_bootstraps, n_initialisations, seed, warm)
         candidates.append(candidate)
         if progress:
             progress(f"k = {k}: {candidate.reason}")
@@ -253,10 +254,40 @@ def _why_not_tried(k: int, n_customers: int, n_distinct: int, limits: Limits) ->
     return None
 
 
+class _Distances:
+    """Distances between the customers that silhouettes are computed on: measured once where all k have the same."""
+
+    def __init__(self, rows: Matrix) -> None:
+        self._rows = rows
+        self._of_all: Matrix | None = None
+
+    def silhouette(self, subset: NDArray[np.int64], labels: Labels) -> float:
+        """The mean silhouette of some of the rows.
+
+        Args:
+            subset: row numbers in order, of all rows or of a sample.
+            labels: cluster number of each of them.
+        """
+        from sklearn.metrics import pairwise_distances, silhouette_score
+
+        if len(subset) < len(self._rows):
+            return float(silhouette_score(self._rows[subset], labels))
+        if self._of_all is None:
+            self._of_all = pairwise_distances(self._rows)
+        return float(silhouette_score(self._of_all, labels, metric="precomputed"))
+
+
 def _measure_k(
-    rows: Matrix, k: int, limits: Limits, n_bootstraps: int, n_initialisations: int, seed: int, start: Matrix | None
+    rows: Matrix,
+    distances: _Distances,
+    k: int,
+    limits: Limits,
+    n_bootstraps: int,
+    n_initialisations: int,
+    seed: int,
+    start: Matrix | None,
 ) -> Candidate:
-    from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
+    from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
     from threadpoolctl import threadpool_limits
 
     rng = np.random.default_rng([seed, k])
@@ -278,7 +309,7 @@ def _measure_k(
             k=k,
             is_eligible=True,
             reason=ELIGIBLE,
-            silhouette=float(silhouette_score(rows[subset], labels[subset])),
+            silhouette=distances.silhouette(subset, labels[subset]),
             davies_bouldin=float(davies_bouldin_score(rows, labels)),
             calinski_harabasz=float(calinski_harabasz_score(rows, labels)),
             inertia=float(fitted.inertia_),

@@ -361,3 +361,19 @@ def test_on_the_real_log_four_segments_are_chosen_for_reasons(shared: Path) -> N
     assigned = assign_customers(features, features["customer_id"], model)
     assert assigned["segment_name"].value_counts()["count"].sum() == features.height
     assert assigned.filter(segment_name="Refunded").height == features.height - len(values)
+
+
+@pytest.mark.parametrize("sample", [clustering.SILHOUETTE_SAMPLE, 60])
+def test_silhouettes_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, sample: int) -> None:
+    from sklearn.metrics import silhouette_score
+
+    monkeypatch.setattr(clustering, "SILHOUETTE_SAMPLE", sample)
+    rng = np.random.default_rng(7)
+    rows = np.sort(rng.normal(size=(90, 3)) + np.repeat([[0.0], [5.0], [10.0]], 30, axis=0), axis=0)
+    distances = clustering._Distances(rows)
+    for k in (2, 3):
+        subset = clustering._draw_rows(rows, sample, rng)
+        labels = np.arange(90)[subset] * k // 90
+        assert distances.silhouette(subset, labels) == silhouette_score(rows[subset], labels)
+    # Measured once for every k, or never.
+    assert (distances._of_all is None) == (sample < len(rows))

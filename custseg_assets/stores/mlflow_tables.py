@@ -1,0 +1,56 @@
+"""MLflow's tables, made in a new SQLite file by one script: its own migrations, from the first on, cost over a second.
+
+The script, ``mlflow_tables.sql``, is what these migrations made with the MLflow that its first line names. With any
+other MLflow it is not used. After an upgrade ``make docs`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("mlflow_tables.sql")
+_FIRST_LINE = "-- Tables of MLflow {}, as its migrations make them in SQLite; written by `make docs`."
+_MADE_BY_MLFLOW = 'INSERT INTO "experiments"'
+"""How a row begins that MLflow itself adds to tables that are there: it has a time and a path in it."""
+
+
+def make_tables(path: Path) -> bool:
+    """Make the tables in a new SQLite file; whether the installed MLflow is the one whose tables are known.
+
+    Args:
+        path: of the file; where the answer is no, it is not made.
+    """
+    script = SCRIPT.read_text(encoding="utf-8")
+    if script.partition("\n")[0] != _FIRST_LINE.format(metadata.version("mlflow")):
+        return False
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    return True
+
+
+def migrate_new_file(path: Path) -> None:
+    """Have MLflow make its tables in a new SQLite file, by all its migrations."""
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{path}"
+    MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
+
+
+def describe_tables(path: Path) -> str:
+    """The script that makes tables as they are in a SQLite file.
+
+    Args:
+        path: of a file in which MLflow's own migrations made the tables.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return "\n".join([_FIRST_LINE.format(metadata.version("mlflow")), *_statements(connection), ""])
+
+
+def _statements(connection: sqlite3.Connection) -> Iterator[str]:
+    for statement in connection.iterdump():
+        if not statement.startswith(_MADE_BY_MLFLOW):
+            yield "\n".join(line.rstrip().replace("\t", "    ") for line in statement.splitlines())
