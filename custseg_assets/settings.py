@@ -307,6 +307,28 @@ class ReadingSettings(_Section):
     max_minutes: Annotated[float, Field(gt=0, le=1e5)] = 60.0
 
 
+class EngineSettings(_Section):
+    """Where work as large as the log is done; the tables are the same with each, so a home may change it at any time.
+
+    Attributes:
+        name: ``polars`` needs nothing more, ``duckdb`` less memory for large logs, ``spark`` and ``bigquery`` work on
+            other machines. ``auto`` takes DuckDB where it is installed and the log is large, and Polars otherwise.
+        url: address of Spark: ``sc://host:port`` of Spark Connect, or ``spark://host:port`` of a cluster's master; on
+            this machine without it.
+        memory_limit: memory that the engine may use, such as ``4GB``; what the engine takes without it.
+    """
+
+    name: Literal["auto", "polars", "duckdb", "bigquery", "spark"] = "auto"
+    url: Annotated[str, Field(pattern=r"^(sc|spark)://[^\s/]+|^local(\[[0-9*]+\])?$")] | None = None
+    memory_limit: Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?([KMGT]i?B)$")] | None = None
+
+    @model_validator(mode="after")
+    def _check_url(self) -> EngineSettings:
+        if self.url is not None and self.name != "spark":
+            raise ValueError(f"url is of Spark, and name = {self.name!r} takes none")
+        return self
+
+
 class CleaningSettings(_Section):
     """Product-specific rules; a key left out is taken from the source's preset, or is off without one.
 
@@ -686,6 +708,7 @@ class Settings(_Section):
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
     reading: ReadingSettings = ReadingSettings()
+    engine: EngineSettings = EngineSettings()
     automation: AutomationSettings = AutomationSettings()
     ui_port: int | None = None
     ui_token: SecretStr | None = None

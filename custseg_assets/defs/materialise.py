@@ -21,13 +21,14 @@ from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings
+from custseg_assets.stores.staged import Rows
 from custseg_assets.stores.tables import fingerprint
 
 OWNERS = ["team:customer-analytics"]
 MAX_ROWS_AT_ONCE = 2_000_000
 """How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
 
-Batch = tuple[Sequence[str], pl.DataFrame]
+Batch = tuple[Sequence[str], Rows]
 if TYPE_CHECKING:
     Materialization = dg.MaterializeResult[Any]
 else:
@@ -206,14 +207,15 @@ def materialise(
         return versions[key] if is_here else home.tables.fingerprint_of(name, key)
 
     suite, fingerprints = SuiteRun(table, home), home.fingerprints
-    for keys, frame in batches:
-        is_blocked = suite.check(frame)
+    for keys, rows in batches:
+        # Each part is checked, also after one that blocks: people want to know of all of them.
+        is_blocked = any([suite.check(part) for part in _parts(rows)])
         for key in sorted(keys):
             versions[key] = 0 if is_blocked else fingerprints.compute(table.name, key, fingerprint_of)
-        home.tables.write(table, frame, {key: versions[key] for key in keys})
-        sizes = dict(frame.group_by("period").len().iter_rows())
+        sizes = _sizes(rows)
+        home.tables.write(table, rows, {key: versions[key] for key in keys})
         counts.update({key: sizes.get(key, 0) for key in keys})
-        context.log.info("%s: %s rows in %s partitions", table.name, f"{frame.height:,}", len(keys))
+        context.log.info("%s: %s rows in %s partitions", table.name, f"{sum(sizes.values()):,}", len(keys))
     if unchanged:
         sizes = home.tables.sizes(table)
         counts.update({key: sizes.get(key, 0) for key in unchanged})
@@ -236,6 +238,18 @@ def materialise(
         data_version=_data_version(context, table.name, before, versions),
         check_results=suite.results(),
     )
+
+
+def _parts(rows: Rows) -> Iterable[pl.DataFrame]:
+    """The rows in frames that memory allows, at least one."""
+    if isinstance(rows, pl.DataFrame):
+        return [rows]
+    return rows.slices() if rows.files.files else [rows.table.schema.to_frame()]
+
+
+def _sizes(rows: Rows) -> dict[str, int]:
+    """How many rows each partition has."""
+    return dict(rows.group_by("period").len().iter_rows()) if isinstance(rows, pl.DataFrame) else rows.files.sizes
 
 
 def _in_words(unchanged: Mapping[str, str]) -> str:

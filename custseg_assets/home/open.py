@@ -16,6 +16,7 @@ fingerprints        any of the two, or the next commit to ``model_candidates``
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +31,7 @@ from custseg_assets.home.champions import Champions
 from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
 from custseg_assets.home.log_doubts import rules_for
-from custseg_assets.settings import DEMO, Settings
+from custseg_assets.settings import DEMO, EngineSettings, Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import Delivery
 from custseg_assets.stores.files import read_state, write_state
@@ -42,6 +43,7 @@ from custseg_assets.stores.tables import TableReader, TableStore
 
 if TYPE_CHECKING:
     from custseg_assets.domain.promotion.retraining import TrainingCost
+    from custseg_assets.engines.engine import Engine
     from custseg_assets.gcp.bucket import Bucket
 
 T = TypeVar("T")
@@ -55,14 +57,16 @@ class OpenHome:
     Args:
         settings: whose home it is.
         has_viewers: whether anybody will look at pictures, pages and column lineage; without, none are made.
+        engine: where work as large as the log is done, other than the settings say.
 
     Raises:
         BadInputError: the home is of another format than this version's.
         DamagedHomeError: its format cannot be read.
     """
 
-    def __init__(self, settings: Settings, *, has_viewers: bool = True) -> None:
+    def __init__(self, settings: Settings, *, has_viewers: bool = True, engine: EngineSettings | None = None) -> None:
         self.settings, self.has_viewers = settings, has_viewers
+        self.engine_settings = engine or settings.engine
         self.paths = Home(settings.home)
         require_format(self.paths)
         self.deliveries = DeliveryStore(self.paths.deliveries, settings.reading)
@@ -168,7 +172,9 @@ class OpenHome:
             BadInputError: another run is using the home, or its folder cannot be made.
         """
         with self.paths.locked(patience_seconds, who) as lock:
-            yield LockedHome(self, lock)
+            locked = LockedHome(self, lock)
+            locked.remove_staging()
+            yield locked
 
     def _store(self) -> TableStore:
         return self._keep("tables", None, lambda: _open_tables(self.settings))
@@ -223,6 +229,38 @@ class LockedHome(OpenHome):
         if not self._lock.is_valid:
             raise RuntimeError(f"home {self.paths.root} is not locked any more")
         return self._store()
+
+    @contextlib.contextmanager
+    def opened_engine(self, n_lines: int) -> Iterator[tuple[Engine, Path]]:
+        """The engine for so many lines, and an empty folder for rows that are too many for memory.
+
+        Raises:
+            BadInputError: it cannot be used here.
+        """
+        from custseg_assets.engines.choice import open_engine
+
+        with self._scratch_folder() as folder:
+            for name in ("engine", "rows"):
+                (folder / name).mkdir()
+            is_local = settings_to_fix(self.settings)[PLACE] == ON_DISK
+            with open_engine(self.engine_settings, n_lines, folder / "engine", is_local=is_local) as engine:
+                yield engine, folder / "rows"
+
+    @contextlib.contextmanager
+    def _scratch_folder(self) -> Iterator[Path]:
+        """An empty folder below the home, which is removed at the end, or by the next who locks the home."""
+        folder = self.paths.staging
+        self.remove_staging()
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            self.remove_staging()
+
+    def remove_staging(self) -> None:
+        """Remove what a killed process left of rows that no table has taken over."""
+        if self.paths.staging.exists():
+            shutil.rmtree(self.paths.staging)
 
     def close_period(self, key: str) -> None:
         """Close a period that the data do not reach the end of: from now on its snapshot is as of its end."""

@@ -23,13 +23,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from custseg_assets.domain.schemas import Table
 from custseg_assets.errors import CustsegError
 from custseg_assets.stores.files import replace_text
+from custseg_assets.stores.staged import StagedRows
 from custseg_assets.stores.tables import TableStore
 
 _IN_DOUBT = "?"
@@ -103,12 +106,12 @@ class TablesInBucket(TableStore):
         except TableNotFoundError:
             return None
 
-    def _create(self, name: str, frame: pl.DataFrame, commit_properties: CommitProperties, **how: Any) -> None:
+    def _create(self, name: str, data: Any, commit_properties: CommitProperties, **how: Any) -> None:
         # Delta tries a first commit again as the second of a table that somebody else has made meanwhile: rows double.
         commit_properties.max_commit_retries = 0
         write_deltalake(
             f"{self._uri}/{name}",
-            frame,
+            data,
             storage_options=self._options,
             configuration=_SHORT_LOG,
             commit_properties=commit_properties,
@@ -120,6 +123,20 @@ class TablesInBucket(TableStore):
 
     def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
         return pl.scan_delta(opened, storage_options=_PATIENCE_OF_POLARS)
+
+    def _path_of(self, name: str, path: str) -> str:
+        return f"{self._uri}/{name}/{unquote(path)}"
+
+    def _polars_options(self) -> Mapping[str, Any]:
+        return {**self._credentials, **_PATIENCE_OF_POLARS}
+
+    def _take_over(self, table: Table, rows: StagedRows, keys: Iterable[str], commit: CommitProperties) -> None:
+        # A bucket moves no files: Delta's own client writes the rows anew there, a few at a time.
+        import pyarrow as pa
+
+        schema = table.schema.to_frame().to_arrow().schema
+        batches = (batch for part in rows.slices() for batch in part.to_arrow().cast(schema).to_batches())
+        self._replace(table, pa.RecordBatchReader.from_batches(schema, batches), keys, commit)
 
     def _require_files(self, _: str, __: Iterable[str] | None) -> None:
         """Nothing: to ask the bucket for each file would take longer than reading them."""

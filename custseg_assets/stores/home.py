@@ -60,6 +60,7 @@ class Home:
         self.keys = root / "keys.json"
         self.format = root / "home.json"
         self.damaged = root / "damaged"
+        self.staging = root / ".staging"
         self._unreleased = root / ".unreleased"
 
     def make(self) -> None:

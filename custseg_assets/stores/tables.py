@@ -3,6 +3,9 @@
 A write replaces whole partitions in one commit, so a reader sees all of it or nothing, and doing it again changes
 nothing but the table's version. The same commit records, as Delta application transactions, the fingerprint of what
 each partition was made from: after a crash, data and fingerprint are both there or both not.
+
+Rows that are too many for memory come as staged files. Their files are moved into the table's folder and added by one
+commit, as they are; the names of those that were moved before a crash are noted, and the next write removes them.
 """
 
 from __future__ import annotations
@@ -10,17 +13,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import secrets
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.transaction import AddAction
 
 from custseg_assets.domain.schemas import Table
 from custseg_assets.errors import DamagedHomeError
+from custseg_assets.stores.files import read_state, write_state
+from custseg_assets.stores.staged import Rows, StagedRows
+from custseg_assets.stores.table_files import TableFile, TableFiles
 
 _FINGERPRINT_BITS = 62
 
@@ -92,12 +102,42 @@ class TableReader:
                     raise DamagedHomeError(f"table {name} of {key}", f"{unquote(path)}: {why}")
                 self._whole_files.add(path)
 
+    def _path_of(self, name: str, path: str) -> str:
+        """Where a file is that a table's log names; the log quotes names as addresses are quoted."""
+        return str(self.root.absolute() / name / unquote(path))
+
+    def _polars_options(self) -> Mapping[str, Any]:
+        """What Polars needs to read the files."""
+        return {}
+
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
         """Around everything that reads rows: what goes wrong then is told in words that help."""
         yield
 
     # The same everywhere.
+
+    def table_files(self, table: Table, keys: Iterable[str] | None = None) -> TableFiles:
+        """The parquet files of some partitions, all by default, by name.
+
+        Raises:
+            DamagedHomeError: a file is not as it was written, or the table has deletion vectors: rows of its files that
+                do not count, which only Delta's own readers know of.
+        """
+        opened = self._open(table.name)
+        if opened is None:
+            return TableFiles(table, ())
+        if "deletionVectors" in (opened.protocol().reader_features or ()):
+            raise DamagedHomeError(f"table {table.name}", "it has deletion vectors, which custseg never writes")
+        keys = None if keys is None else set(keys)
+        self._require_files(table.name, keys)
+        found = [
+            TableFile(key, self._path_of(table.name, path), n_rows)
+            for key, path, _, n_rows in _files_of(opened).sort("period", "path").iter_rows()
+            if n_rows and (keys is None or key in keys)
+        ]
+        stored = frozenset(column.name for column in opened.schema().fields)
+        return TableFiles(table, tuple(found), self._polars_options(), stored)
 
     def sizes(self, table: Table) -> dict[str, int]:
         """How many rows each partition that has rows has, oldest first; from Delta's log alone, no data are read."""
@@ -171,9 +211,9 @@ class TableReader:
 class TableStore(TableReader):
     """Delta tables below one folder, to be read and written; a home offers it only to who has its lock."""
 
-    def _create(self, name: str, frame: pl.DataFrame, commit_properties: CommitProperties, **how: Any) -> None:
+    def _create(self, name: str, data: Any, commit_properties: CommitProperties, **how: Any) -> None:
         """The first commit of a table."""
-        write_deltalake(str(self.root / name), frame, commit_properties=commit_properties, **how)
+        write_deltalake(str(self.root / name), data, commit_properties=commit_properties, **how)
 
     def _describe_commit(self, **more: Any) -> CommitProperties:
         """What is recorded with a commit; every commit has it."""
@@ -185,42 +225,91 @@ class TableStore(TableReader):
         self.root.mkdir(parents=True, exist_ok=True)
         yield
 
-    def write(self, table: Table, frame: pl.DataFrame, fingerprints: Mapping[str, int]) -> None:
+    def write(self, table: Table, rows: Rows, fingerprints: Mapping[str, int]) -> None:
         """Replace partitions.
 
         Args:
             table: the table's declaration.
-            frame: the new rows of these partitions, all columns of the table.
+            rows: the new rows of these partitions, all columns of the table.
             fingerprints: partition key → what it was made from; a key without rows becomes an empty partition.
 
         Raises:
-            ValueError: the frame's columns or types are not the table's, or it has rows of other partitions.
+            ValueError: the rows' columns or types are not the table's, or there are rows of other partitions.
         """
-        _require_columns(table, frame)
-        others = set(frame["period"].unique()) - set(fingerprints)
+        if isinstance(rows, pl.DataFrame):
+            _require_columns(table, rows.schema)
+        keys = rows["period"].unique() if isinstance(rows, pl.DataFrame) else rows.files.sizes
+        others = set(keys) - set(fingerprints)
         if others:
             raise ValueError(f"{table.name}: rows of {sorted(others)}, expected only {sorted(fingerprints)}")
         version, known = self._fingerprints.get(table.name, (-1, {}))
         with self._committing(table.name, fingerprints):
-            self._put(
-                table,
-                frame.sort("period", maintain_order=True),
-                mode="overwrite",
-                changing={"schema_mode": "merge", "predicate": _is_one_of(fingerprints)},
-                commit_properties=self._describe_commit(
-                    app_transactions=[Transaction(key, made_from) for key, made_from in sorted(fingerprints.items())]
-                ),
-            )
+            recorded = [Transaction(key, made_from) for key, made_from in sorted(fingerprints.items())]
+            commit = self._describe_commit(app_transactions=recorded)
+            if isinstance(rows, pl.DataFrame):
+                self._replace(table, rows.sort("period", maintain_order=True), fingerprints, commit)
+            else:
+                self._take_over(table, rows, fingerprints, commit)
         # If another process committed meanwhile, the table's version is a later one, and this is not looked at.
-        recorded = {key: made_from or None for key, made_from in fingerprints.items()}
-        self._fingerprints[table.name] = version + 1, known | recorded
+        recorded_now = {key: made_from or None for key, made_from in fingerprints.items()}
+        self._fingerprints[table.name] = version + 1, known | recorded_now
 
-    def _put(self, table: Table, frame: pl.DataFrame, changing: Mapping[str, Any], **how: Any) -> None:
+    def _replace(self, table: Table, data: Any, keys: Iterable[str], commit: CommitProperties) -> None:
+        changing = {"schema_mode": "merge", "predicate": _is_one_of(keys)}
+        self._put(table, data, mode="overwrite", changing=changing, commit_properties=commit)
+
+    def _take_over(self, table: Table, rows: StagedRows, keys: Iterable[str], commit: CommitProperties) -> None:
+        """Make staged files the partitions' files, in one commit."""
+        opened = self._open_with_columns(table)
+        folder = self.root / table.name
+        self._remove_not_taken_over(table)
+        moves = {
+            f"period={file.period}/staged-{number:06}-{secrets.token_hex(8)}.parquet": file
+            for number, file in enumerate(rows.files.files)
+        }
+        actions = [_add_action(table, path, file) for path, file in moves.items()]
+        write_state(folder / _MOVED, {"files": list(moves)})
+        for path, file in moves.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            shutil.move(file.path, folder / path)
+        opened.create_write_transaction(
+            actions,
+            mode="overwrite",
+            schema=opened.schema(),
+            partition_by=["period"],
+            partition_filters=[("period", "in", sorted(keys))],
+            commit_properties=commit,
+        )
+        (folder / _MOVED).unlink()
+
+    def _open_with_columns(self, table: Table) -> DeltaTable:
+        """The table with all columns that are declared, and as it stands; an empty one where there was none."""
+        opened = self._open(table.name)
+        if opened is None or {field.name for field in opened.schema().fields} < set(table.schema):
+            changing = {"schema_mode": "merge"}
+            empty = table.schema.to_frame()
+            self._put(table, empty, mode="append", changing=changing, commit_properties=self._describe_commit())
+            opened = self._open(table.name)
+        if opened is None:
+            raise RuntimeError(f"{table.name} was made and is not there")
+        return opened
+
+    def _remove_not_taken_over(self, table: Table) -> None:
+        """Remove the files that a killed process had moved into the table's folder, and not committed."""
+        folder = self.root / table.name
+        if left := read_state(folder / _MOVED, "files"):
+            there = set(self.files(table.name)["path"])
+            for path in left["files"]:
+                if path not in there:
+                    (folder / path).unlink(missing_ok=True)
+            (folder / _MOVED).unlink()
+
+    def _put(self, table: Table, data: Any, changing: Mapping[str, Any], **how: Any) -> None:
         """Commit rows; ``changing`` is for a table that is there already."""
         if opened := self._open(table.name):
-            write_deltalake(opened, frame, partition_by=["period"], **changing, **how)
+            write_deltalake(opened, data, partition_by=["period"], **changing, **how)
         else:
-            self._create(table.name, frame, partition_by=["period"], description=table.description, **how)
+            self._create(table.name, data, partition_by=["period"], description=table.description, **how)
 
     def append(self, table: Table, frame: pl.DataFrame) -> None:
         """Add rows next to those that are there, in one commit.
@@ -228,7 +317,7 @@ class TableStore(TableReader):
         Raises:
             ValueError: the frame's columns or types are not the table's.
         """
-        _require_columns(table, frame)
+        _require_columns(table, frame.schema)
         with self._committing(table.name, {}):
             self._put(table, frame, mode="append", changing={}, commit_properties=self._describe_commit())
 
@@ -275,12 +364,49 @@ class TableStore(TableReader):
             self.write(table, pl.DataFrame(schema=table.schema), dict.fromkeys(gone, 0))
 
 
+_MOVED = "_staged.json"
+"""The file in a table's folder that names files which were moved there and may not be committed yet."""
+
 _FILES = {"period": pl.String, "path": pl.String, "size_bytes": pl.Int64, "num_records": pl.Int64}
 
 
 def _files_of(opened: DeltaTable) -> pl.DataFrame:
     files = pl.DataFrame(opened.get_add_actions(flatten=True)).rename({"partition.period": "period"})
     return files.select(pl.col(name).cast(dtype) for name, dtype in _FILES.items())
+
+
+def _add_action(table: Table, path: str, file: TableFile) -> AddAction:
+    """What the log says of a file: its size, and how many rows it has, with bounds of numbers and instants."""
+    found = Path(file.path).stat()
+    stats = json.dumps({"numRecords": file.n_rows, **_bounds(table, file)})
+    return AddAction(path, found.st_size, {"period": file.period}, int(found.st_mtime * 1000), True, stats)
+
+
+def _bounds(table: Table, file: TableFile) -> dict[str, dict[str, Any]]:
+    """Smallest and largest numbers and instants of a file, from its own statistics.
+
+    Texts have no bounds: some writers cut them.
+
+    Raises:
+        ValueError: the file's columns or types are not the table's.
+    """
+    import pyarrow.parquet as pq
+
+    _require_columns(table, {"period": table["period"].dtype, **pl.read_parquet_schema(file.path)})
+    groups = pq.read_metadata(file.path)
+    bounds: dict[str, dict[str, Any]] = {"minValues": {}, "maxValues": {}}
+    for position in range(groups.num_columns):
+        columns = [groups.row_group(number).column(position) for number in range(groups.num_row_groups)]
+        name = columns[0].path_in_schema
+        known = [column.statistics for column in columns if column.statistics and column.statistics.has_min_max]
+        if table[name].dtype in (pl.Float64, pl.Int64, pl.Datetime("us")) and len(known) == len(columns):
+            bounds["minValues"][name] = _as_json(min(one.min for one in known))
+            bounds["maxValues"][name] = _as_json(max(one.max for one in known))
+    return bounds
+
+
+def _as_json(value: Any) -> Any:
+    return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
 
 
 def why_not_whole(path: Path, n_bytes: int) -> str | None:
@@ -292,9 +418,9 @@ def why_not_whole(path: Path, n_bytes: int) -> str | None:
     return None if found == n_bytes else f"it has {found:,} bytes instead of {n_bytes:,}"
 
 
-def _require_columns(table: Table, frame: pl.DataFrame) -> None:
-    if frame.schema != table.schema:
-        raise ValueError(f"{table.name}: got columns {dict(frame.schema)}, expected {dict(table.schema)}")
+def _require_columns(table: Table, found: Mapping[str, pl.DataType]) -> None:
+    if list(found.items()) != list(table.schema.items()):
+        raise ValueError(f"{table.name}: got columns {dict(found)}, expected {dict(table.schema)}")
 
 
 def _is_one_of(keys: Iterable[str]) -> str:

@@ -1,31 +1,27 @@
 """Customer features and the matrix K-means sees, by snapshot."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import dagster as dg
-import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.materialise import Materialization, in_batches, key_batches, materialise, snapshot_asset
-from custseg_assets.domain.periods import Window
+from custseg_assets.defs.materialise import Materialization, in_batches, materialise, snapshot_asset
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES, scaled_features_table
 from custseg_assets.domain.segments.training_tables import scale_snapshot
 from custseg_assets.domain.transactions import features as rfm
-from custseg_assets.home.open import LockedHome, OpenHome
+from custseg_assets.home.open import LockedHome
 
 
 @snapshot_asset("customer_features", group="features", kinds={"polars", "deltalake"})
 def customer_features(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Measure every customer seen in the window of each snapshot."""
     windows = [home.calendar.window(key) for key in context.partition_keys]
-    closed = [window for window in windows if not window.is_open]
+    clean = home.tables.table_files(CLEAN_TRANSACTIONS, {key for window in windows for key in window.keys})
 
     def measure() -> Iterator[tuple[str, pl.DataFrame]]:
-        if closed:
-            parts = _orders_and_products(home, sorted({key for window in closed for key in window.keys}))
-            yield from ((window.key, _measure_customers(*parts, window)) for window in closed)
-        for window in windows[len(closed) :]:
-            yield window.key, _measure_customers(*_orders_and_products(home, window.keys, window), window)
+        with home.opened_engine(clean.n_rows) as (engine, _):
+            for found in engine.measure(clean, windows):
+                yield found.window.key, rfm.customer_features(found.totals, found.spend, found.window)
 
     return materialise(context, home, CUSTOMER_FEATURES, in_batches(measure()))
 
@@ -42,26 +38,6 @@ def scaled_features(context: dg.AssetExecutionContext, home: dg.ResourceParam[Lo
             yield key, matrix
 
     return materialise(context, home, scaled_features_table(names), in_batches(scale()))
-
-
-def _orders_and_products(
-    home: OpenHome, periods: Sequence[str], within: Window | None = None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What the log says about orders and products, a few periods in memory at a time; only within an open window."""
-    orders, products = [], []
-    for keys in key_batches(home.calendar.rows_of(periods)):
-        lines = nw.from_native(home.tables.scan(CLEAN_TRANSACTIONS, keys).collect().lazy())
-        lines = rfm.lines_within(lines, within) if within else lines
-        orders.append(rfm.order_parts(lines).collect().to_native())
-        products.append(rfm.bought_products(lines).collect().to_native())
-    return pl.concat(orders), pl.concat(products)
-
-
-def _measure_customers(orders: pl.DataFrame, products: pl.DataFrame, window: Window) -> pl.DataFrame:
-    parts, bought = nw.from_native(orders.lazy()), nw.from_native(products.lazy())
-    totals = rfm.customer_totals(parts, bought, window).collect().to_native()
-    spend = rfm.spend_by_period(parts, window).collect().to_native()
-    return rfm.customer_features(totals, spend, window)
 
 
 ASSETS = (customer_features, scaled_features)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import dagster as dg
-import narwhals as nw
 import polars as pl
 
 from custseg_assets.defs.checks import doubts_check, reject_share_check
@@ -11,7 +10,6 @@ from custseg_assets.defs.descriptions import ASSETS as DESCRIPTIONS
 from custseg_assets.defs.materialise import OWNERS, Batch, Materialization, key_batches, materialise, period_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
-from custseg_assets.domain.transactions import cleaning
 from custseg_assets.domain.transactions.quality import reject_share_outliers
 from custseg_assets.home.evidence import reject_shares_of
 from custseg_assets.home.intake import Intake
@@ -70,21 +68,23 @@ def clean_transactions(
 ) -> Iterator[Materialization]:
     """Sort every line into those that count and those that are rejected with a reason."""
     rules = home.cleaning_rules
+    raw = home.tables.table_files(RAW_TRANSACTIONS, context.partition_keys)
     rejected: list[Batch] = []
+    with home.opened_engine(raw.n_rows) as (engine, staging):
 
-    def clean() -> Iterator[Batch]:
-        for keys in key_batches(home.calendar.rows_of(context.partition_keys)):
-            # Cleaning promises no order; the tables are the same every time only if their rows have one.
-            raw = nw.from_native(home.tables.scan(RAW_TRANSACTIONS, keys).with_row_index("line"))
-            classified = cleaning.classify(raw, rules).collect().sort("line").lazy()
-            rejected.append((keys, _native(cleaning.rejected_lines(classified))))
-            yield keys, _native(cleaning.clean_lines(classified, rules))
+        def clean() -> Iterator[Batch]:
+            for lines in engine.classify(raw, rules, staging):
+                rejected.append((lines.keys, lines.rejected))
+                yield lines.keys, lines.clean
+            if without := sorted({*context.partition_keys} - {*raw.sizes}):
+                rejected.append((without, REJECTED_TRANSACTIONS.schema.to_frame()))
+                yield without, CLEAN_TRANSACTIONS.schema.to_frame()
 
-    shown = {"rules": dg.MetadataValue.json(vars(rules))}
-    yield materialise(context, home, CLEAN_TRANSACTIONS, clean(), metadata=shown)
-    result = materialise(
-        context, home, REJECTED_TRANSACTIONS, rejected, show=lambda: {"by_reason": _draw_rejections(home)}
-    )
+        shown = {"rules": dg.MetadataValue.json(vars(rules))}
+        yield materialise(context, home, CLEAN_TRANSACTIONS, clean(), metadata=shown)
+        result = materialise(
+            context, home, REJECTED_TRANSACTIONS, rejected, show=lambda: {"by_reason": _draw_rejections(home)}
+        )
     more = [check.evaluate(home) for check in _CHECKS]
     yield result._replace(check_results=[*(result.check_results or ()), *more])
 
@@ -93,11 +93,6 @@ def _arrivals(taken: TakenIn) -> pl.DataFrame:
     rows = [(one.file.name, one.outcome, one.delivery and one.delivery.n_rows, one.note) for one in taken.arrivals]
     schema = {"file": pl.String, "outcome": pl.String, "n_rows": pl.Int64, "note": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _native(lines: cleaning.Lines) -> pl.DataFrame:
-    frame: pl.DataFrame = lines.collect("polars").to_native()
-    return frame
 
 
 def _draw_rejections(home: OpenHome) -> dg.MarkdownMetadataValue:

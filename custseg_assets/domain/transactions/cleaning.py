@@ -1,6 +1,8 @@
-"""Cleaning: every raw line is either clean or rejected for one reason.
+r"""Cleaning: every raw line is either clean or rejected for one reason.
 
-Narwhals expressions over a lazy frame, so that the same rules run on Polars and on Spark. Reading files belongs in
+Narwhals expressions over a lazy frame, so that the same rules run on every engine. They use only what means the same on
+each: regular expressions without ``\d`` and ``$``, which differ between libraries beyond ASCII and before a line's end.
+Reading files belongs in
 ``stores.sources``, the rules that a known export needs in ``presets``, unusual shares of rejected lines in ``quality``.
 """
 
@@ -26,8 +28,9 @@ REASONS = (
 """Why a line is rejected, in the order in which the reasons are tried; the first that matches wins."""
 
 Lines = nw.LazyFrame[Any]
-"""Rows of the log, or of what is grouped from them, in Polars, Spark or another backend."""
-_LINE = ("source_file", "source_row")
+"""Rows of the log, or of what is grouped from them, in Polars, DuckDB, Spark or another backend."""
+LINE = ("source_file", "source_row")
+"""What identifies a line, and puts the lines of a period in their order."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class CleaningRules:
         return {name: value for name, value in vars(self).items() if value is not False}
 
 
-def classify(raw: Lines, rules: CleaningRules) -> Lines:
+def classify(raw: Lines, rules: CleaningRules, repeats: Lines | None = None) -> Lines:
     """Add ``reason``, why the line is rejected (null for a clean line), and fill in ``line_amount``, in currency.
 
     The lines are returned in no particular order, with all their other columns.
@@ -62,10 +65,12 @@ def classify(raw: Lines, rules: CleaningRules) -> Lines:
     Args:
         raw: lines with the columns of ``raw_transactions``.
         rules: the shop's own rules.
+        repeats: from ``find_repeats``, of at least these lines' periods; found among the lines themselves without it.
     """
     amount = nw.coalesce(nw.col("line_amount"), nw.col("quantity") * nw.col("unit_price"))
-    repeats = _find_repeats(raw, keeps_equal_lines=rules.keeps_equal_lines)
-    lines = raw.join(repeats, on=list(_LINE), how="left").with_columns(amount.alias("line_amount"))
+    repeats = find_repeats(raw, rules) if repeats is None else repeats
+    repeats = repeats.with_columns(nw.lit(True).alias("is_repeat"))
+    lines = raw.join(repeats, on=list(LINE), how="left").with_columns(amount.alias("line_amount"))
     price = nw.col("unit_price")
     conditions = {
         "excluded": ~nw.col("excluded_by").is_null(),
@@ -85,29 +90,51 @@ def classify(raw: Lines, rules: CleaningRules) -> Lines:
     return lines.with_columns(reason.alias("reason")).drop("is_repeat")
 
 
-def _find_repeats(raw: Lines, *, keeps_equal_lines: bool) -> Lines:
-    """The lines of known customers that are equal in all mapped columns to an earlier one.
+def find_repeats(raw: Lines, rules: CleaningRules, keys: Lines | None = None) -> Lines:
+    """The lines of known customers that are equal in all mapped columns to an earlier one: source file and row.
 
     Where equal lines of one file all count, the second of a file is a repeat of the second of an earlier file only.
     Comparing nine columns of every line costs ten times what comparing three does, and few lines share those three.
-    Lines without a customer are left out: many would share them, and they are rejected for another reason.
+    Lines without a customer are left out: many would share them, and they are rejected for another reason. So are lines
+    without a date.
+
+    Args:
+        raw: lines with the columns of ``raw_transactions``, all of their periods.
+        rules: the shop's own rules.
+        keys: from ``shared_keys`` of these lines; found here without it.
     """
-    known = raw.filter(~nw.col("customer_id").is_null() & nw.col("excluded_by").is_null())
-    suspects = known.filter(nw.len().over("customer_id", "invoiced_at", "product_id") > 1)
-    content = MAPPED_NAMES
-    if keeps_equal_lines:
+    keys = shared_keys(raw) if keys is None else keys
+    suspects, content = _known(raw).join(keys, on=list(_KEY), how="semi").drop("product_key"), MAPPED_NAMES
+    if rules.keeps_equal_lines:
         nth_in_file = nw.col("source_row").cum_count().over(*MAPPED_NAMES, "source_file", order_by="source_row")
         suspects, content = suspects.with_columns(nth_in_file.alias("nth_in_file")), (*MAPPED_NAMES, "nth_in_file")
-    nth_copy = nw.col("source_row").cum_count().over(*content, order_by=_LINE)
-    return (
-        suspects.with_columns((nth_copy > 1).alias("is_repeat")).filter(nw.col("is_repeat")).select(*_LINE, "is_repeat")
-    )
+    nth_copy = nw.col("source_row").cum_count().over(*content, order_by=LINE)
+    return suspects.with_columns(nth_copy.alias("nth_copy")).filter(nw.col("nth_copy") > 1).select(*LINE)
+
+
+def shared_keys(raw: Lines) -> Lines:
+    """Customer, instant and product of lines that share them with another; equal lines do.
+
+    Args:
+        raw: lines with ``customer_id``, ``invoiced_at``, ``product_id`` and ``excluded_by``.
+    """
+    counts = _known(raw).group_by(*_KEY).agg(nw.len().alias("n_lines"))
+    return counts.filter(nw.col("n_lines") > 1).select(*_KEY)
+
+
+_KEY = ("customer_id", "invoiced_at", "product_key")
+
+
+def _known(raw: Lines) -> Lines:
+    """The lines that may repeat others, with a product's key that is never null, as no join finds null."""
+    known = ~nw.col("customer_id").is_null() & ~nw.col("invoiced_at").is_null() & nw.col("excluded_by").is_null()
+    return raw.filter(known).with_columns(nw.coalesce(nw.col("product_id"), nw.lit("")).alias("product_key"))
 
 
 def _is_service_code(rules: CleaningRules) -> nw.Expr:
     if rules.service_code_max_digits is None:
         return nw.lit(False)
-    return nw.col("product_id").str.contains(rf"^\D*(?:\d\D*){{0,{rules.service_code_max_digits}}}$")
+    return nw.col("product_id").str.contains(rf"^\P{{Nd}}*(?:\p{{Nd}}\P{{Nd}}*){{0,{rules.service_code_max_digits}}}\z")
 
 
 def _is_service_description(rules: CleaningRules) -> nw.Expr:

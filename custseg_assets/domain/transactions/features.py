@@ -1,7 +1,7 @@
 """RFM features of the customers with a line in an observation window.
 
 Transaction-sized work (``lines_within``, ``order_parts``, ``bought_products``, ``customer_totals``,
-``spend_by_period``) is Narwhals over lazy frames, on Polars or Spark. Customer-sized work (``customer_features``) is
+``spend_by_period``) is Narwhals over lazy frames, on every engine. Customer-sized work (``customer_features``) is
 NumPy and Polars. Scaling for K-means belongs in ``segments.training_tables``.
 
 Money and quantities are summed as whole millionths: integer sums do not depend on the order in which threads add them,
@@ -21,6 +21,30 @@ from custseg_assets.domain.transactions.cleaning import Lines
 MICRO = 1_000_000
 """Millionths of a unit of currency, or of a quantity, in one."""
 _DAYS_A_WEEK, _HOURS_A_DAY = 7, 24
+_AT, _N = pl.Datetime("us"), pl.Int64()
+TOTALS = pl.Schema(
+    {
+        "customer_id": pl.String(),
+        "first_period": pl.String(),
+        "frequency_orders": _N,
+        "first_at": _AT,
+        "last_at": _AT,
+        "gross_micro": _N,
+        "units_micro": _N,
+        "n_order_dates": _N,
+        "first_order_date": _AT,
+        "last_order_date": _AT,
+        "n_cancelled_orders": _N,
+        "cancelled_micro": _N,
+        "n_products": _N,
+        "favourite_weekday": _N,
+        "favourite_hour": _N,
+        "main_country": pl.String(),
+    }
+)
+"""Columns of ``customer_totals`` when it is collected: every backend has types of its own for counts."""
+SPEND = pl.Schema({"customer_id": pl.String(), "period": pl.String(), "net_micro": _N})
+"""Columns of ``spend_by_period`` when it is collected."""
 _MICROSECONDS_A_DAY = 86_400_000_000
 
 
@@ -66,13 +90,19 @@ def bought_products(clean: Lines) -> Lines:
     """Which customer ordered which product in which period, each once."""
     return (
         clean.filter(~nw.col("is_cancellation"), ~nw.col("product_id").is_null())
+        .group_by("customer_id", "product_id", "period")
+        .agg(nw.len().alias("n_lines"))
         .select("customer_id", "product_id", "period")
-        .unique()
     )
 
 
 def _micro(name: str) -> nw.Expr:
-    return (nw.col(name) * MICRO).round().cast(nw.Int64)
+    """Whole millionths, halves to the even one: libraries' own rounding differs in what they do with halves."""
+    micro = nw.col(name) * MICRO
+    below = micro.floor()
+    is_odd = (below / 2).floor() * 2 != below
+    is_above = (micro - below > 0.5) | ((micro - below == 0.5) & is_odd)
+    return nw.when(is_above).then(below + 1).otherwise(below).cast(nw.Int64)
 
 
 def _in(window: Window) -> nw.Expr:
@@ -85,6 +115,23 @@ def customer_totals(parts: Lines, products: Lines, window: Window) -> Lines:
     Args:
         parts: from ``order_parts``, of the window's periods at least; where it is open, of ``lines_within``.
         products: from ``bought_products``, of the same periods.
+        window: the observation window.
+    """
+    return join_totals(parts, count_products(products, window), window)
+
+
+def count_products(products: Lines, window: Window) -> Lines:
+    """How many different products each customer ordered in the window; see ``customer_totals``."""
+    pairs = products.filter(_in(window)).group_by("customer_id", "product_id").agg(nw.len().alias("n_periods"))
+    return pairs.group_by("customer_id").agg(nw.len().alias("n_products"))
+
+
+def join_totals(parts: Lines, n_products: Lines, window: Window) -> Lines:
+    """The same as ``customer_totals``, with products that have been counted.
+
+    Args:
+        parts: as there.
+        n_products: from ``count_products``.
         window: the observation window.
     """
     observed = parts.filter(_in(window))
@@ -118,11 +165,10 @@ def customer_totals(parts: Lines, products: Lines, window: Window) -> Lines:
             nw.col("amount_micro").sum().alias("cancelled_micro"),
         )
     )
-    n_products = (
-        products.filter(_in(window)).group_by("customer_id").agg(nw.col("product_id").n_unique().alias("n_products"))
-    )
     totals = observed.group_by("customer_id").agg(nw.col("period").min().alias("first_period"))
-    weekday, hour = nw.col("first_line_at").dt.weekday() - 1, nw.col("first_line_at").dt.hour()
+    # Sunday is 7 on some backends and 0 on others; Monday is 1 on all.
+    weekday = (nw.col("first_line_at").dt.weekday() % _DAYS_A_WEEK + _DAYS_A_WEEK - 1) % _DAYS_A_WEEK
+    hour = nw.col("first_line_at").dt.hour()
     favourites = (
         _favourite(orders, weekday, _DAYS_A_WEEK, "favourite_weekday"),
         _favourite(orders, hour, _HOURS_A_DAY, "favourite_hour"),
