@@ -542,6 +542,7 @@ class GcpDataprocSettings(_Section):
 
     Attributes:
         image: container image with custseg in it, that Dataproc puts Spark into.
+        min_lines: lines from which on they are classified there; fewer are on the pipeline's machine.
         runtime_version: version of Dataproc Serverless, which decides that of Spark.
         max_executors: executors of a batch at most, each with 4 cores.
         properties: further properties of Spark, such as ``"spark.executor.memory" = "24g"``.
@@ -554,6 +555,7 @@ class GcpDataprocSettings(_Section):
     """
 
     image: Annotated[str, Field(min_length=1)] | None = None
+    min_lines: Annotated[int, Field(ge=1)] = 50_000_000
     runtime_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+$")] = "3.0"
     max_executors: Annotated[int, Field(ge=2, le=2000)] = 8
     properties: dict[str, str] = Field(default_factory=dict)

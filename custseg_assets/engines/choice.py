@@ -74,6 +74,12 @@ def open_engine(settings: EngineSettings, n_lines: int, scratch: Path, *, is_loc
         with DuckDBEngine.opened(scratch, settings.memory_limit) as duckdb:
             yield duckdb
         return
+    if name == "spark":
+        from custseg_assets.engines.spark_engine import SparkEngine
+
+        with SparkEngine.opened(settings, is_local=is_local) as spark:
+            yield spark
+        return
     from custseg_assets.engines.polars_engine import PolarsEngine
 
     yield PolarsEngine()
