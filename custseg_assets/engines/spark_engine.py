@@ -184,7 +184,8 @@ def _escape(path: str) -> str:
 
 
 def _lines(native: Any) -> Lines:
-    return nw.from_native(native)
+    lines: Lines = nw.from_native(native)
+    return lines
 
 
 def _reason_of(error: Exception) -> str:

@@ -1,7 +1,5 @@
 """The landing zone, and raw, clean and rejected transactions by period."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -100,7 +98,7 @@ def clean_transactions(
 @contextlib.contextmanager
 def _elsewhere(
     context: dg.AssetExecutionContext, home: LockedHome, raw: TableFiles
-) -> Iterator[DataprocClassifier | None]:
+) -> "Iterator[DataprocClassifier | None]":
     """What classifies so many lines on Dataproc Serverless; ``None`` where the home's engine does it."""
     gcp = home.settings.gcp
     if gcp.dataproc.image is None or raw.n_rows < gcp.dataproc.min_lines:
