@@ -18,7 +18,6 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from custseg_assets.defs.materialise import key_batches
 from custseg_assets.domain.schemas import MAPPED_NAMES
 from custseg_assets.domain.transactions import cleaning, features
 from custseg_assets.errors import CustsegError
@@ -28,6 +27,7 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource
+from custseg_assets.stores.staged import key_batches
 
 TAKING_IN, READING, CLEANING, ORDERS = "taking in", "reading back", "cleaning", "orders and products"
 LAST_SNAPSHOT, OTHER_SNAPSHOTS = "features, last snapshot", "features, other snapshots"

@@ -102,6 +102,11 @@ def _parser() -> CommandParser:
         help="let the source take the place of other data of your own, with all that was made of them",
     )
     run.add_argument("--through", metavar="YYYY-MM-DD", type=_day, help="stop at the period that holds this day")
+    run.add_argument(
+        "--engine",
+        choices=("auto", "polars", "duckdb", "bigquery", "spark"),
+        help="where work as large as the log is done this time, instead of [engine] name; the tables are the same",
+    )
     run.set_defaults(command=_run)
 
     inspect = commands.add_parser(
@@ -248,13 +253,17 @@ def _open(arguments: argparse.Namespace) -> OpenHome:
     return home
 
 
-def _open_to_write(arguments: argparse.Namespace, source: str | None = None, *, replaces: bool = False) -> OpenHome:
+def _open_to_write(
+    arguments: argparse.Namespace, source: str | None = None, *, replaces: bool = False, engine: str | None = None
+) -> OpenHome:
     """The same, to be written to, where its own settings stay or somebody wants the others."""
     from custseg_assets.commands.settings_change import require_wanted_settings
     from custseg_assets.home.open import OpenHome
     from custseg_assets.settings import load_settings, settings_file
 
-    home = OpenHome(load_settings(arguments.config, source=source))
+    settings = load_settings(arguments.config, source=source)
+    home = OpenHome(settings, engine=settings.engine.with_name(engine) if engine else None)
+    home.require_engine()
     file = settings_file(arguments.config)
     require_wanted_settings(home, say, file, takes_others=arguments.reconfigure, replaces=replaces)
     return home
@@ -264,7 +273,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.run import Runner
     from custseg_assets.commands.status import closing_table
 
-    home = _open_to_write(arguments, arguments.source, replaces=arguments.replace)
+    home = _open_to_write(arguments, arguments.source, replaces=arguments.replace, engine=arguments.engine)
     runner = Runner(home, say)
     n_runs = runner.run(arguments.through, replaces=arguments.replace)
     print(closing_table(home, n_runs, runner.other_model))

@@ -320,13 +320,18 @@ class EngineSettings(_Section):
 
     name: Literal["auto", "polars", "duckdb", "bigquery", "spark"] = "auto"
     url: Annotated[str, Field(pattern=r"^(sc|spark)://[^\s/]+|^local(\[[0-9*]+\])?$")] | None = None
-    memory_limit: Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?([KMGT]i?B)$")] | None = None
+    memory_limit: Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?([MGT]i?B)$")] | None = None
 
     @model_validator(mode="after")
     def _check_url(self) -> EngineSettings:
         if self.url is not None and self.name != "spark":
             raise ValueError(f"url is of Spark, and name = {self.name!r} takes none")
         return self
+
+    def with_name(self, name: str) -> EngineSettings:
+        """The same, but for the engine; an address is only one engine's."""
+        kept = self.model_dump(exclude_unset=True, exclude={"name", *(("url",) if name != self.name else ())})
+        return EngineSettings.model_validate({**kept, "name": name})
 
 
 class CleaningSettings(_Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES,
 from custseg_assets.domain.segments.training_tables import measure_off_reference, scale_snapshot
 from custseg_assets.domain.transactions.quality import reject_share_outliers
 from custseg_assets.expectations.suites import EXAMPLE_KEYS, groups_for
-from custseg_assets.expectations.validation import GroupResult, combined, validate
+from custseg_assets.expectations.validation import GroupResult, combined, together, validate
 from custseg_assets.home.evidence import reject_shares_of
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import Settings
@@ -121,20 +121,29 @@ class SuiteRun:
     home: OpenHome
     _results: list[Sequence[GroupResult]] = field(default_factory=list)
 
-    def check(self, frame: pl.DataFrame) -> bool:
-        """Check some partitions; whether nothing may be made from them."""
+    def check(self, parts: Iterable[pl.DataFrame], *, has_page: bool = True) -> bool:
+        """Check some partitions; whether nothing may be made from them.
+
+        Args:
+            parts: their rows, at least one frame, one at a time in memory.
+            has_page: whether Data Docs get a page; there is none about parts of a partition.
+        """
         if self.table.name not in EXAMPLE_KEYS:
             return False
-        results = validate(
+        of_parts = [self._validate(part, has_page=has_page) for part in parts]
+        results = [together(same) for same in zip(*of_parts, strict=True)] if len(of_parts) > 1 else of_parts[0]
+        self._results.append(results)
+        return any(not result.success and result.group.is_blocking for result in results)
+
+    def _validate(self, frame: pl.DataFrame, *, has_page: bool) -> Sequence[GroupResult]:
+        return validate(
             frame,
             self.table.name,
             self.home.settings,
             rules=self.home.cleaning_rules,
             measured=self._measure(frame),
-            data_docs_dir=self.home.paths.data_docs if self.home.has_viewers else None,
+            data_docs_dir=self.home.paths.data_docs if self.home.has_viewers and has_page else None,
         )
-        self._results.append(results)
-        return any(not result.success and result.group.is_blocking for result in results)
 
     def _measure(self, frame: pl.DataFrame) -> pl.DataFrame | None:
         """What rules read besides the table: of scaled features, how far they are from the reference in force."""

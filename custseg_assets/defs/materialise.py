@@ -21,13 +21,10 @@ from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings
-from custseg_assets.stores.staged import Rows
+from custseg_assets.stores.staged import MAX_ROWS_AT_ONCE, Rows, key_batches
 from custseg_assets.stores.tables import fingerprint
 
 OWNERS = ["team:customer-analytics"]
-MAX_ROWS_AT_ONCE = 2_000_000
-"""How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
-
 Batch = tuple[Sequence[str], Rows]
 if TYPE_CHECKING:
     Materialization = dg.MaterializeResult[Any]
@@ -112,7 +109,7 @@ def _check_stored(
         if any(key.asset_key == dg.AssetKey(table.name) for key in wanted):
             suite = SuiteRun(table, home)
             for keys in [*key_batches(home.tables.sizes(table))] or [[]]:
-                suite.check(home.tables.read(table, keys))
+                suite.check([home.tables.read(table, keys)])
             yield from (result for result in suite.results() if key_of(result) in wanted)
     yield from (check.evaluate(home) for check in more if check.spec.key in wanted)
 
@@ -208,8 +205,7 @@ def materialise(
 
     suite, fingerprints = SuiteRun(table, home), home.fingerprints
     for keys, rows in batches:
-        # Each part is checked, also after one that blocks: people want to know of all of them.
-        is_blocked = any([suite.check(part) for part in _parts(rows)])
+        is_blocked = suite.check(_parts(rows), has_page=isinstance(rows, pl.DataFrame))
         for key in sorted(keys):
             versions[key] = 0 if is_blocked else fingerprints.compute(table.name, key, fingerprint_of)
         sizes = _sizes(rows)
@@ -309,17 +305,3 @@ def in_batches(frames: Iterable[tuple[str, pl.DataFrame]]) -> Iterator[Batch]:
         gathered.append(frame)
     if gathered:
         yield keys, pl.concat(gathered)
-
-
-def key_batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Gather partition keys, with how many rows each has, into batches that memory allows."""
-    keys: list[str] = []
-    n_rows = 0
-    for key, size in sizes.items():
-        if keys and n_rows + size > MAX_ROWS_AT_ONCE:
-            yield keys
-            keys, n_rows = [], 0
-        keys.append(key)
-        n_rows += size
-    if keys:
-        yield keys

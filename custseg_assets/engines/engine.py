@@ -16,7 +16,7 @@ from typing import Protocol
 import polars as pl
 
 from custseg_assets.domain.periods import Window
-from custseg_assets.domain.transactions.cleaning import CleaningRules
+from custseg_assets.domain.transactions.cleaning import CleaningRules, Lines
 from custseg_assets.stores.staged import Rows
 from custseg_assets.stores.table_files import TableFiles
 
@@ -84,4 +84,12 @@ class Engine(Protocol):
         Raises:
             RunFailedError: the engine could not do it, such as for want of memory.
         """
+        ...
+
+    def scan(self, files: TableFiles) -> Lines:
+        """The rows of files, with all columns of their table, for Narwhals."""
+        ...
+
+    def collect(self, lines: Lines) -> pl.DataFrame:
+        """What was worked out from them, in memory."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import narwhals as nw
@@ -14,12 +14,11 @@ from custseg_assets.domain.transactions import cleaning
 from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.domain.transactions.cleaning import CleaningRules, Lines
 from custseg_assets.engines.engine import ClassifiedLines, MeasuredCustomers
-from custseg_assets.stores.staged import StagedWriter
+from custseg_assets.stores.staged import MAX_ROWS_AT_ONCE, ROWS_OF_A_SLICE, StagedWriter, key_batches
 from custseg_assets.stores.table_files import TableFiles
 
-MAX_ROWS_AT_ONCE = 2_000_000
-"""How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
-ROWS_OF_A_SLICE = 1 << 19
+_CODES = 1 << 32
+"""How many customers, or products, can have a code."""
 
 
 class PolarsEngine:
@@ -53,19 +52,13 @@ class PolarsEngine:
                 products.add(lines)
                 yield _measure(_collect(rfm.order_parts(_lazy(lines))), products, window)
 
+    def scan(self, files: TableFiles) -> Lines:
+        """The rows of files, with all columns of their table."""
+        return _lazy(files.scan())
 
-def key_batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Gather partition keys, with how many rows each has, into batches that memory allows."""
-    keys: list[str] = []
-    n_rows = 0
-    for key, size in sizes.items():
-        if keys and n_rows + size > MAX_ROWS_AT_ONCE:
-            yield keys
-            keys, n_rows = [], 0
-        keys.append(key)
-        n_rows += size
-    if keys:
-        yield keys
+    def collect(self, lines: Lines) -> pl.DataFrame:
+        """What was worked out, in memory."""
+        return _collect(lines)
 
 
 def _classify(
@@ -106,7 +99,7 @@ class _Products:
         bought = _collect(rfm.bought_products(_lazy(lines)))
         for name in self._codes:
             bought = self._encode(bought, name)
-        pair = (pl.col("customer_id").cast(pl.UInt64) << 32) | pl.col("product_id").cast(pl.UInt64)
+        pair = pl.col("customer_id").cast(pl.UInt64) * _CODES + pl.col("product_id").cast(pl.UInt64)
         for (period,), part in bought.partition_by("period", as_dict=True).items():
             self._pairs.setdefault(str(period), []).append(part.select(pair.alias("pair")).to_series())
 
@@ -114,7 +107,7 @@ class _Products:
         """What ``rfm.count_products`` counts."""
         found = [pairs for key in window.span_keys for pairs in self._pairs.get(key, [])]
         every = pl.concat(found) if found else pl.Series("pair", [], pl.UInt64)
-        code = (pl.col("pair") >> 32).cast(pl.UInt32).alias("code")
+        code = (pl.col("pair") // _CODES).cast(pl.UInt32).alias("code")
         counted = every.unique().to_frame().group_by(code).len("n_products")
         return counted.join(self._codes["customer_id"], on="code").select("customer_id", "n_products")
 
@@ -136,7 +129,7 @@ def _measure(orders: pl.DataFrame, products: _Products, window: Window) -> Measu
     spend = rfm.spend_by_period(parts, window)
     of_totals: pl.DataFrame = totals.collect("polars").to_native()
     of_spend: pl.DataFrame = spend.collect("polars").to_native()
-    return MeasuredCustomers(window, of_totals.select(rfm.TOTALS).cast(rfm.TOTALS), of_spend.cast(rfm.SPEND))
+    return MeasuredCustomers(window, of_totals.select(*rfm.TOTALS).cast(rfm.TOTALS), of_spend.cast(rfm.SPEND))
 
 
 def _lazy(frame: pl.LazyFrame) -> Lines:

@@ -26,7 +26,7 @@ from custseg_assets.engines.engine import ClassifiedLines, MeasuredCustomers
 from custseg_assets.engines.spark_session import open_session
 from custseg_assets.errors import RunFailedError
 from custseg_assets.settings import EngineSettings
-from custseg_assets.stores.staged import ROWS_PER_FILE, StagedRows, StagedWriter
+from custseg_assets.stores.staged import StagedRows, StagedWriter
 from custseg_assets.stores.table_files import TableFiles
 
 T = TypeVar("T")
@@ -37,6 +37,7 @@ _TYPES = {
     pl.Boolean(): "boolean",
     pl.Datetime("us"): "timestamp_ntz",
 }
+_ROWS_PER_FILE = 1 << 20
 _LONGEST_REASON = 300
 
 
@@ -81,21 +82,21 @@ class SparkEngine:
         """See ``Engine``; what closed windows count is grouped once for all of them."""
         closed = [window for window in windows if not window.is_open]
         if closed:
-            lines = self.lines(clean.of({key for window in closed for key in window.keys}))
+            lines = self.scan(clean.of({key for window in closed for key in window.keys}))
             with self._kept(rfm.order_parts(lines)) as parts, self._kept(rfm.bought_products(lines)) as products:
                 yield from (self._measure(parts, products, window) for window in closed)
         for window in windows:
             if window.is_open:
-                lines = rfm.lines_within(self.lines(clean.of(window.keys)), window)
+                lines = rfm.lines_within(self.scan(clean.of(window.keys)), window)
                 yield self._measure(rfm.order_parts(lines), rfm.bought_products(lines), window)
 
     @contextlib.contextmanager
     def classified(self, raw: TableFiles, rules: CleaningRules) -> Iterator[tuple[Lines, Lines]]:
         """Clean and rejected lines, as ``classify`` has them written."""
-        with self._kept(cleaning.classify(self.lines(raw), rules)) as lines:
+        with self._kept(cleaning.classify(self.scan(raw), rules)) as lines:
             yield cleaning.clean_lines(lines, rules), cleaning.rejected_lines(lines)
 
-    def lines(self, files: TableFiles) -> Lines:
+    def scan(self, files: TableFiles) -> Lines:
         """The rows of files with all columns of their table, in no particular order."""
         names = files.table.schema.names()
         # A column that the files lack is null in them. That of the partition comes last.
@@ -112,9 +113,12 @@ class SparkEngine:
         spend = self._collect(rfm.spend_by_period(parts, window), rfm.SPEND)
         return MeasuredCustomers(window, totals, spend)
 
+    def collect(self, lines: Lines) -> pl.DataFrame:
+        """Rows that fit into this process' memory."""
+        return self._call(lambda: pl.DataFrame(lines.to_native().toArrow()))
+
     def _collect(self, lines: Lines, schema: pl.Schema) -> pl.DataFrame:
-        frame = self._call(lambda: pl.DataFrame(lines.to_native().toArrow()))
-        return frame.select(schema).cast(schema)
+        return self.collect(lines).select(*schema).cast(schema)
 
     @contextlib.contextmanager
     def _kept(self, lines: Lines) -> Iterator[Lines]:
@@ -140,7 +144,7 @@ class SparkEngine:
         """
         ordered = lines.to_native().repartition("period").sortWithinPartitions("period", *LINE)
         writer = ordered.write.mode("overwrite").partitionBy("period").option("compression", "zstd")
-        self._call(lambda: writer.option("maxRecordsPerFile", ROWS_PER_FILE).parquet(folder))
+        self._call(lambda: writer.option("maxRecordsPerFile", _ROWS_PER_FILE).parquet(folder))
 
     def _stage_here(self, lines: Lines, rows: StagedRows, keys: Sequence[str]) -> StagedRows:
         """Write lines in this process, a period in memory at a time, where the executors share no folder with it."""

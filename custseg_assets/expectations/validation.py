@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, lru_cache
 from itertools import chain, zip_longest
@@ -172,6 +172,34 @@ def combined(parts: Sequence[GroupResult]) -> GroupResult:
     return GroupResult(parts[0].group, sum(part.n_rows for part in parts), rules, examples)
 
 
+def together(parts: Sequence[GroupResult]) -> GroupResult:
+    """The result of a group that was checked on parts of a frame, as if on the whole.
+
+    A rule that some of the rows may break is judged by all rows; any other is met where every part meets it.
+
+    Args:
+        parts: at least one.
+    """
+    whole = combined(parts)
+    allowed = [_n_allowed(rule, whole.n_rows) for rule in whole.group.rules]
+    rules = tuple(
+        result if most is None or not result.n_unexpected else replace(result, success=result.n_unexpected <= most)
+        for result, most in zip(whole.rules, allowed, strict=True)
+    )
+    return replace(whole, rules=rules, examples=() if all(rule.success for rule in rules) else whole.examples)
+
+
+def _n_allowed(rule: Rule, n_rows: int) -> float | None:
+    """How many rows may break a rule; ``None`` for one that none may, or that is not about every row.
+
+    ``ExpectColumnValuesToBeNull`` and its opposite count all rows; others leave out those without a value.
+    """
+    counts_all = rule.expectation in ("ExpectColumnValuesToBeNull", "ExpectColumnValuesToNotBeNull")
+    if "mostly" not in rule.kwargs or "row_condition" in rule.kwargs or not counts_all:
+        return None
+    return (1 - float(rule.kwargs["mostly"])) * n_rows
+
+
 def _why_unchecked(rule: Rule, frame: pl.DataFrame) -> str:
     """Why a rule cannot be checked on a frame; empty where it can."""
     missing = {source for name in rule.columns for source in _SOURCES.get(name, (name,))}.difference(frame.columns)
@@ -212,7 +240,12 @@ def _validate_rules(
     """One result per rule; finding the broken rows costs as much as all verdicts, so it is a second step."""
     execution_engine = _caching_execution_engine()(batch_data_dict={table: _to_pandas(frame)})
     results = _compile_suite(tuple(rules.items()), with_rows=False).validate(execution_engine)
-    broken = tuple((key, rule) for key, rule in rules.items() if results[key].result.get("unexpected_count"))
+    # A rule that some rows may break needs none of them shown where it holds.
+    broken = tuple(
+        (key, rule)
+        for key, rule in rules.items()
+        if not results[key].success and results[key].result.get("unexpected_count")
+    )
     # The frame of the broken rows carries their positions; the values alone would not say which rows they are in.
     return results | _compile_suite(broken, with_rows=True).validate(execution_engine) if broken else results
 

@@ -176,6 +176,21 @@ class OpenHome:
             locked.remove_staging()
             yield locked
 
+    @property
+    def has_local_tables(self) -> bool:
+        """Whether the tables are on the home's disk."""
+        return bool(settings_to_fix(self.settings)[PLACE] == ON_DISK)
+
+    def require_engine(self) -> None:
+        """Refuse an engine that cannot be used here, before anything is done.
+
+        Raises:
+            BadInputError: its packages are not installed, or it cannot read the tables where they are.
+        """
+        from custseg_assets.engines.choice import require_engine
+
+        require_engine(self.engine_settings, is_local=self.has_local_tables)
+
     def _store(self) -> TableStore:
         return self._keep("tables", None, lambda: _open_tables(self.settings))
 
@@ -239,15 +254,15 @@ class LockedHome(OpenHome):
         """
         from custseg_assets.engines.choice import open_engine
 
-        with self._scratch_folder() as folder:
+        with self.staging() as folder:
             for name in ("engine", "rows"):
                 (folder / name).mkdir()
-            is_local = settings_to_fix(self.settings)[PLACE] == ON_DISK
-            with open_engine(self.engine_settings, n_lines, folder / "engine", is_local=is_local) as engine:
+            settings, is_local = self.engine_settings, self.has_local_tables
+            with open_engine(settings, n_lines, folder / "engine", is_local=is_local) as engine:
                 yield engine, folder / "rows"
 
     @contextlib.contextmanager
-    def _scratch_folder(self) -> Iterator[Path]:
+    def staging(self) -> Iterator[Path]:
         """An empty folder below the home, which is removed at the end, or by the next who locks the home."""
         folder = self.paths.staging
         self.remove_staging()

@@ -29,6 +29,8 @@ _HEADER = """\
 """
 _SOURCE_PATH = ("source", "path")
 """Which source a home reads is no setting that one asks about: a source continues the home's, or replaces it."""
+_ENGINE = "engine"
+"""Where work is done makes no difference to any table, so nobody is asked about that either."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,13 @@ def keep_settings(settings: Settings, source: str | None) -> None:
 
 
 def compare_settings(before: Settings, now: Settings) -> tuple[SettingChange, ...]:
-    """The settings in which two configurations differ in effect, in the order of their sections."""
+    """The settings in which two configurations differ in what they make, in the order of their sections."""
     was, is_now = _flat(before), _flat(now)
     paths = dict.fromkeys([*was, *is_now])
     return tuple(
         SettingChange(path, was.get(path), is_now.get(path))
         for path in paths
-        if was.get(path) != is_now.get(path) and path != _SOURCE_PATH
+        if was.get(path) != is_now.get(path) and path != _SOURCE_PATH and path[0] != _ENGINE
     )
 
 

@@ -121,9 +121,6 @@ class TablesInBucket(TableStore):
     def _describe_commit(self, **more: Any) -> CommitProperties:
         return CommitProperties(custom_metadata={_WRITE: self._write_id}, **more)
 
-    def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
-        return pl.scan_delta(opened, storage_options=_PATIENCE_OF_POLARS)
-
     def _path_of(self, name: str, path: str) -> str:
         return f"{self._uri}/{name}/{unquote(path)}"
 
@@ -131,7 +128,7 @@ class TablesInBucket(TableStore):
         return {**self._credentials, **_PATIENCE_OF_POLARS}
 
     def _take_over(self, table: Table, rows: StagedRows, keys: Iterable[str], commit: CommitProperties) -> None:
-        # A bucket moves no files: Delta's own client writes the rows anew there, a few at a time.
+        # A bucket moves no files: Delta's own client writes the rows anew there, a few at a time and in any order.
         import pyarrow as pa
 
         schema = table.schema.to_frame().to_arrow().schema

@@ -7,7 +7,7 @@ difference. How a table takes them over is in ``tables``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,10 @@ import polars as pl
 from custseg_assets.domain.schemas import Table
 from custseg_assets.stores.table_files import TableFile, TableFiles
 
-ROWS_PER_FILE = 1 << 20
+MAX_ROWS_AT_ONCE = 2_000_000
+"""How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
+ROWS_OF_A_SLICE = 1 << 19
+"""Rows of a partition that is larger than that are handled so many at a time."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class StagedRows:
         ]
         return TableFiles(self.table, tuple(file for file in found if file.n_rows), stored=_names(self.table))
 
-    def slices(self, n_rows: int = ROWS_PER_FILE) -> Iterator[pl.DataFrame]:
+    def slices(self, n_rows: int = ROWS_OF_A_SLICE) -> Iterator[pl.DataFrame]:
         """All rows in their order, so many at a time, each slice of one partition."""
         return self.files.slices(n_rows)
 
@@ -86,3 +89,17 @@ def stage(table: Table, frames: Iterable[pl.DataFrame], folder: Path) -> StagedR
 
 def _names(table: Table) -> frozenset[str]:
     return frozenset(table.schema) - {"period"}
+
+
+def key_batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Gather partition keys, with how many rows each has, into batches that memory allows."""
+    keys: list[str] = []
+    n_rows = 0
+    for key, size in sizes.items():
+        if keys and n_rows + size > MAX_ROWS_AT_ONCE:
+            yield keys
+            keys, n_rows = [], 0
+        keys.append(key)
+        n_rows += size
+    if keys:
+        yield keys

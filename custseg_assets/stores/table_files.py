@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,22 +65,30 @@ class TableFiles:
         """All rows with all columns of the table, in their order, for Polars."""
         if not self.files:
             return pl.LazyFrame(schema=self.table.schema)
+        periods = [*self.sizes]
+        if len(periods) <= _MAX_SCANS:
+            return pl.concat(self._scan([f for f in self.files if f.period == key], key) for key in periods)
+        return self._scan(self.files)
+
+    def _scan(self, files: Sequence[TableFile], period: str | None = None) -> pl.LazyFrame:
+        """The rows of some files, all of one period where that is given."""
         there = [name for name in self.table.schema if name in self.stored and name != "period"]
-        periods = pl.LazyFrame({_FILE: [file.path for file in self.files], "period": [f.period for f in self.files]})
         rows = pl.scan_parquet(
-            [file.path for file in self.files],
+            [file.path for file in files],
             glob=False,
             hive_partitioning=False,
             schema={name: self.table.schema[name] for name in there},
             missing_columns="insert",
             extra_columns="ignore",
-            include_file_paths=_FILE,
+            # Not Polars' own way to find the period in a path, which takes every folder such as a=b for a column.
+            include_file_paths=None if period else _FILE,
             storage_options=dict(self.options) or None,
         )
-        if len(self.sizes) == 1:
-            rows = rows.with_columns(period=pl.lit(self.files[0].period))
+        if period:
+            rows = rows.with_columns(period=pl.lit(period))
         else:
-            rows = rows.join(periods, on=_FILE, how="left", maintain_order="left")
+            periods = {_FILE: [file.path for file in files], "period": [file.period for file in files]}
+            rows = rows.join(pl.LazyFrame(periods), on=_FILE, how="left", maintain_order="left")
         return rows.select(
             name if name == "period" or name in there else pl.lit(None, dtype).alias(name)
             for name, dtype in self.table.schema.items()
@@ -95,3 +103,5 @@ class TableFiles:
 
 
 _FILE = "__file"
+_MAX_SCANS = 40
+"""Periods up to which each has a scan of its own; a plan of hundreds of scans costs more than finding the periods."""

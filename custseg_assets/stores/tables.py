@@ -74,24 +74,6 @@ class TableReader:
             self._opened[name] = DeltaTable(str(self.root / name))
         return self._opened.get(name)
 
-    def _rows(self, opened: DeltaTable) -> pl.LazyFrame:
-        rows = pl.scan_delta(opened)
-        paths = opened.file_uris()
-        if paths == (named := [unquote(path) for path in paths]):
-            return rows
-        # Delta quotes a space or an umlaut in the folder's path as addresses do, and Polars takes that for the path.
-        # The period in it stays as it is.
-        columns = rows.collect_schema()
-        return pl.scan_parquet(
-            named,
-            glob=False,
-            schema={name: dtype for name, dtype in columns.items() if name != "period"},
-            hive_schema={"period": columns["period"]},
-            hive_partitioning=True,
-            missing_columns="insert",
-            extra_columns="ignore",
-        ).select(columns.names())
-
     def _require_files(self, name: str, keys: Iterable[str] | None) -> None:
         """Refuse to read partitions that have not the files that the log names: Polars would panic over a cut one."""
         wanted = None if keys is None else {*keys}
@@ -131,9 +113,12 @@ class TableReader:
             raise DamagedHomeError(f"table {table.name}", "it has deletion vectors, which custseg never writes")
         keys = None if keys is None else set(keys)
         self._require_files(table.name, keys)
+        files = _files_of(opened).sort("period", "path")
+        if files["num_records"].has_nulls():
+            raise DamagedHomeError(f"table {table.name}", "its log does not say how many rows its files have")
         found = [
             TableFile(key, self._path_of(table.name, path), n_rows)
-            for key, path, _, n_rows in _files_of(opened).sort("period", "path").iter_rows()
+            for key, path, _, n_rows in files.iter_rows()
             if n_rows and (keys is None or key in keys)
         ]
         stored = frozenset(column.name for column in opened.schema().fields)
@@ -162,18 +147,7 @@ class TableReader:
 
         A column that was declared after the rows were written is null in them.
         """
-        opened = self._open(table.name)
-        if opened is None:
-            return pl.LazyFrame(schema=table.schema)
-        keys = None if keys is None else list(keys)
-        self._require_files(table.name, keys)
-        rows = self._rows(opened)
-        wanted = rows if keys is None else rows.filter(pl.col("period").is_in(keys))
-        there = {column.name for column in opened.schema().fields}
-        return wanted.select(
-            column.name if column.name in there else pl.lit(None, column.dtype).alias(column.name)
-            for column in table.columns
-        )
+        return self.table_files(table, keys).scan()
 
     def read(self, table: Table, keys: Iterable[str] | None = None) -> pl.DataFrame:
         """Read the rows of some partitions, all by default, into memory, in the table's one order."""

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,7 +10,7 @@ import polars as pl
 
 from custseg_assets.defs.checks import doubts_check, reject_share_check
 from custseg_assets.defs.descriptions import ASSETS as DESCRIPTIONS
-from custseg_assets.defs.materialise import OWNERS, Batch, Materialization, key_batches, materialise, period_asset
+from custseg_assets.defs.materialise import OWNERS, Batch, Materialization, materialise, period_asset
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
 from custseg_assets.domain.transactions.quality import reject_share_outliers
@@ -18,6 +19,7 @@ from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.monitoring import rejections
 from custseg_assets.stores.landing_zone import TakenIn
+from custseg_assets.stores.staged import MAX_ROWS_AT_ONCE, ROWS_OF_A_SLICE, key_batches, stage
 from custseg_assets.stores.table_files import TableFiles
 
 if TYPE_CHECKING:
@@ -51,12 +53,20 @@ def raw_transactions(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     """Read the periods' lines from the deliveries that make up the source."""
     deliveries, cadence = home.calendar.deliveries, home.settings.snapshots.cadence
 
-    def read() -> Iterator[Batch]:
-        for keys in key_batches(home.calendar.rows_of(context.partition_keys)):
-            yield keys, home.deliveries.scan_periods(deliveries, keys, cadence).collect()
+    sizes = home.calendar.rows_of(context.partition_keys)
+
+    def read(staging: Path) -> Iterator[Batch]:
+        for number, keys in enumerate(key_batches(sizes)):
+            lines = home.deliveries.scan_periods(deliveries, keys, cadence)
+            if sum(sizes[key] for key in keys) <= MAX_ROWS_AT_ONCE:
+                yield keys, lines.collect()
+            else:
+                parts = lines.collect_batches(chunk_size=ROWS_OF_A_SLICE, maintain_order=True)
+                yield keys, stage(RAW_TRANSACTIONS, parts, staging / f"{number:06}")
 
     files = [delivery.name for delivery in deliveries]
-    return materialise(context, home, RAW_TRANSACTIONS, read(), metadata={"source_files": files})
+    with home.staging() as staging:
+        return materialise(context, home, RAW_TRANSACTIONS, read(staging), metadata={"source_files": files})
 
 
 _CHECKS = (reject_share_check(), doubts_check())

@@ -149,10 +149,10 @@ def _first_day_kept(settings: Settings) -> date:
 def _take_in(home: LockedHome, files: Sequence[Path], suite: SuiteRun) -> tuple[pl.DataFrame, int]:
     """Take files in and check them, batch by batch; what was new, counted, and how many lines were no records."""
     counts, n_rejected = [_counts(_NO_RECORDS)], 0
-    suite.check(_NO_RECORDS)
+    suite.check([_NO_RECORDS])
     for batch in read_batches(files):
         fresh = commit_batch(home.tables, batch)
-        suite.check(fresh.predictions)
+        suite.check([fresh.predictions])
         counts.append(_counts(fresh.predictions))
         n_rejected += fresh.rejected.height
     return pl.concat(counts).group_by(_BY).sum().sort(_BY), n_rejected

@@ -8,6 +8,7 @@ Reading files belongs in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +144,7 @@ def _is_service_description(rules: CleaningRules) -> nw.Expr:
     return nw.col("description").is_in(list(rules.service_descriptions))
 
 
-def clean_lines(classified: Lines, rules: CleaningRules) -> Lines:
+def clean_lines(classified: Lines, rules: CleaningRules, also: Sequence[str] = ()) -> Lines:
     """The clean lines, with the columns of ``clean_transactions``.
 
     All lines of a customer on one day that have no invoice id are one order.
@@ -151,6 +152,7 @@ def clean_lines(classified: Lines, rules: CleaningRules) -> Lines:
     Args:
         classified: from ``classify``.
         rules: the rules that it applied.
+        also: further columns to keep.
     """
     day_order = nw.concat_str(nw.col("customer_id"), nw.col("invoiced_at").dt.to_string("%Y-%m-%d"), separator=" ")
     is_negative = (nw.col("line_amount") < 0) | (nw.col("quantity") < 0).fill_null(False)
@@ -163,7 +165,7 @@ def clean_lines(classified: Lines, rules: CleaningRules) -> Lines:
         .with_columns(
             is_cancellation.alias("is_cancellation"), nw.coalesce(nw.col("invoice_id"), day_order).alias("invoice_id")
         )
-        .select(CLEAN_TRANSACTIONS.schema.names())
+        .select(*CLEAN_TRANSACTIONS.schema.names(), *also)
     )
 
 
