@@ -40,7 +40,9 @@ def require_engine(settings: EngineSettings, *, is_local: bool = True) -> None:
         BadInputError: its packages are not installed, or it cannot read the tables where they are.
     """
     if settings.name == "bigquery":
-        raise BadInputError(f"[engine] name = {settings.name!r}", "polars, duckdb or spark", "This version has no other yet.")
+        raise BadInputError(
+            f"[engine] name = {settings.name!r}", "polars, duckdb or spark", "This version has no other yet."
+        )
     if missing := _missing(settings.name):
         raise BadInputError(
             f"[engine] name = {settings.name!r}, and {', '.join(missing)} is not installed",

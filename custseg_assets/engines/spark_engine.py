@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import narwhals as nw
 import polars as pl
@@ -23,7 +24,7 @@ from custseg_assets.domain.transactions import cleaning
 from custseg_assets.domain.transactions import features as rfm
 from custseg_assets.domain.transactions.cleaning import LINE, CleaningRules, Lines
 from custseg_assets.engines.engine import ClassifiedLines, MeasuredCustomers
-from custseg_assets.engines.spark_session import open_session
+from custseg_assets.engines.spark_session import is_sail, open_session
 from custseg_assets.errors import RunFailedError
 from custseg_assets.settings import EngineSettings
 from custseg_assets.stores.staged import StagedRows, StagedWriter
@@ -38,6 +39,7 @@ _TYPES = {
     pl.Datetime("us"): "timestamp_ntz",
 }
 _ROWS_PER_FILE = 1 << 20
+_ROWS_OF_A_PARTITION = 500_000
 _LONGEST_REASON = 300
 
 
@@ -53,6 +55,7 @@ class SparkEngine:
 
     def __init__(self, session: Any, *, is_local: bool = True) -> None:
         self._session, self._is_local = session, is_local
+        self._is_sail = is_sail(session)
 
     @classmethod
     @contextlib.contextmanager
@@ -69,8 +72,11 @@ class SparkEngine:
         """See ``Engine``; all periods at once, and each file of the result has rows of one period."""
         if not raw.files:
             return
+        self.set_partitions(raw.n_rows)
         with self.classified(raw, rules) as (clean, rejected):
-            stage = self._stage if self._is_local else partial(self._stage_here, keys=list(raw.sizes))
+            # Sail writes rows in no order.
+            is_shared = self._is_local and not self._is_sail
+            stage = self._stage if is_shared else partial(self._stage_here, keys=list(raw.sizes))
             staged = (
                 stage(clean, StagedRows(CLEAN_TRANSACTIONS, staging / CLEAN_TRANSACTIONS.name)),
                 stage(rejected, StagedRows(REJECTED_TRANSACTIONS, staging / REJECTED_TRANSACTIONS.name)),
@@ -80,6 +86,7 @@ class SparkEngine:
 
     def measure(self, clean: TableFiles, windows: Sequence[Window]) -> Iterator[MeasuredCustomers]:
         """See ``Engine``; what closed windows count is grouped once for all of them."""
+        self.set_partitions(clean.n_rows)
         closed = [window for window in windows if not window.is_open]
         if closed:
             lines = self.scan(clean.of({key for window in closed for key in window.keys}))
@@ -90,6 +97,10 @@ class SparkEngine:
                 lines = rfm.lines_within(self.scan(clean.of(window.keys)), window)
                 yield self._measure(rfm.order_parts(lines), rfm.bought_products(lines), window)
 
+    def set_partitions(self, n_rows: int) -> None:
+        """Have so many rows shuffled in parts of a size that suits them: Spark's own 200 suit neither few nor many."""
+        self._session.conf.set("spark.sql.shuffle.partitions", str(1 + n_rows // _ROWS_OF_A_PARTITION))
+
     @contextlib.contextmanager
     def classified(self, raw: TableFiles, rules: CleaningRules) -> Iterator[tuple[Lines, Lines]]:
         """Clean and rejected lines, as ``classify`` has them written."""
@@ -98,15 +109,27 @@ class SparkEngine:
 
     def scan(self, files: TableFiles) -> Lines:
         """The rows of files with all columns of their table, in no particular order."""
-        names = files.table.schema.names()
-        # A column that the files lack is null in them. That of the partition comes last.
-        ordered = sorted(names, key=lambda name: name == "period")
-        schema = ", ".join(f"{name} {_TYPES[files.table.schema[name]]}" for name in ordered)
+        types = {name: _TYPES[dtype] for name, dtype in files.table.schema.items()}
         if not files.files:
-            return _lines(self._session.createDataFrame([], schema).select(*names))
-        reader = self._session.read.schema(schema).option("basePath", _base_of(files))
-        paths = [_escape(file.path) for file in files.files]
-        return _lines(self._call(lambda: reader.parquet(*paths)).select(*names))
+            return _lines(self._session.createDataFrame([], _declare(types)))
+        # A column that the files lack is null in them.
+        period = types.pop("period")
+        if self._is_sail:
+            rows = reduce(lambda one, other: one.union(other), self._scan_periods(files, _declare(types)))
+        else:
+            # What lies between the table's folder and a file says the file's period.
+            base = files.files[0].path.rpartition("/")[0].rpartition("/")[0]
+            reader = self._session.read.schema(f"{_declare(types)}, period {period}").option("basePath", base)
+            rows = self._call(lambda: reader.parquet(*(_escape(file.path) for file in files.files)))
+        return _lines(rows.select(*files.table.schema))
+
+    def _scan_periods(self, files: TableFiles, schema: str) -> Iterator[Any]:
+        """The rows of each period: Sail does not read from the names of folders what period a file is of."""
+        from pyspark.sql import functions
+
+        for key in files.sizes:
+            paths = [_quote(file.path) for file in files.of([key]).files]
+            yield self._session.read.schema(schema).parquet(*paths).withColumn("period", functions.lit(key))
 
     def _measure(self, parts: Lines, products: Lines, window: Window) -> MeasuredCustomers:
         totals = self._collect(rfm.customer_totals(parts, products, window), rfm.TOTALS)
@@ -177,14 +200,18 @@ def _require_all(raw: TableFiles, staged: Sequence[StagedRows], staging: Path) -
         )
 
 
-def _base_of(files: TableFiles) -> str:
-    """The folder of the table: what lies between it and a file says the file's period."""
-    return files.files[0].path.rpartition("/")[0].rpartition("/")[0]
+def _declare(types: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {one}" for name, one in types.items())
 
 
 def _escape(path: str) -> str:
     """A path as Spark takes it: there it is a pattern."""
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", path)
+
+
+def _quote(path: str) -> str:
+    """A path as Sail takes it: there it is a pattern, and an address is none."""
+    return f"file://{quote(path)}" if path.startswith("/") else path
 
 
 def _lines(native: Any) -> Lines:

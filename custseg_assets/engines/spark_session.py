@@ -64,6 +64,13 @@ def open_session(settings: EngineSettings) -> Iterator[Any]:
             session.stop()
 
 
+def is_sail(session: Any) -> bool:
+    """Whether a session is one of Sail, which speaks Spark Connect and is not Spark."""
+    if not type(session).__module__.startswith("pyspark.sql.connect"):
+        return False
+    return str(session.sql("SELECT current_catalog()").head()[0]) == "sail"
+
+
 def _connect(url: str) -> Any:
     from pyspark import __version__ as version
     from pyspark.errors import PySparkException

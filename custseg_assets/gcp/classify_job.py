@@ -68,6 +68,7 @@ def _read_job(session: Any, address: str) -> tuple[TableFiles, CleaningRules]:
 
 def _classify(session: Any, raw: TableFiles, rules: CleaningRules, out: str) -> tuple[int, int]:
     engine = SparkEngine(session)
+    engine.set_partitions(raw.n_rows)
     with engine.classified(raw, rules) as lines:
         counts = [
             _write(engine, session, rows, f"{out}/{table.name}")
