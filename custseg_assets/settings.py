@@ -319,13 +319,15 @@ class EngineSettings(_Section):
     """
 
     name: Literal["auto", "polars", "duckdb", "bigquery", "spark"] = "auto"
-    url: Annotated[str, Field(pattern=r"^(sc|spark)://[^\s/]+|^local(\[[0-9*]+\])?$")] | None = None
+    url: Annotated[str, Field(min_length=1)] | None = None
     memory_limit: Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?([MGT]i?B)$")] | None = None
 
     @model_validator(mode="after")
     def _check_url(self) -> EngineSettings:
         if self.url is not None and self.name != "spark":
             raise ValueError(f"url is of Spark, and name = {self.name!r} takes none")
+        if self.url is not None and not self.url.startswith(("sc://", "spark://", "local")):
+            raise ValueError(f"url = {self.url!r} must be sc://host:port, spark://host:port or local[*]")
         return self
 
     def with_name(self, name: str) -> EngineSettings:

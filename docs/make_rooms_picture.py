@@ -28,6 +28,7 @@ ROOMS = {
     "training": "what a trainer does",
     "expectations": "what must be true",
     "pictures": "of results, as PNG",
+    "engines": "where work as large as the log is done: Polars, DuckDB",
     "stores": "tables, deliveries, landing zone, releases, registry, files",
     "settings": "custseg.toml and CUSTSEG_* variables",
     "domain": "what every number means: no files, no clock, no framework",

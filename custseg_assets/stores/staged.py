@@ -17,7 +17,7 @@ import polars as pl
 from custseg_assets.domain.schemas import Table
 from custseg_assets.stores.table_files import TableFile, TableFiles
 
-MAX_ROWS_AT_ONCE = 2_000_000
+MAX_ROWS_AT_ONCE = 1_000_000
 """How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
 ROWS_OF_A_SLICE = 1 << 19
 """Rows of a partition that is larger than that are handled so many at a time."""

@@ -43,6 +43,10 @@ def _by_hand() -> list[dict[str, Any]]:
         {"customer_id": "tie", "invoice_id": "t2", "invoiced_at": "2012-01-09 00:00", "country": "𐍈otland"},
         {"customer_id": "same time", "invoice_id": "t3", **at, "country": "\uffeeland"},
         {"customer_id": "same time", "invoice_id": "t4", **at, "country": "𐍈otland"},
+        *(
+            {"customer_id": "nowhere", "invoice_id": f"n{n}", "invoiced_at": f"2012-02-1{n} 10:00", "country": country}
+            for n, country in enumerate((None, None, "France"))
+        ),
         # Ids that look like one number, and like one text.
         *({"customer_id": name, **at} for name in ("00123", "123", "0123", "123.0", "Ä", "ä", "a\u0308", " a", "1e3")),
         # Halves of a millionth, and what no binary fraction is.
@@ -64,6 +68,7 @@ def _by_hand() -> list[dict[str, Any]]:
                     "2012-01-19 00:00",
                     "2012-01-31 23:59:59.999999",
                     "2012-02-01 00:00",
+                    "2012-02-19 00:00",
                     f"{_LEAP_DAY} 00:00",
                     f"{_LEAP_DAY} 23:59:59",
                     "2012-03-01 00:00",
@@ -89,6 +94,8 @@ def _by_hand() -> list[dict[str, Any]]:
         {"customer_id": "x", "product_id": "POST", "description": "Très rapide", "unit_price": 0.0, **at},
         {"customer_id": "x", "description": "Très rapide", "unit_price": 0.0, **at},
         {"customer_id": "x", "description": "très rapide", "unit_price": -1.0, "invoice_id": "x9", **at},
+        {"customer_id": "x", "unit_price": -1.0, "quantity": 0.0, "invoice_id": "x7", **at},
+        {"customer_id": "x", "unit_price": -2.0, "quantity": -1.0, "invoice_id": "x6", **at},
         {"customer_id": "x", "unit_price": 0.0, "line_amount": 4.0, "invoice_id": "x8", **at},
         *(
             {"customer_id": "codes", "product_id": code, "invoice_id": f"p{n}", **at}
