@@ -49,6 +49,10 @@ def require_engine(settings: EngineSettings, *, is_local: bool = True) -> None:
             "an engine whose packages are installed",
             f"Install them with: pip install 'custseg[{settings.name}]'; or take engine polars, which needs nothing.",
         )
+    if settings.name == "spark":
+        from custseg_assets.engines.spark_session import require_spark
+
+        require_spark(settings)
     if settings.name == "duckdb" and not is_local:
         raise BadInputError(
             "[engine] name = 'duckdb', and the tables are in a bucket",

@@ -21,8 +21,9 @@ from custseg_assets.settings import EngineSettings
 
 CONNECT, CLUSTER = "sc", "spark"
 _PORTS = {CONNECT: 15002, CLUSTER: 7077}
+_HERE = "local[*]"
 _ANSWER_SECONDS = 10.0
-_WORKERS_SECONDS = 60.0
+_WORKERS_SECONDS = 30.0
 _OF_CONNECT = {
     "grpc": "grpcio",
     "grpc_status": "grpcio-status",
@@ -43,6 +44,19 @@ SEMANTICS = {
 _OF_A_DRIVER = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 
 
+def require_spark(settings: EngineSettings) -> None:
+    """Refuse Spark that cannot be used, before anything is done: a server or a cluster is tried.
+
+    Raises:
+        BadInputError: it cannot be reached, is not installed, or is of another version.
+    """
+    if settings.url and "://" in settings.url:
+        with open_session(settings):
+            pass
+    else:
+        _require_java(settings.url or _HERE)
+
+
 @contextlib.contextmanager
 def open_session(settings: EngineSettings) -> Iterator[Any]:
     """A session that ends with the block.
@@ -53,20 +67,31 @@ def open_session(settings: EngineSettings) -> Iterator[Any]:
     Raises:
         BadInputError: Spark cannot be reached, is not installed, or is of another version.
     """
-    url = settings.url or "local[*]"
+    url = settings.url or _HERE
     scheme = urlsplit(url).scheme if "://" in url else ""
     session = _connect(url) if scheme == CONNECT else _start(url, scheme, settings.memory_limit)
     try:
         yield session
     finally:
-        # It may be gone: what has happened to it was said already.
-        with contextlib.suppress(Exception):
-            session.stop()
+        _close(session)
+
+
+def _close(session: Any) -> None:
+    # The server may be gone: what has happened to it was said already, and is not waited for.
+    with contextlib.suppress(Exception):
+        if is_connect(session):
+            session.client.set_retry_policies([])
+        session.stop()
+
+
+def is_connect(session: Any) -> bool:
+    """Whether a session is one of Spark Connect."""
+    return type(session).__module__.startswith("pyspark.sql.connect")
 
 
 def is_sail(session: Any) -> bool:
     """Whether a session is one of Sail, which speaks Spark Connect and is not Spark."""
-    if not type(session).__module__.startswith("pyspark.sql.connect"):
+    if not is_connect(session):
         return False
     return str(session.sql("SELECT current_catalog()").head()[0]) == "sail"
 
@@ -83,24 +108,36 @@ def _connect(url: str) -> Any:
             "Install them with: pip install 'custseg[spark]'.",
         )
     _require_answer(url, CONNECT)
+    from pyspark.sql.connect.client.retries import DefaultPolicy
+
+    session = SparkSession.builder.remote(url).create()
+    # Spark's own patience with a server that is gone is ten minutes.
+    session.client.set_retry_policies([DefaultPolicy(max_retries=8, max_backoff=15_000)])
     try:
-        session = SparkSession.builder.remote(url).create()
         found = session.version
+        _configure(session, SEMANTICS)
     except PySparkException as error:
+        _close(session)
         raise _refused(url, "it is no server of Spark Connect, or refuses this client", error) from error
     if _major(found) != _major(version):
-        session.stop()
+        _close(session)
         raise BadInputError(
             f"{url} has Spark {found}, and this is a client of {version}",
             "client and server of one major version",
             f"Install the client of the server's version: pip install 'pyspark[connect]=={found}'.",
         )
-    _configure(session, SEMANTICS)
     return session
 
 
 def _start(url: str, scheme: str, memory: str | None) -> Any:
     """A session with a driver in a Java process of its own."""
+    _require_java(url)
+    if scheme == CLUSTER:
+        _require_answer(url, CLUSTER)
+    return _start_driver(url, _driver_settings(url, scheme, memory))
+
+
+def _require_java(url: str) -> None:
     if not _is_there("py4j"):
         raise BadInputError(
             f"[engine] url = {url!r}, and only the client of Spark Connect is installed",
@@ -113,9 +150,6 @@ def _start(url: str, scheme: str, memory: str | None) -> Any:
             "Java 17 or newer on the PATH or in JAVA_HOME",
             'Install it (Debian: openjdk-17-jre-headless), or name a server of Spark Connect: url = "sc://…".',
         )
-    if scheme == CLUSTER:
-        _require_answer(url, CLUSTER)
-    return _start_driver(url, _driver_settings(url, scheme, memory))
 
 
 def _driver_settings(url: str, scheme: str, memory: str | None) -> dict[str, str]:
@@ -132,9 +166,14 @@ def _driver_settings(url: str, scheme: str, memory: str | None) -> dict[str, str
 
 
 def _start_driver(url: str, settings: Mapping[str, str]) -> Any:
+    from pyspark import SparkContext
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
+    active = SparkContext._active_spark_context  # noqa: SLF001  (Python has no name for it)
+    if active is not None and active.master != url:
+        # Spark would take that one, whatever it is asked for.
+        raise RuntimeError(f"Spark runs in this process with {active.master}; it cannot be with {url}, too")
     builder = SparkSession.builder.master(url).appName("custseg")
     for name, value in settings.items():
         builder = builder.config(name, value)

@@ -28,6 +28,8 @@ from tests.support.engines import (
     measure_with,
     open_duckdb,
     open_polars,
+    open_sail,
+    open_spark,
     run_engine,
     run_in_memory,
 )
@@ -39,6 +41,8 @@ ENGINES = [
     pytest.param((open_polars, None), id="polars"),
     pytest.param((open_polars, 50), id="polars in slices"),
     pytest.param((open_duckdb, None), id="duckdb", marks=_NO_DUCKDB),
+    pytest.param((open_spark, None), id="spark", marks=pytest.mark.spark),
+    pytest.param((open_sail, None), id="spark connect", marks=pytest.mark.spark),
 ]
 RETAIL = RULES["retail"]
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
+from custseg_assets.engines.spark_session import open_session
+from custseg_assets.settings import EngineSettings
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
+T = TypeVar("T")
 _SECONDS = 60.0
 _QUIET = """
 rootLogger.level = warn
@@ -24,6 +31,29 @@ appender.console.target = SYSTEM_ERR
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %p %c{1}: %m%n
 """
+
+
+# Java spends most of a short life on making its code fast.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+_STACK = contextlib.ExitStack()
+atexit.register(_STACK.close)
+
+
+@cache
+def shared_session(url: str) -> Any:
+    """A session that stays open until the tests are over."""
+    return _until_the_end(open_session(EngineSettings(name="spark", url=url)))
+
+
+@cache
+def shared_sail() -> str:
+    """The address of a server of Sail that runs until the tests are over."""
+    folder = _until_the_end(tempfile.TemporaryDirectory(prefix="custseg-sail-"))
+    return _until_the_end(running_sail(Path(folder)))
+
+
+def _until_the_end(opened: contextlib.AbstractContextManager[T]) -> T:
+    return _STACK.enter_context(opened)
 
 
 def spark_home() -> Path:
