@@ -80,19 +80,17 @@ def test_a_cluster_makes_the_same_tables_although_an_executor_is_lost(
     assert not Home(home).staging.exists()
 
 
-def test_a_home_that_goes_from_engine_to_engine_has_the_same_tables_and_nothing_stale(
-    filled_shop: FilledShop, source: Path, tmp_path: Path
-) -> None:
-    home = tmp_path / "home"
-    first = write_log(shop_log(3), tmp_path / "first.csv")
-    assert custseg(home, "run", "--source", first, "--engine", "polars", config=QUICK).status == 0
-    outcome = custseg(home, "run", "--source", source, config=on_spark(shared_sail()))
+def test_a_home_that_goes_from_engine_to_engine_finds_nothing_stale(shop_home: Path, tmp_path: Path) -> None:
+    configured = tmp_path / "spark.toml"
+    configured.write_text(on_spark(shared_sail()), encoding="utf-8")
+    outcome = custseg(shop_home, "run", "--config", configured)
     assert outcome.status == 0, outcome.err
-    for engine in ("duckdb", "polars"):
-        outcome = custseg(home, "run", "--engine", engine)
+    assert "Nothing has changed" in outcome.out
+    for engine in ("duckdb", "spark", "polars"):
+        outcome = custseg(shop_home, "run", "--engine", engine)
         assert outcome.status == 0, outcome.err
         assert "Nothing has changed" in outcome.out
-        assert json.loads(custseg(home, "status", "--json").out)["stale"] == {}
+        assert json.loads(custseg(shop_home, "status", "--json").out)["stale"] == {}
 
 
 def test_sail_makes_the_same_tables_however_often_the_run_is_killed(

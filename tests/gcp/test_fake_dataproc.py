@@ -70,7 +70,6 @@ def create(batches: api.BatchControllerClient, batch_id: str, batch: api.Batch |
         ({"execution": {"ttl": {"seconds": 60}}}, "ttl"),
         ({"execution": {"idle_ttl": {"seconds": 600}}}, "idle_ttl"),
         ({"execution": {"service_account": "somebody"}}, "Service account 'somebody'"),
-        ({"execution": {"network_uri": "a", "subnetwork_uri": "b"}}, "Only one of"),
     ],
 )
 def test_a_batch_that_is_not_in_order_is_refused(

@@ -47,7 +47,11 @@ def open_spark(_: Path) -> Iterator[Engine]:
     from custseg_assets.engines.spark_engine import SparkEngine
     from tests.support.spark_servers import shared_session
 
-    yield SparkEngine(shared_session("local[1]"))
+    session = shared_session("local[1]")
+    # Code that is made for each query and runs once: whole runs on a cluster have it.
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
+    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
+    yield SparkEngine(session)
 
 
 @contextlib.contextmanager

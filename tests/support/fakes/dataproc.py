@@ -370,8 +370,6 @@ def _check(batch: api.Batch) -> None:
     execution = batch.environment_config.execution_config
     if execution.idle_ttl:
         raise invalid("idle_ttl cannot be set on a batch workload.")
-    if execution.network_uri and execution.subnetwork_uri:
-        raise invalid("Only one of network_uri and subnetwork_uri may be set.")
     if execution.ttl and not _SHORTEST <= execution.ttl.total_seconds() <= _LONGEST:
         raise invalid(f"ttl must be between {_SHORTEST}s and {_LONGEST}s.")
 
