@@ -43,7 +43,7 @@ test: $(VENV)/dev.stamp ## run the tests [ARGS="-k drift"]
 
 .PHONY: test-spark
 test-spark: .venv-spark/spark.stamp ## run the tests that need PySpark and Java, in an environment of their own
-	.venv-spark/bin/python -m pytest -m spark tests/domain tests/engines $(ARGS)
+	.venv-spark/bin/python -m pytest -m spark tests/engines $(ARGS)
 
 .PHONY: test-gcp
 test-gcp: .venv-gcp/gcp.stamp ## run the tests that need Google's libraries, in an environment of their own
