@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from pathlib import Path
@@ -77,9 +78,11 @@ class SparkEngine:
             # Sail writes rows in no order.
             is_shared = self._is_local and not self._is_sail
             stage = self._stage if is_shared else partial(self._stage_here, keys=list(raw.sizes))
+            # Executors of a run that was killed may be writing yet, into the folder of that run.
+            folder = staging / secrets.token_hex(8)
             staged = (
-                stage(clean, StagedRows(CLEAN_TRANSACTIONS, staging / CLEAN_TRANSACTIONS.name)),
-                stage(rejected, StagedRows(REJECTED_TRANSACTIONS, staging / REJECTED_TRANSACTIONS.name)),
+                stage(clean, StagedRows(CLEAN_TRANSACTIONS, folder / CLEAN_TRANSACTIONS.name)),
+                stage(rejected, StagedRows(REJECTED_TRANSACTIONS, folder / REJECTED_TRANSACTIONS.name)),
             )
         _require_all(raw, staged, staging)
         yield ClassifiedLines(list(raw.sizes), *staged)

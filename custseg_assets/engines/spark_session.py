@@ -23,7 +23,7 @@ CONNECT, CLUSTER = "sc", "spark"
 _PORTS = {CONNECT: 15002, CLUSTER: 7077}
 _HERE = "local[*]"
 _ANSWER_SECONDS = 10.0
-_WORKERS_SECONDS = 30.0
+_WORKERS_SECONDS = 60.0
 _OF_CONNECT = {
     "grpc": "grpcio",
     "grpc_status": "grpcio-status",

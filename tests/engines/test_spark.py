@@ -17,14 +17,15 @@ from custseg_assets.domain.schemas import RAW_TRANSACTIONS
 from custseg_assets.engines import choice, spark_session
 from custseg_assets.engines.spark_engine import SparkEngine
 from custseg_assets.errors import RunFailedError
+from custseg_assets.settings import EngineSettings
 from custseg_assets.stores.home import Home
 from tests.support.comparison import flaws, missing_or_extra
-from tests.support.engines import write_files
+from tests.support.engines import run_engine, run_in_memory, write_files
 from tests.support.homes import require_same_tables
 from tests.support.killed_runs import environment_of, kill_run
-from tests.support.odd_shop import RULES, odd_shop
+from tests.support.odd_shop import RULES, WINDOWS, odd_shop
 from tests.support.shops import QUICK, FilledShop, Outcome, custseg, shop_log, write_log
-from tests.support.spark_servers import Cluster, running_cluster, shared_sail, shared_session
+from tests.support.spark_servers import Cluster, running_cluster, running_connect, shared_sail, shared_session
 
 pytestmark = pytest.mark.spark
 
@@ -108,6 +109,16 @@ def test_sail_makes_the_same_tables_however_often_the_run_is_killed(
     assert flaws(home, filled_shop.home) + missing_or_extra(home, filled_shop.home) == []
     require_same_tables(home, filled_shop.home)
     assert not Home(home).staging.exists()
+
+
+def test_spark_s_own_server_of_spark_connect_gives_the_same(tmp_path: Path) -> None:
+    raw, rules = odd_shop(), RULES["retail"]
+    with (
+        running_connect(tmp_path) as url,
+        SparkEngine.opened(EngineSettings(name="spark", url=url)) as engine,
+    ):
+        found = run_engine(engine, raw, rules, WINDOWS[:1], tmp_path / "log [1] ü")
+    assert found.differing(run_in_memory(raw, rules, WINDOWS[:1])) == []
 
 
 def test_executors_that_write_into_another_folder_than_this_process_reads_are_noticed(tmp_path: Path) -> None:
@@ -215,5 +226,5 @@ def test_a_cluster_without_workers(source: Path, tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster", n_workers=0) as cluster:
         outcome = run_in_a_process(home, source, cluster.url)
     assert outcome.status == 2, outcome.err
-    assert "has given no executor within 30 s" in outcome.err
+    assert "has given no executor within 60 s" in outcome.err
     assert not home.exists()
