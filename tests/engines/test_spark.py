@@ -31,8 +31,8 @@ pytestmark = pytest.mark.spark
 
 
 def on_spark(url: str) -> str:
-    """Text of a configuration with Spark as the engine."""
-    return f'{QUICK}\n[engine]\nname = "spark"\nurl = "{url}"\n'
+    """Text of a configuration with Spark as the engine, whose executors fit into the workers of the tests."""
+    return f'{QUICK}\n[engine]\nname = "spark"\nurl = "{url}"\nmemory_limit = "600MB"\n'
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +63,20 @@ def test_a_cluster_makes_the_same_tables_although_an_executor_is_lost(
     cluster: Cluster, filled_shop: FilledShop, source: Path, tmp_path: Path
 ) -> None:
     """A home in a folder that patterns and addresses take for something else."""
-    home, killed = tmp_path / "home [1] ü %20", list[int]()
+    home, killed, is_over = tmp_path / "home [1] ü %20", list[int](), threading.Event()
 
     def kill_executors() -> None:
         """Kill one executor when it has begun to work, and another one later."""
-        for _ in range(2):
-            while not cluster.executors():
-                time.sleep(0.05)
-            time.sleep(2)
-            killed.append(cluster.kill_executor())
+        while len(killed) < 2 and not is_over.is_set():
+            if cluster.executors() and not is_over.wait(3):
+                killed.append(cluster.kill_executor())
+            time.sleep(0.05)
 
-    threading.Thread(target=kill_executors, daemon=True).start()
+    killer = threading.Thread(target=kill_executors)
+    killer.start()
     outcome = run_in_a_process(home, source, cluster.url)
+    is_over.set()
+    killer.join()
     assert outcome.status == 0, outcome.err
     assert len(killed) == 2
     require_same_tables(home, filled_shop.home)
