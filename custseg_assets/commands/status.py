@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from custseg_assets.domain import schemas
+from custseg_assets.domain.transactions.features import MICRO
 from custseg_assets.home.failure import last_failure
 from custseg_assets.home.intake import LANDING
 from custseg_assets.home.open import OpenHome
@@ -156,10 +157,16 @@ def _notes(home: OpenHome) -> list[str]:
 
 def _sums(tables: TableReader) -> dict[str, Any]:
     """What the lines that count come to."""
-    order = pl.col("invoice_id").filter(~pl.col("is_cancellation"))
-    facts = [pl.col("customer_id").n_unique().alias("customers"), order.n_unique().alias("orders")]
     clean = tables.scan(schemas.CLEAN_TRANSACTIONS)
-    return clean.select(*facts, pl.col("line_amount").sum().alias("net")).collect().row(0, named=True)
+    order = clean.filter(~pl.col("is_cancellation")).select("invoice_id").unique()
+    # Whole millionths have one sum, in whatever order threads add them.
+    net = (pl.col("line_amount") * MICRO).round().cast(pl.Int64).sum() / MICRO
+    facts = [
+        clean.select("customer_id").unique().select(customers=pl.len()),
+        order.select(orders=pl.len()),
+        clean.select(net=net),
+    ]
+    return pl.concat(pl.collect_all(facts, engine="streaming"), how="horizontal").row(0, named=True)
 
 
 def _height(tables: TableReader, table: schemas.Table) -> int:
@@ -167,7 +174,7 @@ def _height(tables: TableReader, table: schemas.Table) -> int:
 
 
 def _counts(rows: pl.LazyFrame, column: str) -> dict[str, int]:
-    counted = rows.group_by(column).len().sort("len", column, descending=[True, False]).collect()
+    counted = rows.group_by(column).len().sort("len", column, descending=[True, False]).collect(engine="streaming")
     return dict(counted.iter_rows())
 
 
@@ -177,7 +184,7 @@ def unreadable_examples(rejected: pl.LazyFrame) -> list[str]:
     first = lines.sort("source_file", "source_row").select("source_file", "source_row", "unreadable_values")
     return [
         f"row {row:,} of {file}: " + ", ".join(f"{name} {text!r}" for name, text in json.loads(values).items())
-        for file, row, values in first.head(_N_EXAMPLES).collect().iter_rows()
+        for file, row, values in first.head(_N_EXAMPLES).collect(engine="streaming").iter_rows()
     ]
 
 

@@ -90,12 +90,12 @@ def gather_evidence(home: OpenHome, key: str) -> Iterator[Evidence]:
     ]
     for snapshot in known[-N_EVIDENCE:]:
         customers = tables.scan(CLEAN_TRANSACTIONS, calendar.periods_until(snapshot)).select("customer_id").unique()
-        lines = tables.scan(CLEAN_TRANSACTIONS, [following[snapshot]]).collect()
+        outcomes = measure_outcomes(nw.from_native(tables.scan(CLEAN_TRANSACTIONS, [following[snapshot]])))
         yield Evidence(
             period=snapshot,
             features=tables.read(CUSTOMER_FEATURES, [snapshot]),
-            known_ids=customers.collect()["customer_id"],
-            outcomes=measure_outcomes(nw.from_native(lines.lazy())).collect().to_native(),
+            known_ids=customers.collect(engine="streaming")["customer_id"],
+            outcomes=outcomes.to_native().collect(engine="streaming"),
         )
 
 
