@@ -75,7 +75,7 @@ def test_a_batch_s_lines_and_figures_come_into_the_run(
     client: PipesDataprocBatchClient, dataproc: FakeDataproc, gcs: FakeGcs, read_log: Callable[[], str]
 ) -> None:
     spec = {
-        "service_account": "spark@shop.iam.gserviceaccount.com",
+        "service_account": "spark-batches@shop.iam.gserviceaccount.com",
         "subnetwork": "spark",
         "properties": {"spark.executor.memory": "16g"},
         "timeout_seconds": 1200.0,
@@ -146,7 +146,7 @@ def test_every_end_but_success_is_explained_with_the_page_of_the_batch(
     [
         (lambda fake: fake.denied.add("dataproc.batches.create"), r"not allowed .*roles/dataproc\.serverlessEditor"),
         (lambda fake: fake.denied.add("dataproc.batches.list"), r"not allowed .*roles/dataproc\.serverlessEditor"),
-        (lambda fake: fake.denied.add("iam.serviceAccounts.actAs"), "serviceAccountUser on spark@shop"),
+        (lambda fake: fake.denied.add("iam.serviceAccounts.actAs"), "serviceAccountUser on spark-batches@shop"),
     ],
 )
 def test_a_batch_that_may_not_start_says_what_is_missing(
@@ -158,7 +158,7 @@ def test_a_batch_that_may_not_start_says_what_is_missing(
 ) -> None:
     trouble(dataproc)
     with pytest.raises(DataprocBatchError, match=said):
-        materialize(client, batch_of(gcs.url, service_account="spark@shop.iam.gserviceaccount.com"))
+        materialize(client, batch_of(gcs.url, service_account="spark-batches@shop.iam.gserviceaccount.com"))
     assert dataproc.batches == []
 
 
@@ -304,7 +304,7 @@ def piece_in_a_process(dataproc: FakeDataproc, gcs: FakeGcs) -> Iterator[subproc
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(command, cwd=REPOSITORY, env=environment, **quiet) as process:
         try:
-            wait_until(lambda: [batch.state for batch in dataproc.batches] == [State.RUNNING], seconds=20)
+            wait_until(lambda: [batch.state for batch in dataproc.batches] == [State.RUNNING], seconds=120)
             yield process
         finally:
             process.kill()

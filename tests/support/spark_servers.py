@@ -34,7 +34,7 @@ appender.console.layout.pattern = %p %c{1}: %m%n
 
 
 # Java spends most of a short life on making its code fast.
-os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+_OF_JAVA = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 _STACK = contextlib.ExitStack()
 atexit.register(_STACK.close)
 
@@ -42,6 +42,7 @@ atexit.register(_STACK.close)
 @cache
 def shared_session(url: str) -> Any:
     """A session that stays open until the tests are over."""
+    os.environ.update(_OF_JAVA)
     return _until_the_end(open_session(EngineSettings(name="spark", url=url)))
 
 
@@ -153,6 +154,7 @@ def _running(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[
     (folder / "log4j2.properties").write_text(_QUIET, encoding="utf-8")
     environment = {
         **os.environ,
+        **_OF_JAVA,
         "SPARK_HOME": str(spark_home()),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_DAEMON_MEMORY": "256m",
