@@ -21,6 +21,7 @@ from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 T = TypeVar("T")
+_EXECUTOR = "CoarseGrainedExecutorBackend"
 _SECONDS = 60.0
 _QUIET = """
 rootLogger.level = warn
@@ -78,7 +79,7 @@ class Cluster:
 
     def executors(self) -> list[int]:
         """Ids of the executors' processes."""
-        return [pid for worker in self.workers for pid in _children(worker.pid)]
+        return [pid for worker in self.workers for pid in _children(worker.pid) if _runs(pid, _EXECUTOR)]
 
     def kill_executor(self) -> int:
         """Kill one executor, with a signal that cannot be caught; its worker starts another."""
@@ -186,6 +187,13 @@ def _children(pid: int) -> list[int]:
     """Ids of the processes that a process has started, from Linux's own files."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def _runs(pid: int, name: str) -> bool:
+    """Whether a process has a name on its command line; one that has ended has none."""
+    with contextlib.suppress(OSError):
+        return name in Path(f"/proc/{pid}/cmdline").read_text()
+    return False
 
 
 def _listens(port: int) -> bool:
