@@ -66,10 +66,10 @@ def test_a_cluster_makes_the_same_tables_although_an_executor_is_lost(
     home, killed, is_over = tmp_path / "home [1] ü %20", list[int](), threading.Event()
 
     def kill_executors() -> None:
-        """Kill one executor when it has begun to work, and another one later."""
+        """Kill one executor while lines are worked on, and another one later."""
         while len(killed) < 2 and not is_over.is_set():
-            if cluster.executors() and not is_over.wait(3):
-                killed.append(cluster.kill_executor())
+            if Home(home).staging.exists() and cluster.executors() and not is_over.wait(1):
+                killed.extend(cluster.kill_executor())
             time.sleep(0.05)
 
     killer = threading.Thread(target=kill_executors)

@@ -81,11 +81,13 @@ class Cluster:
         """Ids of the executors' processes."""
         return [pid for worker in self.workers for pid in _children(worker.pid) if _runs(pid, _EXECUTOR)]
 
-    def kill_executor(self) -> int:
-        """Kill one executor, with a signal that cannot be caught; its worker starts another."""
-        pid = self.executors()[0]
-        os.kill(pid, signal.SIGKILL)
-        return pid
+    def kill_executor(self) -> list[int]:
+        """Kill one executor, if there is one, with a signal that cannot be caught; its worker starts another."""
+        for pid in self.executors()[:1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return [pid]
+        return []
 
 
 @contextlib.contextmanager
