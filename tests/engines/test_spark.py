@@ -63,7 +63,7 @@ def test_a_cluster_makes_the_same_tables_although_an_executor_is_lost(
     cluster: Cluster, filled_shop: FilledShop, source: Path, tmp_path: Path
 ) -> None:
     """A home in a folder that addresses take for something else."""
-    home, killed, is_over = tmp_path / "home ü %20", list[int](), threading.Event()
+    home, killed, is_over = tmp_path / "home ü", list[int](), threading.Event()
 
     def kill_executors() -> None:
         """Kill one executor while lines are worked on, and another one later."""
