@@ -1,4 +1,4 @@
-# One image for each job: `docker build --target pipeline|pipeline-gcp|serving|serving-gcp|trainer .`
+# One image for each job: `docker build --target pipeline|pipeline-gcp|serving|serving-gcp|trainer|dataproc .`
 # Each holds its own lock and nothing else; none listens beyond its container unless a port is published.
 
 # The same base every time: --build-arg BASE=python@sha256:…, whose digest `docker buildx imagetools inspect` tells.
@@ -82,3 +82,15 @@ RUN pip install --require-hashes -r /tmp/trainer.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "custseg_assets.trainer"]
+
+# Driver and executors of a batch of Dataproc Serverless, which brings Spark and Java, starts the container its own way,
+# needs procps and tini there, and runs everything as user 1099, whatever stands here; see docs/spark.md.
+FROM base AS dataproc
+RUN apt-get update && apt-get install --yes --no-install-recommends procps tini && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 1099 spark && useradd --uid 1099 --gid 1099 --create-home spark
+ENV PYSPARK_PYTHON=/usr/local/bin/python
+COPY requirements/trainer.txt /tmp/trainer.txt
+RUN pip install --require-hashes -r /tmp/trainer.txt
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "custseg_assets.gcp.classify_job"]

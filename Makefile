@@ -43,7 +43,7 @@ test: $(VENV)/dev.stamp ## run the tests [ARGS="-k drift"]
 
 .PHONY: test-spark
 test-spark: .venv-spark/spark.stamp ## run the tests that need PySpark and Java, in an environment of their own
-	.venv-spark/bin/python -m pytest -m spark $(ARGS)
+	.venv-spark/bin/python -m pytest -m spark tests/engines $(ARGS)
 
 .PHONY: test-gcp
 test-gcp: .venv-gcp/gcp.stamp ## run the tests that need Google's libraries, in an environment of their own
@@ -104,7 +104,7 @@ clean: ## remove the environments and caches, never a home
 $(VENV)/run.stamp: requirements/pipeline.txt requirements/serving.txt
 $(VENV)/dev.stamp: requirements/dev.txt
 .venv-gcp/gcp.stamp: requirements/dev.txt requirements/gcp.txt
-.venv-spark/spark.stamp: requirements/spark.txt
+.venv-spark/spark.stamp: requirements/spark.txt requirements/gcp.txt
 .venv-audit/audit.stamp: requirements/audit.txt
 
 # Bytecode is compiled at once (pip does it unasked), because imports are the cost floor of every command.
@@ -133,7 +133,7 @@ EXTRAS_serving := serving
 EXTRAS_serving-gcp := serving,gcs
 EXTRAS_trainer := trainer
 EXTRAS_gcp := pipeline,sql,gcp
-EXTRAS_spark := pipeline,sql,serving,dev,spark
+EXTRAS_spark := pipeline,sql,serving,dev,spark,sail
 EXTRAS_dev := pipeline,sql,serving,dev,docs
 LOCKS := pipeline serving serving-gcp trainer gcp spark dev
 

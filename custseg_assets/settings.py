@@ -64,6 +64,17 @@ _LARGEST_NUMBER = 2**31 - 1
 """No number of a configuration has a reason to be larger, and libraries take no larger ones."""
 
 
+_COUNTED_PROPERTIES = (
+    "spark.driver.cores",
+    "spark.executor.cores",
+    "spark.executor.instances",
+    "spark.dynamicAllocation.",
+    "spark.dataproc.driver.",
+    "spark.dataproc.executor.",
+)
+"""What a batch's cost depends on, by how the names begin."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -533,6 +544,46 @@ class GcpTrainingSettings(_Section):
         return self
 
 
+class GcpDataprocSettings(_Section):
+    """How lines are classified as a batch of Dataproc Serverless; without an image they are on the pipeline's machine.
+
+    Attributes:
+        image: container image with custseg in it, that Dataproc puts Spark into.
+        min_lines: lines from which on they are classified there; fewer are on the pipeline's machine.
+        runtime_version: version of Dataproc Serverless, which decides that of Spark.
+        max_executors: executors of a batch at most, each with 4 cores.
+        properties: further properties of Spark, such as ``"spark.executor.memory" = "24g"``.
+        service_account: account that a batch runs as; the project's Compute Engine default without it.
+        subnetwork: name of the subnetwork, with Private Google Access; the network ``default`` without it.
+        timeout_minutes: minutes after which Dataproc stops a batch; at least 10 and at most two weeks.
+        pending_timeout_minutes: minutes that a batch may wait for machines.
+        max_cost: USD; a batch that could cost more is not started.
+        price_per_dcu_hour: USD for an hour of a Data Compute Unit; a list price without it.
+    """
+
+    image: Annotated[str, Field(min_length=1)] | None = None
+    min_lines: Annotated[int, Field(ge=1)] = 50_000_000
+    runtime_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+$")] = "3.0"
+    max_executors: Annotated[int, Field(ge=2, le=2000)] = 8
+    properties: dict[str, str] = Field(default_factory=dict)
+    service_account: str | None = None
+    subnetwork: str | None = None
+    timeout_minutes: Annotated[float, Field(ge=10, le=14 * 24 * 60)] = 120.0
+    pending_timeout_minutes: Annotated[float, Field(gt=0, le=1e6)] = 30.0
+    max_cost: Annotated[float, Field(ge=0)] = 10.0
+    price_per_dcu_hour: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("properties")
+    @classmethod
+    def _check_properties(cls, properties: dict[str, str]) -> dict[str, str]:
+        for name in properties:
+            if not name.startswith("spark."):
+                raise ValueError(f"{name!r} is no property of Spark; their names begin with 'spark.'")
+            if name.startswith(_COUNTED_PROPERTIES):
+                raise ValueError(f"{name} is decided by max_executors, which a batch's cost is worked out from")
+        return properties
+
+
 class GcpServingSettings(_Section):
     """The model and the existing endpoint of Vertex AI that ``custseg vertex`` deploys releases to.
 
@@ -599,9 +650,11 @@ class GcpEndpointSettings(_Section):
         storage: address of Cloud Storage.
         bigquery: address of BigQuery.
         registry: address of the registry of images.
+        dataproc: address of Dataproc.
     """
 
     aiplatform: str | None = None
+    dataproc: str | None = None
     storage: str | None = None
     bigquery: str | None = None
     registry: str | None = None
@@ -622,6 +675,7 @@ class GcpSettings(_Section):
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")] | None = None
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]*$")] = "custseg"
     training: GcpTrainingSettings = GcpTrainingSettings()
+    dataproc: GcpDataprocSettings = GcpDataprocSettings()
     serving: GcpServingSettings = GcpServingSettings()
     storage: GcpStorageSettings = GcpStorageSettings()
     bigquery: GcpBigQuerySettings = GcpBigQuerySettings()
@@ -630,7 +684,7 @@ class GcpSettings(_Section):
     @model_validator(mode="after")
     def _check_completeness(self) -> GcpSettings:
         missing = [name for name in ("project", "location", "bucket") if getattr(self, name) is None]
-        if (self.training.image or self.serving.image) and missing:
+        if (self.training.image or self.serving.image or self.dataproc.image) and missing:
             raise ValueError(f"an image needs {', '.join(missing)} in [gcp], too")
         if self.project is None and (self.location or self.bucket):
             raise ValueError("location and bucket need a project in [gcp], too")

@@ -53,29 +53,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(skip)
 
 
-@pytest.fixture(scope="session")
-def spark() -> Iterator[Any]:
-    """A local PySpark session on one core; skips where there is no Java."""
-    if shutil.which("java") is None:
-        pytest.skip("Java is not installed here; PySpark needs it")
-    from pyspark.sql import SparkSession
-
-    configuration = {
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.sql.shuffle.partitions": "2",
-        # The log's own clock is the only one: instants without a zone, in Spark's words.
-        "spark.sql.timestampType": "TIMESTAMP_NTZ",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-    }
-    builder = SparkSession.builder.master("local[1]")
-    for name, value in configuration.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    yield session
-    session.stop()
-
-
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*os.environ]:

@@ -39,14 +39,20 @@ def require_engine(settings: EngineSettings, *, is_local: bool = True) -> None:
     Raises:
         BadInputError: its packages are not installed, or it cannot read the tables where they are.
     """
-    if settings.name in ("bigquery", "spark"):
-        raise BadInputError(f"[engine] name = {settings.name!r}", "polars or duckdb", "This version has no other yet.")
+    if settings.name == "bigquery":
+        raise BadInputError(
+            f"[engine] name = {settings.name!r}", "polars, duckdb or spark", "This version has no other yet."
+        )
     if missing := _missing(settings.name):
         raise BadInputError(
             f"[engine] name = {settings.name!r}, and {', '.join(missing)} is not installed",
             "an engine whose packages are installed",
             f"Install them with: pip install 'custseg[{settings.name}]'; or take engine polars, which needs nothing.",
         )
+    if settings.name == "spark":
+        from custseg_assets.engines.spark_session import require_spark
+
+        require_spark(settings)
     if settings.name == "duckdb" and not is_local:
         raise BadInputError(
             "[engine] name = 'duckdb', and the tables are in a bucket",
@@ -75,6 +81,12 @@ def open_engine(settings: EngineSettings, n_lines: int, scratch: Path, *, is_loc
 
         with DuckDBEngine.opened(scratch, settings.memory_limit) as duckdb:
             yield duckdb
+        return
+    if name == "spark":
+        from custseg_assets.engines.spark_engine import SparkEngine
+
+        with SparkEngine.opened(settings, is_local=is_local) as spark:
+            yield spark
         return
     from custseg_assets.engines.polars_engine import PolarsEngine
 

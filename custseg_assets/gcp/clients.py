@@ -1,4 +1,4 @@
-"""Clients of Cloud Storage and Vertex AI, as configured: credentials from the environment, none if an endpoint is set.
+"""Clients of Google's services, as configured: credentials from the environment, none if an endpoint is set.
 
 All use REST: it is what the tests run, and gRPC's threads do not belong in a process that Dagster forks. BigQuery's
 client is in ``bigquery``.
@@ -40,11 +40,26 @@ def vertex_client(kind: Any, gcp: GcpSettings) -> Any:
     Raises:
         BadInputError: there are no credentials.
     """
-    if gcp.endpoints.aiplatform:
-        options = {"api_endpoint": gcp.endpoints.aiplatform}
-        return kind(transport="rest", credentials=AnonymousCredentials(), client_options=options)
-    options = {"api_endpoint": f"{gcp.location}-aiplatform.googleapis.com"}
-    return _create_client(kind, transport="rest", client_options=options)
+    return _regional_client(kind, gcp.endpoints.aiplatform, f"{gcp.location}-aiplatform.googleapis.com")
+
+
+def dataproc_client(kind: Any, gcp: GcpSettings) -> Any:
+    """A client of a service of Dataproc.
+
+    Args:
+        kind: a client class of ``google.cloud.dataproc_v1``.
+        gcp: with a location.
+
+    Raises:
+        BadInputError: there are no credentials.
+    """
+    return _regional_client(kind, gcp.endpoints.dataproc, f"{gcp.location}-dataproc.googleapis.com")
+
+
+def _regional_client(kind: Any, endpoint: str | None, own: str) -> Any:
+    if endpoint:
+        return kind(transport="rest", credentials=AnonymousCredentials(), client_options={"api_endpoint": endpoint})
+    return _create_client(kind, transport="rest", client_options={"api_endpoint": own})
 
 
 def _create_client(kind: Any, **arguments: Any) -> Any:

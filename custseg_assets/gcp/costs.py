@@ -1,10 +1,10 @@
-"""What a training job on Vertex AI can cost at most, checked before it starts."""
+"""What a training job on Vertex AI, or a batch on Dataproc Serverless, can cost at most, checked before it starts."""
 
 from __future__ import annotations
 
 from custseg_assets.domain.promotion.retraining import TrainingCost
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import GcpTrainingSettings
+from custseg_assets.settings import GcpDataprocSettings, GcpTrainingSettings
 
 PRICES_OF = "2025, us-central1"
 """When and where the prices below were looked up; for other regions set ``price_per_hour``."""
@@ -23,6 +23,11 @@ _MACHINES = {
     "n1-highmem-16": 1.088321,
 }
 _ACCELERATORS = {"NVIDIA_TESLA_T4": 0.4025, "NVIDIA_TESLA_P100": 1.679, "NVIDIA_TESLA_V100": 2.852}
+# Of Dataproc Serverless, standard tier: USD an hour of a Data Compute Unit, and a month of a GB of shuffle storage. A
+# driver or executor of 4 cores with 4 GB each is 4 × (0.6 + 4 × 0.1) units, with memory up to 8 GB a core at most
+# 4 × (0.6 + 8 × 0.1); each has 400 GB of storage.
+_DCU_HOUR, _SHUFFLE_GB_MONTH = 0.06, 0.04
+_LARGEST_DCUS, _DISK_GB, _HOURS_A_MONTH = 5.6, 400, 730
 
 
 def highest_cost(training: GcpTrainingSettings) -> float:
@@ -67,6 +72,34 @@ def check_cost(training: GcpTrainingSettings) -> str:
         f"at most {cost:.2f} USD: {training.timeout_minutes:g} minutes of {training.machine_type}, {source}; "
         f"allowed are {training.max_cost:.2f}"
     )
+
+
+def highest_batch_cost(dataproc: GcpDataprocSettings) -> float:
+    """The cost of a batch that takes all the time and executors it may, in USD.
+
+    Each machine counts with the most memory that the standard tier has.
+    """
+    per_unit = _DCU_HOUR if dataproc.price_per_dcu_hour is None else dataproc.price_per_dcu_hour
+    per_machine = _LARGEST_DCUS * per_unit + _DISK_GB * _SHUFFLE_GB_MONTH / _HOURS_A_MONTH
+    return (1 + dataproc.max_executors) * per_machine * dataproc.timeout_minutes / 60
+
+
+def check_batch_cost(dataproc: GcpDataprocSettings) -> str:
+    """Check that a batch cannot cost more than allowed, and return a sentence about its cost.
+
+    Raises:
+        BadInputError: it is higher than allowed.
+    """
+    cost = highest_batch_cost(dataproc)
+    machines = f"{dataproc.timeout_minutes:g} minutes of a driver and {dataproc.max_executors} executors"
+    if cost > dataproc.max_cost:
+        raise BadInputError(
+            f"a batch of up to {machines} can cost {cost:.2f} USD",
+            f"at most [gcp.dataproc] max_cost = {dataproc.max_cost:g}",
+            "Allow it less time (timeout_minutes), fewer machines (max_executors), or more money.",
+        )
+    source = "price_per_dcu_hour" if dataproc.price_per_dcu_hour is not None else f"list prices of {PRICES_OF}"
+    return f"at most {cost:.2f} USD: {machines}, {source}; allowed are {dataproc.max_cost:.2f}"
 
 
 def _price(name: str, table: dict[str, float]) -> float:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import dagster as dg
     from google.cloud import storage
 
-    from custseg_assets.gcp.vertex_pipes import Patience, PipesVertexAIClient, VertexJob
+    from custseg_assets.gcp.cloud_jobs import Patience
+    from custseg_assets.gcp.vertex_pipes import PipesVertexAIClient, VertexJob
 
 _KEY_LENGTH = 40
 _STORAGE_SECONDS = 120.0
@@ -54,9 +55,10 @@ class VertexLauncher:
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         from custseg_assets.gcp.clients import storage_client
+        from custseg_assets.gcp.cloud_jobs import Patience
         from custseg_assets.gcp.folders import download_folder, upload_folder
         from custseg_assets.gcp.images import is_pinned, pin_image
-        from custseg_assets.gcp.vertex_pipes import Patience, VertexJobError
+        from custseg_assets.gcp.vertex_pipes import VertexJobError
 
         patience = self._patience or Patience(pending=60 * self._gcp.training.pending_timeout_minutes)
         image = pin_image(str(self._gcp.training.image), self._gcp)

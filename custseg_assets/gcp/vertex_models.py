@@ -24,8 +24,9 @@ from requests.exceptions import RequestException
 
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.gcp.clients import storage_client, vertex_client
+from custseg_assets.gcp.cloud_jobs import is_transient
 from custseg_assets.gcp.folders import upload_folder
-from custseg_assets.gcp.vertex_pipes import explain_call, is_transient
+from custseg_assets.gcp.vertex_pipes import explain_call
 from custseg_assets.settings import GcpSettings
 from custseg_assets.stores.releases import ReleaseManifest
 

@@ -28,6 +28,8 @@ from tests.support.engines import (
     measure_with,
     open_duckdb,
     open_polars,
+    open_sail,
+    open_spark,
     run_engine,
     run_in_memory,
 )
@@ -39,7 +41,10 @@ ENGINES = [
     pytest.param((open_polars, None), id="polars"),
     pytest.param((open_polars, 50), id="polars in slices"),
     pytest.param((open_duckdb, None), id="duckdb", marks=_NO_DUCKDB),
+    pytest.param((open_sail, None), id="spark connect", marks=pytest.mark.spark),
 ]
+SPARK = pytest.param((open_spark, None), id="spark", marks=pytest.mark.spark)
+"""Takes ten times as long for a small shop as the others; what Narwhals has it do is what it has Spark Connect do."""
 RETAIL = RULES["retail"]
 
 
@@ -56,6 +61,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         yield one
 
 
+@pytest.mark.parametrize("engine", [*ENGINES, SPARK], indirect=True)
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_a_shop_full_of_oddities(engine: Engine, rules: CleaningRules, tmp_path: Path) -> None:
     raw = odd_shop()

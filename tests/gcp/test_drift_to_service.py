@@ -142,7 +142,7 @@ def play(shop: Path, name: str, *, loses_answers: bool = False, troubles: Sequen
         patch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", BIGQUERY_RETRY.with_delay(0.01, 0.1))
         # Six failures of each request of an operation take longer than the two minutes after which it is an outage.
         patch.setattr("custseg_assets.gcp.vertex_models._PATIENCE_SECONDS", 1200.0)
-        patch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: replace(SHORT_PATIENCE, silence=60))
+        patch.setattr("custseg_assets.gcp.cloud_jobs.Patience", lambda **_: replace(SHORT_PATIENCE, silence=60))
         may = write_log(shop_log(1, DAY, BY_THE_CASE), home.with_name("may.csv"))
         gcs.put("shop-data", "home/landing/may.csv", may.read_bytes())
         settings = settings_of(home, runner, vertex, gcs, bigquery)

@@ -99,7 +99,7 @@ class Cloud:
 def cloud(
     filled_home: Path, vertex: FakeVertex, gcs: FakeGcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Cloud:
-    monkeypatch.setattr("custseg_assets.gcp.vertex_pipes.Patience", lambda **_: SHORT_PATIENCE)
+    monkeypatch.setattr("custseg_assets.gcp.cloud_jobs.Patience", lambda **_: SHORT_PATIENCE)
     return Cloud(shutil.copytree(filled_home, tmp_path / "home"), vertex, gcs)
 
 

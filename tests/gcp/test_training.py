@@ -150,7 +150,7 @@ def test_lost_answers_and_a_busy_service_lead_to_one_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("google.cloud.storage.retry.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.01, 0.1))
-    monkeypatch.setattr("custseg_assets.gcp.vertex_pipes.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.01, 0.1))
+    monkeypatch.setattr("custseg_assets.gcp.cloud_jobs.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.01, 0.1))
     # Whoever waits so shortly asks for a change of an object again within the second that there has to be between two.
     gcs.has_rate_limits = False
     vertex.troubles = gcs.troubles = troubles

@@ -41,6 +41,28 @@ def open_duckdb(folder: Path) -> Iterator[Engine]:
         yield engine
 
 
+@contextlib.contextmanager
+def open_spark(_: Path) -> Iterator[Engine]:
+    """Spark in a Java process, which all tests share: it takes seconds to start."""
+    from custseg_assets.engines.spark_engine import SparkEngine
+    from tests.support.spark_servers import shared_session
+
+    session = shared_session("local[1]")
+    # Code that is made for each query and runs once: whole runs on a cluster have it.
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
+    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
+    yield SparkEngine(session)
+
+
+@contextlib.contextmanager
+def open_sail(_: Path) -> Iterator[Engine]:
+    """Spark Connect on a server of Sail, which all tests share."""
+    from custseg_assets.engines.spark_engine import SparkEngine
+    from tests.support.spark_servers import shared_sail, shared_session
+
+    yield SparkEngine(shared_session(shared_sail()))
+
+
 @dataclass(frozen=True)
 class Results:
     """What an engine gives, each frame in its one order."""

@@ -16,7 +16,8 @@ from dagster._core.pipes import utils as dagster_pipes_utils
 from google.cloud.aiplatform_v1 import JobServiceClient
 
 from custseg_assets.gcp.clients import storage_client, vertex_client
-from custseg_assets.gcp.vertex_pipes import Patience, PipesVertexAIClient, VertexJob
+from custseg_assets.gcp.cloud_jobs import Patience
+from custseg_assets.gcp.vertex_pipes import PipesVertexAIClient, VertexJob
 from custseg_assets.settings import GcpEndpointSettings, GcpSettings
 from tests.support.fakes.vertex import Image
 from tests.support.files import REPOSITORY

@@ -1,7 +1,9 @@
 """The landing zone, and raw, clean and rejected transactions by period."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
@@ -18,6 +20,10 @@ from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.monitoring import rejections
 from custseg_assets.stores.landing_zone import TakenIn
 from custseg_assets.stores.staged import MAX_ROWS_AT_ONCE, ROWS_OF_A_SLICE, key_batches, stage
+from custseg_assets.stores.table_files import TableFiles
+
+if TYPE_CHECKING:
+    from custseg_assets.gcp.classify_batches import DataprocClassifier
 
 _FILES_SHOWN = 1000
 
@@ -80,10 +86,10 @@ def clean_transactions(
     rules = home.cleaning_rules
     raw = home.tables.table_files(RAW_TRANSACTIONS, context.partition_keys)
     rejected: list[Batch] = []
-    with home.opened_engine(raw.n_rows) as (engine, staging):
+    with home.opened_engine(raw.n_rows) as (engine, staging), _elsewhere(context, home, raw) as batches:
 
         def clean() -> Iterator[Batch]:
-            for lines in engine.classify(raw, rules, staging):
+            for lines in (batches or engine).classify(raw, rules, staging):
                 rejected.append((lines.keys, lines.rejected))
                 yield lines.keys, lines.clean
             if without := sorted({*context.partition_keys} - {*raw.sizes}):
@@ -97,6 +103,21 @@ def clean_transactions(
         )
     more = [check.evaluate(home) for check in _CHECKS]
     yield result._replace(check_results=[*(result.check_results or ()), *more])
+
+
+@contextlib.contextmanager
+def _elsewhere(
+    context: dg.AssetExecutionContext, home: LockedHome, raw: TableFiles
+) -> "Iterator[DataprocClassifier | None]":
+    """What classifies so many lines on Dataproc Serverless; ``None`` where the home's engine does it."""
+    gcp = home.settings.gcp
+    if gcp.dataproc.image is None or raw.n_rows < gcp.dataproc.min_lines:
+        yield None
+        return
+    from custseg_assets.gcp.classify_batches import DataprocClassifier
+
+    with DataprocClassifier.opened(gcp, context) as batches:
+        yield batches
 
 
 def _arrivals(taken: TakenIn) -> pl.DataFrame:

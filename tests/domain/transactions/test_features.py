@@ -5,21 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import narwhals as nw
 import polars as pl
 import pytest
 
 from custseg_assets.domain.periods import Lookback, window_of
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, CUSTOMER_FEATURES
-from custseg_assets.domain.transactions import cleaning
-from tests.support.features import features_of_lines, measure_features
-from tests.support.lines import clean_rows, raw_lines
+from tests.support.features import measure_features
+from tests.support.lines import clean_rows
 from tests.support.real_tables import RealTables
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 WINDOW = window_of("2011-06-01", "2011-05-01", 2, "monthly")
 
@@ -177,32 +172,3 @@ def test_the_real_log_gives_the_golden_features(
         got, want = measured[name].cast(pl.Float64), right[name].cast(pl.Float64)
         assert (got.is_null() == want.is_null()).all(), name
         assert ((got - want).abs().max() or 0) <= 1e-6, name
-
-
-@pytest.mark.spark
-def test_spark_gives_the_same_clean_lines_and_features(spark: SparkSession) -> None:
-    """A shop that is too large for one machine runs the same expressions on PySpark."""
-    raw = raw_lines(
-        {"customer_id": "a", "invoice_id": "1"},
-        {"customer_id": "a", "invoice_id": "1"},
-        {"customer_id": "a", "invoice_id": "2", "invoiced_at": "2011-06-03 17:00", "country": "Spain"},
-        {"customer_id": "b", "invoice_id": "C3", "quantity": -1.0},
-        {"customer_id": "b", "invoice_id": "4", "product_id": "20001", "unit_price": 2.37},
-        {"customer_id": "b", "invoice_id": "4", "product_id": "POST"},
-        {"customer_id": None},
-    ).drop("line_amount", "unreadable_values", "excluded_by")
-    rules = cleaning.CleaningRules(1, (), "C")
-
-    def clean(lines: cleaning.Lines) -> cleaning.Lines:
-        lines = lines.with_columns(
-            nw.lit(None, dtype=nw.Float64).alias("line_amount"),
-            nw.lit(None, dtype=nw.String).alias("unreadable_values"),
-            nw.lit(None, dtype=nw.String).alias("excluded_by"),
-        )
-        return cleaning.clean_lines(cleaning.classify(lines, rules), rules)
-
-    on_spark = clean(nw.from_native(spark.createDataFrame(raw.to_pandas())))
-    here = clean(nw.from_native(raw.lazy()))
-    measured = [features_of_lines(lines, WINDOW) for lines in (on_spark, here)]
-    assert measured[0].equals(measured[1])
-    assert measured[0]["customer_id"].to_list() == ["a", "b"]

@@ -22,10 +22,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from google.cloud import aiplatform_v1 as api
-from google.protobuf import json_format
 from google.rpc import code_pb2
 
 from tests.support.fakes.clock import now
+from tests.support.fakes.messages import answer_message, answer_page, fields_of, invalid, parse
 from tests.support.fakes.service import Answer, FakeService, Refused, Request, answer_json
 
 PROJECT_NUMBER = "314159265358"
@@ -221,10 +221,10 @@ class FakeVertex(FakeService):
 
     def _create_job(self, request: Request) -> Answer:
         self.require("aiplatform.customJobs.create", f"//aiplatform.googleapis.com/{self._parent}")
-        job = _parse(request.json(), api.CustomJob)
+        job = parse(request.json(), api.CustomJob)
         if account := job.job_spec.service_account:
             if not _ACCOUNT.fullmatch(account):
-                raise _invalid(f"Service account {account} is not valid.")
+                raise invalid(f"Service account {account} is not valid.")
             if self.is_denied("iam.serviceAccounts.actAs"):
                 message = f"You do not have permission to act as service_account: {account}. (or it may not exist)."
                 raise Refused(403, "PERMISSION_DENIED", message)
@@ -235,7 +235,7 @@ class FakeVertex(FakeService):
         job.state = State.JOB_STATE_QUEUED
         job.create_time = job.update_time = datetime.now(UTC)
         self._jobs[job.name] = _Job(job)
-        return _message(job)
+        return answer_message(job)
 
     def _check_quota(self, job: api.CustomJob) -> None:
         running = [one.job for one in self._jobs.values() if one.job.state not in ENDED]
@@ -249,7 +249,7 @@ class FakeVertex(FakeService):
         self.require("aiplatform.customJobs.list", f"//aiplatform.googleapis.com/{self._parent}")
         keep = _filter_of(request.query.get("filter", ""))
         found = [job for job in reversed(self.jobs) if keep(job)]
-        return self._page(request, "customJobs", found)
+        return answer_page(request, "customJobs", found, self._page_size)
 
     def _get_job(self, _: Request, number: str) -> Answer:
         name = f"{self._parent}/customJobs/{number}"
@@ -257,7 +257,7 @@ class FakeVertex(FakeService):
         one = self._find_job(name)
         self._advance_job(one)
         self.at_poll(one.job)
-        return _message(one.job)
+        return answer_message(one.job)
 
     def _cancel_job(self, request: Request, number: str) -> Answer:
         name = f"{self._parent}/customJobs/{number}"
@@ -341,14 +341,14 @@ class FakeVertex(FakeService):
 
     def _upload_model(self, request: Request) -> Answer:
         self.require("aiplatform.models.upload", f"//aiplatform.googleapis.com/{self._parent}")
-        asked = _parse({"parent": self._parent, **request.json()}, api.UploadModelRequest)
+        asked = parse({"parent": self._parent, **request.json()}, api.UploadModelRequest)
         model, container = asked.model, asked.model.container_spec
         _check_name(model)
         if not container.image_uri:
-            raise _invalid("Field: model.container_spec.image_uri; Message: Required field is not set.")
+            raise invalid("Field: model.container_spec.image_uri; Message: Required field is not set.")
         for route in (container.predict_route, container.health_route):
             if route and not route.startswith("/"):
-                raise _invalid(f"Route must begin with '/': {route}")
+                raise invalid(f"Route must begin with '/': {route}")
         _check_aliases(model.version_aliases)
         if asked.parent_model:
             model_id = asked.parent_model.rsplit("/", 1)[1]
@@ -356,7 +356,7 @@ class FakeVertex(FakeService):
         else:
             model_id = asked.model_id or f"{len(self.models) + 1:019}"
             if not _MODEL_ID.fullmatch(model_id):
-                raise _invalid(f"Invalid model id: {model_id}")
+                raise invalid(f"Invalid model id: {model_id}")
             if model_id in self.models:
                 raise Refused(409, "ALREADY_EXISTS", f"Model {model_id} already exists.")
 
@@ -384,37 +384,39 @@ class FakeVertex(FakeService):
 
     def _get_model(self, _: Request, name: str) -> Answer:
         self.require("aiplatform.models.get", f"{self._parent}/models/{name}")
-        return _message(self._model(name))
+        return answer_message(self._model(name))
 
     def _list_versions(self, request: Request, model_id: str) -> Answer:
         self.require("aiplatform.models.list", f"{self._parent}/models/{model_id}")
         keep = _filter_of(request.query.get("filter", ""))
-        return self._page(request, "models", [model for model in reversed(self._versions(model_id)) if keep(model)])
+        return answer_page(
+            request, "models", [model for model in reversed(self._versions(model_id)) if keep(model)], self._page_size
+        )
 
     def _merge_aliases(self, request: Request, name: str) -> Answer:
         self.require("aiplatform.models.update", f"{self._parent}/models/{name}")
-        asked = _parse({"name": name, **request.json()}, api.MergeVersionAliasesRequest)
+        asked = parse({"name": name, **request.json()}, api.MergeVersionAliasesRequest)
         model = self._model(name)
         _check_aliases([alias.removeprefix("-") for alias in asked.version_aliases])
         _move_aliases(self._versions(name.partition("@")[0]), model, list(asked.version_aliases))
-        return _message(model)
+        return answer_message(model)
 
     def _import_evaluation(self, request: Request, name: str) -> Answer:
         self.require("aiplatform.modelEvaluations.import", f"{self._parent}/models/{name}")
-        asked = _parse({"parent": name, **request.json()}, api.ImportModelEvaluationRequest)
+        asked = parse({"parent": name, **request.json()}, api.ImportModelEvaluationRequest)
         model, evaluation = self._model(name), asked.model_evaluation
         if not evaluation.metrics_schema_uri.startswith("gs://"):
-            raise _invalid("metrics_schema_uri must be a Cloud Storage URI.")
+            raise invalid("metrics_schema_uri must be a Cloud Storage URI.")
         known = self.evaluations.setdefault(f"{model.name}@{model.version_id}", [])
         evaluation.name = f"{model.name}@{model.version_id}/evaluations/{len(known) + 1}"
         known.append(evaluation)
-        return _message(evaluation)
+        return answer_message(evaluation)
 
     def _list_evaluations(self, request: Request, name: str) -> Answer:
         self.require("aiplatform.modelEvaluations.list", f"{self._parent}/models/{name}")
         model = self._model(name)
         found = self.evaluations.get(f"{model.name}@{model.version_id}", [])
-        return self._page(request, "modelEvaluations", found)
+        return answer_page(request, "modelEvaluations", found, self._page_size)
 
     def _delete_model(self, _: Request, model_id: str) -> Answer:
         self.require("aiplatform.models.delete", f"{self._parent}/models/{model_id}")
@@ -432,7 +434,7 @@ class FakeVertex(FakeService):
 
     def _create_endpoint(self, request: Request) -> Answer:
         self.require("aiplatform.endpoints.create", f"//aiplatform.googleapis.com/{self._parent}")
-        asked = _parse(request.json(), api.Endpoint)
+        asked = parse(request.json(), api.Endpoint)
         _check_name(asked)
         number = f"{7_000_000_000 + len(self._operations)}"
         return self._operate(f"endpoints/{number}", lambda: self.add_endpoint(number))
@@ -468,18 +470,18 @@ class FakeVertex(FakeService):
 
     def _get_endpoint(self, _: Request, number: str) -> Answer:
         self.require("aiplatform.endpoints.get", f"{self._parent}/endpoints/{number}")
-        return _message(self._endpoint(number))
+        return answer_message(self._endpoint(number))
 
     def _deploy(self, request: Request, number: str) -> Answer:
         self.require("aiplatform.endpoints.deploy", f"{self._parent}/endpoints/{number}")
-        asked = _parse({"endpoint": number, **request.json()}, api.DeployModelRequest)
+        asked = parse({"endpoint": number, **request.json()}, api.DeployModelRequest)
         endpoint, deployed = self._endpoint(number), asked.deployed_model
         model = self._model(deployed.model)
         if not deployed.dedicated_resources.machine_spec.machine_type:
-            raise _invalid("dedicated_resources must be set for a custom container model.")
+            raise invalid("dedicated_resources must be set for a custom container model.")
         _check_machine(deployed.dedicated_resources.machine_spec)
         if deployed.dedicated_resources.min_replica_count < 1:
-            raise _invalid("min_replica_count must be at least 1.")
+            raise invalid("min_replica_count must be at least 1.")
         new_id = f"{1000 + sum(len(each.deployed_models) for each in self.endpoints.values()) + len(self._operations)}"
         split = {new_id if key == "0" else key: share for key, share in asked.traffic_split.items()}
         _check_split(
@@ -499,7 +501,7 @@ class FakeVertex(FakeService):
 
     def _undeploy(self, request: Request, number: str) -> Answer:
         self.require("aiplatform.endpoints.undeploy", f"{self._parent}/endpoints/{number}")
-        asked = _parse({"endpoint": number, **request.json()}, api.UndeployModelRequest)
+        asked = parse({"endpoint": number, **request.json()}, api.UndeployModelRequest)
         endpoint = self._endpoint(number)
         kept = [each for each in endpoint.deployed_models if each.id != asked.deployed_model_id]
         if len(kept) == len(endpoint.deployed_models):
@@ -520,14 +522,14 @@ class FakeVertex(FakeService):
     def _patch_endpoint(self, request: Request, number: str) -> Answer:
         self.require("aiplatform.endpoints.update", f"{self._parent}/endpoints/{number}")
         if request.query.get("updateMask") != "trafficSplit":
-            raise _invalid(f"updateMask {request.query.get('updateMask')!r} is not supported.")
-        asked, endpoint = _parse(request.json(), api.Endpoint), self._endpoint(number)
+            raise invalid(f"updateMask {request.query.get('updateMask')!r} is not supported.")
+        asked, endpoint = parse(request.json(), api.Endpoint), self._endpoint(number)
         if asked.etag and asked.etag != endpoint.etag:
             raise Refused(409, "ABORTED", "The etag does not match.")
         _check_split(dict(asked.traffic_split), {each.id for each in endpoint.deployed_models}, is_given=True)
         endpoint.traffic_split = dict(asked.traffic_split)
         self.touch(endpoint)
-        return _message(endpoint)
+        return answer_message(endpoint)
 
     # What lists and long operations share.
 
@@ -541,7 +543,7 @@ class FakeVertex(FakeService):
             if made is None:
                 return {"response": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
             kind_url = f"type.googleapis.com/google.cloud.aiplatform.v1.{type(made).__name__}"
-            return {"response": {"@type": kind_url, **_fields(made)}}
+            return {"response": {"@type": kind_url, **fields_of(made)}}
 
         name = f"{self._parent}/{resource}/operations/{len(self._operations) + 1}"
         self._operations[name] = _Operation(end, self.looks_until_done)
@@ -569,44 +571,15 @@ class FakeVertex(FakeService):
             self._look_at_operation(name)
         return answer_json({"operations": before})
 
-    def _page(self, request: Request, name: str, found: Sequence[Any]) -> Answer:
-        size = min(int(request.query.get("pageSize") or self._page_size), self._page_size)
-        token = request.query.get("pageToken") or "0"
-        if not token.isdigit():
-            raise _invalid("Invalid page token.")
-        first, end = int(token), int(token) + size
-        answer: dict[str, Any] = {name: [_fields(message) for message in found[first:end]]}
-        return answer_json({**answer, "nextPageToken": str(end)} if end < len(found) else answer)
-
-
-def _invalid(message: str) -> Refused:
-    return Refused(400, "INVALID_ARGUMENT", message)
-
-
-def _parse(body: dict[str, Any], kind: Any) -> Any:
-    """A request's body as a message; what the API's definitions do not know is refused."""
-    try:
-        return kind.wrap(json_format.ParseDict(body, kind.pb(kind())))
-    except json_format.ParseError as error:
-        raise _invalid(f"Invalid JSON payload received. {error}") from None
-
-
-def _fields(message: Any) -> dict[str, Any]:
-    return json_format.MessageToDict(type(message).pb(message))
-
-
-def _message(message: Any) -> Answer:
-    return answer_json(_fields(message))
-
 
 def _check_name(resource: Any) -> None:
     if not 1 <= len(resource.display_name) <= 128:
-        raise _invalid("display_name must be between 1 and 128 characters.")
+        raise invalid("display_name must be between 1 and 128 characters.")
     if len(resource.labels) > 64:
-        raise _invalid("At most 64 labels are allowed.")
+        raise invalid("At most 64 labels are allowed.")
     for key, value in resource.labels.items():
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
-            raise _invalid(f"Label {key}={value} is invalid: keys start with a lowercase letter; keys and values hold "
+            raise invalid(f"Label {key}={value} is invalid: keys start with a lowercase letter; keys and values hold "
                            "lowercase letters, digits, underscores and dashes, at most 63.")  # fmt: skip
 
 
@@ -614,36 +587,36 @@ def _check_job(job: api.CustomJob) -> None:
     _check_name(job)
     pools = job.job_spec.worker_pool_specs
     if not pools:
-        raise _invalid("job_spec.worker_pool_specs: at least one is required.")
+        raise invalid("job_spec.worker_pool_specs: at least one is required.")
     for pool in pools:
         _check_machine(pool.machine_spec)
         if pool.replica_count < 1:
-            raise _invalid("replica_count must be at least 1.")
+            raise invalid("replica_count must be at least 1.")
         if not pool.container_spec.image_uri:
-            raise _invalid("container_spec.image_uri: Required field is not set.")
+            raise invalid("container_spec.image_uri: Required field is not set.")
         names = [variable.name for variable in pool.container_spec.env]
         if len(set(names)) < len(names) or not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
-            raise _invalid("container_spec.env: names must be unique C identifiers.")
+            raise invalid("container_spec.env: names must be unique C identifiers.")
     timeout = job.job_spec.scheduling.timeout.total_seconds()
     if not 0 <= timeout <= _LONGEST_TIMEOUT:
-        raise _invalid(f"scheduling.timeout must be at most {_LONGEST_TIMEOUT}s.")
+        raise invalid(f"scheduling.timeout must be at most {_LONGEST_TIMEOUT}s.")
     if (network := job.job_spec.network) and not re.fullmatch(r"projects/\d+/global/networks/[a-z0-9-]+", network):
-        raise _invalid(f"network {network} must be projects/<number>/global/networks/<name>.")
+        raise invalid(f"network {network} must be projects/<number>/global/networks/<name>.")
 
 
 def _check_machine(machine: api.MachineSpec) -> None:
     if machine.machine_type not in _CPUS:
-        raise _invalid(f'Machine type "{machine.machine_type}" is not supported.')
+        raise invalid(f'Machine type "{machine.machine_type}" is not supported.')
     if machine.accelerator_count and not _TAKES_ACCELERATORS.match(machine.machine_type):
-        raise _invalid(f"Accelerators are not supported for machine type {machine.machine_type}.")
+        raise invalid(f"Accelerators are not supported for machine type {machine.machine_type}.")
     if bool(machine.accelerator_count) != bool(machine.accelerator_type):
-        raise _invalid("accelerator_type and accelerator_count must be set together.")
+        raise invalid("accelerator_type and accelerator_count must be set together.")
 
 
 def _check_aliases(aliases: Sequence[str]) -> None:
     for alias in aliases:
         if not _ALIAS.fullmatch(alias):
-            raise _invalid(f"Invalid version alias: {alias}")
+            raise invalid(f"Invalid version alias: {alias}")
 
 
 def _move_aliases(versions: Sequence[api.Model], model: api.Model, aliases: Sequence[str]) -> None:
@@ -659,16 +632,16 @@ def _check_split(split: Mapping[str, int], known: set[str], *, is_given: bool) -
     if not is_given:
         return
     if set(split) - known:
-        raise _invalid(f"Traffic split refers to deployed models that are not there: {sorted(set(split) - known)}")
+        raise invalid(f"Traffic split refers to deployed models that are not there: {sorted(set(split) - known)}")
     if sum(split.values()) != 100 or min(split.values()) < 0:
-        raise _invalid("The sum of traffic split percentages must be 100.")
+        raise invalid("The sum of traffic split percentages must be 100.")
 
 
 def _filter_of(text: str) -> Callable[[Any], bool]:
     """The part of the service's filter language that is a conjunction of equalities."""
     terms = [_TERM.fullmatch(term.strip()) for term in re.split(r"\s+AND\s+", text)] if text.strip() else []
     if not all(terms):
-        raise _invalid(f"Invalid filter: {text}")
+        raise invalid(f"Invalid filter: {text}")
 
     def keep(resource: Any) -> bool:
         for term in filter(None, terms):
