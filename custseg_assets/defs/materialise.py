@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -21,19 +22,22 @@ from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings
+from custseg_assets.stores.files import scratch_folder
 from custseg_assets.stores.tables import fingerprint
 
 OWNERS = ["team:customer-analytics"]
 MAX_ROWS_AT_ONCE = 2_000_000
 """How many rows of the log are held at a time; a multiple of the largest month of a mid-sized shop."""
 
-Batch = tuple[Sequence[str], pl.DataFrame]
+Batch = tuple[Sequence[str], pl.DataFrame | Iterator[pl.DataFrame]]
+"""Partition keys with their rows; one key with slices of customers, where its rows are too many for memory."""
 if TYPE_CHECKING:
     Materialization = dg.MaterializeResult[Any]
 else:
     # Dagster looks for its own class in the annotation, without parameters.
     Materialization = dg.MaterializeResult
 AssetFactory = Callable[[Layout, Settings], dg.AssetsDefinition]
+_SLICES = ".slices-"
 _TABLE_TYPES = {pl.String(): "text", pl.Float64(): "float", pl.Int64(): "integer", pl.Boolean(): "boolean"}
 
 
@@ -111,9 +115,18 @@ def _check_stored(
         if any(key.asset_key == dg.AssetKey(table.name) for key in wanted):
             suite = SuiteRun(table, home)
             for keys in [*key_batches(home.tables.sizes(table))] or [[]]:
-                suite.check(home.tables.read(table, keys))
+                ranges = home.tables.id_ranges(table, keys[0]) if _has_customers(table) and len(keys) == 1 else ()
+                if len(ranges) > 1:
+                    suite.check_slices((home.tables.read(table, keys, within=one) for one in ranges), lambda _: None)
+                else:
+                    suite.check(home.tables.read(table, keys))
             yield from (result for result in suite.results() if key_of(result) in wanted)
     yield from (check.evaluate(home) for check in more if check.spec.key in wanted)
+
+
+def _has_customers(table: Table) -> bool:
+    """Whether a partition of a table has the rows of a snapshot's customers, in the order of their ids."""
+    return table.sort_by[:1] == ("customer_id",)
 
 
 def _evaluation(context: dg.AssetExecutionContext, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
@@ -188,7 +201,7 @@ def materialise(
         context: of the step.
         home: where to write.
         table: what is written.
-        batches: partition keys with all their rows, one batch at a time in memory.
+        batches: partition keys with all their rows, one batch at a time in memory, or one slice of it.
         unchanged: partitions that were asked for and stay as they are, with the reason in words; they are reported all
             the same, so that nothing that can be clicked on Dagster's pages fails.
         metadata: more to show with the materialisation.
@@ -206,14 +219,25 @@ def materialise(
         return versions[key] if is_here else home.tables.fingerprint_of(name, key)
 
     suite, fingerprints = SuiteRun(table, home), home.fingerprints
-    for keys, frame in batches:
-        is_blocked = suite.check(frame)
+
+    def made_from(keys: Sequence[str], *, is_blocked: bool) -> dict[str, int]:
         for key in sorted(keys):
             versions[key] = 0 if is_blocked else fingerprints.compute(table.name, key, fingerprint_of)
-        home.tables.write(table, frame, {key: versions[key] for key in keys})
-        sizes = dict(frame.group_by("period").len().iter_rows())
+        return {key: versions[key] for key in keys}
+
+    for keys, rows in batches:
+        if isinstance(rows, pl.DataFrame):
+            is_blocked = suite.check(rows)
+            home.tables.write(table, rows, made_from(keys, is_blocked=is_blocked))
+            sizes = dict(rows.group_by("period").len().iter_rows())
+        else:
+            with scratch_folder(home.paths.root, _SLICES) as folder:
+                kept = _SlicesOnDisk(folder)
+                is_blocked = suite.check_slices(rows, kept.add)
+                home.tables.write_slices(table, kept.read(), made_from(keys, is_blocked=is_blocked))
+                sizes = {keys[0]: kept.n_rows}
         counts.update({key: sizes.get(key, 0) for key in keys})
-        context.log.info("%s: %s rows in %s partitions", table.name, f"{frame.height:,}", len(keys))
+        context.log.info("%s: %s rows in %s partitions", table.name, f"{sum(sizes.values()):,}", len(keys))
     if unchanged:
         sizes = home.tables.sizes(table)
         counts.update({key: sizes.get(key, 0) for key in unchanged})
@@ -236,6 +260,23 @@ def materialise(
         data_version=_data_version(context, table.name, before, versions),
         check_results=suite.results(),
     )
+
+
+class _SlicesOnDisk:
+    """Slices that were checked, until all are and can be written with one verdict."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._files, self.n_rows = folder, list[Path](), 0
+
+    def add(self, rows: pl.DataFrame) -> None:
+        self._files.append(self._folder / f"{len(self._files)}.parquet")
+        rows.write_parquet(self._files[-1], compression="lz4")
+        self.n_rows += rows.height
+
+    def read(self) -> Iterator[pl.DataFrame]:
+        for file in self._files:
+            yield pl.read_parquet(file, glob=False)
+            file.unlink()
 
 
 def _in_words(unchanged: Mapping[str, str]) -> str:
@@ -283,11 +324,17 @@ def of_snapshot(table: Table, window: Window, frame: pl.DataFrame) -> pl.DataFra
     return stamped.select(table.schema.names())
 
 
-def in_batches(frames: Iterable[tuple[str, pl.DataFrame]]) -> Iterator[Batch]:
-    """Gather the frames of single partitions into as few batches as memory allows."""
+def in_batches(frames: Iterable[tuple[str, pl.DataFrame | Iterator[pl.DataFrame]]]) -> Iterator[Batch]:
+    """Gather the frames of single partitions into as few batches as memory allows; slices are a batch of their own."""
     keys: list[str] = []
     gathered: list[pl.DataFrame] = []
     for key, frame in frames:
+        if not isinstance(frame, pl.DataFrame):
+            if gathered:
+                yield keys, pl.concat(gathered)
+                keys, gathered = [], []
+            yield [key], frame
+            continue
         if gathered and sum(part.height for part in gathered) + frame.height > MAX_ROWS_AT_ONCE:
             yield keys, pl.concat(gathered)
             keys, gathered = [], []

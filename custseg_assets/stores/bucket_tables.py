@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
@@ -31,6 +31,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from custseg_assets.errors import CustsegError
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.tables import TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _IN_DOUBT = "?"
 _WRITE = "custseg-write"
@@ -103,12 +106,14 @@ class TablesInBucket(TableStore):
         except TableNotFoundError:
             return None
 
-    def _create(self, name: str, frame: pl.DataFrame, commit_properties: CommitProperties, **how: Any) -> None:
+    def _create(
+        self, name: str, rows: pl.DataFrame | pa.RecordBatchReader, commit_properties: CommitProperties, **how: Any
+    ) -> None:
         # Delta tries a first commit again as the second of a table that somebody else has made meanwhile: rows double.
         commit_properties.max_commit_retries = 0
         write_deltalake(
             f"{self._uri}/{name}",
-            frame,
+            rows,
             storage_options=self._options,
             configuration=_SHORT_LOG,
             commit_properties=commit_properties,

@@ -11,18 +11,25 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from custseg_assets.domain.schemas import Table
+from custseg_assets.domain.slices import CUSTOMERS_AT_ONCE, EVERYBODY, IdRange, count_slices, cut_ranges
 from custseg_assets.errors import DamagedHomeError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _FINGERPRINT_BITS = 62
+_ROWS_OF_A_BATCH = 100_000
+_IDS_OF_A_SLICE = 1_000
+"""Ids that a slice is cut by."""
 
 
 def fingerprint(*parts: object) -> int:
@@ -135,10 +142,38 @@ class TableReader:
             for column in table.columns
         )
 
-    def read(self, table: Table, keys: Iterable[str] | None = None) -> pl.DataFrame:
-        """Read the rows of some partitions, all by default, into memory, in the table's one order."""
+    def read(
+        self,
+        table: Table,
+        keys: Iterable[str] | None = None,
+        columns: Iterable[str] | None = None,
+        within: IdRange = EVERYBODY,
+    ) -> pl.DataFrame:
+        """Read the rows of some partitions, all by default, into memory, in the table's one order.
+
+        Args:
+            table: the table's declaration.
+            keys: of the partitions.
+            columns: names of those to read, all by default; rows are ordered by those of them that order the table.
+            within: the customers to read the rows of.
+        """
+        names = table.schema.names() if columns is None else list(dict.fromkeys(columns))
+        order = [name for name in ("period", *table.sort_by) if name in names]
         with self.explained():
-            return self.scan(table, keys).collect().sort("period", *table.sort_by, maintain_order=True)
+            rows = self.scan(table, keys)
+            rows = rows if within.is_everybody else rows.filter(within.condition)
+            found = rows.select(names).collect()
+            return found.sort(order, maintain_order=True) if order else found
+
+    def id_ranges(self, table: Table, key: str) -> tuple[IdRange, ...]:
+        """Ranges of ids that a partition with a row per customer is worked on by; one for all of a small one."""
+        n_slices = count_slices(self.sizes(table).get(key, 0))
+        if n_slices == 1:
+            return (EVERYBODY,)
+        every = CUSTOMERS_AT_ONCE // _IDS_OF_A_SLICE
+        with self.explained():
+            ids = self.scan(table, [key]).select(pl.col("customer_id").gather_every(every)).collect()["customer_id"]
+        return cut_ranges(ids, n_slices)
 
     def whole(self, table: Table) -> pl.DataFrame:
         """All rows of a small table in its one order, read again only when the table has changed."""
@@ -171,9 +206,11 @@ class TableReader:
 class TableStore(TableReader):
     """Delta tables below one folder, to be read and written; a home offers it only to who has its lock."""
 
-    def _create(self, name: str, frame: pl.DataFrame, commit_properties: CommitProperties, **how: Any) -> None:
+    def _create(
+        self, name: str, rows: pl.DataFrame | pa.RecordBatchReader, commit_properties: CommitProperties, **how: Any
+    ) -> None:
         """The first commit of a table."""
-        write_deltalake(str(self.root / name), frame, commit_properties=commit_properties, **how)
+        write_deltalake(str(self.root / name), rows, commit_properties=commit_properties, **how)
 
     def _describe_commit(self, **more: Any) -> CommitProperties:
         """What is recorded with a commit; every commit has it."""
@@ -197,14 +234,41 @@ class TableStore(TableReader):
             ValueError: the frame's columns or types are not the table's, or it has rows of other partitions.
         """
         _require_columns(table, frame)
-        others = set(frame["period"].unique()) - set(fingerprints)
-        if others:
-            raise ValueError(f"{table.name}: rows of {sorted(others)}, expected only {sorted(fingerprints)}")
+        _require_partitions(table, frame, fingerprints)
+        self._replace(table, frame.sort("period", maintain_order=True), fingerprints)
+
+    def write_slices(self, table: Table, slices: Iterable[pl.DataFrame], fingerprints: Mapping[str, int]) -> None:
+        """Replace partitions that are too large for memory, in one commit all the same.
+
+        Nothing of them can be seen before the last slice is written; where a slice cannot be made, nothing changes.
+
+        Args:
+            table: the table's declaration.
+            slices: the new rows of these partitions, in the order they are to be stored in, some at a time.
+            fingerprints: as in ``write``.
+
+        Raises:
+            ValueError: a slice's columns or types are not the table's, or it has rows of other partitions.
+        """
+        import pyarrow as pa
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for rows in slices:
+                _require_columns(table, rows)
+                _require_partitions(table, rows, fingerprints)
+                yield from rows.to_arrow().to_batches(max_chunksize=_ROWS_OF_A_BATCH)
+
+        schema = table.schema.to_frame().to_arrow().schema
+        self._replace(table, pa.RecordBatchReader.from_batches(schema, batches()), fingerprints)
+
+    def _replace(
+        self, table: Table, rows: pl.DataFrame | pa.RecordBatchReader, fingerprints: Mapping[str, int]
+    ) -> None:
         version, known = self._fingerprints.get(table.name, (-1, {}))
         with self._committing(table.name, fingerprints):
             self._put(
                 table,
-                frame.sort("period", maintain_order=True),
+                rows,
                 mode="overwrite",
                 changing={"schema_mode": "merge", "predicate": _is_one_of(fingerprints)},
                 commit_properties=self._describe_commit(
@@ -215,12 +279,14 @@ class TableStore(TableReader):
         recorded = {key: made_from or None for key, made_from in fingerprints.items()}
         self._fingerprints[table.name] = version + 1, known | recorded
 
-    def _put(self, table: Table, frame: pl.DataFrame, changing: Mapping[str, Any], **how: Any) -> None:
+    def _put(
+        self, table: Table, rows: pl.DataFrame | pa.RecordBatchReader, changing: Mapping[str, Any], **how: Any
+    ) -> None:
         """Commit rows; ``changing`` is for a table that is there already."""
         if opened := self._open(table.name):
-            write_deltalake(opened, frame, partition_by=["period"], **changing, **how)
+            write_deltalake(opened, rows, partition_by=["period"], **changing, **how)
         else:
-            self._create(table.name, frame, partition_by=["period"], description=table.description, **how)
+            self._create(table.name, rows, partition_by=["period"], description=table.description, **how)
 
     def append(self, table: Table, frame: pl.DataFrame) -> None:
         """Add rows next to those that are there, in one commit.
@@ -295,6 +361,12 @@ def why_not_whole(path: Path, n_bytes: int) -> str | None:
 def _require_columns(table: Table, frame: pl.DataFrame) -> None:
     if frame.schema != table.schema:
         raise ValueError(f"{table.name}: got columns {dict(frame.schema)}, expected {dict(table.schema)}")
+
+
+def _require_partitions(table: Table, frame: pl.DataFrame, keys: Collection[str]) -> None:
+    others = set(frame["period"].unique()) - set(keys)
+    if others:
+        raise ValueError(f"{table.name}: rows of {sorted(others)}, expected only {sorted(keys)}")
 
 
 def _is_one_of(keys: Iterable[str]) -> str:

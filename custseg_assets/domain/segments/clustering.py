@@ -34,6 +34,7 @@ from custseg_assets.domain.segments.model import (
     version_of,
 )
 from custseg_assets.domain.segments.naming import name_segments
+from custseg_assets.domain.segments.sampling import N_OTHER_SAMPLES, SamplingError, Strata, compare_fits
 from custseg_assets.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def sweep(
     n_initialisations: int,
     seed: int,
     start: Matrix | None = None,
+    everybody: Matrix | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Candidate, ...]:
     """Try every number of clusters and measure how good and how stable it is.
@@ -200,6 +202,8 @@ def sweep(
         n_initialisations: k-means++ starts of the fit that is measured.
         seed: of everything that depends on chance.
         start: centroids of the model in force, on the same scale; shape (its k, features).
+        everybody: the customers that ``matrix`` is a sample of, whose clusters' sizes and inertia are measured and who
+            are assigned to clusters in slices; shape (more customers, features). Without it ``matrix`` is everybody.
         progress: gets one line per k.
 
     Returns:
@@ -209,12 +213,12 @@ def sweep(
     n_distinct = int(np.any(np.diff(rows, axis=0) != 0, axis=1).sum()) + 1 if len(rows) else 0
     candidates = []
     for k in range(k_range[0], k_range[1] + 1):
-        obstacle = _why_not_tried(k, len(rows), n_distinct, limits)
+        obstacle = _why_not_tried(k, len(rows if everybody is None else everybody), n_distinct, limits)
         if obstacle:
             candidate = Candidate(k, is_eligible=False, reason=obstacle)
         else:
             warm = start if start is not None and len(start) == k else None
-            candidate = _measure_k(rows, k, limits, n_bootstraps, n_initialisations, seed, warm)
+            candidate = _measure_k(rows, everybody, k, limits, n_bootstraps, n_initialisations, seed, warm)
         candidates.append(candidate)
         if progress:
             progress(f"k = {k}: {candidate.reason}")
@@ -254,7 +258,14 @@ def _why_not_tried(k: int, n_customers: int, n_distinct: int, limits: Limits) ->
 
 
 def _measure_k(
-    rows: Matrix, k: int, limits: Limits, n_bootstraps: int, n_initialisations: int, seed: int, start: Matrix | None
+    rows: Matrix,
+    everybody: Matrix | None,
+    k: int,
+    limits: Limits,
+    n_bootstraps: int,
+    n_initialisations: int,
+    seed: int,
+    start: Matrix | None,
 ) -> Candidate:
     from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
     from threadpoolctl import threadpool_limits
@@ -269,9 +280,11 @@ def _measure_k(
             fitted = _fit_from_start(rows, start, (1 + WARM_START_SLACK) * fitted.inertia_) or fitted
         centroids, labels = _sort_clusters(fitted)
         subset = _draw_rows(rows, SILHOUETTE_SAMPLE, rng)
-        sizes = np.bincount(labels, minlength=k)
+        sizes, inertia = np.bincount(labels, minlength=k), float(fitted.inertia_)
+        if everybody is not None:
+            sizes, inertia = _measure_clusters(everybody, centroids)
         if len(np.unique(labels[subset])) < k:
-            reason = f"the smallest cluster holds {sizes.min():,} of {len(rows):,} customers, too few to measure"
+            reason = f"the smallest cluster holds {sizes.min():,} of {sizes.sum():,} customers, too few to measure"
             return Candidate(k, is_eligible=False, reason=reason)
         aris, jaccards = _measure_stability(rows[sample], labels[sample], k, n_bootstraps, rng)
         measured = Candidate(
@@ -281,16 +294,50 @@ def _measure_k(
             silhouette=float(silhouette_score(rows[subset], labels[subset])),
             davies_bouldin=float(davies_bouldin_score(rows, labels)),
             calinski_harabasz=float(calinski_harabasz_score(rows, labels)),
-            inertia=float(fitted.inertia_),
+            inertia=inertia,
             bootstrap_ari=float(aris.mean()),
             worst_jaccard=float(jaccards.mean(axis=0).min()),
             cluster_jaccards=tuple(jaccards.mean(axis=0).tolist()),
             smallest_cluster=int(sizes.min()),
-            smallest_share=float(sizes.min() / len(rows)),
+            smallest_share=float(sizes.min() / sizes.sum()),
             centroids=tuple(tuple(row) for row in centroids.tolist()),
         )
     missed = [check.describe(measured, limits) for check in _missed_checks(measured, limits)]
     return replace(measured, is_eligible=False, reason="; ".join(missed)) if missed else measured
+
+
+def _measure_clusters(everybody: Matrix, centroids: Matrix) -> tuple[NDArray[np.int64], float]:
+    """Number of customers by nearest centroid, and the sum of squared distances to it."""
+    sizes, inertia = np.zeros(len(centroids), np.int64), 0.0
+    for begin in range(0, len(everybody), _ROWS_AT_ONCE):
+        found = nearest(everybody[begin : begin + _ROWS_AT_ONCE], centroids)
+        sizes += np.bincount(found.cluster, minlength=len(centroids))
+        inertia += float((found.distance**2).sum())
+    return sizes, inertia
+
+
+def measure_sampling_error(strata: Strata, n_sampled: int, centroids: Matrix, seed: int) -> SamplingError:
+    """How much centroids, shares and assignments change where K-means is repeated on other samples of the same size.
+
+    Each fit starts from the centroids at hand and goes on until it settles. Customers are compared on the last sample.
+
+    Args:
+        strata: everybody.
+        n_sampled: customers in a sample.
+        centroids: of the fit that is examined, shape (k, features).
+        seed: of the other samples.
+    """
+    from threadpoolctl import threadpool_limits
+
+    rng = np.random.default_rng([seed, n_sampled, len(centroids)])
+    worst = np.zeros(3)
+    judged = strata.draw(n_sampled, rng)
+    labels = nearest(judged, centroids).cluster
+    for _ in range(N_OTHER_SAMPLES):
+        with threadpool_limits(1):
+            others = _fit(strata.draw(n_sampled, rng), len(centroids), 1, rng, start=centroids).cluster_centers_
+        worst = np.maximum(worst, compare_fits(centroids, labels, others, nearest(judged, others).cluster))
+    return SamplingError(n_sampled, len(strata), N_OTHER_SAMPLES, *worst.tolist())
 
 
 def _draw_rows(rows: Matrix, at_most: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -451,6 +498,11 @@ def visible_to_kmeans(customer_features: pl.DataFrame, feature_names: Sequence[s
                 "Choose other features in [model] of the configuration.",
             )
     return is_visible
+
+
+def kmeans_columns(feature_names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the columns of ``customer_features`` that say who is visible to K-means and where, and the id."""
+    return tuple(dict.fromkeys(("customer_id", "frequency_orders", "monetary_net", *feature_names)))
 
 
 def feature_values(customer_features: pl.DataFrame, names: Sequence[str]) -> Matrix:
