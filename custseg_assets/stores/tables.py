@@ -252,14 +252,26 @@ class TableStore(TableReader):
         """
         import pyarrow as pa
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            for rows in slices:
-                _require_columns(table, rows)
-                _require_partitions(table, rows, fingerprints)
-                yield from rows.to_arrow().to_batches(max_chunksize=_ROWS_OF_A_BATCH)
+        failures: list[Exception] = []
 
-        schema = table.schema.to_frame().to_arrow().schema
-        self._replace(table, pa.RecordBatchReader.from_batches(schema, batches()), fingerprints)
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                for rows in slices:
+                    _require_columns(table, rows)
+                    _require_partitions(table, rows, fingerprints)
+                    yield from rows.to_arrow().to_batches(max_chunksize=_ROWS_OF_A_BATCH)
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(table.schema.to_frame().to_arrow().schema, batches())
+        try:
+            self._replace(table, reader, fingerprints)
+        except Exception:
+            # Delta's client would tell of an error in its own words only.
+            if failures:
+                raise failures[0] from None
+            raise
 
     def _replace(
         self, table: Table, rows: pl.DataFrame | pa.RecordBatchReader, fingerprints: Mapping[str, int]

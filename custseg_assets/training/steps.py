@@ -62,8 +62,9 @@ def _sweep(
         choice = clustering.choose_k(candidates, settings.limits())
         if choice.k is None:
             return candidates, choice
-        centroids = next(one.centroids for one in candidates if one.k == choice.k)
-        error = clustering.measure_sampling_error(strata, n_sampled, np.array(centroids), settings.seed)
+        chosen = next(one for one in candidates if one.k == choice.k)
+        start = np.array(champion.centroids) if champion else None
+        error = clustering.measure_sampling_error(strata, n_sampled, chosen, settings.seed, start)
         progress(error.sentence())
         if error.is_small:
             return candidates, replace(choice, reasons=(*choice.reasons, error.sentence()))

@@ -108,7 +108,7 @@ def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
     # evidence that led to it.
     settings, model = home.settings, home.champions.model_before(key)
     trained, window = (home.calendar.window(one) for one in (model.trained_on, key))
-    read = dict.fromkeys(("period", "recency_days", *kmeans_columns(model.features)))
+    read = list(dict.fromkeys(("period", "recency_days", *kmeans_columns(model.features))))
     closing = leave_out_closing(
         *(home.tables.scan(CUSTOMER_FEATURES, [one.key]).select(read).collect() for one in (trained, window)),
         reference_window_days=(trained.as_of - trained.start) / timedelta(days=1),
