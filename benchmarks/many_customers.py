@@ -22,10 +22,14 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from custseg_assets.defs.assets import every_asset
+from custseg_assets.defs.partitions import layout_of
+from custseg_assets.defs.resources import mlflow_run
 from custseg_assets.domain import schemas
 from custseg_assets.domain.periods import window_of
 from custseg_assets.home.calendar import Calendar
@@ -33,6 +37,7 @@ from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings, SnapshotSettings
 from custseg_assets.stores.delivery import Delivery
 from custseg_assets.stores.line_digests import digest_of_sums
+from custseg_assets.training.local import LocalLauncher
 
 PERIODS = ("2024-01-01", "2024-02-01", "2024-03-01", "2024-04-01")
 SNAPSHOTS = PERIODS[1:]
@@ -41,7 +46,7 @@ N_PRODUCTS = 4_000
 LINES_A_MONTH = 0.8
 """Lines of a customer in a month, on average."""
 KINDS = np.array([[0.12, 2.1, 7.6], [0.35, 1.2, 6.6], [0.20, 0.5, 5.2], [0.75, 0.2, 4.6]])
-"""Of each kind of customer: recency as a share of the window, mean of the further orders' logarithm, and of the spend's."""
+"""Of each kind of customer: recency as a share of the window, means of the logarithms of orders and of spend."""
 STEPS = (
     *(("scaled_features", SNAPSHOTS[0]), ("model_candidates", SNAPSHOTS[0])),
     *(("segmentation_model", SNAPSHOTS[0]), ("promotion_decision", SNAPSHOTS[0])),
@@ -137,13 +142,6 @@ def materialise(home: LockedHome, name: str, key: str | None) -> None:
     Raises:
         RuntimeError: it failed.
     """
-    import dagster as dg
-
-    from custseg_assets.defs.assets import every_asset
-    from custseg_assets.defs.partitions import layout_of
-    from custseg_assets.defs.resources import mlflow_run
-    from custseg_assets.training.local import LocalLauncher
-
     layout = layout_of(home.calendar, home.settings.snapshots)
     asset: Any = next(
         one

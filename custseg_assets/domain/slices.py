@@ -16,6 +16,9 @@ SLICED_FROM = 2_000_000
 """Up to so many customers a snapshot is worked on as a whole."""
 
 
+_IDS_OF_A_SLICE = 1_000
+
+
 @dataclass(frozen=True)
 class IdRange:
     """The customers whose ids, compared byte by byte, lie in a range.
@@ -62,6 +65,11 @@ def cut_ranges(ids: pl.Series, n_ranges: int) -> tuple[IdRange, ...]:
     cuts = [ordered[number * len(ordered) // n_ranges] for number in range(1, n_ranges)] if len(ordered) else []
     starts = [None, *dict.fromkeys(cut for cut in cuts if cut != ordered[0])]
     return tuple(IdRange(start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True))
+
+
+def ids_apart(n_customers: int, n_slices: int) -> int:
+    """Every so manieth id tells where to cut as well as all of them do."""
+    return max(1, n_customers // (n_slices * _IDS_OF_A_SLICE))
 
 
 def count_slices(n_customers: int) -> int:

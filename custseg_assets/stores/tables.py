@@ -20,7 +20,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from custseg_assets.domain.schemas import Table
-from custseg_assets.domain.slices import CUSTOMERS_AT_ONCE, EVERYBODY, IdRange, count_slices, cut_ranges
+from custseg_assets.domain.slices import EVERYBODY, IdRange, count_slices, cut_ranges, ids_apart
 from custseg_assets.errors import DamagedHomeError
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _FINGERPRINT_BITS = 62
 _ROWS_OF_A_BATCH = 100_000
-_IDS_OF_A_SLICE = 1_000
-"""Ids that a slice is cut by."""
 
 
 def fingerprint(*parts: object) -> int:
@@ -167,13 +165,13 @@ class TableReader:
 
     def id_ranges(self, table: Table, key: str) -> tuple[IdRange, ...]:
         """Ranges of ids that a partition with a row per customer is worked on by; one for all of a small one."""
-        n_slices = count_slices(self.sizes(table).get(key, 0))
+        n_customers = self.sizes(table).get(key, 0)
+        n_slices = count_slices(n_customers)
         if n_slices == 1:
             return (EVERYBODY,)
-        every = CUSTOMERS_AT_ONCE // _IDS_OF_A_SLICE
+        some = pl.col("customer_id").gather_every(ids_apart(n_customers, n_slices))
         with self.explained():
-            ids = self.scan(table, [key]).select(pl.col("customer_id").gather_every(every)).collect()["customer_id"]
-        return cut_ranges(ids, n_slices)
+            return cut_ranges(self.scan(table, [key]).select(some).collect().to_series(), n_slices)
 
     def whole(self, table: Table) -> pl.DataFrame:
         """All rows of a small table in its one order, read again only when the table has changed."""

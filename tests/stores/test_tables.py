@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +12,10 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain.schemas import Column, Table
+from custseg_assets.domain.slices import EVERYBODY, IdRange
 from custseg_assets.stores.tables import TableStore, fingerprint
 from tests.support.fakes.gcs import FakeGcs
+from tests.support.files import REPOSITORY
 from tests.support.places import tables_on
 from tests.support.small_table import TABLE, rows
 
@@ -143,3 +148,93 @@ def test_rows_that_were_appended_are_tidied_into_one_file_and_removed_by_age(
 
 def test_fingerprints_differ_in_any_part() -> None:
     assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("b", 1), fingerprint("a", [1])}) == 4
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+def test_slices_are_written_as_one_frame_is_whatever_their_size(store: TableStore, size: int) -> None:
+    frame = rows(*(("2011-01-01", number) for number in range(20)))
+    store.write(TABLE, rows(("2011-01-01", 99), ("2011-02-01", 5)), {"2011-01-01": 1, "2011-02-01": 2})
+    store.write_slices(TABLE, frame.iter_slices(size), {"2011-01-01": 11})
+    assert store.read(TABLE, ["2011-01-01"]).equals(frame)
+    assert store.read(TABLE, ["2011-02-01"]).rows() == [("2011-02-01", 5)]
+    assert [store.fingerprint_of("t", key) for key in ("2011-01-01", "2011-02-01")] == [11, 2]
+
+
+def test_the_first_write_of_a_table_may_be_in_slices(store: TableStore) -> None:
+    store.write_slices(TABLE, iter([rows(("2011-01-01", 1)), rows(("2011-01-01", 2))]), {"2011-01-01": 11})
+    assert store.read(TABLE).rows() == [("2011-01-01", 1), ("2011-01-01", 2)]
+    assert store.fingerprint_of("t", "2011-01-01") == 11
+
+
+def test_no_slices_empty_a_partition(store: TableStore) -> None:
+    store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
+    store.write_slices(TABLE, iter(()), {"2011-01-01": 12})
+    assert store.read(TABLE).is_empty()
+    assert store.fingerprint_of("t", "2011-01-01") == 12
+
+
+def test_a_slice_that_cannot_be_made_leaves_the_table_as_it_was(
+    store: TableStore, open_store: Callable[[], TableStore]
+) -> None:
+    store.write(TABLE, rows(("2011-01-01", 1)), {"2011-01-01": 1})
+
+    def fail() -> Iterator[pl.DataFrame]:
+        yield rows(("2011-01-01", 2))
+        raise LookupError("the second slice")
+
+    with pytest.raises(LookupError, match="the second slice"):
+        store.write_slices(TABLE, fail(), {"2011-01-01": 2})
+    with pytest.raises(ValueError, match="rows of \\['2011-02-01'\\], expected only \\['2011-01-01'\\]"):
+        store.write_slices(TABLE, iter([rows(("2011-01-01", 2)), rows(("2011-02-01", 3))]), {"2011-01-01": 2})
+    with pytest.raises(ValueError, match="got columns"):
+        store.write_slices(TABLE, iter([rows(("2011-01-01", 2)).select("n", "period")]), {"2011-01-01": 2})
+    for one in (store, open_store()):
+        assert one.read(TABLE).rows() == [("2011-01-01", 1)]
+        assert one.fingerprint_of("t", "2011-01-01") == 1
+
+
+_WRITES_SLICES = """
+import os, signal, sys
+from pathlib import Path
+from custseg_assets.stores.tables import TableStore
+from tests.support.small_table import TABLE, rows
+
+def slices():
+    for number in range(40):
+        if number == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield rows(*(("2011-01-01", 1_000 * number + n) for n in range(1_000)))
+
+TableStore(Path(sys.argv[1])).write_slices(TABLE, slices(), {"2011-01-01": 2})
+"""
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 39])
+def test_a_process_killed_between_slices_loses_nothing(tmp_path: Path, killed_at: int) -> None:
+    store = TableStore(tmp_path)
+    store.write(TABLE, rows(("2011-01-01", 1), ("2011-02-01", 2)), {"2011-01-01": 1, "2011-02-01": 1})
+    command = [sys.executable, "-c", _WRITES_SLICES, str(tmp_path)]
+    killed = subprocess.run([*command, str(killed_at)], cwd=REPOSITORY, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert store.read(TABLE).rows() == [("2011-01-01", 1), ("2011-02-01", 2)]
+    assert store.fingerprint_of("t", "2011-01-01") == 1
+    subprocess.run([*command, "-1"], cwd=REPOSITORY, check=True)
+    assert store.sizes(TABLE) == {"2011-01-01": 40_000, "2011-02-01": 1}
+    assert store.fingerprint_of("t", "2011-01-01") == 2
+
+
+def test_some_columns_of_some_customers_are_read_in_the_tables_order(store: TableStore) -> None:
+    table = Table(
+        "customers",
+        "for tests",
+        tuple(Column(name, pl.String(), "text") for name in ("period", "customer_id", "name")),
+        ("customer_id",),
+    )
+    frame = pl.DataFrame(
+        {"period": ["2011-01-01"] * 4, "customer_id": ["d", "b", "a", "c"], "name": ["w", "x", "y", "z"]}
+    )
+    store.write(table, frame, {"2011-01-01": 1})
+    within = IdRange("b", "d")
+    assert store.read(table, ["2011-01-01"], ("name", "customer_id"), within).rows() == [("x", "b"), ("z", "c")]
+    assert store.read(table, ["2011-01-01"], ("name",), within)["name"].sort().to_list() == ["x", "z"]
+    assert store.id_ranges(table, "2011-01-01") == (EVERYBODY,)

@@ -26,7 +26,7 @@ from custseg_assets.domain.schemas import (
 from custseg_assets.domain.segments.clustering import assign_customers, kmeans_columns
 from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.segments.profiles import PROFILED, profile_segments
-from custseg_assets.domain.slices import EVERYBODY, IdRange, count_slices, cut_ranges
+from custseg_assets.domain.slices import EVERYBODY, IdRange, count_slices, cut_ranges, ids_apart
 from custseg_assets.home.offers import PurchasesInMemory, offer_in_slices, offer_to_all
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
@@ -42,13 +42,14 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
         before, earlier = None, home.snapshots_before(keys[0])[-1:]
         for key in keys:
             known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
-            ranges = cut_ranges(known.gather_every(_IDS_APART), n) if (n := count_slices(len(known))) > 1 else ()
-            if ranges:
+            n_slices = count_slices(len(known))
+            if n_slices > 1:
+                ranges = cut_ranges(known.gather_every(ids_apart(len(known), n_slices)), n_slices)
                 # The snapshot before is read from its table, where it was put before this one is asked for.
                 yield key, map(partial(_assign, home, key, known, earlier, None), ranges)
             else:
                 yield key, (before := _assign(home, key, known, earlier, before))
-            before, earlier = None if ranges else before, (key,)
+            before, earlier = before if n_slices == 1 else None, (key,)
 
     def show() -> Mapping[str, Any]:
         features = home.tables.read(CUSTOMER_FEATURES, newest, ("customer_id", *RFM))
@@ -123,8 +124,6 @@ def _first_seen(home: OpenHome, until: str) -> pl.DataFrame:
 
 
 _BEFORE = ("customer_id", "segment_id", "is_rule_segment", "is_held", "runner_up_segment_id")
-_IDS_APART = 1_000
-"""Every so manieth id is looked at to cut slices."""
 
 
 def _assign(

@@ -54,7 +54,8 @@ class Strata:
     def _order(self) -> NDArray[np.int64]:
         strata = np.zeros(len(self), np.int32)
         n_features = self._matrix.shape[1]
-        n_bins = int(min(_MOST_BINS, max(_FEWEST_BINS, _N_CELLS ** (1 / n_features))))
+        # The third root of 1,000 is a little less than 10.
+        n_bins = min(_MOST_BINS, max(_FEWEST_BINS, int(_N_CELLS ** (1 / n_features) + 1e-9)))
         for values in self._matrix.T:
             cuts = np.quantile(values, np.arange(1, n_bins) / n_bins, method="inverted_cdf")
             strata *= n_bins
