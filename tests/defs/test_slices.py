@@ -16,6 +16,7 @@ from custseg_assets.domain import slices
 from custseg_assets.domain.schemas import SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
 from custseg_assets.domain.slices import cut_ranges
 from custseg_assets.home.open import OpenHome
+from custseg_assets.home.plan import TABLES_OF_JOB
 from custseg_assets.settings import load_settings
 from custseg_assets.stores.files import scratch_folder
 from custseg_assets.stores.releases import current
@@ -60,10 +61,7 @@ def test_slices_change_no_value_of_any_table_and_no_byte_of_the_release(whole: F
 
 def test_a_home_that_was_made_in_slices_is_not_stale_when_looked_at_as_a_whole(sliced: FilledShop) -> None:
     home = opened(sliced)
-    names = [name for name in materialise.tables(home.settings.model.features) if not name.startswith("prediction")]
-    keys = home.calendar.snapshot_keys
-    snapshot_names = [name for name in names if "transactions" not in name and not name.startswith("rejected")]
-    assert home.fingerprints.stale(snapshot_names, keys) == ()
+    assert home.fingerprints.stale(TABLES_OF_JOB["snapshot"], home.calendar.snapshot_keys) == ()
 
 
 def test_nothing_is_left_of_the_slices_on_disk(sliced: FilledShop) -> None:
@@ -148,15 +146,15 @@ def test_a_blocked_partition_in_slices_is_written_but_not_up_to_date(
     shop = fill_shop(tmp_path, shop_log(3))
     key = opened(shop).calendar.snapshot_keys[-1]
     home = opened(shop)
-    before = home.tables.fingerprint_of(SEGMENT_ASSIGNMENTS.name, key)
-    assert before
+    assert home.tables.fingerprint_of(SEGMENT_ASSIGNMENTS.name, key)
+    n_customers = home.tables.sizes(SEGMENT_ASSIGNMENTS)[key]
     monkeypatch.setattr(checks, "_is_blocking", lambda _: True)
     parts = iter(slices_of(home, key, 3))
     with home.locked() as locked:
         context: Any = _Context([key])
         materialise.materialise(context, locked, SEGMENT_ASSIGNMENTS, [([key], parts)])
         assert locked.tables.fingerprint_of(SEGMENT_ASSIGNMENTS.name, key) is None
-        assert locked.tables.sizes(SEGMENT_ASSIGNMENTS)[key] == 160
+        assert locked.tables.sizes(SEGMENT_ASSIGNMENTS)[key] == n_customers
 
 
 class _Context:

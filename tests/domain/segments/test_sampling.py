@@ -8,7 +8,13 @@ import pytest
 
 from custseg_assets.domain.schemas import scaled_features_table
 from custseg_assets.domain.segments import sampling, training_tables
-from custseg_assets.domain.segments.clustering import assign_customers, train_model
+from custseg_assets.domain.segments.clustering import (
+    Limits,
+    assign_customers,
+    measure_sampling_error,
+    sweep,
+    train_model,
+)
 from custseg_assets.domain.segments.model import RFM, Matrix, SegmentationModel
 from custseg_assets.domain.segments.sampling import Strata
 from custseg_assets.domain.segments.training_tables import choice_in_words, chosen_centroids, scale_snapshot
@@ -132,20 +138,34 @@ def test_a_fit_on_a_sample_is_the_same_whatever_the_order_of_the_customers(monke
 def test_a_sample_that_another_one_contradicts_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "FITTED_WHOLE", 10_000)
     monkeypatch.setattr(sampling, "SAMPLE", 500)
-    monkeypatch.setattr(sampling, "MAX_MOVED", 0.0005)
-    features, lines = a_shop(12_000), list[str]()
-    scaled, _ = scale_snapshot(features, RFM, None)
-    candidates, choice = sweep_snapshot(scaled, KEY, SETTINGS, lines.append)
-    sizes = [line.split(" of ")[1] for line in lines if "sample" in line]
-    assert sizes[0].startswith("500")
-    assert len(sizes) > 1
-    assert choice.k is not None
-    # With a limit that nothing keeps, everybody is fitted on in the end, as in a smaller shop.
+    # A limit that nothing keeps: everybody is fitted on in the end, as in a smaller shop.
     monkeypatch.setattr(sampling, "MAX_MOVED", -1.0)
-    grown, _ = sweep_snapshot(scaled, KEY, SETTINGS, lambda _: None)
+    lines = list[str]()
+    scaled, _ = scale_snapshot(a_shop(12_000), RFM, None)
+    grown, choice = sweep_snapshot(scaled, KEY, SETTINGS, lines.append)
+    assert [line.split(" of ")[1] for line in lines if "sample" in line] == ["500", "2,000", "8,000"]
+    assert not any("sample" in reason for reason in choice.reasons)
     monkeypatch.setattr(sampling, "FITTED_WHOLE", 20_000)
     assert grown.equals(sweep_snapshot(scaled, KEY, SETTINGS, lambda _: None)[0])
-    assert candidates.height == grown.height
+
+
+def test_few_of_those_who_are_alike_are_too_few_and_few_of_those_who_differ_are_not() -> None:
+    rng, places = np.random.default_rng(5), np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    noise = rng.random((20_000, 2))
+    groups = places[rng.choice(3, 20_000)] + rng.random((20_000, 2))
+    found = {}
+    for name, matrix in (("noise", noise), ("groups", groups)):
+        strata = Strata(matrix)
+        sample = strata.draw(400, np.random.default_rng(0))
+        [candidate] = sweep(sample, (3, 3), LIMITS, n_bootstraps=2, n_initialisations=5, seed=1, everybody=matrix)
+        found[name] = measure_sampling_error(strata, 400, candidate, seed=1)
+    assert found["groups"].is_small
+    assert found["groups"].moved == 0
+    assert not found["noise"].is_small
+    assert found["noise"].moved > 0.01
+
+
+LIMITS = Limits(min_bootstrap_ari=0, min_jaccard=0, min_share=0, min_customers=1)
 
 
 def test_a_retrain_on_a_sample_starts_from_the_model_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
