@@ -355,9 +355,19 @@ def measure_sampling_error(
         with threadpool_limits(1):
             fitted = None if warm is None else _fit_from_start(other, warm, inertia)
             fitted = fitted or _fit(other, candidate.k, 1, rng, start=centroids, stop=SETTLED)
-        others, _ = _sort_clusters(fitted)
+        others = _match_centroids(fitted.cluster_centers_, judged, labels)
         worst = np.maximum(worst, compare_fits(centroids, labels, others, nearest(judged, others).cluster))
     return SamplingError(n_sampled, len(strata), N_OTHER_SAMPLES, *worst.tolist())
+
+
+def _match_centroids(centroids: Matrix, rows: Matrix, labels: Labels) -> Matrix:
+    """The centroids of a fit, in the order of the clusters of another one with which they share most customers."""
+    from scipy.optimize import linear_sum_assignment
+
+    shape = len(centroids), len(centroids)
+    _, order = linear_sum_assignment(count_overlaps(labels, nearest(rows, centroids).cluster, shape), maximize=True)
+    matched: Matrix = centroids[order]
+    return matched
 
 
 def _draw_rows(rows: Matrix, at_most: int, rng: np.random.Generator) -> NDArray[np.int64]:
