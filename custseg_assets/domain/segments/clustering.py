@@ -61,8 +61,8 @@ resamples of the unchanged customers of Online Retail the centroids in force hav
 and going all the way to it would move up to 6 % of the customers, also with the margin rule."""
 WARM_START_STEPS = 100
 USUAL_STOP: Mapping[str, Any] = MappingProxyType({"tol": 1e-4, "max_iter": 300})
-"""When K-means stops. Near a flat optimum its steps are small long before it is there: with 1.3 million invented
-customers and k = 6 a centroid still has 0.2 standard deviations to go, and 2 % of them will change their cluster."""
+"""When K-means stops. Its steps are small before it is at an optimum: with 1.3 million invented customers and k = 4,
+0.1 % of them would still change their cluster."""
 SETTLED: Mapping[str, Any] = MappingProxyType({"tol": 1e-8, "max_iter": 2_000})
 """When it stops on a sample, where another sample, or everybody, must give the same; it takes seconds there."""
 RULE = (

@@ -80,7 +80,10 @@ class Strata:
 
 @dataclass(frozen=True)
 class SamplingError:
-    """What changes where a fit is repeated on other samples of the same size; the worst of them.
+    """What changes where a fit goes on from its end on other samples of the same size; the worst of them.
+
+    It says how far an optimum moves with the sample. Which of several optima is found from scratch is another question,
+    in shops of every size; the stability that the sweep measures is about that.
 
     Attributes:
         n_sampled: customers in a sample.
@@ -106,10 +109,10 @@ class SamplingError:
     def sentence(self) -> str:
         """The figures in words, for the reasons of a choice."""
         return (
-            f"fitted on a stratified sample of {self.n_sampled:,} of {self.n_customers:,} customers; on "
-            f"{self.n_samples} other samples of that size centroids move by at most {self.centroid_shift:.4f} standard "
-            f"deviations, segments' shares by {self.share_shift * 100:.2f} points, and {self.moved:.2%} of the "
-            "customers have another segment"
+            f"fitted on a stratified sample of {self.n_sampled:,} of {self.n_customers:,} customers; where K-means goes "
+            f"on from there on {self.n_samples} other samples of that size, centroids move by at most "
+            f"{self.centroid_shift:.4f} standard deviations, segments' shares by {self.share_shift * 100:.2f} "
+            f"points, and {self.moved:.2%} of the customers have another segment"
         )
 
 
