@@ -109,8 +109,8 @@ class SamplingError:
     def sentence(self) -> str:
         """The figures in words, for the reasons of a choice."""
         return (
-            f"fitted on a stratified sample of {self.n_sampled:,} of {self.n_customers:,} customers; where K-means goes "
-            f"on from there on {self.n_samples} other samples of that size, centroids move by at most "
+            f"fitted on a stratified sample of {self.n_sampled:,} of {self.n_customers:,} customers; where K-means "
+            f"goes on from there on {self.n_samples} other samples of that size, centroids move by at most "
             f"{self.centroid_shift:.4f} standard deviations, segments' shares by {self.share_shift * 100:.2f} "
             f"points, and {self.moved:.2%} of the customers have another segment"
         )
