@@ -21,7 +21,8 @@ import polars as pl
 
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.segments import training_tables
-from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
+from custseg_assets.domain.segments.clustering import kmeans_columns
+from custseg_assets.domain.segments.model import RFM, SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings
 from custseg_assets.training.exchange import BAD_INPUT, CANDIDATES, CHAMPION, FEATURES, MODEL, NO_MODEL, SETTINGS
@@ -100,7 +101,7 @@ def _open_channels() -> Iterator[tuple[Callable[[str], None], Report]]:
 
 def _read_inputs(given: Path) -> tuple[pl.DataFrame, ModelSettings, SegmentationModel | None]:
     try:
-        features = pl.read_parquet(given / FEATURES, glob=False)
+        columns = pl.read_parquet_schema(given / FEATURES)
         settings = ModelSettings.model_validate_json((given / SETTINGS).read_bytes())
         champion = given / CHAMPION
         model = model_from_json(champion.read_text(encoding="utf-8")) if champion.exists() else None
@@ -110,9 +111,12 @@ def _read_inputs(given: Path) -> tuple[pl.DataFrame, ModelSettings, Segmentation
             f"a folder with {FEATURES}, {SETTINGS} and, with a model in force, {CHAMPION}",
             "Start the trainer from the job 'retrain', which makes them.",
         ) from None
-    if features.schema != CUSTOMER_FEATURES.schema or features["period"].n_unique() != 1:
+    is_features = columns == CUSTOMER_FEATURES.schema
+    wanted = list(dict.fromkeys(("period", *kmeans_columns(settings.features), *RFM)))
+    features = pl.read_parquet(given / FEATURES, glob=False, columns=wanted if is_features else [])
+    if not is_features or features["period"].n_unique() != 1:
         raise BadInputError(
-            f"{given / FEATURES} with {features.height:,} rows and columns {', '.join(features.columns)}",
+            f"{given / FEATURES} with {features.height:,} rows and columns {', '.join(columns)}",
             "customer_features of one snapshot",
             "Materialise customer_features for it first.",
         )

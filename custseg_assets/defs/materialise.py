@@ -21,17 +21,20 @@ from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import Table, tables
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings
-from custseg_assets.stores.staged import MAX_ROWS_AT_ONCE, Rows, key_batches
+from custseg_assets.stores.files import scratch_folder
+from custseg_assets.stores.staged import MAX_ROWS_AT_ONCE, Rows, StagedRows, StagedWriter, key_batches
 from custseg_assets.stores.tables import fingerprint
 
 OWNERS = ["team:customer-analytics"]
-Batch = tuple[Sequence[str], Rows]
+Batch = tuple[Sequence[str], Rows | Iterator[pl.DataFrame]]
+"""Partition keys with their rows; one key with slices of customers, where its rows are too many for memory."""
 if TYPE_CHECKING:
     Materialization = dg.MaterializeResult[Any]
 else:
     # Dagster looks for its own class in the annotation, without parameters.
     Materialization = dg.MaterializeResult
 AssetFactory = Callable[[Layout, Settings], dg.AssetsDefinition]
+_SLICES = ".slices-"
 _TABLE_TYPES = {pl.String(): "text", pl.Float64(): "float", pl.Int64(): "integer", pl.Boolean(): "boolean"}
 
 
@@ -109,9 +112,18 @@ def _check_stored(
         if any(key.asset_key == dg.AssetKey(table.name) for key in wanted):
             suite = SuiteRun(table, home)
             for keys in [*key_batches(home.tables.sizes(table))] or [[]]:
-                suite.check([home.tables.read(table, keys)])
+                ranges = home.tables.id_ranges(table, keys[0]) if _has_customers(table) and len(keys) == 1 else ()
+                if len(ranges) > 1:
+                    suite.check_slices((home.tables.read(table, keys, within=one) for one in ranges), lambda _: None)
+                else:
+                    suite.check([home.tables.read(table, keys)])
             yield from (result for result in suite.results() if key_of(result) in wanted)
     yield from (check.evaluate(home) for check in more if check.spec.key in wanted)
+
+
+def _has_customers(table: Table) -> bool:
+    """Whether a partition of a table has the rows of a snapshot's customers, in the order of their ids."""
+    return table.sort_by[:1] == ("customer_id",)
 
 
 def _evaluation(context: dg.AssetExecutionContext, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
@@ -186,7 +198,7 @@ def materialise(
         context: of the step.
         home: where to write.
         table: what is written.
-        batches: partition keys with all their rows, one batch at a time in memory.
+        batches: partition keys with all their rows, one batch at a time in memory, or one slice of it.
         unchanged: partitions that were asked for and stay as they are, with the reason in words; they are reported all
             the same, so that nothing that can be clicked on Dagster's pages fails.
         metadata: more to show with the materialisation.
@@ -204,12 +216,24 @@ def materialise(
         return versions[key] if is_here else home.tables.fingerprint_of(name, key)
 
     suite, fingerprints = SuiteRun(table, home), home.fingerprints
-    for keys, rows in batches:
-        is_blocked = suite.check(_parts(rows), has_page=isinstance(rows, pl.DataFrame))
+
+    def made_from(keys: Sequence[str], *, is_blocked: bool) -> dict[str, int]:
         for key in sorted(keys):
             versions[key] = 0 if is_blocked else fingerprints.compute(table.name, key, fingerprint_of)
-        sizes = _sizes(rows)
-        home.tables.write(table, rows, {key: versions[key] for key in keys})
+        return {key: versions[key] for key in keys}
+
+    for keys, rows in batches:
+        if isinstance(rows, pl.DataFrame | StagedRows):
+            is_blocked = suite.check(_parts(rows), has_page=isinstance(rows, pl.DataFrame))
+            sizes = _sizes(rows)
+            home.tables.write(table, rows, made_from(keys, is_blocked=is_blocked))
+        else:
+            with scratch_folder(home.paths.root, _SLICES) as folder:
+                # Until all slices are checked, and can be written with one verdict.
+                kept = StagedWriter(table, folder)
+                is_blocked = suite.check_slices(rows, kept.write)
+                sizes = kept.rows.files.sizes
+                home.tables.write(table, kept.rows, made_from(keys, is_blocked=is_blocked))
         counts.update({key: sizes.get(key, 0) for key in keys})
         context.log.info("%s: %s rows in %s partitions", table.name, f"{sum(sizes.values()):,}", len(keys))
     if unchanged:
@@ -293,11 +317,17 @@ def of_snapshot(table: Table, window: Window, frame: pl.DataFrame) -> pl.DataFra
     return stamped.select(table.schema.names())
 
 
-def in_batches(frames: Iterable[tuple[str, pl.DataFrame]]) -> Iterator[Batch]:
-    """Gather the frames of single partitions into as few batches as memory allows."""
+def in_batches(frames: Iterable[tuple[str, pl.DataFrame | Iterator[pl.DataFrame]]]) -> Iterator[Batch]:
+    """Gather the frames of single partitions into as few batches as memory allows; slices are a batch of their own."""
     keys: list[str] = []
     gathered: list[pl.DataFrame] = []
     for key, frame in frames:
+        if not isinstance(frame, pl.DataFrame):
+            if gathered:
+                yield keys, pl.concat(gathered)
+                keys, gathered = [], []
+            yield [key], frame
+            continue
         if gathered and sum(part.height for part in gathered) + frame.height > MAX_ROWS_AT_ONCE:
             yield keys, pl.concat(gathered)
             keys, gathered = [], []

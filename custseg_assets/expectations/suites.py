@@ -49,6 +49,9 @@ PREDICTION_KINDS = ("lookup", "score", "dropped")
 RULE_NAMES = (REFUNDED.name, LAPSED.name)
 
 
+_ABOUT_WHOLE = ("ExpectColumnMeanToBeBetween", "ExpectColumnUniqueValueCountToBeBetween")
+
+
 @dataclass(frozen=True)
 class Rule:
     """One expectation.
@@ -64,6 +67,11 @@ class Rule:
     expectation: str
     kwargs: Mapping[str, Any] = field(hash=False)
     columns: tuple[str, ...]
+
+    @property
+    def is_about_whole(self) -> bool:
+        """Whether it is about all rows together: what slices of a partition say does not add up to an answer."""
+        return self.expectation in _ABOUT_WHOLE or self.kwargs.get("mostly", 1.0) < 1.0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ past Great Expectations' public interface; ``tests/expectations`` compares the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -123,6 +123,7 @@ def validate(
     rules: CleaningRules | None = None,
     measured: pl.DataFrame | None = None,
     data_docs_dir: Path | None = None,
+    wanted: Callable[[Rule], bool] = lambda _: True,
 ) -> tuple[GroupResult, ...]:
     """Check every row of some partitions of a table.
 
@@ -133,19 +134,22 @@ def validate(
         rules: the shop's cleaning rules in force; if not given, the configured ones.
         measured: columns, row by row, that rules read besides the table's own; without them these rules fail.
         data_docs_dir: where to write a page about the validation; if not given, none is written.
+        wanted: which rules to check; the results of others say that they are met.
 
     Returns:
         One result per group of ``groups_for``, in its order.
     """
     groups = groups_for(table, settings, rules)
-    every = {f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules)}
+    every = {
+        f"{group.name} {number}": rule for group in groups for number, rule in enumerate(group.rules) if wanted(rule)
+    }
     read = frame if measured is None else frame.hstack(measured)
     about_rows = {key: rule for key, rule in every.items() if rule.columns and not _why_unchecked(rule, read)}
     results: dict[str, ExpectationValidationResult] = {}
     if frame.height and about_rows:
         results |= _validate_rules(_select_columns(read, about_rows, settings.snapshots.cadence), table, about_rows)
     results |= _validate_rules(frame.clear(), table, {key: rule for key, rule in every.items() if not rule.columns})
-    of_groups = tuple(_group_result(group, read, results) for group in groups)
+    of_groups = tuple(_group_result(group, read, every, results) for group in groups)
     if data_docs_dir is not None:
         from custseg_assets.expectations.data_docs import write_page
 
@@ -382,12 +386,16 @@ def _to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
 
 
 def _group_result(
-    group: ExpectationGroup, frame: pl.DataFrame, by_key: Mapping[str, ExpectationValidationResult]
+    group: ExpectationGroup,
+    frame: pl.DataFrame,
+    wanted: Mapping[str, Rule],
+    by_key: Mapping[str, ExpectationValidationResult],
 ) -> GroupResult:
     results, broken, positions = [], [], []
     for number, rule in enumerate(group.rules):
-        result = by_key.get(f"{group.name} {number}")
-        results.append(_rule_result(rule, result, _why_unchecked(rule, frame)))
+        key = f"{group.name} {number}"
+        result = by_key.get(key)
+        results.append(_rule_result(rule, result, _why_unchecked(rule, frame) if key in wanted else ""))
         if result is not None and not result.success:
             broken += [name for name in rule.columns if name in frame.columns]
             positions.append(_positions(result))

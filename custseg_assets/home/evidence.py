@@ -29,6 +29,7 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
 )
 from custseg_assets.domain.segments import training_tables
+from custseg_assets.domain.segments.clustering import kmeans_columns
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.domain.transactions.quality import reject_shares, unusual_periods
 from custseg_assets.home.open import OpenHome
@@ -67,12 +68,13 @@ def _compare(home: OpenHome, challenger: SegmentationModel, candidates: pl.DataF
     key = challenger.trained_on
     champion = home.champions.model_before(key)
     before = max(other for other in home.calendar.snapshot_keys if other < key)
+    used = kmeans_columns(champion.features)
     return compare_models(
         champion,
         challenger,
-        current=home.tables.read(CUSTOMER_FEATURES, [key]),
-        previous=home.tables.read(CUSTOMER_FEATURES, [before]),
-        training=home.tables.read(CUSTOMER_FEATURES, [champion.trained_on]),
+        current=home.tables.read(CUSTOMER_FEATURES, [key], used),
+        previous=home.tables.read(CUSTOMER_FEATURES, [before], used),
+        training=home.tables.read(CUSTOMER_FEATURES, [champion.trained_on], used),
         candidates=candidates,
         evidence=gather_evidence(home, key),
         seed=home.settings.model.seed,

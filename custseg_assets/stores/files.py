@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import struct
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -157,3 +158,17 @@ def _try_lock(file: IO[Any] | int, *, waits: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def scratch_folder(root: Path, prefix: str) -> Iterator[Path]:
+    """A folder for what memory cannot hold; gone afterwards, and so is what a killed process left.
+
+    Args:
+        root: where it is made; only one process may do so at a time: in a home, the one that has its lock.
+        prefix: of its name; no other folder in ``root`` may begin so.
+    """
+    for leftover in root.glob(f"{prefix}*"):
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=root) as name:
+        yield Path(name)

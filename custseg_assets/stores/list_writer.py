@@ -38,10 +38,12 @@ class ListWriter:
         }
         self._ids = self._create(stored.IDS, "|u1", n_bytes)
         self._starts = self._create(stored.ID_STARTS, "<u8", len(ids) + 1)
+        self._starts.append(np.zeros(1))
         self._history = self._create(stored.SNAPSHOTS, stored.SNAPSHOT_TYPE, len(ids), len(snapshots))
+        self._n_bytes_written = 0
 
-    def _create(self, name: str, kind: Any, *shape: int) -> NDArray[Any]:
-        return np.lib.format.open_memmap(self._directory / name, mode="w+", dtype=np.dtype(kind), shape=shape)
+    def _create(self, name: str, kind: Any, *shape: int) -> _ArrayFile:
+        return _ArrayFile(self._directory / name, np.dtype(kind), shape)
 
     def add(self, rows: pl.DataFrame, history: pl.DataFrame, features: pl.DataFrame) -> None:
         """Write the next customers, in the order of their ids.
@@ -51,19 +53,18 @@ class ListWriter:
             history: ``segment_assignments`` of these customers.
             features: ``period``, ``customer_id`` and RFM of these customers at the snapshots.
         """
-        first, last = self._n_written, self._n_written + rows.height
-        self._add_ids(rows["customer_id"], first)
+        self._add_ids(rows["customer_id"])
         for name, values in self._encode(rows).items():
-            self._columns[name][first:last] = values
-        self._add_history(rows.select("customer_id"), history, features, first)
-        self._n_written = last
+            self._columns[name].append(values)
+        self._add_history(rows.select("customer_id"), history, features)
+        self._n_written += rows.height
 
-    def _add_ids(self, ids: pl.Series, first: int) -> None:
+    def _add_ids(self, ids: pl.Series) -> None:
         text = b"".join(one.encode() + stored.SEPARATOR for one in ids.to_list())
-        start = int(self._starts[first])
-        self._ids[start : start + len(text)] = np.frombuffer(text, np.uint8)
-        ends = start + (ids.str.len_bytes().cast(pl.UInt64) + len(stored.SEPARATOR)).cum_sum().to_numpy()
-        self._starts[first + 1 : first + 1 + len(ids)] = ends
+        self._ids.append(np.frombuffer(text, np.uint8))
+        ends = (ids.str.len_bytes().cast(pl.UInt64) + len(stored.SEPARATOR)).cum_sum().to_numpy()
+        self._starts.append(self._n_bytes_written + ends)
+        self._n_bytes_written += len(text)
 
     def _encode(self, rows: pl.DataFrame) -> dict[str, NDArray[Any]]:
         now = pl.struct("segment_id", "segment_name")
@@ -92,7 +93,7 @@ class ListWriter:
         joined = places.join(self._segments, on=["segment_id", "segment_name"], how="left", maintain_order="left")
         return joined["code"].fill_null(self._segments.height).to_numpy()
 
-    def _add_history(self, ids: pl.DataFrame, history: pl.DataFrame, features: pl.DataFrame, first: int) -> None:
+    def _add_history(self, ids: pl.DataFrame, history: pl.DataFrame, features: pl.DataFrame) -> None:
         chunk = np.empty((ids.height, len(self._snapshots)), stored.SNAPSHOT_TYPE)
         for column, snapshot in enumerate(self._snapshots):
             at = pl.col("period") == snapshot.key
@@ -103,7 +104,7 @@ class ListWriter:
             chunk["segment"][:, column] = self._codes(joined.select("segment_id", "segment_name"))
             for name in RFM:
                 chunk[name][:, column] = _numbers(joined[name], stored.SNAPSHOT_TYPE[name])
-        self._history[first : first + ids.height] = chunk
+        self._history.append(chunk)
 
     def finish(self, before: str | None) -> None:
         """Write the orders and the index, and close the files.
@@ -112,10 +113,14 @@ class ListWriter:
             before: key of the snapshot before the released one.
         """
         n_with_value = {}
+        for file in (self._ids, self._starts, self._history, *self._columns.values()):
+            file.close()
         for name in stored.SORTABLE:
+            values = np.load(self._directory / stored.column_file(name), allow_pickle=False)
+            rows, n_with_value[name] = sort_rows(values)
             order = self._create(stored.order_file(name), "<u4", self._n_written)
-            order[:], n_with_value[name] = sort_rows(self._columns[name])
-            order.flush()  # type: ignore[attr-defined]
+            order.append(rows)
+            order.close()
         index = {
             "before": before,
             "causes": CAUSES,
@@ -127,8 +132,40 @@ class ListWriter:
             ],
         }
         (self._directory / stored.INDEX).write_text(canonical_json(index), encoding="utf-8")
-        self._columns.clear()
-        del self._ids, self._starts, self._history
+
+
+class _ArrayFile:
+    """A file in NumPy's format that rows are appended to, so that none of them stays in memory.
+
+    Args:
+        path: of the file.
+        dtype: of the array.
+        shape: that it has in the end.
+
+    Attributes:
+        dtype: of the array.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self.dtype, self._name, self._n_missing = dtype, path.name, shape[0]
+        self._file = path.open("wb")
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Write the next rows."""
+        np.ascontiguousarray(rows, self.dtype).tofile(self._file)
+        self._n_missing -= len(rows)
+
+    def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            ValueError: there were more or fewer rows than the shape says.
+        """
+        self._file.close()
+        if self._n_missing:
+            raise ValueError(f"{self._name}: {self._n_missing} rows are missing")
 
 
 def sort_rows(values: NDArray[Any]) -> tuple[NDArray[Any], int]:

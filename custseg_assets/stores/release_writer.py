@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import polars as pl
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.segments.customer_history import count_moves, describe_customers
 from custseg_assets.domain.segments.customer_lists import list_customers, value_segments
-from custseg_assets.domain.segments.migrations import CAUSES, measure_moves
+from custseg_assets.domain.segments.migrations import CAUSES, MoveCounts, count_movers
 from custseg_assets.domain.segments.model import RFM, SegmentationModel
 from custseg_assets.stores import releases
 from custseg_assets.stores.list_writer import ListWriter
@@ -26,6 +26,8 @@ from custseg_assets.stores.releases import FileEntry, ReleaseManifest, canonical
 
 CHUNK_CUSTOMERS = 200_000
 """Customers written at a time; bounds the memory of a write for a shop of any size."""
+CUSTOMERS_READ = 400_000
+"""Customers read at a time, with a row of each for every snapshot so far."""
 
 _FIRST_MAP_BYTES = 1 << 20
 _LISTS_AS_TEXT = ("reasons", "distinguishing")
@@ -63,9 +65,9 @@ class ReleaseContent:
     model: SegmentationModel
     window: Window
     assignments: pl.LazyFrame
-    customer_features: pl.DataFrame
+    customer_features: pl.DataFrame | pl.LazyFrame
     segment_profiles: pl.DataFrame
-    product_recommendations: pl.DataFrame
+    product_recommendations: pl.DataFrame | pl.LazyFrame
     drift_reports: pl.DataFrame
     model_candidates: pl.DataFrame
     promotion_decisions: pl.DataFrame
@@ -76,7 +78,7 @@ class ReleaseContent:
     margin_rule: float
     drift_reference: Mapping[str, Any] | None = None
     is_demo: bool = False
-    segment_migrations: pl.DataFrame | None = None
+    segment_migrations: pl.DataFrame | pl.LazyFrame | None = None
     later_customers: pl.DataFrame | None = None
     earlier_windows: tuple[Window, ...] = ()
     earlier_features: pl.LazyFrame | None = None
@@ -109,11 +111,11 @@ def write_release(root: Path, content: ReleaseContent) -> ReleaseManifest:
 
 
 def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
-    for name, value in _documents(content).items():
+    ids = _sorted_ids(content)
+    for name, value in _documents(content, ids).items():
         (directory / name).write_text(canonical_json(value), encoding="utf-8")
     (directory / releases.MODEL).write_text(content.model.to_json(), encoding="utf-8")
     (directory / releases.MODEL_CARD).write_text(content.model_card, encoding="utf-8")
-    ids = _sorted_ids(content)
     chunks = _write_lists(directory, content, ids, _chunks(content, ids))
     records = (chunk.described.select("customer_id", pl.col("record").struct.json_encode()) for chunk in chunks)
     n_customers, n_later = _write_customers(
@@ -148,17 +150,19 @@ def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
     return manifest
 
 
-def _documents(content: ReleaseContent) -> dict[str, Any]:
+def _documents(content: ReleaseContent, ids: pl.Series) -> dict[str, Any]:
     """Content of the JSON files, by file name."""
     assigned = content.assignments.filter(pl.col("period") == content.window.key).select("segment_id").unique()
-    unnamed = set(assigned.collect()["segment_id"]) - set(content.segment_profiles["segment_id"])
+    unnamed = set(assigned.collect(engine="streaming")["segment_id"]) - set(content.segment_profiles["segment_id"])
     if unnamed:
         raise ValueError(f"segments {sorted(unnamed)} have customers but no profile")
-    offered = content.product_recommendations.select("product_id", "description").unique("product_id", keep="first")
+    # A product has the same text wherever it is offered.
+    offers = content.product_recommendations.lazy().select("product_id", "description")
+    offered = offers.unique("product_id").collect(engine="streaming")
     return {
         releases.PROFILES: _rows(content.segment_profiles.sort("segment_id")),
         releases.PRODUCTS: dict(offered.sort("product_id").iter_rows()),
-        releases.MIGRATIONS: _migrations(content),
+        releases.MIGRATIONS: _migrations(content, ids),
         releases.DRIFT: {
             "reports": _rows(content.drift_reports.sort("period", "score_name", "subject")),
             "reference": content.drift_reference,
@@ -170,7 +174,7 @@ def _documents(content: ReleaseContent) -> dict[str, Any]:
     }
 
 
-def _migrations(content: ReleaseContent) -> dict[str, Any]:
+def _migrations(content: ReleaseContent, ids: pl.Series) -> dict[str, Any]:
     """Moves since the previous snapshot, ``before``, their number by cause, their rates, and the margin rule.
 
     ``before`` is null at the first snapshot.
@@ -178,19 +182,38 @@ def _migrations(content: ReleaseContent) -> dict[str, Any]:
     key = content.window.key
     earlier = content.assignments.filter(pl.col("period") < key).select(pl.col("period").unique()).collect()["period"]
     keys = [key, *earlier.sort(descending=True)][:3]
+    before = keys[1] if len(keys) > 1 else None
     columns = ("period", "customer_id", "segment_id", "is_rule_segment")
-    history = content.assignments.filter(pl.col("period").is_in(keys)).select(columns).collect()
-    now, *others = (history.filter(period=one) for one in keys)
-    before = keys[1] if others else None
-    caused = content.segment_migrations
-    n_moves = {} if caused is None else dict(caused["cause"].value_counts().iter_rows())
+    recent = content.assignments.filter(pl.col("period").is_in(keys)).select(columns)
+    moves, counts = [], MoveCounts()
+    for start in range(0, max(len(ids), 1), CUSTOMERS_READ):
+        history = recent.filter(_is_one_of(ids[start : start + CUSTOMERS_READ])).collect()
+        moves.append(count_moves(history, before=before, period=key))
+        counts += count_movers(*(history.filter(period=one) for one in keys))
+    pair = ("from_segment_id", "to_segment_id")
     return {
         "before": before,
-        "moves": count_moves(history, before=before, period=key).to_dicts(),
-        "causes": {cause: n_moves.get(cause, 0) for cause in CAUSES} if n_moves else {},
-        **asdict(measure_moves(now, *others)),
+        "moves": pl.concat(moves).group_by(pair).agg(pl.col("n_customers").sum()).sort(pair).to_dicts(),
+        "causes": _count_causes(content.segment_migrations),
+        **asdict(counts.rates()),
         "margin_rule": content.margin_rule,
     }
+
+
+def _count_causes(migrations: pl.DataFrame | pl.LazyFrame | None) -> dict[str, int]:
+    """Number of moves by cause; nothing where nobody moved or causes are not known."""
+    if migrations is None:
+        return {}
+    counted = migrations.lazy().group_by("cause").agg(pl.len()).collect(engine="streaming")
+    n_moves = dict(counted.iter_rows())
+    return {cause: n_moves.get(cause, 0) for cause in CAUSES} if n_moves else {}
+
+
+def _is_one_of(ids: pl.Series) -> pl.Expr:
+    """Whether a row is of one of some customers, who are adjacent in the order of their ids."""
+    if ids.is_empty():
+        return pl.lit(value=False)
+    return pl.col("customer_id").is_between(pl.lit(ids[0]), pl.lit(ids[-1]))
 
 
 def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
@@ -207,35 +230,70 @@ def _finite_or_null(column: pl.Series) -> pl.Series:
     return column.set(~column.is_finite(), None)
 
 
+class _Customers(NamedTuple):
+    """What the tables say of some customers, adjacent in the order of their ids.
+
+    Attributes:
+        assigned: ``segment_assignments``, at every snapshot so far.
+        in_window: ``customer_features`` of the snapshot.
+        earlier: RFM at the snapshots before.
+        offered: ``product_recommendations``.
+        migrations: ``segment_migrations``, where there are any.
+    """
+
+    assigned: pl.DataFrame
+    in_window: pl.DataFrame
+    earlier: pl.DataFrame
+    offered: pl.DataFrame
+    migrations: pl.DataFrame | None
+
+    def filter(self, is_wanted: pl.Expr) -> _Customers:
+        """The rows of fewer customers."""
+        assigned, in_window, earlier, offered = (one.filter(is_wanted) for one in self[:4])
+        moves = None if self.migrations is None else self.migrations.filter(is_wanted)
+        return _Customers(assigned, in_window, earlier, offered, moves)
+
+
 class _Chunk(NamedTuple):
     """Some customers, adjacent in the order of their ids.
 
     Attributes:
-        is_wanted: whether a row of any table is of one of them.
-        assigned: ``segment_assignments`` of them, at every snapshot so far.
-        in_window: ``customer_features`` of them.
+        read: what the tables say of them.
         described: id and record of each, sorted by id.
     """
 
-    is_wanted: pl.Expr
-    assigned: pl.DataFrame
-    in_window: pl.DataFrame
+    read: _Customers
     described: pl.DataFrame
 
 
 def _chunks(content: ReleaseContent, ids: pl.Series) -> Iterator[_Chunk]:
     """Every customer of the snapshot, in the order of the ids, a chunk at a time."""
     features = tuple(dict.fromkeys((*RFM, *content.model.features)))
-    history = content.assignments.filter(pl.col("period") <= content.window.key)
+    for first in range(0, len(ids), CUSTOMERS_READ):
+        # Several chunks are read at once: to read few rows of a file takes as long as to read a million.
+        several = ids[first : first + CUSTOMERS_READ]
+        several_read = _read_customers(content, _is_one_of(several), features)
+        for start in range(0, len(several), CHUNK_CUSTOMERS):
+            read = several_read.filter(_is_one_of(several[start : start + CHUNK_CUSTOMERS]))
+            described = describe_customers(
+                read.assigned, read.in_window, read.offered, period=content.window.key, features=features
+            )
+            yield _Chunk(read, described)
+
+
+def _read_customers(content: ReleaseContent, is_wanted: pl.Expr, features: Sequence[str]) -> _Customers:
+    """What the tables say of some customers."""
+    history = content.assignments.filter(pl.col("period") <= content.window.key, is_wanted)
     wanted = ["period", "customer_id", "segment_id", "segment_name", "margin", "is_held", "runner_up_segment_id"]
-    for start in range(0, len(ids), CHUNK_CUSTOMERS):
-        chunk = ids[start : start + CHUNK_CUSTOMERS]
-        is_wanted = pl.col("customer_id").is_between(pl.lit(chunk[0]), pl.lit(chunk[-1]))
-        assigned = history.filter(is_wanted).select(wanted).collect()
-        in_window = content.customer_features.filter(is_wanted)
-        offered = content.product_recommendations.filter(is_wanted)
-        described = describe_customers(assigned, in_window, offered, period=content.window.key, features=features)
-        yield _Chunk(is_wanted, assigned, in_window, described)
+    offered = content.product_recommendations.lazy().filter(is_wanted).select("customer_id", "rank", "product_id")
+    moves = content.segment_migrations
+    return _Customers(
+        history.select(wanted).collect(),
+        content.customer_features.lazy().filter(is_wanted).select("customer_id", *features).collect(),
+        _earlier_features(content, is_wanted),
+        offered.collect(),
+        None if moves is None else moves.lazy().filter(is_wanted).select("customer_id", "cause").collect(),
+    )
 
 
 def _sorted_ids(content: ReleaseContent) -> pl.Series:
@@ -248,7 +306,7 @@ def _write_lists(
 ) -> Iterator[_Chunk]:
     """Write the lists from chunks, and pass each chunk on; the files are complete at the end of the last."""
     key = content.window.key
-    places = content.assignments.select("period", "segment_id", "segment_name").unique().collect()
+    places = content.assignments.select("period", "segment_id", "segment_name").unique().collect(engine="streaming")
     places = places.filter(pl.col("period") <= key)
     keys_before = places["period"].unique().sort().to_list()[:-1]
     before = keys_before[-1] if keys_before else None
@@ -256,21 +314,20 @@ def _write_lists(
     lists = ListWriter(directory, ids, places, list(windows.values()))
     values = value_segments(content.segment_profiles)
     days = (content.window.as_of - windows[before].as_of).days if before in windows else None
-    migrations = content.segment_migrations
-    for chunk in chunks:
-        earlier = _earlier_features(content, chunk.is_wanted)
+    for read, described in chunks:
+        earlier = read.earlier
         listed = list_customers(
-            chunk.described,
-            chunk.assigned.filter(period=key),
-            chunk.assigned.filter(pl.col("period") == pl.lit(before, pl.String)),
+            described,
+            read.assigned.filter(period=key),
+            read.assigned.filter(pl.col("period") == pl.lit(before, pl.String)),
             earlier.filter(period=before) if before in windows else None,
-            None if migrations is None else migrations.filter(chunk.is_wanted),
+            read.migrations,
             values,
             days,
         )
-        in_window = chunk.in_window.with_columns(period=pl.lit(key)).select(earlier.columns)
-        lists.add(listed, chunk.assigned, pl.concat([in_window, earlier], how="vertical_relaxed"))
-        yield chunk
+        in_window = read.in_window.with_columns(period=pl.lit(key)).select(earlier.columns)
+        lists.add(listed, read.assigned, pl.concat([in_window, earlier], how="vertical_relaxed"))
+        yield _Chunk(read, described)
     lists.finish(before)
 
 
@@ -278,7 +335,7 @@ def _earlier_features(content: ReleaseContent, is_wanted: pl.Expr) -> pl.DataFra
     """RFM of some customers at the snapshots before."""
     columns = ("period", "customer_id", *RFM)
     if content.earlier_features is None:
-        return content.customer_features.clear().select(columns)
+        return content.customer_features.lazy().select(columns).clear().collect()
     keys = [window.key for window in content.earlier_windows]
     return content.earlier_features.filter(pl.col("period").is_in(keys), is_wanted).select(columns).collect()
 

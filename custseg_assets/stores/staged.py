@@ -69,7 +69,15 @@ class StagedWriter:
         self._n_files = 0
 
     def write(self, frame: pl.DataFrame) -> None:
-        """Add rows, which have all columns of the table."""
+        """Add rows.
+
+        Raises:
+            ValueError: their columns or types are not the table's.
+        """
+        if list(frame.schema.items()) != list(self.rows.table.schema.items()):
+            raise ValueError(
+                f"{self.rows.table.name}: got columns {dict(frame.schema)}, expected {dict(self.rows.table.schema)}"
+            )
         for (period,), part in frame.partition_by("period", as_dict=True, maintain_order=True).items():
             folder = self.rows.folder / f"period={period}"
             folder.mkdir(parents=True, exist_ok=True)

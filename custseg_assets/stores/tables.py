@@ -27,6 +27,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.transaction import AddAction, RemoveAction
 
 from custseg_assets.domain.schemas import Table
+from custseg_assets.domain.slices import EVERYBODY, IdRange, count_slices, cut_ranges, ids_apart
 from custseg_assets.errors import DamagedHomeError
 from custseg_assets.stores.files import read_state, write_state
 from custseg_assets.stores.staged import Rows, StagedRows
@@ -149,10 +150,38 @@ class TableReader:
         """
         return self.table_files(table, keys).scan()
 
-    def read(self, table: Table, keys: Iterable[str] | None = None) -> pl.DataFrame:
-        """Read the rows of some partitions, all by default, into memory, in the table's one order."""
+    def read(
+        self,
+        table: Table,
+        keys: Iterable[str] | None = None,
+        columns: Iterable[str] | None = None,
+        within: IdRange = EVERYBODY,
+    ) -> pl.DataFrame:
+        """Read the rows of some partitions, all by default, into memory, in the table's one order.
+
+        Args:
+            table: the table's declaration.
+            keys: of the partitions.
+            columns: names of those to read, all by default; rows are ordered by those of them that order the table.
+            within: the customers to read the rows of.
+        """
+        names = table.schema.names() if columns is None else list(dict.fromkeys(columns))
+        order = [name for name in ("period", *table.sort_by) if name in names]
         with self.explained():
-            return self.scan(table, keys).collect().sort("period", *table.sort_by, maintain_order=True)
+            rows = self.scan(table, keys)
+            rows = rows if within.is_everybody else rows.filter(within.condition)
+            found = rows.select(names).collect()
+            return found.sort(order, maintain_order=True) if order else found
+
+    def id_ranges(self, table: Table, key: str) -> tuple[IdRange, ...]:
+        """Ranges of ids that a partition with a row per customer is worked on by; one for all of a small one."""
+        n_customers = self.sizes(table).get(key, 0)
+        n_slices = count_slices(n_customers)
+        if n_slices == 1:
+            return (EVERYBODY,)
+        some = pl.col("customer_id").gather_every(ids_apart(n_customers, n_slices))
+        with self.explained():
+            return cut_ranges(self.scan(table, [key]).select(some).collect().to_series(), n_slices)
 
     def whole(self, table: Table) -> pl.DataFrame:
         """All rows of a small table in its one order, read again only when the table has changed."""

@@ -64,7 +64,7 @@ def metadata_of(session: Any) -> TrainerReport:
 
 @contextlib.contextmanager
 def training_folder(
-    root: Path, features: pl.DataFrame, settings: ModelSettings, champion: SegmentationModel | None
+    root: Path, features: pl.LazyFrame, settings: ModelSettings, champion: SegmentationModel | None
 ) -> Iterator[Path]:
     """A folder with everything a trainer may look at; gone afterwards, and so is what a killed run left.
 
@@ -80,7 +80,7 @@ def training_folder(
         folder = Path(name)
         (folder / "in").mkdir()
         (folder / "out").mkdir()
-        features.write_parquet(folder / "in" / FEATURES)
+        features.sink_parquet(folder / "in" / FEATURES)
         (folder / "in" / SETTINGS).write_text(json.dumps(settings.of_training()), encoding="utf-8")
         if champion:
             (folder / "in" / CHAMPION).write_text(champion.to_json(), encoding="utf-8")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from custseg_assets.domain.segments import clustering, training_tables
+from custseg_assets.domain.segments import clustering, sampling, training_tables
 from custseg_assets.domain.segments.model import Matrix, SegmentationModel
 from custseg_assets.settings import ModelSettings
 
@@ -33,14 +33,12 @@ def sweep_snapshot(
         champion: the model in force, from whose centroids as many clusters start.
     """
     matrix, limits = training_tables.matrix_of(scaled, settings.features), settings.limits()
-    candidates = _sweep(matrix, settings, progress, champion)
-    choice = clustering.choose_k(candidates, limits)
+    candidates, choice = _sweep(matrix, settings, progress, champion)
     is_usual = clustering.usual_rows(matrix, limits) if choice.k is None else None
     if is_usual is not None:
         n_extreme = len(matrix) - int(is_usual.sum())
         progress(f"no k is eligible; again without {n_extreme:,} extreme of {len(matrix):,} customers")
-        others = _sweep(matrix[is_usual], settings, progress, champion)
-        again = clustering.choose_k(others, limits)
+        others, again = _sweep(matrix[is_usual], settings, progress, champion)
         if again.k is not None:
             left_out = (
                 f"fitted without {n_extreme:,} of {len(matrix):,} customers, who lie more than {clustering.EXTREME:g} "
@@ -52,15 +50,45 @@ def sweep_snapshot(
 
 def _sweep(
     matrix: Matrix, settings: ModelSettings, progress: Callable[[str], None], champion: SegmentationModel | None
+) -> tuple[tuple[clustering.Candidate, ...], clustering.KChoice]:
+    """Try every k on everybody or, in a large shop, on a sample that is made larger until another one says the same."""
+    strata, n_sampled = (
+        sampling.Strata(matrix),
+        len(matrix) if len(matrix) <= sampling.FITTED_WHOLE else sampling.SAMPLE,
+    )
+    while n_sampled < len(matrix):
+        sample = strata.draw(n_sampled, np.random.default_rng(settings.seed))
+        candidates = _sweep_rows(sample, settings, progress, champion, everybody=matrix)
+        choice = clustering.choose_k(candidates, settings.limits())
+        if choice.k is None:
+            return candidates, choice
+        chosen = next(one for one in candidates if one.k == choice.k)
+        start = np.array(champion.centroids) if champion else None
+        error = clustering.measure_sampling_error(strata, n_sampled, chosen, settings.seed, start)
+        progress(error.sentence())
+        if error.is_small:
+            return candidates, replace(choice, reasons=(*choice.reasons, error.sentence()))
+        n_sampled *= sampling.GROWTH
+    candidates = _sweep_rows(matrix, settings, progress, champion)
+    return candidates, clustering.choose_k(candidates, settings.limits())
+
+
+def _sweep_rows(
+    rows: Matrix,
+    settings: ModelSettings,
+    progress: Callable[[str], None],
+    champion: SegmentationModel | None,
+    everybody: Matrix | None = None,
 ) -> tuple[clustering.Candidate, ...]:
     return clustering.sweep(
-        matrix,
+        rows,
         settings.k_range,
         settings.limits(),
         n_bootstraps=settings.n_bootstraps,
         n_initialisations=settings.n_initialisations,
         seed=settings.seed,
         start=np.array(champion.centroids) if champion else None,
+        everybody=everybody,
         progress=progress,
     )
 
@@ -84,5 +112,5 @@ def train_snapshot(
     centroids = training_tables.chosen_centroids(candidates)
     if centroids is None:
         return None
-    _, used = training_tables.scale_snapshot(features, settings.features, champion.reference if champion else None)
+    used = champion.reference if champion else training_tables.measure_snapshot(features, settings.features)
     return clustering.train_model(features, centroids, used, key, champion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,8 +30,8 @@ def bought(*sales: tuple[str, str, str], **common: Any) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def placed(**segments: str) -> pl.DataFrame:
-    """Segment assignments; each segment with its customers, one letter each."""
+def placed(**segments: Iterable[str]) -> pl.DataFrame:
+    """Segment assignments; each segment with its customers, in a text one letter each."""
     rows = [(customer, segment) for segment, customers in segments.items() for customer in customers]
     return pl.DataFrame(rows, schema={"customer_id": pl.String, "segment_id": pl.String}, orient="row")
 
@@ -156,18 +157,74 @@ def test_nothing_to_offer_is_an_empty_table(purchases: pl.DataFrame, assignments
     assert table.schema == expected
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_neither_the_order_of_rows_nor_the_size_of_a_slice_matters(
-    method: Method, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def many_sales() -> tuple[pl.DataFrame, pl.DataFrame]:
     sales = [
         (who, f"{i * j % 17}", f"2011-0{1 + i * j % 6}-11") for i, who in enumerate("abcdefg") for j in range(1, 9)
     ]
-    purchases, assignments = bought(*sales), placed(S1="abcd", S2="efgh")
+    return bought(*sales), placed(S1="abcd", S2="efgh")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_rows_does_not_matter(method: Method) -> None:
+    purchases, assignments = many_sales()
     arguments = {"as_of": AS_OF, "n_items": 3, "method": method, "half_life_days": 30}
     once = recommend(purchases, assignments, **arguments)
-    monkeypatch.setattr(recommendations, "_CUSTOMERS_AT_ONCE", 3)
     assert once.equals(recommend(purchases.reverse().lazy(), assignments.reverse(), **arguments))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("slices", [["abcdefgh"], ["abc", "defgh"], [*"abcdefgh"], ["", "abcdefg", "h"]])
+def test_slices_of_customers_add_up_to_the_whole(method: Method, slices: list[str]) -> None:
+    purchases, assignments = many_sales()
+    parts = [
+        (
+            recommendations.list_pairs(purchases.filter(pl.col("customer_id").is_in([*ids])), until=AS_OF),
+            assignments.filter(pl.col("customer_id").is_in([*ids])),
+        )
+        for ids in slices
+    ]
+    counted = [recommendations.count_buyers(pairs, placed, AS_OF, 30) for pairs, placed in parts]
+    ranking = recommendations.add_buyers(counted).rank(method)
+    texts = recommendations.list_descriptions(purchases, until=AS_OF)
+    offers = [recommendations.offer_products(placed, pairs, ranking, texts, 3, method) for pairs, placed in parts]
+    expected = recommend(purchases, assignments, as_of=AS_OF, n_items=3, method=method, half_life_days=30)
+    assert pl.concat(offers).sort("customer_id", "rank").equals(expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("seed", range(4))
+def test_offers_are_the_first_of_the_ranking_that_the_customer_has_not_bought(method: Method, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sales = [
+        (f"c{rng.integers(12)}", f"{int(9 * rng.random() ** 2)}", f"2011-0{rng.integers(1, 7)}-11") for _ in range(90)
+    ]
+    purchases, assignments = (
+        bought(*sales),
+        placed(S1=["c0", "c1", "c2", "c3", "c99"], S2=[f"c{n}" for n in range(4, 12)]),
+    )
+    ranking = recommendations.count_buyers(
+        recommendations.list_pairs(purchases, until=AS_OF), assignments, AS_OF, 30
+    ).rank(method)
+    offers = recommend(purchases, assignments, as_of=AS_OF, n_items=4, method=method, half_life_days=30)
+    for customer_id, segment_id in assignments.select("customer_id", "segment_id").iter_rows():
+        row = ranking.segments.to_list().index(segment_id)
+        own = {product for who, product, _ in sales if who == customer_id}
+        wanted = [ranking.products[int(code)] for code in ranking.order[row] if ranking.products[int(code)] not in own]
+        found = offers.filter(customer_id=customer_id)
+        assert found["product_id"].to_list() == wanted[:4]
+        assert found["rank"].to_list() == [*range(1, len(wanted[:4]) + 1)]
+
+
+def test_a_part_of_many_customers_is_tested_by_their_ids_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    customers = pl.DataFrame({"customer_id": [f"c{n:05}" for n in range(10_000)], "segment_id": "S1"})
+    assert recommendations.tested_customers(customers, 10_000).equals(customers)
+    monkeypatch.setattr(recommendations, "TESTED_AT_MOST", 1_000)
+    tested = recommendations.tested_customers(customers, 10_000)
+    assert 900 < tested.height < 1_100
+    in_slices = [recommendations.tested_customers(part, 10_000) for part in customers.iter_slices(700)]
+    assert pl.concat(in_slices).equals(tested)
+    # The same in every version and on every machine.
+    assert tested["customer_id"].head(3).to_list() == ["c00023", "c00033", "c00037"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain.schemas import Column, Table
+from custseg_assets.domain.slices import EVERYBODY, IdRange
 from custseg_assets.stores.tables import TableStore, fingerprint
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.places import tables_on
@@ -143,3 +144,20 @@ def test_rows_that_were_appended_are_tidied_into_one_file_and_removed_by_age(
 
 def test_fingerprints_differ_in_any_part() -> None:
     assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("b", 1), fingerprint("a", [1])}) == 4
+
+
+def test_some_columns_of_some_customers_are_read_in_the_tables_order(store: TableStore) -> None:
+    table = Table(
+        "customers",
+        "for tests",
+        tuple(Column(name, pl.String(), "text") for name in ("period", "customer_id", "name")),
+        ("customer_id",),
+    )
+    frame = pl.DataFrame(
+        {"period": ["2011-01-01"] * 4, "customer_id": ["d", "b", "a", "c"], "name": ["w", "x", "y", "z"]}
+    )
+    store.write(table, frame, {"2011-01-01": 1})
+    within = IdRange("b", "d")
+    assert store.read(table, ["2011-01-01"], ("name", "customer_id"), within).rows() == [("x", "b"), ("z", "c")]
+    assert store.read(table, ["2011-01-01"], ("name",), within)["name"].sort().to_list() == ["x", "z"]
+    assert store.id_ranges(table, "2011-01-01") == (EVERYBODY,)

@@ -1,7 +1,8 @@
 """Who moved between segments since the snapshot before, and why, by snapshot."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -17,13 +18,15 @@ from custseg_assets.defs.materialise import (
 )
 from custseg_assets.defs.metadata import picture, table_preview
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
-from custseg_assets.domain.segments.clustering import assign_customers
+from custseg_assets.domain.segments.clustering import assign_customers, kmeans_columns
 from custseg_assets.domain.segments.migrations import (
     count_flows,
     list_migrations,
     measure_moves,
     summarise_moves,
 )
+from custseg_assets.domain.segments.model import RFM
+from custseg_assets.domain.slices import EVERYBODY, IdRange
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import migration_matrix
 
@@ -33,9 +36,11 @@ def segment_migrations(context: dg.AssetExecutionContext, home: dg.ResourceParam
     """Compare each snapshot with the one before it, customer by customer."""
     keys, unchanged = with_model(context, home)
 
-    def compare() -> Iterator[tuple[str, pl.DataFrame]]:
+    def compare() -> Iterator[tuple[str, pl.DataFrame | Iterator[pl.DataFrame]]]:
         for key in keys:
-            yield key, of_snapshot(SEGMENT_MIGRATIONS, home.calendar.window(key), _list_moves(home, key))
+            ranges = home.tables.id_ranges(SEGMENT_ASSIGNMENTS, key)
+            moves = map(partial(_list_moves, home, key), ranges)
+            yield key, next(moves) if len(ranges) == 1 else moves
 
     return materialise(
         context,
@@ -45,6 +50,12 @@ def segment_migrations(context: dg.AssetExecutionContext, home: dg.ResourceParam
         unchanged=unchanged,
         show=lambda: _show_moves(home, keys[-1]),
     )
+
+
+_ASSIGNED = (
+    *("customer_id", "segment_id", "segment_name", "is_rule_segment"),
+    *("is_held", "runner_up_segment_id", "margin", "model_version"),
+)
 
 
 class _Snapshots(NamedTuple):
@@ -57,18 +68,21 @@ class _Snapshots(NamedTuple):
     features_now: pl.DataFrame
 
 
-def _read_both(home: OpenHome, key: str) -> _Snapshots | None:
-    """What is compared; nothing where no earlier snapshot has segments."""
+def _read_both(
+    home: OpenHome, key: str, within: IdRange = EVERYBODY, assigned: Sequence[str] = _ASSIGNED
+) -> _Snapshots | None:
+    """What is compared of all customers, or of a slice of them; nothing where no earlier snapshot has segments."""
     earlier = home.snapshots_before(key)[-1:]
     if not earlier:
         return None
-    before, now = (home.tables.read(SEGMENT_ASSIGNMENTS, [one]) for one in (*earlier, key))
-    features_before, features_now = (home.tables.read(CUSTOMER_FEATURES, [one]) for one in (*earlier, key))
+    tables, features = home.tables, (*kmeans_columns(home.settings.model.features), *RFM)
+    before, now = (tables.read(SEGMENT_ASSIGNMENTS, [one], assigned, within) for one in (*earlier, key))
+    features_before, features_now = (tables.read(CUSTOMER_FEATURES, [one], features, within) for one in (*earlier, key))
     return _Snapshots(earlier[0], before, now, features_before, features_now)
 
 
-def _list_moves(home: OpenHome, key: str) -> pl.DataFrame:
-    two = _read_both(home, key)
+def _list_moves(home: OpenHome, key: str, within: IdRange) -> pl.DataFrame:
+    two, window = _read_both(home, key, within), home.calendar.window(key)
     if two is None:
         return SEGMENT_MIGRATIONS.schema.to_frame()
     earlier_model = home.champions.model_at(two.before_key)
@@ -79,14 +93,18 @@ def _list_moves(home: OpenHome, key: str) -> pl.DataFrame:
         two.before,
         earlier_model,
         home.settings.model.margin_rule,
-        observed_share=home.calendar.window(key).observed_share,
+        observed_share=window.observed_share,
     )
-    return list_migrations(two.before, two.now, stay, two.features_before, two.features_now)
+    moves = list_migrations(two.before, two.now, stay, two.features_before, two.features_now)
+    return of_snapshot(SEGMENT_MIGRATIONS, window, moves)
+
+
+_SHOWN = ("customer_id", "segment_id", "segment_name", "is_rule_segment")
 
 
 def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
     """The moves of a snapshot for people to look at."""
-    two = _read_both(home, key)
+    two = _read_both(home, key, assigned=_SHOWN)
     if two is None:
         return {"moves": f"{key} is the first snapshot with segments: nobody can have moved yet."}
     window = home.calendar.window(key)
@@ -95,7 +113,8 @@ def _show_moves(home: OpenHome, key: str) -> Mapping[str, Any]:
     n_known = all_flows.filter(pl.col("from_segment").is_not_null())["n_customers"].sum()
     summary = summarise_moves(home.tables.read(SEGMENT_MIGRATIONS, [key]), int(n_known))
     earlier = home.snapshots_before(two.before_key)[-1:]
-    rates = measure_moves(two.now, two.before, home.tables.read(SEGMENT_ASSIGNMENTS, earlier) if earlier else None)
+    before = home.tables.read(SEGMENT_ASSIGNMENTS, earlier, _SHOWN) if earlier else None
+    rates = measure_moves(two.now, two.before, before)
     return {
         "moves": f"{two.before_key} → {key}{so_far}: {summary.sentence}.",
         "matrix": picture("customers by segment before and now", migration_matrix(all_flows, home.currency)),

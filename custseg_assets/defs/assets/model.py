@@ -25,7 +25,7 @@ from custseg_assets.domain.schemas import (
     tables,
 )
 from custseg_assets.domain.segments import clustering, training_tables
-from custseg_assets.domain.segments.model import SegmentationModel
+from custseg_assets.domain.segments.model import RFM, SegmentationModel
 from custseg_assets.home.decision_record import describe_decision
 from custseg_assets.home.evidence import decide_about_challenger
 from custseg_assets.home.open import LockedHome, OpenHome
@@ -145,7 +145,8 @@ def _sweep(
     context: dg.AssetExecutionContext, home: LockedHome, __: TrainingLauncher, key: str
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Try every k in this process: the candidates, and nothing more to report."""
-    scaled = home.tables.read(scaled_features_table(home.settings.model.features), [key])
+    names = home.settings.model.features
+    scaled = home.tables.read(scaled_features_table(names), [key], names)
     table, _ = sweep_snapshot(scaled, key, home.settings.model, context.log.info)
     return table, {}
 
@@ -154,7 +155,7 @@ def _retrain(
     context: dg.AssetExecutionContext, home: LockedHome, trainer: TrainingLauncher, key: str
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Have a trainer out of process try every k: its candidates, and what it reported."""
-    features, champion = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.predecessor_of(key)
+    features, champion = home.tables.scan(CUSTOMER_FEATURES, [key]), home.champions.predecessor_of(key)
     with training_folder(home.paths.root, features, home.settings.model, champion) as folder:
         reported = trainer.train(context, snapshot=key, folder=folder)
         return candidates_in(folder), reported
@@ -169,7 +170,8 @@ def _make_challenger(
     home: LockedHome, key: str, candidates: pl.DataFrame, mlflow_run: str
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Train and register the challenger of a snapshot: its row, and what is shown of it."""
-    features = home.tables.read(CUSTOMER_FEATURES, [key])
+    used = ("period", *clustering.kmeans_columns(home.settings.model.features), *RFM)
+    features = home.tables.read(CUSTOMER_FEATURES, [key], used)
     model = train_snapshot(features, candidates, key, home.settings.model, home.champions.predecessor_of(key))
     if model is None:
         raise RuntimeError(f"{key}: candidates with chosen centroids gave no model")

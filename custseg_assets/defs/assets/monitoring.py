@@ -31,6 +31,7 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
     scaled_features_table,
 )
+from custseg_assets.domain.segments.clustering import kmeans_columns
 from custseg_assets.domain.segments.training_tables import matrix_of, scale_snapshot
 from custseg_assets.home.evidence import decide_about_retrain, unsound_in_window
 from custseg_assets.home.open import LockedHome, OpenHome
@@ -107,8 +108,9 @@ def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
     # evidence that led to it.
     settings, model = home.settings, home.champions.model_before(key)
     trained, window = (home.calendar.window(one) for one in (model.trained_on, key))
+    read = list(dict.fromkeys(("period", "recency_days", *kmeans_columns(model.features))))
     closing = leave_out_closing(
-        *(home.tables.scan(CUSTOMER_FEATURES, [one.key]).collect() for one in (trained, window)),
+        *(home.tables.scan(CUSTOMER_FEATURES, [one.key]).select(read).collect() for one in (trained, window)),
         reference_window_days=(trained.as_of - trained.start) / timedelta(days=1),
         window_days=(window.as_of - window.start) / timedelta(days=1),
         seed=settings.model.seed,
@@ -124,7 +126,9 @@ def _measure(home: OpenHome, key: str, history: pl.DataFrame) -> DriftReport:
     scaled = (
         scale_snapshot(closing.current, model.features, model.reference)[0]
         if closing.n_days_left_out
-        else home.tables.read(scaled_features_table(settings.model.features), [key])
+        else home.tables.read(
+            scaled_features_table(settings.model.features), [key], ("customer_id", *settings.model.features)
+        )
     )
     return measure_drift(
         reference,

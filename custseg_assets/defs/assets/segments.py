@@ -1,7 +1,7 @@
 """Who is in which segment, what the segments are like, and what to offer, by snapshot."""
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -16,7 +16,6 @@ from custseg_assets.defs.materialise import (
     with_model,
 )
 from custseg_assets.defs.metadata import picture, table_preview
-from custseg_assets.domain import recommendations
 from custseg_assets.domain.schemas import (
     CLEAN_TRANSACTIONS,
     CUSTOMER_FEATURES,
@@ -24,9 +23,11 @@ from custseg_assets.domain.schemas import (
     SEGMENT_ASSIGNMENTS,
     SEGMENT_PROFILES,
 )
-from custseg_assets.domain.segments.clustering import assign_customers
-from custseg_assets.domain.segments.model import SegmentationModel
-from custseg_assets.domain.segments.profiles import profile_segments
+from custseg_assets.domain.segments.clustering import assign_customers, kmeans_columns
+from custseg_assets.domain.segments.model import RFM
+from custseg_assets.domain.segments.profiles import PROFILED, profile_segments
+from custseg_assets.domain.slices import EVERYBODY, IdRange, count_slices, cut_ranges, ids_apart
+from custseg_assets.home.offers import PurchasesInMemory, offer_in_slices, offer_to_all
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
 
@@ -37,21 +38,24 @@ def segment_assignments(context: dg.AssetExecutionContext, home: dg.ResourcePara
     keys, unchanged = with_model(context, home)
     first_seen, newest = _first_seen(home, keys[-1]), keys[-1:]
 
-    def assign_snapshots() -> Iterator[tuple[str, pl.DataFrame]]:
-        before, earlier_model = _snapshot_before(home, keys[0])
-        margin_rule = home.settings.model.margin_rule
+    def assign_snapshots() -> Iterator[tuple[str, pl.DataFrame | Iterator[pl.DataFrame]]]:
+        before, earlier = None, home.snapshots_before(keys[0])[-1:]
         for key in keys:
             known = first_seen.filter(pl.col("first_period") <= key)["customer_id"]
-            features, model = home.tables.read(CUSTOMER_FEATURES, [key]), home.champions.model_at(key)
-            window = home.calendar.window(key)
-            before = assign_customers(
-                features, known, model, before, earlier_model, margin_rule, observed_share=window.observed_share
-            )
-            earlier_model = model
-            yield key, of_snapshot(SEGMENT_ASSIGNMENTS, window, before)
+            n_slices = count_slices(len(known))
+            if n_slices > 1:
+                ranges = cut_ranges(known.gather_every(ids_apart(len(known), n_slices)), n_slices)
+                # The snapshot before is read from its table, where it was put before this one is asked for.
+                yield key, map(partial(_assign, home, key, known, earlier, None), ranges)
+            else:
+                yield key, (before := _assign(home, key, known, earlier, before))
+            before, earlier = before if n_slices == 1 else None, (key,)
 
     def show() -> Mapping[str, Any]:
-        features, assignments = (home.tables.read(table, newest) for table in (CUSTOMER_FEATURES, SEGMENT_ASSIGNMENTS))
+        features = home.tables.read(CUSTOMER_FEATURES, newest, ("customer_id", *RFM))
+        assignments = home.tables.read(
+            SEGMENT_ASSIGNMENTS, newest, ("as_of", "is_open", "customer_id", "segment_id", "segment_name")
+        )
         scatter = cluster_scatter(features, assignments, seed=home.settings.model.seed, currency=home.currency)
         return {"scatter": picture("customers by segment", scatter)}
 
@@ -67,15 +71,14 @@ def segment_profiles(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
 
     def profile() -> Iterator[tuple[str, pl.DataFrame]]:
         for key in keys:
-            assignments, features = (
-                home.tables.read(table, [key]) for table in (SEGMENT_ASSIGNMENTS, CUSTOMER_FEATURES)
-            )
+            assignments = home.tables.read(SEGMENT_ASSIGNMENTS, [key], ("customer_id", "segment_id"))
+            features = home.tables.read(CUSTOMER_FEATURES, [key], ("customer_id", *PROFILED))
             profiles = profile_segments(assignments, features, home.champions.model_at(key))
             yield key, of_snapshot(SEGMENT_PROFILES, home.calendar.window(key), profiles)
 
     def show() -> Mapping[str, Any]:
         newest = home.tables.read(SEGMENT_PROFILES, keys[-1:])
-        customers = home.tables.read(CUSTOMER_FEATURES, keys[-1:])
+        customers = home.tables.read(CUSTOMER_FEATURES, keys[-1:], ("customer_id", *PROFILED))
         currency = home.currency
         in_words = newest.select("segment_id", "segment_name", "n_customers", "description", "advice")
         return {
@@ -92,12 +95,17 @@ def product_recommendations(context: dg.AssetExecutionContext, home: dg.Resource
     """Choose what to offer to each customer, by the method that did best on the last period."""
     keys, unchanged = with_model(context, home)
     outcomes: dict[str, str] = {}
-    lines = _PeriodsInMemory(home)
+    lines = PurchasesInMemory(home)
 
-    def recommend() -> Iterator[tuple[str, pl.DataFrame]]:
+    def recommend() -> Iterator[tuple[str, pl.DataFrame | Iterator[pl.DataFrame]]]:
         for key in keys:
-            frame, outcomes[key] = _recommend(home, key, lines)
-            yield key, of_snapshot(PRODUCT_RECOMMENDATIONS, home.calendar.window(key), frame)
+            window, ranges = home.calendar.window(key), home.tables.id_ranges(SEGMENT_ASSIGNMENTS, key)
+            stamp = partial(of_snapshot, PRODUCT_RECOMMENDATIONS, window)
+            if len(ranges) > 1:
+                yield key, map(stamp, offer_in_slices(home, key, ranges, outcomes))
+            else:
+                frame, outcomes[key] = offer_to_all(home, key, lines.within(window))
+                yield key, stamp(frame)
 
     return materialise(
         context,
@@ -115,57 +123,40 @@ def _first_seen(home: OpenHome, until: str) -> pl.DataFrame:
     return lines.group_by("customer_id").agg(pl.col("period").min().alias("first_period")).collect(engine="streaming")
 
 
-def _snapshot_before(home: OpenHome, key: str) -> tuple[pl.DataFrame | None, SegmentationModel | None]:
-    """The assignments of the snapshot before one, and the model in force there; neither where there is none."""
-    earlier = home.snapshots_before(key)[-1:]
-    if not earlier:
-        return None, None
-    return home.tables.read(SEGMENT_ASSIGNMENTS, earlier), home.champions.model_at(earlier[0])
+_BEFORE = ("customer_id", "segment_id", "is_rule_segment", "is_held", "runner_up_segment_id")
 
 
-class _PeriodsInMemory:
-    """Ordered lines of the window at hand; a window that moves on reads only the periods it did not have."""
+def _assign(
+    home: OpenHome,
+    key: str,
+    known: pl.Series,
+    earlier: Sequence[str],
+    before: pl.DataFrame | None,
+    within: IdRange = EVERYBODY,
+) -> pl.DataFrame:
+    """Rows of ``segment_assignments`` of a snapshot, of all customers or of a slice of them.
 
-    def __init__(self, home: OpenHome) -> None:
-        self._home = home
-        self._periods: dict[str, pl.DataFrame] = {}
-
-    def of(self, keys: tuple[str, ...]) -> pl.DataFrame:
-        kept = {key: self._periods[key] for key in keys if key in self._periods}
-        ids = pl.col("customer_id", "product_id").cast(pl.Categorical)
-        columns = [ids, "description", "invoiced_at", "is_cancellation"]
-        for key in keys:
-            if key not in kept:
-                kept[key] = self._home.tables.scan(CLEAN_TRANSACTIONS, [key]).select(columns).collect()
-        self._periods = kept
-        return pl.concat([kept[key] for key in keys])
-
-
-def _recommend(home: OpenHome, key: str, lines: _PeriodsInMemory) -> tuple[pl.DataFrame, str]:
-    """Recommendations of a snapshot, by the method that would have done best on its period, so far as that goes."""
-    window, configured = home.calendar.window(key), home.settings.recommendations
-    purchases = lines.of(window.keys)
-    if window.is_open:
-        purchases = purchases.filter(pl.col("invoiced_at") >= window.start)
-    assignments = home.tables.read(SEGMENT_ASSIGNMENTS, [key])
-    before = home.tables.read(SEGMENT_ASSIGNMENTS, home.snapshots_before(key)[-1:])
-    outcome = recommendations.evaluate(
-        purchases,
+    Args:
+        home: whose customers they are.
+        key: of the snapshot.
+        known: ids of everybody with a line before its end.
+        earlier: key of the snapshot before, where there is one.
+        before: ``segment_assignments`` of that, where they are at hand.
+        within: the slice.
+    """
+    model, window = home.champions.model_at(key), home.calendar.window(key)
+    if before is None and earlier:
+        before = home.tables.read(SEGMENT_ASSIGNMENTS, earlier, _BEFORE, within)
+    assigned = assign_customers(
+        home.tables.read(CUSTOMER_FEATURES, [key], kmeans_columns(model.features), within),
+        known if within.is_everybody else known.to_frame("customer_id").filter(within.condition)["customer_id"],
+        model,
         before,
-        as_of=window.as_of,
-        horizon_days=(window.as_of - datetime.fromisoformat(key)).days,
-        half_life_days=configured.half_life_days,
-        n_items=configured.n_items,
+        home.champions.model_at(earlier[0]) if earlier else None,
+        home.settings.model.margin_rule,
+        observed_share=window.observed_share,
     )
-    offers = recommendations.recommend(
-        purchases,
-        assignments,
-        as_of=window.as_of,
-        n_items=configured.n_items,
-        method=outcome.winner,
-        half_life_days=configured.half_life_days,
-    )
-    return offers, outcome.sentence
+    return of_snapshot(SEGMENT_ASSIGNMENTS, window, assigned)
 
 
 ASSETS = (segment_assignments, segment_profiles, product_recommendations)

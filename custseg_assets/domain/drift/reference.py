@@ -29,6 +29,7 @@ DISTANCE = "centroid_distance"
 _GRID = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 _PSI_CUTS = (0.2, 0.4, 0.6, 0.8)
 _CHUNK = 100_000
+_MOMENTS_AT_ONCE = 2_000_000
 _DIGITS = 9
 
 
@@ -337,7 +338,17 @@ def means_of(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix) -
         for binning, column in zip(binnings, columns, strict=True)
     ]
     counts.append(np.bincount(scores.cluster, minlength=len(centroids)))
-    return np.concatenate([np.concatenate(counts) / len(matrix), _moments(matrix).mean(axis=0)])
+    return np.concatenate([np.concatenate(counts) / len(matrix), _mean_moments(matrix)])
+
+
+def _mean_moments(matrix: Matrix) -> Matrix:
+    """The mean of every moment; of many customers one after the other, since all of them are several matrices."""
+    if len(matrix) <= _MOMENTS_AT_ONCE:
+        means: Matrix = _moments(matrix).mean(axis=0)
+        return means
+    pairs = zip(*np.triu_indices(matrix.shape[1]), strict=True)
+    second = [float(np.mean(matrix[:, one] * matrix[:, other])) for one, other in pairs]
+    return np.array([*(float(np.mean(column)) for column in matrix.T), *second])
 
 
 def _moments(matrix: Matrix) -> Matrix:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -34,6 +35,7 @@ from custseg_assets.domain.segments.model import (
     version_of,
 )
 from custseg_assets.domain.segments.naming import name_segments
+from custseg_assets.domain.segments.sampling import N_OTHER_SAMPLES, SamplingError, Strata, compare_fits
 from custseg_assets.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -58,6 +60,11 @@ as soon as it has no more, and where it never comes so low, the fit from scratch
 resamples of the unchanged customers of Online Retail the centroids in force have 0.4 % more inertia than the best,
 and going all the way to it would move up to 6 % of the customers, also with the margin rule."""
 WARM_START_STEPS = 100
+USUAL_STOP: Mapping[str, Any] = MappingProxyType({"tol": 1e-4, "max_iter": 300})
+"""When K-means stops. Its steps are small before it is at an optimum: with 1.3 million invented customers and k = 4,
+0.1 % of them would still change their cluster."""
+SETTLED: Mapping[str, Any] = MappingProxyType({"tol": 1e-8, "max_iter": 2_000})
+"""When it stops on a sample, where another sample, or everybody, must give the same; it takes seconds there."""
 RULE = (
     f"the largest eligible k whose silhouette is at least {1 - SILHOUETTE_SLACK:.0%} of the best eligible one: more "
     "segments tell a marketer more as long as customers lie as well in them"
@@ -184,6 +191,7 @@ def sweep(
     n_initialisations: int,
     seed: int,
     start: Matrix | None = None,
+    everybody: Matrix | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Candidate, ...]:
     """Try every number of clusters and measure how good and how stable it is.
@@ -200,6 +208,8 @@ def sweep(
         n_initialisations: k-means++ starts of the fit that is measured.
         seed: of everything that depends on chance.
         start: centroids of the model in force, on the same scale; shape (its k, features).
+        everybody: the customers that ``matrix`` is a sample of, whose clusters' sizes and inertia are measured and who
+            are assigned to clusters in slices; shape (more customers, features). Without it ``matrix`` is everybody.
         progress: gets one line per k.
 
     Returns:
@@ -210,12 +220,12 @@ def sweep(
     n_distinct = int(np.any(np.diff(rows, axis=0) != 0, axis=1).sum()) + 1 if len(rows) else 0
     candidates = []
     for k in range(k_range[0], k_range[1] + 1):
-        obstacle = _why_not_tried(k, len(rows), n_distinct, limits)
+        obstacle = _why_not_tried(k, len(rows if everybody is None else everybody), n_distinct, limits)
         if obstacle:
             candidate = Candidate(k, is_eligible=False, reason=obstacle)
         else:
             warm = start if start is not None and len(start) == k else None
-            candidate = _measure_k(rows, distances, k, limits, n_bootstraps, n_initialisations, seed, warm)
+            candidate = _measure_k(rows, everybody, distances, k, limits, n_bootstraps, n_initialisations, seed, warm)
         candidates.append(candidate)
         if progress:
             progress(f"k = {k}: {candidate.reason}")
@@ -279,6 +289,7 @@ class _Distances:
 
 def _measure_k(
     rows: Matrix,
+    everybody: Matrix | None,
     distances: _Distances,
     k: int,
     limits: Limits,
@@ -295,14 +306,17 @@ def _measure_k(
         sample = _draw_rows(rows, FIT_SAMPLE, rng)
         fitted = _fit(rows[sample], k, n_initialisations, rng)
         if len(sample) < len(rows):
-            fitted = _fit(rows, k, 1, rng, start=fitted.cluster_centers_)
+            stop = USUAL_STOP if everybody is None else SETTLED
+            fitted = _fit(rows, k, 1, rng, start=fitted.cluster_centers_, stop=stop)
         if start is not None:
             fitted = _fit_from_start(rows, start, (1 + WARM_START_SLACK) * fitted.inertia_) or fitted
         centroids, labels = _sort_clusters(fitted)
         subset = _draw_rows(rows, SILHOUETTE_SAMPLE, rng)
-        sizes = np.bincount(labels, minlength=k)
+        sizes, inertia = np.bincount(labels, minlength=k), float(fitted.inertia_)
+        if everybody is not None:
+            sizes, inertia = _measure_clusters(everybody, centroids)
         if len(np.unique(labels[subset])) < k:
-            reason = f"the smallest cluster holds {sizes.min():,} of {len(rows):,} customers, too few to measure"
+            reason = f"the smallest cluster holds {sizes.min():,} of {sizes.sum():,} customers, too few to measure"
             return Candidate(k, is_eligible=False, reason=reason)
         aris, jaccards = _measure_stability(rows[sample], labels[sample], k, n_bootstraps, rng)
         measured = Candidate(
@@ -312,16 +326,73 @@ def _measure_k(
             silhouette=distances.silhouette(subset, labels[subset]),
             davies_bouldin=float(davies_bouldin_score(rows, labels)),
             calinski_harabasz=float(calinski_harabasz_score(rows, labels)),
-            inertia=float(fitted.inertia_),
+            inertia=inertia,
             bootstrap_ari=float(aris.mean()),
             worst_jaccard=float(jaccards.mean(axis=0).min()),
             cluster_jaccards=tuple(jaccards.mean(axis=0).tolist()),
             smallest_cluster=int(sizes.min()),
-            smallest_share=float(sizes.min() / len(rows)),
+            smallest_share=float(sizes.min() / sizes.sum()),
             centroids=tuple(tuple(row) for row in centroids.tolist()),
         )
     missed = [check.describe(measured, limits) for check in _missed_checks(measured, limits)]
     return replace(measured, is_eligible=False, reason="; ".join(missed)) if missed else measured
+
+
+def _measure_clusters(everybody: Matrix, centroids: Matrix) -> tuple[NDArray[np.int64], float]:
+    """Number of customers by nearest centroid, and the sum of squared distances to it."""
+    sizes, inertia = np.zeros(len(centroids), np.int64), 0.0
+    for begin in range(0, len(everybody), _ROWS_AT_ONCE):
+        found = nearest(everybody[begin : begin + _ROWS_AT_ONCE], centroids)
+        sizes += np.bincount(found.cluster, minlength=len(centroids))
+        inertia += float((found.distance**2).sum())
+    return sizes, inertia
+
+
+def measure_sampling_error(
+    strata: Strata, n_sampled: int, candidate: Candidate, seed: int, start: Matrix | None = None
+) -> SamplingError:
+    """How much centroids, shares and assignments change where K-means is repeated on other samples of the same size.
+
+    Each fit goes on from the candidate's centroids until it settles or, where it began with those of the model in
+    force, from there until it is as good as the candidate. Customers are compared on another sample still.
+
+    Args:
+        strata: everybody.
+        n_sampled: customers in a sample.
+        candidate: that was fitted on a sample and measured on everybody.
+        seed: of the other samples.
+        start: centroids of the model in force, shape (its k, features).
+
+    Raises:
+        ValueError: the candidate could not be fitted.
+    """
+    from threadpoolctl import threadpool_limits
+
+    if candidate.centroids is None or candidate.inertia is None:
+        raise ValueError(f"k = {candidate.k} has no centroids: {candidate.reason}")
+    rng, worst = np.random.default_rng([seed, n_sampled, candidate.k]), np.zeros(3)
+    centroids, inertia = np.array(candidate.centroids), candidate.inertia * n_sampled / len(strata)
+    warm = start if start is not None and len(start) == candidate.k else None
+    judged = strata.draw(n_sampled, rng)
+    labels = nearest(judged, centroids).cluster
+    for _ in range(N_OTHER_SAMPLES):
+        other = strata.draw(n_sampled, rng)
+        with threadpool_limits(1):
+            fitted = None if warm is None else _fit_from_start(other, warm, inertia)
+            fitted = fitted or _fit(other, candidate.k, 1, rng, start=centroids, stop=SETTLED)
+        others = _match_centroids(fitted.cluster_centers_, judged, labels)
+        worst = np.maximum(worst, compare_fits(centroids, labels, others, nearest(judged, others).cluster))
+    return SamplingError(n_sampled, len(strata), N_OTHER_SAMPLES, *worst.tolist())
+
+
+def _match_centroids(centroids: Matrix, rows: Matrix, labels: Labels) -> Matrix:
+    """The centroids of a fit, in the order of the clusters of another one with which they share most customers."""
+    from scipy.optimize import linear_sum_assignment
+
+    shape = len(centroids), len(centroids)
+    _, order = linear_sum_assignment(count_overlaps(labels, nearest(rows, centroids).cluster, shape), maximize=True)
+    matched: Matrix = centroids[order]
+    return matched
 
 
 def _draw_rows(rows: Matrix, at_most: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -331,12 +402,19 @@ def _draw_rows(rows: Matrix, at_most: int, rng: np.random.Generator) -> NDArray[
     return np.sort(rng.choice(len(rows), at_most, replace=False, shuffle=False))
 
 
-def _fit(rows: Matrix, k: int, n_init: int, rng: np.random.Generator, start: Matrix | None = None) -> KMeans:
+def _fit(
+    rows: Matrix,
+    k: int,
+    n_init: int,
+    rng: np.random.Generator,
+    start: Matrix | None = None,
+    stop: Mapping[str, Any] = USUAL_STOP,
+) -> KMeans:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     estimator = KMeans(
-        k, init="k-means++" if start is None else start, n_init=n_init, random_state=int(rng.integers(2**32))
+        k, init="k-means++" if start is None else start, n_init=n_init, random_state=int(rng.integers(2**32)), **stop
     )
     with warnings.catch_warnings():
         # A resample with fewer distinct rows than k leaves clusters empty: that is instability, and is counted as such.
@@ -482,6 +560,11 @@ def visible_to_kmeans(customer_features: pl.DataFrame, feature_names: Sequence[s
                 "Choose other features in [model] of the configuration.",
             )
     return is_visible
+
+
+def kmeans_columns(feature_names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the columns of ``customer_features`` that say who is visible to K-means and where, and the id."""
+    return tuple(dict.fromkeys(("customer_id", "frequency_orders", "monetary_net", *feature_names)))
 
 
 def feature_values(customer_features: pl.DataFrame, names: Sequence[str]) -> Matrix:

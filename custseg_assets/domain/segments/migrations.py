@@ -12,7 +12,7 @@ Counts of moves without causes belong in ``customer_history``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import polars as pl
 
@@ -95,6 +95,33 @@ class MoveRates:
     to_and_fro: float | None
 
 
+@dataclass(frozen=True)
+class MoveCounts:
+    """The customers that ``MoveRates`` are shares of; adds up over slices of customers.
+
+    Attributes:
+        n_before: who were in a segment of K-means at the snapshot before.
+        n_moved: those of them who are in another one now.
+        n_earlier: who were in one at the snapshot before that.
+        n_back: those of them who left it and are back now.
+    """
+
+    n_before: int = 0
+    n_moved: int = 0
+    n_earlier: int = 0
+    n_back: int = 0
+
+    def __add__(self, other: MoveCounts) -> MoveCounts:
+        return MoveCounts(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+
+    def rates(self) -> MoveRates:
+        """The shares."""
+        return MoveRates(
+            self.n_moved / self.n_before if self.n_before else None,
+            self.n_back / self.n_earlier if self.n_earlier else None,
+        )
+
+
 def measure_moves(
     now: pl.DataFrame, before: pl.DataFrame | None = None, earlier: pl.DataFrame | None = None
 ) -> MoveRates:
@@ -105,18 +132,27 @@ def measure_moves(
         before: of the snapshot before; ``None`` where there is none.
         earlier: of the one before that; ``None`` where there is none.
     """
+    return count_movers(now, before, earlier).rates()
+
+
+def count_movers(
+    now: pl.DataFrame, before: pl.DataFrame | None = None, earlier: pl.DataFrame | None = None
+) -> MoveCounts:
+    """How many customers moved, and took a move back, of all or of a slice of them; see ``measure_moves``."""
     if before is None:
-        return MoveRates(None, None)
+        return MoveCounts()
     transitions = list_transitions(before, now)
     has_moved = pl.col("from_segment_id") != pl.col("to_segment_id")
     is_back = has_moved & (pl.col("to_segment_id") == pl.col("segment_id"))
 
-    def share(then: pl.DataFrame, condition: pl.Expr) -> float | None:
+    def count(then: pl.DataFrame | None, condition: pl.Expr) -> tuple[int, int]:
+        if then is None:
+            return 0, 0
         of_kmeans = then.filter(~pl.col("is_rule_segment")).select("customer_id", "segment_id")
         rows = transitions.join(of_kmeans, on="customer_id")
-        return rows.filter(condition).height / rows.height if rows.height else None
+        return rows.height, rows.filter(condition).height
 
-    return MoveRates(share(before, has_moved), None if earlier is None else share(earlier, is_back))
+    return MoveCounts(*count(before, has_moved), *count(earlier, is_back))
 
 
 def count_flows(before: pl.DataFrame, now: pl.DataFrame, features_now: pl.DataFrame) -> pl.DataFrame:

@@ -26,6 +26,8 @@ NO_CLUSTER = -1
 MIN_STD = 1e-9
 """A feature that varies less does not vary: the rounding of equal values, over itself, would be standard deviations."""
 
+_ROWS_AT_ONCE = 500_000
+
 Matrix = NDArray[np.float64]
 Labels = NDArray[np.integer]
 """The number of each customer's cluster."""
@@ -155,12 +157,32 @@ def nearest(matrix: Matrix, centroids: Matrix) -> Scores:
     >>> scores.cluster[0].item(), scores.runner_up_distance[0].item(), scores.margin[0].item()
     (0, 4.0, 0.75)
     """
+    scores = _empty_scores(len(matrix))
+    for start in range(0, len(matrix), _ROWS_AT_ONCE):
+        _write_nearest(matrix[start : start + _ROWS_AT_ONCE], centroids, scores, start)
+    return scores
+
+
+def _empty_scores(n_rows: int) -> Scores:
+    numbers, lengths = (np.empty((2, n_rows), np.int64), np.empty((3, n_rows)))
+    return Scores(numbers[0], lengths[0], numbers[1], lengths[1], lengths[2], np.zeros(n_rows, dtype=np.bool_))
+
+
+def _write_nearest(matrix: Matrix, centroids: Matrix, scores: Scores, start: int) -> None:
+    """Score some rows; the memory needed besides does not grow with all of them."""
     squared = _squared_distances(matrix[:, None], centroids[None])
-    order = np.argsort(squared, axis=1, kind="stable")
-    rows = np.arange(len(matrix))
-    first, second = np.sqrt(squared[rows, order[:, 0]]), np.sqrt(squared[rows, order[:, 1]])
-    margin = np.divide(second - first, second, out=np.zeros_like(second), where=second > 0)
-    return Scores(order[:, 0], first, order[:, 1], second, margin, np.zeros(len(matrix), dtype=np.bool_))
+    rows, place = np.arange(len(matrix)), slice(start, start + len(matrix))
+    first = squared.argmin(axis=1)
+    nearest_of_all = squared[rows, first]
+    # Of equal distances the cluster with the smaller number comes first, here and below.
+    squared[rows, first] = np.inf
+    second = squared.argmin(axis=1)
+    distance, next_distance = np.sqrt(nearest_of_all), np.sqrt(squared[rows, second])
+    scores.cluster[place], scores.runner_up[place] = first, second
+    scores.distance[place], scores.runner_up_distance[place] = distance, next_distance
+    scores.margin[place] = np.divide(
+        next_distance - distance, next_distance, out=np.zeros_like(next_distance), where=next_distance > 0
+    )
 
 
 def _squared_distances(places: Matrix, others: Matrix) -> Matrix:

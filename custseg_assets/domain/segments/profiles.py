@@ -45,23 +45,22 @@ def profile_segments(
     Returns:
         The columns of ``segment_profiles`` without ``period``, by segment id: ``S1``, ``S2`` …, then the rule segments.
     """
-    members = assignments.select("customer_id", "segment_id").join(
-        customer_features.select(
-            "customer_id",
-            *(pl.col(name).cast(pl.Float64) for name in PROFILED),
-            *(_place(name) for name in PROFILED),
-            # Whole millionths add up to the same sum in any order.
-            net_micro=(pl.col("monetary_net") * MICRO).round().cast(pl.Int64),
-        ),
-        on="customer_id",
-        how="left",
-    )
-    measured = members.group_by("segment_id").agg(
+    codes = {segment_id: code for code, segment_id in enumerate(assignments["segment_id"].unique())}
+    members = assignments.select(
+        "customer_id", segment=pl.col("segment_id").replace_strict(codes, return_dtype=pl.UInt16)
+    ).join(customer_features.select("customer_id", *PROFILED), on="customer_id", how="left")
+    measured = members.group_by("segment").agg(
         pl.len().cast(pl.Int64).alias("n_customers"),
-        pl.col("net_micro").sum(),
-        *(pl.col(name).median().alias(f"median_{name}") for name in PROFILED),
-        *(_effect(name, customer_features[name].count()) for name in PROFILED),
+        # Whole millionths add up to the same sum in any order.
+        net_micro=(pl.col("monetary_net") * MICRO).round().cast(pl.Int64).sum(),
     )
+    for name in PROFILED:
+        # One after the other: all at once would take twice the memory of the snapshot.
+        one = members.select("segment", pl.col(name).cast(pl.Float64), _place(name)).group_by("segment")
+        effect = _effect(name, customer_features[name].count())
+        measured = measured.join(one.agg(pl.col(name).median().alias(f"median_{name}"), effect), on="segment")
+    in_ids = {code: segment_id for segment_id, code in codes.items()}
+    measured = measured.with_columns(segment_id=pl.col("segment").replace_strict(in_ids, return_dtype=pl.String))
     sized = (
         _list_segments(model)
         .join(measured, on="segment_id", how="left", maintain_order="left")

@@ -41,6 +41,21 @@ def scale_snapshot(
     return table.cast(scaled_features_table(names).schema), reference
 
 
+def measure_snapshot(features: pl.DataFrame, names: tuple[str, ...]) -> ScalingReference:
+    """The reference that a snapshot's own customers give.
+
+    Args:
+        features: ``customer_id``, the segmentation features and what ``visible_to_kmeans`` reads, of everybody in the
+            snapshot: sums of floating point numbers depend on their order, so they are never added up by slices.
+        names: the segmentation features, in the model's order.
+
+    Raises:
+        BadInputError: a segmentation feature has no value for a customer with orders.
+    """
+    visible = features.filter(visible_to_kmeans(features, names)).sort("customer_id")
+    return measure_reference(feature_values(visible, names), names)
+
+
 def measure_off_reference(
     scaled: pl.DataFrame, features: pl.DataFrame, references: Mapping[str, ScalingReference], names: Sequence[str]
 ) -> pl.DataFrame:

@@ -266,10 +266,10 @@ def _equal_lines(known: pl.LazyFrame, facts: LogFacts) -> Iterator[Doubt]:
         return
     months = known.group_by(pl.col("invoiced_at").dt.truncate("1mo").alias("month")).len("n").sort("month")
     sizes = months.collect(engine="streaming")
-    n, n_extra, n_alike = sizes["n"].sum(), 0, 0
-    for first, last in _spans(sizes):
+    n, n_extra, n_alike = int(sizes["n"].sum()), 0, 0
+    for since, until in _spans(sizes):
         # Equal lines have one instant, so each span has all of them.
-        counted = _count_equal(known.filter(pl.col("invoiced_at").is_between(first, last, closed="left")))
+        counted = _count_equal(known.filter(pl.col("invoiced_at").is_between(since, until, closed="left")))
         n_extra, n_alike = n_extra + counted[0], n_alike + counted[1]
     keeps = facts.rules.keeps_equal_lines
     if n_extra < MIN_CASES:
