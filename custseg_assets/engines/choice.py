@@ -29,12 +29,13 @@ def choose_engine(settings: EngineSettings, n_lines: int, *, is_local: bool = Tr
     return "duckdb" if takes_duckdb else "polars"
 
 
-def require_engine(settings: EngineSettings, *, is_local: bool = True) -> None:
+def require_engine(settings: EngineSettings, *, is_local: bool = True, is_tried: bool = True) -> None:
     """Refuse an engine that cannot be used here, before anything is done.
 
     Args:
         settings: what is configured.
         is_local: whether the tables are on this machine's disk.
+        is_tried: whether a server or a cluster is connected to.
 
     Raises:
         BadInputError: its packages are not installed, or it cannot read the tables where they are.
@@ -49,7 +50,7 @@ def require_engine(settings: EngineSettings, *, is_local: bool = True) -> None:
             "an engine whose packages are installed",
             f"Install them with: pip install 'custseg[{settings.name}]'; or take engine polars, which needs nothing.",
         )
-    if settings.name == "spark":
+    if settings.name == "spark" and is_tried:
         from custseg_assets.engines.spark_session import require_spark
 
         require_spark(settings)
@@ -74,7 +75,7 @@ def open_engine(settings: EngineSettings, n_lines: int, scratch: Path, *, is_loc
     Raises:
         BadInputError: it cannot be used here.
     """
-    require_engine(settings, is_local=is_local)
+    require_engine(settings, is_local=is_local, is_tried=False)
     name = choose_engine(settings, n_lines, is_local=is_local)
     if name == "duckdb":
         from custseg_assets.engines.duckdb_engine import DuckDBEngine
