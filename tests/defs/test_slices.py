@@ -88,7 +88,7 @@ def test_checks_say_of_slices_what_they_say_of_the_whole(whole: FilledShop, n: i
     rows = home.tables.read(SEGMENT_ASSIGNMENTS, [key])
     kept: list[pl.DataFrame] = []
     as_whole, as_slices = SuiteRun(SEGMENT_ASSIGNMENTS, home), SuiteRun(SEGMENT_ASSIGNMENTS, home)
-    assert not as_whole.check(rows)
+    assert not as_whole.check([rows])
     assert not as_slices.check_slices(slices_of(home, key, n), kept.append)
     assert pl.concat(kept).equals(rows)
     assert [described(one) for one in as_slices.results()] == [described(one) for one in as_whole.results()]
