@@ -311,14 +311,14 @@ class EngineSettings(_Section):
     """Where work as large as the log is done; the tables are the same with each, so a home may change it at any time.
 
     Attributes:
-        name: ``polars`` needs nothing more, ``duckdb`` less memory for large logs, ``spark`` and ``bigquery`` work on
+        name: ``polars`` needs nothing more, ``duckdb`` less memory for large logs, ``spark`` works on
             other machines. ``auto`` takes DuckDB where it is installed and the log is large, and Polars otherwise.
         url: address of Spark: ``sc://host:port`` of Spark Connect, or ``spark://host:port`` of a cluster's master; on
             this machine without it.
         memory_limit: memory that the engine may use, such as ``4GB``; what the engine takes without it.
     """
 
-    name: Literal["auto", "polars", "duckdb", "bigquery", "spark"] = "auto"
+    name: Literal["auto", "polars", "duckdb", "spark"] = "auto"
     url: Annotated[str, Field(min_length=1)] | None = None
     memory_limit: Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?([MGT]i?B)$")] | None = None
 

@@ -40,10 +40,6 @@ def require_engine(settings: EngineSettings, *, is_local: bool = True, is_tried:
     Raises:
         BadInputError: its packages are not installed, or it cannot read the tables where they are.
     """
-    if settings.name == "bigquery":
-        raise BadInputError(
-            f"[engine] name = {settings.name!r}", "polars, duckdb or spark", "This version has no other yet."
-        )
     if missing := _missing(settings.name):
         raise BadInputError(
             f"[engine] name = {settings.name!r}, and {', '.join(missing)} is not installed",
@@ -94,7 +90,7 @@ def open_engine(settings: EngineSettings, n_lines: int, scratch: Path, *, is_loc
     yield PolarsEngine()
 
 
-_PACKAGES = {"duckdb": ("duckdb",), "bigquery": ("google.cloud.bigquery", "ibis"), "spark": ("pyspark",)}
+_PACKAGES = {"duckdb": ("duckdb",), "spark": ("pyspark",)}
 """What must be importable for each engine; the extra is called like the engine."""
 
 
