@@ -225,7 +225,7 @@ def test_the_page_has_every_key_once_with_a_sentence() -> None:
 
     def keys(settings: dict[str, Any], above: str = "") -> dict[str, list[str]]:
         """Section → its keys, from the dump of all settings; tables of ``values`` are no sections."""
-        values = ("columns", "filter", "refunds")
+        values = ("columns", "filter", "refunds", "properties")
         inner = {name: value for name, value in settings.items() if isinstance(value, dict) and name not in values}
         own = {above.removesuffix("."): [name for name in settings if name not in inner]}
         return own | {key: found for name in inner for key, found in keys(inner[name], f"{above}{name}.").items()}

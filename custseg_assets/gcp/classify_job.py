@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, REJECTED_TRANSACTIONS
@@ -21,7 +21,6 @@ from custseg_assets.stores.table_files import TableFile, TableFiles
 
 DONE = "done"
 """Folder of the output that is there, with a file ``_SUCCESS``, when everything else is complete."""
-Report = Callable[[Mapping[str, Any]], None]
 
 
 def describe_job(raw: TableFiles, rules: CleaningRules) -> str:
@@ -50,12 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     session = SparkSession.builder.appName("custseg").getOrCreate()
     for name, value in SEMANTICS.items():
         session.conf.set(name, value)
-    with _open_channels() as (progress, report):
+    with _open_channel() as progress:
         raw, rules = _read_job(session, arguments.job)
         progress(f"{raw.n_rows:,} lines in {len(raw.files):,} files, with Spark {session.version}")
         n_clean, n_rejected = _classify(session, raw, rules, arguments.out)
         progress(f"{n_clean:,} lines are clean, {n_rejected:,} are rejected")
-        report({"n_lines": raw.n_rows, "n_clean": n_clean, "n_rejected": n_rejected})
     session.stop()
 
 
@@ -88,18 +86,18 @@ def _write(engine: SparkEngine, session: Any, rows: Any, folder: str) -> int:
 
 
 @contextlib.contextmanager
-def _open_channels() -> Iterator[tuple[Callable[[str], None], Report]]:
-    """Where lines of progress and figures go: into the Dagster run that started this program, or to standard output."""
+def _open_channel() -> Iterator[Callable[[str], None]]:
+    """Where lines of progress go: into the Dagster run that started this program, or to standard output."""
     from dagster_pipes import PipesCliArgsParamsLoader, open_dagster_pipes
 
     loader = PipesCliArgsParamsLoader()
     if not loader.is_dagster_pipes_process():
-        yield lambda line: print(line, flush=True), lambda _: None  # noqa: T201
+        yield lambda line: print(line, flush=True)  # noqa: T201
         return
     from custseg_assets.gcp.folders import pipes_channels
 
     with open_dagster_pipes(params_loader=loader, **pipes_channels()) as pipes:
-        yield pipes.log.info, lambda figures: pipes.report_asset_materialization(metadata=dict(figures))
+        yield pipes.log.info
 
 
 if __name__ == "__main__":
