@@ -43,7 +43,13 @@ test: $(VENV)/dev.stamp ## run the tests [ARGS="-k drift"]
 
 .PHONY: test-spark
 test-spark: .venv-spark/spark.stamp ## run the tests that need PySpark and Java, in an environment of their own
-	.venv-spark/bin/python -m pytest -m spark tests/engines $(ARGS)
+	@# One process cannot have both, a driver of its own and a session of Spark Connect.
+	@run() { .venv-spark/bin/python -m pytest -m spark "$$@" $(ARGS); }; \
+	run tests/engines/test_parity.py -k connect; \
+	run tests/engines/test_parity.py -k "not connect"; \
+	run tests/engines/test_spark_driver.py; \
+	run tests/engines/test_dataproc.py; \
+	run tests/engines/test_spark.py
 
 .PHONY: test-gcp
 test-gcp: .venv-gcp/gcp.stamp ## run the tests that need Google's libraries, in an environment of their own

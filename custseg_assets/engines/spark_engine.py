@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -185,12 +186,21 @@ class SparkEngine:
         Raises:
             RunFailedError: it failed.
         """
-        from pyspark.errors import PySparkException
-
         try:
             return call()
-        except PySparkException as error:
+        except _spark_errors() as error:
             raise RunFailedError(f"Spark: {_reason_of(error)}") from error
+
+
+def _spark_errors() -> tuple[type[Exception], ...]:
+    """Errors of Spark: its own, and those of Java as its classic driver passes them on."""
+    from pyspark.errors import PySparkException
+
+    if find_spec("py4j") is None:
+        return (PySparkException,)
+    from py4j.protocol import Py4JError
+
+    return PySparkException, Py4JError
 
 
 def _require_all(raw: TableFiles, staged: Sequence[StagedRows], staging: Path) -> None:

@@ -43,6 +43,11 @@ ENGINES = [
     pytest.param((open_duckdb, None), id="duckdb", marks=_NO_DUCKDB),
     pytest.param((open_sail, None), id="spark connect", marks=pytest.mark.spark),
 ]
+LARGE = [
+    pytest.param((open_polars, 20_000), id="polars in slices") if one.id == "polars in slices" else one
+    for one in ENGINES
+]
+"""The same for a log of half a million lines."""
 SPARK = pytest.param((open_spark, None), id="spark", marks=pytest.mark.spark)
 """Takes ten times as long for a small shop as the others; what Narwhals has it do is what it has Spark Connect do."""
 RETAIL = RULES["retail"]
@@ -92,6 +97,7 @@ def test_the_demo(engine: Engine, tmp_path: Path) -> None:
     assert found.differing(run_in_memory(raw, RETAIL, windows)) == []
 
 
+@pytest.mark.parametrize("engine", LARGE, indirect=True)
 def test_the_real_log(engine: Engine, real_tables: RealTables, tmp_path: Path) -> None:
     windows = [
         window_of("2011-06-01", "2010-12-01", 6, "monthly"),

@@ -133,24 +133,6 @@ def running_sail(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def running_connect(folder: Path) -> Iterator[str]:
-    """Spark's own server of Spark Connect, with one core; its address."""
-    port = free_port()
-    settings = {
-        "spark.master": "local[1]",
-        "spark.connect.grpc.binding.address": "127.0.0.1",
-        "spark.connect.grpc.binding.port": str(port),
-        "spark.ui.enabled": "false",
-    }
-    options = [part for name, value in settings.items() for part in ("--conf", f"{name}={value}")]
-    server = "org.apache.spark.sql.connect.service.SparkConnectServer"
-    command = ["org.apache.spark.deploy.SparkSubmit", *options, "--class", server, "spark-internal"]
-    with _running(command, folder / "connect"):
-        wait_until(lambda: _listens(port), _SECONDS)
-        yield f"sc://127.0.0.1:{port}"
-
-
-@contextlib.contextmanager
 def _running(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A class of Spark in a Java process of its own, until the end of the block."""
     folder.mkdir(parents=True)
