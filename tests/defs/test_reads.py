@@ -58,7 +58,7 @@ class Recorder:
     def watch(self, patch: pytest.MonkeyPatch) -> None:
         """Have every look at rows, or at how many there are, noted; nothing is kept from one step for the next."""
         patch.setattr(OpenHome, "_versions", lambda *_: object())
-        for kind, names in ((TableReader, ("scan", "whole", "sizes")), (TableStore, ("write", "append"))):
+        for kind, names in ((TableReader, ("table_files", "whole", "sizes")), (TableStore, ("write", "append"))):
             for method in names:
                 patch.setattr(kind, method, self._watched(getattr(kind, method), is_write=kind is TableStore))
 
