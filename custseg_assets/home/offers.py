@@ -22,6 +22,7 @@ from custseg_assets.stores.files import scratch_folder
 
 _SCRATCH = ".purchases-"
 _PLACED = ("customer_id", "segment_id")
+_LINE_COLUMNS = ("customer_id", "product_id", "invoiced_at", "is_cancellation")
 
 
 class PurchasesInMemory:
@@ -96,7 +97,7 @@ class PurchasesInSlices:
     """
 
     def __init__(self, home: OpenHome, window: Window, ranges: Sequence[IdRange], folder: Path) -> None:
-        self._home, self._window, self._ranges, self._folder = home, window, ranges, folder
+        self._ranges, self._folder = ranges, folder
         lines = home.tables.scan(CLEAN_TRANSACTIONS, window.keys).filter(_is_within(window))
         starts = pl.Series([one.start for one in ranges[1:]], dtype=pl.String)
 
@@ -104,19 +105,15 @@ class PurchasesInSlices:
             return starts.search_sorted(ids, side="right").cast(pl.UInt32)
 
         number = pl.col("customer_id").map_batches(number_of, return_dtype=pl.UInt32, is_elementwise=True)
-        columns = ["customer_id", "product_id", "invoiced_at", "is_cancellation"]
-        lines.select(*columns, slice=number).sink_parquet(pl.PartitionBy(folder, key="slice", include_key=False))
+        lines.select(*_LINE_COLUMNS, slice=number).sink_parquet(pl.PartitionBy(folder, key="slice", include_key=False))
         self.descriptions = recommendations.list_descriptions(lines, until=window.as_of)
 
     def __iter__(self) -> Iterator[tuple[IdRange, pl.DataFrame]]:
         """The ranges, each with the lines of its customers."""
+        nothing = CLEAN_TRANSACTIONS.schema.to_frame().select(_LINE_COLUMNS)
         for number, one in enumerate(self._ranges):
             files = sorted((self._folder / f"slice={number}").glob("*.parquet"))
-            lines = self._home.tables.scan(CLEAN_TRANSACTIONS, []).select(_LINE_COLUMNS).collect()
-            yield one, pl.read_parquet(files, glob=False, hive_partitioning=False) if files else lines
-
-
-_LINE_COLUMNS = ("customer_id", "product_id", "invoiced_at", "is_cancellation")
+            yield one, pl.read_parquet(files, glob=False, hive_partitioning=False) if files else nothing
 
 
 def offer_in_slices(
