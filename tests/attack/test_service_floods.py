@@ -207,6 +207,59 @@ class Connection:
     is_throttled: bool
 
 
+LOOKUP_LINE = b"GET /v1/customers/12347/segment HTTP/1.1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_throttled", "has_room", "where"),
+    [
+        (LOOKUP_LINE, False, True, "at once"),
+        (LOOKUP_LINE, True, True, "in a thread"),
+        (LOOKUP_LINE, False, False, "in a thread"),
+        (LOOKUP_LINE.replace(b"\r\n\r\n", b"\r\nContent-Length: 0\r\n\r\n"), False, True, "at once"),
+        (b"GET /v1/customers/12347/history HTTP/1.1\r\n\r\n", False, True, "in a thread"),
+        (b"GET /v1/segments?of=/v1/customers/12347/segment HTTP/1.1\r\n\r\n", False, True, "in a thread"),
+        (b"GET /v1/customers/12347/segment?through=flask HTTP/1.1\r\n\r\n", False, True, "in a thread"),
+        (b"POST /v1/customers/12347/segment HTTP/1.1\r\n\r\n", False, True, "in a thread"),
+    ],
+)
+def test_the_main_loop_answers_only_what_makes_nobody_wait(
+    content: bytes, is_throttled: bool, has_room: bool, where: str
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        if not has_room:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    ours.send(bytes(65_536))
+        theirs.send(content)
+        connection = SimpleNamespace(received=bytearray(), n_missing=0, is_throttled=is_throttled)
+        assert where_answered(connection, ours) == [where]
+
+
+def test_lookups_behind_a_lookup_are_not_answered_within_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = SimpleNamespace(received=bytearray(2 * LOOKUP_LINE), n_missing=0, is_throttled=False)
+        # Or each would be some frames deeper than the one before.
+        assert where_answered(connection, ours, is_early=True) == ["in a thread"]
+
+
+def where_answered(connection: Any, client: socket.socket, *, is_early: bool = False) -> list[str]:
+    """Where a worker answers what a connection has sent."""
+    answered: list[str] = []
+    guarded: Any = SimpleNamespace(
+        _check=lambda *_: None,
+        _stop_waiting=lambda _: None,
+        _answer_at_once=lambda _: answered.append("at once"),
+        enqueue_req=lambda _: answered.append("in a thread"),
+    )
+    guarded._is_complete = lambda connection: GuardedWorker._is_complete(guarded, connection)
+    GuardedWorker._receive(guarded, connection, client, is_early=is_early)
+    return answered
+
+
 def test_a_worker_that_reads_many_large_bodies_asks_for_patience() -> None:
     head, n_bytes = HEAD + b"X-API-Key: right\r\n", worker.MAX_HEAD_BYTES + 1
     guarded = worker_with(Access(10))
