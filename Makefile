@@ -53,7 +53,8 @@ test-spark: .venv-spark/spark.stamp ## run the tests that need PySpark and Java,
 
 .PHONY: test-gcp
 test-gcp: .venv-gcp/gcp.stamp ## run the tests that need Google's libraries, in an environment of their own
-	.venv-gcp/bin/python -m pytest -m gcp $(ARGS)
+	@# Google's client leaves the connection of a download that is refused to the garbage collector, whenever that comes.
+	.venv-gcp/bin/python -m pytest -m gcp -W "ignore:unclosed <socket:ResourceWarning" $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## check style, types and import contracts
@@ -90,7 +91,7 @@ bench: $(VENV)/dev.stamp ## measure CPU, wall and memory at 1x, 5x and 20x the l
 sbom: export PYTHONWARNINGS := ignore
 sbom: .venv-audit/audit.stamp ## write a software bill of materials (CycloneDX) of each lock into sbom/
 	@mkdir -p sbom
-	@for lock in $(LOCKS) build; do \
+	@for lock in $(LOCKS) build install; do \
 		.venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --no-validate \
 			--output-file "sbom/$$lock.cdx.json" "requirements/$$lock.txt"; \
 		echo "sbom/$$lock.cdx.json"; \
@@ -113,22 +114,23 @@ $(VENV)/dev.stamp: requirements/dev.txt
 .venv-spark/spark.stamp: requirements/spark.txt requirements/gcp.txt
 .venv-audit/audit.stamp: requirements/audit.txt
 
-# Bytecode is compiled at once (pip does it unasked), because imports are the cost floor of every command.
+# Bytecode is compiled at once, because imports are the cost floor of every command.
 %.stamp: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python from 3.11 to 3.14 found. Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "Setting up $(@D) from $(filter requirements/%,$^)"
 	@uv="$$(command -v uv $(VENV)/bin/uv | head -n 1 || true)"; \
-	if [[ -n $$uv ]]; then \
-		"$$uv" venv --quiet --allow-existing --no-python-downloads --python "$(PYTHON)" $(@D); \
-		for lock in $(filter requirements/%,$^); do \
-			"$$uv" pip install --quiet --python $(@D) --compile-bytecode --require-hashes -r "$$lock"; done; \
-		"$$uv" pip install --quiet --python $(@D) --no-deps -e .; \
-	else \
+	if [[ -z $$uv ]]; then \
 		"$(PYTHON)" -m venv $(@D); \
-		for lock in $(filter requirements/%,$^); do \
-			$(@D)/bin/python -m pip install --quiet --require-hashes -r "$$lock"; done; \
-		$(@D)/bin/python -m pip install --quiet --no-deps -e .; \
-	fi
+		$(@D)/bin/python -m pip install --quiet --require-hashes -r requirements/install.txt; \
+		uv=$(@D)/bin/uv; \
+	fi; \
+	"$$uv" venv --quiet --allow-existing --no-python-downloads --python "$(PYTHON)" $(@D); \
+	for lock in $(filter requirements/%,$^); do \
+		"$$uv" pip install --quiet --python $(@D) --compile-bytecode --require-hashes -r "$$lock" || { \
+			echo "$$lock was not installed. uv does not read pip's configuration: name another index by UV_DEFAULT_INDEX." >&2; \
+			exit 1; }; \
+	done; \
+	"$$uv" pip install --quiet --python $(@D) --no-deps -e .
 	@touch $@
 
 # Locks. One resolution of everything, constraints.txt, bounds each lock, so a package has one version wherever it is
@@ -154,7 +156,7 @@ lock: $(VENV)/dev.stamp ## make requirements/*.txt anew from pyproject.toml [ARG
 		$(compile) $${extras//,/ --extra } --generate-hashes --no-strip-extras --constraint requirements/constraints.txt \
 			-o "requirements/$${lock%%:*}.txt" --upgrade; \
 	done
-	@for group in build audit; do \
+	@for group in build install audit; do \
 		$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url \
 			--no-emit-find-links --custom-compile-command "make lock" --group "$$group" --generate-hashes \
 			--constraint requirements/constraints.txt -o "requirements/$$group.txt" --upgrade; \

@@ -42,11 +42,7 @@ from tests.support.server import open_app
 from tests.support.shops import Kind, custseg, fill_shop, quiet, shop_log, write_log
 from tests.support.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.gcp,
-    # Google's client leaves the connection of a download that is refused to the garbage collector, whenever that comes.
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-]
+pytestmark = pytest.mark.gcp
 
 USUAL = (Kind(300, 4, 1, 12), Kind(300, 1, 1, 4), Kind(400, 1 / 3, 1, 1))
 BY_THE_CASE = tuple(replace(kind, units=4 * kind.units) for kind in USUAL)
