@@ -1,8 +1,10 @@
 """Kill a run at moments spread over it, and see that nothing half-written shows and that the next run mends the rest.
 
-usage: python benchmarks/kill_test.py --source PATH --command .venv/bin/custseg [--moments 20] [--acceptance SCRIPT]
+usage: python benchmarks/kill_test.py --source PATH --command .venv/bin/custseg
+                                      [--engine NAME] [--moments 20] [--acceptance SCRIPT]
 
-One whole run is measured first, and what it made is the truth that every killed and mended home is held against.
+One whole run is measured first, and what it made is the truth that every killed and mended home is held against. Where
+an engine is named, the truth is made by Polars, and a run of the engine is measured beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from custseg_assets.stores.home import Home
 from tests.support.comparison import flaws, missing_or_extra
 from tests.support.killed_runs import environment_of, kill_run
 
@@ -30,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     n_failed = 0
     with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
         truth = Path(folder) / "whole"
-        started = time.monotonic()
-        subprocess.run(command, env=environment_of(truth), check=True, capture_output=True)
-        duration = time.monotonic() - started
+        duration = _seconds_of(command, truth)
+        if arguments.engine:
+            command += ["--engine", arguments.engine]
+            duration = _seconds_of(command, Path(folder) / "by-engine")
         print(f"a whole run takes {duration:.1f} s\n\n{'killed at':>9}  {'mended in':>9}  in the middle of")
         for moment in range(arguments.moments):
             home = Path(folder) / f"killed-{moment}"
@@ -45,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if mended.returncode:
                 found.append(f"the next run ended with {mended.returncode}: {mended.stderr.splitlines()[-1:]}")
             found += flaws(home, truth) + missing_or_extra(home, truth) + _accepted(arguments, home)
+            found += [f"{path} is left" for path in Home(home).staging.glob("*")]
             print(
                 f"{seconds:7.1f} s  {took:7.1f} s  {said or 'starting'}", *(f"  FAIL {one}" for one in found), sep="\n"
             )
@@ -54,10 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(n_failed > 0)
 
 
+def _seconds_of(command: Sequence[str], home: Path) -> float:
+    started = time.monotonic()
+    subprocess.run(command, env=environment_of(home), check=True, capture_output=True)
+    return time.monotonic() - started
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Kill runs at moments spread over them, and mend them.")
     parser.add_argument("--source", required=True, help="what is run on")
     parser.add_argument("--command", required=True, help="the custseg command")
+    parser.add_argument("--engine", help="that `custseg run` is given")
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--acceptance", type=Path, help="a script that takes the command and a home")
     return parser.parse_args(argv)
