@@ -69,8 +69,9 @@ format: $(VENV)/dev.stamp ## rewrite the code in the house style
 	$(VENV)/bin/ruff format .
 
 .PHONY: docs
-docs: $(VENV)/dev.stamp ## make docs/settings.md, docs/pictures/rooms.png and the script of MLflow's tables anew
+docs: $(VENV)/dev.stamp ## make docs/settings.md, docs/pictures/rooms.png, deploy/lookml and the script of MLflow's tables anew
 	$(VENV)/bin/python docs/make_settings.py
+	$(VENV)/bin/python deploy/make_lookml.py
 	$(VENV)/bin/python docs/make_rooms_picture.py
 	$(VENV)/bin/python docs/make_mlflow_tables.py
 

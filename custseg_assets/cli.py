@@ -144,13 +144,8 @@ def _parser() -> CommandParser:
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
 
-    drill = commands.add_parser("fire-drill", parents=[shared], help="inject known changes and say which are seen")
-    drill.add_argument("--partition", metavar="KEY", help="the snapshot; the newest complete one without it")
-    drill.add_argument(
-        "--customers", metavar="N", type=int, help="in each report; as many as the snapshot has without it"
-    )
-    drill.add_argument("--repetitions", metavar="N", type=int, default=200, help="of each change (200)")
-    drill.set_defaults(command=_fire_drill)
+    _add_fire_drill(commands, shared)
+    _add_compare(commands, shared)
 
     retrain = commands.add_parser(
         "retrain",
@@ -190,6 +185,27 @@ def _parser() -> CommandParser:
     _add_keygen(commands)
     _add_export(commands, shared)
     return parser
+
+
+def _add_fire_drill(commands: Any, shared: CommandParser) -> None:
+    drill = commands.add_parser("fire-drill", parents=[shared], help="inject known changes and say which are seen")
+    drill.add_argument("--partition", metavar="KEY", help="the snapshot; the newest complete one without it")
+    drill.add_argument(
+        "--customers", metavar="N", type=int, help="in each report; as many as the snapshot has without it"
+    )
+    drill.add_argument("--repetitions", metavar="N", type=int, default=200, help="of each change (200)")
+    drill.set_defaults(command=_fire_drill)
+
+
+def _add_compare(commands: Any, shared: CommandParser) -> None:
+    compare = commands.add_parser(
+        "compare", parents=[shared], help="fit other models, and show each beside the one in force; changes nothing"
+    )
+    compare.add_argument("--kinds", nargs="+", choices=["kmeans"], default=["kmeans"], help="of models (kmeans)")
+    compare.add_argument("--k", metavar="LOW-HIGH", type=_range, help="numbers of clusters ([model] k_range)")
+    compare.add_argument("--partition", metavar="KEY", help="the snapshot; the newest complete one without it")
+    compare.add_argument("--out", metavar="FILE.png", type=Path, help="write the picture to this file as well")
+    compare.set_defaults(command=_compare)
 
 
 def _add_verify(commands: Any, shared: CommandParser) -> None:
@@ -249,6 +265,13 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2011-11-30") from None
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    if low.isdecimal() and (high or low).isdecimal() and 2 <= int(low) <= int(high or low) <= 30:
+        return int(low), int(high or low)
+    raise argparse.ArgumentTypeError(f"{text!r} is no range of 2 to 30; write it as 3-6, or 4")
 
 
 def _open(arguments: argparse.Namespace) -> OpenHome:
@@ -353,6 +376,14 @@ def _verify(arguments: argparse.Namespace) -> int:
         for line in describe(mended, verdicts):
             print(line)
     return 0 if is_sound(verdicts) else FAILED
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.compare import compare
+
+    kinds = list(dict.fromkeys(arguments.kinds))
+    print(compare(_open(arguments), kinds, arguments.k, arguments.partition, arguments.out, say))
+    return 0
 
 
 def _fire_drill(arguments: argparse.Namespace) -> int:

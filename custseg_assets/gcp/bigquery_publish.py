@@ -59,6 +59,15 @@ _TYPES: Mapping[pl.DataType, str] = {
 _ALIASES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 _BEFORE_ALL_PERIODS = "0001-01-01"
 _CLUSTERED_BY = ("segment_id", "customer_id")
+_REPORTED = (
+    "current_segments",
+    "customer_segments",
+    "drift_over_time",
+    "segment_moves",
+    "segments_over_time",
+    "service_requests",
+)
+"""The views that a template report of Looker Studio has data sources of; one more would break templates that exist."""
 _HOME = "custseg-home"
 """Label that names the home whose table it is."""
 
@@ -380,12 +389,11 @@ def looker_url(project: str, dataset: str, report: str | None) -> str:
     """A link that opens a Looker Studio report on the published views.
 
     Without a template report, the link creates a report with one data source, the segments over time. A template has a
-    data source with the alias of each view (``docs/gcp.md``); the link points all of them to this dataset.
+    data source with the alias of each of six views (``docs/gcp.md``); the link points all of them to this dataset.
 
     Source: https://developers.google.com/looker-studio/integrate/linking-api
     """
-    views = list(view_queries(f"{project}.{dataset}"))
-    sources = {name: name for name in views} if report else {"ds0": "segments_over_time"}
+    sources = {name: name for name in _REPORTED} if report else {"ds0": "segments_over_time"}
     parameters = {"c.reportId": report, "c.mode": "view"} if report else {"c.mode": "edit"}
     parameters["r.reportName"] = "Customer segments"
     for alias, view in sources.items():

@@ -44,7 +44,8 @@ def decide_about_challenger(home: OpenHome, key: str) -> tuple[PromotionVerdict,
     if champion is None or trained.is_empty():
         challenger = trained["model_version"].item() if len(trained) else None
         return decide_first_promotion(challenger, training_tables.choice_in_words(candidates)), None
-    comparison = _compare(home, model_from_json(trained["model_json"].item()), candidates)
+    challenger = model_from_json(trained["model_json"].item())
+    comparison = compare_on_home(home, home.champions.model_before(key), challenger, candidates)
     settings, unsound = home.settings, unsound_in_window(home, key)
     verdict = decide_promotion(comparison, settings.model.limits(), unsound=unsound, limits=settings.promotion)
     return verdict, comparison
@@ -64,16 +65,25 @@ def decide_about_retrain(home: OpenHome, key: str, reports: pl.DataFrame) -> Ret
     )
 
 
-def _compare(home: OpenHome, challenger: SegmentationModel, candidates: pl.DataFrame) -> Comparison:
+def compare_on_home(
+    home: OpenHome, champion: SegmentationModel, challenger: SegmentationModel, candidates: pl.DataFrame
+) -> Comparison:
+    """Measure two models on the home's customers at the snapshot that the second was trained on.
+
+    Args:
+        home: with that snapshot.
+        champion: a model of the home.
+        challenger: another one, on the same scale.
+        candidates: ``model_candidates`` of the sweep that the second comes from.
+    """
     key = challenger.trained_on
-    champion = home.champions.model_before(key)
-    before = max(other for other in home.calendar.snapshot_keys if other < key)
+    before = [other for other in home.calendar.snapshot_keys if other < key][-1:]
     used = kmeans_columns(champion.features)
     return compare_models(
         champion,
         challenger,
         current=home.tables.read(CUSTOMER_FEATURES, [key], used),
-        previous=home.tables.read(CUSTOMER_FEATURES, [before], used),
+        previous=home.tables.read(CUSTOMER_FEATURES, before, used),
         training=home.tables.read(CUSTOMER_FEATURES, [champion.trained_on], used),
         candidates=candidates,
         evidence=gather_evidence(home, key),

@@ -20,7 +20,7 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import INGESTED, OpenHome
 from custseg_assets.stores import releases
-from custseg_assets.stores.publications import Publications
+from custseg_assets.stores.publications import Publications, state_to_publish
 from custseg_assets.stores.tables import fingerprint
 
 SEGMENTED = (
@@ -44,7 +44,14 @@ TABLES_OF_JOB: Mapping[str, Sequence[str]] = {
 """What each job makes, in the order in which a home needs them."""
 LONGEST_SHUT = timedelta(days=7)
 """Without data at the end of a period that a shop may have been shut; after longer, data are missing."""
-PUBLISHED = ("segment_assignments", "segment_profiles", "segment_migrations", "drift_report")
+PUBLISHED = (
+    "segment_assignments",
+    "segment_profiles",
+    "segment_migrations",
+    "drift_report",
+    "retrain_decision",
+    "promotion_decision",
+)
 """What of a snapshot is published where other programs read it."""
 
 
@@ -194,7 +201,7 @@ def due_publication(home: OpenHome, publications: Publications) -> Mapping[str, 
     """
     due: dict[str, Sequence[object]] = {}
     for name in PUBLISHED:
-        here = {key: home.tables.fingerprint_of(name, key) for key in home.calendar.snapshot_keys}
+        here = {key: state_to_publish(home.tables, name, key) for key in home.calendar.snapshot_keys}
         due[name] = sorted({key: state for key, state in here.items() if state}.items() ^ publications.of(name).items())
     log = home.tables.version_of(PREDICTION_LOG.name)
     due[PREDICTION_LOG.name] = [log] if log != publications.version_of(PREDICTION_LOG.name) else []

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from custseg_assets.domain.schemas import PREDICTION_LOG, Table
+from custseg_assets.domain.schemas import PREDICTION_LOG, PROMOTION_DECISION, Table
 from custseg_assets.settings import Settings
 from custseg_assets.stores.files import read_state, write_state
 from custseg_assets.stores.home import Home
@@ -131,10 +131,26 @@ def snapshot_parts(
     every = {key for table in tables for key in publications.of(table.name)}
     gone = {key for key in every if all(store.fingerprint_of(table.name, key) is None for table in tables)}
     return [
-        Part(table, key, store.fingerprint_of(table.name, key), _reader(store, table, key))
+        Part(table, key, state_to_publish(store, table.name, key), _reader(store, table, key))
         for table in tables
         for key in sorted(wanted | gone)
     ]
+
+
+def state_to_publish(store: TableReader, name: str, key: str) -> int | None:
+    """What tells whether a partition has changed since it was published; ``None`` where it has not been written.
+
+    Args:
+        store: of the tables.
+        name: of the table.
+        key: of the partition.
+    """
+    made_from = store.fingerprint_of(name, key)
+    if made_from is None or name != PROMOTION_DECISION.name:
+        return made_from
+    # A person's decision takes the place of the gate's, which was made from the same.
+    rows = store.whole(PROMOTION_DECISION).filter(pl.col("period") == key)
+    return fingerprint(made_from, rows.rows())
 
 
 def prediction_parts(store: TableReader, publications: Publications) -> list[Part]:

@@ -114,6 +114,32 @@ class ModelRegistry:
             client.log_batch(nested.info.run_id, metrics, [Param("k", str(row["k"]))], tags)
             client.set_terminated(nested.info.run_id)
 
+    def record_comparison(self, key: str, rows: Iterable[Mapping[str, Any]], files: Mapping[str, str | bytes]) -> None:
+        """Log candidates that were compared and not kept: a run, and a nested one for each with its figures.
+
+        Args:
+            key: of the snapshot that they were fitted on.
+            rows: of each, its name and its figures.
+            files: text or bytes to keep with the run, by file name.
+        """
+        from mlflow.entities import Metric
+
+        self.prepare()
+        client = self.client()
+        experiment = client.get_experiment_by_name(self.experiment)
+        assert experiment is not None  # noqa: S101  # made just now
+        parent = client.create_run(experiment.experiment_id, run_name=f"compare {key}", tags={"custseg.compare": key})
+        for row in rows:
+            tags = {"mlflow.parentRunId": parent.info.run_id}
+            nested = client.create_run(experiment.experiment_id, run_name=row["name"], tags=tags)
+            figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
+            metrics = [Metric(name, float(value), nested.info.start_time, 0) for name, value in figures.items()]
+            client.log_batch(nested.info.run_id, metrics)
+            client.set_terminated(nested.info.run_id)
+        for name, content in files.items():
+            self._log_file(client, parent.info.run_id, name, content)
+        client.set_terminated(parent.info.run_id)
+
     def register(
         self,
         run_id: str,
