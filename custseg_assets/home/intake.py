@@ -50,7 +50,6 @@ from custseg_assets.stores.sql_addresses import is_address
 
 LANDING = "landing"
 """Stands for the source of a home that has none but its landing folder."""
-BIGQUERY = "bq://"
 _DEMO_VERSION = 2
 """Raise it when the generator makes other lines for the same seed."""
 _N_EXAMPLES = 3

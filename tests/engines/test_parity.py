@@ -26,6 +26,7 @@ from tests.support.engines import (
     classify_with,
     measure_in_memory,
     measure_with,
+    open_bigquery,
     open_duckdb,
     open_polars,
     open_sail,
@@ -42,6 +43,7 @@ ENGINES = [
     pytest.param((open_polars, 50), id="polars in slices"),
     pytest.param((open_duckdb, None), id="duckdb", marks=_NO_DUCKDB),
     pytest.param((open_sail, None), id="spark connect", marks=pytest.mark.spark),
+    pytest.param((open_bigquery, None), id="bigquery", marks=pytest.mark.gcp),
 ]
 LARGE = [
     pytest.param((open_polars, 20_000), id="polars in slices") if one.id == "polars in slices" else one
