@@ -313,8 +313,8 @@ class EngineSettings(_Section):
 
     Attributes:
         name: ``polars`` needs nothing more, ``duckdb`` less memory for large logs, ``spark`` and ``bigquery`` work on
-            other machines, the latter for a ``bq://`` source. ``auto`` takes DuckDB where it is installed and the log is
-            large, and Polars otherwise.
+            other machines, the latter for a ``bq://`` source. ``auto`` takes DuckDB where it is installed and the log
+            is large, and Polars otherwise.
         url: address of Spark: ``sc://host:port`` of Spark Connect, or ``spark://host:port`` of a cluster's master; on
             this machine without it.
         dataset: dataset of ``[gcp] project`` that BigQuery keeps lines in meanwhile; that of ``[gcp.bigquery]`` without

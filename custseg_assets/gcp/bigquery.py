@@ -154,5 +154,9 @@ def _message(error: exceptions.GoogleAPICallError) -> str:
 
 
 def _advice(error: exceptions.GoogleAPICallError) -> str:
-    reason = error.errors[0].get("reason", "") if error.errors else ""
+    return advise(error.errors[0].get("reason", "") if error.errors else "")
+
+
+def advise(reason: str) -> str:
+    """What to do about an error for which BigQuery gives this reason."""
     return _ADVICE.get(reason, "Nothing was changed.")

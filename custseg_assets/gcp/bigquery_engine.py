@@ -36,6 +36,7 @@ from custseg_assets.gcp.bigquery import (
     GIB,
     BigQuery,
     BigQueryError,
+    advise,
     explain_errors,
     format_size,
     plain_batch,
@@ -118,7 +119,7 @@ class BigQueryEngine:
         """See ``Engine``; which lines repeat others is found there, the rest as the lines are written here."""
         if not raw.files:
             return
-        repeats = self.collect(cleaning.find_repeats(self.scan(raw), rules))
+        repeats = self._collect(cleaning.find_repeats(self.scan(raw), rules), "looking for repeated lines")
         for number, keys in enumerate(key_batches(raw.sizes)):
             yield classify_in_slices(raw.of(keys), rules, repeats, staging / f"{number:06}")
 
@@ -138,8 +139,8 @@ class BigQueryEngine:
                 yield self._measure(*self._group(rfm.lines_within(of_window, window)), window)
 
     def _measure(self, parts: Lines, products: Lines, window: Window) -> MeasuredCustomers:
-        totals = self.collect(rfm.customer_totals(parts, products, window))
-        spend = self.collect(rfm.spend_by_period(parts, window))
+        totals = self._collect(rfm.customer_totals(parts, products, window), f"totals of {window.key}")
+        spend = self._collect(rfm.spend_by_period(parts, window), f"spend of {window.key}")
         return MeasuredCustomers(window, totals.select(*rfm.TOTALS).cast(rfm.TOTALS), spend.cast(rfm.SPEND))
 
     def _group(self, lines: Lines) -> tuple[Lines, Lines]:
@@ -168,7 +169,10 @@ class BigQueryEngine:
 
     def collect(self, lines: Lines) -> pl.DataFrame:
         """See ``Engine``."""
-        rows = self._query(self._compile(lines), "a query")
+        return self._collect(lines, "a query")
+
+    def _collect(self, lines: Lines, doing: str) -> pl.DataFrame:
+        rows = self._query(self._compile(lines), doing)
         with _said("reading results"):
             found = rows.to_arrow(create_bqstorage_client=False)
         plain = pa.Table.from_batches(map(plain_batch, found.to_batches()), _plain_schema(found.schema))
@@ -278,9 +282,7 @@ class BigQueryEngine:
         while error := self._load_once(content, table, config):
             wait = next(waits, None) if error.get("reason") in BUSY else None
             if wait is None:
-                raise RunFailedError(
-                    f"BigQuery: loading {table}: {error['message']}", todo="Run it again. Nothing is lost."
-                )
+                raise RunFailedError(f"BigQuery: loading {table}: {error['message']} {advise(error['reason'])}")
             self._sleep(wait)
 
     def _load_once(

@@ -8,7 +8,8 @@ the SQL belongs in ``bigquery_engine``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import sqlglot
 from sqlglot import exp
@@ -87,7 +88,7 @@ def to_bigquery(sql: str, columns: Mapping[str, Mapping[str, str]], names: Mappi
 def _with_types(sql: str, columns: Mapping[str, Mapping[str, str]]) -> exp.Expr:
     """The parsed query: each column with its table, no stars, each value with its type."""
     tree = sqlglot.parse_one(sql, read="duckdb").transform(_name_addition)
-    schema = {table: dict(types) for table, types in columns.items()}
+    schema: dict[str, object] = {table: dict(types) for table, types in columns.items()}
     tree = qualify_tables(tree, dialect="duckdb")
     # Aliases stay aliases: those of DuckDB's that stand for a value of the same SELECT are refused as unknown columns.
     tree = qualify_columns(tree, schema, expand_alias_refs=False, expand_stars=True)
@@ -129,7 +130,7 @@ def _require(node: exp.Expr, is_right: bool, why: str) -> None:
         raise _refused(node, why)
 
 
-def _is(node: exp.Expr, types: set[exp.DataType.Type]) -> bool:
+def _is(node: exp.Expr, types: Collection[Any]) -> bool:
     return node.type is not None and node.type.this in types
 
 

@@ -585,7 +585,7 @@ class FakeBigQuery(FakeService):
 
     def _run_sql(self, sql: str) -> tuple[pl.DataFrame, int]:
         """Rows of a query, and how many bytes it reads: those of the columns it names."""
-        parsed = _parse(sql)
+        parsed = parse_query(sql)
         names = {column.name.lower() for column in parsed.find_all(exp.Column)}
         has_star = parsed.find(exp.Star) is not None
         n_bytes = 0
@@ -622,7 +622,7 @@ class FakeBigQuery(FakeService):
         return table.rows, False
 
 
-def _parse(sql: str) -> exp.Expr:
+def parse_query(sql: str) -> exp.Expr:
     """A query, refused where BigQuery refuses it and sqlglot, which reads many dialects at once, does not."""
     try:
         kinds = {token.token_type for token in sqlglot.tokenize(sql, read="bigquery")}
