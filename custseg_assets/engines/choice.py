@@ -82,6 +82,8 @@ def open_engine(settings: EngineSettings, n_lines: int, scratch: Path, *, is_loc
         with DuckDBEngine.opened(scratch, settings.memory_limit) as duckdb:
             yield duckdb
         return
+    if name == "bigquery":
+        raise ValueError("BigQuery as an engine is opened with a project, by gcp.bigquery_engine")
     if name == "spark":
         from custseg_assets.engines.spark_engine import SparkEngine
 

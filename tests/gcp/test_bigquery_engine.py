@@ -8,16 +8,18 @@ from typing import Any
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
-from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS
-from custseg_assets.domain.transactions import features
+from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS
+from custseg_assets.domain.transactions import cleaning, features
+from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.engines import choice
 from custseg_assets.errors import RunFailedError
 from custseg_assets.gcp import bigquery_engine
 from custseg_assets.gcp.bigquery import BigQuery
 from custseg_assets.gcp.bigquery_engine import BigQueryEngine
 from custseg_assets.settings import GcpSettings
-from tests.support.engines import classify_in_memory, write_files
+from tests.support.engines import classify_in_memory, open_bigquery, write_files
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.homes import require_same_tables
 from tests.support.odd_shop import RULES, WINDOWS, odd_shop
@@ -202,3 +204,15 @@ def test_a_dataset_that_is_not_there_fails_the_run_and_another_engine_goes_on(
     assert "Not found: Dataset shop:nowhere" in failed.err
     assert "Traceback" not in failed.err
     assert custseg(home, "run", "--engine", "polars").status == 0
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_lines_are_sorted_there_as_here_though_none_are_fetched_in_a_run(rules: CleaningRules, tmp_path: Path) -> None:
+    raw, expected = odd_shop(), classify_in_memory(odd_shop(), rules).frames
+    with open_bigquery(tmp_path) as engine:
+        lines = cleaning.classify(engine.scan(write_files(RAW_TRANSACTIONS, raw, tmp_path / "raw")), rules)
+        clean = engine.collect(cleaning.clean_lines(lines, rules, also=cleaning.LINE))
+        rejected = engine.collect(cleaning.rejected_lines(lines))
+    order = ["period", *cleaning.LINE]
+    assert_frame_equal(clean.sort(order).drop(cleaning.LINE), expected["clean"], check_exact=True)
+    assert_frame_equal(rejected.sort(order), expected["rejected"], check_exact=True)
