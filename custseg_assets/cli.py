@@ -117,7 +117,7 @@ def _parser() -> CommandParser:
     run.add_argument("--through", metavar="YYYY-MM-DD", type=_day, help="stop at the period that holds this day")
     run.add_argument(
         "--engine",
-        choices=("auto", "polars", "duckdb", "spark"),
+        choices=("auto", "polars", "duckdb", "spark", "bigquery"),
         help="where work as large as the log is done this time, instead of [engine] name; the tables are the same",
     )
     run.set_defaults(command=_run)

@@ -55,6 +55,7 @@ FROM_ENVIRONMENT = {
 DEFAULT_HOME = ".custseg"
 DEFAULT_CONFIG = "custseg.toml"
 DEMO = "demo"
+BIGQUERY = "bq://"
 ALL_SHEETS = "*"
 _NO_ENCODINGS = frozenset({"idna", "punycode", "undefined", "unicode-escape", "unicode_escape", "raw-unicode-escape"})
 """What Python takes for encodings of text, and no file is written in."""
@@ -311,28 +312,35 @@ class EngineSettings(_Section):
     """Where work as large as the log is done; the tables are the same with each, so a home may change it at any time.
 
     Attributes:
-        name: ``polars`` needs nothing more, ``duckdb`` less memory for large logs, ``spark`` works on
-            other machines. ``auto`` takes DuckDB where it is installed and the log is large, and Polars otherwise.
+        name: ``polars`` needs nothing more, ``duckdb`` less memory for large logs, ``spark`` and ``bigquery`` work on
+            other machines, the latter for a ``bq://`` source. ``auto`` takes DuckDB where it is installed and the log
+            is large, and Polars otherwise.
         url: address of Spark: ``sc://host:port`` of Spark Connect, or ``spark://host:port`` of a cluster's master; on
             this machine without it.
+        dataset: dataset of ``[gcp] project`` that BigQuery keeps lines in meanwhile; that of ``[gcp.bigquery]`` without
+            it.
         memory_limit: memory that the engine may use, such as ``4GB``; what the engine takes without it.
     """
 
-    name: Literal["auto", "polars", "duckdb", "spark"] = "auto"
+    name: Literal["auto", "polars", "duckdb", "spark", "bigquery"] = "auto"
     url: Annotated[str, Field(min_length=1)] | None = None
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,1024}$")] | None = None
     memory_limit: Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?([MGT]i?B)$")] | None = None
 
     @model_validator(mode="after")
-    def _check_url(self) -> EngineSettings:
+    def _check_what_is_one_engines(self) -> EngineSettings:
         if self.url is not None and self.name != "spark":
             raise ValueError(f"url is of Spark, and name = {self.name!r} takes none")
         if self.url is not None and not self.url.startswith(("sc://", "spark://", "local")):
             raise ValueError(f"url = {self.url!r} must be sc://host:port, spark://host:port or local[*]")
+        if self.dataset is not None and self.name != "bigquery":
+            raise ValueError(f"dataset is of BigQuery, and name = {self.name!r} takes none")
         return self
 
     def with_name(self, name: str) -> EngineSettings:
-        """The same, but for the engine; an address is only one engine's."""
-        kept = self.model_dump(exclude_unset=True, exclude={"name", *(("url",) if name != self.name else ())})
+        """The same, but for the engine; an address, or a dataset, is only one engine's."""
+        others = ("url", "dataset") if name != self.name else ()
+        kept = self.model_dump(exclude_unset=True, exclude={"name", *others})
         return EngineSettings.model_validate({**kept, "name": name})
 
 

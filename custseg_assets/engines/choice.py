@@ -1,4 +1,7 @@
-"""Which engine works on so many lines, and whether it can be used here."""
+"""Which engine works on so many lines, and whether it can be used here.
+
+BigQuery as an engine needs a project, and is opened by ``gcp.bigquery_engine``.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +82,8 @@ def open_engine(settings: EngineSettings, n_lines: int, scratch: Path, *, is_loc
         with DuckDBEngine.opened(scratch, settings.memory_limit) as duckdb:
             yield duckdb
         return
+    if name == "bigquery":
+        raise ValueError("BigQuery as an engine is opened with a project, by gcp.bigquery_engine")
     if name == "spark":
         from custseg_assets.engines.spark_engine import SparkEngine
 
@@ -90,7 +95,11 @@ def open_engine(settings: EngineSettings, n_lines: int, scratch: Path, *, is_loc
     yield PolarsEngine()
 
 
-_PACKAGES = {"duckdb": ("duckdb",), "spark": ("pyspark",)}
+_PACKAGES = {
+    "duckdb": ("duckdb",),
+    "spark": ("pyspark",),
+    "bigquery": ("google.cloud.bigquery", "duckdb", "sqlglot"),
+}
 """What must be importable for each engine; the extra is called like the engine."""
 
 

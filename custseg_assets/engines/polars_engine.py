@@ -33,7 +33,8 @@ class PolarsEngine:
                 yield ClassifiedLines(list(raw.sizes), *_classify(raw.scan().collect(), rules))
             return
         for number, keys in enumerate(key_batches(raw.sizes)):
-            yield _classify_in_slices(raw.of(keys), rules, staging / f"{number:06}")
+            of_keys = raw.of(keys)
+            yield classify_in_slices(of_keys, rules, _find_repeats(of_keys, rules), staging / f"{number:06}")
 
     def measure(self, clean: TableFiles, windows: Sequence[Window]) -> Iterator[MeasuredCustomers]:
         """See ``Engine``; what closed windows count is grouped once for all of them."""
@@ -74,17 +75,28 @@ def _classify(
     return clean, rejected
 
 
-def _classify_in_slices(raw: TableFiles, rules: CleaningRules, staging: Path) -> ClassifiedLines:
+def _find_repeats(raw: TableFiles, rules: CleaningRules) -> pl.DataFrame:
     lines = _lazy(raw.scan())
     keys = _lazy(_collect(cleaning.shared_keys(lines)).lazy())
-    repeats = _collect(cleaning.find_repeats(lines, rules, keys))
+    return _collect(cleaning.find_repeats(lines, rules, keys))
+
+
+def classify_in_slices(raw: TableFiles, rules: CleaningRules, repeats: pl.DataFrame, staging: Path) -> ClassifiedLines:
+    """Classify lines so many at a time: but for repeats, each line's reason is in the line itself.
+
+    Args:
+        raw: files of ``raw_transactions``.
+        rules: of the shop.
+        repeats: from ``cleaning.find_repeats``, of these files' periods at least.
+        staging: a folder for the results; it is made.
+    """
     clean = StagedWriter(CLEAN_TRANSACTIONS, staging / CLEAN_TRANSACTIONS.name)
     rejected = StagedWriter(REJECTED_TRANSACTIONS, staging / REJECTED_TRANSACTIONS.name)
     for part in raw.slices(ROWS_OF_A_SLICE):
         of_part = _classify(part, rules, repeats)
         clean.write(of_part[0])
         rejected.write(of_part[1])
-    return ClassifiedLines(list(raw.sizes), clean.rows, rejected.rows)
+    return ClassifiedLines([*raw.sizes], clean.rows, rejected.rows)
 
 
 class _Products:

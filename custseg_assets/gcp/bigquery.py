@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
@@ -22,7 +23,14 @@ from custseg_assets.settings import GcpSettings
 
 PATIENCE_SECONDS = 120.0
 """How long a request is tried again when BigQuery is busy or cannot be reached."""
+BUSY = {"backendError", "internalError", "rateLimitExceeded", "tableUnavailable"}
+BUSY |= {"jobBackendError", "jobInternalError", "jobRateLimitExceeded"}
+"""Reasons for which a load fails through no fault of its own."""
+BUSY_SECONDS = 600.0
+"""How long a load is started again that failed because BigQuery was busy."""
+GIB = 1 << 30
 
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 2.0, 60.0
 _NAME = re.compile(r"bq://(?P<project>[a-z0-9.:-]+)\.(?P<dataset>\w+)\.(?P<table>[\w-]+)", re.ASCII)
 
 
@@ -105,6 +113,29 @@ def explain_errors(doing: str) -> Iterator[None]:
         raise BigQueryError(f"{doing}: {error}. {_CREDENTIALS}") from None
 
 
+def waits_when_busy() -> Iterator[float]:
+    """Seconds to wait between loads that fail because BigQuery is busy; they come to ``BUSY_SECONDS``."""
+    total, wait = 0.0, _FIRST_WAIT_SECONDS
+    while total < BUSY_SECONDS:
+        yield wait
+        total, wait = total + wait, min(2 * wait, _LONGEST_WAIT_SECONDS)
+
+
+def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch without the field metadata that the client adds to instants; Polars reads them as another type."""
+    schema = pa.schema([field.remove_metadata() for field in batch.schema])
+    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+
+def format_size(n_bytes: int) -> str:
+    """A number of bytes in the units that BigQuery bills.
+
+    >>> format_size(3 << 30), format_size(5 << 20)
+    ('3.00 GiB', '5.0 MiB')
+    """
+    return f"{n_bytes / GIB:,.2f} GiB" if n_bytes >= GIB else f"{n_bytes / (1 << 20):,.1f} MiB"
+
+
 _UNREACHABLE = "BigQuery cannot be reached; nothing was changed, run it again later."
 _CREDENTIALS = "Log in with `gcloud auth application-default login`, or run it as a service account."
 _ADVICE = {
@@ -123,5 +154,9 @@ def _message(error: exceptions.GoogleAPICallError) -> str:
 
 
 def _advice(error: exceptions.GoogleAPICallError) -> str:
-    reason = error.errors[0].get("reason", "") if error.errors else ""
+    return advise(error.errors[0].get("reason", "") if error.errors else "")
+
+
+def advise(reason: str) -> str:
+    """What to do about an error for which BigQuery gives this reason."""
     return _ADVICE.get(reason, "Nothing was changed.")

@@ -18,7 +18,7 @@ import io
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 from urllib.parse import urlencode
 
@@ -27,7 +27,7 @@ from google.api_core import exceptions
 from google.cloud import bigquery
 
 from custseg_assets.domain.schemas import Column, Table
-from custseg_assets.gcp.bigquery import BigQuery, BigQueryError, explain_errors
+from custseg_assets.gcp.bigquery import BUSY, BigQuery, BigQueryError, explain_errors, waits_when_busy
 from custseg_assets.stores.publications import UNKNOWN, Part, Publications
 from custseg_assets.stores.sources import Progress
 
@@ -41,12 +41,6 @@ ANNOUNCEMENTS = Table(
 )
 MAX_ATTEMPTS = 5
 """How often a load with the same content is refused before a person has to look."""
-BUSY_SECONDS = 600.0
-"""How long a load is started again that failed because BigQuery was busy."""
-
-_BUSY = {"backendError", "internalError", "rateLimitExceeded", "tableUnavailable"}
-_BUSY |= {"jobBackendError", "jobInternalError", "jobRateLimitExceeded"}
-_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 2.0, 60.0
 
 _TYPES: Mapping[pl.DataType, str] = {
     pl.String(): "STRING",
@@ -277,7 +271,7 @@ class Publisher:
             schema_update_options=[bigquery.SchemaUpdateOption.ALLOW_FIELD_ADDITION],
             labels={"app": "custseg"},
         )
-        n_refused, waits = 0, _waits()
+        n_refused, waits = 0, waits_when_busy()
         for attempt in itertools.count():
             job_id = _job_id(part, there, attempt)
             with explain_errors(f"loading {target}"):
@@ -287,7 +281,7 @@ class Publisher:
             error = job.error_result
             if error is None:
                 return
-            is_busy = error.get("reason") in _BUSY
+            is_busy = error.get("reason") in BUSY
             wait = next(waits, None) if is_busy and is_new else 0.0
             n_refused += not is_busy
             if (is_new and not is_busy) or wait is None:
@@ -340,14 +334,6 @@ def _job_id(part: Part, there: bigquery.Table, attempt: int) -> str:
     """A job id that is equal for a retry, and new where the table has been changed in between."""
     digest = hashlib.sha256(repr([_state_of(there), attempt]).encode()).hexdigest()[:16]
     return f"custseg-{part.table.name}-{part.key}-{part.fingerprint:x}-{digest}"
-
-
-def _waits() -> Iterator[float]:
-    """Seconds to wait between loads that fail because BigQuery is busy; they come to ``BUSY_SECONDS``."""
-    total, wait = 0.0, _FIRST_WAIT_SECONDS
-    while total < BUSY_SECONDS:
-        yield wait
-        total, wait = total + wait, min(2 * wait, _LONGEST_WAIT_SECONDS)
 
 
 def _announcement(key: str, parts: Sequence[Part]) -> Part:

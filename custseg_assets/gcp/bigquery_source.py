@@ -13,12 +13,19 @@ import uuid
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 from google.cloud import bigquery
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.gcp.bigquery import BigQuery, TableName, explain_errors, table_name
+from custseg_assets.gcp.bigquery import (
+    GIB,
+    BigQuery,
+    TableName,
+    explain_errors,
+    format_size,
+    plain_batch,
+    table_name,
+)
 from custseg_assets.settings import GcpBigQuerySettings, Settings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
 from custseg_assets.stores.deliveries import DeliveryStore, identity_of
@@ -30,7 +37,6 @@ from custseg_assets.stores.values import plain_columns, type_lines
 _READER = 1
 """Version of this reader; another version makes every table a new delivery."""
 
-GIB = 1 << 30
 PAGE_ROWS = 50_000
 _NUMBERS = ("quantity", "unit_price", "line_amount")
 _DECIMALS = ("NUMERIC", "BIGNUMERIC")
@@ -148,11 +154,11 @@ def _download_rows(bq: BigQuery, sql: str, name: TableName, path: Path, progress
         estimate = bq.client.query(
             sql, bigquery.QueryJobConfig(dry_run=True, use_query_cache=False), retry=bq.retry
         ).total_bytes_processed
-        progress(f"{name}: the query reads {_format_size(estimate)}; {_format_size(limit)} may be billed")
+        progress(f"{name}: the query reads {format_size(estimate)}; {format_size(limit)} may be billed")
         if estimate > limit:
             raise BadInputError(
-                f"reading {name} would bill {_format_size(estimate)}",
-                f"at most {_format_size(limit)}, as [gcp.bigquery] maximum_gib_billed says",
+                f"reading {name} would bill {format_size(estimate)}",
+                f"at most {format_size(limit)}, as [gcp.bigquery] maximum_gib_billed says",
                 "Raise it, or read less with [gcp.bigquery] since.",
             )
         job = bq.client.query(
@@ -161,23 +167,8 @@ def _download_rows(bq: BigQuery, sql: str, name: TableName, path: Path, progress
         rows = job.result(page_size=PAGE_ROWS, retry=bq.retry)
         if not rows.total_rows:
             raise BadInputError(f"{name} has no rows to read", "data rows", "Correct --source or [gcp.bigquery] since.")
-        batches = map(_plain_batch, rows.to_arrow_iterable())
+        batches = map(plain_batch, rows.to_arrow_iterable())
         first = next(batches)
         with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
             for batch in itertools.chain([first], batches):
                 writer.write_batch(batch)
-
-
-def _plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch without the field metadata that the client adds to instants; Polars reads them as another type."""
-    schema = pa.schema([field.remove_metadata() for field in batch.schema])
-    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-
-
-def _format_size(n_bytes: int) -> str:
-    """A number of bytes in the units that BigQuery bills.
-
-    >>> _format_size(3 << 30), _format_size(5 << 20)
-    ('3.00 GiB', '5.0 MiB')
-    """
-    return f"{n_bytes / GIB:,.2f} GiB" if n_bytes >= GIB else f"{n_bytes / (1 << 20):,.1f} MiB"

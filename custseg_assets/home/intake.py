@@ -31,7 +31,7 @@ from custseg_assets.home.log_doubts import require_no_doubt
 from custseg_assets.home.open import LockedHome
 from custseg_assets.home.own_settings import absolute_source, keep_settings
 from custseg_assets.pace import Pace
-from custseg_assets.settings import DEMO, Settings
+from custseg_assets.settings import BIGQUERY, DEMO, Settings
 from custseg_assets.stores.bucket_tables import forgetting
 from custseg_assets.stores.columns import MissingColumnsError
 from custseg_assets.stores.deliveries import DeliveryStore, reading_of
@@ -50,7 +50,6 @@ from custseg_assets.stores.sql_addresses import is_address
 
 LANDING = "landing"
 """Stands for the source of a home that has none but its landing folder."""
-BIGQUERY = "bq://"
 _DEMO_VERSION = 2
 """Raise it when the generator makes other lines for the same seed."""
 _N_EXAMPLES = 3

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,13 +26,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from custseg_assets.domain import schemas
 from custseg_assets.domain.demo import DEMO_CURRENCY
 from custseg_assets.domain.transactions.cleaning import CleaningRules
-from custseg_assets.errors import RunFailedError
+from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.calendar import Calendar
 from custseg_assets.home.champions import Champions
 from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
 from custseg_assets.home.log_doubts import rules_for
-from custseg_assets.settings import DEMO, EngineSettings, Settings
+from custseg_assets.settings import BIGQUERY, DEMO, EngineSettings, Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import Delivery
 from custseg_assets.stores.files import read_state, write_state
@@ -39,6 +40,7 @@ from custseg_assets.stores.home import Home, HomeLock
 from custseg_assets.stores.home_format import require_format
 from custseg_assets.stores.landing_zone import LandingZone
 from custseg_assets.stores.registry import ModelRegistry
+from custseg_assets.stores.sources import Progress
 from custseg_assets.stores.tables import TableReader, TableStore
 
 if TYPE_CHECKING:
@@ -185,11 +187,33 @@ class OpenHome:
         """Refuse an engine that cannot be used here, before anything is done.
 
         Raises:
-            BadInputError: its packages are not installed, or it cannot read the tables where they are.
+            BadInputError: its packages are not installed, or it cannot be used with this source, or where the tables
+                are.
         """
         from custseg_assets.engines.choice import require_engine
 
         require_engine(self.engine_settings, is_local=self.has_local_tables)
+        if self.engine_settings.name == "bigquery":
+            self._require_bigquery()
+
+    def _require_bigquery(self) -> None:
+        source = self.settings.source.path
+        if source is None or not source.startswith(BIGQUERY):
+            raise BadInputError(
+                f"[engine] name = 'bigquery', and the source is {source or 'not set'}",
+                "a source that is on BigQuery already, bq://project.dataset.table",
+                "Take engine polars, duckdb or spark: lines that are elsewhere are not sent there.",
+            )
+        if self._engine_dataset is None or self.settings.gcp.project is None:
+            raise BadInputError(
+                "[engine] name = 'bigquery', and [gcp] project or [engine] dataset is not set",
+                "the project to bill, and a dataset of it for tables that last as long as a run",
+                "Set both in custseg.toml.",
+            )
+
+    @property
+    def _engine_dataset(self) -> str | None:
+        return self.engine_settings.dataset or self.settings.gcp.bigquery.dataset
 
     def _store(self) -> TableStore:
         return self._keep("tables", None, lambda: _open_tables(self.settings))
@@ -246,20 +270,32 @@ class LockedHome(OpenHome):
         return self._store()
 
     @contextlib.contextmanager
-    def opened_engine(self, n_lines: int) -> Iterator[tuple[Engine, Path]]:
+    def opened_engine(self, n_lines: int, progress: Progress) -> Iterator[tuple[Engine, Path]]:
         """The engine for so many lines, and an empty folder for rows that are too many for memory.
+
+        Args:
+            n_lines: lines that are to be worked on.
+            progress: takes a line for each thing that costs money.
 
         Raises:
             BadInputError: it cannot be used here.
         """
-        from custseg_assets.engines.choice import open_engine
-
         with self.staging() as folder:
             for name in ("engine", "rows"):
                 (folder / name).mkdir()
-            settings, is_local = self.engine_settings, self.has_local_tables
-            with open_engine(settings, n_lines, folder / "engine", is_local=is_local) as engine:
+            with self._open_engine(n_lines, folder / "engine", progress) as engine:
                 yield engine, folder / "rows"
+
+    def _open_engine(self, n_lines: int, scratch: Path, progress: Progress) -> AbstractContextManager[Engine]:
+        settings = self.engine_settings
+        if settings.name == "bigquery":
+            self.require_engine()
+            from custseg_assets.gcp.bigquery_engine import BigQueryEngine
+
+            return BigQueryEngine.opened(self.settings.gcp, self._engine_dataset or "", progress)
+        from custseg_assets.engines.choice import open_engine
+
+        return open_engine(settings, n_lines, scratch, is_local=self.has_local_tables)
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:

@@ -212,6 +212,54 @@ REFUSED: list[tuple[str, Callable[[bigquery.Client], Any], type[Exception], str]
         exceptions.BadRequest,
         "exactly one job-specific configuration",
     ),
+    (
+        "DuckDB's cast",
+        lambda c: query(c, "SELECT score::INT64 FROM segments.scores"),
+        exceptions.BadRequest,
+        "Unexpected",
+    ),
+    (
+        "DuckDB's remainder",
+        lambda c: query(c, "SELECT 7 % 2 FROM segments.scores"),
+        exceptions.BadRequest,
+        "Unexpected",
+    ),
+    (
+        "a semi join",
+        lambda c: query(c, "SELECT a.score FROM segments.scores a SEMI JOIN segments.plain b ON a.score = b.score"),
+        exceptions.BadRequest,
+        "Unexpected",
+    ),
+    (
+        "a count of nothing",
+        lambda c: query(c, "SELECT COUNT() FROM segments.scores"),
+        exceptions.BadRequest,
+        "No matching signature",
+    ),
+    (
+        "DuckDB's concatenation",
+        lambda c: query(c, "SELECT CONCAT_WS(' ', 'a', 'b') FROM segments.scores"),
+        exceptions.BadRequest,
+        "Function not found",
+    ),
+    (
+        "a function that is none",
+        lambda c: query(c, "SELECT ADD(1, 2) FROM segments.scores"),
+        exceptions.BadRequest,
+        "Function not found",
+    ),
+    (
+        "a hint of DuckDB's",
+        lambda c: query(c, "WITH a AS NOT MATERIALIZED (SELECT 1 AS b) SELECT b FROM a"),
+        exceptions.BadRequest,
+        "MATERIALIZED",
+    ),
+    (
+        "windows by fractions",
+        lambda c: query(c, "SELECT COUNT(*) OVER (PARTITION BY quantity) FROM segments.scores"),
+        exceptions.BadRequest,
+        "Partitioning by expressions of type FLOAT64",
+    ),
     ("SQL of old", lambda c: query(c, "SELECT 1", use_legacy_sql=True), exceptions.BadRequest, "Legacy SQL"),
     (
         "values that cannot be cast",
@@ -292,3 +340,16 @@ def test_lists_and_rows_come_in_pages(service: FakeBigQuery, client: bigquery.Cl
     rows = client.list_rows("shop.segments.many", page_size=3)
     assert [row["n"] for row in rows] == list(range(7))
     assert sum("/many/data" in request for request in service.requests) == 3
+
+
+def test_the_rows_of_a_query_replace_those_of_a_table(client: bigquery.Client, service: FakeBigQuery) -> None:
+    sql = "SELECT period, score * 2 AS score FROM segments.scores"
+    query(client, sql, destination="shop.segments.plain", write_disposition="WRITE_TRUNCATE")
+    assert service.rows("segments.plain")["score"].to_list() == [1.0]
+    with pytest.raises(exceptions.Conflict):
+        query(client, sql, destination="shop.segments.plain", write_disposition="WRITE_EMPTY")
+
+
+def test_weeks_begin_on_sunday_with_1(client: bigquery.Client) -> None:
+    # 1 February 2024 was a Thursday.
+    assert [list(row) for row in query(client, "SELECT EXTRACT(DAYOFWEEK FROM period) FROM segments.scores")] == [[5]]

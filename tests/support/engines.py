@@ -11,6 +11,7 @@ from pathlib import Path
 
 import narwhals as nw
 import polars as pl
+import pytest
 
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, RAW_TRANSACTIONS, Table
@@ -61,6 +62,25 @@ def open_sail(_: Path) -> Iterator[Engine]:
     from tests.support.spark_servers import shared_sail, shared_session
 
     yield SparkEngine(shared_session(shared_sail()))
+
+
+@contextlib.contextmanager
+def open_bigquery(_: Path) -> Iterator[Engine]:
+    """BigQuery by Google's own client on the fake, which all that one engine does has for itself."""
+    from custseg_assets.gcp.bigquery import BigQuery
+    from custseg_assets.gcp.bigquery_engine import BigQueryEngine
+    from custseg_assets.settings import GcpSettings
+    from tests.support.fakes.bigquery import FakeBigQuery
+    from tests.support.fakes.clock import wait_on_this_clock
+
+    with FakeBigQuery("shop") as fake, pytest.MonkeyPatch.context() as patch:
+        wait_on_this_clock(patch)
+        fake.add_dataset("scratch")
+        settings = GcpSettings.model_validate({"project": "shop", "endpoints": {"bigquery": fake.url}})
+        connection = BigQuery(settings, patience_seconds=0.5)
+        with BigQueryEngine.opened(settings, "scratch", lambda _: None, connection) as engine:
+            yield engine
+        assert fake.datasets["scratch"] == {}
 
 
 @dataclass(frozen=True)

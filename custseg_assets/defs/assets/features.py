@@ -23,7 +23,7 @@ def customer_features(context: dg.AssetExecutionContext, home: dg.ResourceParam[
     clean = home.tables.table_files(CLEAN_TRANSACTIONS, {key for window in windows for key in window.keys})
 
     def measure() -> Iterator[tuple[str, pl.DataFrame]]:
-        with home.opened_engine(clean.n_rows) as (engine, _):
+        with home.opened_engine(clean.n_rows, context.log.info) as (engine, _):
             for found in engine.measure(clean, windows):
                 yield found.window.key, rfm.customer_features(found.totals, found.spend, found.window)
 

@@ -86,7 +86,10 @@ def clean_transactions(
     rules = home.cleaning_rules
     raw = home.tables.table_files(RAW_TRANSACTIONS, context.partition_keys)
     rejected: list[Batch] = []
-    with home.opened_engine(raw.n_rows) as (engine, staging), _elsewhere(context, home, raw) as batches:
+    with (
+        home.opened_engine(raw.n_rows, context.log.info) as (engine, staging),
+        _elsewhere(context, home, raw) as batches,
+    ):
 
         def clean() -> Iterator[Batch]:
             for lines in (batches or engine).classify(raw, rules, staging):

@@ -23,6 +23,7 @@ import duckdb
 import polars as pl
 import sqlglot
 from sqlglot import exp
+from sqlglot.tokens import TokenType
 
 from tests.support.fakes.clock import now, pass_time
 from tests.support.fakes.service import Answer, FakeService, Refused, Request, answer_json
@@ -386,14 +387,32 @@ class FakeBigQuery(FakeService):
         if configuration.get("useLegacySql", True):
             raise Refused(400, "invalidQuery", "Legacy SQL is not understood here.")
         rows, n_bytes = self._run_sql(configuration["query"])
+        target = self._target_of(configuration)
         billed = max(_LEAST_BILLED, n_bytes) if n_bytes else 0
         limit = configuration.get("maximumBytesBilled")
         if limit is not None and billed > int(limit):
             message = f"Query exceeded limit for bytes billed: {limit}. {billed} or higher required."
             raise Refused(400, "bytesBilledLimitExceeded", message)
         self.billed.append(billed)
+        if target is not None:
+            self._require_calm(target.resource["tableReference"]["tableId"])
+            target.resource["schema"] = {"fields": _fields_of(rows)}
+            self._replace_rows(target, rows)
         job.rows = rows
         job.resource["statistics"]["query"] = {"totalBytesProcessed": str(n_bytes), "totalBytesBilled": str(billed)}
+
+    def _target_of(self, configuration: dict[str, Any]) -> _Table | None:
+        """The table that a query's rows replace, if they are to be kept."""
+        target = configuration.get("destinationTable")
+        if target is None:
+            return None
+        self._own_project(target["projectId"])
+        self._allow("bigquery.tables.updateData")
+        table = self._table(target["datasetId"], target["tableId"])
+        if configuration.get("writeDisposition") != "WRITE_TRUNCATE" and table.rows.height:
+            name = f"{self.project}:{target['datasetId']}.{target['tableId']}"
+            raise Refused(409, "duplicate", f"Already Exists: Table {name}")
+        return table
 
     def _get_job(self, job_id: str, *_: Any) -> Any:
         return self._job_resource(self._job(job_id))
@@ -566,10 +585,7 @@ class FakeBigQuery(FakeService):
 
     def _run_sql(self, sql: str) -> tuple[pl.DataFrame, int]:
         """Rows of a query, and how many bytes it reads: those of the columns it names."""
-        try:
-            parsed = sqlglot.parse_one(sql, read="bigquery")
-        except sqlglot.errors.ParseError as error:
-            raise Refused(400, "invalidQuery", f"Syntax error: {error}") from None
+        parsed = parse_query(sql)
         names = {column.name.lower() for column in parsed.find_all(exp.Column)}
         has_star = parsed.find(exp.Star) is not None
         n_bytes = 0
@@ -585,7 +601,7 @@ class FakeBigQuery(FakeService):
                 alias = reference.alias or reference.name
                 reference.replace(exp.alias_(exp.to_table(f"table_{number}"), alias, table=True))
             try:
-                arrow = engine.sql(parsed.sql(dialect="duckdb")).to_arrow_table()
+                arrow = engine.sql(_transformed(parsed).sql(dialect="duckdb")).to_arrow_table()
             except duckdb.BinderException as error:
                 raise Refused(400, "invalidQuery", f"Unrecognized name: {error}") from None
             except duckdb.Error as error:
@@ -604,6 +620,72 @@ class FakeBigQuery(FakeService):
         if "view" in table.resource:
             return self._run_sql(table.resource["view"]["query"])[0], True
         return table.rows, False
+
+
+def parse_query(sql: str) -> exp.Expr:
+    """A query, refused where BigQuery refuses it and sqlglot, which reads many dialects at once, does not."""
+    try:
+        kinds = {token.token_type for token in sqlglot.tokenize(sql, read="bigquery")}
+        parsed = sqlglot.parse_one(sql, read="bigquery")
+    except sqlglot.errors.SqlglotError as error:
+        raise Refused(400, "invalidQuery", f"Syntax error: {error}") from None
+    for kind, text in _FOREIGN_SIGNS.items():
+        if kind in kinds:
+            raise Refused(400, "invalidQuery", f'Syntax error: Unexpected "{text}"')
+    for node in parsed.walk():
+        if reason := _foreign(node):
+            raise Refused(400, "invalidQuery", f"{reason}: {node.sql(dialect='bigquery')[:200]}")
+    _require_no_float_partitions(parsed)
+    return parsed
+
+
+_FOREIGN_SIGNS = {TokenType.MOD: "%", TokenType.DCOLON: "::", TokenType.SEMI: "SEMI", TokenType.ANTI: "ANTI"}
+_OF_BIGQUERY = {"FORMAT", "FORMAT_DATETIME", "ARRAY_TO_STRING"}
+_FOREIGN_FUNCTIONS = (exp.ConcatWs, exp.DayOfWeekIso, exp.Contains)
+
+
+def _foreign(node: exp.Expr) -> str:
+    """Why BigQuery does not know a part of a query; nothing where it does."""
+    if isinstance(node, exp.Anonymous) and node.name.upper() not in _OF_BIGQUERY:
+        return f"Function not found: {node.name}"
+    if isinstance(node, _FOREIGN_FUNCTIONS):
+        return "Function not found"
+    if isinstance(node, exp.Count) and node.this is None:
+        return "No matching signature for aggregate function COUNT"
+    if isinstance(node, exp.CTE) and node.args.get("materialized") is not None:
+        return "Syntax error: Unexpected keyword MATERIALIZED"
+    return ""
+
+
+def _require_no_float_partitions(parsed: exp.Expr) -> None:
+    """BigQuery does not partition a window by fractions; the lines' fractions are known by their names."""
+    for window in parsed.find_all(exp.Window):
+        for key in window.args.get("partition_by") or ():
+            if isinstance(key, exp.Column) and key.name in _FRACTIONS:
+                message = f"Partitioning by expressions of type FLOAT64 is not allowed: {key.name}"
+                raise Refused(400, "invalidQuery", message)
+
+
+_FRACTIONS = ("quantity", "unit_price", "line_amount")
+
+
+def _transformed(parsed: exp.Expr) -> exp.Expr:
+    for node in list(parsed.walk()):
+        replaced = _in_duckdb(node)
+        if replaced is not node:
+            node.replace(replaced)
+    return parsed
+
+
+def _in_duckdb(node: exp.Expr) -> exp.Expr:
+    """What DuckDB calls by another name, or counts in another way, and sqlglot does not translate."""
+    if isinstance(node, exp.Extract) and node.this.name.upper() == "DAYOFWEEK":
+        # Sunday is 1 on BigQuery and 0 on DuckDB.
+        return exp.paren(exp.Add(this=node.copy(), expression=exp.Literal.number(1)))
+    if isinstance(node, exp.Format | exp.Anonymous) and node.sql(dialect="bigquery").upper().startswith("FORMAT("):
+        template, *values = [node.this, *node.expressions] if isinstance(node, exp.Format) else node.expressions
+        return exp.Anonymous(this="printf", expressions=[template, *values])
+    return node
 
 
 def _canonical_field(one: Mapping[str, Any]) -> dict[str, Any]:

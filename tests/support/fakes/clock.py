@@ -31,8 +31,10 @@ def pass_time(seconds: float) -> None:
 
 def wait_on_this_clock(patch: pytest.MonkeyPatch) -> None:
     """Have the clients in this process wait on the fakes' clock, for as long as the patch lasts."""
+    from custseg_assets.gcp.bigquery_engine import BigQueryEngine
     from custseg_assets.gcp.bigquery_publish import Publisher
 
     for module in _WAITING:
         patch.setattr(f"{module}.time", SimpleNamespace(sleep=pass_time, monotonic=now))
-    patch.setattr(Publisher.__init__, "__defaults__", (pass_time,))
+    for waiting in (Publisher, BigQueryEngine):
+        patch.setattr(waiting.__init__, "__defaults__", (pass_time,))
