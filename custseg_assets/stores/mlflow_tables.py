@@ -47,7 +47,15 @@ def describe_tables(path: Path) -> str:
         path: of a file in which MLflow's own migrations made the tables.
     """
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        return "\n".join([_FIRST_LINE.format(metadata.version("mlflow")), *_statements(connection), ""])
+        statements = sorted(_statements(connection), key=_place)
+        return "\n".join([_FIRST_LINE.format(metadata.version("mlflow")), *statements, ""])
+
+
+def _place(statement: str) -> tuple[int, str]:
+    """Place of a statement; MLflow makes indexes in an order that differs from process to process."""
+    if statement.startswith(("CREATE INDEX", "CREATE UNIQUE INDEX")):
+        return 1, statement
+    return (2 if statement.startswith(("CREATE TRIGGER", "COMMIT")) else 0), ""
 
 
 def _statements(connection: sqlite3.Connection) -> Iterator[str]:
