@@ -132,24 +132,30 @@ class Buyers:
     n_customers: int
 
     def rank(self, method: Method) -> Ranking:
-        """Every product's score in every segment, and its position there, from 1; equal ones by buyers, then by id."""
-        every = self.segments.join(self.products, how="cross")
-        order = every.join(self.in_segments, on=["segment_id", "product_id"], how="left").with_columns(
-            self._score(method).alias("score")
-        )
-        order = order.sort("segment_id", "score", "n_buyers", "product_id", descending=[False, True, True, False])
-        segments, products = (order[name].unique().sort() for name in ("segment_id", "product_id"))
-        shape = len(segments), len(products)
-        number = {product_id: code for code, product_id in enumerate(products)}
-        codes = order["product_id"].replace_strict(number, return_dtype=pl.Int64).to_numpy().reshape(shape)
-        return Ranking(segments, products, codes, order["score"].to_numpy().reshape(shape))
+        """Every product's score in every segment, best first; equal ones by buyers, then by id."""
+        segments, products = self.segments.sort("segment_id"), self.products.sort("product_id")
+        scores = self._scores(method, segments, products)
+        n_buyers = np.broadcast_to(products["n_buyers"].to_numpy(), scores.shape)
+        # A stable sort, and products are in the order of their ids.
+        order = np.lexsort((-n_buyers, -scores), axis=1)
+        in_order = np.take_along_axis(scores, order, axis=1)
+        return Ranking(segments["segment_id"], products["product_id"], order, in_order)
 
-    def _score(self, method: Method) -> pl.Expr:
+    def _scores(self, method: Method, segments: pl.DataFrame, products: pl.DataFrame) -> NDArray[np.float64]:
+        """Of each product in each segment, shape (segments, products)."""
+        shape = segments.height, products.height
         if method != "segment_recent":
-            return pl.col("n_buyers" if method == "global_all" else "n_recent").cast(pl.Float64)
-        shop_share = pl.col("shop_weight") / self.n_customers
-        smoothed = pl.col("segment_weight").fill_null(0) + PRIOR_CUSTOMERS * shop_share
-        return smoothed / (pl.col("n_segment") + PRIOR_CUSTOMERS) / MICRO
+            counted = products["n_buyers" if method == "global_all" else "n_recent"].to_numpy()
+            return np.broadcast_to(counted.astype(np.float64), shape)
+        weight = np.zeros(shape)
+        segment = segments["segment_id"].search_sorted(self.in_segments["segment_id"]).to_numpy()
+        product = products["product_id"].search_sorted(self.in_segments["product_id"]).to_numpy()
+        weight[segment, product] = self.in_segments["segment_weight"].to_numpy()
+        # Times the reciprocal, which differs from a division in the last digit: published scores stay what they were.
+        shop_share = products["shop_weight"].to_numpy() * (1 / max(self.n_customers, 1))
+        n_segment = segments["n_segment"].to_numpy()[:, np.newaxis]
+        scores: NDArray[np.float64] = (weight + PRIOR_CUSTOMERS * shop_share) / (n_segment + PRIOR_CUSTOMERS)
+        return scores * (1 / MICRO)
 
 
 def count_buyers(pairs: pl.DataFrame, assignments: pl.DataFrame, as_of: datetime, half_life_days: float) -> Buyers:
@@ -248,64 +254,94 @@ def offer_products(
         n_items: products per customer.
         method: of the ranking.
     """
+    members = _segments(assignments)
+    member, rank, product, score = _pick_new(_Members.find(members, pairs, ranking), ranking, n_items)
+    offered = pl.DataFrame(
+        {
+            "customer_id": members["customer_id"].gather(member),
+            "product_id": ranking.products.gather(product),
+            "score": score,
+            "rank": rank + 1,
+        },
+        schema_overrides={"rank": pl.Int64},
+    )
     return (
-        _pick_new(_segments(assignments), pairs, ranking, n_items)
-        .join(descriptions.cast({"product_id": pl.String}), on="product_id", how="left")
+        offered.join(descriptions.cast({"product_id": pl.String}), on="product_id", how="left")
         .with_columns(pl.lit(method).alias("method"))
         .select(column.name for column in PRODUCT_RECOMMENDATIONS.content)
         .sort("customer_id", "rank")
     )
 
 
-def _pick_new(members: pl.DataFrame, pairs: pl.DataFrame, ranking: Ranking, n_items: int) -> pl.DataFrame:
-    """The first ``n_items`` of each member's ranking that it has not bought: customer_id, product_id, score, rank.
+@dataclass(frozen=True)
+class _Members:
+    """Customers by their places in a frame, and what they bought by the numbers of a ranking's products.
+
+    Attributes:
+        segment: number of each member's segment.
+        who: place of the member of each pair.
+        what: number of the product of each pair.
+    """
+
+    segment: NDArray[np.int64]
+    who: NDArray[np.int64]
+    what: NDArray[np.int64]
+
+    @classmethod
+    def find(cls, members: pl.DataFrame, pairs: pl.DataFrame, ranking: Ranking) -> _Members:
+        """Look up ``customer_id`` and ``segment_id`` of the members, and of all pairs theirs."""
+        codes = {segment_id: code for code, segment_id in enumerate(ranking.segments)}
+        segment = members["segment_id"].replace_strict(codes, return_dtype=pl.Int64).to_numpy().astype(np.int64)
+        who, what = _numbers_of(pairs, members, ranking)
+        return cls(segment, who, what)
+
+
+def _numbers_of(
+    pairs: pl.DataFrame, members: pl.DataFrame, ranking: Ranking
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each pair of a member and a ranked product, the member's place and the product's number."""
+    product_id, customer_id = (pairs.schema[name] for name in ("product_id", "customer_id"))
+    numbers = ranking.products.cast(product_id).to_frame("product_id").with_row_index("product")
+    rows = members.select(pl.col("customer_id").cast(customer_id)).with_row_index("member")
+    found = pairs.select("customer_id", "product_id").join(rows, on="customer_id").join(numbers, on="product_id")
+    member, product = (found[name].to_numpy().astype(np.int64) for name in ("member", "product"))
+    return member, product
+
+
+def _pick_new(
+    members: _Members, ranking: Ranking, n_items: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The first ``n_items`` of each member's ranking that it has not bought: member, rank from 0, product, score.
 
     Of the products that a member bought, the j-th in the order of its ranking has (position − j) others before it.
     Those with fewer than r others before them stand before the r-th that is new, which is at the position r plus their
     number. So a member costs ``n_items`` numbers and its purchases, whatever the size of the catalogue.
     """
-    if not len(ranking.products) or members.is_empty():
-        return pl.DataFrame(schema={**_OFFERED})
-    codes = {segment_id: code for code, segment_id in enumerate(ranking.segments)}
-    segment = members["segment_id"].replace_strict(codes, return_dtype=pl.Int64).to_numpy()
-    others_before = _count_others_before(members, segment, pairs, ranking, n_items)
+    others_before = _count_others_before(members, ranking, n_items)
     # Positions count from 0 here.
     positions = np.arange(n_items) + np.cumsum(others_before, axis=1)
     member, rank = np.nonzero(positions < len(ranking.products))
     found = positions[member, rank]
-    return pl.DataFrame(
-        {
-            "customer_id": members["customer_id"].gather(member),
-            "product_id": ranking.products.gather(ranking.order[segment[member], found]),
-            "score": ranking.scores[segment[member], found],
-            "rank": rank + 1,
-        }
-    )
+    segment = members.segment[member]
+    return member, rank, ranking.order[segment, found], ranking.scores[segment, found]
 
 
-_OFFERED = {"customer_id": pl.String, "product_id": pl.String, "score": pl.Float64, "rank": pl.Int64}
-
-
-def _count_others_before(
-    members: pl.DataFrame, segment: NDArray[np.int64], pairs: pl.DataFrame, ranking: Ranking, n_items: int
-) -> NDArray[np.int64]:
+def _count_others_before(members: _Members, ranking: Ranking, n_items: int) -> NDArray[np.int64]:
     """Of each member, how many bought products have 0, 1 … ``n_items`` − 1 others before them: (members, n_items)."""
-    product_id, customer_id = (pairs.schema[name] for name in ("product_id", "customer_id"))
-    numbers = ranking.products.cast(product_id).to_frame("product_id").with_row_index("product")
-    rows = members.select(pl.col("customer_id").cast(customer_id)).with_row_index("member")
-    bought = pairs.select("customer_id", "product_id").join(rows, on="customer_id").join(numbers, on="product_id")
-    position_of = np.argsort(ranking.order, axis=1)
-    member, product = (bought[name].to_numpy().astype(np.int64) for name in ("member", "product"))
-    position = position_of[segment[member], product]
+    n_members = len(members.segment)
+    n_bought = np.bincount(members.who, minlength=n_members)
+    position = np.argsort(ranking.order, axis=1)[members.segment[members.who], members.what]
+    # One further down has n_items others before it, even if all else that was bought stands before it.
+    is_near = position < n_items + n_bought[members.who]
+    member, position = members.who[is_near], position[is_near]
     by_position = np.lexsort([position, member])
     member, position = member[by_position], position[by_position]
-    n_bought = np.bincount(member, minlength=members.height)
-    place = np.arange(len(member)) - np.repeat(np.cumsum(n_bought) - n_bought, n_bought)
+    n_near = np.bincount(member, minlength=n_members)
+    place = np.arange(len(member)) - np.repeat(np.cumsum(n_near) - n_near, n_near)
     others = position - place
-    counts = np.zeros((members.height, n_items), np.int64)
-    in_way = others < n_items
-    np.add.at(counts, (member[in_way], others[in_way]), 1)
-    return counts
+    is_in_way = others < n_items
+    counted = np.bincount(member[is_in_way] * n_items + others[is_in_way], minlength=n_members * n_items)
+    return counted.reshape(n_members, n_items)
 
 
 @dataclass(frozen=True)
@@ -422,10 +458,14 @@ def choose_method(
         new = one.new_purchases()
         test = _segments(one.assignments).join(new, on="customer_id", how="semi")
         n_tested += test.height
+        # Products have the same numbers in all rankings.
+        any_ranking = rankings[DEFAULT_METHOD]
+        members = _Members.find(test, one.train, any_ranking)
+        bought = _as_one_number(*_numbers_of(new, test, any_ranking), any_ranking)
         for method, ranking in rankings.items():
-            offers = _pick_new(test, one.train, ranking, n_items)
-            who_hit = offers.join(new, on=["customer_id", "product_id"], how="semi")["customer_id"]
-            n_hits[method] += who_hit.n_unique()
+            member, _, product, _ = _pick_new(members, ranking, n_items)
+            is_hit = np.isin(_as_one_number(member, product, ranking), bought)
+            n_hits[method] += len(np.unique(member[is_hit]))
     if n_tested < MIN_TEST_CUSTOMERS or not buyers.n_customers:
         sentence = (
             f"Not enough data to compare recommendation methods: {n_tested} customers bought something new between "
@@ -444,6 +484,10 @@ def choose_method(
     winner = max(scores, key=lambda score: score.n_hits)
     sentence = _sentence(winner, scores, n_tested, n_items)
     return RecommendationEvaluation(cut, as_of, n_items, n_tested, tuple(scores), winner.method, sentence)
+
+
+def _as_one_number(member: NDArray[np.int64], product: NDArray[np.int64], ranking: Ranking) -> NDArray[np.int64]:
+    return member * len(ranking.products) + product
 
 
 def tested_customers(assignments: pl.DataFrame, n_customers: int) -> pl.DataFrame:

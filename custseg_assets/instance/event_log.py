@@ -1,7 +1,7 @@
-"""Dagster's event log, kept connected while a job runs: of a home, or of a history that is not kept.
+"""Dagster's event log and its list of runs, kept connected while a job runs: of a home, or of a history not kept.
 
-Dagster's own SQLite logs open a database, and the one of a home compiles its statement anew, for each of the hundreds
-of events of a run; that took as long as the work the events tell of.
+Dagster's own SQLite storages open a database, and the log of a home compiles its statement anew, for each of the
+hundreds of events of a run; that took as long as the work the events tell of.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dagster._core.storage.event_log.in_memory import InMemoryEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.root import TemporaryLocalArtifactStorage
-from dagster._core.storage.runs import InMemoryRunStorage
+from dagster._core.storage.runs import InMemoryRunStorage, SqliteRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.engine import Connection, Engine
@@ -39,6 +39,8 @@ class ConnectedEventLog(SqliteEventLogStorage):
     """Of those that are known to be in the index."""
     _prepared: tuple[Any, Any] | None = None
     """The event that was written last, with its statement: to turn one into JSON costs as much as to write it."""
+    _has_columns: frozenset[str] = frozenset()
+    """Of those that are known to be in the index's table of assets."""
     _blank: bytes | None = None
     """The first database that was made, before anything was written to it: a copy saves making its tables again."""
 
@@ -74,6 +76,11 @@ class ConnectedEventLog(SqliteEventLogStorage):
             self._tables |= {table_name}
         return table_name in self._tables
 
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        if column_name not in self._has_columns and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._has_columns |= {column_name}
+        return column_name in self._has_columns
+
     def prepare_insert_event(self, event: Any) -> Any:
         """The statement that writes an event; the same for its run's database and, after it, for the index."""
         prepared = self._prepared
@@ -103,6 +110,44 @@ class ConnectedEventLog(SqliteEventLogStorage):
     def from_config_value(cls, inst_data: Any, config_value: Any) -> ConnectedEventLog:
         """What Dagster calls to open the log."""
         return cls(inst_data=inst_data, **config_value)
+
+
+class ConnectedRunStorage(SqliteRunStorage):
+    """Dagster's list of runs in an SQLite file; within ``connected`` blocks it stays open."""
+
+    _engine: Engine | None = None
+    _has_times: bool = False
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Keep the file open until the end of the block."""
+        self._engine = create_engine(self._conn_string, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
+        event.listen(self._engine, "connect", _do_not_wait_for_the_disk)
+        try:
+            yield
+        finally:
+            engine, self._engine = self._engine, None
+            engine.dispose()
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A transaction."""
+        if self._engine is None:
+            with super().connect() as connection:
+                yield connection
+            return
+        with self._engine.begin() as connection:
+            yield connection
+
+    def has_run_stats_index_cols(self) -> bool:
+        """Whether runs have columns of when they began and ended; Dagster asks at each list, and they only come."""
+        self._has_times = self._has_times or super().has_run_stats_index_cols()
+        return self._has_times
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> ConnectedRunStorage:
+        """What Dagster calls to open the list."""
+        return cls.from_local(inst_data=inst_data, **config_value)
 
 
 def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
@@ -155,16 +200,26 @@ def temporary_instance() -> dg.DagsterInstance:
 
 
 def open_instance(folder: Path) -> dg.DagsterInstance:
-    """The Dagster instance in a folder, with a log that can stay connected unless ``dagster.yaml`` chooses another."""
+    """The Dagster instance in a folder, whose storages can stay connected unless ``dagster.yaml`` chooses others."""
     chosen = yaml.safe_load((folder / "dagster.yaml").read_text(encoding="utf-8")) or {}
-    usual = InstanceRef.config_defaults(str(folder))["event_log_storage"]
-    if not usual or "storage" in chosen or "event_log_storage" in chosen:
-        return dg.DagsterInstance.from_config(str(folder))
-    connected = {"module": __name__, "class": ConnectedEventLog.__name__, "config": yaml.safe_load(usual.config_yaml)}
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"event_log_storage": connected}))
+    usual = InstanceRef.config_defaults(str(folder))
+    connected = {
+        name: {"module": __name__, "class": storage.__name__, "config": yaml.safe_load(of_dagster.config_yaml)}
+        for name, storage in _CONNECTED.items()
+        if "storage" not in chosen and name not in chosen and (of_dagster := usual[name])
+    }
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides=connected))
 
 
-def stay_connected(instance: dg.DagsterInstance) -> contextlib.AbstractContextManager[None]:
-    """A block in which the instance's event log stays open, where it can."""
-    log = instance.event_log_storage
-    return log.connected() if isinstance(log, ConnectedEventLog) else contextlib.nullcontext()
+_CONNECTED = {"event_log_storage": ConnectedEventLog, "run_storage": ConnectedRunStorage}
+"""By their names in ``dagster.yaml``."""
+
+
+@contextlib.contextmanager
+def stay_connected(instance: dg.DagsterInstance) -> Iterator[None]:
+    """A block in which the instance's event log and list of runs stay open, where they can."""
+    with contextlib.ExitStack() as open_until_the_end:
+        for storage in (instance.event_log_storage, instance.run_storage):
+            if isinstance(storage, ConnectedEventLog | ConnectedRunStorage):
+                open_until_the_end.enter_context(storage.connected())
+        yield

@@ -61,6 +61,7 @@ class TableReader:
         self._opened: dict[str, DeltaTable] = {}
         self._whole: dict[str, tuple[tuple[DeltaTable | None, int | None], pl.DataFrame]] = {}
         self._fingerprints: dict[str, tuple[int, dict[str, int | None]]] = {}
+        self._files: dict[str, tuple[tuple[DeltaTable, int], pl.DataFrame]] = {}
         self._whole_files: set[str] = set()
 
     # What differs where the tables are somewhere else.
@@ -114,7 +115,7 @@ class TableReader:
             raise DamagedHomeError(f"table {table.name}", "it has deletion vectors, which custseg never writes")
         keys = None if keys is None else set(keys)
         self._require_files(table.name, keys)
-        files = _files_of(opened).sort("period", "path")
+        files = self.files(table.name)
         if files["num_records"].has_nulls():
             raise DamagedHomeError(f"table {table.name}", "its log does not say how many rows its files have")
         found = [
@@ -127,16 +128,24 @@ class TableReader:
 
     def sizes(self, table: Table) -> dict[str, int]:
         """How many rows each partition that has rows has, oldest first; from Delta's log alone, no data are read."""
-        opened = self._open(table.name)
-        if opened is None:
-            return {}
-        counted = _files_of(opened).group_by("period").agg(pl.col("num_records").sum()).sort("period")
-        return {key: n_rows for key, n_rows in counted.iter_rows() if n_rows}
+        counted = Counter[str]()
+        for key, _, _, n_rows in self.files(table.name).iter_rows():
+            counted[key] += n_rows or 0
+        return {key: n_rows for key, n_rows in counted.items() if n_rows}
 
     def files(self, name: str) -> pl.DataFrame:
-        """The files of a table as it stands: ``period``, ``path`` below its folder, ``size_bytes``, ``num_records``."""
+        """The files of a table as it stands: ``period``, ``path`` below its folder, ``size_bytes``, ``num_records``.
+
+        They are ordered by the first two.
+        """
         opened = self._open(name)
-        return pl.DataFrame(schema=_FILES) if opened is None else _files_of(opened)
+        if opened is None:
+            return pl.DataFrame(schema=_FILES)
+        state = opened, opened.version()
+        if name not in self._files or self._files[name][0] != state:
+            # Asked for several times for each partition that is read; the log's own list is made anew every time.
+            self._files[name] = state, _files_of(opened)
+        return self._files[name][1]
 
     def stored_columns(self, name: str) -> dict[str, pl.DataType]:
         """The columns of a table as its log has them; none where there is no table."""
@@ -375,7 +384,7 @@ _FILES = {"period": pl.String, "path": pl.String, "size_bytes": pl.Int64, "num_r
 
 def _files_of(opened: DeltaTable) -> pl.DataFrame:
     files = pl.DataFrame(opened.get_add_actions(flatten=True)).rename({"partition.period": "period"})
-    return files.select(pl.col(name).cast(dtype) for name, dtype in _FILES.items())
+    return files.select(pl.col(name).cast(dtype) for name, dtype in _FILES.items()).sort("period", "path")
 
 
 def _add_action(table: Table, path: str, file: TableFile) -> AddAction:

@@ -9,9 +9,16 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.runs import SqliteRunStorage
 from sqlalchemy import text
 
-from custseg_assets.instance.event_log import ConnectedEventLog, open_instance, stay_connected, temporary_instance
+from custseg_assets.instance.event_log import (
+    ConnectedEventLog,
+    ConnectedRunStorage,
+    open_instance,
+    stay_connected,
+    temporary_instance,
+)
 
 
 @dg.asset(check_specs=[dg.AssetCheckSpec("even", asset="number")])
@@ -69,6 +76,7 @@ def test_what_is_written_while_the_log_is_held_is_there_for_others_at_once_and_f
         assert record.asset_materialization is not None
         assert record.asset_materialization.metadata["value"].value == 4
         assert type(other.event_log_storage) is SqliteEventLogStorage
+        assert type(other.run_storage) is SqliteRunStorage
         assert len(instance.all_logs(record.run_id)) == len(other.all_logs(record.run_id))
 
 
@@ -105,7 +113,7 @@ def test_nothing_stays_open_after_the_block(tmp_path: Path) -> None:
     with open_instance(home) as instance:
         with stay_connected(instance):
             events_of(instance)
-            assert list(home.rglob("index.db-wal"))
+            assert {path.name for path in home.rglob("*.db-wal")} > {"index.db-wal", "runs.db-wal"}
         # SQLite folds the write-ahead log in when the last connection closes.
         assert not list(home.rglob("*.db-wal"))
 
@@ -124,7 +132,35 @@ def test_a_log_that_the_configuration_chooses_is_left_as_it_is(tmp_path: Path, c
     home = configured(tmp_path / "home", chosen.replace("BASE", str(tmp_path / "base")) + "\n")
     with open_instance(home) as instance, stay_connected(instance):
         assert not isinstance(instance.event_log_storage, ConnectedEventLog)
+        assert isinstance(instance.run_storage, ConnectedRunStorage) == ("event_log_storage" in chosen)
         assert events_of(instance)
+
+
+def test_a_list_of_runs_that_is_held_is_the_one_that_dagsters_own_class_reads(tmp_path: Path) -> None:
+    home = configured(tmp_path / "home")
+    with open_instance(home) as instance, dg.DagsterInstance.from_config(str(home)) as other:
+        with stay_connected(instance):
+            events_of(instance)
+            [seen] = other.get_run_records()
+            [held] = instance.get_run_records()
+        assert seen == held == instance.get_run_records()[0]
+        assert seen.dagster_run.status is dg.DagsterRunStatus.SUCCESS
+        assert seen.start_time
+        assert seen.end_time
+
+
+def test_a_transaction_that_fails_leaves_nothing_in_a_list_that_is_held(tmp_path: Path) -> None:
+    def write_half(runs: Any) -> None:
+        with runs.connect() as connection:
+            connection.execute(text("INSERT INTO kvs (key, value) VALUES ('half', '1')"))
+            raise RuntimeError("half way")
+
+    with open_instance(configured(tmp_path / "home")) as instance, stay_connected(instance):
+        runs: Any = instance.run_storage
+        with pytest.raises(RuntimeError, match="half way"):
+            write_half(runs)
+        with runs.connect() as connection:
+            assert not connection.execute(text("SELECT count(*) FROM kvs")).scalar_one()
 
 
 def test_what_another_thread_writes_is_in_a_history_that_is_not_kept() -> None:
