@@ -29,7 +29,8 @@ from tests.support.killed_runs import environment_of, kill_run
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the whole test; 0 where every moment went well."""
     arguments = _arguments(argv)
-    command = [*shlex.split(arguments.command), "run", "--source", str(Path(arguments.source).absolute())]
+    source = arguments.source if "://" in arguments.source else str(Path(arguments.source).absolute())
+    command = [*shlex.split(arguments.command), "run", "--source", source]
     n_failed = 0
     with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
         truth = Path(folder) / "whole"
