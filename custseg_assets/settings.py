@@ -464,7 +464,7 @@ class RecommendationSettings(_Section):
 
     Attributes:
         n_items: products for each customer.
-        half_life_days: days after which a purchase counts half in the ranking by a segment's recent purchases.
+        half_life_days: days after which a purchase counts half in what is popular lately.
     """
 
     n_items: Annotated[int, Field(ge=1, le=100)] = 3

@@ -1,4 +1,4 @@
-"""What to offer to a customer: products that are popular lately and that the customer has not bought.
+"""What to offer to a customer: products that it will take to or that are popular lately, and that it has not bought.
 
 Popularity counts customers, not units or lines, so one wholesaler does not decide what everybody is offered. Counts
 and weights are summed as whole numbers, so the same data give the same scores for any number of threads, and for any
@@ -19,9 +19,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
+from custseg_assets.domain.tastes import LEARNT_FROM_AT_MOST, MOST_BOUGHT, Tastes, count_together, learn
 from custseg_assets.domain.transactions.features import MICRO
 
-Method = Literal["global_all", "global_recent", "segment_recent"]
+Method = Literal["global_all", "global_recent", "segment_recent", "personal"]
 METHODS: tuple[Method, ...] = get_args(Method)
 """The ways to rank products, simplest first.
 
@@ -30,8 +31,11 @@ METHODS: tuple[Method, ...] = get_args(Method)
 * ``segment_recent``: share of the customer's segment who bought the product for the first time, each first purchase
   counting half as much every half-life, smoothed towards the whole shop's share. A segment with few or no purchases
   (Lapsed, Refunded) is therefore offered what the whole shop began to buy lately.
+* ``personal``: what customers bought who bought the same, mixed with who bought the product lately, of the 1,000
+  products with most buyers, see ``tastes``; after those, as ``segment_recent``.
 """
-DEFAULT_METHOD: Method = "segment_recent"
+DEFAULT_METHOD: Method = "personal"
+"""With few purchases to learn from it is little else than what is popular lately."""
 
 RECENT_DAYS = 30
 PRIOR_CUSTOMERS = 400
@@ -67,14 +71,16 @@ def recommend(
         as_of: first instant not observed; later lines are left out.
         n_items: products per customer.
         method: how products are ranked.
-        half_life_days: after which a first purchase counts half; used by ``segment_recent`` only.
+        half_life_days: after which a purchase counts half; used by ``segment_recent`` and ``personal``.
 
     Returns:
         Columns of ``product_recommendations`` without ``period``, sorted by customer and rank; no rows for a shop that
-        has no product ids. ``score`` is a number of customers, or for ``segment_recent`` a decayed share of them.
+        has no product ids. ``score`` is a number of customers, for ``segment_recent`` a decayed share of them, and for
+        ``personal`` standard deviations.
     """
     pairs, descriptions = list_pairs(purchases, until=as_of), list_descriptions(purchases, until=as_of)
-    ranking = count_buyers(pairs, assignments, as_of, half_life_days).rank(method)
+    buyers = count_buyers(pairs, assignments, as_of, half_life_days)
+    ranking = buyers.rank(method, buyers.learn_tastes(buyers.bought_together(pairs), as_of))
     return offer_products(assignments, pairs, ranking, descriptions, n_items, method)
 
 
@@ -119,7 +125,8 @@ class Buyers:
     """How many customers bought what; adds up over slices of customers.
 
     Attributes:
-        products: ``product_id``, and over everybody ``n_buyers``, ``n_recent`` and ``shop_weight``.
+        products: ``product_id``, and over everybody ``n_buyers``, ``n_recent``, ``shop_weight`` of first purchases and
+            ``last_weight`` of last ones.
         in_segments: ``segment_id``, ``product_id`` and ``segment_weight``.
         segments: ``segment_id`` of every segment that somebody is in, and ``n_segment``, how many of its customers
             bought anything.
@@ -131,20 +138,56 @@ class Buyers:
     segments: pl.DataFrame
     n_customers: int
 
-    def rank(self, method: Method) -> Ranking:
-        """Every product's score in every segment, best first; equal ones by buyers, then by id."""
+    def most_bought(self) -> pl.Series:
+        """Ids of the products with most buyers that tastes are learnt of, in their own order."""
+        most = self.products.sort("n_buyers", "product_id", descending=[True, False]).head(MOST_BOUGHT)
+        return most["product_id"].sort()
+
+    def bought_together(self, pairs: pl.DataFrame) -> NDArray[np.int64]:
+        """How many customers bought two of the most bought products both; adds up over slices of customers.
+
+        Args:
+            pairs: of some customers; of many, those of a part that a digest of the ids decides.
+        """
+        products, customers = self.most_bought(), pairs.select("customer_id").unique()
+        learnt_from = _part_of(customers, self.n_customers, LEARNT_FROM_AT_MOST)
+        who, what, _ = _numbers_of(pairs, learnt_from, products)
+        return count_together(who, what, len(products))
+
+    def learn_tastes(self, n_both: NDArray[np.int64], as_of: datetime) -> Tastes:
+        """What goes with what among the most bought products.
+
+        Args:
+            n_both: sum of ``bought_together`` over all customers.
+            as_of: as in ``count_buyers``.
+        """
+        products = self.products.sort("product_id")
+        numbers = products["product_id"].search_sorted(self.most_bought()).to_numpy().astype(np.int64)
+        of_most = products[numbers]
+        n_customers = min(self.n_customers, LEARNT_FROM_AT_MOST)
+        lately = of_most["last_weight"].to_numpy() / MICRO
+        return learn(numbers, n_both, n_customers, of_most["n_buyers"].to_numpy(), lately, as_of)
+
+    def rank(self, method: Method, tastes: Tastes | None = None) -> Ranking:
+        """Every product's score in every segment, best first; equal ones by buyers, then by id.
+
+        Args:
+            method: how.
+            tastes: see ``learn_tastes``; they come first where the method is ``personal``.
+        """
         segments, products = self.segments.sort("segment_id"), self.products.sort("product_id")
         scores = self._scores(method, segments, products)
         n_buyers = np.broadcast_to(products["n_buyers"].to_numpy(), scores.shape)
         # A stable sort, and products are in the order of their ids.
         order = np.lexsort((-n_buyers, -scores), axis=1)
         in_order = np.take_along_axis(scores, order, axis=1)
-        return Ranking(segments["segment_id"], products["product_id"], order, in_order)
+        own = tastes if method == "personal" else None
+        return Ranking(segments["segment_id"], products["product_id"], order, in_order, own)
 
     def _scores(self, method: Method, segments: pl.DataFrame, products: pl.DataFrame) -> NDArray[np.float64]:
         """Of each product in each segment, shape (segments, products)."""
         shape = segments.height, products.height
-        if method != "segment_recent":
+        if method in ("global_all", "global_recent"):
             counted = products["n_buyers" if method == "global_all" else "n_recent"].to_numpy()
             return np.broadcast_to(counted.astype(np.float64), shape)
         weight = np.zeros(shape)
@@ -167,14 +210,23 @@ def count_buyers(pairs: pl.DataFrame, assignments: pl.DataFrame, as_of: datetime
         as_of: first instant not observed.
         half_life_days: after which a first purchase counts half.
     """
-    days_known = (pl.lit(as_of) - pl.col("first_at")).dt.total_days()
-    weight = ((days_known * (-math.log(2) / half_life_days)).exp() * MICRO).round().cast(pl.Int64)
-    is_recent = pl.col("last_at") >= as_of - timedelta(days=RECENT_DAYS)
-    weighted = pairs.select("customer_id", "product_id", is_recent.alias("is_recent"), weight.alias("weight"))
+
+    def weight_of(instant: str) -> pl.Expr:
+        days_ago = (pl.lit(as_of) - pl.col(instant)).dt.total_days()
+        return ((days_ago * (-math.log(2) / half_life_days)).exp() * MICRO).round().cast(pl.Int64)
+
+    weighted = pairs.select(
+        "customer_id",
+        "product_id",
+        is_recent=pl.col("last_at") >= as_of - timedelta(days=RECENT_DAYS),
+        weight=weight_of("first_at"),
+        last_weight=weight_of("last_at"),
+    )
     products = weighted.group_by("product_id").agg(
         n_buyers=pl.len().cast(pl.Int64),
         n_recent=pl.col("is_recent").sum().cast(pl.Int64),
         shop_weight=pl.col("weight").sum(),
+        last_weight=pl.col("last_weight").sum(),
     )
     segments = _segments(assignments).cast({"customer_id": pairs.schema["customer_id"]})
     in_segments = weighted.join(segments, on="customer_id").group_by("segment_id", "product_id")
@@ -228,12 +280,25 @@ class Ranking:
         products: ids, in the order of their numbers.
         order: numbers of the products, shape (segments, products).
         scores: of the products in that order, the same shape.
+        tastes: of single customers, which come first where they are known.
     """
 
     segments: pl.Series
     products: pl.Series
     order: NDArray[np.int64]
     scores: NDArray[np.float64]
+    tastes: Tastes | None = None
+
+    def without_tastes(self) -> tuple[Ranking, NDArray[np.int64]]:
+        """The ranking of the products that no tastes are known of, and their numbers in this one."""
+        is_other = np.ones(len(self.products), bool)
+        if self.tastes:
+            is_other[self.tastes.products] = False
+        others, is_kept = np.flatnonzero(is_other), is_other[self.order]
+        shape = len(self.segments), len(others)
+        new_number = np.cumsum(is_other) - 1
+        order, scores = new_number[self.order[is_kept]].reshape(shape), self.scores[is_kept].reshape(shape)
+        return Ranking(self.segments, self.products.gather(others), order, scores), others
 
 
 def offer_products(
@@ -279,39 +344,79 @@ class _Members:
 
     Attributes:
         segment: number of each member's segment.
-        who: place of the member of each pair.
+        who: place of the member of each pair, ascending.
         what: number of the product of each pair.
+        last_at: instant of the last purchase of each pair.
     """
 
     segment: NDArray[np.int64]
     who: NDArray[np.int64]
     what: NDArray[np.int64]
+    last_at: NDArray[np.datetime64]
 
     @classmethod
     def find(cls, members: pl.DataFrame, pairs: pl.DataFrame, ranking: Ranking) -> _Members:
         """Look up ``customer_id`` and ``segment_id`` of the members, and of all pairs theirs."""
         codes = {segment_id: code for code, segment_id in enumerate(ranking.segments)}
         segment = members["segment_id"].replace_strict(codes, return_dtype=pl.Int64).to_numpy().astype(np.int64)
-        who, what = _numbers_of(pairs, members, ranking)
-        return cls(segment, who, what)
+        return cls(segment, *_numbers_of(pairs, members, ranking.products))
+
+    def only(self, places: NDArray[np.int64], new_number: NDArray[np.int64]) -> _Members:
+        """Some of the members, by ascending places, with those products only that have a new number from 0 on."""
+        place = np.full(len(self.segment), -1)
+        place[places] = np.arange(len(places))
+        is_kept = (place[self.who] >= 0) & (new_number[self.what] >= 0)
+        who, what = place[self.who[is_kept]], new_number[self.what[is_kept]]
+        return _Members(self.segment[places], who, what, self.last_at[is_kept])
 
 
 def _numbers_of(
-    pairs: pl.DataFrame, members: pl.DataFrame, ranking: Ranking
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each pair of a member and a ranked product, the member's place and the product's number."""
+    pairs: pl.DataFrame, members: pl.DataFrame, products: pl.Series
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.datetime64]]:
+    """Of each pair of a member and a listed product, the member's place, the product's place and the last purchase."""
     product_id, customer_id = (pairs.schema[name] for name in ("product_id", "customer_id"))
-    numbers = ranking.products.cast(product_id).to_frame("product_id").with_row_index("product")
+    places = products.cast(product_id).to_frame("product_id").with_row_index("product")
     rows = members.select(pl.col("customer_id").cast(customer_id)).with_row_index("member")
-    found = pairs.select("customer_id", "product_id").join(rows, on="customer_id").join(numbers, on="product_id")
+    found = pairs.join(rows, on="customer_id").join(places, on="product_id").sort("member")
     member, product = (found[name].to_numpy().astype(np.int64) for name in ("member", "product"))
-    return member, product
+    return member, product, found["last_at"].to_numpy()
 
 
 def _pick_new(
     members: _Members, ranking: Ranking, n_items: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The first ``n_items`` of each member's ranking that it has not bought: member, rank from 0, product, score.
+    """What each member has not bought and is offered: member, rank from 0, product, score; sorted by nothing."""
+    if ranking.tastes is None:
+        return _pick_popular(members, ranking, n_items)
+    tastes, n_members = ranking.tastes, len(members.segment)
+    place = np.full(len(ranking.products), -1)
+    place[tastes.products] = np.arange(len(tastes.products))
+    known = members.only(np.arange(n_members), place)
+    product, score = tastes.pick(known.who, known.what, known.last_at, n_members, n_items)
+    member, rank = np.nonzero(np.isfinite(score))
+    product, score = product[member, rank], score[member, rank]
+    n_picked = np.bincount(member, minlength=n_members)
+    others, numbers = ranking.without_tastes()
+    # Who has bought nearly all of those that tastes are known of is a wholesaler, and there are few.
+    short = np.flatnonzero(n_picked < n_items) if len(numbers) else np.zeros(0, np.int64)
+    new_number = np.full(len(ranking.products), -1)
+    new_number[numbers] = np.arange(len(numbers))
+    who, place_in_rest, what, of_rest = _pick_popular(members.only(short, new_number), others, n_items)
+    who = short[who]
+    rank_in_all = n_picked[who] + place_in_rest
+    is_wanted = rank_in_all < n_items
+    return (
+        np.concatenate([member, who[is_wanted]]),
+        np.concatenate([rank, rank_in_all[is_wanted]]),
+        np.concatenate([product, numbers[what[is_wanted]]]),
+        np.concatenate([score, of_rest[is_wanted]]),
+    )
+
+
+def _pick_popular(
+    members: _Members, ranking: Ranking, n_items: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The first ``n_items`` of each member's segment that it has not bought, as ``_pick_new`` returns them.
 
     Of the products that a member bought, the j-th in the order of its ranking has (position − j) others before it.
     Those with fewer than r others before them stand before the r-th that is new, which is at the position r plus their
@@ -411,7 +516,8 @@ def evaluate(
     later = purchases.lazy().filter(pl.col("invoiced_at") >= cut)
     one = TestedSlice(list_pairs(purchases, until=cut), list_pairs(later, until=as_of), assignments)
     buyers = count_buyers(one.train, assignments, cut, half_life_days)
-    return choose_method([one], buyers, cut=cut, as_of=as_of, n_items=n_items)
+    tastes = buyers.learn_tastes(buyers.bought_together(one.train), cut)
+    return choose_method([one], buyers, tastes, cut=cut, as_of=as_of, n_items=n_items)
 
 
 @dataclass(frozen=True)
@@ -432,13 +538,18 @@ class TestedSlice:
 
     def new_purchases(self) -> pl.DataFrame:
         """Customer and product of what was bought for the first time in the test."""
-        pairs = self.later.select("customer_id", "product_id")
-        new = pairs.join(self.train, on=["customer_id", "product_id"], how="anti")
+        new = self.later.join(self.train, on=["customer_id", "product_id"], how="anti")
         return new.cast({"customer_id": pl.String, "product_id": pl.String})
 
 
 def choose_method(
-    slices: Iterable[TestedSlice], buyers: Buyers, *, cut: datetime, as_of: datetime, n_items: int
+    slices: Iterable[TestedSlice],
+    buyers: Buyers,
+    tastes: Tastes,
+    *,
+    cut: datetime,
+    as_of: datetime,
+    n_items: int,
 ) -> RecommendationEvaluation:
     """Which method predicts best what customers buy next, by a split in time.
 
@@ -448,11 +559,12 @@ def choose_method(
     Args:
         slices: the customers to try the methods on, each in one of them; see ``tested_customers``.
         buyers: what everybody bought before the cut.
+        tastes: learnt from the same.
         cut: first instant of the test.
         as_of: first instant after it.
         n_items: products offered to each customer.
     """
-    rankings = {method: buyers.rank(method) for method in METHODS}
+    rankings = {method: buyers.rank(method, tastes) for method in METHODS}
     n_tested, n_hits = 0, dict.fromkeys(METHODS, 0)
     for one in slices:
         new = one.new_purchases()
@@ -461,7 +573,8 @@ def choose_method(
         # Products have the same numbers in all rankings.
         any_ranking = rankings[DEFAULT_METHOD]
         members = _Members.find(test, one.train, any_ranking)
-        bought = _as_one_number(*_numbers_of(new, test, any_ranking), any_ranking)
+        who, what, _ = _numbers_of(new, test, any_ranking.products)
+        bought = _as_one_number(who, what, any_ranking)
         for method, ranking in rankings.items():
             member, _, product, _ = _pick_new(members, ranking, n_items)
             is_hit = np.isin(_as_one_number(member, product, ranking), bought)
@@ -497,17 +610,22 @@ def tested_customers(assignments: pl.DataFrame, n_customers: int) -> pl.DataFram
         assignments: of all customers or of a slice of them.
         n_customers: how many there are in all.
     """
-    share = TESTED_AT_MOST / max(n_customers, 1)
+    return _part_of(assignments, n_customers, TESTED_AT_MOST)
+
+
+def _part_of(customers: pl.DataFrame, n_customers: int, at_most: int) -> pl.DataFrame:
+    share = at_most / max(n_customers, 1)
     if share >= 1:
-        return assignments
+        return customers
     # The same everywhere and for ever, unlike the hashes of Python and Polars.
-    is_in = [zlib.crc32(one.encode()) < share * 2**32 for one in assignments["customer_id"].to_list()]
-    return assignments.filter(pl.Series(is_in, dtype=pl.Boolean))
+    ids = customers["customer_id"].cast(pl.String).to_list()
+    return customers.filter(pl.Series([zlib.crc32(one.encode()) < share * 2**32 for one in ids], dtype=pl.Boolean))
 
 
 def _sentence(winner: MethodScore, scores: list[MethodScore], n_customers: int, n_items: int) -> str:
     others = sorted((score for score in scores if score is not winner), key=lambda score: -score.n_hits)
-    against = " and ".join(f"{score.hit_rate:.1%} ({score.method})" for score in others)
+    *first, last = (f"{score.hit_rate:.1%} ({score.method})" for score in others)
+    against = f"{', '.join(first)} and {last}"
     caveat = "" if others[0].hit_rate < winner.low else "; the lead is within its 95 % interval"
     return (
         f"{winner.method} won: {winner.hit_rate:.1%} of {n_customers} customers bought one of the {n_items} products "

@@ -6,10 +6,12 @@ done after that reads a slice at a time. How products are ranked belongs in ``do
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from custseg_assets.domain import recommendations
@@ -17,6 +19,7 @@ from custseg_assets.domain.periods import Window
 from custseg_assets.domain.recommendations import Buyers, RecommendationEvaluation, TestedSlice
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, SEGMENT_ASSIGNMENTS
 from custseg_assets.domain.slices import IdRange
+from custseg_assets.domain.tastes import Tastes
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.stores.files import scratch_folder
 
@@ -132,7 +135,8 @@ def offer_in_slices(
         purchases = PurchasesInSlices(home, window, ranges, folder)
         outcome = _choose_method(home, key, purchases)
         outcomes[key] = outcome.sentence
-        ranking = _count_buyers(home, [key], purchases, window.as_of).rank(outcome.winner)
+        buyers = _count_buyers(home, [key], purchases, window.as_of)
+        ranking = buyers.rank(outcome.winner, _learn_tastes(buyers, purchases, window.as_of))
         for one, lines in purchases:
             yield recommendations.offer_products(
                 _placed(home, [key], one),
@@ -155,6 +159,12 @@ def _count_buyers(home: OpenHome, keys: Sequence[str], purchases: PurchasesInSli
     )
 
 
+def _learn_tastes(buyers: Buyers, purchases: PurchasesInSlices, until: datetime) -> Tastes:
+    """What goes with what, by all purchases until an instant."""
+    parts = (buyers.bought_together(recommendations.list_pairs(lines, until=until)) for _, lines in purchases)
+    return buyers.learn_tastes(functools.reduce(np.add, parts), until)
+
+
 def _choose_method(home: OpenHome, key: str, purchases: PurchasesInSlices) -> RecommendationEvaluation:
     window, configured = home.calendar.window(key), home.settings.recommendations
     cut, before = datetime.fromisoformat(key), home.snapshots_before(key)[-1:]
@@ -172,7 +182,10 @@ def _choose_method(home: OpenHome, key: str, purchases: PurchasesInSlices) -> Re
                 placed,
             )
 
-    return recommendations.choose_method(tested(), buyers, cut=cut, as_of=window.as_of, n_items=configured.n_items)
+    tastes = _learn_tastes(buyers, purchases, cut)
+    return recommendations.choose_method(
+        tested(), buyers, tastes, cut=cut, as_of=window.as_of, n_items=configured.n_items
+    )
 
 
 def _placed(home: OpenHome, keys: Sequence[str], within: IdRange) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from custseg_assets.domain import recommendations
+from custseg_assets.domain import recommendations, tastes
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.recommendations import METHODS, Method, evaluate, recommend
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
@@ -184,14 +184,16 @@ def test_slices_of_customers_add_up_to_the_whole(method: Method, slices: list[st
         for ids in slices
     ]
     counted = [recommendations.count_buyers(pairs, placed, AS_OF, 30) for pairs, placed in parts]
-    ranking = recommendations.add_buyers(counted).rank(method)
+    buyers = recommendations.add_buyers(counted)
+    n_both = np.sum([buyers.bought_together(pairs) for pairs, _ in parts], axis=0)
+    ranking = buyers.rank(method, buyers.learn_tastes(n_both, AS_OF))
     texts = recommendations.list_descriptions(purchases, until=AS_OF)
     offers = [recommendations.offer_products(placed, pairs, ranking, texts, 3, method) for pairs, placed in parts]
     expected = recommend(purchases, assignments, as_of=AS_OF, n_items=3, method=method, half_life_days=30)
     assert pl.concat(offers).sort("customer_id", "rank").equals(expected)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "personal"])
 @pytest.mark.parametrize("seed", range(4))
 def test_offers_are_the_first_of_the_ranking_that_the_customer_has_not_bought(method: Method, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -213,6 +215,28 @@ def test_offers_are_the_first_of_the_ranking_that_the_customer_has_not_bought(me
         found = offers.filter(customer_id=customer_id)
         assert found["product_id"].to_list() == wanted[:4]
         assert found["rank"].to_list() == [*range(1, len(wanted[:4]) + 1)]
+
+
+@pytest.mark.parametrize("n_known", [1, 4, 9, 20])
+def test_after_the_products_that_tastes_are_known_of_the_segments_popular_ones_follow(
+    n_known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purchases, assignments = many_sales()
+    arguments: dict[str, Any] = {"as_of": AS_OF, "n_items": 6, "half_life_days": 30}
+    popular = recommend(purchases, assignments, **(arguments | {"n_items": 17}), method="segment_recent")
+    monkeypatch.setattr(recommendations, "MOST_BOUGHT", n_known)
+    offers = recommend(purchases, assignments, **arguments, method="personal")
+    pairs = recommendations.list_pairs(purchases, until=AS_OF)
+    known = recommendations.count_buyers(pairs, assignments, AS_OF, 30).most_bought().to_list()
+    assert len(known) == min(n_known, 17)
+    for customer_id in "abcdefgh":
+        own = pairs.filter(customer_id=customer_id)["product_id"]
+        found = offers.filter(customer_id=customer_id)
+        first = [product for product in known if product not in own][:6]
+        rest = popular.filter(pl.col("customer_id") == customer_id, ~pl.col("product_id").is_in(known))["product_id"]
+        assert set(found["product_id"].head(len(first))) <= set(known)
+        assert found["product_id"].to_list()[len(first) :] == rest.to_list()[: 6 - len(first)]
+        assert found["rank"].to_list() == [*range(1, found.height + 1)]
 
 
 def test_a_part_of_many_customers_is_tested_by_their_ids_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,15 +280,16 @@ def test_the_method_that_would_have_foreseen_the_purchases_wins() -> None:
     purchases, assignments = a_month_of_test(40, "20")
     result = evaluate(purchases, assignments, as_of=AS_OF, half_life_days=10, n_items=1)
     assert {score.method: score.n_hits for score in result.scores} == {
-        "global_all": 0, "global_recent": 40, "segment_recent": 40,
+        "global_all": 0, "global_recent": 40, "segment_recent": 40, "personal": 40,
     }  # fmt: skip
-    # Two are equally good: the simpler one is used.
+    # Three are equally good: the simplest one is used.
     assert result.winner == "global_recent"
     assert result.n_customers == 40
     assert result.cut == CUT
     assert result.sentence.startswith("global_recent won: 100.0% of 40 customers bought one of the 1 products")
     assert (
-        "against 100.0% (segment_recent) and 0.0% (global_all); the lead is within its 95 % interval" in result.sentence
+        "against 100.0% (segment_recent), 100.0% (personal) and 0.0% (global_all); the lead is within its 95 % interval"
+        in result.sentence
     )
 
 
@@ -272,7 +297,7 @@ def test_old_favourites_win_where_customers_come_back_to_them() -> None:
     purchases, assignments = a_month_of_test(40, "10")
     result = evaluate(purchases, assignments, as_of=AS_OF, half_life_days=10, n_items=1)
     assert result.winner == "global_all"
-    assert [score.hit_rate for score in result.scores] == [1, 0, 0]
+    assert [score.hit_rate for score in result.scores] == [1, 0, 0, 0]
 
 
 def test_the_taste_of_a_segment_wins_where_segments_differ(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,8 +309,21 @@ def test_the_taste_of_a_segment_wins_where_segments_differ(monkeypatch: pytest.M
     assignments = pl.DataFrame({"customer_id": readers + cooks, "segment_id": ["S1"] * 40 + ["S2"] * 60})
     result = evaluate(bought(*sales, *later), assignments, as_of=AS_OF, half_life_days=10, n_items=1)
     assert result.winner == "segment_recent"
-    assert [score.n_hits for score in result.scores] == [30, 30, 50]
-    assert result.sentence.endswith("against 60.0% (global_all) and 60.0% (global_recent).")
+    # Those who take a product up bought nothing before, so nobody knows their taste.
+    assert [score.n_hits for score in result.scores] == [30, 30, 50, 30]
+    assert result.sentence.endswith("against 60.0% (global_all), 60.0% (global_recent) and 60.0% (personal).")
+
+
+def test_the_own_taste_wins_where_what_was_bought_tells_what_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tastes, "REGULARISATION", 1)
+    # One product leads to another; everybody is in one segment, and what others begin with is more popular.
+    sales = [(f"{a}{n:02}", f"{a}1", "2011-05-25") for a in "abcd" for n in range(30)]
+    led = [(f"{a}{n:02}", f"{a}2", "2011-05-26") for a in "abcd" for n in range(15)]
+    later = [(f"{a}{n:02}", f"{a}2", "2011-06-15") for a in "abcd" for n in range(15, 30)]
+    assignments = placed(S1=dict.fromkeys(who for who, _, _ in sales))
+    result = evaluate(bought(*sales, *led, *later), assignments, as_of=AS_OF, half_life_days=10, n_items=1)
+    assert result.winner == "personal"
+    assert [score.n_hits for score in result.scores] == [0, 0, 0, 60]
 
 
 def test_only_customers_who_bought_something_new_are_in_the_test() -> None:
@@ -302,10 +340,10 @@ def test_only_customers_who_bought_something_new_are_in_the_test() -> None:
 def test_too_few_customers_are_no_comparison(n_customers: int) -> None:
     purchases, assignments = a_month_of_test(n_customers, "20")
     result = evaluate(purchases, assignments.cast(pl.String), as_of=AS_OF, half_life_days=10)
-    assert (result.winner, result.scores, result.n_customers) == ("segment_recent", (), n_customers)
+    assert (result.winner, result.scores, result.n_customers) == ("personal", (), n_customers)
     assert result.sentence == (
         f"Not enough data to compare recommendation methods: {n_customers} customers bought something new between "
-        "2011-06-01 and 2011-07-01, 30 are needed; segment_recent is used."
+        "2011-06-01 and 2011-07-01, 30 are needed; personal is used."
     )
 
 
@@ -313,7 +351,7 @@ def test_purchases_of_the_test_are_unknown_to_the_methods() -> None:
     # Everybody takes up a product in the test that nobody had before: no method can know it.
     purchases, assignments = a_month_of_test(40, "99")
     result = evaluate(purchases, assignments, as_of=AS_OF, half_life_days=10)
-    assert [score.n_hits for score in result.scores] == [0, 0, 0]
+    assert [score.n_hits for score in result.scores] == [0, 0, 0, 0]
     assert result.winner == "global_all"
 
 
@@ -323,7 +361,7 @@ def test_a_hit_rate_has_the_published_wilson_interval() -> None:
     is_missed = (pl.col("invoiced_at") >= CUT) & ~pl.col("customer_id").is_in(assignments["customer_id"].head(81))
     purchases = purchases.with_columns(product_id=pl.when(is_missed).then(pl.lit("99")).otherwise("product_id"))
     result = evaluate(purchases, assignments, as_of=AS_OF, half_life_days=10, n_items=1)
-    none, some, _ = result.scores
+    none, some, *_ = result.scores
     assert (some.n_hits, result.n_customers) == (81, 263)
     assert (some.low, some.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     # Of no hits the upper end is z² / (n + z²).
@@ -342,7 +380,7 @@ def k_means_segments(clean: pl.DataFrame, key: str) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize(("as_of", "key"), [("2011-11-01", "2011-09-01"), ("2011-12-01", "2011-10-01")])
-def test_on_the_real_log_the_segments_recent_popularity_beats_both_plain_ones(
+def test_on_the_real_log_the_own_taste_beats_popularity_and_that_of_segments_both_plain_ones(
     real_tables: RealTables, as_of: str, key: str
 ) -> None:
     end = datetime.fromisoformat(as_of)
@@ -352,7 +390,7 @@ def test_on_the_real_log_the_segments_recent_popularity_beats_both_plain_ones(
     result = evaluate(
         window, k_means_segments(real_tables.clean, key), as_of=end, horizon_days=(end - cut).days, half_life_days=10
     )
-    assert result.winner == "segment_recent"
-    everywhere, lately, ours = (score.hit_rate for score in result.scores)
-    assert ours > lately > everywhere
-    assert ours > 0.2
+    assert result.winner == "personal"
+    everywhere, lately, ours, personal = (score.hit_rate for score in result.scores)
+    assert personal > ours > lately > everywhere
+    assert personal > 0.26
