@@ -430,7 +430,10 @@ PRODUCT_RECOMMENDATIONS = Table(
         ),
         Column("description", TEXT, "The product's most recent text.", True, _from(_CLEAN, "description")),
         Column(
-            "score", REAL, "Popularity or taste in the method's own unit.", lineage=(f"{_CLEAN}.product_id", f"{_A}.segment_id")
+            "score",
+            REAL,
+            "Popularity or taste in the method's own unit.",
+            lineage=(f"{_CLEAN}.product_id", f"{_A}.segment_id"),
         ),
         Column("method", TEXT, "The method that won the evaluation."),
     ),
