@@ -31,7 +31,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 * ``segment_recent``: share of the customer's segment who bought the product for the first time, each first purchase
   counting half as much every half-life, smoothed towards the whole shop's share. A segment with few or no purchases
   (Lapsed, Refunded) is therefore offered what the whole shop began to buy lately.
-* ``personal``: what customers bought who bought the same, mixed with who bought the product lately, of the 1,000
+* ``personal``: what customers bought who bought the same, mixed with who bought the product lately, of the 600
   products with most buyers, see ``tastes``; after those, as ``segment_recent``.
 """
 DEFAULT_METHOD: Method = "personal"
@@ -80,7 +80,8 @@ def recommend(
     """
     pairs, descriptions = list_pairs(purchases, until=as_of), list_descriptions(purchases, until=as_of)
     buyers = count_buyers(pairs, assignments, as_of, half_life_days)
-    ranking = buyers.rank(method, buyers.learn_tastes(buyers.bought_together(pairs), as_of))
+    tastes = buyers.learn_tastes(buyers.bought_together(pairs), as_of) if method == "personal" else None
+    ranking = buyers.rank(method, tastes)
     return offer_products(assignments, pairs, ranking, descriptions, n_items, method)
 
 

@@ -5,8 +5,8 @@ of products, 1 for each that was bought, from the same row without the product t
 ``G`` of customers who bought two products both, ``P = (G + λI)⁻¹`` and ``B = −P / diag(P)`` with a diagonal of 0, a row
 ``x`` is scored ``xB``. It is learnt from whole numbers that add up over slices of customers.
 
-On Online Retail, three products offered at the end of each month from April to September 2011 hit 29.3 % of those who
-bought something new in the next one; the same rows without popularity hit 21.6 %, popularity alone at most 22.6 %.
+On Online Retail, three products offered at the end of each month from May to October 2011 hit 29.5 % of those who bought
+something new in the next one, and popularity in a customer's segment 22.0 %.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-MOST_BOUGHT = 1_000
-"""Products that tastes are learnt of; the inverse grows with their third power, and offers with their number. Twice as
-many hit a thousandth more, half as many six thousandths less."""
+MOST_BOUGHT = 600
+"""Products that tastes are learnt of; the inverse grows with their third power, and offers with their number."""
 LEARNT_FROM_AT_MOST = 50_000
 """Customers that tastes are learnt from; a digest of the ids decides whom."""
 REGULARISATION = 100.0
@@ -36,7 +35,7 @@ _APART = 1e-12
 _DIGITS = 9
 """Of a score; the ones after it are the arithmetic's."""
 _AT_ONCE = 4_096
-"""Customers who are scored together; 32 MB."""
+"""Customers who are scored together; 20 MB."""
 
 
 @dataclass(frozen=True)

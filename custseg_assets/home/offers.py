@@ -136,7 +136,9 @@ def offer_in_slices(
         outcome = _choose_method(home, key, purchases)
         outcomes[key] = outcome.sentence
         buyers = _count_buyers(home, [key], purchases, window.as_of)
-        ranking = buyers.rank(outcome.winner, _learn_tastes(buyers, purchases, window.as_of))
+        is_personal = outcome.winner == "personal"
+        tastes = _learn_tastes(buyers, purchases, window.as_of) if is_personal else None
+        ranking = buyers.rank(outcome.winner, tastes)
         for one, lines in purchases:
             yield recommendations.offer_products(
                 _placed(home, [key], one),
