@@ -5,8 +5,8 @@ of products, 1 for each that was bought, from the same row without the product t
 ``G`` of customers who bought two products both, ``P = (G + λI)⁻¹`` and ``B = −P / diag(P)`` with a diagonal of 0, a row
 ``x`` is scored ``xB``. It is learnt from whole numbers that add up over slices of customers.
 
-On Online Retail, three products offered at the end of each month from May to October 2011 hit 29.5 % of those who bought
-something new in the next one, and popularity in a customer's segment 22.0 %.
+On Online Retail, three products offered at the end of each month from May to October 2011 hit 29.5 % of those who
+bought something new in the next one, and popularity in a customer's segment 22.0 %.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ from typing import IO
 from custseg_assets.errors import BadInputError
 from custseg_assets.stores.files import is_file_locked, lock_file, make_durable
 
+_NO_ADDRESS = r"[]^|\?%"
+"""What Delta's client or SQLite's reads otherwise in the address that they make of a path, or not at all."""
+
 
 class HomeLock:
     """The home's lock as its owner sees it.
@@ -69,9 +72,12 @@ class Home:
         Raises:
             BadInputError: it cannot be made or written to, or tables cannot be in a folder of that name.
         """
-        if any(mark in str(self.root) for mark in "[]"):
+        path = str(self.root)
+        if found := [mark for mark in path if mark in _NO_ADDRESS or not mark.isprintable()]:
             raise BadInputError(
-                f"home {self.root}", "a path without square brackets", "Name another folder with CUSTSEG_HOME."
+                f"home {path!r}, with {found[0]!r}",
+                f"a path without control characters and {' '.join(_NO_ADDRESS)}",
+                "Name another folder with CUSTSEG_HOME.",
             )
         try:
             self.root.mkdir(parents=True, exist_ok=True)

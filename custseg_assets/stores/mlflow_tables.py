@@ -40,6 +40,34 @@ def migrate_new_file(path: Path) -> None:
     MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
 
 
+def follow_folder(path: Path, experiment: str, folder: str) -> None:
+    """Have MLflow look for artifacts beside its tables, where they are now: it notes whole paths, and homes are copied.
+
+    Args:
+        path: of the tables' file.
+        experiment: whose artifacts they are.
+        folder: where they are now.
+    """
+    # Closing a connection is no commit, and committing is no closing.
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        noted = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)).fetchone()
+        if noted and noted[0] != folder:
+            for table, column in _WHERE_ARTIFACTS_ARE:
+                is_below = f"substr({column} || '/', 1, ?) = ?"
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {is_below}",  # noqa: S608  # names of ours
+                    (folder, len(noted[0]) + 1, len(noted[0]) + 1, f"{noted[0]}/"),
+                )
+
+
+_WHERE_ARTIFACTS_ARE = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
+
+
 def describe_tables(path: Path) -> str:
     """The script that makes tables as they are in a SQLite file.
 

@@ -21,7 +21,7 @@ import polars as pl
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.settings import TrackingSettings
 from custseg_assets.stores.files import replacement_for
-from custseg_assets.stores.mlflow_tables import make_tables, migrate_new_file
+from custseg_assets.stores.mlflow_tables import follow_folder, make_tables, migrate_new_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,6 +78,7 @@ class ModelRegistry:
             artifacts = str(self._folder / "artifacts")
             if not self._database.exists():
                 self._make_database(self._database)
+            follow_folder(self._database, self.experiment, artifacts)
         client = self.client()
         if client.get_experiment_by_name(self.experiment) is None:
             client.create_experiment(self.experiment, artifact_location=artifacts)

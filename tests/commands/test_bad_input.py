@@ -197,6 +197,14 @@ def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+@pytest.mark.parametrize("name", ["a[b]", "50%", "why?", "a|b", "a^b", "a\\b", "two\nlines"])
+def test_a_home_whose_path_is_no_address_is_refused(name: str, tmp_path: Path) -> None:
+    source = file("log.csv", GOOD)(tmp_path)
+    message = r"home .*, with .*; expected a path without control characters and \[ \] \^ \| \\ \? %\. Name another"
+    refused(tmp_path / name, ["run", "--source", source], None, message)
+    assert not (tmp_path / name).exists()
+
+
 def test_a_home_that_another_run_is_using_is_refused(taken_in: Path, tmp_path: Path) -> None:
     before = everything_in(taken_in)
     with locked_by_another_process(taken_in) as pid:

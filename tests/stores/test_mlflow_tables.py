@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import sqlite3
 from importlib import metadata
 from pathlib import Path
@@ -84,3 +85,37 @@ def test_mlflow_takes_the_tables_as_its_own(tmp_path: Path) -> None:
     client.log_param(run.info.run_id, "k", 4)
     assert client.get_run(run.info.run_id).data.params == {"k": "4"}
     assert client.search_registered_models() == []
+
+
+def test_a_copied_home_writes_artifacts_beside_its_own_tables(tmp_path: Path) -> None:
+    """A folder whose name begins with that of the other one is somebody else's."""
+    first, other, copied = tmp_path / "home", tmp_path / "home_2", tmp_path / "copy of home"
+    registry = ModelRegistry(TrackingSettings(), first)
+    registry.prepare()
+    run_id = log_text(registry, "before")
+    shutil.copytree(first, copied)
+    with contextlib.closing(sqlite3.connect(copied / "mlflow.db")) as connection, connection:
+        connection.execute("INSERT INTO runs (run_uuid, artifact_uri) VALUES ('foreign', ?)", (f"{other}/artifacts",))
+    before = sorted(first.rglob("*"))
+    of_copy = ModelRegistry(TrackingSettings(), copied)
+    of_copy.prepare()
+    log_text(of_copy, "after")
+    assert sorted(path for path in first.rglob("*") if not path.name.startswith("mlflow.db")) == [
+        path for path in before if not path.name.startswith("mlflow.db")
+    ]
+    assert len([*copied.rglob("note.txt")]) == 2
+    shutil.rmtree(first)
+    assert of_copy.client().list_artifacts(run_id)[0].path == "note.txt"
+    with contextlib.closing(sqlite3.connect(copied / "mlflow.db")) as connection:
+        [(foreign,)] = connection.execute("SELECT artifact_uri FROM runs WHERE run_uuid = 'foreign'").fetchall()
+    assert foreign == f"{other}/artifacts"
+
+
+def log_text(registry: ModelRegistry, text: str) -> str:
+    """The id of a new run that keeps a text."""
+    client = registry.client()
+    experiment = client.get_experiment_by_name(registry.experiment)
+    assert experiment is not None
+    run_id: str = client.create_run(experiment.experiment_id).info.run_id
+    client.log_text(run_id, text, "note.txt")
+    return run_id
