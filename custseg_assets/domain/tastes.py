@@ -85,14 +85,15 @@ class Tastes:
         numbers, scores = np.zeros((n_members, n_best), np.int64), np.zeros((n_members, n_best))
         for start in range(0, n_members, _AT_ONCE):
             part = rows[start : start + _AT_ONCE]
-            found = part @ self.weights + self.popularity
-            found[part.nonzero()] = -np.inf
-            best = np.argpartition(-found, max(n_best - 1, 0), axis=1)[:, :n_best]
-            of_best = np.take_along_axis(found, best, axis=1)
-            order = np.argsort(-of_best, axis=1, kind="stable")
-            end = start + found.shape[0]
-            numbers[start:end] = self.products[np.take_along_axis(best, order, axis=1)]
-            scores[start:end] = np.take_along_axis(of_best, order, axis=1).round(_DIGITS)
+            left = part @ self.weights + self.popularity
+            left[part.nonzero()] = -np.inf
+            member = np.arange(len(left))
+            # To look for the largest again and again is quicker than to sort, also for tens of items.
+            for rank in range(n_best):
+                best = left.argmax(axis=1)
+                numbers[start + member, rank] = self.products[best]
+                scores[start + member, rank] = left[member, best].round(_DIGITS)
+                left[member, best] = -np.inf
         return numbers, scores
 
 
@@ -133,18 +134,25 @@ def learn(
         lately: the same, each customer counting less the longer ago it bought the product last.
         as_of: first instant not observed.
     """
+    from scipy.linalg.lapack import dpotrf, dpotri
+
     n_products = len(products)
     if not n_products:
         return Tastes(products, np.zeros((0, 0)), np.zeros(0), as_of)
-    # The order of summation, and with it the last digits, depends on the number of threads.
+    # The inverse of a symmetric and positive definite matrix is half the work, and only one half of it is filled. The
+    # order of summation, and with it the last digits, depends on the number of threads.
     with threadpool_limits(1):
-        inverse = np.linalg.inv(n_both + REGULARISATION * np.eye(n_products))
-        weights = -inverse / np.diag(inverse)
-        np.fill_diagonal(weights, 0)
-        # Mean and mean square of the scores of all customers and products, without making them.
-        n_scores = max(n_customers, 1) * n_products
-        mean = float(np.diag(n_both) @ weights.sum(axis=1)) / n_scores
-        square = float(((n_both @ weights) * weights).sum()) / n_scores
+        factor, _ = dpotrf(n_both + REGULARISATION * np.eye(n_products), lower=True)
+        half, _ = dpotri(factor, lower=True)
+    inverse = np.tril(half) + np.tril(half, -1).T
+    scale = 1 / np.diag(inverse)
+    weights = -inverse * scale
+    np.fill_diagonal(weights, 0)
+    # Mean and mean square of the scores of all customers and products, without making them: G·B is G − D + λPD.
+    of_both = n_both - np.diag(scale) + REGULARISATION * inverse * scale
+    n_scores = max(n_customers, 1) * n_products
+    mean = float(np.diag(n_both) @ weights.sum(axis=1)) / n_scores
+    square = float((of_both * weights).sum()) / n_scores
     spread = np.sqrt(max(square - mean**2, 0.0))
     logs = np.log(lately + _RARE)
     popularity = POPULARITY_WEIGHT * _standardise(logs)
