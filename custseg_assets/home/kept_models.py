@@ -16,7 +16,6 @@ import polars as pl
 
 from custseg_assets.domain.schemas import SEGMENTATION_MODEL, Table, tables
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
-from custseg_assets.home.champions import Champions
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.stores.exported_model import ModelFacts
 from custseg_assets.stores.files import read_state, write_state
@@ -106,20 +105,23 @@ def keep_models(home: LockedHome) -> dict[str, KeptModel]:
     return kept
 
 
-def keep_trained(home: LockedHome, keys: Iterable[str], champions: Champions) -> None:
+def keep_trained(home: LockedHome, followed: Mapping[str, SegmentationModel | None]) -> None:
     """Record which files the models that were just trained were made from.
 
     Args:
         home: with the models.
-        keys: of their snapshots; where no k was eligible, there is none.
-        champions: as they were before: a training counts the segments of all models that were there then.
+        followed: key of each one's snapshot → the model that it followed, as its training was given it; where no k was
+            eligible, there is no model.
     """
-    models = home.tables.whole(SEGMENTATION_MODEL)
-    trained = models.filter(pl.col("period").is_in([*keys])).select("period", "model_version")
-    found = [_found(home, key, version, champions.predecessor_of(key)) for key, version in trained.iter_rows()]
-    if new := {model.facts.model_version: model for model in found if model}:
-        recorded = _recorded(home)
-        write_models(home, {**recorded, **{version: one for version, one in new.items() if version not in recorded}}.values())
+    models = home.tables.whole(SEGMENTATION_MODEL).filter(pl.col("period").is_in([*followed]))
+    recorded = _recorded(home)
+    trained = [
+        _found(home, key, version, followed[key])
+        for key, version in models.select("period", "model_version").iter_rows()
+        if version not in recorded
+    ]
+    if new := [model for model in trained if model]:
+        write_models(home, [*recorded.values(), *new])
 
 
 def write_models(home: LockedHome, models: Iterable[KeptModel]) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -244,10 +245,10 @@ class ModelRepository:
                 )
 
     def _require_remote(self) -> None:
-        listed = self._call_dvc("remote", "list", in_own_words=True)
-        lines = [line.split("\t") for line in listed.splitlines() if "\t" in line]
-        names = [line[0].strip() for line in lines]
-        if self._remote is None and not any("(default)" in line[-1] for line in lines):
+        listed = dict(line.partition("=")[::2] for line in self._call_dvc("config", "--list").splitlines())
+        named = (re.fullmatch(r"remote\.(.+)\.url", key) for key in listed)
+        names = sorted({found[1] for found in named if found})
+        if self._remote is None and listed.get("core.remote") not in names:
             has = f"; there are {', '.join(names)}" if names else ""
             raise BadInputError(
                 f"DVC in {self.folder} has no default remote{has}",
@@ -330,11 +331,11 @@ class ModelRepository:
     def _call_git(self, *arguments: str) -> str:
         return self._checked(["git", *arguments])
 
-    def _call_dvc(self, *arguments: str, in_own_words: bool = False) -> str:
-        return self._checked([self._dvc, *arguments], wide=in_own_words)
+    def _call_dvc(self, *arguments: str) -> str:
+        return self._checked([self._dvc, *arguments])
 
-    def _checked(self, command: Sequence[str], *, wide: bool = False) -> str:
-        ended = self._run(command, {"COLUMNS": "10000"} if wide else {})
+    def _checked(self, command: Sequence[str]) -> str:
+        ended = self._run(command)
         if ended.returncode:
             raise MachineFaultError(
                 f"'{Path(command[0]).name} {command[1]}' in {self.folder} ended with {ended.returncode}: "
@@ -343,12 +344,12 @@ class ModelRepository:
             )
         return ended.stdout
 
-    def _run(self, command: Sequence[str], more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_REPOSITORY}
         return subprocess.run(  # noqa: S603  (the user's own commands; no shell)
             command,
             cwd=self.folder,
-            env={**environment, **_SILENT, **(more or {})},
+            env={**environment, **_SILENT},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -107,9 +107,10 @@ def segmentation_model(
         else:
             row, shown = _make_challenger(home, key, candidates, mlflow.run_id)
             rows.append(([key], row))
-    batches, champions = [*_empty(SEGMENTATION_MODEL, empty), *rows], home.champions
+    batches = [*_empty(SEGMENTATION_MODEL, empty), *rows]
+    followed = {key: home.champions.predecessor_of(key) for key in planned.to_train}
     made = materialise(context, home, SEGMENTATION_MODEL, batches, unchanged=planned.unchanged, metadata=shown)
-    keep_trained(home, planned.to_train, champions)
+    keep_trained(home, followed)
     return made
 
 
