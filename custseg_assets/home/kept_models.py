@@ -7,18 +7,23 @@ is written of a model somewhere else is in ``model_exports``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
 import polars as pl
+from pydantic import TypeAdapter, ValidationError
 
 from custseg_assets.domain.schemas import SEGMENTATION_MODEL, Table, tables
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
+from custseg_assets.errors import DamagedHomeError
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.stores.exported_model import ModelFacts
 from custseg_assets.stores.files import read_state, write_state
+from custseg_assets.stores.home import Home
 from custseg_assets.stores.table_files import TableFiles
 from custseg_assets.stores.tables import REPLACED_KEPT_HOURS
 
@@ -124,6 +129,19 @@ def keep_trained(home: LockedHome, followed: Mapping[str, SegmentationModel | No
         write_models(home, [*recorded.values(), *new])
 
 
+def read_models(paths: Home) -> list[KeptModel]:
+    """The models on record.
+
+    Raises:
+        DamagedHomeError: the record is not as it was written.
+    """
+    fields = read_state(paths.kept_models, "models") or {"models": []}
+    try:
+        return TypeAdapter(list[KeptModel]).validate_python(fields["models"])
+    except ValidationError as error:
+        raise DamagedHomeError(paths.kept_models, f"it is no record of models: {error.errors()[0]['msg']}") from None
+
+
 def write_models(home: LockedHome, models: Iterable[KeptModel]) -> None:
     """Record models, and no others."""
     write_state(home.paths.kept_models, {"models": [asdict(model) for model in models]})
@@ -150,7 +168,7 @@ def clean_up(home: LockedHome, retention_hours: int = REPLACED_KEPT_HOURS) -> in
 def disk_use(home: OpenHome) -> DiskUse:
     """How much disk a home takes, and what for."""
     root, kept = home.paths.root, _paths_of(kept_models(home).values())
-    sizes = {path: path.stat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
+    sizes = dict(_sizes_below(root))
     now, of_models = set[Path](), set[Path]()
     if home.has_local_tables:
         for name in _names(home):
@@ -163,6 +181,15 @@ def disk_use(home: OpenHome) -> DiskUse:
         for some in (now, of_models - now, rows - now - of_models, sizes.keys() - rows)
     ]
     return DiskUse(*sums)
+
+
+def _sizes_below(root: Path) -> Iterator[tuple[Path, int]]:
+    """Every file below a folder with its size; a run may remove some meanwhile."""
+    for path in root.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode):
+                yield path, found.st_size
 
 
 def _names(home: OpenHome) -> list[str]:
@@ -178,16 +205,7 @@ def _paths_of(models: Iterable[KeptModel]) -> dict[str, set[str]]:
 
 
 def _recorded(home: OpenHome) -> dict[str, KeptModel]:
-    fields = read_state(home.paths.kept_models, "models") or {"models": []}
-    found = [
-        KeptModel(
-            ModelFacts(**one["facts"]),
-            one["champion"],
-            {name: tuple((*file,) for file in files) for name, files in one["files"].items()},
-        )
-        for one in fields["models"]
-    ]
-    return {model.facts.model_version: model for model in found}
+    return {model.facts.model_version: model for model in read_models(home.paths)}
 
 
 def _found(home: OpenHome, key: str, version: str, champion: SegmentationModel | None) -> KeptModel | None:
@@ -199,7 +217,9 @@ def _found(home: OpenHome, key: str, version: str, champion: SegmentationModel |
         version,
         key,
         champion.model_version if champion else None,
-        {"start": f"{window.start}", "as_of": f"{window.as_of}", "keys": [*window.keys]},
+        window.keys,
+        f"{window.start}",
+        f"{window.as_of}",
         {
             "snapshots": settings.snapshots.model_dump(mode="json"),
             "model": settings.model.model_dump(mode="json"),

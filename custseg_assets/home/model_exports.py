@@ -19,7 +19,7 @@ from custseg_assets.domain.schemas import SEGMENTATION_MODEL, Table, tables
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError, DamagedHomeError, did_you_mean
 from custseg_assets.home.fixed_settings import fix_settings
-from custseg_assets.home.kept_models import LINES, KeptModel, keep_models, kept_models, write_models
+from custseg_assets.home.kept_models import LINES, MADE, MADE_FROM, KeptModel, keep_models, kept_models, write_models
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.own_settings import keep_settings
 from custseg_assets.home.restored import Restored, mark_restored
@@ -27,6 +27,7 @@ from custseg_assets.settings import HOME_VARIABLE, ModelSettings, Settings, Vers
 from custseg_assets.stores.exported_model import (
     CARD,
     CHAMPION,
+    MANIFEST,
     MODEL,
     REFERENCE,
     ExportWriter,
@@ -206,7 +207,7 @@ def restore_model(repository: ModelRepository, model_version: str, paths: Home) 
         shutil.rmtree(making.root)
     facts = manifest.facts
     settings = _settings_of(facts, making.root)
-    restored = Restored(facts.model_version, facts.trained_on, facts.window["as_of"][:10], str(folder))
+    restored = Restored(facts.model_version, facts.trained_on, facts.as_of[:10], str(folder))
     try:
         with OpenHome(settings).locked() as home:
             fix_settings(settings)
@@ -240,7 +241,7 @@ def require_exported(repository: ModelRepository, model_version: str) -> Path:
 
 
 def read_whole(folder: Path) -> Manifest:
-    """The manifest of an export whose files are all there, as they were written.
+    """The manifest of an export that is all there, as it was written.
 
     Raises:
         BadInputError: one is not.
@@ -253,7 +254,25 @@ def read_whole(folder: Path) -> Manifest:
             "every file as it was exported",
             f"Do 'dvc pull {FOLDER}/{folder.name}/data.dvc' in the repository for data, 'git restore' for other files.",
         )
+    facts = manifest.facts
+    try:
+        declared = tables(_settings_of(facts, folder).model.features)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _not_usable(folder, " ".join(str(error).split())) from None
+    wanted = {LINES, *MADE_FROM, *MADE}
+    lacks = [name for name in declared if name in wanted and name not in facts.fingerprints]
+    others = sorted(facts.fingerprints.keys() - wanted)
+    if lacks or others or facts.model_version != folder.name:
+        raise _not_usable(folder, f"it is of {facts.model_version}, lacks {lacks} and has {others}")
     return manifest
+
+
+def _not_usable(folder: Path, why: str) -> BadInputError:
+    return BadInputError(
+        f"{folder / MANIFEST}: {why}",
+        "what an export of this version of custseg has",
+        "Export the model again, or upgrade custseg.",
+    )
 
 
 def _find_kept(kept: Mapping[str, KeptModel], model_version: str) -> KeptModel:
@@ -295,9 +314,11 @@ def _difference(table: Table, key: str, files: Any, folder: Path, exported: str 
 
 
 def _settings_of(facts: ModelFacts, home: Path) -> Settings:
-    """The settings that a restored home has."""
-    source = {name: value for name, value in facts.settings["source"].items() if value is not None}
-    return Settings.model_validate({**facts.settings, "source": source, "home": home})
+    """The settings that a restored home has: an export may come from somebody else, so no others are taken over."""
+    currency = facts.settings["source"]["currency"]
+    sections = {name: facts.settings[name] for name in ("snapshots", "model")}
+    source = {"currency": currency} if currency else {}
+    return Settings.model_validate({**sections, "source": source, "home": home})
 
 
 def _tables_of(settings: Settings, facts: ModelFacts) -> list[tuple[str, Table]]:

@@ -28,7 +28,7 @@ from custseg_assets.home.failure import last_failure
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, fix_settings, read_fixed_settings, require_same_settings
 from custseg_assets.home.intake import take_in_source
-from custseg_assets.home.kept_models import kept_models, write_models
+from custseg_assets.home.kept_models import kept_models, read_models, write_models
 from custseg_assets.home.open import INGESTED, LockedHome, OpenHome, closed_through
 from custseg_assets.home.own_settings import own_settings, settings_before
 from custseg_assets.home.plan import TABLES_OF_JOB, why_not_released
@@ -236,7 +236,7 @@ def _look_at_state(paths: Home, _: None) -> Found:
             "with the next run everything is published again",
         ),
         paths.kept_models: (
-            lambda: read_state(paths.kept_models, "models"),
+            lambda: read_models(paths),
             "the next release records the files of models anew, as the tables then have them",
         ),
         paths.exported_models: (

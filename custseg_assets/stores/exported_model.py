@@ -12,9 +12,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
+from pydantic import Field, TypeAdapter
 
 from custseg_assets.domain.schemas import Table
 from custseg_assets.errors import BadInputError
@@ -26,6 +27,10 @@ DATA = "data"
 """The folder below an export that DVC keeps; everything beside it is in git."""
 MANIFEST, MODEL, CHAMPION, CARD = "manifest.json", "model.json", "champion.json", "model_card.md"
 REFERENCE = f"{DATA}/drift_reference.json"
+_Path = Annotated[str, Field(pattern=r"^[a-z_]+\.(json|md)$|^data/[a-z_]+(/[0-9-]+\.parquet|\.json)$")]
+"""Nothing but a file that is written here: an export may come from somebody else."""
+_Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{1,15}$|^[0-3][0-9a-f]{15}$")]
+_Key = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 _ROWS_PER_GROUP = 1 << 17
 
 
@@ -37,17 +42,21 @@ class ModelFacts:
         model_version: of the model.
         trained_on: key of its snapshot.
         replaces: version of the model in force before; ``None`` for a first one.
-        window: ``start`` and ``as_of`` of the observation window, and its ``keys``.
+        periods: keys of the periods that its window touches.
+        window_start: first instant that is observed.
+        as_of: first instant that is not.
         settings: sections that the tables depend on.
         fingerprints: table → partition key → what the partition was made from, in hexadecimal.
     """
 
     model_version: str
-    trained_on: str
+    trained_on: _Key
     replaces: str | None
-    window: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    fingerprints: Mapping[str, Mapping[str, str]]
+    periods: tuple[_Key, ...]
+    window_start: str
+    as_of: str
+    settings: Mapping[str, Mapping[str, Any]]
+    fingerprints: Mapping[str, Mapping[_Key, _Fingerprint]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class Manifest:
 
     facts: ModelFacts
     writer: str
-    files: Mapping[str, str]
+    files: Mapping[_Path, str]
 
     def to_json(self) -> str:
         """The manifest as text of its file."""
@@ -181,7 +190,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         return manifest_from(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise BadInputError(
             f"{path}: {' '.join(str(error).split())}",
             f"the manifest of an exported model, of format {FORMAT}",
@@ -193,13 +202,13 @@ def manifest_from(text: str) -> Manifest:
     """A manifest from its text.
 
     Raises:
-        ValueError: it is none, or one of another format; so are ``KeyError`` and ``TypeError``.
+        ValueError: it is none, or one of another format.
     """
     fields: Any = json.loads(text)
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         found = fields.get("format") if isinstance(fields, dict) else None
         raise ValueError(f"its format is {found!r}")
-    return Manifest(ModelFacts(**fields["facts"]), fields["writer"], fields["files"])
+    return TypeAdapter(Manifest).validate_python({name: fields[name] for name in fields if name != "format"})
 
 
 def flaws_of(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:

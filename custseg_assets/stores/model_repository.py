@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from custseg_assets.errors import BadInputError, MachineFaultError
-from custseg_assets.stores.exported_model import DATA, MANIFEST, ModelFacts, manifest_from
+from custseg_assets.stores.exported_model import CARD, CHAMPION, DATA, MANIFEST, MODEL, ModelFacts, manifest_from
 from custseg_assets.stores.files import lock_file
 
 FOLDER = "models"
@@ -98,14 +98,14 @@ class ModelRepository:
             BadInputError: the tag points to something else.
         """
         tag = _tag_of(model_version)
-        if self._git("rev-parse", "-q", "--verify", f"refs/tags/{tag}").returncode:
+        if not self._is_tagged(model_version):
             return None
         shown = self._git("show", f"refs/tags/{tag}:./{FOLDER}/{model_version}/{MANIFEST}")
         try:
             if shown.returncode:
                 raise ValueError
             return manifest_from(shown.stdout).facts
-        except (ValueError, TypeError, KeyError):
+        except ValueError:
             raise BadInputError(
                 f"tag {tag} in {self.folder}, which points to a commit without {FOLDER}/{model_version}",
                 "no such tag, or the one of that export",
@@ -207,9 +207,10 @@ class ModelRepository:
     def _require_repository(self) -> None:
         inside = self._git("rev-parse", "--is-inside-work-tree")
         if inside.returncode or inside.stdout.strip() != "true":
-            said = "" if "not a git repository" in inside.stderr else f" ({_last_line(inside.stderr)})"
+            cause = _cause_in(inside.stderr)
+            said = f" ({cause})" if cause and "not a git repository" not in cause else ""
             raise BadInputError(
-                f"{self.folder}, which is not in the work tree of a git repository{said.replace(' ()', '')}",
+                f"{self.folder}, which is not in the work tree of a git repository{said}",
                 "a folder of a git repository",
                 "Name one with --repo, or make it one with 'git init' and 'dvc init'.",
             )
@@ -264,7 +265,7 @@ class ModelRepository:
 
     def _require_no_changes(self, model_version: str) -> None:
         own = f"{FOLDER}/{model_version}"
-        names = [f"{own}/{name}" for name in (MANIFEST, "model.json", "model_card.md", _POINTER, *_ATTRIBUTES)]
+        names = [f"{own}/{name}" for name in (MANIFEST, MODEL, CHAMPION, CARD, _POINTER, *_ATTRIBUTES)]
         if ignored := self._git("check-ignore", "--no-index", "--", *names).stdout.splitlines():
             raise BadInputError(
                 f"git ignores {ignored[0]} in {self.folder}",
@@ -273,12 +274,15 @@ class ModelRepository:
             )
         top = Path(self._call_git("rev-parse", "--show-toplevel").rstrip("\n"))
         below = (self.folder.resolve() / FOLDER).relative_to(top.resolve()).as_posix()
+        # What an export that was killed has left: its own folder, and files that were added and never committed.
+        replaced = () if self._is_tagged(model_version) else (f"{below}/{model_version}/",)
         listed = self._call_git("status", "--porcelain", "-z", "--untracked-files=no", "--no-renames")
         changed = [
             line[3:]
             for line in listed.split("\0")
-            # What was added and never committed is of an export that was killed.
-            if line and not (line[3:].startswith(f"{below}/") and line[:2] in ("A ", "AM", "AD"))
+            if line
+            and not line[3:].startswith(replaced)
+            and not (line[3:].startswith(f"{below}/") and line[:2] in ("A ", "AM", "AD"))
         ]
         if changed:
             more = f" and {len(changed) - 1:,} more" if changed[1:] else ""
@@ -299,6 +303,9 @@ class ModelRepository:
 
     def _commit_of(self, model_version: str) -> str:
         return self._call_git("log", "-1", "--format=%H", "--", f"{FOLDER}/{model_version}").strip()
+
+    def _is_tagged(self, model_version: str) -> bool:
+        return self._git("rev-parse", "-q", "--verify", f"refs/tags/{_tag_of(model_version)}").returncode == 0
 
     def _is_committed(self, model_version: str) -> bool:
         return self._git("cat-file", "-e", f"HEAD:./{FOLDER}/{model_version}").returncode == 0
@@ -339,7 +346,7 @@ class ModelRepository:
         if ended.returncode:
             raise MachineFaultError(
                 f"'{Path(command[0]).name} {command[1]}' in {self.folder} ended with {ended.returncode}: "
-                f"{_last_line(ended.stderr) or _last_line(ended.stdout) or 'it says nothing'}",
+                f"{_cause_in(ended.stderr) or _cause_in(ended.stdout) or 'it says nothing'}",
                 "Mend what it names, then do the same again.",
             )
         return ended.stdout
@@ -362,8 +369,8 @@ def _tag_of(model_version: str) -> str:
     return f"model/{model_version}"
 
 
-def _last_line(text: str) -> str:
-    """What a command says in the end, in one line; git's advice comes after its first."""
+def _cause_in(text: str) -> str:
+    """What a command says is wrong, in one line: its first error, or else its last words."""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(("error", "fatal"))]
-    return (errors or lines or [""])[-1][:_LONGEST]
+    return (errors[:1] or lines[-1:] or [""])[0][:_LONGEST]
