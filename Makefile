@@ -104,7 +104,7 @@ audit: .venv-audit/audit.stamp ## look the locks' packages up in published advis
 
 .PHONY: clean
 clean: ## remove the environments and caches, never a home
-	rm -rf .venv .venv-audit .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist sbom site
+	rm -rf .venv .venv-audit .venv-dvc .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist sbom site
 	find custseg_assets custseg_serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp is newer than the locks it was made from, so nothing is installed twice.

@@ -9,16 +9,19 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from custseg_assets.domain.schemas import tables
-from custseg_assets.home.kept_models import clean_up, kept_models
+from custseg_assets.domain.segments.model import model_from_json
+from custseg_assets.home.kept_models import KeptModel, clean_up, disk_use, kept_models
 from custseg_assets.stores.exported_model import digest_of_file
 from custseg_assets.stores.home import Home
 from tests.support.files import REPOSITORY
-from tests.support.homes import open_quick
+from tests.support.homes import open_quick, take_late_lines
 from tests.support.model_repositories import (
     DVC,
     bytes_of,
@@ -55,14 +58,55 @@ def repository(begun: Path, tmp_path: Path) -> Path:
     return tmp_path / "a place" / begun.name
 
 
+@dataclass(frozen=True)
+class GrownShop:
+    """A home with two promoted models, the second a challenger, exported by themselves; and what was seen on the way.
+
+    Attributes:
+        home: its folder.
+        repository: that the models are in.
+        models: their versions.
+        refused: the run that found changes in the repository, and the status after it.
+        tags: of the repository after the next run, one that changed nothing, a retrain, and the promotion.
+        waiting: the challenger as it was kept before it was promoted.
+    """
+
+    home: Path
+    repository: Path
+    models: tuple[str, str]
+    refused: tuple[Outcome, Outcome]
+    tags: tuple[list[str], ...]
+    waiting: KeptModel
+
+
 @pytest.fixture(scope="module")
-def two_models(filled_shop: FilledShop, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with two promoted models, the second one a challenger. Nobody changes it but to take the lock."""
-    home = shutil.copytree(filled_shop.home, tmp_path_factory.mktemp("two") / "home")
-    assert custseg(home, "retrain", config=QUICK).status == 0
-    (version,) = kept_models(open_quick(home)).keys() - {models_of(home)[0]}
-    outcome = custseg(home, "promote", version, "--why", "for a test", config=QUICK)
+def grown_shop(filled_shop: FilledShop, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> GrownShop:
+    """Nobody changes it."""
+    folder = tmp_path_factory.mktemp("a grown")
+    home = shutil.copytree(filled_shop.home, folder / "home")
+    repository = shutil.copytree(begun.parent, folder / "place") / begun.name
+    (first,) = models_of(home)
+    _with_change(repository)
+    config = dvc_config(more=f'dvc = true\nrepository = "{repository}"\n')
+    refused = custseg(home, "run", config=config), custseg(home, "status")
+    git(repository, "restore", ".")
+    tags = []
+    for command in ("run", "run", "retrain"):
+        assert custseg(home, command).status == 0
+        tags.append(git(repository, "tag").split())
+    (second,) = kept_models(open_quick(home)).keys() - {first}
+    waiting = kept_models(open_quick(home))[second]
+    outcome = custseg(home, "promote", second, "--why", "for a test")
     assert outcome.status == 0, outcome.err
+    tags.append(git(repository, "tag").split())
+    return GrownShop(home, repository, (first, second), refused, tuple(tags), waiting)
+
+
+@pytest.fixture(scope="module")
+def changed_home(grown_shop: GrownShop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the home of ``grown_shop`` after a late file, which changed what the second model was trained on."""
+    home = shutil.copytree(grown_shop.home, tmp_path_factory.mktemp("changed") / "home")
+    take_late_lines(home, datetime(2024, 4, 20))
     return home
 
 
@@ -75,39 +119,51 @@ def models_of(home: Path) -> list[str]:
     return [version for _, version in open_quick(home).champions.promotions]
 
 
-def test_models_come_back_byte_for_byte_when_the_home_is_lost(
-    two_models: Path, repository: Path, tmp_path: Path
+def test_promoted_models_are_exported_by_themselves_and_a_repository_that_cannot_take_them_holds_nothing_up(
+    grown_shop: GrownShop,
 ) -> None:
-    home = shutil.copytree(two_models, tmp_path / "home")
-    exported = {one: written(home, one, tmp_path / "before" / one) for one in models_of(home)}
-    first, second = exported
-    for one in exported:
+    first, second = grown_shop.models
+    ran, said = grown_shop.refused
+    assert ran.status == 0, ran.err
+    assert "! not exported: export_models: " in ran.err
+    assert "with changes that are not committed: .dvcignore" in ran.err
+    assert f"! models    {first} is not exported: 'custseg dvc export {first}' does it" in said.out
+    one = [f"model/{first}"]
+    assert grown_shop.tags == (one, one, one, sorted([*one, f"model/{second}"]))
+    assert "is not exported" not in custseg(grown_shop.home, "status").out
+    subjects = git(grown_shop.repository, "log", "--format=%s").splitlines()
+    assert subjects == [f"Model {second} of custseg", f"Model {first} of custseg", "Begin"]
+
+
+def test_a_challenger_is_kept_with_the_model_that_it_followed(grown_shop: GrownShop) -> None:
+    assert not grown_shop.waiting.is_complete
+    assert grown_shop.waiting.facts.replaces == grown_shop.models[0]
+    assert model_from_json(grown_shop.waiting.champion or "").model_version == grown_shop.models[0]
+
+
+def test_models_come_back_byte_for_byte_when_the_home_is_lost(
+    grown_shop: GrownShop, changed_home: Path, tmp_path: Path
+) -> None:
+    place = shutil.copytree(grown_shop.repository.parent, tmp_path / "a place")
+    repository = place / grown_shop.repository.name
+    exported = {one: written(grown_shop.home, one, tmp_path / "before" / one) for one in grown_shop.models}
+    sent, before = bytes_of(place / "remote"), state_of(repository)
+    # The tables have other rows of the second model's snapshot by now, and what was replaced is gone.
+    home = shutil.copytree(changed_home, tmp_path / "home")
+    with open_quick(home).locked() as locked:
+        assert clean_up(locked, retention_hours=0) > 0
+    for one in grown_shop.models:
         outcome = export(home, one, repository)
         assert outcome.status == 0, outcome.err
-        assert outcome.out.startswith(f"{one} is in {repository / 'models' / one}: tag model/{one}, commit ")
-    assert git(repository, "tag").split() == sorted(f"model/{one}" for one in exported)
-    assert git(repository, "status", "--porcelain") == ""
-    sent = bytes_of(repository.parent / "remote")
-    # Once more, also after everything that was replaced is gone: nothing is added anywhere.
-    with open_quick(home).locked() as locked:
-        clean_up(locked, retention_hours=0)
-    before = state_of(repository)
-    for one in exported:
-        assert export(home, one, repository).out.startswith(f"{one} is in {repository} already: tag model/{one}, ")
+        assert outcome.out.startswith(f"{one} is in {repository} already: tag model/{one}, commit ")
+        assert written(home, one, tmp_path / "again" / one) == exported[one]
+    assert bytes_of(place / "remote") == sent
     assert state_of(repository) == before
-    assert bytes_of(repository.parent / "remote") == sent
-    # The lines of a period that both models saw are there once.
-    both = [
-        set(json.loads((repository / "models" / one / "manifest.json").read_text())["files"].values())
-        for one in exported
-    ]
-    assert both[0] & both[1] or open_quick(home).settings.snapshots.lookback == 2
     shutil.rmtree(home)
-    clone = repository.parent / "clone"
-    git(repository.parent, "clone", "-q", str(repository), str(clone))
+    clone = place / "clone"
+    git(place, "clone", "-q", str(repository), str(clone))
     call(DVC, clone, "pull", "-q")
-    assert "up to date" in call(DVC, clone, "status")
-    for one in (first, second):
+    for one in grown_shop.models:
         restored = tmp_path / f"home of {one}"
         outcome = custseg(restored, "dvc", "restore", one, "--repo", clone)
         assert outcome.status == 0, outcome.err
@@ -117,6 +173,42 @@ def test_models_come_back_byte_for_byte_when_the_home_is_lost(
         assert verified.out.splitlines()[-1].split() == ["trained", "again", one]
         assert "!" not in verified.out
     assert "up to date" in call(DVC, clone, "status")
+
+
+def test_what_a_promoted_model_was_made_from_stays_when_its_snapshot_is_made_anew(
+    grown_shop: GrownShop, changed_home: Path, tmp_path: Path
+) -> None:
+    home, second = shutil.copytree(changed_home, tmp_path / "home"), grown_shop.models[1]
+    kept = kept_models(open_quick(home))[second]
+    now = set(open_quick(home).tables.files("customer_features")["path"])
+    assert now.isdisjoint(path for _, path, *_ in kept.files["customer_features"])
+    before = disk_use(open_quick(home))
+    assert min(before.of_models, before.replaced) > 0
+    with open_quick(home).locked() as locked:
+        freed = clean_up(locked, retention_hours=0)
+    after = disk_use(open_quick(home))
+    assert (freed, after.of_models, after.replaced) == (before.replaced, before.of_models, 0)
+    assert custseg(home, "verify").status == 0
+    # It stays because it is on record: without the record the same clean-up takes it.
+    (home / "kept_models.json").unlink()
+    with open_quick(home).locked() as locked:
+        assert clean_up(locked, retention_hours=0) >= before.of_models
+    assert disk_use(open_quick(home)).of_models == 0
+
+
+def test_a_file_of_a_model_that_is_gone_is_said_and_mended(
+    grown_shop: GrownShop, changed_home: Path, tmp_path: Path
+) -> None:
+    home, second = shutil.copytree(changed_home, tmp_path / "home"), grown_shop.models[1]
+    path = kept_models(open_quick(home))[second].files["segment_assignments"][0][1]
+    (home / "tables" / "segment_assignments" / path).unlink()
+    found = custseg(home, "verify")
+    assert found.status == 1
+    assert f"! what {second} was made from: " in found.out
+    refused = custseg(home, "dvc", "export", second)
+    assert refused.status == 1
+    assert custseg(home, "verify", "--mend").status == 0
+    assert custseg(home, "verify").status == 0
 
 
 def test_a_restored_home_is_looked_at_and_nothing_is_made_in_it(
@@ -406,33 +498,6 @@ def test_an_export_that_is_killed_is_made_whole_by_the_next(
     assert git(repository, "status", "--porcelain", "--untracked-files=all") == ""
     assert "up to date" in call(DVC, repository, "status")
     assert not (repository / ".dvc" / "tmp" / "custseg").exists()
-
-
-def test_promoted_models_are_exported_by_themselves_and_a_repository_that_cannot_take_them_holds_nothing_up(
-    shop_home: Path, model: str, repository: Path
-) -> None:
-    config = dvc_config(more=f'dvc = true\nrepository = "{repository}"\n')
-    _with_change(repository)
-    ran = custseg(shop_home, "run", config=config)
-    assert ran.status == 0, ran.err
-    assert "! not exported: export_models: " in ran.err
-    assert "with changes that are not committed: .dvcignore" in ran.err
-    assert (
-        f"! models    {model} is not exported: 'custseg dvc export {model}' does it" in custseg(shop_home, "status").out
-    )
-    git(repository, "restore", ".")
-    # A first run, a run that changes nothing, and a challenger that a person promotes.
-    assert custseg(shop_home, "run").status == 0
-    assert git(repository, "tag").split() == [f"model/{model}"]
-    commits = git(repository, "rev-list", "--all")
-    assert "Nothing has changed" in custseg(shop_home, "run").out
-    assert git(repository, "rev-list", "--all") == commits
-    assert custseg(shop_home, "retrain").status == 0
-    (challenger,) = kept_models(open_quick(shop_home)).keys() - {model}
-    assert git(repository, "tag").split() == [f"model/{model}"]
-    assert custseg(shop_home, "promote", challenger, "--why", "for a test").status == 0
-    assert git(repository, "tag").split() == sorted([f"model/{model}", f"model/{challenger}"])
-    assert "is not exported" not in custseg(shop_home, "status").out
 
 
 def test_dvc_reports_to_nobody(
