@@ -99,6 +99,12 @@ class ModelRepository:
         """
         tag = _tag_of(model_version)
         if not self._is_tagged(model_version):
+            if self._git("rev-parse", "-q", "--verify", "refs/tags/model").returncode == 0:
+                raise BadInputError(
+                    f"tag model in {self.folder}, beside which there can be no tag {tag}",
+                    "no such tag",
+                    "Give it another name: 'git tag other model' and 'git tag -d model'.",
+                )
             return None
         shown = self._git("show", f"refs/tags/{tag}:./{FOLDER}/{model_version}/{MANIFEST}")
         try:
@@ -148,22 +154,25 @@ class ModelRepository:
         Raises:
             MachineFaultError: DVC or git could not do it; the repository is as it was before.
         """
-        target, there = self.folder_of(model_version), self._is_committed(model_version)
+        target, before = self.folder_of(model_version), self._head()
+        there = self._is_committed(model_version)
         for name, text in _ATTRIBUTES.items():
             (staged / name).write_text(text, encoding="utf-8")
         target.parent.mkdir(exist_ok=True)
         if target.exists():
             shutil.rmtree(target)
         staged.rename(target)
+        tag = _tag_of(model_version)
         try:
             self._call_dvc("add", "--quiet", str(target / DATA))
+            _require_all_files(target)
             self.send(model_version)
             self._commit(model_version, message)
+            commit = self._commit_of(model_version)
+            self._call_git("tag", "-a", "-m", message, tag, commit)
         except BaseException:
-            self._take_back(model_version, is_committed=there)
+            self._take_back(model_version, before, is_committed=there)
             raise
-        tag, commit = _tag_of(model_version), self._commit_of(model_version)
-        self._call_git("tag", "-a", "-m", message, tag, commit)
         return Exported(tag, commit, is_new=True)
 
     def exported(self, model_version: str) -> Exported:
@@ -310,9 +319,15 @@ class ModelRepository:
     def _is_committed(self, model_version: str) -> bool:
         return self._git("cat-file", "-e", f"HEAD:./{FOLDER}/{model_version}").returncode == 0
 
-    def _take_back(self, model_version: str, *, is_committed: bool) -> None:
-        """Leave the repository as it was before an export that failed."""
-        own = f"{FOLDER}/{model_version}"
+    def _head(self) -> str | None:
+        """The commit that the branch is at; ``None`` before the first one."""
+        return self._git("rev-parse", "-q", "--verify", "HEAD").stdout.strip() or None
+
+    def _take_back(self, model_version: str, before: str | None, *, is_committed: bool) -> None:
+        """Leave the repository as it was before an export that failed, with the branch at the commit before."""
+        own, now = f"{FOLDER}/{model_version}", self._head()
+        if now != before and now:
+            self._git("update-ref", *(["HEAD", before, now] if before else ["-d", "HEAD", now]))
         self._git("rm", "-r", "-q", "--cached", "--ignore-unmatch", "--", own)
         shutil.rmtree(self.folder / own, ignore_errors=True)
         if is_committed:
@@ -362,6 +377,21 @@ class ModelRepository:
             text=True,
             errors="replace",
             check=False,
+        )
+
+
+def _require_all_files(folder: Path) -> None:
+    """Refuse data that DVC took only a part of.
+
+    Raises:
+        MachineFaultError: it did.
+    """
+    n_files = sum(path.is_file() for path in (folder / DATA).rglob("*"))
+    found = re.search(r"^ *-? *nfiles: (\d+)$", (folder / _POINTER).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    if found is None or int(found[1]) != n_files:
+        raise MachineFaultError(
+            f"DVC took {found[1] if found else 'none'} of the {n_files} files in {folder / DATA}",
+            "Take back what .dvcignore says of them, then do the same again.",
         )
 
 
