@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -43,6 +42,7 @@ from custseg_assets.stores.home import Home
 from custseg_assets.stores.model_repository import FOLDER, Exported, ModelRepository
 from custseg_assets.stores.sources import Progress
 from custseg_assets.stores.staged import StagedWriter
+from custseg_assets.stores.table_files import TableFiles
 from custseg_assets.training.steps import fit_snapshot
 
 
@@ -304,7 +304,7 @@ def _texts_of(home: OpenHome, model: KeptModel) -> dict[str, str]:
     return texts | ({CHAMPION: model.champion} if model.champion else {})
 
 
-def _difference(table: Table, key: str, files: Any, folder: Path, exported: str | None) -> str | None:
+def _difference(table: Table, key: str, files: TableFiles, folder: Path, exported: str | None) -> str | None:
     if exported is None:
         return "it is not in the export"
     here, there = files.of([key]).scan().collect(), read_rows(folder, table, exported)

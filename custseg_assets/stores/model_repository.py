@@ -223,7 +223,14 @@ class ModelRepository:
                 "a folder of a git repository",
                 "Name one with --repo, or make it one with 'git init' and 'dvc init'.",
             )
-        if self._find_dvc_folder() is None:
+        dvc_folder = self._find_dvc_folder()
+        if dvc_folder and self._git("ls-files", "--error-unmatch", "--", str(dvc_folder / "config")).returncode:
+            raise BadInputError(
+                f"git repository {self.folder}, which does not have {dvc_folder / 'config'}",
+                "DVC's configuration in git, so that whoever clones it has it",
+                "Do 'git add .dvc .dvcignore' where it is, and commit that.",
+            )
+        if dvc_folder is None:
             raise BadInputError(
                 f"git repository {self.folder} without DVC",
                 "one that DVC keeps large files in",
