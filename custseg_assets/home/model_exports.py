@@ -110,7 +110,8 @@ def export_model(home: LockedHome, model_version: str, repository: ModelReposito
             with repository.staging(model_version) as staged:
                 write_export(home, model, staged)
                 exported = repository.add(staged, model_version, f"Model {model_version} of custseg")
-    if repository.folder == home.settings.versions.repository:
+    versions = home.settings.versions
+    if (repository.folder, repository.remote) == (versions.repository, versions.remote):
         _note(home, model_version)
     return exported
 

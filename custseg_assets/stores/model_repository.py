@@ -66,7 +66,7 @@ class ModelRepository:
 
     def __init__(self, folder: Path, remote: str | None = None, executable: Path | None = None) -> None:
         self.folder = folder.absolute()
-        self._remote = remote
+        self.remote = remote
         self._dvc = str(executable) if executable else "dvc"
 
     def folder_of(self, model_version: str) -> Path:
@@ -191,7 +191,7 @@ class ModelRepository:
         Raises:
             MachineFaultError: it cannot be reached or written to.
         """
-        remote = ["--remote", self._remote] if self._remote else []
+        remote = ["--remote", self.remote] if self.remote else []
         self._call_dvc("push", "--quiet", *remote, str(self.folder_of(model_version) / _POINTER))
 
     # What is looked at before anything is done.
@@ -265,16 +265,16 @@ class ModelRepository:
         listed = dict(line.partition("=")[::2] for line in self._call_dvc("config", "--list").splitlines())
         named = (re.fullmatch(r"remote\.(.+)\.url", key) for key in listed)
         names = sorted({found[1] for found in named if found})
-        if self._remote is None and listed.get("core.remote") not in names:
+        if self.remote is None and listed.get("core.remote") not in names:
             has = f"; there are {', '.join(names)}" if names else ""
             raise BadInputError(
                 f"DVC in {self.folder} has no default remote{has}",
                 "a remote that the data of an export are sent to",
                 "Add one with 'dvc remote add --default NAME ADDRESS' and commit that, or name one with --remote.",
             )
-        if self._remote is not None and self._remote not in names:
+        if self.remote is not None and self.remote not in names:
             raise BadInputError(
-                f"--remote {self._remote}",
+                f"--remote {self.remote}",
                 f"one of DVC's remotes in {self.folder}: {', '.join(names) or 'there is none'}",
                 "Name one of those, or add it with 'dvc remote add NAME ADDRESS' and commit that.",
             )

@@ -283,6 +283,35 @@ def test_an_export_that_is_not_whole_is_not_restored(filled_shop: FilledShop, mo
     assert unknown.err.endswith(f"expected one of those that are exported there: {model}. Did you mean '{model}'?\n")
 
 
+def test_an_export_of_somebody_else_brings_nothing_but_its_tables_and_their_settings(
+    filled_shop: FilledShop, model: str, tmp_path: Path
+) -> None:
+    exported = beside(filled_shop.home, model, tmp_path)
+    manifest = exported / "models" / model / "manifest.json"
+    fields = json.loads(manifest.read_text())
+
+    def restore(name: str, **facts: object) -> Outcome:
+        manifest.write_text(json.dumps({**fields, "facts": {**fields["facts"], **facts}}))
+        return custseg(tmp_path / name, "dvc", "restore", model, "--repo", exported)
+
+    before = fields["facts"]
+    with_others = restore("tables", fingerprints={**before["fingerprints"], "prediction_log": {"2024-02-01": "1"}})
+    require_refused(with_others, "has ['prediction_log']; expected what an export of this version of custseg has")
+    require_refused(restore("version", model_version="m-other"), f"{manifest}: it is of m-other")
+    impossible = {**before["settings"], "model": {**before["settings"]["model"], "k_range": [9, 2]}}
+    require_refused(restore("settings", settings=impossible), "k_range [9, 2] must be")
+    more = {
+        **before["settings"],
+        "tracking": {"uri": "https://example.org"},
+        "source": {"currency": None, "path": "/x"},
+    }
+    assert restore("home", settings=more).status == 0
+    kept = (tmp_path / "home" / "custseg.toml").read_text()
+    assert "example.org" not in kept
+    assert "path" not in kept
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["exported", "home"]
+
+
 def test_a_restore_that_is_killed_leaves_no_home(filled_shop: FilledShop, model: str, tmp_path: Path) -> None:
     exported, home = beside(filled_shop.home, model, tmp_path), tmp_path / "home"
     kills = (
