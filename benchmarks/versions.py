@@ -27,11 +27,12 @@ import polars as pl
 from custseg_assets.commands.decide import Decider, promote
 from custseg_assets.commands.replay import Replay
 from custseg_assets.commands.run import Runner
+from custseg_assets.domain.schemas import PROMOTION_DECISION
 from custseg_assets.home.kept_models import clean_up, disk_use, kept_models
 from custseg_assets.home.model_exports import write_export
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
-from tests.support.model_repositories import bytes_of, call, git, isolated, make_repository
+from tests.support.model_repositories import NAMES, bytes_of, call, git, isolated, make_repository
 
 CHANGES = ("2011-07-01", "2011-10-01")
 """When prices double, and when a third of the customers stop ordering."""
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="versions-") as folder:
         os.environ.update(isolated(Path(folder)))
+        for name in NAMES:
+            os.environ.pop(name, None)
         return _measure(arguments.source, arguments.dvc.absolute(), Path(folder))
 
 
@@ -56,7 +59,10 @@ def _measure(source: Path, dvc: Path, folder: Path) -> int:
         _replay(_with_changes(source, folder / "log.csv"), folder / "source", home)
     opened = OpenHome(load_settings(home=home, environment={}))
     models = [version for _, version in opened.champions.promotions]
-    print(f"promoted: {', '.join(models)}")
+    decisions = opened.tables.read(PROMOTION_DECISION).filter(decision="PROMOTE")
+    print(
+        f"promoted: {', '.join(f'{model} by {who}' for model, who in decisions['model_version', 'decided_by'].rows())}"
+    )
     before = {one: _digests(home, one, folder / "before" / one) for one in models}
     repository, remote = make_repository(folder / "place" / "models"), folder / "place" / "remote"
     os.environ["PATH"] = f"{dvc.parent}:{os.environ['PATH']}"

@@ -25,8 +25,6 @@ def isolated(folder: Path) -> dict[str, str]:
     return {
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
-        "GIT_AUTHOR_NAME": "",
-        "GIT_COMMITTER_NAME": "",
         "DVC_GLOBAL_CONFIG_DIR": str(folder / "dvc-global"),
         "DVC_SYSTEM_CONFIG_DIR": str(folder / "dvc-system"),
         "DVC_SITE_CACHE_DIR": str(folder / "dvc-cache"),
@@ -35,11 +33,15 @@ def isolated(folder: Path) -> dict[str, str]:
     }
 
 
+NAMES = ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL")
+"""Variables by which git knows who runs the tests."""
+
+
 def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Have this process, and what it starts, see no settings but the repository's own."""
     for name, value in isolated(folder).items():
         patch.setenv(name, value)
-    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL"):
+    for name in NAMES:
         patch.delenv(name, raising=False)
 
 
