@@ -60,9 +60,8 @@ def _measure(source: Path, dvc: Path, folder: Path) -> int:
     opened = OpenHome(load_settings(home=home, environment={}))
     models = [version for _, version in opened.champions.promotions]
     decisions = opened.tables.read(PROMOTION_DECISION).filter(decision="PROMOTE")
-    print(
-        f"promoted: {', '.join(f'{model} by {who}' for model, who in decisions['model_version', 'decided_by'].rows())}"
-    )
+    for model, who in decisions["model_version", "decided_by"].rows():
+        print(f"promoted: {model} by {who}")
     before = {one: _digests(home, one, folder / "before" / one) for one in models}
     repository, remote = make_repository(folder / "place" / "models"), folder / "place" / "remote"
     os.environ["PATH"] = f"{dvc.parent}:{os.environ['PATH']}"
@@ -70,6 +69,7 @@ def _measure(source: Path, dvc: Path, folder: Path) -> int:
         with _timed(f"export {one}"):
             _custseg(home, "dvc", "export", one, "--repo", repository)
         print(f"  remote {_size(remote)}")
+    print(next(line for line in _custseg(home, "status").splitlines() if line.startswith("disk")))
     with opened.locked() as locked:
         freed = clean_up(locked, retention_hours=0)
     use = disk_use(opened)

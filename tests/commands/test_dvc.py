@@ -197,16 +197,19 @@ def test_what_a_promoted_model_was_made_from_stays_when_its_snapshot_is_made_ane
 
 
 def test_a_file_of_a_model_that_is_gone_is_said_and_mended(
-    grown_shop: GrownShop, changed_home: Path, tmp_path: Path
+    grown_shop: GrownShop, changed_home: Path, repository: Path, tmp_path: Path
 ) -> None:
     home, second = shutil.copytree(changed_home, tmp_path / "home"), grown_shop.models[1]
     path = kept_models(open_quick(home))[second].files["segment_assignments"][0][1]
     (home / "tables" / "segment_assignments" / path).unlink()
+    before = state_of(repository)
     found = custseg(home, "verify")
     assert found.status == 1
     assert f"! what {second} was made from: " in found.out
-    refused = custseg(home, "dvc", "export", second)
+    refused = export(home, second, repository)
     assert refused.status == 1
+    assert "it is gone" in refused.err
+    assert state_of(repository) == before
     assert custseg(home, "verify", "--mend").status == 0
     assert custseg(home, "verify").status == 0
 
@@ -495,7 +498,7 @@ def test_an_export_that_git_does_not_take_is_taken_back(
     assert state_of(repository) == before
 
 
-@pytest.mark.parametrize("moment", ["add", "push", "pre-commit", "post-commit"])
+@pytest.mark.parametrize("moment", ["add", "push", "post-commit"])
 def test_an_export_that_is_killed_is_made_whole_by_the_next(
     filled_shop: FilledShop, model: str, repository: Path, moment: str
 ) -> None:
@@ -517,8 +520,7 @@ def test_an_export_that_is_killed_is_made_whole_by_the_next(
     )
     assert killed.returncode == -9
     assert git(repository, "tag") == ""
-    for name in ("pre-commit", "post-commit"):
-        (repository / ".git" / "hooks" / name).unlink(missing_ok=True)
+    (repository / ".git" / "hooks" / moment).unlink(missing_ok=True)
     (repository / ".git" / "index.lock").unlink(missing_ok=True)
     outcome = export(filled_shop.home, model, repository)
     assert outcome.status == 0, outcome.err
