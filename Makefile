@@ -104,7 +104,7 @@ audit: .venv-audit/audit.stamp ## look the locks' packages up in published advis
 
 .PHONY: clean
 clean: ## remove the environments and caches, never a home
-	rm -rf .venv .venv-audit .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist sbom site
+	rm -rf .venv .venv-audit .venv-dvc .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist sbom site
 	find custseg_assets custseg_serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp is newer than the locks it was made from, so nothing is installed twice.
@@ -114,6 +114,7 @@ $(VENV)/dev.stamp: requirements/dev.txt
 .venv-gcp/gcp.stamp: requirements/dev.txt requirements/gcp.txt
 .venv-spark/spark.stamp: requirements/spark.txt requirements/gcp.txt
 .venv-audit/audit.stamp: requirements/audit.txt
+.venv-dvc/dvc.stamp: requirements/dvc.txt
 
 # Bytecode is compiled at once, because imports are the cost floor of every command.
 %.stamp: pyproject.toml
@@ -157,7 +158,7 @@ lock: $(VENV)/dev.stamp ## make requirements/*.txt anew from pyproject.toml [ARG
 		$(compile) $${extras//,/ --extra } --generate-hashes --no-strip-extras --constraint requirements/constraints.txt \
 			-o "requirements/$${lock%%:*}.txt" --upgrade; \
 	done
-	@for group in build install audit; do \
+	@for group in build install audit dvc; do \
 		$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url \
 			--no-emit-find-links --custom-compile-command "make lock" --group "$$group" --generate-hashes \
 			--constraint requirements/constraints.txt -o "requirements/$$group.txt" --upgrade; \

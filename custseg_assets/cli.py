@@ -182,6 +182,7 @@ def _parser() -> CommandParser:
     vertex.add_argument("verb", choices=["status", "canary", "full", "back"])
     vertex.set_defaults(command=_vertex)
 
+    _add_dvc(commands, shared)
     _add_verify(commands, shared)
     _add_keygen(commands)
     _add_export(commands, shared)
@@ -207,6 +208,35 @@ def _add_compare(commands: Any, shared: CommandParser) -> None:
     compare.add_argument("--partition", metavar="KEY", help="the snapshot; the newest complete one without it")
     compare.add_argument("--out", metavar="FILE.png", type=Path, help="write the picture to this file as well")
     compare.set_defaults(command=_compare)
+
+
+def _add_dvc(commands: Any, shared: CommandParser) -> None:
+    dvc = commands.add_parser(
+        "dvc",
+        help="promoted models in a git repository: export one, compare one, make a home of one",
+        description="Promoted models with what they were made from, in a git repository whose large files DVC keeps.",
+    )
+    verbs = dvc.add_subparsers(required=True, metavar="COMMAND")
+    named = CommandParser(add_help=False, parents=[shared])
+    named.add_argument("model_version", metavar="MODEL", help="its version, as 'custseg status' has it")
+    named.add_argument(
+        "--repo",
+        metavar="DIR",
+        type=Path,
+        help="folder in the repository; [versions] repository, or else the working folder, without it",
+    )
+    export = verbs.add_parser(
+        "export", parents=[named], help="write a promoted model to the repository, send its data to the remote, tag it"
+    )
+    export.add_argument("--remote", metavar="NAME", help="of DVC; [versions] remote, or else its default, without it")
+    export.set_defaults(command=_dvc_export)
+    restore = verbs.add_parser(
+        "restore", parents=[named], help="make a home of an export, to look at, in the folder that CUSTSEG_HOME names"
+    )
+    restore.set_defaults(command=_dvc_restore)
+    verify = verbs.add_parser("verify", parents=[named], help="compare an export with the home")
+    verify.add_argument("--refit", action="store_true", help="train the exported model again as well")
+    verify.set_defaults(command=_dvc_verify)
 
 
 def _add_verify(commands: Any, shared: CommandParser) -> None:
@@ -296,9 +326,12 @@ def _open_to_write(
     """The same, to be written to, where its own settings stay or somebody wants the others."""
     from custseg_assets.commands.settings_change import require_wanted_settings
     from custseg_assets.home.open import OpenHome
+    from custseg_assets.home.restored import require_not_restored
     from custseg_assets.settings import load_settings, settings_file
+    from custseg_assets.stores.home import Home
 
     settings = load_settings(arguments.config, source=source)
+    require_not_restored(Home(settings.home))
     home = OpenHome(settings, engine=settings.engine.with_name(engine) if engine else None)
     home.require_engine()
     file = settings_file(arguments.config)
@@ -442,6 +475,33 @@ def _vertex(arguments: argparse.Namespace) -> int:
 
     print(serve_on_vertex(load_settings(arguments.config), arguments.verb))
     return 0
+
+
+def _dvc_export(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.dvc import export
+
+    print(export(_open(arguments), arguments.model_version, arguments.repo, arguments.remote))
+    return 0
+
+
+def _dvc_restore(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.dvc import restore
+    from custseg_assets.settings import home_folder, load_settings
+    from custseg_assets.stores.home import Home
+
+    # The home is not there yet, and its settings come from the export.
+    versions = load_settings(arguments.config).versions
+    print(restore(Home(home_folder()), versions, arguments.model_version, arguments.repo))
+    return 0
+
+
+def _dvc_verify(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.dvc import verify
+
+    lines, is_equal = verify(_open(arguments), arguments.model_version, arguments.repo, say, refits=arguments.refit)
+    for line in lines:
+        print(line)
+    return 0 if is_equal else FAILED
 
 
 def _keygen(arguments: argparse.Namespace) -> int:

@@ -54,6 +54,11 @@ def build_defs(
 
             assets += gcp_assets(configured)
             jobs |= {job.name: job for job in gcp_jobs(configured)}
+        if configured.versions.dvc:
+            from custseg_assets.defs.assets.versions import version_assets, version_jobs
+
+            assets += version_assets(configured)
+            jobs |= {job.name: job for job in version_jobs(configured)}
         freshness = latest_arrival(configured.snapshots.cadence)
 
         def with_what_is_here(spec: dg.AssetSpec) -> dg.AssetSpec:

@@ -481,6 +481,33 @@ class PredictionSettings(_Section):
     keep_days: Annotated[int, Field(ge=14)] = 400
 
 
+class VersionSettings(_Section):
+    """Exports of promoted models to a git repository, whose large files DVC keeps.
+
+    Attributes:
+        dvc: whether each model is exported by itself once it is promoted.
+        repository: folder in the git repository that models are exported to; the working folder without it.
+        remote: name of the DVC remote that large files are sent to; DVC's default one without it.
+        executable: the command ``dvc``; the one on the ``PATH`` without it.
+    """
+
+    dvc: bool = False
+    repository: Path | None = None
+    remote: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")] | None = None
+    executable: Path | None = None
+
+    @field_validator("repository", "executable")
+    @classmethod
+    def _make_absolute(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _check_repository(self) -> VersionSettings:
+        if self.dvc and self.repository is None:
+            raise ValueError("dvc = true needs a repository in [versions], too")
+        return self
+
+
 class TrackingSettings(_Section):
     """Where MLflow keeps runs and models.
 
@@ -722,6 +749,7 @@ class Settings(_Section):
     retrain: RetrainRules = RetrainRules()
     promotion: PromotionLimits = PromotionLimits()
     predictions: PredictionSettings = PredictionSettings()
+    versions: VersionSettings = VersionSettings()
     tracking: TrackingSettings = TrackingSettings()
     landing: LandingSettings = LandingSettings()
     reading: ReadingSettings = ReadingSettings()

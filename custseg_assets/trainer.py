@@ -26,7 +26,7 @@ from custseg_assets.domain.segments.model import RFM, SegmentationModel, model_f
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings
 from custseg_assets.training.exchange import BAD_INPUT, CANDIDATES, CHAMPION, FEATURES, MODEL, NO_MODEL, SETTINGS
-from custseg_assets.training.steps import sweep_snapshot, train_snapshot
+from custseg_assets.training.steps import fit_snapshot
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -67,18 +67,16 @@ def _open_folders(given: str, out: str) -> contextlib.AbstractContextManager[tup
 
 def _train(given: Path, out: Path, progress: Callable[[str], None], report: Report) -> int:
     features, settings, champion = _read_inputs(given)
-    key = features["period"][0]
-    scaled, _ = training_tables.scale_snapshot(features, settings.features, champion.reference if champion else None)
-    candidates, choice = sweep_snapshot(scaled, key, settings, progress, champion)
-    model = train_snapshot(features, candidates, key, settings, champion)
+    fit = fit_snapshot(features, settings, progress, champion)
     out.mkdir(parents=True, exist_ok=True)
-    candidates.write_parquet(out / CANDIDATES)
-    if model is not None:
-        (out / MODEL).write_text(model.to_json(), encoding="utf-8")
-    progress(f"{model.model_version if model else 'no model'}: {choice.reasons[0]}")
-    figures = {name: value for name, value in training_tables.metrics_of(candidates).items() if value is not None}
-    report({"trained_on": key, "n_customers": features.height, "k": choice.k or "none", **figures})
-    return NO_MODEL if model is None else 0
+    fit.candidates.write_parquet(out / CANDIDATES)
+    if fit.model is not None:
+        (out / MODEL).write_text(fit.model.to_json(), encoding="utf-8")
+    progress(f"{fit.model.model_version if fit.model else 'no model'}: {fit.choice.reasons[0]}")
+    figures = {name: value for name, value in training_tables.metrics_of(fit.candidates).items() if value is not None}
+    key = features["period"][0]
+    report({"trained_on": key, "n_customers": features.height, "k": fit.choice.k or "none", **figures})
+    return NO_MODEL if fit.model is None else 0
 
 
 @contextlib.contextmanager

@@ -19,6 +19,9 @@ from tests.support.files import REPOSITORY
 
 LOCKS = sorted(path for path in (REPOSITORY / "requirements").glob("*.txt") if path.stem != "constraints")
 
+APART = ("audit", "dvc")
+"""Locks of commands that are never imported, each in an environment of its own."""
+
 
 def pins(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)(?:\[[^]]*\])?==([^\s;\\]+)", lock.read_text(), flags=re.MULTILINE))
@@ -32,8 +35,8 @@ def constraints() -> dict[str, str]:
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
 def test_a_lock_names_one_version_with_hashes_and_no_index(lock: Path, constraints: dict[str, str]) -> None:
     text = lock.read_text()
-    # What audits the others is in an environment of its own; a package of both has one version.
-    bounded = {name: version for name, version in pins(lock).items() if lock.stem != "audit" or name in constraints}
+    # What is in an environment of its own has packages of its own; a package of both has one version.
+    bounded = {name: version for name, version in pins(lock).items() if lock.stem not in APART or name in constraints}
     assert bounded.items() <= constraints.items()
     assert len(pins(lock)) > {"build": 3, "install": 0}.get(lock.stem, 10)
     for requirement in re.split(
@@ -48,7 +51,7 @@ def test_each_lock_has_what_its_extras_ask_for() -> None:
     """`make lock` makes all of them; a dependency that was added to one by hand is missing from another."""
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     made_of = dict(re.findall(r"^EXTRAS_(\S+) := (\S+)$", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
-    locks = [lock for lock in LOCKS if lock.stem not in ("audit", "build", "install")]  # of groups, not of extras
+    locks = [lock for lock in LOCKS if lock.stem not in (*APART, "build", "install")]  # of groups, not of extras
     assert set(made_of) == {lock.stem for lock in locks}
     for lock in locks:
         asked = {re.split(r"[^\w.-]", wanted)[0] for extra in made_of[lock.stem].split(",") for wanted in extras[extra]}

@@ -100,6 +100,7 @@ def promote(runner: Runner, model_version: str, decider: Decider) -> str:
         _overrule(runner, home, waiting[model_version], "PROMOTE", decider)
         _record_in_registry(runner, home, model_version)
         runner.follow(home, home.newest_snapshot())
+        runner.export_models(home)
     return f"{model_version} is in force" + (f" instead of {champions[-1][1]}" if champions else "")
 
 

@@ -33,7 +33,14 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.instance.event_log import temporary_instance
 from custseg_assets.instance.execute import JobRunner
 from custseg_assets.pace import Pace
-from custseg_assets.settings import CleaningSettings, GcpSettings, LandingSettings, SourceSettings, TrackingSettings
+from custseg_assets.settings import (
+    CleaningSettings,
+    GcpSettings,
+    LandingSettings,
+    SourceSettings,
+    TrackingSettings,
+    VersionSettings,
+)
 from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.files import replacement_for
 from custseg_assets.stores.sources import Progress
@@ -92,9 +99,10 @@ class Replay:
                 "cleaning": _as_settings(source.cleaning_rules),
                 # A file dropped here is whole.
                 "landing": LandingSettings(settle_seconds=0),
-                # What is played stays in the home it is played in: no bucket is emptied, nothing is published or paid.
+                # What is played stays in the home it is played in: no bucket is emptied, nothing goes out or is paid.
                 "gcp": GcpSettings(),
                 "tracking": TrackingSettings(),
+                "versions": VersionSettings(),
             }
         )
         # A home that is gone at the end, with its history in memory, has nobody who looks at it.

@@ -17,8 +17,9 @@ from custseg_assets.domain.schemas import SEGMENT_ASSIGNMENTS
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.failure import keep_failure
 from custseg_assets.home.intake import Intake
+from custseg_assets.home.model_exports import due_exports
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.home.plan import Stage, due_publication, next_stage, require_retrainable
+from custseg_assets.home.plan import EXPORT, Stage, due_publication, next_stage, require_retrainable
 from custseg_assets.home.staleness import stale_partitions, why_other_model
 from custseg_assets.home.unfinished import mark_unfinished, put_back_unfinished
 from custseg_assets.stores.prediction_log import finished_files
@@ -84,7 +85,7 @@ class Runner:
             self.other_model = why_other_model(home, promotions)
             if home.paths.settings_before.exists() and not stale_partitions(home):
                 home.paths.settings_before.unlink()
-            return n_runs + len(jobs) + self._publish(home)
+            return n_runs + len(jobs) + self._publish(home) + self.export_models(home)
 
     def retrain(self) -> None:
         """Train a challenger on the newest closed snapshot, decide about it, and make everything that follows.
@@ -104,6 +105,7 @@ class Runner:
                 require_retrainable(home, key)
                 self.execute(Stage("retrain", key, key), home)
                 self.follow(home, home.newest_snapshot())
+                self.export_models(home)
 
     def begin(self, home: LockedHome) -> None:
         """What comes before a command that takes no data in writes anything, once nothing refuses it any more."""
@@ -141,6 +143,21 @@ class Runner:
         jobs = self.jobs
         with mark_unfinished(home, stage):
             jobs.execute(stage, home, remaining)
+
+    def export_models(self, home: LockedHome) -> int:
+        """Export the models that were promoted, where that is configured; a repository that cannot take them is said.
+
+        Returns:
+            How many Dagster runs it took.
+        """
+        if not due_exports(home):
+            return 0
+        try:
+            self.jobs.execute(Stage(EXPORT), home)
+        except RunFailedError as error:
+            self.say(f"! not exported: {error}; it is tried again with the next run")
+            return 0
+        return 1
 
     def _publish(self, home: LockedHome) -> int:
         """Publish what is configured to be; without a marker, so that a destination that fails holds nothing up."""

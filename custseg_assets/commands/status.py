@@ -17,9 +17,12 @@ from custseg_assets.domain import schemas
 from custseg_assets.domain.transactions.features import MICRO
 from custseg_assets.home.failure import last_failure
 from custseg_assets.home.intake import LANDING
+from custseg_assets.home.kept_models import disk_use
+from custseg_assets.home.model_exports import due_exports
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.own_settings import compare_settings, own_settings, settings_before
 from custseg_assets.home.plan import Stage, due_retrain, why_not_released
+from custseg_assets.home.restored import Restored, read_restored
 from custseg_assets.home.staleness import causes_of_stale, stale_partitions, window_made
 from custseg_assets.home.unfinished import describe_unfinished, unfinished_stage
 from custseg_assets.settings import HOME_VARIABLE
@@ -49,6 +52,8 @@ def closing_table(home: OpenHome, n_runs: int, other_model: str | None = None) -
 
 def status(home: OpenHome, *, as_json: bool) -> str:
     """The home in a few lines, or as JSON."""
+    if restored := read_restored(home.paths):
+        return _describe_restored(home, restored, as_json=as_json)
     state = describe_home(home)
     if as_json:
         return json.dumps(state, indent=2, default=str)
@@ -61,7 +66,7 @@ def status(home: OpenHome, *, as_json: bool) -> str:
     stale = state["stale"]
     lines = [*_failure_lines(state), *_unfinished_lines(state), *_demo_lines(state), *_rows_lines(state)]
     lines += [*_landing_lines(state), *_segment_lines(state), *_retrain_lines(state), *_overtaken_lines(state)]
-    lines += _settings_lines(state)
+    lines += [*_settings_lines(state), *_export_lines(state), _disk_line(state["disk"])]
     lines.append(
         "stale       "
         + ("nothing" if not stale else "; ".join(f"{name}: {', '.join(keys)}" for name, keys in stale.items()))
@@ -133,6 +138,8 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "segments": _segments(tables, last),
         "drift": _drift(tables, last),
         "release": _release(home.paths.releases),
+        "not_exported": due_exports(home),
+        "disk": asdict(disk_use(home)),
         "release_stale_because": why_not_released(home) if champion else None,
         "due_retrain": _due_retrain(home),
         "decided_against_others": [
@@ -262,6 +269,42 @@ def _settings_lines(state: dict[str, Any]) -> list[str]:
     return [f"settings    {settings['file']}", *given]
 
 
+def _export_lines(state: dict[str, Any]) -> list[str]:
+    return [
+        f"! models    {model} is not exported: 'custseg dvc export {model}' does it" for model in state["not_exported"]
+    ]
+
+
+def _disk_line(disk: dict[str, int]) -> str:
+    """How much disk the home takes: what is kept of earlier versions of tables, and until when."""
+    now, of_models, replaced, others = (
+        f"{disk[name] / 1e6:,.1f}" for name in ("now", "of_models", "replaced", "others")
+    )
+    return (
+        f"disk        {sum(disk.values()) / 1e6:,.1f} MB: tables {now}, what else promoted models were made from "
+        f"{of_models}, replaced and removed after a week {replaced}, the rest {others}"
+    )
+
+
+def _describe_restored(home: OpenHome, restored: Restored, *, as_json: bool) -> str:
+    """A home that was restored from an export: what it is, and what can be done with it."""
+    segments, disk = _segments(home.tables, restored.trained_on), asdict(disk_use(home))
+    if as_json:
+        state = {"home": str(home.paths.root), "restored": asdict(restored), "segments": segments, "disk": disk}
+        return json.dumps(state, indent=2)
+    lines = [
+        f"restored    from {restored.exported_to}, to be looked at: nothing is made in this home",
+        f"model       {restored.model_version}",
+        f"snapshot    {restored.trained_on}, as of {restored.as_of}",
+        *_segment_table(segments),
+        _disk_line(disk),
+        "look next",
+        "  custseg export segment_assignments --out segment_assignments.csv",
+        f"  custseg dvc verify {restored.model_version} --refit",
+    ]
+    return "\n".join(lines)
+
+
 def _demo_lines(state: dict[str, Any]) -> list[str]:
     if not state["is_demo"]:
         return []
@@ -306,20 +349,25 @@ def _segment_lines(state: dict[str, Any]) -> list[str]:
             f"snapshot    {state['last_snapshot']}{so_far}, as of {state['as_of']}, {total:,} customers;"
             f" orders since {state['window_start']} count"
         ),
-        f"  {'segment':<28}{'customers':>10}{'share':>8}{'revenue':>9}",
+        *_segment_table(state["segments"]),
     ]
-    for segment in state["segments"]:
-        label = f"{segment['segment_id']} {segment['segment_name']}"
-        lines.append(
-            f"  {label:<28}{segment['n_customers']:>10,}{segment['share_customers']:>8.1%}"
-            f"{segment['share_revenue'] or 0:>9.1%}"
-        )
     drift = state["drift"]
     if drift:
         lines += [f"drift       {drift['verdict']}", *(f"  {reason}" for reason in drift["reasons"])]
     why = state["release_stale_because"]
     again = [f"  to be made again, because {why}: 'custseg run' does it"] if why else []
     return [*lines, f"release     {state['release'] or 'none'}", *again]
+
+
+def _segment_table(segments: list[dict[str, Any]]) -> list[str]:
+    lines = [f"  {'segment':<28}{'customers':>10}{'share':>8}{'revenue':>9}"]
+    for segment in segments:
+        label = f"{segment['segment_id']} {segment['segment_name']}"
+        lines.append(
+            f"  {label:<28}{segment['n_customers']:>10,}{segment['share_customers']:>8.1%}"
+            f"{segment['share_revenue'] or 0:>9.1%}"
+        )
+    return lines
 
 
 def _next_lines(state: dict[str, Any]) -> list[str]:

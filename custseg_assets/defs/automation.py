@@ -24,8 +24,10 @@ from custseg_assets.defs.partitions import Layout
 from custseg_assets.domain.periods import Cadence
 from custseg_assets.domain.schemas import RETRAIN_DECISION
 from custseg_assets.errors import BadInputError
+from custseg_assets.home.model_exports import due_exports
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import (
+    EXPORT,
     SEGMENTED,
     TABLES_OF_JOB,
     Stage,
@@ -150,7 +152,8 @@ def every_sensor(
         )
 
     sensors = [landing, stale_partitions, retrain_on_drift, prediction_log, _alert_on_failure(home, shared)]
-    return [*sensors, _publishing(home, jobs["publish"], ticks, shared)] if "publish" in jobs else sensors
+    optional = {"publish": _publishing, EXPORT: _exporting}
+    return [*sensors, *(optional[name](home, jobs[name], ticks, shared) for name in optional.keys() & jobs.keys())]
 
 
 def every_schedule(
@@ -201,6 +204,21 @@ def _publishing(home: OpenHome, job: Job, ticks: TickSource, shared: Mapping[str
         )
 
     return publishing
+
+
+def _exporting(home: OpenHome, job: Job, ticks: TickSource, shared: Mapping[str, Any]) -> dg.SensorDefinition:
+    @dg.sensor(job=job, description="Exports promoted models that the repository does not have.", **shared)
+    def exporting(context: dg.SensorEvaluationContext) -> Answer:
+        due = due_exports(home)
+        if not due:
+            return dg.SkipReason(f"every promoted model is in {home.settings.versions.repository}")
+        instance = ticks.instance_of(context)
+        state = f"{fingerprint(due, str(home.settings.versions.repository)):x}"
+        return _reason_to_wait(instance, home) or _request_run(
+            instance, home, EXPORT, state, f"exporting {', '.join(due)}"
+        )
+
+    return exporting
 
 
 def _reason_to_wait(instance: dg.DagsterInstance, home: OpenHome) -> dg.SkipReason | None:

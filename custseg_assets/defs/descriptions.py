@@ -102,6 +102,11 @@ ASSETS: Mapping[str, str] = {
         "passes from here to the service and the dashboard. When it is red, the service goes on with the release "
         "before; mend what the run names and execute it again from the failure."
     ),
+    "exported_models": (
+        "Every promoted model in a git repository, with what it was made from; DVC keeps the rows. Whoever lost the "
+        "home makes one of it again there. When it is red, the repository is as it was before; mend what the run names "
+        "and execute it again, or do 'custseg dvc export MODEL'."
+    ),
     "published_to_bigquery": (
         "The snapshots' tables and the prediction log as BigQuery has them, with views and a link to a report. Other "
         "programs read them there. When it is red, what was published before is still whole; mend the access that the "
@@ -130,6 +135,7 @@ JOBS: Mapping[str, str] = {
         "where it is better; other snapshots stay as they are. Then run segment, or leave that to the sensors."
     ),
     "prediction_log": "Take in what the service has logged, and count what it was asked and how it answered.",
+    "export_models": "Export promoted models that the configured repository lacks. Without any it does nothing.",
     "publish": "Publish snapshots and the prediction log to BigQuery. Where all is published already it only says so.",
 }
 """By name of the job."""

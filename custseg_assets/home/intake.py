@@ -269,6 +269,8 @@ class Intake:
         paths.settings_before.unlink(missing_ok=True)
         paths.failure.unlink(missing_ok=True)
         paths.closed.unlink(missing_ok=True)
+        paths.kept_models.unlink(missing_ok=True)
+        paths.exported_models.unlink(missing_ok=True)
         # The last, because it says where the tables are that have to be removed.
         paths.fixed_settings.unlink(missing_ok=True)
         self._home.forget_tables()

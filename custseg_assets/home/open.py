@@ -32,6 +32,7 @@ from custseg_assets.home.champions import Champions
 from custseg_assets.home.fingerprints import TRAINED, Fingerprints
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, require_same_settings, settings_to_fix
 from custseg_assets.home.log_doubts import rules_for
+from custseg_assets.home.restored import require_not_restored
 from custseg_assets.settings import BIGQUERY, DEMO, EngineSettings, Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import Delivery
@@ -171,8 +172,9 @@ class OpenHome:
             who: locks it, for others to read; this process's command without it.
 
         Raises:
-            BadInputError: another run is using the home, or its folder cannot be made.
+            BadInputError: another run is using the home, its folder cannot be made, or it was restored from an export.
         """
+        require_not_restored(self.paths)
         with self.paths.locked(patience_seconds, who) as lock:
             locked = LockedHome(self, lock)
             locked.remove_staging()

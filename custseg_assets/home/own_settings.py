@@ -29,8 +29,8 @@ _HEADER = """\
 """
 _SOURCE_PATH = ("source", "path")
 """Which source a home reads is no setting that one asks about: a source continues the home's, or replaces it."""
-_ENGINE = "engine"
-"""Where work is done makes no difference to any table, so nobody is asked about that either."""
+_OF_NO_TABLE = ("engine", "versions")
+"""Where work is done, and what is exported, makes no difference to any table, so nobody is asked about that either."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def compare_settings(before: Settings, now: Settings) -> tuple[SettingChange, ..
     return tuple(
         SettingChange(path, was.get(path), is_now.get(path))
         for path in paths
-        if was.get(path) != is_now.get(path) and path != _SOURCE_PATH and path[0] != _ENGINE
+        if was.get(path) != is_now.get(path) and path != _SOURCE_PATH and path[0] not in _OF_NO_TABLE
     )
 
 

@@ -42,6 +42,8 @@ TABLES_OF_JOB: Mapping[str, Sequence[str]] = {
     "retrain": TRAINED,
 }
 """What each job makes, in the order in which a home needs them."""
+EXPORT = "export_models"
+"""The job that exports promoted models; it has no table."""
 LONGEST_SHUT = timedelta(days=7)
 """Without data at the end of a period that a shop may have been shut; after longer, data are missing."""
 PUBLISHED = (

@@ -28,9 +28,11 @@ from custseg_assets.home.failure import last_failure
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, fix_settings, read_fixed_settings, require_same_settings
 from custseg_assets.home.intake import take_in_source
+from custseg_assets.home.kept_models import kept_models, read_models, write_models
 from custseg_assets.home.open import INGESTED, LockedHome, OpenHome, closed_through
 from custseg_assets.home.own_settings import own_settings, settings_before
 from custseg_assets.home.plan import TABLES_OF_JOB, why_not_released
+from custseg_assets.home.restored import read_restored
 from custseg_assets.home.staleness import stale_partitions
 from custseg_assets.home.unfinished import unfinished_stage
 from custseg_assets.settings import DEMO
@@ -126,6 +128,8 @@ def mend_home(paths: Home, open_home: Callable[[], LockedHome]) -> Iterator[str]
 
 def _look_at(part: str, paths: Home, open_home: Opener, before: Iterable[Verdict]) -> Verdict:
     look = _PARTS[part]
+    if part in _OF_RUNS and _try(lambda: read_restored(paths)) is None and read_restored(paths):
+        return Verdict(part, "none, because the home was restored from an export and nothing is made in it")
     if part in _STANDING_ON_OTHERS and any(verdict.damages for verdict in before):
         return Verdict(part, "", (Damage(part, "not looked at", "What is named before it has to be mended first."),))
     try:
@@ -231,12 +235,23 @@ def _look_at_state(paths: Home, _: None) -> Found:
             lambda: read_state(paths.published, "destination", "tables"),
             "with the next run everything is published again",
         ),
+        paths.kept_models: (
+            lambda: read_models(paths),
+            "the next release records the files of models anew, as the tables then have them",
+        ),
+        paths.exported_models: (
+            lambda: read_state(paths.exported_models, "places"),
+            "every export is looked up again in the repository",
+        ),
     }
     damages = [
         Damage(path.name, why, after, _mend_by_setting_aside(paths, path, why, after))
         for path, (read, after) in marks.items()
         if (why := _try(read))
     ]
+    if why := _try(lambda: read_restored(paths)):
+        remedy = "nothing of it is lost: do 'custseg dvc restore' again, into a folder that is not there"
+        damages.append(Damage(paths.restored.name, why, remedy))
     if why := _try(lambda: read_state(paths.keys, "keys")):
         remedy = "keys cannot be made anew: restore the file, or move it away and create new ones"
         damages.append(Damage(paths.keys.name, why, f"{remedy} with 'custseg-serving keys create'"))
@@ -604,8 +619,27 @@ def _look_at_models(paths: Home, home: OpenHome) -> Found:
             why = "its candidates are gone"
         if why:
             damages.append(_damage_of_model(home, key, version, why))
+    damages += _damages_of_kept(home)
     damages += _look_at_database(paths, paths.mlflow / "mlflow.db", "MLflow's record of runs and models begins anew")
     return f"{len(decided):,} that were decided about, and MLflow's record", damages
+
+
+def _damages_of_kept(home: OpenHome) -> Iterator[Damage]:
+    """Models with files in the record that are not as they were, so that they cannot be exported any more."""
+    kept = kept_models(home)
+    for version, model in kept.items():
+        declared = schemas.tables(home.settings.model.features)
+        whys = (_try(partial(model.files_of, home, declared[name])) for name in model.files)
+        if why := next((one for one in whys if one), None):
+
+            def mend(version: str = version) -> str:
+                if not isinstance(home, LockedHome):
+                    raise TypeError("only a locked home is mended")
+                write_models(home, [one for name, one in kept_models(home).items() if name != version])
+                return "it is out of the record; what the tables have of it now counts"
+
+            remedy = "it can be exported no more, unless the tables still have what it was made from"
+            yield Damage(f"what {version} was made from", why, remedy, mend)
 
 
 def _damage_of_model(home: OpenHome, key: str, version: str, why: str) -> Damage:
@@ -719,5 +753,7 @@ _PARTS: dict[str, Callable[[Home, Any], Found]] = {
     "history": _look_at_history,
 }
 """Every part of a home, in the order in which one stands on another."""
+_OF_RUNS = {"fingerprints", "release"}
+"""What a restored home has not."""
 _STANDING_ON_OTHERS = {"fingerprints", "models"}
 _OF_OPEN_HOME = {"deliveries", "tables", "calendar", "fingerprints", "models", "release"}

@@ -138,6 +138,9 @@ class TablesInBucket(TableStore):
     def _require_files(self, _: str, __: Iterable[str] | None) -> None:
         """Nothing: to ask the bucket for each file would take longer than reading them."""
 
+    def _require_whole(self, _: str, __: Iterable[tuple[Any, ...]]) -> None:
+        """See ``_require_files``."""
+
     @contextlib.contextmanager
     def _committing(self, name: str, fingerprints: Mapping[str, int]) -> Iterator[None]:
         self._look(name)

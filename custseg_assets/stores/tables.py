@@ -34,6 +34,8 @@ from custseg_assets.stores.staged import Rows, StagedRows
 from custseg_assets.stores.table_files import TableFile, TableFiles
 
 _FINGERPRINT_BITS = 62
+REPLACED_KEPT_HOURS = 7 * 24
+"""How long files stay that a table has not any more: Delta's usual week."""
 
 
 def fingerprint(*parts: object) -> int:
@@ -79,9 +81,14 @@ class TableReader:
     def _require_files(self, name: str, keys: Iterable[str] | None) -> None:
         """Refuse to read partitions that have not the files that the log names: Polars would panic over a cut one."""
         wanted = None if keys is None else {*keys}
-        for key, path, n_bytes, _ in self.files(name).iter_rows():
+        files = (file for file in self.files(name).iter_rows() if wanted is None or file[0] in wanted)
+        self._require_whole(name, files)
+
+    def _require_whole(self, name: str, files: Iterable[tuple[Any, ...]]) -> None:
+        """Refuse files that are not as long as they were; a row of ``files`` for each."""
+        for key, path, n_bytes, _ in files:
             # A file has a name of its own and is never changed: each is looked at once.
-            if (wanted is None or key in wanted) and path not in self._whole_files:
+            if path not in self._whole_files:
                 if why := why_not_whole(self.root / name / unquote(path), n_bytes):
                     raise DamagedHomeError(f"table {name} of {key}", f"{unquote(path)}: {why}")
                 self._whole_files.add(path)
@@ -124,6 +131,22 @@ class TableReader:
             if n_rows and (keys is None or key in keys)
         ]
         stored = frozenset(column.name for column in opened.schema().fields)
+        return TableFiles(table, tuple(found), self._polars_options(), stored)
+
+    def files_named(self, table: Table, files: Iterable[tuple[str, str, int, int]]) -> TableFiles:
+        """Files of a table that may be of an earlier version, with all columns that the table has now.
+
+        Args:
+            table: the table's declaration.
+            files: rows of ``files``, as they were when the files were the table's.
+
+        Raises:
+            DamagedHomeError: one of them is not as it was written.
+        """
+        named = sorted(files)
+        self._require_whole(table.name, named)
+        found = [TableFile(key, self._path_of(table.name, path), n_rows) for key, path, _, n_rows in named if n_rows]
+        stored = frozenset(self.stored_columns(table.name))
         return TableFiles(table, tuple(found), self._polars_options(), stored)
 
     def sizes(self, table: Table) -> dict[str, int]:
@@ -358,6 +381,31 @@ class TableStore(TableReader):
                     partition_filters=[("period", "in", crowded)], commit_properties=self._describe_commit()
                 )
             opened.vacuum(dry_run=False, commit_properties=self._describe_commit())
+
+    def remove_replaced(self, name: str, kept: Iterable[str], retention_hours: int = REPLACED_KEPT_HOURS) -> int:
+        """Remove files that a table has not any more, and that nobody needs; returns how many bytes that freed.
+
+        Files that were replaced a short time ago stay, for who reads them now.
+
+        Args:
+            name: of the table.
+            kept: paths that stay, as ``files`` has them.
+            retention_hours: how long ago the others were replaced.
+        """
+        opened = self._open(name)
+        if opened is None:
+            return 0
+        replaced = opened.vacuum(
+            retention_hours=retention_hours, dry_run=True, enforce_retention_duration=False, full=True
+        )
+        stay = {unquote(path) for path in kept}
+        freed = 0
+        for path in (self.root / name / one for one in replaced if one not in stay):
+            with contextlib.suppress(FileNotFoundError):
+                n_bytes = path.stat().st_size
+                path.unlink()
+                freed += n_bytes
+        return freed
 
     def mark_stale(self, table: Table, keys: Iterable[str]) -> None:
         """Have partitions made again: their rows stay until then, but count as made from nothing that is known."""

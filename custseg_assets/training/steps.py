@@ -6,7 +6,7 @@ The assets take them in one process, a trainer in one of its own. What the figur
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,41 @@ import polars as pl
 from custseg_assets.domain.segments import clustering, sampling, training_tables
 from custseg_assets.domain.segments.model import Matrix, SegmentationModel
 from custseg_assets.settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training on a snapshot gave.
+
+    Attributes:
+        candidates: rows of ``model_candidates``.
+        choice: of the number of clusters.
+        model: the challenger; ``None`` where no k was eligible.
+    """
+
+    candidates: pl.DataFrame
+    choice: clustering.KChoice
+    model: SegmentationModel | None
+
+
+def fit_snapshot(
+    features: pl.DataFrame,
+    settings: ModelSettings,
+    progress: Callable[[str], None],
+    champion: SegmentationModel | None = None,
+) -> Fit:
+    """Take all steps of a training.
+
+    Args:
+        features: ``customer_features`` of one snapshot.
+        settings: range of k, limits, seed, features.
+        progress: told one line per k.
+        champion: the model in force, if there is one.
+    """
+    key = features["period"][0]
+    scaled, _ = training_tables.scale_snapshot(features, settings.features, champion.reference if champion else None)
+    candidates, choice = sweep_snapshot(scaled, key, settings, progress, champion)
+    return Fit(candidates, choice, train_snapshot(features, candidates, key, settings, champion))
 
 
 def sweep_snapshot(

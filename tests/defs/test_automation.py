@@ -20,6 +20,7 @@ from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.home.calendar import Calendar
 from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores.alerts import AlertLog
+from custseg_assets.stores.files import write_state
 from tests.support.homes import open_quick, quick_settings, take_in
 from tests.support.shops import FilledShop, fill_shop, shop_log, write_log
 
@@ -69,6 +70,25 @@ def test_where_everything_is_up_to_date_no_sensor_asks_for_anything(
     assert asked(filled_shop.home, "retrain_on_drift", instance).startswith(
         "2024-04-01: WAIT, the newest drift report says"
     )
+
+
+def test_an_export_is_asked_for_until_every_promoted_model_is_in_the_repository(
+    shop_home: Path, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    repository = tmp_path / "models"
+    more = f'[versions]\ndvc = true\nrepository = "{repository}"\n'
+    request = asked(shop_home, "exporting", instance, more=more)
+    assert (request.job_name, request.partition_key) == ("export_models", None)
+    (_, model) = open_quick(shop_home).champions.promotions[0]
+    write_state(shop_home / "exported_models.json", {"places": {f"{repository}": [model]}})
+    assert asked(shop_home, "exporting", instance, more=more) == f"every promoted model is in {repository}"
+    # Another repository has none of them.
+    other = more.replace("models", "others")
+    assert asked(shop_home, "exporting", instance, more=other).job_name == "export_models"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        build_defs(settings=quick_settings(shop_home, more)).get_repository_def().load_all_definitions()
+    assert not build_defs(settings=quick_settings(shop_home)).get_repository_def().has_sensor_def("exporting")
 
 
 def test_a_file_that_lands_is_asked_for_once_it_is_whole(shop_home: Path, instance: dg.DagsterInstance) -> None:

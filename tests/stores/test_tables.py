@@ -10,10 +10,11 @@ import pytest
 
 from custseg_assets.domain.schemas import Column, Table
 from custseg_assets.domain.slices import EVERYBODY, IdRange
+from custseg_assets.errors import DamagedHomeError
 from custseg_assets.stores.tables import TableStore, fingerprint
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.places import tables_on
-from tests.support.small_table import TABLE, rows
+from tests.support.small_table import APRIL, MARCH, TABLE, rows
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -140,6 +141,43 @@ def test_rows_that_were_appended_are_tidied_into_one_file_and_removed_by_age(
     other = open_store()
     assert other.read(TABLE).rows() == store.read(TABLE).rows() == [("2011-02-01", n) for n in (1, 2, 3)]
     assert store.version_of("t") == other.version_of("t")
+
+
+def test_files_of_an_earlier_version_are_read_by_name(store: TableStore) -> None:
+    store.write(TABLE, rows((MARCH, 1), (APRIL, 2)), {MARCH: 5, APRIL: 6})
+    before = [file for file in store.files(TABLE.name).iter_rows() if file[0] == MARCH]
+    store.write(TABLE, rows((MARCH, 3)), {MARCH: 7})
+    assert store.files_named(TABLE, before).scan().collect().equals(rows((MARCH, 1)))
+    assert store.files_named(TABLE, ()).scan().collect().equals(rows())
+
+
+def test_files_that_were_replaced_and_that_nobody_needs_are_removed(tmp_path: Path) -> None:
+    store = TableStore(tmp_path / "a=b c")
+    store.write(TABLE, rows((MARCH, 1), (APRIL, 2)), {MARCH: 5, APRIL: 6})
+    first = store.files(TABLE.name).filter(period=MARCH).rows()
+    for number in (3, 4):
+        store.write(TABLE, rows((MARCH, number)), {MARCH: number})
+    folder = tmp_path / "a=b c" / TABLE.name
+    kept = [path for _, path, *_ in first]
+    assert store.remove_replaced(TABLE.name, kept) == 0
+    n_files, version = len(list(folder.rglob("*.parquet"))), store.version_of(TABLE.name)
+    assert n_files == 4
+    assert store.remove_replaced(TABLE.name, kept, retention_hours=0) > 0
+    assert len(list(folder.rglob("*.parquet"))) == n_files - 1
+    assert store.files_named(TABLE, first).scan().collect().equals(rows((MARCH, 1)))
+    assert TableStore(tmp_path / "a=b c").read(TABLE).equals(rows((MARCH, 4), (APRIL, 2)))
+    assert store.version_of(TABLE.name) == version
+    assert store.remove_replaced("never made", (), retention_hours=0) == 0
+
+
+def test_a_file_of_an_earlier_version_that_is_gone_is_said(tmp_path: Path) -> None:
+    store = TableStore(tmp_path)
+    store.write(TABLE, rows((MARCH, 1)), {MARCH: 5})
+    before = store.files(TABLE.name).rows()
+    store.write(TABLE, rows((MARCH, 3)), {MARCH: 7})
+    store.remove_replaced(TABLE.name, (), retention_hours=0)
+    with pytest.raises(DamagedHomeError, match="it is gone"):
+        store.files_named(TABLE, before)
 
 
 def test_fingerprints_differ_in_any_part() -> None:

@@ -6,8 +6,10 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
+import polars as pl
 from polars.testing import assert_frame_equal
 
 from custseg_assets.domain.schemas import tables
@@ -17,7 +19,7 @@ from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores.landing_zone import TakenIn
 from custseg_assets.stores.tables import TableStore
 from tests.support.files import REPOSITORY
-from tests.support.shops import QUICK
+from tests.support.shops import QUICK, custseg, shop_log, write_log
 
 _LOCKS = """
 import sys
@@ -79,6 +81,16 @@ def quick_settings(home: Path, more: str = "") -> Settings:
 def open_quick(home: Path, more: str = "") -> OpenHome:
     """A small shop's home, opened anew."""
     return OpenHome(quick_settings(home, more))
+
+
+def take_late_lines(home: Path, since: datetime) -> None:
+    """Have a file that comes late change a snapshot of ``filled_shop``'s home, so that its tables are written again."""
+    late = shop_log(4).filter(pl.col("invoiced_at") >= since).head(40)
+    late = late.with_columns(invoice_id=pl.format("9{}", "invoice_id"), quantity=pl.col("quantity") + 50)
+    (home / "landing").mkdir(exist_ok=True)
+    write_log(late, home / "landing" / "late.csv")
+    ran = custseg(home, "run", "--reconfigure", config=QUICK + "[landing]\nsettle_seconds = 0\n")
+    assert ran.status == 0, ran.err
 
 
 def require_same_tables(home: Path, other: Path) -> None:

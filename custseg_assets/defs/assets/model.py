@@ -28,6 +28,7 @@ from custseg_assets.domain.segments import clustering, training_tables
 from custseg_assets.domain.segments.model import RFM, SegmentationModel
 from custseg_assets.home.decision_record import describe_decision
 from custseg_assets.home.evidence import decide_about_challenger
+from custseg_assets.home.kept_models import keep_trained
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import SEGMENTED
 from custseg_assets.home.trainings import plan_trainings
@@ -107,7 +108,10 @@ def segmentation_model(
             row, shown = _make_challenger(home, key, candidates, mlflow.run_id)
             rows.append(([key], row))
     batches = [*_empty(SEGMENTATION_MODEL, empty), *rows]
-    return materialise(context, home, SEGMENTATION_MODEL, batches, unchanged=planned.unchanged, metadata=shown)
+    followed = {key: home.champions.predecessor_of(key) for key in planned.to_train}
+    made = materialise(context, home, SEGMENTATION_MODEL, batches, unchanged=planned.unchanged, metadata=shown)
+    keep_trained(home, followed)
+    return made
 
 
 @snapshot_asset("promotion_decision", group="model", kinds={"mlflow", "deltalake"})

@@ -20,6 +20,7 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
 )
 from custseg_assets.domain.segments.training_tables import metrics_of
+from custseg_assets.home.kept_models import clean_up
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings
 from custseg_assets.stores.release_writer import ReleaseContent, write_release
@@ -59,6 +60,7 @@ def serving_release(layout: Layout, _: Settings) -> dg.AssetsDefinition:
             if bucket := home.open_bucket():
                 bucket.push_release(folder, manifest.release_id)
                 bucket.prune_releases(keep=RELEASES_KEPT)
+        n_freed = clean_up(home)
         context.log.info("release %s: %s customers", manifest.release_id, f"{manifest.n_customers:,}")
         return dg.MaterializeResult(
             metadata={
@@ -66,6 +68,7 @@ def serving_release(layout: Layout, _: Settings) -> dg.AssetsDefinition:
                 "model_card": dg.MetadataValue.md(content.model_card),
                 "path": dg.MetadataValue.path(str(folder / manifest.release_id)),
                 "dagster/row_count": manifest.n_customers,
+                "bytes_of_replaced_files_removed": n_freed,
                 "manifest": dg.MetadataValue.json(manifest.model_dump(mode="json")),
             },
             data_version=dg.DataVersion(manifest.release_id),
