@@ -22,6 +22,7 @@ import polars as pl
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.segments import training_tables
 from custseg_assets.domain.segments.clustering import kmeans_columns
+from custseg_assets.domain.segments.embedding import week_columns
 from custseg_assets.domain.segments.model import RFM, SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings
@@ -65,11 +66,16 @@ def _open_folders(given: str, out: str) -> contextlib.AbstractContextManager[tup
     return local_copies(given, out)
 
 
+def _is_deep(settings: ModelSettings) -> bool:
+    return settings.kind == "deep"
+
+
 def _train(given: Path, out: Path, progress: Callable[[str], None], report: Report) -> int:
     features, settings, champion = _read_inputs(given)
     key = features["period"][0]
     scaled, _ = training_tables.scale_snapshot(features, settings.features, champion.reference if champion else None)
-    candidates, choice = sweep_snapshot(scaled, key, settings, progress, champion)
+    orders = training_tables.orders_of(features, settings.features, settings.deep_weeks) if _is_deep(settings) else None
+    candidates, choice = sweep_snapshot(scaled, key, settings, progress, champion, orders)
     model = train_snapshot(features, candidates, key, settings, champion)
     out.mkdir(parents=True, exist_ok=True)
     candidates.write_parquet(out / CANDIDATES)
@@ -111,13 +117,15 @@ def _read_inputs(given: Path) -> tuple[pl.DataFrame, ModelSettings, Segmentation
             f"a folder with {FEATURES}, {SETTINGS} and, with a model in force, {CHAMPION}",
             "Start the trainer from the job 'retrain', which makes them.",
         ) from None
-    is_features = columns == CUSTOMER_FEATURES.schema
-    wanted = list(dict.fromkeys(("period", *kmeans_columns(settings.features), *RFM)))
+    n_weeks = max(settings.deep_weeks if _is_deep(settings) else 0, model.n_weeks if model else 0)
+    weeks = week_columns(n_weeks)
+    is_features = columns == {**CUSTOMER_FEATURES.schema, **dict.fromkeys(weeks, pl.Float64)}
+    wanted = list(dict.fromkeys(("period", *kmeans_columns(settings.features), *RFM, *weeks)))
     features = pl.read_parquet(given / FEATURES, glob=False, columns=wanted if is_features else [])
     if not is_features or features["period"].n_unique() != 1:
         raise BadInputError(
             f"{given / FEATURES} with {features.height:,} rows and columns {', '.join(columns)}",
-            "customer_features of one snapshot",
+            "customer_features of one snapshot" + (f", with orders of {n_weeks} weeks" if n_weeks else ""),
             "Materialise customer_features for it first.",
         )
     return features, settings, model

@@ -70,7 +70,7 @@ def training_folder(
 
     Args:
         root: where it is made.
-        features: ``customer_features`` of the snapshot.
+        features: ``customer_features`` of the snapshot; with orders by week where a model looks at them.
         settings: of the model.
         champion: the model in force.
     """

@@ -28,6 +28,7 @@ from custseg_assets.domain.segments import clustering, training_tables
 from custseg_assets.domain.segments.model import RFM, SegmentationModel
 from custseg_assets.home.decision_record import describe_decision
 from custseg_assets.home.evidence import decide_about_challenger
+from custseg_assets.home.inputs import read_inputs
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import SEGMENTED
 from custseg_assets.home.trainings import plan_trainings
@@ -69,7 +70,8 @@ def model_candidates(
         shown = _NOTHING_TRAINED if batches else {}
         return materialise(context, home, MODEL_CANDIDATES, batches, unchanged=planned.unchanged, metadata=shown)
     [key] = planned.to_train
-    table, reported = (_retrain if is_retrain else _sweep)(context, home, trainer, key)
+    is_apart = is_retrain or home.settings.model.kind == "deep"
+    table, reported = (_train_apart if is_apart else _sweep)(context, home, trainer, key)
     home.registry.log_candidates(mlflow.run_id, table)
 
     def show() -> Mapping[str, object]:
@@ -151,12 +153,14 @@ def _sweep(
     return table, {}
 
 
-def _retrain(
+def _train_apart(
     context: dg.AssetExecutionContext, home: LockedHome, trainer: TrainingLauncher, key: str
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Have a trainer out of process try every k: its candidates, and what it reported."""
-    features, champion = home.tables.scan(CUSTOMER_FEATURES, [key]), home.champions.predecessor_of(key)
-    with training_folder(home.paths.root, features, home.settings.model, champion) as folder:
+    champion, settings = home.champions.predecessor_of(key), home.settings.model
+    n_weeks = max(settings.deep_weeks if settings.kind == "deep" else 0, champion.n_weeks if champion else 0)
+    features = read_inputs(home, key, n_weeks).lazy() if n_weeks else home.tables.scan(CUSTOMER_FEATURES, [key])
+    with training_folder(home.paths.root, features, settings, champion) as folder:
         reported = trainer.train(context, snapshot=key, folder=folder)
         return candidates_in(folder), reported
 
@@ -171,15 +175,17 @@ def _make_challenger(
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Train and register the challenger of a snapshot: its row, and what is shown of it."""
     used = ("period", *clustering.kmeans_columns(home.settings.model.features), *RFM)
-    features = home.tables.read(CUSTOMER_FEATURES, [key], used)
-    model = train_snapshot(features, candidates, key, home.settings.model, home.champions.predecessor_of(key))
+    champion, clusters = home.champions.predecessor_of(key), training_tables.chosen_clusters(candidates)
+    n_weeks = max(0, *(one.n_weeks for one in (champion, clusters and clusters.embedding) if one))
+    features = read_inputs(home, key, n_weeks, used)
+    model = train_snapshot(features, candidates, key, home.settings.model, champion)
     if model is None:
         raise RuntimeError(f"{key}: candidates with chosen centroids gave no model")
     row = _model_row(home, model, features, candidates)
     version = home.registry.register(
         mlflow_run,
         model,
-        examples=_examples(features, model.features),
+        examples=_examples(features, model),
         files={"model_card.md": row["model_card"].item(), "drift_reference.json": row["drift_reference"].item()},
         params={"trained_on": key, "k": model.k, **_params(home, key)},
     )
@@ -267,10 +273,10 @@ def _model_row(
     return pl.DataFrame([fields], schema=SEGMENTATION_MODEL.schema)
 
 
-def _examples(features: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
+def _examples(features: pl.DataFrame, model: SegmentationModel) -> pl.DataFrame:
     """Three customers of the snapshot, as whoever asks for a score would give them."""
-    seen = features.filter(clustering.visible_to_kmeans(features, names))
-    return seen.select(pl.col(names).cast(pl.Float64)).head(3)
+    seen = features.filter(clustering.visible_to_kmeans(features, model.features))
+    return seen.select(pl.col(model.inputs).cast(pl.Float64)).head(3)
 
 
 def _params(home: OpenHome, key: str) -> dict[str, object]:
