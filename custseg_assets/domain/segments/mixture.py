@@ -32,8 +32,12 @@ if TYPE_CHECKING:
 MIN_VARIANCE = 0.05
 """Added to every variance, in squared standard deviations of the reference. Most customers of many shops have ordered
 once: a component of theirs has no variance in the number of orders, and would be infinitely dense."""
-REFIT_INITIALISATIONS = 1
-"""Starts of a bootstrap refit, each from a K-means of its own."""
+REFIT_INITIALISATIONS = 3
+"""Starts of a bootstrap refit."""
+START = "random_from_data"
+"""Where a fit starts: from customers drawn by chance. From a K-means, scikit-learn's default, it stays with what that
+finds: of two long groups side by side, which K-means cuts across, ten starts miss the right ones for every seed, and
+three random ones find them for every seed."""
 WARM_START_SLACK = 0.01
 """By how much the mean log-likelihood of a customer may be lower where the fit starts from the model in force."""
 WARM_START_STEPS = 100
@@ -59,7 +63,7 @@ def sweep_mixtures(
         k_range: lowest and highest k.
         limits: those that an eligible k keeps.
         n_bootstraps: refits per k.
-        n_initialisations: starts of the fit that is measured, each from a K-means of its own.
+        n_initialisations: starts of the fit that is measured.
         seed: of everything that depends on chance.
         start: of the model in force, on the same scale; of no use unless it is a mixture.
         everybody: the customers that ``matrix`` is a sample of; without it ``matrix`` is everybody.
@@ -111,7 +115,12 @@ def _fit(rows: Matrix, k: int, n_init: int, rng: np.random.Generator) -> Gaussia
     from sklearn.mixture import GaussianMixture
 
     estimator = GaussianMixture(
-        k, reg_covar=MIN_VARIANCE, n_init=n_init, max_iter=_MAX_STEPS, random_state=int(rng.integers(2**32))
+        k,
+        reg_covar=MIN_VARIANCE,
+        n_init=n_init,
+        init_params=START,
+        max_iter=_MAX_STEPS,
+        random_state=int(rng.integers(2**32)),
     )
     with warnings.catch_warnings():
         # A resample that does not settle is instability, and is counted as such.
