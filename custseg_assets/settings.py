@@ -397,8 +397,9 @@ class ModelSettings(_Section):
     """What K-means sees, which k are tried, and what makes one eligible.
 
     Attributes:
-        kind: how clusters are found: ``kmeans``; ``gaussian_mixture``, whose clusters may be long, small or large; or
-            ``deep``, K-means in the embedding of a network that sees orders by week as well, see docs/kinds.md.
+        kind: what challengers are: ``kmeans``; ``gaussian_mixture``, whose clusters may be long, small or large; or
+            ``deep``, K-means in the embedding of a network that sees orders by week as well, see docs/kinds.md. The
+            first model is K-means, so that every other kind has to be better.
         features: customer features that the clusters are made of; fixed when a home is made.
         k_range: lowest and highest number of clusters that is tried.
         margin_rule: how much nearer another segment must be for a customer to move at once, a share of the distance to
@@ -448,13 +449,19 @@ class ModelSettings(_Section):
         return self
 
     def of_training(self) -> dict[str, Any]:
-        """What a training depends on, as JSON values: all but how customers are placed by the model in force.
-
-        What only other kinds have is left out, so that a home of before there were any is as it was.
-        """
+        """What a first model depends on, as JSON values; it is K-means, whatever challengers are."""
         others = {name for name in ModelSettings.model_fields if name.startswith("deep_")}
-        unused = {"kmeans": {"kind", *others}, "gaussian_mixture": others, "deep": set[str]()}[self.kind]
-        return self.model_dump(mode="json", exclude={"margin_rule", *unused})
+        return self.model_dump(mode="json", exclude={"margin_rule", "kind", *others})
+
+    def of_challenger(self) -> dict[str, Any]:
+        """What a trainer is told, as JSON values: all but how customers are placed by the model in force.
+
+        What only other kinds have is left out, so that a trainer of before there were any understands the rest.
+        """
+        if self.kind == "kmeans":
+            return self.of_training()
+        deep = {name for name in ModelSettings.model_fields if name.startswith("deep_")}
+        return self.model_dump(mode="json", exclude={"margin_rule", *(deep if self.kind != "deep" else ())})
 
     def limits(self) -> Limits:
         """What makes a k eligible, for the domain."""

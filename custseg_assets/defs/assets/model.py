@@ -25,7 +25,7 @@ from custseg_assets.domain.schemas import (
     tables,
 )
 from custseg_assets.domain.segments import clustering, training_tables
-from custseg_assets.domain.segments.model import RFM, SegmentationModel
+from custseg_assets.domain.segments.model import RFM, ModelKind, SegmentationModel
 from custseg_assets.home.decision_record import describe_decision
 from custseg_assets.home.evidence import decide_about_challenger
 from custseg_assets.home.inputs import read_inputs
@@ -50,6 +50,8 @@ class Training(dg.Config):
     )
 
 
+FIRST_KIND: ModelKind = "kmeans"
+"""What a first model is, which nothing is compared with."""
 _FILES_NAMED = 5
 """Up to how many files a model card names; a home that lives on its landing folder has one for each day."""
 
@@ -70,8 +72,7 @@ def model_candidates(
         shown = _NOTHING_TRAINED if batches else {}
         return materialise(context, home, MODEL_CANDIDATES, batches, unchanged=planned.unchanged, metadata=shown)
     [key] = planned.to_train
-    is_apart = is_retrain or home.settings.model.kind == "deep"
-    table, reported = (_train_apart if is_apart else _sweep)(context, home, trainer, key)
+    table, reported = (_train_apart if is_retrain else _sweep)(context, home, trainer, key)
     home.registry.log_candidates(mlflow.run_id, table)
 
     def show() -> Mapping[str, object]:
@@ -146,10 +147,10 @@ def _is_retrain(context: dg.AssetExecutionContext) -> bool:
 def _sweep(
     context: dg.AssetExecutionContext, home: LockedHome, __: TrainingLauncher, key: str
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
-    """Try every k in this process: the candidates, and nothing more to report."""
-    names = home.settings.model.features
-    scaled = home.tables.read(scaled_features_table(names), [key], names)
-    table, _ = sweep_snapshot(scaled, key, home.settings.model, context.log.info)
+    """Try every k in this process, for a first model: the candidates, and nothing more to report."""
+    settings = home.settings.model.model_copy(update={"kind": FIRST_KIND})
+    scaled = home.tables.read(scaled_features_table(settings.features), [key], settings.features)
+    table, _ = sweep_snapshot(scaled, key, settings, context.log.info)
     return table, {}
 
 
@@ -158,6 +159,8 @@ def _train_apart(
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Have a trainer out of process try every k: its candidates, and what it reported."""
     champion, settings = home.champions.predecessor_of(key), home.settings.model
+    if champion is None:
+        settings = settings.model_copy(update={"kind": FIRST_KIND})
     n_weeks = max(settings.deep_weeks if settings.kind == "deep" else 0, champion.n_weeks if champion else 0)
     features = read_inputs(home, key, n_weeks).lazy() if n_weeks else home.tables.scan(CUSTOMER_FEATURES, [key])
     with training_folder(home.paths.root, features, settings, champion) as folder:
@@ -176,7 +179,7 @@ def _make_challenger(
     """Train and register the challenger of a snapshot: its row, and what is shown of it."""
     used = ("period", *clustering.kmeans_columns(home.settings.model.features), *RFM)
     champion, clusters = home.champions.predecessor_of(key), training_tables.chosen_clusters(candidates)
-    n_weeks = max(0, *(one.n_weeks for one in (champion, clusters and clusters.embedding) if one))
+    n_weeks = max((one.n_weeks for one in (champion, clusters and clusters.embedding) if one), default=0)
     features = read_inputs(home, key, n_weeks, used)
     model = train_snapshot(features, candidates, key, home.settings.model, champion)
     if model is None:
