@@ -1,8 +1,8 @@
 """A made shop in which only the order of purchases tells people apart.
 
 Who orders in a month orders four times: last in its last week, and three times either in the week before (early) or
-three weeks before that (late). All amounts are alike. Who was early comes back the next month nine times in ten, who was
-late three times, and who was away six: so recency, frequency and spend foresee nothing.
+three weeks before (late). All amounts are alike. Who was early comes back the next month nine times in ten, who was
+late three times, who was away six: so recency, frequency and spend foresee nothing.
 """
 
 from __future__ import annotations
