@@ -30,7 +30,7 @@ from custseg_serving.settings import ServingSettings
 from tests.support.deep_environment import deep_python
 from tests.support.rhythm_shop import rhythm_log, rhythm_settings
 from tests.support.server import open_app
-from tests.support.shops import Outcome, custseg, write_log
+from tests.support.shops import QUICK, Outcome, custseg, write_log
 
 pytestmark = pytest.mark.deep
 
@@ -95,6 +95,17 @@ def test_where_only_the_order_of_purchases_tells_people_apart_it_is_promoted(sho
     assert shop.opened().champions.model_at(KEY).kind == "deep"
     # Distances in an embedding say nothing beside those in the features.
     assert comparison_of(shop)["reach"] is None
+
+
+def test_where_the_order_tells_nothing_it_is_rejected_and_says_why(shop_home: Path) -> None:
+    """Of customers who order at random, every network finds others."""
+    config = QUICK.replace("[model]", '[model]\nkind = "deep"\ndeep_weeks = 8\ndeep_epochs = 20\ndeep_refits = 3')
+    outcome = custseg(
+        shop_home, "retrain", "--reconfigure", config=f'{config}[training]\ndeep_python = "{deep_python()}"'
+    )
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith("REJECT")
+    assert "k = 4: mean bootstrap ARI 0." in outcome.out
 
 
 def test_the_first_model_stays_what_it_was(before: Path, shop: Shop) -> None:
