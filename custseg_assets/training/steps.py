@@ -103,7 +103,9 @@ def _sweep_embedded(
 
     In a new one stability is that of networks that were trained on resamples, in one that goes on that of K-means.
     """
-    kept = champion.embedding if champion and champion.n_weeks == settings.deep_weeks else None
+    kept, shape = champion.embedding if champion else None, (settings.deep_weeks, settings.deep_dimensions)
+    if kept is not None and (kept.n_weeks, kept.n_dimensions) != shape:
+        kept = None
     if kept is not None:
         embedding, refits = kept, None
         progress("the embedding of the model in force goes on")

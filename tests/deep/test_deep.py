@@ -100,9 +100,8 @@ def test_where_only_the_order_of_purchases_tells_people_apart_it_is_promoted(sho
 def test_where_the_order_tells_nothing_it_is_rejected_and_says_why(shop_home: Path) -> None:
     """Of customers who order at random, every network finds others."""
     config = QUICK.replace("[model]", '[model]\nkind = "deep"\ndeep_weeks = 8\ndeep_epochs = 20\ndeep_refits = 3')
-    outcome = custseg(
-        shop_home, "retrain", "--reconfigure", config=f'{config}[training]\ndeep_python = "{deep_python()}"'
-    )
+    config += f'[training]\ndeep_python = "{deep_python()}"'
+    outcome = custseg(shop_home, "retrain", "--reconfigure", config=config)
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith("REJECT")
     assert "k = 4: mean bootstrap ARI 0." in outcome.out

@@ -59,6 +59,11 @@ class Embedding:
     layers: tuple[Layer, ...]
     centroids: tuple[tuple[float, ...], ...] = ()
 
+    @property
+    def n_dimensions(self) -> int:
+        """Of the space that customers are put into."""
+        return len(self.layers[-1].biases)
+
     def scale_weeks(self, orders: Matrix) -> Matrix:
         """Orders by week, shape (customers, weeks), as the network sees them."""
         scaled: Matrix = (np.log1p(orders) - np.array(self.week_means)) / self.week_std

@@ -96,7 +96,7 @@ def test_a_challenger_of_a_deep_model_goes_on_in_its_embedding() -> None:
     champion, said = trained(), list[str]()
     settings = ModelSettings(
         kind="deep", k_range=(2, 2), n_bootstraps=2, n_initialisations=1, min_segment_customers=1
-    ).model_copy(update={"deep_weeks": 2})
+    ).model_copy(update={"deep_weeks": 2, "deep_dimensions": 2})
     scaled, _ = scale_snapshot(customers(), FEATURES, champion.reference)
     orders = orders_of(customers(), FEATURES, 2)
     candidates, choice = steps.sweep_snapshot(scaled, KEY, settings, said.append, champion, orders)
