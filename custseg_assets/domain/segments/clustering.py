@@ -10,6 +10,7 @@ one thread, so neither the order of customers, nor the other k, nor the number o
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -329,10 +330,8 @@ def _measure_k(
     start: Matrix | None,
     others: Sequence[Matrix] | None,
 ) -> Candidate:
-    from threadpoolctl import threadpool_limits
-
     rng = np.random.default_rng([seed, k])
-    with threadpool_limits(1):
+    with one_thread():
         sample = draw_rows(rows, FIT_SAMPLE, rng)
         fitted = _fit(rows[sample], k, n_initialisations, rng)
         if len(sample) < len(rows):
@@ -352,6 +351,19 @@ def _measure_k(
             else _refit_in_embeddings([one[sample] for one in others], k, rng)
         )
         return judge_fit(rows, labels, found, limits, distances, subset, labels[sample], refits, sizes, inertia)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A block in which scikit-learn's libraries have one thread, so that sums do not depend on the number of cores.
+
+    Only libraries that are loaded can be limited, so they are loaded first.
+    """
+    import sklearn.cluster  # noqa: F401  (loads them)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
 
 
 def judge_fit(

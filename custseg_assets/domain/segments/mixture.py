@@ -22,6 +22,7 @@ from custseg_assets.domain.segments.clustering import (
     draw_rows,
     judge_fit,
     measure_clusters,
+    one_thread,
     try_every_k,
 )
 from custseg_assets.domain.segments.model import Clusters, Labels, Matrix, Mixture, nearest
@@ -90,10 +91,8 @@ def _measure_k(
     seed: int,
     start: Clusters | None,
 ) -> Candidate:
-    from threadpoolctl import threadpool_limits
-
     rng = np.random.default_rng([seed, k])
-    with threadpool_limits(1):
+    with one_thread():
         sample = draw_rows(rows, FIT_SAMPLE, rng)
         fitted = _fit(rows[sample], k, n_initialisations, rng)
         if start is not None:
