@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -377,3 +380,16 @@ def test_silhouettes_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, 
         assert distances.silhouette(subset, labels) == silhouette_score(rows[subset], labels)
     # Measured once for every k, or never.
     assert (distances._of_all is None) == (sample < len(rows))
+
+
+def test_in_a_new_process_libraries_are_limited_to_one_thread_before_anything_is_fitted() -> None:
+    """A limit that is set before they are loaded limits nothing, and sums differ in their last bits."""
+    program = """
+from threadpoolctl import threadpool_info
+from custseg_assets.domain.segments.clustering import one_thread
+with one_thread():
+    print(*{pool["num_threads"] for pool in threadpool_info()}, len(threadpool_info()) > 1)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == "1 True\n"
