@@ -25,6 +25,9 @@ help: ## list the targets
 .PHONY: install
 install: $(VENV)/run.stamp ## set up what `make run` and `make serve` need, and no more
 
+.PHONY: deep
+deep: .venv-deep/deep.stamp ## set up the environment that `[model] kind = "deep"` is trained in
+
 .PHONY: run
 run: $(VENV)/run.stamp ## run the whole pipeline [SOURCE=path|demo] [ARGS="--through 2011-11-30"]
 	$(VENV)/bin/custseg run $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)

@@ -83,7 +83,7 @@ def _command(python: str | None, folder: Path) -> list[str]:
         raise BadInputError(
             f"[training] deep_python = {python!r}",
             "the interpreter of an environment with the extra 'deep'",
-            "Make one by 'make .venv-deep/deep.stamp'; its interpreter is .venv-deep/bin/python.",
+            "Make one by 'make deep'; its interpreter is .venv-deep/bin/python.",
         )
     given, out = str(folder / "in"), str(folder / "out")
     return [python or sys.executable, "-m", "custseg_assets.trainer", "--in", given, "--out", out]

@@ -64,7 +64,7 @@ def _load_keras() -> ModuleType:
         raise BadInputError(
             f'kind = "deep" in an environment without {error.name or "TensorFlow"}',
             "one with the extra 'deep'",
-            "Make it by 'make .venv-deep/deep.stamp' and name its interpreter by [training] deep_python, or, on Vertex "
+            "Make it by 'make deep' and name its interpreter by [training] deep_python, or, on Vertex "
             "AI, the image of the target trainer-deep.",
         ) from None
     tf.config.threading.set_intra_op_parallelism_threads(1)
