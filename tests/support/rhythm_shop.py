@@ -15,7 +15,7 @@ import polars as pl
 
 from custseg_assets.domain.periods import shift
 
-RETURNS = {"early": 0.9, "late": 0.3, "away": 0.6}
+RETURNS = {"early": 0.85, "late": 0.4, "away": 0.625}
 _DAYS_BEFORE = {"early": 7, "late": 21}
 
 RHYTHM = """
@@ -29,7 +29,7 @@ n_initialisations = 4
 min_segment_customers = 10
 deep_weeks = 8
 deep_epochs = 40
-deep_refits = 3
+deep_refits = 2
 """
 """Settings with which a network of this shop is trained in a second or two."""
 
