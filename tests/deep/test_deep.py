@@ -101,7 +101,8 @@ def test_where_only_the_order_of_purchases_tells_people_apart_it_is_promoted(sho
 
 def test_where_the_order_tells_nothing_it_is_rejected_and_says_why(shop_home: Path) -> None:
     """Of customers who order at random, every network finds others."""
-    config = QUICK.replace("[model]", '[model]\nkind = "deep"\ndeep_weeks = 8\ndeep_epochs = 10\ndeep_refits = 2')
+    config = QUICK.replace("min_bootstrap_ari = 0.7", "min_bootstrap_ari = 0.8")
+    config = config.replace("[model]", '[model]\nkind = "deep"\ndeep_weeks = 8\ndeep_epochs = 20\ndeep_refits = 3')
     config += f'[training]\ndeep_python = "{deep_python()}"'
     outcome = custseg(shop_home, "retrain", "--reconfigure", config=config)
     assert outcome.status == 0, outcome.err
