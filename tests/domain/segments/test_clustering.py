@@ -375,7 +375,7 @@ def test_silhouettes_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, 
     rows = np.sort(rng.normal(size=(90, 3)) + np.repeat([[0.0], [5.0], [10.0]], 30, axis=0), axis=0)
     distances = clustering.Distances(rows)
     for k in (2, 3):
-        subset = clustering._draw_rows(rows, sample, rng)
+        subset = clustering.draw_rows(rows, sample, rng)
         labels = np.arange(90)[subset] * k // 90
         assert distances.silhouette(subset, labels) == silhouette_score(rows[subset], labels)
     # Measured once for every k, or never.
