@@ -1,4 +1,4 @@
-# One image for each job: `docker build --target pipeline|pipeline-gcp|serving|serving-gcp|trainer|dataproc .`
+# One image for each job: `docker build --target pipeline|pipeline-gcp|serving|serving-gcp|trainer|trainer-deep|dataproc .`
 # Each holds its own lock and nothing else; none listens beyond its container unless a port is published.
 
 # The same base every time: --build-arg BASE=python@sha256:…, whose digest `docker buildx imagetools inspect` tells.
@@ -79,6 +79,14 @@ CMD ["--host", "0.0.0.0", "--port", "8080"]
 FROM base AS trainer
 COPY requirements/trainer.txt /tmp/trainer.txt
 RUN pip install --require-hashes -r /tmp/trainer.txt
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "custseg_assets.trainer"]
+
+# The same with TensorFlow, for `[model] kind = "deep"`. It is the build for CPUs: the network has a few thousand weights.
+FROM base AS trainer-deep
+COPY requirements/deep.txt /tmp/deep.txt
+RUN pip install --require-hashes -r /tmp/deep.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "custseg_assets.trainer"]

@@ -25,6 +25,9 @@ help: ## list the targets
 .PHONY: install
 install: $(VENV)/run.stamp ## set up what `make run` and `make serve` need, and no more
 
+.PHONY: deep
+deep: .venv-deep/deep.stamp ## set up the environment that `[model] kind = "deep"` is trained in
+
 .PHONY: run
 run: $(VENV)/run.stamp ## run the whole pipeline [SOURCE=path|demo] [ARGS="--through 2011-11-30"]
 	$(VENV)/bin/custseg run $(if $(SOURCE),--source "$(SOURCE)") $(ARGS)
@@ -39,7 +42,7 @@ serve: $(VENV)/run.stamp ## serve the last release on loopback with a fresh key 
 
 .PHONY: test
 test: $(VENV)/dev.stamp ## run the tests [ARGS="-k drift"]
-	$(VENV)/bin/python -m pytest -m "not spark and not gcp" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not deep and not spark and not gcp" $(ARGS)
 
 .PHONY: test-spark
 test-spark: .venv-spark/spark.stamp ## run the tests that need PySpark and Java, in an environment of their own
@@ -55,6 +58,11 @@ test-spark: .venv-spark/spark.stamp ## run the tests that need PySpark and Java,
 test-gcp: .venv-gcp/gcp.stamp ## run the tests that need Google's libraries, in an environment of their own
 	@# Google's client leaves the connection of a download that is refused to the garbage collector, whenever that comes.
 	.venv-gcp/bin/python -m pytest -m gcp -W "ignore:unclosed <socket:ResourceWarning" $(ARGS)
+
+.PHONY: test-deep
+test-deep: $(VENV)/dev.stamp .venv-gcp/gcp.stamp .venv-deep/deep.stamp ## run the tests that train networks, in an environment of their own
+	$(VENV)/bin/python -m pytest -m deep tests/deep $(ARGS)
+	.venv-gcp/bin/python -m pytest -m deep tests/gcp $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## check style, types and import contracts
@@ -104,7 +112,7 @@ audit: .venv-audit/audit.stamp ## look the locks' packages up in published advis
 
 .PHONY: clean
 clean: ## remove the environments and caches, never a home
-	rm -rf .venv .venv-audit .venv-dvc .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist sbom site
+	rm -rf .venv .venv-audit .venv-deep .venv-dvc .venv-gcp .venv-spark .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis dist sbom site
 	find custseg_assets custseg_serving tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp is newer than the locks it was made from, so nothing is installed twice.
@@ -112,6 +120,7 @@ clean: ## remove the environments and caches, never a home
 $(VENV)/run.stamp: requirements/pipeline.txt requirements/serving.txt
 $(VENV)/dev.stamp: requirements/dev.txt
 .venv-gcp/gcp.stamp: requirements/dev.txt requirements/gcp.txt
+.venv-deep/deep.stamp: requirements/deep.txt
 .venv-spark/spark.stamp: requirements/spark.txt requirements/gcp.txt
 .venv-audit/audit.stamp: requirements/audit.txt
 .venv-dvc/dvc.stamp: requirements/dvc.txt
@@ -142,10 +151,11 @@ EXTRAS_pipeline := pipeline,sql
 EXTRAS_serving := serving
 EXTRAS_serving-gcp := serving,gcs
 EXTRAS_trainer := trainer
+EXTRAS_deep := deep
 EXTRAS_gcp := pipeline,sql,gcp,bigquery
 EXTRAS_spark := pipeline,sql,serving,dev,spark,sail
 EXTRAS_dev := pipeline,sql,serving,dev,docs
-LOCKS := pipeline serving serving-gcp trainer gcp spark dev
+LOCKS := pipeline serving serving-gcp trainer deep gcp spark dev
 
 compile = $(VENV)/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml

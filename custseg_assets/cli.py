@@ -28,6 +28,7 @@ Python does took two seconds of a run for all, and one for the young and the mid
 """
 
 
+_MODEL_KINDS = ("kmeans", "gaussian_mixture", "deep")
 _ALLOCATOR = ("_RJEM_MALLOC_CONF", f"dirty_decay_ms:5000,narenas:{os.cpu_count() or 1}")
 """How long Polars' allocator keeps memory that is free before the system gets it back, and in how many parts.
 
@@ -203,7 +204,9 @@ def _add_compare(commands: Any, shared: CommandParser) -> None:
     compare = commands.add_parser(
         "compare", parents=[shared], help="fit other models, and show each beside the one in force; changes nothing"
     )
-    compare.add_argument("--kinds", nargs="+", choices=["kmeans"], default=["kmeans"], help="of models (kmeans)")
+    compare.add_argument(
+        "--kinds", nargs="+", choices=_MODEL_KINDS, default=["kmeans"], help="of models; deep needs TensorFlow (kmeans)"
+    )
     compare.add_argument("--k", metavar="LOW-HIGH", type=_range, help="numbers of clusters ([model] k_range)")
     compare.add_argument("--partition", metavar="KEY", help="the snapshot; the newest complete one without it")
     compare.add_argument("--out", metavar="FILE.png", type=Path, help="write the picture to this file as well")

@@ -97,7 +97,8 @@ def launcher_of(settings: Settings) -> TrainingLauncher:
         from custseg_assets.gcp.training import VertexLauncher
 
         return VertexLauncher(settings.gcp)
-    return LocalLauncher(60 * settings.training.timeout_minutes)
+    python = settings.training.deep_python if settings.model.kind == "deep" else None
+    return LocalLauncher(60 * settings.training.timeout_minutes, python)
 
 
 @dg.definitions

@@ -30,6 +30,7 @@ from custseg_assets.domain.promotion.promotion import PromotionLimits
 from custseg_assets.domain.promotion.retraining import RetrainRules
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES, SCALABLE_FEATURES
 from custseg_assets.domain.segments.clustering import Limits
+from custseg_assets.domain.segments.model import ModelKind
 from custseg_assets.domain.transactions.limits import MAX_AMOUNT
 from custseg_assets.domain.transactions.log_facts import Code
 from custseg_assets.domain.transactions.presets import FirstOf, RowFilter
@@ -396,6 +397,9 @@ class ModelSettings(_Section):
     """What K-means sees, which k are tried, and what makes one eligible.
 
     Attributes:
+        kind: what challengers are: ``kmeans``; ``gaussian_mixture``, whose clusters may be long, small or large; or
+            ``deep``, K-means in the embedding of a network that sees orders by week as well, see docs/kinds.md. The
+            first model is K-means, so that every other kind has to be better.
         features: customer features that the clusters are made of; fixed when a home is made.
         k_range: lowest and highest number of clusters that is tried.
         margin_rule: how much nearer another segment must be for a customer to move at once, a share of the distance to
@@ -407,8 +411,13 @@ class ModelSettings(_Section):
         n_bootstraps: bootstrap refits for each k.
         n_initialisations: starts of each fit, of which the best is kept.
         seed: start of all random numbers; the same seed and data give the same result.
+        deep_weeks: weeks before the end of a snapshot whose orders a deep model sees; before the window there are none.
+        deep_dimensions: dimensions of its embedding.
+        deep_epochs: passes over the customers by which its network is trained.
+        deep_refits: networks that are trained on resamples, for its stability.
     """
 
+    kind: ModelKind = "kmeans"
     features: tuple[str, ...] = ("recency_days", "frequency_orders", "monetary_net")
     k_range: tuple[int, int] = (3, 8)
     margin_rule: Annotated[float, Field(ge=0, lt=1)] = 0.6
@@ -419,6 +428,10 @@ class ModelSettings(_Section):
     n_bootstraps: Annotated[int, Field(ge=2)] = 20
     n_initialisations: Annotated[int, Field(ge=1)] = 10
     seed: Annotated[int, Field(ge=0)] = 20101201
+    deep_weeks: Annotated[int, Field(ge=4, le=99)] = 26
+    deep_dimensions: Annotated[int, Field(ge=2, le=32)] = 4
+    deep_epochs: Annotated[int, Field(ge=1)] = 40
+    deep_refits: Annotated[int, Field(ge=2)] = 5
 
     @field_validator("features")
     @classmethod
@@ -436,8 +449,19 @@ class ModelSettings(_Section):
         return self
 
     def of_training(self) -> dict[str, Any]:
-        """What a training depends on, as JSON values: all but how customers are placed by the model in force."""
-        return self.model_dump(mode="json", exclude={"margin_rule"})
+        """What a first model depends on, as JSON values; it is K-means, whatever challengers are."""
+        others = {name for name in ModelSettings.model_fields if name.startswith("deep_")}
+        return self.model_dump(mode="json", exclude={"margin_rule", "kind", *others})
+
+    def of_challenger(self) -> dict[str, Any]:
+        """What a trainer is told, as JSON values: all but how customers are placed by the model in force.
+
+        What only other kinds have is left out, so that a trainer of before there were any understands the rest.
+        """
+        if self.kind == "kmeans":
+            return self.of_training()
+        deep = {name for name in ModelSettings.model_fields if name.startswith("deep_")}
+        return self.model_dump(mode="json", exclude={"margin_rule", *(deep if self.kind != "deep" else ())})
 
     def limits(self) -> Limits:
         """What makes a k eligible, for the domain."""
@@ -454,9 +478,11 @@ class TrainingSettings(_Section):
 
     Attributes:
         timeout_minutes: minutes after which a trainer is stopped; the champion then stays.
+        deep_python: interpreter of the environment that a deep model is trained in; the pipeline's own without it.
     """
 
     timeout_minutes: Annotated[float, Field(gt=0, le=1e6)] = 60.0
+    deep_python: Annotated[str, Field(min_length=1)] | None = None
 
 
 class RecommendationSettings(_Section):

@@ -22,11 +22,12 @@ import polars as pl
 from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.segments import training_tables
 from custseg_assets.domain.segments.clustering import kmeans_columns
+from custseg_assets.domain.segments.embedding import week_columns
 from custseg_assets.domain.segments.model import RFM, SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError
 from custseg_assets.settings import ModelSettings
 from custseg_assets.training.exchange import BAD_INPUT, CANDIDATES, CHAMPION, FEATURES, MODEL, NO_MODEL, SETTINGS
-from custseg_assets.training.steps import fit_snapshot
+from custseg_assets.training.steps import fit_snapshot, weeks_seen
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -109,13 +110,15 @@ def _read_inputs(given: Path) -> tuple[pl.DataFrame, ModelSettings, Segmentation
             f"a folder with {FEATURES}, {SETTINGS} and, with a model in force, {CHAMPION}",
             "Start the trainer from the job 'retrain', which makes them.",
         ) from None
-    is_features = columns == CUSTOMER_FEATURES.schema
-    wanted = list(dict.fromkeys(("period", *kmeans_columns(settings.features), *RFM)))
+    n_weeks = weeks_seen(settings, model)
+    weeks = week_columns(n_weeks)
+    is_features = columns == {**CUSTOMER_FEATURES.schema, **dict.fromkeys(weeks, pl.Float64)}
+    wanted = list(dict.fromkeys(("period", *kmeans_columns(settings.features), *RFM, *weeks)))
     features = pl.read_parquet(given / FEATURES, glob=False, columns=wanted if is_features else [])
     if not is_features or features["period"].n_unique() != 1:
         raise BadInputError(
             f"{given / FEATURES} with {features.height:,} rows and columns {', '.join(columns)}",
-            "customer_features of one snapshot",
+            "customer_features of one snapshot" + (f", with orders of {n_weeks} weeks" if n_weeks else ""),
             "Materialise customer_features for it first.",
         )
     return features, settings, model

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from custseg_assets.domain.segments.explain import RULE_FEATURES, Explainer, Reason, is_visible_to_kmeans, segments_of
+from custseg_assets.domain.segments.explain import (
+    BY_WEEK,
+    RULE_FEATURES,
+    Explainer,
+    Reason,
+    is_visible_to_kmeans,
+    segments_of,
+)
 from custseg_assets.domain.segments.model import NO_CLUSTER, REFUNDED, RFM
 from custseg_assets.stores.releases import Release
 from custseg_serving.errors import to_json
@@ -80,7 +87,9 @@ class Answers:
             "is_open": release.manifest.is_open,
             "release_id": release.release_id,
         }
-        self.required_features = tuple(dict.fromkeys((*release.model.features, *RULE_FEATURES)))
+        self.n_weeks = release.model.n_weeks
+        by_week = (BY_WEEK,) if self.n_weeks else ()
+        self.required_features = tuple(dict.fromkeys((*release.model.features, *RULE_FEATURES, *by_week)))
         self._rendered_info: tuple[date | None, bytes] = (None, b"")
         self._other_features = tuple(name for name in release.model.features if name not in RFM)
 
@@ -146,7 +155,12 @@ class Answers:
     def _place_rows(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Placement]:
         """Assign clusters to rows that K-means sees."""
         model = self.release.model
-        values = np.array([[float(row[name]) for name in model.features] for row in rows])
+        values = np.array(
+            [
+                [*(float(row[name]) for name in model.features), *map(float, row[BY_WEEK] if self.n_weeks else ())]
+                for row in rows
+            ]
+        )
         own = np.array([self._cluster_in_release(row.get("customer_id")) for row in rows])
         if self._margin_rule is None:
             own = np.where(model.score(values).runner_up == own, own, NO_CLUSTER)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from custseg_assets.domain.segments.explain import RULE_FEATURES
+from custseg_assets.domain.segments.explain import BY_WEEK, RULE_FEATURES
 from custseg_serving import examples
 from custseg_serving.api import OPERATIONS, Operation
 from custseg_serving.schemas import ErrorAnswer
@@ -83,7 +83,7 @@ def _add_limits(definitions: dict[str, Any], max_batch: int, required_features: 
     # Only a customer without orders or net spend may lack a feature: a rule assigns their segment.
     others = [name for name in required_features if name not in RULE_FEATURES]
     row["if"] = {"properties": {name: {"type": "number", "exclusiveMinimum": 0} for name in RULE_FEATURES}}
-    row["then"] = {"properties": {name: {"type": "number"} for name in others}}
+    row["then"] = {"properties": {name: {"type": "array" if name == BY_WEEK else "number"} for name in others}}
 
 
 def _number(row: dict[str, Any], name: str) -> dict[str, Any]:

@@ -48,6 +48,10 @@ class FeatureRow(_Request):
     days_between_orders: Days | None = Field(None, description="Mean days between distinct order dates.")
     monthly_spend_mean: Money | None = Field(None, description="Mean net spend per period, in currency.")
     monthly_spend_std: Money | None = Field(None, description="Sample standard deviation of it.")
+    orders_by_week: Annotated[
+        list[Count] | None,
+        Field(max_length=99, description="Orders in each week before as_of, the newest first; for deep models."),
+    ] = None
 
 
 class CustomersRequest(_Request):
@@ -99,7 +103,7 @@ Cause = Literal["behaviour", "border", "model change"]
 class Reason(BaseModel):
     """Why the customer is in this segment and not in the runner-up."""
 
-    feature: Annotated[str, Field(description="What it is about: a feature, or margin.")]
+    feature: Annotated[str, Field(description="What it is about: a feature, or margin, density or orders_by_week.")]
     text: Annotated[str, Field(examples=["62 days since the last order; Champions: 14"])]
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from custseg_assets.domain.segments.explain import RULE_FEATURES, is_visible_to_kmeans
+from custseg_assets.domain.segments.explain import BY_WEEK, RULE_FEATURES, is_visible_to_kmeans
 from custseg_assets.stores.releases import accept_manifest, sha256_of
 from custseg_assets.stores.signatures import RequiredSignature
 from custseg_serving.access import AccessControl, EndedSessions, RequestCounts
@@ -239,7 +239,7 @@ def _check_features(rows: Sequence[Mapping[str, Any]], answers: Answers) -> None
         {"row": number, "feature": name, "problem": problem}
         for number, row in enumerate(rows)
         for name in answers.required_features
-        if (problem := _problem(row, name))
+        if (problem := _problem(row, name, answers.n_weeks))
     ]
     if problems:
         first = problems[0]
@@ -252,11 +252,13 @@ def _check_features(rows: Sequence[Mapping[str, Any]], answers: Answers) -> None
         )
 
 
-def _problem(row: Mapping[str, Any], name: str) -> str | None:
+def _problem(row: Mapping[str, Any], name: str, n_weeks: int) -> str | None:
     if name not in row:
         return "is missing"
     if row[name] is None and (name in RULE_FEATURES or _has_orders(row)):
         return "must not be null for a customer with orders"
+    if name == BY_WEEK and row[name] is not None and len(row[name]) != n_weeks:
+        return f"has {len(row[name])} numbers instead of {n_weeks}"
     return None
 
 

@@ -154,6 +154,27 @@ def test_with_a_project_the_graph_is_made_without_importing_google(tmp_path: Pat
         assert modules_after(statement, GOOGLE, environment) == []
 
 
+TENSORFLOW = {"keras", "tensorflow"}
+
+
+def test_nothing_imports_tensorflow_even_where_it_is_installed(tmp_path: Path) -> None:
+    for name in TENSORFLOW:
+        (tmp_path / f"{name}.py").write_text("")
+    environment = {"PYTHONPATH": str(tmp_path), "CUSTSEG_HOME": str(tmp_path / "home")}
+    modules = [
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        for package in PACKAGES
+        for path in sorted((REPOSITORY / package).rglob("[!_]*.py"))
+        # Google's libraries, and what a process starts with, are not in every environment or not to be started.
+        if "gcp" not in path.parts and path.stem not in {"bigquery", "preloaded", "spark_engine", "spark_session"}
+    ]
+    assert "custseg_assets.training.networks" in modules
+    assert brought_in(modules, TENSORFLOW, environment) == {}
+    # Only a training asks for it, and gets it where it is there; the stand-in has nothing in it.
+    asked = "from custseg_assets.training import networks\ntry: networks._load_keras()\nexcept AttributeError: pass"
+    assert modules_after(asked, TENSORFLOW, environment) == sorted(TENSORFLOW)
+
+
 def test_a_validation_executes_no_library_that_great_expectations_hardly_ever_needs() -> None:
     program = """
 import polars as pl

@@ -28,7 +28,8 @@ ADDRESS = "http://127.0.0.1:8080"
 ASKS_THE_SERVICE = [block for block in BLOCKS if ADDRESS in block.text and block.language in (*SHELL[1:], "python")]
 
 ELSEWHERE = {
-    r"make (run|lint|site|sbom|audit|test|test-gcp|test-spark)( .*)?": ".ci/run calls it",
+    r"make (run|lint|site|sbom|audit|test|test-deep|test-gcp|test-spark)( .*)?": ".ci/run calls it",
+    r"make deep": "make test-deep makes the same environment",
     r"make (ui|serve)": "runs until it is stopped; tests/commands/test_ui.py and tests/serving start what it calls",
     r"make (format|docs|pictures)( .*)?": "changes the repository; tests hold what it makes",
     r"make bench( .*)?": "takes minutes; tests/test_bench.py runs its parts",

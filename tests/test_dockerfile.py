@@ -22,6 +22,7 @@ WORKS_WITH = {
     "serving": "custseg_serving.app",
     "serving-gcp": "custseg_serving.app, custseg_assets.gcp.bucket, google.cloud.storage",
     "trainer": "custseg_assets.trainer",
+    "trainer-deep": "custseg_assets.trainer, custseg_assets.training.networks, google.cloud.storage, keras, tensorflow",
     "dataproc": "custseg_assets.gcp.classify_job, custseg_assets.gcp.folders, google.cloud.storage",
 }
 UNREACHABLE = ("error sending request", "dns error", "Failed to fetch", "Network connectivity is disabled")

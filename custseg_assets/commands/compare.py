@@ -7,7 +7,7 @@ Nothing is decided and nothing is written to the home but a record in MLflow. Th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ import polars as pl
 from custseg_assets.command_line import with_users_rights
 from custseg_assets.domain.promotion.comparison import Comparison
 from custseg_assets.domain.promotion.validity import PairedValidity
-from custseg_assets.domain.schemas import CUSTOMER_FEATURES
 from custseg_assets.domain.segments import clustering, training_tables
-from custseg_assets.domain.segments.model import SegmentationModel
+from custseg_assets.domain.segments.model import SegmentationModel, clusters_from_json
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.evidence import compare_on_home
+from custseg_assets.home.inputs import read_inputs
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import ModelSettings
 from custseg_assets.stores.files import replacement_for
 from custseg_assets.stores.sources import Progress
+from custseg_assets.training.exchange import candidates_in, training_folder
+from custseg_assets.training.local import train_without_dagster
 from custseg_assets.training.steps import sweep_snapshot
 
 FittedModels = Iterator[tuple[SegmentationModel | None, Mapping[str, Any], pl.DataFrame]]
@@ -62,7 +64,7 @@ def compare(
 
     Args:
         home: with the snapshot.
-        kinds: of models, among ``KINDS``.
+        kinds: of models; see ``domain.segments.model.ModelKind``.
         k_range: lowest and highest number of clusters; those of the settings without it.
         key: the snapshot; the newest complete one without it.
         out: where the picture is written to; nowhere without it.
@@ -73,6 +75,7 @@ def compare(
 
     Raises:
         BadInputError: there is no such snapshot, no model is in force at it, or the picture cannot be written.
+        RunFailedError: a deep model could not be trained.
     """
     from custseg_assets.pictures.comparison import candidates_side_by_side
 
@@ -127,11 +130,13 @@ def measure_candidates(
     """
     given = {"features": champion.features} | ({"k_range": k_range} if k_range else {})
     settings = home.settings.model.model_copy(update=given)
-    features = home.tables.read(CUSTOMER_FEATURES, [key])
+    n_weeks = max(champion.n_weeks, settings.deep_weeks if "deep" in kinds else 0)
+    features = read_inputs(home, key, n_weeks)
     rows: list[dict[str, Any]] = []
     in_force: Comparison | None = None
     for kind in kinds:
-        for model, fitted, candidates in KINDS[kind](features, key, settings, champion, say):
+        of_kind = settings.model_copy(update={"kind": kind})
+        for model, fitted, candidates in _fit_candidates(home, features, key, of_kind, champion, say):
             row = {"name": f"{kind} {fitted['k']}", "k": fitted["k"], "reason": fitted["reason"]}
             if model is not None:
                 figures = compare_on_home(home, champion, model, candidates)
@@ -142,21 +147,40 @@ def measure_candidates(
     return pl.DataFrame([first, *rows], schema=SCHEMA), in_force.measured_on if in_force else ()
 
 
-def _fit_kmeans(
-    features: pl.DataFrame, key: str, settings: ModelSettings, champion: SegmentationModel, say: Progress
+def _fit_candidates(
+    home: OpenHome,
+    features: pl.DataFrame,
+    key: str,
+    settings: ModelSettings,
+    champion: SegmentationModel,
+    say: Progress,
 ) -> FittedModels:
-    scaled, _ = training_tables.scale_snapshot(features, champion.features, champion.reference)
-    candidates, _ = sweep_snapshot(scaled, key, settings, say, champion)
+    """The candidates of the settings' kind, on the scale of the model in force."""
+    if settings.kind == "deep":
+        candidates = _train_apart(home, features, key, settings, champion, say)
+    else:
+        scaled, _ = training_tables.scale_snapshot(features, champion.features, champion.reference)
+        candidates, _ = sweep_snapshot(scaled, key, settings, say, champion)
     for row in candidates.iter_rows(named=True):
-        centroids = json.loads(row["centroids"]) if row["centroids"] else None
-        model = centroids and clustering.train_model(features, centroids, champion.reference, key, champion)
+        clusters = clusters_from_json(row["centroids"]) if row["centroids"] else None
+        model = clusters and clustering.train_model(
+            features, clusters.centroids, champion.reference, key, champion, clusters
+        )
         yield model or None, row, candidates
 
 
-KINDS: Mapping[str, Callable[[pl.DataFrame, str, ModelSettings, SegmentationModel, Progress], FittedModels]] = {
-    "kmeans": _fit_kmeans
-}
-"""Kind of model → what fits its candidates on a snapshot, on the scale of the model in force."""
+def _train_apart(
+    home: OpenHome,
+    features: pl.DataFrame,
+    key: str,
+    settings: ModelSettings,
+    champion: SegmentationModel,
+    say: Progress,
+) -> pl.DataFrame:
+    """What a trainer in the environment of the deep model finds, always on this machine."""
+    with training_folder(home.paths.root, features.lazy(), settings, champion) as folder:
+        train_without_dagster(folder, key, home.settings.training.deep_python, say)
+        return candidates_in(folder)
 
 
 def _choose_snapshot(home: OpenHome, key: str | None) -> tuple[str, SegmentationModel]:
@@ -195,7 +219,7 @@ def _figures_in_force(
 ) -> dict[str, Any]:
     """Of the model in force only what can be said without fitting it anew: stability is that of refits."""
     clusters = clustering.visible_to_kmeans(features, champion.features)
-    values = clustering.feature_values(features.filter(clusters), champion.features)
+    values = clustering.feature_values(features.filter(clusters), champion.inputs)
     sizes = pl.Series(champion.score(values).cluster).value_counts()["count"].to_list()
     sizes += [0] * (champion.k - len(sizes))
     validity: Sequence[PairedValidity] = figures.validity if figures else ()
@@ -216,15 +240,15 @@ def _measured_on(snapshots: Sequence[str]) -> str:
 
 
 def _table_lines(rows: pl.DataFrame) -> list[str]:
-    head = f"  {'candidate':<12}{'stability':>10}{'weakest':>9}{'smallest':>10}{'share':>8}{'moved':>8}"
+    head = f"  {'candidate':<19}{'stability':>10}{'weakest':>9}{'smallest':>10}{'share':>8}{'moved':>8}"
     lines = [f"{head}{'returns':>9}{'spends':>8}   (difference to the model in force, 95 %)"]
     for row in rows.iter_rows(named=True):
         if row["smallest_segment"] is None:
-            lines.append(f"  {row['name']:<12}  {row['reason']}")
+            lines.append(f"  {row['name']:<19}  {row['reason']}")
             continue
         shares = "".join(f"{_shown(row[name], '.1%'):>8}" for name in ("smallest_share", "share_moved"))
         lines.append(
-            f"  {row['name']:<12}{_shown(row['bootstrap_ari'], '.3f'):>10}{_shown(row['worst_jaccard'], '.3f'):>9}"
+            f"  {row['name']:<19}{_shown(row['bootstrap_ari'], '.3f'):>10}{_shown(row['worst_jaccard'], '.3f'):>9}"
             f"{row['smallest_segment']:>10,}{shares}"
             f"{_shown(row['validity_return'], '.3f'):>9}{_shown(row['validity_spend'], '.3f'):>8}{_intervals(row)}"
         )

@@ -5,16 +5,18 @@ Only the text is made here. Measures come from ``segments.training_tables``; ``s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from custseg_assets.domain.markdown import as_text
-from custseg_assets.domain.segments.model import SegmentationModel
+from custseg_assets.domain.segments.model import ModelKind, SegmentationModel
 
 _CARD = """\
 # Segmentation model {version}
 
-K-means with {k} clusters on {features}, each as log1p of a value clipped at 0 and standardised with the reference
-below. Nothing is refitted when customers are scored.
+{how} {k} clusters on {features}, each as log1p of a value clipped at 0 and standardised with the reference
+below.{more} Nothing is refitted when customers are scored.
 
 ## Data
 
@@ -52,6 +54,19 @@ or employment. Outside the shop and the months it was trained on it extrapolates
 
 Code: {code}
 """
+_HOW: Mapping[ModelKind, str] = {
+    "kmeans": "K-means with",
+    "gaussian_mixture": "A Gaussian mixture, with full covariances, of",
+    "deep": "K-means in the embedding of a network with",
+}
+_MORE: Mapping[ModelKind, str] = {
+    "kmeans": "",
+    "gaussian_mixture": " Everybody is in the most probable cluster.",
+    "deep": (
+        " The network also sees the number of orders in each of the last {n_weeks} weeks. Drift is measured on the "
+        "features: a change of nothing but the order of purchases is not seen."
+    ),
+}
 
 
 def model_card(
@@ -79,6 +94,8 @@ def model_card(
     scaling = zip(reference.features, reference.mean, reference.std, strict=True)
     return _CARD.format(
         version=model.model_version,
+        how=_HOW[model.kind],
+        more=_MORE[model.kind].format(n_weeks=model.n_weeks),
         k=model.k,
         features=", ".join(model.features),
         data=as_text(data),

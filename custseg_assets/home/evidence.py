@@ -32,6 +32,7 @@ from custseg_assets.domain.segments import training_tables
 from custseg_assets.domain.segments.clustering import kmeans_columns
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.domain.transactions.quality import reject_shares, unusual_periods
+from custseg_assets.home.inputs import read_inputs
 from custseg_assets.home.open import OpenHome
 
 
@@ -78,21 +79,29 @@ def compare_on_home(
     """
     key = challenger.trained_on
     before = [other for other in home.calendar.snapshot_keys if other < key][-1:]
-    used = kmeans_columns(champion.features)
+    used, n_weeks = kmeans_columns(champion.features), max(champion.n_weeks, challenger.n_weeks)
     return compare_models(
         champion,
         challenger,
-        current=home.tables.read(CUSTOMER_FEATURES, [key], used),
-        previous=home.tables.read(CUSTOMER_FEATURES, before, used),
-        training=home.tables.read(CUSTOMER_FEATURES, [champion.trained_on], used),
+        current=read_inputs(home, key, n_weeks, used),
+        previous=(
+            read_inputs(home, before[0], n_weeks, used) if before else home.tables.read(CUSTOMER_FEATURES, [], used)
+        ),
+        training=read_inputs(home, champion.trained_on, n_weeks, used),
         candidates=candidates,
-        evidence=gather_evidence(home, key),
+        evidence=gather_evidence(home, key, n_weeks),
         seed=home.settings.model.seed,
     )
 
 
-def gather_evidence(home: OpenHome, key: str) -> Iterator[Evidence]:
-    """The newest snapshots whose next period is known at ``key``, one in memory at a time."""
+def gather_evidence(home: OpenHome, key: str, n_weeks: int = 0) -> Iterator[Evidence]:
+    """The newest snapshots whose next period is known at ``key``, one in memory at a time.
+
+    Args:
+        home: with the snapshots.
+        key: of the snapshot that they are evidence for.
+        n_weeks: weeks whose orders a model looks at.
+    """
     calendar, tables = home.calendar, home.tables
     following = dict(pairwise(calendar.period_keys))
     known = [
@@ -105,7 +114,7 @@ def gather_evidence(home: OpenHome, key: str) -> Iterator[Evidence]:
         outcomes = measure_outcomes(nw.from_native(tables.scan(CLEAN_TRANSACTIONS, [following[snapshot]])))
         yield Evidence(
             period=snapshot,
-            features=tables.read(CUSTOMER_FEATURES, [snapshot]),
+            features=read_inputs(home, snapshot, n_weeks),
             known_ids=customers.collect(engine="streaming")["customer_id"],
             outcomes=outcomes.to_native().collect(engine="streaming"),
         )

@@ -9,15 +9,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
 from custseg_assets.command_line import with_users_rights
+from custseg_assets.domain.periods import Window
 from custseg_assets.domain.schemas import SEGMENTATION_MODEL, Table, tables
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError, DamagedHomeError, did_you_mean
 from custseg_assets.home.fixed_settings import fix_settings
+from custseg_assets.home.inputs import add_weeks
 from custseg_assets.home.kept_models import LINES, MADE, MADE_FROM, KeptModel, keep_models, kept_models, write_models
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.own_settings import keep_settings
@@ -43,7 +46,7 @@ from custseg_assets.stores.model_repository import FOLDER, Exported, ModelReposi
 from custseg_assets.stores.sources import Progress
 from custseg_assets.stores.staged import StagedWriter
 from custseg_assets.stores.table_files import TableFiles
-from custseg_assets.training.steps import fit_snapshot
+from custseg_assets.training.steps import fit_snapshot, settings_of_training, weeks_seen
 
 
 @dataclass(frozen=True)
@@ -170,11 +173,18 @@ def refit_export(folder: Path, progress: Progress) -> SegmentationModel | None:
         BadInputError: the export is not whole.
     """
     manifest = read_whole(folder)
-    settings = ModelSettings.model_validate(manifest.facts.settings["model"])
-    champion = folder / CHAMPION
+    facts, champion = manifest.facts, folder / CHAMPION
     before = model_from_json(champion.read_text(encoding="utf-8")) if champion.exists() else None
-    declared = tables(settings.features)["customer_features"]
-    features = read_rows(folder, declared, manifest.rows_of(declared.name)[manifest.facts.trained_on])
+    settings = settings_of_training(ModelSettings.model_validate(facts.settings["model"]), before)
+    declared = tables(settings.features)
+    customers = declared["customer_features"]
+    features = read_rows(folder, customers, manifest.rows_of(customers.name)[facts.trained_on])
+    if n_weeks := weeks_seen(settings, before):
+        paths = manifest.rows_of(LINES).values()
+        lines = pl.concat([declared[LINES].schema.to_frame(), *(read_rows(folder, declared[LINES], one) for one in paths)])
+        start, as_of = datetime.fromisoformat(facts.window_start), datetime.fromisoformat(facts.as_of)
+        window = Window(facts.trained_on, facts.periods, start, as_of, period_end=as_of, span_keys=())
+        features = add_weeks(features, lines.lazy(), window, n_weeks)
     return fit_snapshot(features, settings, progress, before).model
 
 

@@ -22,7 +22,7 @@ _PANELS = (
     ("validity_spend", "foresees spend", 0.5),
 )
 """Figure, its label, and where its axis begins: what foresees nothing has a concordance of a half."""
-_ROW_HEIGHT, _LEFT, _GAP = 0.3, 1.3, 0.25
+_ROW_HEIGHT, _LEFT, _GAP = 0.3, 1.8, 0.25
 
 
 @Picture

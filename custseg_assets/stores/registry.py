@@ -155,7 +155,7 @@ class ModelRegistry:
         Args:
             run_id: the run that trained it.
             model: the model.
-            examples: a few raw feature rows, the model's features as columns.
+            examples: a few raw rows, the model's inputs as columns.
             files: text or bytes to keep beside it, by file name.
             params: what it was trained with.
 
@@ -249,7 +249,7 @@ class ModelRegistry:
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, DataType, Schema
 
-        inputs = Schema([ColSpec(DataType.double, name) for name in model.features])
+        inputs = Schema([ColSpec(DataType.double, name) for name in model.inputs])
         segment = [ColSpec(DataType.string, name) for name in ("segment_id", "segment_name")]
         signature = ModelSignature(inputs, Schema([*segment, ColSpec(DataType.double, "margin")]))
         with tempfile.TemporaryDirectory() as folder, _knowing_packages(REQUIREMENTS):
@@ -294,11 +294,11 @@ class ScoringModel:
         """Segment id, name and margin of each row.
 
         Args:
-            rows: a pandas frame with the model's features as columns, business units.
+            rows: a pandas frame with the model's inputs as columns, business units.
         """
         import pandas as pd
 
-        scores = self._model.score(np.asarray(rows[list(self._model.features)], dtype=np.float64))
+        scores = self._model.score(np.asarray(rows[list(self._model.inputs)], dtype=np.float64))
         segments = [self._model.segments[cluster] for cluster in scores.cluster]
         return pd.DataFrame(
             {

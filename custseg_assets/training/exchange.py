@@ -70,7 +70,7 @@ def training_folder(
 
     Args:
         root: where it is made.
-        features: ``customer_features`` of the snapshot.
+        features: ``customer_features`` of the snapshot; with orders by week where a model looks at them.
         settings: of the model.
         champion: the model in force.
     """
@@ -81,7 +81,7 @@ def training_folder(
         (folder / "in").mkdir()
         (folder / "out").mkdir()
         features.sink_parquet(folder / "in" / FEATURES)
-        (folder / "in" / SETTINGS).write_text(json.dumps(settings.of_training()), encoding="utf-8")
+        (folder / "in" / SETTINGS).write_text(json.dumps(settings.of_challenger()), encoding="utf-8")
         if champion:
             (folder / "in" / CHAMPION).write_text(champion.to_json(), encoding="utf-8")
         yield folder

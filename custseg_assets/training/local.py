@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from custseg_assets.errors import RunFailedError
+from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.training.exchange import BAD_INPUT, NO_MODEL, TrainerReport, metadata_of
 
 _SECONDS_TO_END = 20.0
@@ -24,29 +25,20 @@ class LocalLauncher:
 
     Args:
         timeout_seconds: after which it is stopped.
+        python: interpreter of another environment to start it in; this process' own without it.
     """
 
-    def __init__(self, timeout_seconds: float) -> None:
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, timeout_seconds: float, python: str | None = None) -> None:
+        self._timeout_seconds, self._python = timeout_seconds, python
 
     def train(self, context: dg.AssetExecutionContext, *, snapshot: str, folder: Path) -> TrainerReport:
         """See ``exchange.TrainingLauncher``."""
-        command = [
-            sys.executable,
-            "-m",
-            "custseg_assets.trainer",
-            "--in",
-            str(folder / "in"),
-            "--out",
-            str(folder / "out"),
-        ]
+        command = _command(self._python, folder)
         with _pipes(context) as session:
             environment = {**os.environ, **session.get_bootstrap_env_vars()}
             with subprocess.Popen(command, env=environment) as process:  # noqa: S603  (nothing of it comes from outside)
                 status = self._ended(process, snapshot)
-        if status not in (0, NO_MODEL):
-            cause = "refused its input" if status == BAD_INPUT else f"ended with status {status}"
-            raise RunFailedError(f"the trainer of {snapshot} {cause}; its lines above say why. The champion stays.")
+        _require_success(status, snapshot)
         return metadata_of(session)
 
     def _ended(self, process: subprocess.Popen[bytes], snapshot: str) -> int:
@@ -64,6 +56,43 @@ class LocalLauncher:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_SECONDS_TO_END)
                 process.kill()
+
+
+def train_without_dagster(folder: Path, snapshot: str, python: str | None, say: Callable[[str], None]) -> None:
+    """Run the trainer on a folder, as ``LocalLauncher`` does, and pass its lines on.
+
+    Args:
+        folder: as ``exchange.training_folder`` made it.
+        snapshot: key of the snapshot.
+        python: interpreter to start it with; this process' own without it.
+        say: takes each line.
+
+    Raises:
+        RunFailedError: it failed.
+    """
+    command = _command(python, folder)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603  (as above)
+        for line in process.stderr or ():
+            say(line.rstrip())
+        status = process.wait()
+    _require_success(status, snapshot)
+
+
+def _command(python: str | None, folder: Path) -> list[str]:
+    if python is not None and shutil.which(python) is None:
+        raise BadInputError(
+            f"[training] deep_python = {python!r}",
+            "the interpreter of an environment with the extra 'deep'",
+            "Make one by 'make deep'; its interpreter is .venv-deep/bin/python.",
+        )
+    given, out = str(folder / "in"), str(folder / "out")
+    return [python or sys.executable, "-m", "custseg_assets.trainer", "--in", given, "--out", out]
+
+
+def _require_success(status: int, snapshot: str) -> None:
+    if status not in (0, NO_MODEL):
+        cause = "refused its input" if status == BAD_INPUT else f"ended with status {status}"
+        raise RunFailedError(f"the trainer of {snapshot} {cause}; its lines above say why. The champion stays.")
 
 
 @contextlib.contextmanager

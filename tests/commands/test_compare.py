@@ -118,7 +118,7 @@ def test_the_figures_are_those_of_the_homes_own_customers(compared: Compared) ->
         (["--partition", "2031-01-01"], "snapshot 2031-01-01 of home"),
         (["--k", "6-3"], "'6-3' is no range of 2 to 30"),
         (["--out", "side.jpeg"], "a name that ends in .png"),
-        (["--kinds", "deep"], "'deep'; expected one of kmeans"),
+        (["--kinds", "mean"], "'mean'; expected one of kmeans, gaussian_mixture, deep"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(

@@ -27,6 +27,7 @@ from custseg_assets.domain.segments.migrations import (
 )
 from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.slices import EVERYBODY, IdRange
+from custseg_assets.home.inputs import read_inputs
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import migration_matrix
 
@@ -77,7 +78,8 @@ def _read_both(
         return None
     tables, features = home.tables, (*kmeans_columns(home.settings.model.features), *RFM)
     before, now = (tables.read(SEGMENT_ASSIGNMENTS, [one], assigned, within) for one in (*earlier, key))
-    features_before, features_now = (tables.read(CUSTOMER_FEATURES, [one], features, within) for one in (*earlier, key))
+    features_before = tables.read(CUSTOMER_FEATURES, earlier, features, within)
+    features_now = read_inputs(home, key, home.champions.model_at(earlier[0]).n_weeks, features, within)
     return _Snapshots(earlier[0], before, now, features_before, features_now)
 
 

@@ -28,6 +28,7 @@ from custseg_assets.domain.segments import clustering, training_tables
 from custseg_assets.domain.segments.model import RFM, SegmentationModel
 from custseg_assets.home.decision_record import describe_decision
 from custseg_assets.home.evidence import decide_about_challenger
+from custseg_assets.home.inputs import read_inputs
 from custseg_assets.home.kept_models import keep_trained
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import SEGMENTED
@@ -36,7 +37,7 @@ from custseg_assets.pictures.segments import k_selection
 from custseg_assets.settings import ModelSettings
 from custseg_assets.stores.revision import code_revision
 from custseg_assets.training.exchange import TrainingLauncher, candidates_in, training_folder
-from custseg_assets.training.steps import sweep_snapshot, train_snapshot
+from custseg_assets.training.steps import settings_of_training, sweep_snapshot, train_snapshot, weeks_seen
 
 _NOTHING_TRAINED: Mapping[str, object] = {"model": "none was trained"}
 
@@ -70,7 +71,7 @@ def model_candidates(
         shown = _NOTHING_TRAINED if batches else {}
         return materialise(context, home, MODEL_CANDIDATES, batches, unchanged=planned.unchanged, metadata=shown)
     [key] = planned.to_train
-    table, reported = (_retrain if is_retrain else _sweep)(context, home, trainer, key)
+    table, reported = (_train_apart if is_retrain else _sweep)(context, home, trainer, key)
     home.registry.log_candidates(mlflow.run_id, table)
 
     def show() -> Mapping[str, object]:
@@ -148,19 +149,22 @@ def _is_retrain(context: dg.AssetExecutionContext) -> bool:
 def _sweep(
     context: dg.AssetExecutionContext, home: LockedHome, __: TrainingLauncher, key: str
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
-    """Try every k in this process: the candidates, and nothing more to report."""
-    names = home.settings.model.features
-    scaled = home.tables.read(scaled_features_table(names), [key], names)
-    table, _ = sweep_snapshot(scaled, key, home.settings.model, context.log.info)
+    """Try every k in this process, for a first model: the candidates, and nothing more to report."""
+    settings = settings_of_training(home.settings.model, None)
+    scaled = home.tables.read(scaled_features_table(settings.features), [key], settings.features)
+    table, _ = sweep_snapshot(scaled, key, settings, context.log.info)
     return table, {}
 
 
-def _retrain(
+def _train_apart(
     context: dg.AssetExecutionContext, home: LockedHome, trainer: TrainingLauncher, key: str
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Have a trainer out of process try every k: its candidates, and what it reported."""
-    features, champion = home.tables.scan(CUSTOMER_FEATURES, [key]), home.champions.predecessor_of(key)
-    with training_folder(home.paths.root, features, home.settings.model, champion) as folder:
+    champion = home.champions.predecessor_of(key)
+    settings = settings_of_training(home.settings.model, champion)
+    n_weeks = weeks_seen(settings, champion)
+    features = read_inputs(home, key, n_weeks).lazy() if n_weeks else home.tables.scan(CUSTOMER_FEATURES, [key])
+    with training_folder(home.paths.root, features, settings, champion) as folder:
         reported = trainer.train(context, snapshot=key, folder=folder)
         return candidates_in(folder), reported
 
@@ -175,15 +179,17 @@ def _make_challenger(
 ) -> tuple[pl.DataFrame, Mapping[str, object]]:
     """Train and register the challenger of a snapshot: its row, and what is shown of it."""
     used = ("period", *clustering.kmeans_columns(home.settings.model.features), *RFM)
-    features = home.tables.read(CUSTOMER_FEATURES, [key], used)
-    model = train_snapshot(features, candidates, key, home.settings.model, home.champions.predecessor_of(key))
+    champion, clusters = home.champions.predecessor_of(key), training_tables.chosen_clusters(candidates)
+    n_weeks = max((one.n_weeks for one in (champion, clusters and clusters.embedding) if one), default=0)
+    features = read_inputs(home, key, n_weeks, used)
+    model = train_snapshot(features, candidates, key, home.settings.model, champion)
     if model is None:
         raise RuntimeError(f"{key}: candidates with chosen centroids gave no model")
     row = _model_row(home, model, features, candidates)
     version = home.registry.register(
         mlflow_run,
         model,
-        examples=_examples(features, model.features),
+        examples=_examples(features, model),
         files={"model_card.md": row["model_card"].item(), "drift_reference.json": row["drift_reference"].item()},
         params={"trained_on": key, "k": model.k, **_params(home, key)},
     )
@@ -271,10 +277,10 @@ def _model_row(
     return pl.DataFrame([fields], schema=SEGMENTATION_MODEL.schema)
 
 
-def _examples(features: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
+def _examples(features: pl.DataFrame, model: SegmentationModel) -> pl.DataFrame:
     """Three customers of the snapshot, as whoever asks for a score would give them."""
-    seen = features.filter(clustering.visible_to_kmeans(features, names))
-    return seen.select(pl.col(names).cast(pl.Float64)).head(3)
+    seen = features.filter(clustering.visible_to_kmeans(features, model.features))
+    return seen.select(pl.col(model.inputs).cast(pl.Float64)).head(3)
 
 
 def _params(home: OpenHome, key: str) -> dict[str, object]:

@@ -27,6 +27,7 @@ from custseg_assets.domain.segments.clustering import assign_customers, kmeans_c
 from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.segments.profiles import PROFILED, profile_segments
 from custseg_assets.domain.slices import EVERYBODY, IdRange, count_slices, cut_ranges, ids_apart
+from custseg_assets.home.inputs import read_inputs
 from custseg_assets.home.offers import PurchasesInMemory, offer_in_slices, offer_to_all
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
@@ -145,14 +146,16 @@ def _assign(
         within: the slice.
     """
     model, window = home.champions.model_at(key), home.calendar.window(key)
+    earlier_model = home.champions.model_at(earlier[0]) if earlier else None
+    n_weeks = max(model.n_weeks, earlier_model.n_weeks if earlier_model else 0)
     if before is None and earlier:
         before = home.tables.read(SEGMENT_ASSIGNMENTS, earlier, _BEFORE, within)
     assigned = assign_customers(
-        home.tables.read(CUSTOMER_FEATURES, [key], kmeans_columns(model.features), within),
+        read_inputs(home, key, n_weeks, kmeans_columns(model.features), within),
         known if within.is_everybody else known.to_frame("customer_id").filter(within.condition)["customer_id"],
         model,
         before,
-        home.champions.model_at(earlier[0]) if earlier else None,
+        earlier_model,
         home.settings.model.margin_rule,
         observed_share=window.observed_share,
     )

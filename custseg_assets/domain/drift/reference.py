@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from custseg_assets.domain.drift.closing import Closing
 from custseg_assets.domain.drift.lapse import active_days_of, stop_ordering
 from custseg_assets.domain.periods import Window
-from custseg_assets.domain.segments.model import Matrix, ScalingReference, SegmentationModel, fields_of, nearest
+from custseg_assets.domain.segments.model import (
+    Matrix,
+    Mixture,
+    ScalingReference,
+    Scores,
+    SegmentationModel,
+    fields_of,
+    nearest,
+)
 from custseg_assets.domain.segments.training_tables import matrix_of, scale_snapshot
 from custseg_assets.errors import BadInputError
 
@@ -102,7 +110,8 @@ class DriftReference:
         period: key of the snapshot it was fitted on.
         model_version: the model it belongs to.
         scaling: puts the model's scale back into business units.
-        centroids: of the model.
+        centroids: of the model, in the features; customers count for the nearest, also under a deep model, whose
+            clusters are found elsewhere.
         segment_names: one per cluster.
         binnings: one per feature, in the model's order, then one for the distance to the own centroid.
         means: shares of each binning's bins, shares of the clusters, then means and second moments of the features.
@@ -113,6 +122,7 @@ class DriftReference:
         n_refunded: customers of the rule segment Refunded.
         period_days, window_days: length of a period and of the observation window.
         active_days: how many days back an order makes an active customer; see ``lapse.active_days_of``.
+        mixture: shapes and sizes of the clusters of a Gaussian mixture.
     """
 
     period: str
@@ -129,6 +139,7 @@ class DriftReference:
     period_days: float
     window_days: float
     active_days: float
+    mixture: Mixture | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -156,6 +167,14 @@ class DriftReference:
         """Share of the customers seen in the window who are Refunded."""
         return share_refunded(self.n_customers, self.n_refunded)
 
+    def nearest(self, matrix: Matrix) -> Scores:
+        """The clusters that customers are nearest to, and how far from them.
+
+        Args:
+            matrix: shape (customers, features), on the model's scale.
+        """
+        return nearest(matrix, np.array(self.centroids), self.mixture)
+
     def correlations(self, means: Matrix) -> Matrix:
         """Pearson's correlations of the features, for every row of ``means``; 0 where a feature does not vary.
 
@@ -181,6 +200,8 @@ class DriftReference:
         # As it was before there was such a number, when active customers were always those of the last period.
         if self.active_days == self.period_days:
             del fields["active_days"]
+        if self.mixture is None:
+            del fields["mixture"]
         return json.dumps({"format": REFERENCE_FORMAT, **fields}, sort_keys=True, ensure_ascii=False)
 
     def covariance_factor(self) -> Matrix:
@@ -208,7 +229,14 @@ def reference_from_json(text: str) -> DriftReference:
     scaling = ScalingReference(**fields.pop("scaling"))
     binnings = tuple(Binning(**binning) for binning in fields.pop("binnings"))
     active_days = fields.pop("active_days", fields["period_days"])
-    return DriftReference(scaling=scaling, binnings=binnings, active_days=active_days, **fields)
+    mixture = fields.pop("mixture", None)
+    return DriftReference(
+        scaling=scaling,
+        binnings=binnings,
+        active_days=active_days,
+        mixture=Mixture(**mixture) if mixture else None,
+        **fields,
+    )
 
 
 def fit_reference(
@@ -239,13 +267,13 @@ def fit_reference(
     check_matrix(matrix, model.features)
     if not len(matrix):
         raise BadInputError("a drift reference of 0 customers", "at least one", "Train on a snapshot with orders.")
-    centroids = np.array(model.centroids)
-    scores = nearest(matrix, centroids)
+    centroids, mixture = np.array(model.centroids), model.mixture
+    scores = nearest(matrix, centroids, mixture)
     binnings = tuple(
         fit_binning(name, values)
         for name, values in zip((*model.features, DISTANCE), (*matrix.T, scores.distance), strict=True)
     )
-    means, covariance = _means_and_covariance(binnings, centroids, matrix)
+    means, covariance = _means_and_covariance(binnings, centroids, matrix, mixture)
     active_days = active_days_of(period_days, window_days)
     return DriftReference(
         period=period,
@@ -256,12 +284,15 @@ def fit_reference(
         binnings=binnings,
         means=tuple(means.tolist()),
         covariance=tuple(float(f"{value:.{_DIGITS}g}") for value in covariance[np.tril_indices(len(means))]),
-        means_all_lapsed=_means_all_lapsed(binnings, centroids, matrix, model.reference, active_days, window_days),
+        means_all_lapsed=_means_all_lapsed(
+            binnings, centroids, matrix, model.reference, active_days, window_days, mixture
+        ),
         n_customers=len(matrix),
         n_refunded=n_refunded,
         period_days=period_days,
         window_days=window_days,
         active_days=active_days,
+        mixture=mixture,
     )
 
 
@@ -323,15 +354,18 @@ def check_matrix(matrix: Matrix, features: tuple[str, ...]) -> None:
         raise BadInputError("missing or infinite scaled features", "finite numbers", "Check customer_features first.")
 
 
-def means_of(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix) -> Matrix:
+def means_of(
+    binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix, mixture: Mixture | None = None
+) -> Matrix:
     """The vector of ``DriftReference.means``, of any customers.
 
     Args:
         binnings: of the reference.
         centroids: shape (k, features).
         matrix: shape (customers, features), at least one row.
+        mixture: shapes and sizes of the clusters, where they have any.
     """
-    scores = nearest(matrix, centroids)
+    scores = nearest(matrix, centroids, mixture)
     columns = (*matrix.T, scores.distance)
     counts = [
         np.bincount(binning.codes(column), minlength=binning.n_bins)
@@ -356,11 +390,13 @@ def _moments(matrix: Matrix) -> Matrix:
     return np.hstack([matrix, matrix[:, first] * matrix[:, second]])
 
 
-def _means_and_covariance(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix) -> tuple[Matrix, Matrix]:
+def _means_and_covariance(
+    binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix, mixture: Mixture | None
+) -> tuple[Matrix, Matrix]:
     """Mean and covariance of the customers' contributions; chunked, so memory does not grow with customers."""
-    means = means_of(binnings, centroids, matrix)
+    means = means_of(binnings, centroids, matrix, mixture)
     products = np.zeros((len(means), len(means)))
-    for indicators, moments in _contributions(binnings, centroids, matrix):
+    for indicators, moments in _contributions(binnings, centroids, matrix, mixture):
         n_indicators = indicators.shape[1]
         # Sums of zeros and ones are exact in any order; the moments' are not, and einsum never splits over threads.
         products[:n_indicators, :n_indicators] += indicators.T @ indicators
@@ -370,11 +406,13 @@ def _means_and_covariance(binnings: tuple[Binning, ...], centroids: Matrix, matr
     return means, lower
 
 
-def _contributions(binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix) -> Iterator[tuple[Matrix, Matrix]]:
+def _contributions(
+    binnings: tuple[Binning, ...], centroids: Matrix, matrix: Matrix, mixture: Mixture | None
+) -> Iterator[tuple[Matrix, Matrix]]:
     """Per chunk: which bin and cluster each customer is in, as zeros and ones, and the customer's moments."""
     for start in range(0, len(matrix), _CHUNK):
         rows = matrix[start : start + _CHUNK]
-        scores = nearest(rows, centroids)
+        scores = nearest(rows, centroids, mixture)
         codes = [binning.codes(column) for binning, column in zip(binnings, (*rows.T, scores.distance), strict=True)]
         blocks = [np.eye(binning.n_bins)[code] for binning, code in zip(binnings, codes, strict=True)]
         yield np.hstack([*blocks, np.eye(len(centroids))[scores.cluster]]), _moments(rows)
@@ -387,6 +425,7 @@ def _means_all_lapsed(
     scaling: ScalingReference,
     active_days: float,
     window_days: float,
+    mixture: Mixture | None,
 ) -> tuple[float, ...]:
     if "recency_days" not in scaling.features:
         return ()
@@ -394,6 +433,6 @@ def _means_all_lapsed(
     customers = pl.DataFrame(raw, schema=list(scaling.features), orient="row")
     left = stop_ordering(customers, pl.col("recency_days") < active_days, active_days, window_days)
     if not left.height:
-        return tuple(np.zeros(len(means_of(binnings, centroids, matrix[:1]))).tolist())
-    means = means_of(binnings, centroids, scaling.scale(left.to_numpy()))
+        return tuple(np.zeros(len(means_of(binnings, centroids, matrix[:1], mixture))).tolist())
+    means = means_of(binnings, centroids, scaling.scale(left.to_numpy()), mixture)
     return tuple((means * left.height / customers.height).tolist())

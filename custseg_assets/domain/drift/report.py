@@ -18,7 +18,7 @@ from annotated_types import Ge, Interval
 from custseg_assets.domain.bounds import EffectSize, Share
 from custseg_assets.domain.drift.reference import DISTANCE, DriftReference
 from custseg_assets.domain.schemas import DRIFT_REPORT
-from custseg_assets.domain.segments.model import REFUNDED, Matrix, nearest
+from custseg_assets.domain.segments.model import REFUNDED, Matrix
 
 Verdict = Literal["stable", "watch", "breach", "not enough data"]
 Kind = Literal["psi", "wasserstein", "share_shift", "correlation_shift"]
@@ -353,11 +353,7 @@ def _change_sentence(reference: DriftReference, current: CurrentCustomers, subje
 def _column_sentence(reference: DriftReference, current: CurrentCustomers, column: int) -> str:
     """The median, and the coarse bin that gained or lost most customers."""
     binning = reference.binnings[column]
-    values = (
-        current.matrix[:, column]
-        if binning.name != DISTANCE
-        else nearest(current.matrix, np.array(reference.centroids)).distance
-    )
+    values = current.matrix[:, column] if binning.name != DISTANCE else reference.nearest(current.matrix).distance
     medians = [binning.median, float(np.quantile(values, 0.5, method="inverted_cdf"))]
     first, bins = binning.group_starts, reference.bin_slice(column)
     before = np.add.reduceat(np.array(reference.means[bins]), first)

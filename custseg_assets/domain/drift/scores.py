@@ -149,7 +149,7 @@ def measure_drift(
             "are needed to compare anything",
         )  # fmt: skip
     chance = calibration or calibrate(reference, len(matrix), settings=settings, seed=seed)
-    means = means_of(reference.binnings, np.array(reference.centroids), matrix)
+    means = means_of(reference.binnings, np.array(reference.centroids), matrix, reference.mixture)
     refunded = share_refunded(len(matrix), n_refunded)
     measured = _round(_scores(reference, means[None], np.array([refunded]), len(matrix))[0])
     own, n_history = _own_thresholds(names, history, period, settings)

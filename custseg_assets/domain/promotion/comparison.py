@@ -15,8 +15,13 @@ from custseg_assets.domain.promotion.validity import (
     combine_validity,
     measure_validity,
 )
-from custseg_assets.domain.segments.clustering import adjusted_rand, assign_customers, visible_to_kmeans
-from custseg_assets.domain.segments.model import Matrix, SegmentationModel
+from custseg_assets.domain.segments.clustering import (
+    adjusted_rand,
+    assign_customers,
+    feature_values,
+    visible_to_kmeans,
+)
+from custseg_assets.domain.segments.model import SegmentationModel, clusters_from_json
 from custseg_assets.errors import BadInputError
 
 REACH_QUANTILE = 0.99
@@ -58,9 +63,10 @@ class Comparison:
         share_same_segment: customers, of those K-means sees, who keep their segment id.
         agreement_ari: adjusted Rand index of the two segmentations.
         reach: distance within which a customer is covered, from the champion's training customers.
-        coverage_champion: share of the current customers within reach of a centroid.
+        coverage_champion: share of the current customers within reach of their centroid; this and the figures below
+            are missing where the models are of different kinds, whose distances cannot be compared.
         coverage_challenger: the same under the challenger, with the same reach.
-        inertia_champion: mean squared distance to the nearest centroid, current customers.
+        inertia_champion: mean squared distance to the centroid, current customers; in the features, for every kind.
         inertia_challenger: the same under the challenger.
         inertia_same_k: the same of a fresh fit with the champion's number of clusters; missing where there is none.
         fit_gain_before: by how much that fresh fit lies closer to the customers of the snapshot before, a share of the
@@ -78,11 +84,11 @@ class Comparison:
     smallest_share: float
     share_same_segment: float
     agreement_ari: float
-    reach: float
-    coverage_champion: float
-    coverage_challenger: float
-    inertia_champion: float
-    inertia_challenger: float
+    reach: float | None
+    coverage_champion: float | None
+    coverage_challenger: float | None
+    inertia_champion: float | None
+    inertia_challenger: float | None
     inertia_same_k: float | None
     fit_gain_before: float | None
     validity: tuple[PairedValidity, ...]
@@ -95,7 +101,7 @@ class Comparison:
         More clusters always lie closer, so only what a fresh fit with the champion's own number gains counts, and no
         more than the challenger itself gains. ``None`` where there is no such fit.
         """
-        if self.inertia_same_k is None:
+        if self.inertia_same_k is None or self.inertia_champion is None or self.inertia_challenger is None:
             return None
         return _relative_gain(max(self.inertia_challenger, self.inertia_same_k), self.inertia_champion)
 
@@ -109,8 +115,10 @@ class Comparison:
         return self.fit_gain_before is not None and self.fit_gain_before >= 0
 
     @property
-    def coverage_gain(self) -> float:
-        """How much larger a share of the current customers the challenger covers."""
+    def coverage_gain(self) -> float | None:
+        """How much larger a share of the current customers the challenger covers; ``None`` for another kind."""
+        if self.coverage_challenger is None or self.coverage_champion is None:
+            return None
         return self.coverage_challenger - self.coverage_champion
 
     def to_json(self) -> str:
@@ -151,16 +159,17 @@ def compare_models(
             f"that of the champion, {champion.model_version}",
             "Train it by the job 'retrain', which scales with the champion's reference.",
         )
-    values = _kmeans_features(current, champion)
-    old, new = champion.score(values), challenger.score(values)
+    visible = _visible_customers(current, champion)
+    values = feature_values(visible, champion.inputs)
+    old, new = champion.score(values), challenger.score(feature_values(visible, challenger.inputs))
     sizes = np.bincount(new.cluster, minlength=challenger.k)
-    reach = float(np.quantile(champion.score(_kmeans_features(training, champion)).distance, REACH_QUANTILE))
-    same_k = _refit_champion(candidates, champion)
-    # Before the first day of a season nobody is in the window.
-    has_earlier = visible_to_kmeans(previous, champion.features).any()
-    earlier = _kmeans_features(previous, champion) if has_earlier else None
     measured = {one.period: _measure_evidence(one, champion, challenger, seed) for one in evidence}
     validity = {period: one for period, one in measured.items() if one is not None}
+    fit = (
+        _measure_fit(champion, challenger, visible, previous, training, candidates)
+        if champion.kind == challenger.kind
+        else _Fit()
+    )
     return Comparison(
         period=challenger.trained_on,
         champion=champion.model_version,
@@ -171,24 +180,57 @@ def compare_models(
         smallest_share=float(sizes.min() / sizes.sum()),
         share_same_segment=float((_segment_ids(champion)[old.cluster] == _segment_ids(challenger)[new.cluster]).mean()),
         agreement_ari=adjusted_rand(old.cluster, new.cluster),
-        reach=reach,
-        coverage_champion=float((old.distance <= reach).mean()),
-        coverage_challenger=float((new.distance <= reach).mean()),
-        inertia_champion=_inertia(champion, values),
-        inertia_challenger=_inertia(challenger, values),
-        inertia_same_k=_inertia(same_k, values) if same_k else None,
-        fit_gain_before=(
-            _relative_gain(_inertia(same_k, earlier), _inertia(champion, earlier))
-            if same_k and earlier is not None
-            else None
-        ),
+        **vars(fit),
         validity=combine_validity(tuple(validity.values())) if validity else (),
         measured_on=tuple(sorted(validity)),
     )
 
 
-def _kmeans_features(features: pl.DataFrame, model: SegmentationModel) -> Matrix:
-    """Raw features of the customers that K-means sees, in one order."""
+@dataclass(frozen=True)
+class _Fit:
+    """The figures of a comparison that distances decide; missing between models of different kinds."""
+
+    reach: float | None = None
+    coverage_champion: float | None = None
+    coverage_challenger: float | None = None
+    inertia_champion: float | None = None
+    inertia_challenger: float | None = None
+    inertia_same_k: float | None = None
+    fit_gain_before: float | None = None
+
+
+def _measure_fit(
+    champion: SegmentationModel,
+    challenger: SegmentationModel,
+    visible: pl.DataFrame,
+    previous: pl.DataFrame,
+    training: pl.DataFrame,
+    candidates: pl.DataFrame,
+) -> _Fit:
+    distances = champion.distances_in_features(feature_values(_visible_customers(training, champion), champion.inputs))
+    reach = float(np.quantile(distances, REACH_QUANTILE))
+    old, new = (one.distances_in_features(feature_values(visible, one.inputs)) for one in (champion, challenger))
+    same_k = _refit_champion(candidates, champion)
+    # Before the first day of a season nobody is in the window.
+    has_earlier = visible_to_kmeans(previous, champion.features).any()
+    earlier = _visible_customers(previous, champion) if has_earlier else None
+    return _Fit(
+        reach=reach,
+        coverage_champion=float((old <= reach).mean()),
+        coverage_challenger=float((new <= reach).mean()),
+        inertia_champion=float((old**2).mean()),
+        inertia_challenger=float((new**2).mean()),
+        inertia_same_k=_inertia(same_k, visible) if same_k else None,
+        fit_gain_before=(
+            _relative_gain(_inertia(same_k, earlier), _inertia(champion, earlier))
+            if same_k and earlier is not None
+            else None
+        ),
+    )
+
+
+def _visible_customers(features: pl.DataFrame, model: SegmentationModel) -> pl.DataFrame:
+    """The customers that K-means sees, in one order."""
     visible = features.filter(visible_to_kmeans(features, model.features)).sort("customer_id")
     if visible.is_empty():
         raise BadInputError(
@@ -196,7 +238,7 @@ def _kmeans_features(features: pl.DataFrame, model: SegmentationModel) -> Matrix
             "customers to compare models on",
             "Look at that snapshot's customer_features.",
         )
-    return visible.select(model.features).cast(pl.Float64).to_numpy()
+    return visible
 
 
 def _segment_ids(model: SegmentationModel) -> np.ndarray:
@@ -209,16 +251,14 @@ def _candidate_figure(candidates: pl.DataFrame, name: str, k: int) -> float | No
 
 
 def _refit_champion(candidates: pl.DataFrame, champion: SegmentationModel) -> SegmentationModel | None:
-    """The champion with the centroids that the sweep found for its number of clusters; ``None`` if it found none."""
-    centroids = candidates.filter(pl.col("k") == champion.k)["centroids"].drop_nulls()
-    if centroids.is_empty():
-        return None
-    return replace(champion, centroids=tuple(tuple(row) for row in json.loads(centroids.item())))
+    """The champion with the clusters that the sweep found for its number of them; ``None`` if it found none."""
+    found = candidates.filter(pl.col("k") == champion.k)["centroids"].drop_nulls()
+    return None if found.is_empty() else replace(champion, **vars(clusters_from_json(found.item())))
 
 
-def _inertia(model: SegmentationModel, values: Matrix) -> float:
-    """Mean squared distance to the nearest centroid."""
-    return float((model.score(values).distance ** 2).mean())
+def _inertia(model: SegmentationModel, customers: pl.DataFrame) -> float:
+    """Mean squared distance to the centroid, in the features."""
+    return float((model.distances_in_features(feature_values(customers, model.inputs)) ** 2).mean())
 
 
 def _relative_gain(value: float, than: float) -> float:

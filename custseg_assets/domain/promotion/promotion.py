@@ -159,7 +159,7 @@ def _losses(comparison: Comparison, limits: PromotionLimits) -> Iterator[Reason]
     for one in comparison.validity:
         if one.high < 0 and one.difference <= -limits.min_validity_gain:
             yield "worse_validity", f"it foresees less: {_validity_figure(one)}"
-    if comparison.coverage_gain <= -limits.min_coverage_gain:
+    if comparison.coverage_gain is not None and comparison.coverage_gain <= -limits.min_coverage_gain:
         yield "covers_fewer", f"it covers fewer customers: {_coverage_figure(comparison)}"
 
 
@@ -170,7 +170,8 @@ def _gains(comparison: Comparison, limits: PromotionLimits) -> Iterator[Reason]:
             yield "better_validity", f"it foresees more: {_validity_figure(one)}"
     if comparison.is_lasting and comparison.fit_gain is not None and comparison.fit_gain >= limits.min_fit_gain:
         yield "better_fit", f"it fits the customers of now better: {_fit_figure(comparison)}"
-    if comparison.is_lasting and comparison.coverage_gain >= limits.min_coverage_gain:
+    gain = comparison.coverage_gain
+    if comparison.is_lasting and gain is not None and gain >= limits.min_coverage_gain:
         yield "covers_more", f"it covers more customers: {_coverage_figure(comparison)}"
 
 
@@ -202,6 +203,9 @@ def _figures_without_gain(comparison: Comparison) -> Iterator[Reason]:
     yield "not_better", f"it is not clearly better than {comparison.champion}"
     for one in comparison.validity:
         yield "figure", _validity_figure(one)
+    if comparison.reach is None:
+        yield "figure", "it is of another kind than the champion, so how close customers lie cannot be compared"
+        return
     yield "figure", _fit_figure(comparison)
     yield "figure", _coverage_figure(comparison)
 

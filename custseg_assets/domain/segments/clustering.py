@@ -1,7 +1,8 @@
-"""Fitting and using K-means: the sweep over k, the choice of k, the model it makes, and the assignment of customers.
+"""Fitting and using clusters: the sweep over k, the choice of k, the model it makes, and the assignment of customers.
 
 The sweep measures every k and says which limits it misses; the choice follows one rule; training names the clusters of
-the chosen k. Features are scaled in ``training_tables``; the model as a value, and scoring, belong in ``model``.
+the chosen k. Features are scaled in ``training_tables``; the model as a value, and scoring, belong in ``model``; a
+Gaussian mixture is fitted in ``mixture``.
 
 Everything that depends on chance has its own generator per k, rows are put in one order first, and libraries run on
 one thread, so neither the order of customers, nor the other k, nor the number of cores changes a result.
@@ -9,6 +10,7 @@ one thread, so neither the order of customers, nor the other k, nor the number o
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,7 @@ from custseg_assets.domain.segments.model import (
     NO_CLUSTER,
     REFUNDED,
     RFM,
+    Clusters,
     Labels,
     Matrix,
     ScalingReference,
@@ -116,6 +119,7 @@ class Candidate:
         smallest_cluster: its number of customers.
         smallest_share: its share of the customers.
         centroids: on the matrix' scale, by descending last feature.
+        clusters: all that there is about them, where that is more than the centroids.
         is_eligible: whether every limit is kept.
         reason: why it is, or is not, eligible.
     """
@@ -133,6 +137,7 @@ class Candidate:
     smallest_cluster: int | None = None
     smallest_share: float | None = None
     centroids: tuple[tuple[float, ...], ...] | None = None
+    clusters: Clusters | None = None
 
 
 @dataclass(frozen=True)
@@ -192,9 +197,10 @@ def sweep(
     seed: int,
     start: Matrix | None = None,
     everybody: Matrix | None = None,
+    refits: Sequence[Matrix] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Candidate, ...]:
-    """Try every number of clusters and measure how good and how stable it is.
+    """Try every number of clusters by K-means, and measure how good and how stable it is.
 
     Stability is that of refits from scratch on bootstrap resamples of the customers, compared on all customers.
     For the k of the model in force the fit starts from that model's centroids and stops as soon as it is almost as good
@@ -210,25 +216,50 @@ def sweep(
         start: centroids of the model in force, on the same scale; shape (its k, features).
         everybody: the customers that ``matrix`` is a sample of, whose clusters' sizes and inertia are measured and who
             are assigned to clusters in slices; shape (more customers, features). Without it ``matrix`` is everybody.
+        refits: the same customers in other embeddings, each trained on a resample; where they are given, stability is
+            that of K-means in these, instead of on resamples of ``matrix``.
         progress: gets one line per k.
 
     Returns:
         One candidate per k, lowest first, whether it could be fitted or not.
     """
-    rows = matrix[np.lexsort(matrix.T)]
-    distances = _Distances(rows)
+    order = np.lexsort(matrix.T)
+    rows = matrix[order]
+    distances = Distances(rows)
+    others = None if refits is None else [one[order] for one in refits]
+
+    def measure(k: int) -> Candidate:
+        warm = start if start is not None and len(start) == k else None
+        return _measure_k(rows, everybody, distances, k, limits, n_bootstraps, n_initialisations, seed, warm, others)
+
+    return try_every_k(rows, k_range, limits, measure, len(rows if everybody is None else everybody), progress)
+
+
+def try_every_k(
+    rows: Matrix,
+    k_range: tuple[int, int],
+    limits: Limits,
+    measure: Callable[[int], Candidate],
+    n_customers: int,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[Candidate, ...]:
+    """A candidate for each number of clusters, lowest first: measured where there are customers enough, else refused.
+
+    Args:
+        rows: shape (customers, features), in an order that puts equal rows together.
+        k_range: lowest and highest k.
+        limits: those that an eligible k keeps.
+        measure: fits a k and measures it.
+        n_customers: of all, where ``rows`` are a sample.
+        progress: gets one line per k.
+    """
     n_distinct = int(np.any(np.diff(rows, axis=0) != 0, axis=1).sum()) + 1 if len(rows) else 0
     candidates = []
     for k in range(k_range[0], k_range[1] + 1):
-        obstacle = _why_not_tried(k, len(rows if everybody is None else everybody), n_distinct, limits)
-        if obstacle:
-            candidate = Candidate(k, is_eligible=False, reason=obstacle)
-        else:
-            warm = start if start is not None and len(start) == k else None
-            candidate = _measure_k(rows, everybody, distances, k, limits, n_bootstraps, n_initialisations, seed, warm)
-        candidates.append(candidate)
+        obstacle = _why_not_tried(k, n_customers, n_distinct, limits)
+        candidates.append(Candidate(k, is_eligible=False, reason=obstacle) if obstacle else measure(k))
         if progress:
-            progress(f"k = {k}: {candidate.reason}")
+            progress(f"k = {k}: {candidates[-1].reason}")
     return tuple(candidates)
 
 
@@ -264,7 +295,7 @@ def _why_not_tried(k: int, n_customers: int, n_distinct: int, limits: Limits) ->
     return None
 
 
-class _Distances:
+class Distances:
     """Distances between the customers that silhouettes are computed on: measured once where all k have the same."""
 
     def __init__(self, rows: Matrix) -> None:
@@ -290,20 +321,18 @@ class _Distances:
 def _measure_k(
     rows: Matrix,
     everybody: Matrix | None,
-    distances: _Distances,
+    distances: Distances,
     k: int,
     limits: Limits,
     n_bootstraps: int,
     n_initialisations: int,
     seed: int,
     start: Matrix | None,
+    others: Sequence[Matrix] | None,
 ) -> Candidate:
-    from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
-    from threadpoolctl import threadpool_limits
-
     rng = np.random.default_rng([seed, k])
-    with threadpool_limits(1):
-        sample = _draw_rows(rows, FIT_SAMPLE, rng)
+    with one_thread():
+        sample = draw_rows(rows, FIT_SAMPLE, rng)
         fitted = _fit(rows[sample], k, n_initialisations, rng)
         if len(sample) < len(rows):
             stop = USUAL_STOP if everybody is None else SETTLED
@@ -311,40 +340,100 @@ def _measure_k(
         if start is not None:
             fitted = _fit_from_start(rows, start, (1 + WARM_START_SLACK) * fitted.inertia_) or fitted
         centroids, labels = _sort_clusters(fitted)
-        subset = _draw_rows(rows, SILHOUETTE_SAMPLE, rng)
+        subset = draw_rows(rows, SILHOUETTE_SAMPLE, rng)
+        found = Clusters(tuple(tuple(row) for row in centroids.tolist()))
         sizes, inertia = np.bincount(labels, minlength=k), float(fitted.inertia_)
         if everybody is not None:
-            sizes, inertia = _measure_clusters(everybody, centroids)
-        if len(np.unique(labels[subset])) < k:
-            reason = f"the smallest cluster holds {sizes.min():,} of {sizes.sum():,} customers, too few to measure"
-            return Candidate(k, is_eligible=False, reason=reason)
-        aris, jaccards = _measure_stability(rows[sample], labels[sample], k, n_bootstraps, rng)
-        measured = Candidate(
-            k=k,
-            is_eligible=True,
-            reason=ELIGIBLE,
-            silhouette=distances.silhouette(subset, labels[subset]),
-            davies_bouldin=float(davies_bouldin_score(rows, labels)),
-            calinski_harabasz=float(calinski_harabasz_score(rows, labels)),
-            inertia=inertia,
-            bootstrap_ari=float(aris.mean()),
-            worst_jaccard=float(jaccards.mean(axis=0).min()),
-            cluster_jaccards=tuple(jaccards.mean(axis=0).tolist()),
-            smallest_cluster=int(sizes.min()),
-            smallest_share=float(sizes.min() / sizes.sum()),
-            centroids=tuple(tuple(row) for row in centroids.tolist()),
+            sizes, inertia = measure_clusters(everybody, found)
+        refits = (
+            _refit_on_resamples(rows[sample], k, n_bootstraps, rng)
+            if others is None
+            else _refit_in_embeddings([one[sample] for one in others], k, rng)
         )
+        return judge_fit(rows, labels, found, limits, distances, subset, labels[sample], refits, sizes, inertia)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A block in which scikit-learn's libraries have one thread, so that sums do not depend on the number of cores.
+
+    Only libraries that are loaded can be limited, so they are loaded first.
+    """
+    import sklearn.cluster  # noqa: F401  (loads them)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
+
+
+def judge_fit(
+    rows: Matrix,
+    labels: Labels,
+    found: Clusters,
+    limits: Limits,
+    distances: Distances,
+    subset: NDArray[np.int64],
+    refitted: Labels,
+    refits: Iterator[Labels],
+    sizes: NDArray[np.int64],
+    inertia: float,
+) -> Candidate:
+    """The candidate of a fit: its measures, and which limits it misses.
+
+    Args:
+        rows: shape (customers, features).
+        labels: cluster of each of them.
+        found: where the clusters are.
+        limits: those that an eligible k keeps.
+        distances: between the rows.
+        subset: numbers of the rows that the silhouette is computed on.
+        refitted: clusters of the customers that refits are compared on.
+        refits: their clusters in each refit; none is made where a cluster is too small to measure.
+        sizes: customers of each cluster, of everybody.
+        inertia: of everybody.
+    """
+    from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
+
+    k = len(found.centroids)
+    if len(np.unique(labels[subset])) < k:
+        reason = f"the smallest cluster holds {sizes.min():,} of {sizes.sum():,} customers, too few to measure"
+        return Candidate(k, is_eligible=False, reason=reason)
+    aris, jaccards = _measure_stability(refitted, k, refits)
+    measured = Candidate(
+        k=k,
+        is_eligible=True,
+        reason=ELIGIBLE,
+        silhouette=distances.silhouette(subset, labels[subset]),
+        davies_bouldin=float(davies_bouldin_score(rows, labels)),
+        calinski_harabasz=float(calinski_harabasz_score(rows, labels)),
+        inertia=inertia,
+        bootstrap_ari=float(aris.mean()),
+        worst_jaccard=float(jaccards.mean(axis=0).min()),
+        cluster_jaccards=tuple(jaccards.mean(axis=0).tolist()),
+        smallest_cluster=int(sizes.min()),
+        smallest_share=float(sizes.min() / sizes.sum()),
+        centroids=found.centroids,
+        clusters=None if found.mixture is None else found,
+    )
     missed = [check.describe(measured, limits) for check in _missed_checks(measured, limits)]
     return replace(measured, is_eligible=False, reason="; ".join(missed)) if missed else measured
 
 
-def _measure_clusters(everybody: Matrix, centroids: Matrix) -> tuple[NDArray[np.int64], float]:
-    """Number of customers by nearest centroid, and the sum of squared distances to it."""
+def measure_clusters(everybody: Matrix, found: Clusters) -> tuple[NDArray[np.int64], float]:
+    """Number of customers by nearest cluster, and the sum of squared distances to its centroid.
+
+    Args:
+        everybody: shape (customers, features).
+        found: where the clusters are, in the same space.
+    """
+    centroids = np.array(found.centroids)
     sizes, inertia = np.zeros(len(centroids), np.int64), 0.0
     for begin in range(0, len(everybody), _ROWS_AT_ONCE):
-        found = nearest(everybody[begin : begin + _ROWS_AT_ONCE], centroids)
-        sizes += np.bincount(found.cluster, minlength=len(centroids))
-        inertia += float((found.distance**2).sum())
+        rows = everybody[begin : begin + _ROWS_AT_ONCE]
+        scores = nearest(rows, centroids, found.mixture)
+        sizes += np.bincount(scores.cluster, minlength=len(centroids))
+        away = rows - centroids[scores.cluster]
+        inertia += float((scores.distance**2 if found.mixture is None else away**2).sum())
     return sizes, inertia
 
 
@@ -395,7 +484,7 @@ def _match_centroids(centroids: Matrix, rows: Matrix, labels: Labels) -> Matrix:
     return matched
 
 
-def _draw_rows(rows: Matrix, at_most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_rows(rows: Matrix, at_most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Row numbers of all customers, or of a random sample of them, in their order."""
     if len(rows) <= at_most:
         return np.arange(len(rows))
@@ -442,17 +531,23 @@ def _sort_clusters(fitted: KMeans) -> tuple[Matrix, Labels]:
     return fitted.cluster_centers_[order], np.argsort(order)[fitted.labels_]
 
 
-def _measure_stability(
-    rows: Matrix, labels: Labels, k: int, n_bootstraps: int, rng: np.random.Generator
-) -> tuple[Matrix, Matrix]:
-    """Adjusted Rand index of each refit, and Jaccard index of each cluster in it, shape (refits, k)."""
-    aris, jaccards = np.empty(n_bootstraps), np.empty((n_bootstraps, k))
-    for refit in range(n_bootstraps):
+def _refit_on_resamples(rows: Matrix, k: int, n_bootstraps: int, rng: np.random.Generator) -> Iterator[Labels]:
+    """Clusters of the rows by K-means fitted from scratch on each of some resamples."""
+    for _ in range(n_bootstraps):
         resample = rows[rng.integers(len(rows), size=len(rows))]
-        others = _fit(resample, k, REFIT_INITIALISATIONS, rng).predict(rows)
-        aris[refit] = adjusted_rand(labels, others)
-        jaccards[refit] = cluster_jaccards(labels, others, k)
-    return aris, jaccards
+        yield _fit(resample, k, REFIT_INITIALISATIONS, rng).predict(rows)
+
+
+def _refit_in_embeddings(embedded: Sequence[Matrix], k: int, rng: np.random.Generator) -> Iterator[Labels]:
+    """Clusters of the same customers by K-means in each of some embeddings."""
+    for places in embedded:
+        yield _fit(places, k, REFIT_INITIALISATIONS, rng).labels_
+
+
+def _measure_stability(labels: Labels, k: int, refits: Iterator[Labels]) -> tuple[Matrix, Matrix]:
+    """Adjusted Rand index of each refit, and Jaccard index of each cluster in it, shape (refits, k)."""
+    measured = [(adjusted_rand(labels, others), cluster_jaccards(labels, others, k)) for others in refits]
+    return np.array([ari for ari, _ in measured]), np.array([jaccards for _, jaccards in measured])
 
 
 def adjusted_rand(labels: Labels, others: Labels) -> float:
@@ -578,31 +673,39 @@ def train_model(
     reference: ScalingReference,
     trained_on: str,
     champion: SegmentationModel | None = None,
+    clusters: Clusters | None = None,
 ) -> SegmentationModel:
     """The model of the chosen candidate, with its segments named by the customers in them.
 
     Args:
-        customer_features: of the snapshot it was fitted on.
+        customer_features: of the snapshot it was fitted on; with orders by week for clusters in an embedding.
         centroids: of the chosen candidate.
         reference: the scaling the candidate was fitted on.
         trained_on: key of the snapshot.
         champion: the model in force, of the same features, whose segments it continues; see ``identity``.
+        clusters: all that there is about them, where that is more than the centroids.
 
     Raises:
         BadInputError: a segmentation feature has no value for a customer with orders.
     """
-    visible = customer_features.filter(visible_to_kmeans(customer_features, reference.features))
-    values, rfm = feature_values(visible, reference.features), feature_values(visible, RFM)
     fixed = tuple(tuple(float(value) for value in row) for row in centroids)
-    clusters = nearest(reference.scale(values), np.array(fixed)).cluster
-    model = SegmentationModel(
+    unnamed = SegmentationModel(
         trained_on=trained_on,
         reference=reference,
         centroids=fixed,
-        segments=name_segments(rfm, clusters, len(fixed)),
-        model_version=version_of(trained_on, reference, fixed),
+        segments=(),
+        model_version=version_of(trained_on, reference, fixed, clusters=clusters),
+        mixture=clusters.mixture if clusters else None,
+        embedding=clusters.embedding if clusters else None,
     )
-    return inherit_segments(model, champion, values, rfm) if champion else model
+    visible = customer_features.filter(visible_to_kmeans(customer_features, reference.features))
+    values, rfm = feature_values(visible, unnamed.inputs), feature_values(visible, RFM)
+    numbers = unnamed.score(values).cluster
+    model = replace(unnamed, segments=name_segments(rfm, numbers, len(fixed)))
+    if champion is None:
+        return model
+    before = champion.score(feature_values(visible, champion.inputs)).cluster
+    return inherit_segments(model, champion, before, numbers, rfm)
 
 
 def assign_customers(
@@ -714,7 +817,7 @@ def _score_customers(
     slices = customers.iter_slices(_ROWS_AT_ONCE) if len(customers) else [customers]
     scores = [
         model.score(
-            feature_values(part, model.features), part["own"].to_numpy(), part["nearest_before"].to_numpy(), margin_rule
+            feature_values(part, model.inputs), part["own"].to_numpy(), part["nearest_before"].to_numpy(), margin_rule
         )
         for part in slices
     ]

@@ -66,7 +66,7 @@ def count_overlaps(labels: Labels, others: Labels, shape: tuple[int, int]) -> Ov
 
 
 def inherit_segments(
-    challenger: SegmentationModel, champion: SegmentationModel, values: Matrix, rfm: Matrix
+    challenger: SegmentationModel, champion: SegmentationModel, before: Labels, now: Labels, rfm: Matrix
 ) -> SegmentationModel:
     """The challenger as the champion's successor: continued segments keep id and name, others get unused ids.
 
@@ -74,13 +74,13 @@ def inherit_segments(
         challenger: with ids and names of its own.
         champion: of the same features; its ``n_segment_ids`` also has to count those of models that followed it and
             were taken back.
-        values: raw feature rows of the customers that K-means sees on the challenger's training snapshot.
+        before: the champion's cluster of each customer that K-means sees on the challenger's training snapshot.
+        now: the challenger's.
         rfm: their recency in days, orders and net spend, to name new segments by; shape (customers, 3).
 
     Raises:
         ValueError: a cluster of the challenger has no customer.
     """
-    before, now = champion.score(values).cluster, challenger.score(values).cluster
     overlaps = count_overlaps(before, now, (champion.k, challenger.k))
     links = _link_clusters(overlaps, _sort_by_id(champion.segments), _sort_by_id(challenger.segments))
     kept = {link.new[0]: champion.segments[link.old[0]] for link in links if link.old and link.new}
@@ -89,7 +89,11 @@ def inherit_segments(
         challenger,
         segments=segments,
         model_version=version_of(
-            challenger.trained_on, challenger.reference, challenger.centroids, champion.model_version
+            challenger.trained_on,
+            challenger.reference,
+            challenger.centroids,
+            champion.model_version,
+            challenger.clusters,
         ),
         predecessor=champion.model_version,
         lineage=tuple(_describe_link(link, overlaps, champion.segments, segments) for link in links),

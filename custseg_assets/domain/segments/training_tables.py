@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import polars as pl
 
 from custseg_assets.domain.schemas import MODEL_CANDIDATES, scaled_features_table
 from custseg_assets.domain.segments.clustering import Candidate, KChoice, feature_values, visible_to_kmeans
-from custseg_assets.domain.segments.model import Matrix, ScalingReference, measure_reference
+from custseg_assets.domain.segments.embedding import week_columns
+from custseg_assets.domain.segments.model import (
+    Clusters,
+    Matrix,
+    ScalingReference,
+    clusters_from_json,
+    measure_reference,
+)
 
 OFF_REFERENCE = "_off_reference"
 """Ending of the columns of ``measure_off_reference``."""
@@ -106,10 +113,22 @@ def matrix_of(scaled: pl.DataFrame, names: Sequence[str]) -> Matrix:
     return scaled.select(names).to_numpy()
 
 
+def orders_of(features: pl.DataFrame, names: Sequence[str], n_weeks: int) -> Matrix:
+    """Orders by week of the customers that K-means sees, in the order of ``scale_snapshot``; shape (customers, weeks).
+
+    Args:
+        features: ``customer_features`` of one snapshot, with orders by week.
+        names: the segmentation features.
+        n_weeks: weeks there are.
+    """
+    visible = features.filter(visible_to_kmeans(features, names)).sort("customer_id")
+    return feature_values(visible, week_columns(n_weeks))
+
+
 def candidate_table(key: str, candidates: Sequence[Candidate], choice: KChoice) -> pl.DataFrame:
     """The candidates of a sweep and the choice among them, with the columns of ``model_candidates``."""
     table = pl.DataFrame(
-        [{**asdict(one), "centroids": one.centroids and json.dumps(one.centroids)} for one in candidates],
+        [_candidate_row(one) for one in candidates],
         schema_overrides=dict(MODEL_CANDIDATES.schema),
         infer_schema_length=None,
     )
@@ -121,10 +140,22 @@ def candidate_table(key: str, candidates: Sequence[Candidate], choice: KChoice) 
     ).select(MODEL_CANDIDATES.schema.names())
 
 
+def _candidate_row(candidate: Candidate) -> dict[str, object]:
+    clusters = candidate.clusters or (candidate.centroids and Clusters(candidate.centroids))
+    row = asdict(replace(candidate, clusters=None)) | {"centroids": clusters.to_json() if clusters else None}
+    return {name: value for name, value in row.items() if name != "clusters"}
+
+
+def chosen_clusters(candidates: pl.DataFrame) -> Clusters | None:
+    """The clusters of the chosen k, from ``model_candidates``; ``None`` where none was chosen."""
+    chosen = candidates.filter("is_chosen")
+    return clusters_from_json(chosen["centroids"].item()) if chosen.height else None
+
+
 def chosen_centroids(candidates: pl.DataFrame) -> list[list[float]] | None:
     """Centroids of the chosen k, on the model's scale, from ``model_candidates``; ``None`` where none was chosen."""
-    chosen = candidates.filter("is_chosen")
-    return json.loads(chosen["centroids"].item()) if chosen.height else None
+    clusters = chosen_clusters(candidates)
+    return [list(row) for row in clusters.centroids] if clusters else None
 
 
 def choice_in_words(candidates: pl.DataFrame) -> tuple[str, ...]:

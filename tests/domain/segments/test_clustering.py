@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -370,10 +373,23 @@ def test_silhouettes_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(clustering, "SILHOUETTE_SAMPLE", sample)
     rng = np.random.default_rng(7)
     rows = np.sort(rng.normal(size=(90, 3)) + np.repeat([[0.0], [5.0], [10.0]], 30, axis=0), axis=0)
-    distances = clustering._Distances(rows)
+    distances = clustering.Distances(rows)
     for k in (2, 3):
-        subset = clustering._draw_rows(rows, sample, rng)
+        subset = clustering.draw_rows(rows, sample, rng)
         labels = np.arange(90)[subset] * k // 90
         assert distances.silhouette(subset, labels) == silhouette_score(rows[subset], labels)
     # Measured once for every k, or never.
     assert (distances._of_all is None) == (sample < len(rows))
+
+
+def test_in_a_new_process_libraries_are_limited_to_one_thread_before_anything_is_fitted() -> None:
+    """A limit that is set before they are loaded limits nothing, and sums differ in their last bits."""
+    program = """
+from threadpoolctl import threadpool_info
+from custseg_assets.domain.segments.clustering import one_thread
+with one_thread():
+    print(*{pool["num_threads"] for pool in threadpool_info()}, len(threadpool_info()) > 1)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == "1 True\n"

@@ -58,7 +58,7 @@ def crowd(**places: int) -> Matrix:
 
 def followed(champion: SegmentationModel, challenger: SegmentationModel, values: Matrix) -> SegmentationModel:
     rfm = np.column_stack([np.full(len(values), 10.0), np.ones(len(values)), values[:, 0]])
-    return inherit_segments(challenger, champion, values, rfm)
+    return inherit_segments(challenger, champion, champion.score(values).cluster, challenger.score(values).cluster, rfm)
 
 
 def events(successor: SegmentationModel) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
@@ -233,8 +233,8 @@ def test_a_model_written_before_there_were_predecessors_is_read() -> None:
 
 
 def test_a_model_of_another_format_is_refused() -> None:
-    later = {**json.loads(model(9, 2).to_json()), "format": 2}
-    with pytest.raises(ValueError, match="model format 2; this version reads format 1"):
+    later = {**json.loads(model(9, 2).to_json()), "format": 3}
+    with pytest.raises(ValueError, match="model format 3; this version reads format 1 and 2"):
         model_from_json(json.dumps(later))
 
 
