@@ -181,7 +181,9 @@ def refit_export(folder: Path, progress: Progress) -> SegmentationModel | None:
     features = read_rows(folder, customers, manifest.rows_of(customers.name)[facts.trained_on])
     if n_weeks := weeks_seen(settings, before):
         paths = manifest.rows_of(LINES).values()
-        lines = pl.concat([declared[LINES].schema.to_frame(), *(read_rows(folder, declared[LINES], one) for one in paths)])
+        lines = pl.concat(
+            [declared[LINES].schema.to_frame(), *(read_rows(folder, declared[LINES], one) for one in paths)]
+        )
         start, as_of = datetime.fromisoformat(facts.window_start), datetime.fromisoformat(facts.as_of)
         window = Window(facts.trained_on, facts.periods, start, as_of, period_end=as_of, span_keys=())
         features = add_weeks(features, lines.lazy(), window, n_weeks)
