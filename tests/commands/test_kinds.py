@@ -15,6 +15,8 @@ from custseg_assets.domain.drift.reference import reference_from_json
 from custseg_assets.domain.schemas import SEGMENT_ASSIGNMENTS, SEGMENTATION_MODEL
 from custseg_assets.domain.segments.model import RFM, ModelKind
 from custseg_assets.home.inputs import read_inputs
+from custseg_assets.home.kept_models import keep_models
+from custseg_assets.home.model_exports import refit_export, write_export
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.staleness import stale_partitions
 from custseg_assets.settings import load_settings
@@ -101,6 +103,16 @@ def test_a_mixture_that_follows_a_mixture_is_also_judged_by_fit(with_mixture: Pa
     assert outcome.status == 0, outcome.err
     names = re.findall(r"^  (in force|gaussian_mixture \d|kmeans \d) ", outcome.out, flags=re.MULTILINE)
     assert names == ["in force", "gaussian_mixture 3", "gaussian_mixture 4", "kmeans 3", "kmeans 4"]
+
+
+def test_an_exported_mixture_trained_again_is_the_same_model(with_mixture: Path, tmp_path: Path) -> None:
+    home = opened(with_mixture)
+    with home.locked() as locked:
+        model = keep_models(locked)[home.champions.model_at(KEY).model_version]
+    folder = tmp_path / model.facts.model_version
+    write_export(home, model, folder)
+    refitted = refit_export(folder, [].append)
+    assert refitted == home.champions.model_at(KEY)
 
 
 def test_a_deep_training_without_tensorflow_says_what_to_do_and_the_champion_stays(shop_home: Path) -> None:
