@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     n_failed = 0
     with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
         truth = Path(folder) / "whole"
-        duration = _seconds_of(command, truth)
+        duration = _seconds_of([*command, "--engine", "polars"] if arguments.engine else command, truth)
         if arguments.engine:
             command += ["--engine", arguments.engine]
             duration = _seconds_of(command, Path(folder) / "by-engine")
