@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from custseg_assets.domain.periods import window_of
 from custseg_assets.domain.schemas import SCALABLE_FEATURES
-from custseg_assets.domain.segments.explain import FEATURES, Explainer, segments_of
+from custseg_assets.domain.segments.explain import BY_WEEK, FEATURES, Explainer, segments_of
 from custseg_assets.domain.segments.model import LineageEvent
 from custseg_assets.stores.releases import current, open_release
 from custseg_serving import schemas
