@@ -62,7 +62,7 @@ test-gcp: .venv-gcp/gcp.stamp ## run the tests that need Google's libraries, in 
 .PHONY: test-deep
 test-deep: $(VENV)/dev.stamp .venv-gcp/gcp.stamp .venv-deep/deep.stamp ## run the tests that train networks, in an environment of their own
 	$(VENV)/bin/python -m pytest -m deep tests/deep $(ARGS)
-	.venv-gcp/bin/python -m pytest -m deep tests/gcp $(ARGS)
+	.venv-gcp/bin/python -m pytest -m deep tests/gcp/test_deep_training.py $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## check style, types and import contracts
