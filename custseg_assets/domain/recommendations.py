@@ -79,6 +79,19 @@ def recommend(
         ``personal`` standard deviations.
     """
     pairs, descriptions = list_pairs(purchases, until=as_of), list_descriptions(purchases, until=as_of)
+    return offer_new(pairs, descriptions, assignments, as_of, n_items, method, half_life_days)
+
+
+def offer_new(
+    pairs: pl.DataFrame,
+    descriptions: pl.DataFrame,
+    assignments: pl.DataFrame,
+    as_of: datetime,
+    n_items: int,
+    method: Method,
+    half_life_days: float,
+) -> pl.DataFrame:
+    """What ``recommend`` returns, of everybody's pairs and of descriptions that are listed already."""
     buyers = count_buyers(pairs, assignments, as_of, half_life_days)
     tastes = buyers.learn_tastes(buyers.bought_together(pairs), as_of) if method == "personal" else None
     ranking = buyers.rank(method, tastes)
@@ -90,19 +103,29 @@ def _orders(purchases: pl.DataFrame | pl.LazyFrame, *, until: datetime) -> pl.La
     return purchases.lazy().filter(is_order, pl.col("invoiced_at") < until)
 
 
-def list_pairs(purchases: pl.DataFrame | pl.LazyFrame, *, until: datetime) -> pl.DataFrame:
+def list_pairs(purchases: pl.DataFrame | pl.LazyFrame, *, until: datetime, cut: datetime | None = None) -> pl.DataFrame:
     """Each customer and product once, with the instants of the first and the last purchase.
 
     Args:
         purchases: as in ``recommend``; of some customers, or of some of the time.
         until: first instant that does not count.
+        cut: begin of a test; without one, there is none.
 
     Returns:
-        ``customer_id``, ``product_id``, ``first_at`` and ``last_at``, in any order.
+        ``customer_id``, ``product_id``, ``first_at``, ``last_at`` and, where there is a test, ``last_before_cut``, the
+        last purchase before it, in any order.
     """
     at = pl.col("invoiced_at")
-    orders = _orders(purchases, until=until)
-    return orders.group_by("customer_id", "product_id").agg(first_at=at.min(), last_at=at.max()).collect()
+    instants = {"first_at": at.min(), "last_at": at.max()}
+    if cut is not None:
+        instants["last_before_cut"] = at.filter(at < cut).max()
+    return _orders(purchases, until=until).group_by("customer_id", "product_id").agg(**instants).collect()
+
+
+def pairs_before(pairs: pl.DataFrame, cut: datetime) -> pl.DataFrame:
+    """What ``list_pairs`` would have returned until the begin of a test, of what it returned with it."""
+    known = pairs.filter(pl.col("first_at") < cut)
+    return known.select("customer_id", "product_id", "first_at", last_at="last_before_cut")
 
 
 def list_descriptions(purchases: pl.DataFrame | pl.LazyFrame, *, until: datetime) -> pl.DataFrame:
@@ -514,10 +537,23 @@ def evaluate(
         n_items: products offered to each customer.
     """
     cut = as_of - timedelta(days=horizon_days)
-    later = purchases.lazy().filter(pl.col("invoiced_at") >= cut)
-    one = TestedSlice(list_pairs(purchases, until=cut), list_pairs(later, until=as_of), assignments)
-    buyers = count_buyers(one.train, assignments, cut, half_life_days)
-    tastes = buyers.learn_tastes(buyers.bought_together(one.train), cut)
+    pairs = list_pairs(purchases, until=as_of, cut=cut)
+    return evaluate_pairs(pairs, assignments, cut, as_of, n_items, half_life_days)
+
+
+def evaluate_pairs(
+    pairs: pl.DataFrame,
+    assignments: pl.DataFrame,
+    cut: datetime,
+    as_of: datetime,
+    n_items: int,
+    half_life_days: float,
+) -> RecommendationEvaluation:
+    """What ``evaluate`` returns, of everybody's pairs, listed with the cut."""
+    before = pairs_before(pairs, cut)
+    buyers = count_buyers(before, assignments, cut, half_life_days)
+    tastes = buyers.learn_tastes(buyers.bought_together(before), cut)
+    one = TestedSlice(pairs, assignments)
     return choose_method([one], buyers, tastes, cut=cut, as_of=as_of, n_items=n_items)
 
 
@@ -526,21 +562,14 @@ class TestedSlice:
     """Customers that methods are tried on.
 
     Attributes:
-        train: what they bought before the test, see ``list_pairs``.
-        later: what they bought in it.
+        pairs: what they bought until the end of the test, see ``list_pairs`` with a cut.
         assignments: ``customer_id`` and ``segment_id`` at its begin.
     """
 
-    train: pl.DataFrame
-    later: pl.DataFrame
+    pairs: pl.DataFrame
     assignments: pl.DataFrame
 
     __test__ = False
-
-    def new_purchases(self) -> pl.DataFrame:
-        """Customer and product of what was bought for the first time in the test."""
-        new = self.later.join(self.train, on=["customer_id", "product_id"], how="anti")
-        return new.cast({"customer_id": pl.String, "product_id": pl.String})
 
 
 def choose_method(
@@ -568,18 +597,22 @@ def choose_method(
     rankings = {method: buyers.rank(method, tastes) for method in METHODS}
     n_tested, n_hits = 0, dict.fromkeys(METHODS, 0)
     for one in slices:
-        new = one.new_purchases()
-        test = _segments(one.assignments).join(new, on="customer_id", how="semi")
+        # Customer and product of what was bought for the first time in the test.
+        new = one.pairs.filter(pl.col("first_at") >= cut)
+        ids = new["customer_id"].unique().cast(pl.String)
+        test = _segments(one.assignments).filter(pl.col("customer_id").is_in(ids.implode()))
         n_tested += test.height
         # Products have the same numbers in all rankings.
         any_ranking = rankings[DEFAULT_METHOD]
-        members = _Members.find(test, one.train, any_ranking)
+        members = _Members.find(test, pairs_before(one.pairs, cut), any_ranking)
         who, what, _ = _numbers_of(new, test, any_ranking.products)
-        bought = _as_one_number(who, what, any_ranking)
+        bought = np.sort(_as_one_number(who, what, any_ranking))
         for method, ranking in rankings.items():
             member, _, product, _ = _pick_new(members, ranking, n_items)
-            is_hit = np.isin(_as_one_number(member, product, ranking), bought)
-            n_hits[method] += len(np.unique(member[is_hit]))
+            offered = _as_one_number(member, product, ranking)
+            place = np.searchsorted(bought, offered).clip(max=max(len(bought) - 1, 0))
+            is_hit = bought[place] == offered if len(bought) else np.zeros(len(offered), bool)
+            n_hits[method] += int(np.count_nonzero(np.bincount(member[is_hit], minlength=1)))
     if n_tested < MIN_TEST_CUSTOMERS or not buyers.n_customers:
         sentence = (
             f"Not enough data to compare recommendation methods: {n_tested} customers bought something new between "

@@ -7,7 +7,9 @@ done after that reads a slice at a time. How products are ranked belongs in ``do
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.stores.files import scratch_folder
 
 _SCRATCH = ".purchases-"
+LINES_AT_ONCE = 4_000_000
+"""Lines of a window, on average, that offers are made from in memory; they take some 250 bytes each."""
 _PLACED = ("customer_id", "segment_id")
 _LINE_COLUMNS = ("customer_id", "product_id", "invoiced_at", "is_cancellation")
 
@@ -70,36 +74,30 @@ def offer_to_all(home: OpenHome, key: str, purchases: pl.DataFrame) -> tuple[pl.
         What ``domain.recommendations.recommend`` returns, and how the method was chosen, in words.
     """
     window, configured = home.calendar.window(key), home.settings.recommendations
-    outcome = recommendations.evaluate(
-        purchases,
-        home.tables.read(SEGMENT_ASSIGNMENTS, home.snapshots_before(key)[-1:], _PLACED),
-        as_of=window.as_of,
-        horizon_days=(window.as_of - datetime.fromisoformat(key)).days,
-        half_life_days=configured.half_life_days,
-        n_items=configured.n_items,
-    )
-    offers = recommendations.recommend(
-        purchases,
-        home.tables.read(SEGMENT_ASSIGNMENTS, [key], _PLACED),
-        as_of=window.as_of,
-        n_items=configured.n_items,
-        method=outcome.winner,
-        half_life_days=configured.half_life_days,
+    cut, half_life_days = datetime.fromisoformat(key), configured.half_life_days
+    pairs = recommendations.list_pairs(purchases, until=window.as_of, cut=cut)
+    descriptions = recommendations.list_descriptions(purchases, until=window.as_of)
+    before = home.tables.read(SEGMENT_ASSIGNMENTS, home.snapshots_before(key)[-1:], _PLACED)
+    outcome = recommendations.evaluate_pairs(pairs, before, cut, window.as_of, configured.n_items, half_life_days)
+    now = home.tables.read(SEGMENT_ASSIGNMENTS, [key], _PLACED)
+    offers = recommendations.offer_new(
+        pairs, descriptions, now, window.as_of, configured.n_items, outcome.winner, half_life_days
     )
     return offers, outcome.sentence
 
 
-class PurchasesInSlices:
-    """Lines of a window, by slices of customers, in a scratch folder.
+class PairsInSlices:
+    """Who bought what within a window, by slices of customers, in a scratch folder.
 
     Args:
         home: whose log it is.
         window: of the snapshot.
+        cut: begin of the test of methods.
         ranges: of ids, which cover every id.
         folder: empty.
     """
 
-    def __init__(self, home: OpenHome, window: Window, ranges: Sequence[IdRange], folder: Path) -> None:
+    def __init__(self, home: OpenHome, window: Window, cut: datetime, ranges: Sequence[IdRange], folder: Path) -> None:
         self._ranges, self._folder = ranges, folder
         lines = home.tables.scan(CLEAN_TRANSACTIONS, window.keys).filter(_is_within(window))
         starts = pl.Series([one.start for one in ranges[1:]], dtype=pl.String)
@@ -109,14 +107,22 @@ class PurchasesInSlices:
 
         number = pl.col("customer_id").map_batches(number_of, return_dtype=pl.UInt32, is_elementwise=True)
         lines.select(*_LINE_COLUMNS, slice=number).sink_parquet(pl.PartitionBy(folder, key="slice", include_key=False))
+        nothing = CLEAN_TRANSACTIONS.schema.to_frame().select(_LINE_COLUMNS).lazy()
+        for place in range(len(ranges)):
+            files = sorted((folder / f"slice={place}").glob("*.parquet"))
+            own = pl.scan_parquet(files, glob=False, hive_partitioning=False) if files else nothing
+            coded = own.with_columns(pl.col("customer_id", "product_id").cast(pl.Categorical))
+            recommendations.list_pairs(coded, until=window.as_of, cut=cut).write_parquet(self._path_of(place))
+            shutil.rmtree(folder / f"slice={place}", ignore_errors=True)
         self.descriptions = recommendations.list_descriptions(lines, until=window.as_of)
 
+    def _path_of(self, place: int) -> Path:
+        return self._folder / f"pairs-{place}.parquet"
+
     def __iter__(self) -> Iterator[tuple[IdRange, pl.DataFrame]]:
-        """The ranges, each with the lines of its customers."""
-        nothing = CLEAN_TRANSACTIONS.schema.to_frame().select(_LINE_COLUMNS)
-        for number, one in enumerate(self._ranges):
-            files = sorted((self._folder / f"slice={number}").glob("*.parquet"))
-            yield one, pl.read_parquet(files, glob=False, hive_partitioning=False) if files else nothing
+        """The ranges, each with the pairs of its customers."""
+        for place, one in enumerate(self._ranges):
+            yield one, pl.read_parquet(self._path_of(place), glob=False)
 
 
 def offer_in_slices(
@@ -131,63 +137,63 @@ def offer_in_slices(
         outcomes: gets how the method was chosen, in words, by the snapshot's key.
     """
     window, configured = home.calendar.window(key), home.settings.recommendations
+    cut, until = datetime.fromisoformat(key), window.as_of
     with scratch_folder(home.paths.root, _SCRATCH) as folder:
-        purchases = PurchasesInSlices(home, window, ranges, folder)
-        outcome = _choose_method(home, key, purchases)
+        slices = PairsInSlices(home, window, cut, ranges, folder)
+        outcome = _choose_method(home, key, slices, cut, until)
         outcomes[key] = outcome.sentence
-        buyers = _count_buyers(home, [key], purchases, window.as_of)
-        is_personal = outcome.winner == "personal"
-        tastes = _learn_tastes(buyers, purchases, window.as_of) if is_personal else None
+        buyers = _count_buyers(home, [key], slices, until)
+        tastes = _learn_tastes(buyers, slices, until) if outcome.winner == "personal" else None
         ranking = buyers.rank(outcome.winner, tastes)
-        for one, lines in purchases:
+        for one, pairs in slices:
+            placed = _placed(home, [key], one)
             yield recommendations.offer_products(
-                _placed(home, [key], one),
-                recommendations.list_pairs(lines, until=window.as_of),
-                ranking,
-                purchases.descriptions,
-                configured.n_items,
-                outcome.winner,
+                placed, pairs, ranking, slices.descriptions, configured.n_items, outcome.winner
             )
 
 
-def _count_buyers(home: OpenHome, keys: Sequence[str], purchases: PurchasesInSlices, until: datetime) -> Buyers:
+_Slices = Iterable[tuple[IdRange, pl.DataFrame]]
+
+
+def _count_buyers(home: OpenHome, keys: Sequence[str], slices: _Slices, until: datetime) -> Buyers:
     """Count what everybody bought until an instant, by the segments at a snapshot."""
     half_life_days = home.settings.recommendations.half_life_days
     return recommendations.add_buyers(
-        recommendations.count_buyers(
-            recommendations.list_pairs(lines, until=until), _placed(home, keys, one), until, half_life_days
-        )
-        for one, lines in purchases
+        recommendations.count_buyers(pairs, _placed(home, keys, one), until, half_life_days) for one, pairs in slices
     )
 
 
-def _learn_tastes(buyers: Buyers, purchases: PurchasesInSlices, until: datetime) -> Tastes:
+def _learn_tastes(buyers: Buyers, slices: _Slices, until: datetime) -> Tastes:
     """What goes with what, by all purchases until an instant."""
-    parts = (buyers.bought_together(recommendations.list_pairs(lines, until=until)) for _, lines in purchases)
+    parts = (buyers.bought_together(pairs) for _, pairs in slices)
     return buyers.learn_tastes(functools.reduce(np.add, parts), until)
 
 
-def _choose_method(home: OpenHome, key: str, purchases: PurchasesInSlices) -> RecommendationEvaluation:
-    window, configured = home.calendar.window(key), home.settings.recommendations
-    cut, before = datetime.fromisoformat(key), home.snapshots_before(key)[-1:]
+def _choose_method(
+    home: OpenHome, key: str, slices: PairsInSlices, cut: datetime, until: datetime
+) -> RecommendationEvaluation:
+    before = home.snapshots_before(key)[-1:]
     n_before = sum(home.tables.sizes(SEGMENT_ASSIGNMENTS).get(one, 0) for one in before)
-    buyers = _count_buyers(home, before, purchases, cut)
+
+    def known() -> Iterator[tuple[IdRange, pl.DataFrame]]:
+        for one, pairs in slices:
+            yield one, recommendations.pairs_before(pairs, cut)
 
     def tested() -> Iterator[TestedSlice]:
-        for one, lines in purchases:
-            placed = recommendations.tested_customers(_placed(home, before, one), n_before)
-            own = lines.join(placed, on="customer_id", how="semi")
-            later = own.filter(pl.col("invoiced_at") >= cut)
-            yield TestedSlice(
-                recommendations.list_pairs(own, until=cut),
-                recommendations.list_pairs(later, until=window.as_of),
-                placed,
-            )
+        for one, pairs in slices:
+            yield TestedSlice(pairs, recommendations.tested_customers(_placed(home, before, one), n_before))
 
-    tastes = _learn_tastes(buyers, purchases, cut)
-    return recommendations.choose_method(
-        tested(), buyers, tastes, cut=cut, as_of=window.as_of, n_items=configured.n_items
-    )
+    buyers = _count_buyers(home, before, known(), cut)
+    tastes = _learn_tastes(buyers, known(), cut)
+    n_items = home.settings.recommendations.n_items
+    return recommendations.choose_method(tested(), buyers, tastes, cut=cut, as_of=until, n_items=n_items)
+
+
+def ranges_of_offers(home: OpenHome, key: str) -> tuple[IdRange, ...]:
+    """Ranges of ids that a snapshot's offers are made by; one for all where its lines are few."""
+    sizes = home.tables.sizes(CLEAN_TRANSACTIONS)
+    n_lines = sum(sizes.get(period, 0) for period in home.calendar.window(key).keys)
+    return home.tables.id_ranges(SEGMENT_ASSIGNMENTS, key, at_least=math.ceil(n_lines / LINES_AT_ONCE))
 
 
 def _placed(home: OpenHome, keys: Sequence[str], within: IdRange) -> pl.DataFrame:

@@ -205,10 +205,16 @@ class TableReader:
             found = rows.select(names).collect()
             return found.sort(order, maintain_order=True) if order else found
 
-    def id_ranges(self, table: Table, key: str) -> tuple[IdRange, ...]:
-        """Ranges of ids that a partition with a row per customer is worked on by; one for all of a small one."""
+    def id_ranges(self, table: Table, key: str, at_least: int = 1) -> tuple[IdRange, ...]:
+        """Ranges of ids that a partition with a row per customer is worked on by; one for all of a small one.
+
+        Args:
+            table: the table's declaration.
+            key: of the partition.
+            at_least: ranges to be made, of no fewer customers.
+        """
         n_customers = self.sizes(table).get(key, 0)
-        n_slices = count_slices(n_customers)
+        n_slices = min(max(count_slices(n_customers), at_least), max(n_customers, 1))
         if n_slices == 1:
             return (EVERYBODY,)
         some = pl.col("customer_id").gather_every(ids_apart(n_customers, n_slices))

@@ -15,6 +15,8 @@ from custseg_assets.defs.checks import SuiteRun
 from custseg_assets.domain import slices
 from custseg_assets.domain.schemas import SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
 from custseg_assets.domain.slices import cut_ranges
+from custseg_assets.home import offers
+from custseg_assets.home.offers import PurchasesInMemory
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import TABLES_OF_JOB
 from custseg_assets.settings import load_settings
@@ -57,6 +59,23 @@ def test_slices_change_no_value_of_any_table_and_no_byte_of_the_release(whole: F
     assert current(whole.home / "releases") == current(sliced.home / "releases")
     moves = TableStore(sliced.home / "tables").sizes(SEGMENT_MIGRATIONS)
     assert max(moves.values()) > 0
+
+
+def test_many_lines_of_few_customers_are_offered_by_slices_to_the_same_end(
+    whole: FilledShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = opened(whole)
+    key = home.calendar.snapshot_keys[-1]
+    assert len(offers.ranges_of_offers(home, key)) == 1
+    expected, sentence = offers.offer_to_all(home, key, PurchasesInMemory(home).within(home.calendar.window(key)))
+    monkeypatch.setattr(offers, "LINES_AT_ONCE", 300)
+    with home.locked() as locked:
+        ranges = offers.ranges_of_offers(locked, key)
+        outcomes = dict[str, str]()
+        parts = list(offers.offer_in_slices(locked, key, ranges, outcomes))
+    assert len(parts) == len(ranges) > 5
+    assert pl.concat(parts).equals(expected)
+    assert outcomes == {key: sentence}
 
 
 def test_a_home_that_was_made_in_slices_is_not_stale_when_looked_at_as_a_whole(sliced: FilledShop) -> None:

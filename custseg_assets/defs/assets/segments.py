@@ -28,7 +28,7 @@ from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.segments.profiles import PROFILED, profile_segments
 from custseg_assets.domain.slices import EVERYBODY, IdRange, count_slices, cut_ranges, ids_apart
 from custseg_assets.home.inputs import read_inputs
-from custseg_assets.home.offers import PurchasesInMemory, offer_in_slices, offer_to_all
+from custseg_assets.home.offers import PurchasesInMemory, offer_in_slices, offer_to_all, ranges_of_offers
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
 
@@ -100,7 +100,7 @@ def product_recommendations(context: dg.AssetExecutionContext, home: dg.Resource
 
     def recommend() -> Iterator[tuple[str, pl.DataFrame | Iterator[pl.DataFrame]]]:
         for key in keys:
-            window, ranges = home.calendar.window(key), home.tables.id_ranges(SEGMENT_ASSIGNMENTS, key)
+            window, ranges = home.calendar.window(key), ranges_of_offers(home, key)
             stamp = partial(of_snapshot, PRODUCT_RECOMMENDATIONS, window)
             if len(ranges) > 1:
                 yield key, map(stamp, offer_in_slices(home, key, ranges, outcomes))
