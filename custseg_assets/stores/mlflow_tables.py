@@ -89,4 +89,15 @@ def _place(statement: str) -> tuple[int, str]:
 def _statements(connection: sqlite3.Connection) -> Iterator[str]:
     for statement in connection.iterdump():
         if not statement.startswith(_MADE_BY_MLFLOW):
-            yield "\n".join(line.rstrip().replace("\t", "    ") for line in statement.splitlines())
+            lines = [line.rstrip().replace("\t", "    ") for line in statement.splitlines()]
+            yield "\n".join(_with_constraints_in_order(lines))
+
+
+def _with_constraints_in_order(lines: list[str]) -> list[str]:
+    """The lines of a statement with its named constraints in the order of their names, wherever the commas are."""
+    places = [number for number, line in enumerate(lines) if line.startswith("    CONSTRAINT ")]
+    ordered = sorted(lines[place].removesuffix(",") for place in places)
+    commas = ["," if lines[place].endswith(",") else "" for place in places]
+    for place, constraint, comma in zip(places, ordered, commas, strict=True):
+        lines[place] = constraint + comma
+    return lines
