@@ -154,6 +154,7 @@ def test_the_pipeline_signs_what_it_releases(
 
     content = make_other_content()
     monkeypatch.setattr(release, "_gather_content", lambda *_: content)
+    monkeypatch.setattr(release, "clean_up", lambda _: 0)
     layout: Any = SimpleNamespace(dependencies=lambda _: [])
     home = SimpleNamespace(
         paths=SimpleNamespace(releases=tmp_path / "releases", mark_unreleased=contextlib.nullcontext),
