@@ -246,20 +246,26 @@ def count_buyers(pairs: pl.DataFrame, assignments: pl.DataFrame, as_of: datetime
         weight=weight_of("first_at"),
         last_weight=weight_of("last_at"),
     )
-    products = weighted.group_by("product_id").agg(
-        n_buyers=pl.len().cast(pl.Int64),
-        n_recent=pl.col("is_recent").sum().cast(pl.Int64),
-        shop_weight=pl.col("weight").sum(),
-        last_weight=pl.col("last_weight").sum(),
-    )
     segments = _segments(assignments).cast({"customer_id": pairs.schema["customer_id"]})
-    in_segments = weighted.join(segments, on="customer_id").group_by("segment_id", "product_id")
+    # Those without a segment are a group of their own, which counts for the whole shop only.
+    counted = (
+        weighted.join(segments, on="customer_id", how="left")
+        .group_by("segment_id", "product_id")
+        .agg(
+            n_buyers=pl.len().cast(pl.Int64),
+            n_recent=pl.col("is_recent").sum().cast(pl.Int64),
+            shop_weight=pl.col("weight").sum(),
+            last_weight=pl.col("last_weight").sum(),
+        )
+        .cast({"product_id": pl.String})
+    )
+    in_segments = counted.filter(pl.col("segment_id").is_not_null())
     buyers = pairs.select("customer_id").unique()
     n_segment = buyers.join(segments, on="customer_id").group_by("segment_id").agg(n_segment=pl.len().cast(pl.Int64))
     of_segments = segments.select("segment_id").unique().join(n_segment, on="segment_id", how="left")
     return Buyers(
-        products.cast({"product_id": pl.String}),
-        in_segments.agg(segment_weight=pl.col("weight").sum()).cast({"product_id": pl.String}),
+        counted.drop("segment_id").group_by("product_id").agg(pl.all().sum()),
+        in_segments.select("segment_id", "product_id", segment_weight="shop_weight"),
         of_segments.with_columns(pl.col("n_segment").fill_null(0)),
         buyers.height,
     )
