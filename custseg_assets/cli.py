@@ -61,6 +61,8 @@ def _main(argv: Sequence[str] | None) -> int:
 
     home = Home(home_folder())
     with as_private_as(home.root):
+        if arguments.command is not _keygen:
+            home.require_address()
         if arguments.command in (_verify, _keygen):
             done: int = arguments.command(arguments)
             return done
@@ -323,6 +325,15 @@ def _open(arguments: argparse.Namespace) -> OpenHome:
     return home
 
 
+def _open_unless_restored(arguments: argparse.Namespace) -> OpenHome:
+    """The same, where it has a history of its own."""
+    from custseg_assets.home.restored import require_not_restored
+
+    home = _open(arguments)
+    require_not_restored(home.paths)
+    return home
+
+
 def _open_to_write(
     arguments: argparse.Namespace, source: str | None = None, *, replaces: bool = False, engine: str | None = None
 ) -> OpenHome:
@@ -426,7 +437,11 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _fire_drill(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.fire_drill import fire_drill
 
-    print(fire_drill(_open(arguments), arguments.partition, arguments.customers, arguments.repetitions, say))
+    print(
+        fire_drill(
+            _open_unless_restored(arguments), arguments.partition, arguments.customers, arguments.repetitions, say
+        )
+    )
     return 0
 
 
@@ -467,7 +482,7 @@ def _decider(arguments: argparse.Namespace) -> Decider:
 def _replay(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.replay import replay
 
-    for line in replay(_open(arguments), arguments.first, arguments.last, arguments.keep, say):
+    for line in replay(_open_unless_restored(arguments), arguments.first, arguments.last, arguments.keep, say):
         print(line, flush=True)
     return 0
 

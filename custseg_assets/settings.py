@@ -512,7 +512,8 @@ class VersionSettings(_Section):
 
     Attributes:
         dvc: whether each model is exported by itself once it is promoted.
-        repository: folder in the git repository that models are exported to; the working folder without it.
+        repository: folder in the git repository that models are exported to; ``dvc = true`` needs one, and without it
+            commands take the working folder.
         remote: name of the DVC remote that large files are sent to; DVC's default one without it.
         executable: the command ``dvc``; the one on the ``PATH`` without it.
     """
@@ -530,7 +531,7 @@ class VersionSettings(_Section):
     @model_validator(mode="after")
     def _check_repository(self) -> VersionSettings:
         if self.dvc and self.repository is None:
-            raise ValueError("dvc = true needs a repository in [versions], too")
+            raise ValueError("a repository in [versions], too, with dvc = true")
         return self
 
 

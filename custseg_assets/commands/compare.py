@@ -26,8 +26,8 @@ from custseg_assets.settings import ModelSettings
 from custseg_assets.stores.files import replacement_for
 from custseg_assets.stores.sources import Progress
 from custseg_assets.training.exchange import candidates_in, training_folder
-from custseg_assets.training.local import train_without_dagster
-from custseg_assets.training.steps import sweep_snapshot
+from custseg_assets.training.local import require_networks, train_without_dagster
+from custseg_assets.training.steps import kept_embedding, sweep_snapshot
 
 FittedModels = Iterator[tuple[SegmentationModel | None, Mapping[str, Any], pl.DataFrame]]
 """Candidates one by one: the model, ``None`` where none could be fitted, its row of ``model_candidates``, all rows."""
@@ -74,7 +74,8 @@ def compare(
         The table.
 
     Raises:
-        BadInputError: there is no such snapshot, no model is in force at it, or the picture cannot be written.
+        BadInputError: there is no such snapshot, no model is in force at it, the picture cannot be written, or a deep
+            model is asked for and TensorFlow is not there.
         RunFailedError: a deep model could not be trained.
     """
     from custseg_assets.pictures.comparison import candidates_side_by_side
@@ -132,6 +133,8 @@ def measure_candidates(
     settings = home.settings.model.model_copy(update=given)
     n_weeks = max(champion.n_weeks, settings.deep_weeks if "deep" in kinds else 0)
     features = read_inputs(home, key, n_weeks)
+    if "deep" in kinds and kept_embedding(settings, champion) is None:
+        require_networks(home.settings.training.deep_python)
     rows: list[dict[str, Any]] = []
     in_force: Comparison | None = None
     for kind in kinds:

@@ -18,8 +18,10 @@ from custseg_assets.domain.segments.customer_table import tabulate_customers
 from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.spreadsheets import FORMULA
 from custseg_assets.errors import BadInputError, did_you_mean
+from custseg_assets.home.kept_models import LINES, MADE, MADE_FROM
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import SEGMENTED, TABLES_OF_JOB
+from custseg_assets.home.restored import read_restored
 from custseg_assets.home.staleness import stale_partitions, window_made
 from custseg_assets.stores.files import replacement_for
 
@@ -99,6 +101,7 @@ def export_table(
         raise BadInputError(
             f"--out {out}", f"a name that ends in {' or '.join(_SUFFIXES)}", "Choose one of the formats."
         )
+    _require_in_export(home, name, selection)
     table = _find_table(home, name)
     keys, others = _choose_keys(home, name, table, selection)
     with home.tables.explained():
@@ -123,6 +126,18 @@ def export_table(
             )
     _write(frame, out, has_decimal_comma=has_decimal_comma)
     return said
+
+
+def _require_in_export(home: OpenHome, name: str, selection: Selection) -> None:
+    """Refuse of a restored home what an export has not: lists tell of earlier snapshots, too, which are not there."""
+    restored, there = read_restored(home.paths), (LINES, *MADE_FROM, *MADE)
+    if restored and (name not in there or selection.moved_from or selection.moved_to):
+        raise BadInputError(
+            f"{name} of home {home.paths.root}, which was restored from model {restored.model_version}"
+            + (", by moves" if name in there else ""),
+            f"a table that its export has: {', '.join(there)}",
+            "Name one of those, without moves.",
+        )
 
 
 def _find_table(home: OpenHome, name: str) -> Table:

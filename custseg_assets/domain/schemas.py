@@ -432,7 +432,7 @@ PRODUCT_RECOMMENDATIONS = Table(
         Column(
             "score",
             REAL,
-            "Popularity or taste in the method's own unit.",
+            "Popularity or taste in the method's own unit; of personal offers beyond tastes, segment_recent's.",
             lineage=(f"{_CLEAN}.product_id", f"{_A}.segment_id"),
         ),
         Column("method", TEXT, "The method that won the evaluation."),

@@ -75,10 +75,13 @@ def repository_of(versions: VersionSettings, folder: Path | None = None, remote:
 
 
 def due_exports(home: OpenHome) -> list[str]:
-    """Promoted models that are not in the configured repository yet, as far as the home knows, oldest first."""
+    """Promoted models that this home has not put into the configured repository, or that are gone, oldest first."""
     if not home.settings.versions.dvc:
         return []
-    known = _noted(home.paths).get(_place(home.settings.versions), ())
+    known = {*_noted(home.paths).get(_place(home.settings.versions), ())}
+    if known:
+        # Somebody may have put an empty repository in its place.
+        known &= repository_of(home.settings.versions).tagged()
     complete = {version for version, model in kept_models(home).items() if model.is_complete}
     return [version for _, version in home.champions.promotions if version in complete and version not in known]
 
@@ -104,10 +107,13 @@ def export_model(home: LockedHome, model_version: str, repository: ModelReposito
         )
     with with_users_rights():
         repository.require_usable(model_version)
+        repository.require_apart(home.paths.root)
         if facts := repository.find(model_version):
             _require_same_facts(repository, facts, model.facts)
             if repository.has_data(model_version):
                 repository.send(model_version)
+            else:
+                repository.require_sent(model_version)
             exported = repository.exported(model_version)
         else:
             with repository.staging(model_version) as staged:
@@ -204,6 +210,7 @@ def restore_model(repository: ModelRepository, model_version: str, paths: Home) 
         BadInputError: there is no such export, it is not whole, or there is a home already.
     """
     folder = require_exported(repository, model_version)
+    repository.require_apart(paths.root)
     manifest = read_whole(folder)
     if paths.root.exists() and (not paths.root.is_dir() or any(paths.root.iterdir())):
         raise BadInputError(
@@ -265,7 +272,8 @@ def read_whole(folder: Path) -> Manifest:
         raise BadInputError(
             f"{folder / name}: {why}",
             "every file as it was exported",
-            f"Do 'dvc pull {FOLDER}/{folder.name}/data.dvc' in the repository for data, 'git restore' for other files.",
+            f"Remove it, and do 'dvc pull {FOLDER}/{folder.name}/data.dvc' in the repository for data, or "
+            "'git restore' for other files.",
         )
     facts = manifest.facts
     try:

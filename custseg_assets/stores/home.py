@@ -69,11 +69,11 @@ class Home:
         self.staging = root / ".staging"
         self._unreleased = root / ".unreleased"
 
-    def make(self) -> None:
-        """Make the folder.
+    def require_address(self) -> None:
+        """Refuse a path that the libraries which read and write tables take for another one.
 
         Raises:
-            BadInputError: it cannot be made or written to, or tables cannot be in a folder of that name.
+            BadInputError: it is one.
         """
         path = str(self.root)
         if found := [mark for mark in path if mark in _NO_ADDRESS or not mark.isprintable()]:
@@ -82,6 +82,14 @@ class Home:
                 f"a path without control characters and {' '.join(_NO_ADDRESS)}",
                 "Name another folder with CUSTSEG_HOME.",
             )
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            BadInputError: it cannot be made or written to, or tables cannot be in a folder of that name.
+        """
+        self.require_address()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".write-probe-{os.getpid()}"

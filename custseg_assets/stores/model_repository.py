@@ -10,6 +10,7 @@ that the next export of the same model replaces.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -164,7 +165,7 @@ class ModelRepository:
         staged.rename(target)
         tag = _tag_of(model_version)
         try:
-            self._call_dvc("add", "--quiet", str(target / DATA))
+            self._call_dvc("add", str(target / DATA))
             _require_all_files(target)
             self.send(model_version)
             self._commit(model_version, message)
@@ -191,8 +192,55 @@ class ModelRepository:
         Raises:
             MachineFaultError: it cannot be reached or written to.
         """
-        remote = ["--remote", self.remote] if self.remote else []
-        self._call_dvc("push", "--quiet", *remote, str(self.folder_of(model_version) / _POINTER))
+        self._call_dvc("push", *self._of_remote(), self._pointer_of(model_version))
+
+    def require_sent(self, model_version: str) -> None:
+        """Refuse an export whose data are neither in the work tree nor on the remote.
+
+        Raises:
+            BadInputError: they are nowhere.
+            MachineFaultError: the remote cannot be reached.
+        """
+        found = json.loads(
+            self._call_dvc("status", "--cloud", "--json", *self._of_remote(), self._pointer_of(model_version))
+        )
+        # What is on the remote only would be deleted there to make it as it is here; what is missing is nowhere.
+        if {*found.values()} - {"deleted"}:
+            where = f"remote {self.remote}" if self.remote else "default remote"
+            raise BadInputError(
+                f"model {model_version} in {self.folder}, whose data are neither there nor on DVC's {where}",
+                "data in the work tree, to be sent",
+                f"Do 'dvc pull {FOLDER}/{model_version}/{_POINTER}' from a remote that has them, then the same again.",
+            )
+
+    def require_apart(self, home: Path) -> None:
+        """Refuse a home in the work tree that git does not ignore: its customers would be added with everything else.
+
+        Raises:
+            BadInputError: it is one.
+        """
+        shown = self._git("rev-parse", "--show-toplevel")
+        top = Path(shown.stdout.rstrip("\n"))
+        is_inside = shown.returncode == 0 and home.resolve().is_relative_to(top.resolve())
+        if is_inside and self._git("check-ignore", "-q", "--", str(home.resolve())).returncode:
+            raise BadInputError(
+                f"home {home} in the git repository {top}, which does not ignore it",
+                "one elsewhere, so that no customer gets into git",
+                "Name another with CUSTSEG_HOME, or add this one to .gitignore.",
+            )
+
+    def tagged(self) -> set[str]:
+        """The models that have a tag; none where there is no repository."""
+        if not self.folder.is_dir() or shutil.which("git") is None:
+            return set()
+        listed = self._git("tag", "--list", _tag_of("*")).stdout.splitlines()
+        return {tag.removeprefix(_tag_of("")) for tag in listed}
+
+    def _of_remote(self) -> list[str]:
+        return ["--remote", self.remote] if self.remote else []
+
+    def _pointer_of(self, model_version: str) -> str:
+        return str(self.folder_of(model_version) / _POINTER)
 
     # What is looked at before anything is done.
 
@@ -208,7 +256,7 @@ class ModelRepository:
                 raise BadInputError(f"the command {command}, which is not here", "git and DVC", todo)
         if not self.folder.is_dir():
             raise BadInputError(
-                f"--repo {self.folder}, which is no folder",
+                f"repository {self.folder}, which is no folder",
                 "a folder of a git repository",
                 "Name one with --repo, or under [versions] repository.",
             )

@@ -78,13 +78,37 @@ def train_without_dagster(folder: Path, snapshot: str, python: str | None, say: 
     _require_success(status, snapshot)
 
 
+def require_networks(python: str | None) -> None:
+    """Refuse an environment in which no network can be trained, before anything else is.
+
+    Args:
+        python: its interpreter; this process' own without it.
+
+    Raises:
+        BadInputError: there is none, or TensorFlow is not installed in it.
+    """
+    looks = "import importlib.util, sys; sys.exit(importlib.util.find_spec('tensorflow') is None)"
+    if python is not None and shutil.which(python) is None:
+        raise _no_interpreter(python)
+    if subprocess.run([python or sys.executable, "-c", looks], check=False).returncode:  # noqa: S603  (as above)
+        raise BadInputError(
+            f"a deep model with {python or sys.executable}, where TensorFlow is not installed",
+            "the environment of the extra 'deep'",
+            "Make it by 'make deep' and name its interpreter by [training] deep_python.",
+        )
+
+
+def _no_interpreter(python: str) -> BadInputError:
+    return BadInputError(
+        f"[training] deep_python = {python!r}",
+        "the interpreter of an environment with the extra 'deep'",
+        "Make one by 'make deep'; its interpreter is .venv-deep/bin/python.",
+    )
+
+
 def _command(python: str | None, folder: Path) -> list[str]:
     if python is not None and shutil.which(python) is None:
-        raise BadInputError(
-            f"[training] deep_python = {python!r}",
-            "the interpreter of an environment with the extra 'deep'",
-            "Make one by 'make deep'; its interpreter is .venv-deep/bin/python.",
-        )
+        raise _no_interpreter(python)
     given, out = str(folder / "in"), str(folder / "out")
     return [python or sys.executable, "-m", "custseg_assets.trainer", "--in", given, "--out", out]
 

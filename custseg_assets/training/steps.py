@@ -43,6 +43,13 @@ def weeks_seen(settings: ModelSettings, champion: SegmentationModel | None) -> i
     return max(settings.deep_weeks if settings.kind == "deep" else 0, champion.n_weeks if champion else 0)
 
 
+def kept_embedding(settings: ModelSettings, champion: SegmentationModel | None) -> Embedding | None:
+    """The embedding of the model in force, which its deep challengers keep unless the settings want another shape."""
+    kept = champion.embedding if champion else None
+    shape = settings.deep_weeks, settings.deep_dimensions
+    return kept if kept is not None and (kept.n_weeks, kept.n_dimensions) == shape else None
+
+
 def fit_snapshot(
     features: pl.DataFrame,
     settings: ModelSettings,
@@ -150,9 +157,7 @@ def _sweep_embedded(
 
     In a new one stability is that of networks that were trained on resamples, in one that goes on that of K-means.
     """
-    kept, shape = champion.embedding if champion else None, (settings.deep_weeks, settings.deep_dimensions)
-    if kept is not None and (kept.n_weeks, kept.n_dimensions) != shape:
-        kept = None
+    kept = kept_embedding(settings, champion)
     if kept is not None:
         embedding, refits = kept, None
         progress("the embedding of the model in force goes on")

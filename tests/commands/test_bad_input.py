@@ -202,6 +202,8 @@ def test_a_home_whose_path_is_no_address_is_refused(name: str, tmp_path: Path) -
     source = file("log.csv", GOOD)(tmp_path)
     message = r"home .*, with .*; expected a path without control characters and \[ \] \^ \| \\ \? %\. Name another"
     refused(tmp_path / name, ["run", "--source", source], None, message)
+    for reads in (["status"], ["export", "customers", "--out", tmp_path / "out.csv"], ["verify"]):
+        refused(tmp_path / name, [str(one) for one in reads], None, message)
     assert not (tmp_path / name).exists()
 
 

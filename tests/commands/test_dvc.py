@@ -18,6 +18,9 @@ import pytest
 from custseg_assets.domain.schemas import tables
 from custseg_assets.domain.segments.model import model_from_json
 from custseg_assets.home.kept_models import KeptModel, clean_up, disk_use, kept_models
+from custseg_assets.home.model_exports import due_exports
+from custseg_assets.home.open import OpenHome
+from custseg_assets.settings import load_settings
 from custseg_assets.stores.exported_model import digest_of_file
 from custseg_assets.stores.home import Home
 from tests.support.files import REPOSITORY
@@ -241,6 +244,22 @@ def test_a_restored_home_is_looked_at_and_nothing_is_made_in_it(
     assert stat.S_IMODE(home.stat().st_mode) & 0o077 == 0
 
 
+def test_a_restored_home_gives_the_tables_of_its_export_and_nothing_that_tells_of_the_past(
+    filled_shop: FilledShop, model: str, tmp_path: Path
+) -> None:
+    exported, home = beside(filled_shop.home, model, tmp_path), tmp_path / "home"
+    assert custseg(home, "dvc", "restore", model, "--repo", exported).status == 0
+    out = tmp_path / "out.csv"
+    for asked in (["customers"], ["product_recommendations"], ["segment_assignments", "--moved-from", "S1"]):
+        refused = custseg(home, "export", *asked, "--out", out)
+        require_refused(refused, f"which was restored from model {model}")
+        assert "expected a table that its export has: clean_transactions, customer_features" in refused.err
+    assert not out.exists()
+    assert custseg(home, "export", "segment_assignments", "--out", out).status == 0
+    for asked in (["fire-drill"], ["replay"]):
+        require_refused(custseg(home, *asked), "is only to be looked at")
+
+
 def test_what_differs_from_the_home_is_named(shop_home: Path, model: str, tmp_path: Path) -> None:
     exported = beside(shop_home, model, tmp_path)
     assert custseg(shop_home, "dvc", "verify", model, "--repo", exported, config=QUICK).status == 0
@@ -271,7 +290,8 @@ def test_an_export_that_is_not_whole_is_not_restored(filled_shop: FilledShop, mo
     assert refused.status == 2
     assert refused.err == (
         f"custseg: {features}: it is not here; expected every file as it was exported. "
-        f"Do 'dvc pull models/{model}/data.dvc' in the repository for data, 'git restore' for other files.\n"
+        f"Remove it, and do 'dvc pull models/{model}/data.dvc' in the repository for data, or 'git restore' for "
+        "other files.\n"
     )
     assert not home.exists()
     (tmp_path / "elsewhere").rename(features)
@@ -408,16 +428,71 @@ def test_without_the_command_dvc_the_command_is_named(filled_shop: FilledShop, m
     )
 
 
-def test_a_repository_inside_the_home_is_refused_and_a_home_inside_the_repository_is_not(
+def test_a_repository_inside_the_home_is_refused_and_a_home_inside_the_repository_where_git_would_add_it(
     shop_home: Path, model: str, repository: Path
 ) -> None:
     inside = shutil.copytree(repository.parent, shop_home / "place") / repository.name
     require_refused(export(shop_home, model, inside), f"repository {inside} inside the home {shop_home}; expected one")
     shutil.rmtree(shop_home / "place")
-    home = shutil.move(shop_home, repository / "home")
-    outcome = export(Path(home), model, repository)
+    home = Path(shutil.move(shop_home, repository / "home"))
+    words = f"home {home} in the git repository {repository}, which does not ignore it; expected one elsewhere"
+    require_refused(export(home, model, repository), words)
+    (repository / ".git" / "info" / "exclude").write_text("home/\n")
+    outcome = export(home, model, repository)
     assert outcome.status == 0, outcome.err
-    assert git(repository, "status", "--porcelain") == "?? home.toml\n?? home/\n"
+    assert git(repository, "status", "--porcelain") == "?? home.toml\n"
+    require_refused(custseg(repository / "other", "dvc", "restore", model, "--repo", repository), "does not ignore it")
+    assert not (repository / "other").exists()
+
+
+def test_a_tag_whose_data_are_not_here_sends_nothing_unless_the_remote_has_them(
+    filled_shop: FilledShop, model: str, repository: Path
+) -> None:
+    assert export(filled_shop.home, model, repository).status == 0
+    clone = repository.parent / "clone"
+    git(repository.parent, "clone", "-q", str(repository), str(clone))
+    git(clone, "config", "user.name", "Ada")
+    git(clone, "config", "user.email", "ada@example.org")
+    outcome = export(filled_shop.home, model, clone)
+    assert outcome.status == 0, outcome.err
+    assert "already" in outcome.out
+    other = repository.parent / "other"
+    other.mkdir()
+    call(DVC, clone, "remote", "add", "other", str(other))
+    git(clone, "commit", "-q", "-a", "-m", "Another remote")
+    words = f"model {model} in {clone}, whose data are neither there nor on DVC's remote other; expected data"
+    require_refused(export(filled_shop.home, model, clone, "--remote", "other"), words)
+    call(DVC, clone, "pull", "-q")
+    assert export(filled_shop.home, model, clone, "--remote", "other").status == 0
+    assert bytes_of(other)
+
+
+def test_why_a_remote_takes_nothing_is_said_in_dvcs_words(
+    filled_shop: FilledShop, model: str, repository: Path
+) -> None:
+    call(DVC, repository, "remote", "modify", "store", "url", "/proc/nowhere")
+    git(repository, "commit", "-q", "-a", "-m", "Another place")
+    before = state_of(repository)
+    outcome = export(filled_shop.home, model, repository)
+    assert outcome.status == 1
+    assert "'dvc push' in " in outcome.err
+    assert ": ERROR: " in outcome.err
+    assert "/proc/nowhere" in outcome.err
+    assert state_of(repository) == before
+
+
+def test_a_model_whose_repository_was_made_anew_is_exported_again(grown_shop: GrownShop, tmp_path: Path) -> None:
+    folder = shutil.copytree(grown_shop.home, tmp_path / "home")
+    home = OpenHome(load_settings(folder / "custseg.toml", home=folder))
+    assert due_exports(home) == []
+    place = shutil.move(grown_shop.repository, tmp_path / "aside")
+    try:
+        assert due_exports(home) == [*grown_shop.models]
+        make_repository(grown_shop.repository)
+        assert due_exports(home) == [*grown_shop.models]
+    finally:
+        shutil.rmtree(grown_shop.repository, ignore_errors=True)
+        shutil.move(place, grown_shop.repository)
 
 
 def test_a_tag_that_points_to_something_else_is_left_alone(
