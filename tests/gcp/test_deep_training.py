@@ -18,7 +18,7 @@ from custseg_assets.training.local import train_without_dagster
 from tests.support.deep_environment import deep_python
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.vertex import FakeVertex
-from tests.support.gcp_pieces import SHORT_PATIENCE, gcp_of
+from tests.support.gcp_pieces import PATIENT_WITH_BUCKETS, gcp_of
 from tests.support.trainings import KEY, features_of
 
 pytestmark = [
@@ -60,7 +60,7 @@ def test_the_deep_trainer_on_vertex_leaves_what_it_leaves_here(
 
     @dg.asset
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        VertexLauncher(gcp, SHORT_PATIENCE).train(context, snapshot=KEY, folder=folder)
+        VertexLauncher(gcp, PATIENT_WITH_BUCKETS).train(context, snapshot=KEY, folder=folder)
         return dg.MaterializeResult()
 
     assert dg.materialize([challenger]).success
@@ -81,7 +81,7 @@ def test_an_image_without_tensorflow_says_so_in_the_run(
 
     @dg.asset
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        VertexLauncher(gcp, SHORT_PATIENCE).train(context, snapshot=KEY, folder=folder)
+        VertexLauncher(gcp, PATIENT_WITH_BUCKETS).train(context, snapshot=KEY, folder=folder)
         return dg.MaterializeResult()
 
     assert not dg.materialize([challenger], raise_on_error=False).success

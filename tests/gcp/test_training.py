@@ -29,7 +29,7 @@ from custseg_assets.training.steps import train_snapshot
 from tests.support.fakes.gcs import FakeGcs
 from tests.support.fakes.registry import FakeRegistry
 from tests.support.fakes.vertex import FakeVertex
-from tests.support.gcp_pieces import SHORT_PATIENCE, gcp_of
+from tests.support.gcp_pieces import PATIENT_WITH_BUCKETS, gcp_of
 from tests.support.trainings import KEY, features_of
 
 pytestmark = [
@@ -65,7 +65,7 @@ def train(gcp: GcpSettings, folder: Path) -> TrainerReport:
 
     @dg.asset
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        reports.append(VertexLauncher(gcp, SHORT_PATIENCE).train(context, snapshot=KEY, folder=folder))
+        reports.append(VertexLauncher(gcp, PATIENT_WITH_BUCKETS).train(context, snapshot=KEY, folder=folder))
         return dg.MaterializeResult()
 
     dg.materialize([challenger])

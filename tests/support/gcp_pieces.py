@@ -24,6 +24,8 @@ from tests.support.files import REPOSITORY
 from tests.support.places import PLACE
 
 SHORT_PATIENCE = Patience(first_wait=0.02, longest_wait=0.1, message_interval=-1, silence=2, pending=2)
+PATIENT_WITH_BUCKETS = replace(SHORT_PATIENCE, silence=10)
+"""An object can be changed once a second; on a busy machine several waits for that are more than two seconds."""
 
 _REPORT_CODE = """
 import sys, time
