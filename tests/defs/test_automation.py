@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -81,6 +82,11 @@ def test_an_export_is_asked_for_until_every_promoted_model_is_in_the_repository(
     assert (request.job_name, request.partition_key) == ("export_models", None)
     (_, model) = open_quick(shop_home).champions.promotions[0]
     write_state(shop_home / "exported_models.json", {"places": {f"{repository}": [model]}})
+    assert asked(shop_home, "exporting", instance, more=more).job_name == "export_models"
+    for command in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "Begin"), ("tag", f"model/{model}")):
+        repository.mkdir(exist_ok=True)
+        named = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+        subprocess.run(["git", *named, *command], cwd=repository, check=True)
     assert asked(shop_home, "exporting", instance, more=more) == f"every promoted model is in {repository}"
     # Another repository has none of them.
     other = more.replace("models", "others")
