@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from custseg_assets.settings import Settings, load_settings
 from custseg_assets.stores.alerts import AlertLog
 from custseg_assets.stores.files import write_state
 from tests.support.homes import open_quick, quick_settings, take_in
+from tests.support.model_repositories import git
 from tests.support.shops import FilledShop, fill_shop, shop_log, write_log
 
 LATER = datetime(2024, 6, 1)
@@ -83,10 +83,11 @@ def test_an_export_is_asked_for_until_every_promoted_model_is_in_the_repository(
     (_, model) = open_quick(shop_home).champions.promotions[0]
     write_state(shop_home / "exported_models.json", {"places": {f"{repository}": [model]}})
     assert asked(shop_home, "exporting", instance, more=more).job_name == "export_models"
-    for command in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "Begin"), ("tag", f"model/{model}")):
-        repository.mkdir(exist_ok=True)
-        named = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
-        subprocess.run(["git", *named, *command], cwd=repository, check=True)
+    repository.mkdir()
+    git(repository, "init", "-q")
+    named = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    git(repository, *named, "commit", "-q", "--allow-empty", "-m", "Begin")
+    git(repository, "tag", f"model/{model}")
     assert asked(shop_home, "exporting", instance, more=more) == f"every promoted model is in {repository}"
     # Another repository has none of them.
     other = more.replace("models", "others")
