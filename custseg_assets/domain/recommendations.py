@@ -319,17 +319,6 @@ class Ranking:
     scores: NDArray[np.float64]
     tastes: Tastes | None = None
 
-    def without_tastes(self) -> tuple[Ranking, NDArray[np.int64]]:
-        """The ranking of the products that no tastes are known of, and their numbers in this one."""
-        is_other = np.ones(len(self.products), bool)
-        if self.tastes:
-            is_other[self.tastes.products] = False
-        others, is_kept = np.flatnonzero(is_other), is_other[self.order]
-        shape = len(self.segments), len(others)
-        new_number = np.cumsum(is_other) - 1
-        order, scores = new_number[self.order[is_kept]].reshape(shape), self.scores[is_kept].reshape(shape)
-        return Ranking(self.segments, self.products.gather(others), order, scores), others
-
 
 def offer_products(
     assignments: pl.DataFrame,
@@ -426,9 +415,11 @@ def _pick_new(
     member, rank = np.nonzero(np.isfinite(score))
     product, score = product[member, rank], score[member, rank]
     n_picked = np.bincount(member, minlength=n_members)
-    others, numbers = ranking.without_tastes()
     # Who has bought nearly all of those that tastes are known of is a wholesaler, and there are few.
-    short = np.flatnonzero(n_picked < n_items) if len(numbers) else np.zeros(0, np.int64)
+    short = np.flatnonzero(n_picked < n_items)
+    if not len(short) or len(tastes.products) == len(ranking.products):
+        return member, rank, product, score
+    others, numbers = _without_tastes(ranking, place < 0)
     new_number = np.full(len(ranking.products), -1)
     new_number[numbers] = np.arange(len(numbers))
     who, place_in_rest, what, of_rest = _pick_popular(members.only(short, new_number), others, n_items)
@@ -441,6 +432,15 @@ def _pick_new(
         np.concatenate([product, numbers[what[is_wanted]]]),
         np.concatenate([score, of_rest[is_wanted]]),
     )
+
+
+def _without_tastes(ranking: Ranking, is_other: NDArray[np.bool_]) -> tuple[Ranking, NDArray[np.int64]]:
+    """The ranking of the products that no tastes are known of, and their numbers in the whole one."""
+    others, is_kept = np.flatnonzero(is_other), is_other[ranking.order]
+    shape = len(ranking.segments), len(others)
+    order = (np.cumsum(is_other) - 1)[ranking.order[is_kept]].reshape(shape)
+    scores = ranking.scores[is_kept].reshape(shape)
+    return Ranking(ranking.segments, ranking.products.gather(others), order, scores), others
 
 
 def _pick_popular(
