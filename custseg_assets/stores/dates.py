@@ -27,6 +27,7 @@ from custseg_assets.stores.date_styles import (
     offset_of_unit,
     split_time,
 )
+from custseg_assets.stores.lookups import LARGE_TABLE, look_up
 from custseg_assets.stores.zones import clock_of_type, put_on_clock, remove_zone_directive, split_zones, to_clock
 
 _FEW, _N_SLIPS = 0.01, 3
@@ -39,9 +40,6 @@ _N_YEARS_LIKELY, _N_YEARS_UNLIKELY = 10, 28
 _SECONDS = "%s"
 _USUAL_FORMS = "dates like 2011-06-17, 2011/06/17, 17.06.2011 or 6/17/2011, with or without a time"
 
-
-_LARGE_TABLE = 100_000
-"""Looking up texts in a table of more than these costs more than reading them."""
 
 _TIMES_TO_TRY = ("", " %H:%M:%S%.f", " %H:%M", "T%H:%M:%S%.f", "T%H:%M", " %I:%M:%S %p", " %I:%M %p")
 
@@ -107,13 +105,13 @@ def recognise_dates(texts: pl.DataFrame, settings: SourceSettings, where: str) -
 
 def _choose_way(table: pl.DataFrame, direct: _Instants) -> _Instants:
     """The table of texts and values or, where it is large, the direct way that gives the same."""
-    if table.height > _LARGE_TABLE and table.select(direct(pl.col("text")).eq_missing(pl.col("value")).all()).item():
+    if table.height > LARGE_TABLE and table.select(direct(pl.col("text")).eq_missing(pl.col("value")).all()).item():
         return direct
     return functools.partial(_look_up, table.drop_nulls("value"))
 
 
 def _look_up(table: pl.DataFrame, text: pl.Expr) -> pl.Expr:
-    return text.replace_strict(table["text"], table["value"], default=None, return_dtype=pl.Datetime("us"))
+    return look_up(text, table, pl.lit(None, pl.Datetime("us")))
 
 
 def _parse(formats: Sequence[tuple[str, int | None]], time_zone: str | None, text: pl.Expr) -> pl.Expr:

@@ -11,6 +11,7 @@ from typing import Literal
 import polars as pl
 
 from custseg_assets.errors import BadInputError
+from custseg_assets.stores.lookups import look_up
 
 Decimal = Literal[".", ","]
 
@@ -63,7 +64,7 @@ class NumberReading:
         plain = plain_number(text)
         if self.odd.is_empty():
             return plain
-        return text.replace_strict(self.odd["text"], self.odd["value"], default=plain, return_dtype=pl.Float64)
+        return look_up(text, self.odd, plain)
 
 
 def plain_number(values: pl.Expr) -> pl.Expr:
