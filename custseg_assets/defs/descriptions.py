@@ -70,6 +70,10 @@ ASSETS: Mapping[str, str] = {
         "What to offer to each customer, by the method that would have done best on the last period. The release has "
         "it for lookups. When it is red, the release before stays in service; execute the run again."
     ),
+    "segment_products": (
+        "What the customers of each segment buy more than the shop's, with how many buyers show it. The dashboard and "
+        "the release show it. When it is red, the release before stays in service; execute the run again."
+    ),
     "drift_report": (
         "Whether customers changed since the model in force was trained, score by score against its threshold, with a "
         "verdict. retrain_decision follows it. An alert makes nothing red; when a check is red, the report is "

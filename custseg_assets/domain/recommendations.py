@@ -79,20 +79,20 @@ def recommend(
         ``personal`` standard deviations.
     """
     pairs, descriptions = list_pairs(purchases, until=as_of), list_descriptions(purchases, until=as_of)
-    return offer_new(pairs, descriptions, assignments, as_of, n_items, method, half_life_days)
+    buyers = count_buyers(pairs, assignments, as_of, half_life_days)
+    return offer_new(pairs, descriptions, assignments, buyers, as_of, n_items, method)
 
 
 def offer_new(
     pairs: pl.DataFrame,
     descriptions: pl.DataFrame,
     assignments: pl.DataFrame,
+    buyers: Buyers,
     as_of: datetime,
     n_items: int,
     method: Method,
-    half_life_days: float,
 ) -> pl.DataFrame:
-    """What ``recommend`` returns, of everybody's pairs and of descriptions that are listed already."""
-    buyers = count_buyers(pairs, assignments, as_of, half_life_days)
+    """What ``recommend`` returns, of everybody's pairs, and of buyers and descriptions that are known already."""
     tastes = buyers.learn_tastes(buyers.bought_together(pairs), as_of) if method == "personal" else None
     ranking = buyers.rank(method, tastes)
     return offer_products(assignments, pairs, ranking, descriptions, n_items, method)
@@ -151,7 +151,7 @@ class Buyers:
     Attributes:
         products: ``product_id``, and over everybody ``n_buyers``, ``n_recent``, ``shop_weight`` of first purchases and
             ``last_weight`` of last ones.
-        in_segments: ``segment_id``, ``product_id`` and ``segment_weight``.
+        in_segments: ``segment_id``, ``product_id``, ``segment_weight`` and ``n_buyers`` of the segment.
         segments: ``segment_id`` of every segment that somebody is in, and ``n_segment``, how many of its customers
             bought anything.
         n_customers: who bought anything.
@@ -265,7 +265,7 @@ def count_buyers(pairs: pl.DataFrame, assignments: pl.DataFrame, as_of: datetime
     of_segments = segments.select("segment_id").unique().join(n_segment, on="segment_id", how="left")
     return Buyers(
         counted.drop("segment_id").group_by("product_id").agg(pl.all().sum()),
-        in_segments.select("segment_id", "product_id", segment_weight="shop_weight"),
+        in_segments.select("segment_id", "product_id", "n_buyers", segment_weight="shop_weight"),
         of_segments.with_columns(pl.col("n_segment").fill_null(0)),
         buyers.height,
     )

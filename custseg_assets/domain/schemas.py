@@ -446,6 +446,36 @@ PRODUCT_RECOMMENDATIONS = Table(
     code_version="2",
 )
 
+_BOUGHT = (f"{_CLEAN}.product_id", f"{_CLEAN}.customer_id", f"{_A}.segment_id")
+
+SEGMENT_PRODUCTS = Table(
+    "segment_products",
+    "One row per segment and product that its customers buy more than the shop's.",
+    (
+        *_SNAPSHOT,
+        Column("segment_id", TEXT, "Segment.", lineage=_from(_A, "segment_id")),
+        Column("rank", WHOLE, "1 stands out most surely.", lineage=_BOUGHT),
+        Column("product_id", TEXT, "Product.", lineage=_from(_CLEAN, "product_id")),
+        Column("description", TEXT, "The product's most recent text.", True, _from(_CLEAN, "description")),
+        Column("n_buyers", WHOLE, "Customers of the segment who bought it in the window.", lineage=_BOUGHT),
+        Column(
+            "share_of_segment",
+            REAL,
+            "Part that it is of what the segment buys, each product once per customer.",
+            lineage=_BOUGHT,
+        ),
+        Column("share_of_shop", REAL, "Part that it is of what the whole shop's customers buy.", lineage=_BOUGHT),
+        Column("lift", REAL, "The first of these parts by the second, shrunk towards 1.", lineage=_BOUGHT),
+        Column("lift_low", REAL, "What the lift is above with a probability of 99.9 %.", lineage=_BOUGHT),
+    ),
+    ("segment_id", "rank"),
+    reads=(
+        _hashed("segment_assignments"),
+        _hashed("clean_transactions", "window"),
+        _unhashed("promotion_decision", "until"),
+    ),
+)
+
 MODEL_CANDIDATES = Table(
     "model_candidates",
     "One row per number of clusters tried.",
@@ -742,6 +772,7 @@ RELEASE_READS = (
             "segment_profiles",
             "segment_migrations",
             "product_recommendations",
+            "segment_products",
             "drift_report",
             "customer_features",
         )
@@ -775,6 +806,7 @@ def tables(features: tuple[str, ...]) -> dict[str, Table]:
         SEGMENT_PROFILES,
         SEGMENT_MIGRATIONS,
         PRODUCT_RECOMMENDATIONS,
+        SEGMENT_PRODUCTS,
         DRIFT_REPORT,
         RETRAIN_DECISION,
         PREDICTION_LOG,

@@ -111,6 +111,9 @@ class Fingerprints:
         if name == "product_recommendations":
             window, rules = calendar.window(key), self._settings.recommendations.model_dump(mode="json")
             return [rules, str(window.as_of)] if window.is_open else rules
+        if name == "segment_products":
+            window = calendar.window(key)
+            return str(window.as_of) if window.is_open else None
         return self._model_settings_of(name, key)
 
     def _model_settings_of(self, name: str, key: str) -> object:

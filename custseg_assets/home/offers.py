@@ -1,4 +1,4 @@
-"""What to offer to the customers of a home: purchases of a window, from the log to the rules in the domain.
+"""What to offer to the customers of a home, and what segments buy: purchases of a window, for the rules in the domain.
 
 A large shop's purchases are first put into a scratch folder, by slices of customers, in one pass over the log; what is
 done after that reads a slice at a time. How products are ranked belongs in ``domain.recommendations``.
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from custseg_assets.domain import recommendations
 from custseg_assets.domain.periods import Window
 from custseg_assets.domain.recommendations import Buyers, RecommendationEvaluation, TestedSlice
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, SEGMENT_ASSIGNMENTS
+from custseg_assets.domain.segments.products import products_of_segments
 from custseg_assets.domain.slices import IdRange
 from custseg_assets.domain.tastes import Tastes
 from custseg_assets.home.open import LockedHome, OpenHome
@@ -62,7 +64,19 @@ def _is_within(window: Window) -> pl.Expr:
     return pl.col("invoiced_at") >= window.start if window.is_open else pl.lit(value=True)
 
 
-def offer_to_all(home: OpenHome, key: str, purchases: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+class Outcome(NamedTuple):
+    """What becomes known of a snapshot besides its offers.
+
+    Attributes:
+        sentence: how the method was chosen, in words.
+        segment_products: what ``domain.segments.products`` returns.
+    """
+
+    sentence: str
+    segment_products: pl.DataFrame
+
+
+def offer_to_all(home: OpenHome, key: str, purchases: pl.DataFrame) -> tuple[pl.DataFrame, Outcome]:
     """The offers of a snapshot, by the method that would have done best on its period, so far as that goes.
 
     Args:
@@ -71,7 +85,7 @@ def offer_to_all(home: OpenHome, key: str, purchases: pl.DataFrame) -> tuple[pl.
         purchases: lines of its window.
 
     Returns:
-        What ``domain.recommendations.recommend`` returns, and how the method was chosen, in words.
+        What ``domain.recommendations.recommend`` returns, and what else became known.
     """
     window, configured = home.calendar.window(key), home.settings.recommendations
     cut, half_life_days = datetime.fromisoformat(key), configured.half_life_days
@@ -80,10 +94,15 @@ def offer_to_all(home: OpenHome, key: str, purchases: pl.DataFrame) -> tuple[pl.
     before = home.tables.read(SEGMENT_ASSIGNMENTS, home.snapshots_before(key)[-1:], _PLACED)
     outcome = recommendations.evaluate_pairs(pairs, before, cut, window.as_of, configured.n_items, half_life_days)
     now = home.tables.read(SEGMENT_ASSIGNMENTS, [key], _PLACED)
+    buyers = recommendations.count_buyers(pairs, now, window.as_of, half_life_days)
     offers = recommendations.offer_new(
-        pairs, descriptions, now, window.as_of, configured.n_items, outcome.winner, half_life_days
+        pairs, descriptions, now, buyers, window.as_of, configured.n_items, outcome.winner
     )
-    return offers, outcome.sentence
+    return offers, Outcome(outcome.sentence, _stand_out(buyers, descriptions))
+
+
+def _stand_out(buyers: Buyers, descriptions: pl.DataFrame) -> pl.DataFrame:
+    return products_of_segments(buyers.in_segments, buyers.products, descriptions)
 
 
 class PairsInSlices:
@@ -126,7 +145,7 @@ class PairsInSlices:
 
 
 def offer_in_slices(
-    home: LockedHome, key: str, ranges: Sequence[IdRange], outcomes: dict[str, str]
+    home: LockedHome, key: str, ranges: Sequence[IdRange], outcomes: dict[str, Outcome]
 ) -> Iterator[pl.DataFrame]:
     """What ``offer_to_all`` returns, a slice of customers at a time.
 
@@ -134,15 +153,15 @@ def offer_in_slices(
         home: whose customers they are.
         key: of the snapshot.
         ranges: of ids, which cover every id.
-        outcomes: gets how the method was chosen, in words, by the snapshot's key.
+        outcomes: gets what else becomes known, by the snapshot's key.
     """
     window, configured = home.calendar.window(key), home.settings.recommendations
     cut, until = datetime.fromisoformat(key), window.as_of
     with scratch_folder(home.paths.root, _SCRATCH) as folder:
         slices = PairsInSlices(home, window, cut, ranges, folder)
         outcome = _choose_method(home, key, slices, cut, until)
-        outcomes[key] = outcome.sentence
         buyers = _count_buyers(home, [key], slices, until)
+        outcomes[key] = Outcome(outcome.sentence, _stand_out(buyers, slices.descriptions))
         tastes = _learn_tastes(buyers, slices, until) if outcome.winner == "personal" else None
         ranking = buyers.rank(outcome.winner, tastes)
         for one, pairs in slices:

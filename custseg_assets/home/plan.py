@@ -28,6 +28,7 @@ SEGMENTED = (
     "segment_profiles",
     "segment_migrations",
     "product_recommendations",
+    "segment_products",
     "drift_report",
     "retrain_decision",
 )

@@ -16,6 +16,7 @@ import lmdb
 import polars as pl
 
 from custseg_assets.domain.periods import Window
+from custseg_assets.domain.schemas import SEGMENT_PRODUCTS
 from custseg_assets.domain.segments.customer_history import count_moves, describe_customers
 from custseg_assets.domain.segments.customer_lists import list_customers, value_segments
 from custseg_assets.domain.segments.migrations import CAUSES, MoveCounts, count_movers
@@ -31,6 +32,7 @@ CUSTOMERS_READ = 400_000
 
 _FIRST_MAP_BYTES = 1 << 20
 _LISTS_AS_TEXT = ("reasons", "distinguishing")
+_OF_PRODUCTS = tuple(column.name for column in SEGMENT_PRODUCTS.content)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class ReleaseContent:
         customer_features: of the snapshot.
         segment_profiles: of the snapshot.
         product_recommendations: of the snapshot.
+        segment_products: of the snapshot, where they are known.
         drift_reports: of every snapshot so far.
         model_candidates: of the snapshot the champion was trained on.
         promotion_decisions: of every snapshot so far.
@@ -79,6 +82,7 @@ class ReleaseContent:
     drift_reference: Mapping[str, Any] | None = None
     is_demo: bool = False
     segment_migrations: pl.DataFrame | pl.LazyFrame | None = None
+    segment_products: pl.DataFrame | None = None
     later_customers: pl.DataFrame | None = None
     earlier_windows: tuple[Window, ...] = ()
     earlier_features: pl.LazyFrame | None = None
@@ -160,7 +164,7 @@ def _documents(content: ReleaseContent, ids: pl.Series) -> dict[str, Any]:
     offers = content.product_recommendations.lazy().select("product_id", "description")
     offered = offers.unique("product_id").collect(engine="streaming")
     return {
-        releases.PROFILES: _rows(content.segment_profiles.sort("segment_id")),
+        releases.PROFILES: _profiles(content),
         releases.PRODUCTS: dict(offered.sort("product_id").iter_rows()),
         releases.MIGRATIONS: _migrations(content, ids),
         releases.DRIFT: {
@@ -172,6 +176,17 @@ def _documents(content: ReleaseContent, ids: pl.Series) -> dict[str, Any]:
             "candidates": _rows(content.model_candidates.sort("k")),
         },
     }
+
+
+def _profiles(content: ReleaseContent) -> list[dict[str, Any]]:
+    """Each segment's profile, with the ``products`` that it buys more than the shop does, where these are known."""
+    profiles = _rows(content.segment_profiles.sort("segment_id"))
+    if content.segment_products is None:
+        return profiles
+    stand_out: dict[str, list[dict[str, Any]]] = {row["segment_id"]: [] for row in profiles}
+    for row in _rows(content.segment_products.select(*_OF_PRODUCTS).sort("segment_id", "rank")):
+        stand_out[row.pop("segment_id")].append(row)
+    return [{**row, "products": stand_out[row["segment_id"]]} for row in profiles]
 
 
 def _migrations(content: ReleaseContent, ids: pl.Series) -> dict[str, Any]:

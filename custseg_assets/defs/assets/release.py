@@ -16,6 +16,7 @@ from custseg_assets.domain.schemas import (
     RELEASE_READS,
     SEGMENT_ASSIGNMENTS,
     SEGMENT_MIGRATIONS,
+    SEGMENT_PRODUCTS,
     SEGMENT_PROFILES,
     SEGMENTATION_MODEL,
 )
@@ -89,6 +90,7 @@ def _gather_content(home: OpenHome, key: str) -> ReleaseContent:
         customer_features=tables.scan(CUSTOMER_FEATURES, [key]),
         segment_profiles=tables.read(SEGMENT_PROFILES, [key]),
         product_recommendations=tables.scan(PRODUCT_RECOMMENDATIONS, [key]),
+        segment_products=tables.read(SEGMENT_PRODUCTS, [key]),
         drift_reports=tables.read(DRIFT_REPORT),
         model_candidates=candidates,
         promotion_decisions=tables.read(PROMOTION_DECISION),

@@ -21,6 +21,7 @@ from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
     PRODUCT_RECOMMENDATIONS,
     SEGMENT_ASSIGNMENTS,
+    SEGMENT_PRODUCTS,
     SEGMENT_PROFILES,
 )
 from custseg_assets.domain.segments.clustering import assign_customers, kmeans_columns
@@ -28,7 +29,7 @@ from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.segments.profiles import PROFILED, profile_segments
 from custseg_assets.domain.slices import EVERYBODY, IdRange, count_slices, cut_ranges, ids_apart
 from custseg_assets.home.inputs import read_inputs
-from custseg_assets.home.offers import PurchasesInMemory, offer_in_slices, offer_to_all, ranges_of_offers
+from custseg_assets.home.offers import Outcome, PurchasesInMemory, offer_in_slices, offer_to_all, ranges_of_offers
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
 
@@ -91,11 +92,13 @@ def segment_profiles(context: dg.AssetExecutionContext, home: dg.ResourceParam[L
     return materialise(context, home, SEGMENT_PROFILES, in_batches(profile()), unchanged=unchanged, show=show)
 
 
-@snapshot_asset("product_recommendations", group="segments", kinds={"polars", "deltalake"})
-def product_recommendations(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
-    """Choose what to offer to each customer, by the method that did best on the last period."""
+@snapshot_asset("product_recommendations", "segment_products", group="segments", kinds={"polars", "deltalake"})
+def product_recommendations(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]
+) -> Iterator[Materialization]:
+    """Choose what to offer to each customer, by the method that did best on the last period; and what segments buy."""
     keys, unchanged = with_model(context, home)
-    outcomes: dict[str, str] = {}
+    outcomes: dict[str, Outcome] = {}
     lines = PurchasesInMemory(home)
 
     def recommend() -> Iterator[tuple[str, pl.DataFrame | Iterator[pl.DataFrame]]]:
@@ -108,13 +111,24 @@ def product_recommendations(context: dg.AssetExecutionContext, home: dg.Resource
                 frame, outcomes[key] = offer_to_all(home, key, lines.within(window))
                 yield key, stamp(frame)
 
-    return materialise(
+    def sentences() -> Mapping[str, Any]:
+        return {"evaluation": dg.MetadataValue.json({key: outcome.sentence for key, outcome in outcomes.items()})}
+
+    def products() -> Iterator[tuple[str, pl.DataFrame]]:
+        for key in keys:
+            found = outcomes[key].segment_products
+            yield key, of_snapshot(SEGMENT_PRODUCTS, home.calendar.window(key), found)
+
+    yield materialise(
+        context, home, PRODUCT_RECOMMENDATIONS, in_batches(recommend()), unchanged=unchanged, show=sentences
+    )
+    yield materialise(
         context,
         home,
-        PRODUCT_RECOMMENDATIONS,
-        in_batches(recommend()),
+        SEGMENT_PRODUCTS,
+        in_batches(products()),
         unchanged=unchanged,
-        show=lambda: {"evaluation": dg.MetadataValue.json(outcomes)},
+        show=lambda: {"products": table_preview(home.tables.read(SEGMENT_PRODUCTS, keys[-1:]))},
     )
 
 
