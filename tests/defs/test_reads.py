@@ -22,6 +22,7 @@ FEATURES = ("recency_days", "frequency_orders", "monetary_net")
 DECLARED = {name: table.reads for name, table in tables(FEATURES).items()} | {"serving_release": RELEASE_READS}
 TOGETHER = {
     "clean_transactions": ("clean_transactions", "rejected_transactions"),
+    "product_recommendations": ("product_recommendations", "segment_products"),
     "recorded_predictions": ("prediction_log", "rejected_predictions"),
 }
 """Steps that make more than one table: what each of them opens cannot be told apart."""

@@ -67,15 +67,16 @@ def test_many_lines_of_few_customers_are_offered_by_slices_to_the_same_end(
     home = opened(whole)
     key = home.calendar.snapshot_keys[-1]
     assert len(offers.ranges_of_offers(home, key)) == 1
-    expected, sentence = offers.offer_to_all(home, key, PurchasesInMemory(home).within(home.calendar.window(key)))
+    expected, outcome = offers.offer_to_all(home, key, PurchasesInMemory(home).within(home.calendar.window(key)))
     monkeypatch.setattr(offers, "LINES_AT_ONCE", 300)
     with home.locked() as locked:
         ranges = offers.ranges_of_offers(locked, key)
-        outcomes = dict[str, str]()
+        outcomes = dict[str, offers.Outcome]()
         parts = list(offers.offer_in_slices(locked, key, ranges, outcomes))
     assert len(parts) == len(ranges) > 5
     assert pl.concat(parts).equals(expected)
-    assert outcomes == {key: sentence}
+    assert outcomes[key].sentence == outcome.sentence
+    assert outcomes[key].segment_products.equals(outcome.segment_products)
 
 
 def test_a_home_that_was_made_in_slices_is_not_stale_when_looked_at_as_a_whole(sliced: FilledShop) -> None:
