@@ -12,12 +12,13 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from custseg_assets.domain.purchases import Numbers, Pairs, list_descriptions, list_pairs, place_in, present
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
 from custseg_assets.domain.tastes import LEARNT_FROM_AT_MOST, MOST_BOUGHT, Tastes, count_together, learn
 from custseg_assets.domain.transactions.features import MICRO
@@ -84,7 +85,7 @@ def recommend(
 
 
 def offer_new(
-    pairs: pl.DataFrame,
+    pairs: Pairs,
     descriptions: pl.DataFrame,
     assignments: pl.DataFrame,
     buyers: Buyers,
@@ -96,52 +97,6 @@ def offer_new(
     tastes = buyers.learn_tastes(buyers.bought_together(pairs), as_of) if method == "personal" else None
     ranking = buyers.rank(method, tastes)
     return offer_products(assignments, pairs, ranking, descriptions, n_items, method)
-
-
-def _orders(purchases: pl.DataFrame | pl.LazyFrame, *, until: datetime) -> pl.LazyFrame:
-    is_order = ~pl.col("is_cancellation") & pl.col("product_id").is_not_null()
-    return purchases.lazy().filter(is_order, pl.col("invoiced_at") < until)
-
-
-def list_pairs(purchases: pl.DataFrame | pl.LazyFrame, *, until: datetime, cut: datetime | None = None) -> pl.DataFrame:
-    """Each customer and product once, with the instants of the first and the last purchase.
-
-    Args:
-        purchases: as in ``recommend``; of some customers, or of some of the time.
-        until: first instant that does not count.
-        cut: begin of a test; without one, there is none.
-
-    Returns:
-        ``customer_id``, ``product_id``, ``first_at``, ``last_at`` and, where there is a test, ``last_before_cut``, the
-        last purchase before it, in any order.
-    """
-    at = pl.col("invoiced_at")
-    instants = {"first_at": at.min(), "last_at": at.max()}
-    if cut is not None:
-        instants["last_before_cut"] = at.filter(at < cut).max()
-    return _orders(purchases, until=until).group_by("customer_id", "product_id").agg(**instants).collect()
-
-
-def pairs_before(pairs: pl.DataFrame, cut: datetime) -> pl.DataFrame:
-    """What ``list_pairs`` would have returned until the begin of a test, of what it returned with it."""
-    known = pairs.filter(pl.col("first_at") < cut)
-    return known.select("customer_id", "product_id", "first_at", last_at="last_before_cut")
-
-
-def list_descriptions(purchases: pl.DataFrame | pl.LazyFrame, *, until: datetime) -> pl.DataFrame:
-    """Each product's most recent text; of several at the same instant, the first in the alphabet.
-
-    Args:
-        purchases: as in ``recommend``.
-        until: first instant that does not count.
-
-    Returns:
-        ``product_id`` and ``description``.
-    """
-    described = _orders(purchases, until=until).filter(pl.col("description").is_not_null())
-    newest = described.group_by("product_id").agg(pl.col("invoiced_at").max())
-    texts = described.join(newest, on=["product_id", "invoiced_at"]).group_by("product_id")
-    return texts.agg(pl.col("description").min()).collect(engine="streaming")
 
 
 @dataclass(frozen=True)
@@ -167,15 +122,15 @@ class Buyers:
         most = self.products.sort("n_buyers", "product_id", descending=[True, False]).head(MOST_BOUGHT)
         return most["product_id"].sort()
 
-    def bought_together(self, pairs: pl.DataFrame) -> NDArray[np.int64]:
+    def bought_together(self, pairs: Pairs) -> NDArray[np.int64]:
         """How many customers bought two of the most bought products both; adds up over slices of customers.
 
         Args:
             pairs: of some customers; of many, those of a part that a digest of the ids decides.
         """
-        products, customers = self.most_bought(), pairs.select("customer_id").unique()
+        products, customers = self.most_bought(), pairs.buyers().to_frame("customer_id")
         learnt_from = _part_of(customers, self.n_customers, LEARNT_FROM_AT_MOST)
-        who, what, _ = _numbers_of(pairs, learnt_from, products)
+        who, what, _ = pairs.places_of(learnt_from["customer_id"], products)
         return count_together(who, what, len(products))
 
     def learn_tastes(self, n_both: NDArray[np.int64], as_of: datetime) -> Tastes:
@@ -225,50 +180,69 @@ class Buyers:
         return scores * (1 / MICRO)
 
 
-def count_buyers(pairs: pl.DataFrame, assignments: pl.DataFrame, as_of: datetime, half_life_days: float) -> Buyers:
+def count_buyers(pairs: Pairs, assignments: pl.DataFrame, as_of: datetime, half_life_days: float) -> Buyers:
     """Count what some customers bought, all or a slice of them.
 
     Args:
-        pairs: of these customers, see ``list_pairs``; who has no segment counts for the whole shop only.
+        pairs: of these customers; who has no segment counts for the whole shop only.
         assignments: ``customer_id`` and ``segment_id`` of these customers.
         as_of: first instant not observed.
         half_life_days: after which a first purchase counts half.
     """
-
-    def weight_of(instant: str) -> pl.Expr:
-        days_ago = (pl.lit(as_of) - pl.col(instant)).dt.total_days()
-        return ((days_ago * (-math.log(2) / half_life_days)).exp() * MICRO).round().cast(pl.Int64)
-
-    weighted = pairs.select(
-        "customer_id",
-        "product_id",
-        is_recent=pl.col("last_at") >= as_of - timedelta(days=RECENT_DAYS),
-        weight=weight_of("first_at"),
-        last_weight=weight_of("last_at"),
-    )
-    segments = _segments(assignments).cast({"customer_id": pairs.schema["customer_id"]})
+    placed = _segments(assignments)
+    segment_ids = placed["segment_id"].unique().sort()
+    of_member = segment_ids.search_sorted(placed["segment_id"]).to_numpy().astype(np.int64)
+    member = place_in(pairs.customers, placed["customer_id"])
     # Those without a segment are a group of their own, which counts for the whole shop only.
-    counted = (
-        weighted.join(segments, on="customer_id", how="left")
-        .group_by("segment_id", "product_id")
-        .agg(
-            n_buyers=pl.len().cast(pl.Int64),
-            n_recent=pl.col("is_recent").sum().cast(pl.Int64),
-            shop_weight=pl.col("weight").sum(),
-            last_weight=pl.col("last_weight").sum(),
-        )
-        .cast({"product_id": pl.String})
+    group = np.where(member >= 0, of_member[member] if len(of_member) else 0, len(segment_ids))
+    shape = len(segment_ids) + 1, len(pairs.products)
+    who = pairs.who
+    cell = group[who] * len(pairs.products) + pairs.what
+
+    def add_up(weight: NDArray[Any] | None = None) -> NDArray[np.int64]:
+        """The sum over the pairs of each group and product; whole numbers below 2⁵³, so it is exact."""
+        return np.bincount(cell, weight, shape[0] * shape[1]).astype(np.int64).reshape(shape)
+
+    is_recent = pairs.bought["last_at"] >= as_of - timedelta(days=RECENT_DAYS)
+    n_buyers = add_up()
+    weight, last_weight = (
+        add_up(_weights(pairs.bought[name], as_of, half_life_days)) for name in ("first_at", "last_at")
     )
-    in_segments = counted.filter(pl.col("segment_id").is_not_null())
-    buyers = pairs.select("customer_id").unique()
-    n_segment = buyers.join(segments, on="customer_id").group_by("segment_id").agg(n_segment=pl.len().cast(pl.Int64))
-    of_segments = segments.select("segment_id").unique().join(n_segment, on="segment_id", how="left")
-    return Buyers(
-        counted.drop("segment_id").group_by("product_id").agg(pl.all().sum()),
-        in_segments.select("segment_id", "product_id", "n_buyers", segment_weight="shop_weight"),
-        of_segments.with_columns(pl.col("n_segment").fill_null(0)),
-        buyers.height,
+    n_recent = add_up(is_recent.to_numpy())
+    is_bought = n_buyers.any(axis=0)
+    products = pl.DataFrame(
+        {
+            "product_id": pairs.products,
+            "n_buyers": n_buyers.sum(axis=0),
+            "n_recent": n_recent.sum(axis=0),
+            "shop_weight": weight.sum(axis=0),
+            "last_weight": last_weight.sum(axis=0),
+        }
+    ).filter(pl.Series(is_bought))
+    segment, product = np.nonzero(n_buyers[:-1])
+    in_segments = pl.DataFrame(
+        {
+            "segment_id": segment_ids.gather(segment),
+            "product_id": pairs.products.gather(product),
+            "n_buyers": n_buyers[segment, product],
+            "segment_weight": weight[segment, product],
+        }
     )
+    buyers = present(who)
+    n_segment = np.bincount(group[buyers], minlength=shape[0])[:-1]
+    segments = pl.DataFrame(
+        {"segment_id": segment_ids, "n_segment": n_segment}, schema_overrides={"n_segment": pl.Int64}
+    )
+    return Buyers(products, in_segments, segments, len(buyers))
+
+
+def _weights(instants: pl.Series, as_of: datetime, half_life_days: float) -> Numbers:
+    """What purchases count that are halved every half-life, in whole millionths."""
+    days_ago: Numbers = (as_of - instants).dt.total_days().to_numpy()
+    of_day = pl.int_range(int(days_ago.max(initial=0)) + 1, eager=True)
+    weights = ((of_day * (-math.log(2) / half_life_days)).exp() * MICRO).round().cast(pl.Int64)
+    weight: Numbers = weights.to_numpy()[days_ago]
+    return weight
 
 
 def _segments(assignments: pl.DataFrame) -> pl.DataFrame:
@@ -322,7 +296,7 @@ class Ranking:
 
 def offer_products(
     assignments: pl.DataFrame,
-    pairs: pl.DataFrame,
+    pairs: Pairs,
     ranking: Ranking,
     descriptions: pl.DataFrame,
     n_items: int,
@@ -350,7 +324,7 @@ def offer_products(
         schema_overrides={"rank": pl.Int64},
     )
     return (
-        offered.join(descriptions.cast({"product_id": pl.String}), on="product_id", how="left")
+        offered.join(descriptions.select("product_id", "description"), on="product_id", how="left")
         .with_columns(pl.lit(method).alias("method"))
         .select(column.name for column in PRODUCT_RECOMMENDATIONS.content)
         .sort("customer_id", "rank")
@@ -374,11 +348,11 @@ class _Members:
     last_at: NDArray[np.datetime64]
 
     @classmethod
-    def find(cls, members: pl.DataFrame, pairs: pl.DataFrame, ranking: Ranking) -> _Members:
+    def find(cls, members: pl.DataFrame, pairs: Pairs, ranking: Ranking) -> _Members:
         """Look up ``customer_id`` and ``segment_id`` of the members, and of all pairs theirs."""
         codes = {segment_id: code for code, segment_id in enumerate(ranking.segments)}
         segment = members["segment_id"].replace_strict(codes, return_dtype=pl.Int64).to_numpy().astype(np.int64)
-        return cls(segment, *_numbers_of(pairs, members, ranking.products))
+        return cls(segment, *pairs.places_of(members["customer_id"], ranking.products))
 
     def only(self, places: NDArray[np.int64], new_number: NDArray[np.int64]) -> _Members:
         """Some of the members, by ascending places, with those products only that have a new number from 0 on."""
@@ -387,18 +361,6 @@ class _Members:
         is_kept = (place[self.who] >= 0) & (new_number[self.what] >= 0)
         who, what = place[self.who[is_kept]], new_number[self.what[is_kept]]
         return _Members(self.segment[places], who, what, self.last_at[is_kept])
-
-
-def _numbers_of(
-    pairs: pl.DataFrame, members: pl.DataFrame, products: pl.Series
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.datetime64]]:
-    """Of each pair of a member and a listed product, the member's place, the product's place and the last purchase."""
-    product_id, customer_id = (pairs.schema[name] for name in ("product_id", "customer_id"))
-    places = products.cast(product_id).to_frame("product_id").with_row_index("product")
-    rows = members.select(pl.col("customer_id").cast(customer_id)).with_row_index("member")
-    found = pairs.join(rows, on="customer_id").join(places, on="product_id").sort("member")
-    member, product = (found[name].to_numpy().astype(np.int64) for name in ("member", "product"))
-    return member, product, found["last_at"].to_numpy()
 
 
 def _pick_new(
@@ -548,7 +510,7 @@ def evaluate(
 
 
 def evaluate_pairs(
-    pairs: pl.DataFrame,
+    pairs: Pairs,
     assignments: pl.DataFrame,
     cut: datetime,
     as_of: datetime,
@@ -556,7 +518,7 @@ def evaluate_pairs(
     half_life_days: float,
 ) -> RecommendationEvaluation:
     """What ``evaluate`` returns, of everybody's pairs, listed with the cut."""
-    before = pairs_before(pairs, cut)
+    before = pairs.before(cut)
     buyers = count_buyers(before, assignments, cut, half_life_days)
     tastes = buyers.learn_tastes(buyers.bought_together(before), cut)
     one = TestedSlice(pairs, assignments)
@@ -568,11 +530,11 @@ class TestedSlice:
     """Customers that methods are tried on.
 
     Attributes:
-        pairs: what they bought until the end of the test, see ``list_pairs`` with a cut.
+        pairs: what they bought until the end of the test, listed with its begin.
         assignments: ``customer_id`` and ``segment_id`` at its begin.
     """
 
-    pairs: pl.DataFrame
+    pairs: Pairs
     assignments: pl.DataFrame
 
     __test__ = False
@@ -604,14 +566,13 @@ def choose_method(
     n_tested, n_hits = 0, dict.fromkeys(METHODS, 0)
     for one in slices:
         # Customer and product of what was bought for the first time in the test.
-        new = one.pairs.filter(pl.col("first_at") >= cut)
-        ids = new["customer_id"].unique().cast(pl.String)
-        test = _segments(one.assignments).filter(pl.col("customer_id").is_in(ids.implode()))
+        new = one.pairs.since(cut)
+        test = _segments(one.assignments).filter(pl.col("customer_id").is_in(new.buyers().implode()))
         n_tested += test.height
         # Products have the same numbers in all rankings.
         any_ranking = rankings[DEFAULT_METHOD]
-        members = _Members.find(test, pairs_before(one.pairs, cut), any_ranking)
-        who, what, _ = _numbers_of(new, test, any_ranking.products)
+        members = _Members.find(test, one.pairs.before(cut), any_ranking)
+        who, what, _ = new.places_of(test["customer_id"], any_ranking.products)
         bought = np.sort(_as_one_number(who, what, any_ranking))
         for method, ranking in rankings.items():
             member, _, product, _ = _pick_new(members, ranking, n_items)

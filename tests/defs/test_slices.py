@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from custseg_assets.domain import slices
 from custseg_assets.domain.schemas import SEGMENT_ASSIGNMENTS, SEGMENT_MIGRATIONS
 from custseg_assets.domain.slices import cut_ranges
 from custseg_assets.home import offers
-from custseg_assets.home.offers import PurchasesInMemory
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import TABLES_OF_JOB
+from custseg_assets.home.purchases import SCRATCH, Purchases
 from custseg_assets.settings import load_settings
 from custseg_assets.stores.files import scratch_folder
 from custseg_assets.stores.releases import current
@@ -65,18 +65,25 @@ def test_many_lines_of_few_customers_are_offered_by_slices_to_the_same_end(
     whole: FilledShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = opened(whole)
-    key = home.calendar.snapshot_keys[-1]
-    assert len(offers.ranges_of_offers(home, key)) == 1
-    expected, outcome = offers.offer_to_all(home, key, PurchasesInMemory(home).within(home.calendar.window(key)))
+    keys = home.calendar.snapshot_keys[-2:]
+    assert len(offers.ranges_of_offers(home, keys)) == 1
+    expected, outcomes = made(home, keys)
     monkeypatch.setattr(offers, "LINES_AT_ONCE", 300)
-    with home.locked() as locked:
-        ranges = offers.ranges_of_offers(locked, key)
-        outcomes = dict[str, offers.Outcome]()
-        parts = list(offers.offer_in_slices(locked, key, ranges, outcomes))
-    assert len(parts) == len(ranges) > 5
-    assert pl.concat(parts).equals(expected)
-    assert outcomes[key].sentence == outcome.sentence
-    assert outcomes[key].segment_products.equals(outcome.segment_products)
+    assert len(offers.ranges_of_offers(home, keys)) > 5
+    parts, outcomes_of_parts = made(home, keys)
+    assert parts.equals(expected)
+    for key in keys:
+        assert outcomes_of_parts[key].sentence == outcomes[key].sentence
+        assert outcomes_of_parts[key].segment_products.equals(outcomes[key].segment_products)
+
+
+def made(home: OpenHome, keys: Sequence[str]) -> tuple[pl.DataFrame, dict[str, offers.Outcome]]:
+    outcomes = dict[str, offers.Outcome]()
+    with home.locked() as locked, scratch_folder(locked.paths.root, SCRATCH) as folder:
+        customers = locked.tables.read(SEGMENT_ASSIGNMENTS, keys[-1:])["customer_id"]
+        purchases = Purchases(locked, customers, offers.ranges_of_offers(locked, keys), folder)
+        parts = [part for key in keys for part in offers.offer(locked, key, purchases, outcomes)]
+    return pl.concat(parts), outcomes
 
 
 def test_a_home_that_was_made_in_slices_is_not_stale_when_looked_at_as_a_whole(sliced: FilledShop) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from custseg_assets.domain import recommendations, tastes
 from custseg_assets.domain.periods import window_of
+from custseg_assets.domain.purchases import list_descriptions, list_pairs
 from custseg_assets.domain.recommendations import METHODS, Method, evaluate, recommend
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
 from custseg_assets.domain.segments.model import RFM, measure_reference
@@ -178,7 +179,7 @@ def test_slices_of_customers_add_up_to_the_whole(method: Method, slices: list[st
     purchases, assignments = many_sales()
     parts = [
         (
-            recommendations.list_pairs(purchases.filter(pl.col("customer_id").is_in([*ids])), until=AS_OF),
+            list_pairs(purchases.filter(pl.col("customer_id").is_in([*ids])), until=AS_OF),
             assignments.filter(pl.col("customer_id").is_in([*ids])),
         )
         for ids in slices
@@ -187,7 +188,7 @@ def test_slices_of_customers_add_up_to_the_whole(method: Method, slices: list[st
     buyers = recommendations.add_buyers(counted)
     n_both = np.sum([buyers.bought_together(pairs) for pairs, _ in parts], axis=0)
     ranking = buyers.rank(method, buyers.learn_tastes(n_both, AS_OF))
-    texts = recommendations.list_descriptions(purchases, until=AS_OF)
+    texts = list_descriptions(purchases, until=AS_OF)
     offers = [recommendations.offer_products(placed, pairs, ranking, texts, 3, method) for pairs, placed in parts]
     expected = recommend(purchases, assignments, as_of=AS_OF, n_items=3, method=method, half_life_days=30)
     assert pl.concat(offers).sort("customer_id", "rank").equals(expected)
@@ -204,9 +205,7 @@ def test_offers_are_the_first_of_the_ranking_that_the_customer_has_not_bought(me
         bought(*sales),
         placed(S1=["c0", "c1", "c2", "c3", "c99"], S2=[f"c{n}" for n in range(4, 12)]),
     )
-    ranking = recommendations.count_buyers(
-        recommendations.list_pairs(purchases, until=AS_OF), assignments, AS_OF, 30
-    ).rank(method)
+    ranking = recommendations.count_buyers(list_pairs(purchases, until=AS_OF), assignments, AS_OF, 30).rank(method)
     offers = recommend(purchases, assignments, as_of=AS_OF, n_items=4, method=method, half_life_days=30)
     for customer_id, segment_id in assignments.select("customer_id", "segment_id").iter_rows():
         row = ranking.segments.to_list().index(segment_id)
@@ -226,11 +225,11 @@ def test_after_the_products_that_tastes_are_known_of_the_segments_popular_ones_f
     popular = recommend(purchases, assignments, **(arguments | {"n_items": 17}), method="segment_recent")
     monkeypatch.setattr(recommendations, "MOST_BOUGHT", n_known)
     offers = recommend(purchases, assignments, **arguments, method="personal")
-    pairs = recommendations.list_pairs(purchases, until=AS_OF)
+    pairs = list_pairs(purchases, until=AS_OF)
     known = recommendations.count_buyers(pairs, assignments, AS_OF, 30).most_bought().to_list()
     assert len(known) == min(n_known, 17)
     for customer_id in "abcdefgh":
-        own = pairs.filter(customer_id=customer_id)["product_id"]
+        own = pairs.products.gather(pairs.what[pairs.customers.gather(pairs.who) == customer_id])
         found = offers.filter(customer_id=customer_id)
         first = [product for product in known if product not in own][:6]
         rest = popular.filter(pl.col("customer_id") == customer_id, ~pl.col("product_id").is_in(known))["product_id"]

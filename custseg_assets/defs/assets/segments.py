@@ -29,9 +29,11 @@ from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.segments.profiles import PROFILED, profile_segments
 from custseg_assets.domain.slices import EVERYBODY, IdRange, count_slices, cut_ranges, ids_apart
 from custseg_assets.home.inputs import read_inputs
-from custseg_assets.home.offers import Outcome, PurchasesInMemory, offer_in_slices, offer_to_all, ranges_of_offers
+from custseg_assets.home.offers import Outcome, offer, ranges_of_offers
 from custseg_assets.home.open import LockedHome, OpenHome
+from custseg_assets.home.purchases import SCRATCH, Purchases
 from custseg_assets.pictures.segments import cluster_scatter, profile_heatmap, revenue_by_segment
+from custseg_assets.stores.files import scratch_folder
 
 
 @snapshot_asset("segment_assignments", group="segments", kinds={"numpy", "deltalake"})
@@ -99,17 +101,16 @@ def product_recommendations(
     """Choose what to offer to each customer, by the method that did best on the last period; and what segments buy."""
     keys, unchanged = with_model(context, home)
     outcomes: dict[str, Outcome] = {}
-    lines = PurchasesInMemory(home)
+    ranges = ranges_of_offers(home, keys)
 
     def recommend() -> Iterator[tuple[str, pl.DataFrame | Iterator[pl.DataFrame]]]:
-        for key in keys:
-            window, ranges = home.calendar.window(key), ranges_of_offers(home, key)
-            stamp = partial(of_snapshot, PRODUCT_RECOMMENDATIONS, window)
-            if len(ranges) > 1:
-                yield key, map(stamp, offer_in_slices(home, key, ranges, outcomes))
-            else:
-                frame, outcomes[key] = offer_to_all(home, key, lines.within(window))
-                yield key, stamp(frame)
+        with scratch_folder(home.paths.root, SCRATCH) as folder:
+            customers = home.tables.read(SEGMENT_ASSIGNMENTS, keys[-1:], ("customer_id",)).to_series()
+            purchases = Purchases(home, customers, ranges, folder)
+            for key in keys:
+                offers = offer(home, key, purchases, outcomes)
+                of_slices = map(partial(of_snapshot, PRODUCT_RECOMMENDATIONS, home.calendar.window(key)), offers)
+                yield key, of_slices if len(ranges) > 1 else next(of_slices)
 
     def sentences() -> Mapping[str, Any]:
         return {"evaluation": dg.MetadataValue.json({key: outcome.sentence for key, outcome in outcomes.items()})}
