@@ -28,6 +28,8 @@ SEGMENTED = (
     "segment_profiles",
     "segment_migrations",
     "product_recommendations",
+    "value_model",
+    "customer_value",
     "drift_report",
     "retrain_decision",
 )
