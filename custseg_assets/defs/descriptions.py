@@ -76,8 +76,8 @@ ASSETS: Mapping[str, str] = {
         "as it was; make segment_assignments and this again."
     ),
     "customer_value": (
-        "What each known customer will probably do in the next 90 days: whether it orders, how often, for how much, each "
-        "with an interval. Campaigns and lookups use it. When a check is red, look at its examples, then make "
+        "What each known customer will probably do in the next 90 days: whether it orders, how often, for how much, "
+        "each with an interval. Campaigns and lookups use it. When a check is red, look at its examples, then make "
         "segment_assignments and this again; a warning about the total may only be the season."
     ),
     "drift_report": (
