@@ -32,6 +32,9 @@ class Values:
         home: whose customers they are.
         keys: of the snapshots, oldest first.
         folder: empty; for days of customers, where they are too many for memory.
+
+    Attributes:
+        days: of all customers; ``None`` where they are too many for memory.
     """
 
     def __init__(self, home: OpenHome, keys: Sequence[str], folder: Path) -> None:
@@ -39,9 +42,9 @@ class Values:
         self._ranges = home.tables.id_ranges(SEGMENT_ASSIGNMENTS, keys[-1])
         self._segmented = (*home.snapshots_before(keys[0]), *keys)
         lines = home.tables.scan(CLEAN_TRANSACTIONS, home.calendar.periods_until(keys[-1]))
-        self._days = None if len(self._ranges) > 1 else CustomerDays.of(_collect(lines))
-        if self._days is not None:
-            self._history = History(self._days, self._placed_at, int(self._days.day.min()))
+        self.days = None if len(self._ranges) > 1 else CustomerDays.of(_collect(lines))
+        if self.days is not None:
+            self._history = History(self.days, self._placed_at, int(self.days.day.min()))
         else:
             self._history = self._put_aside(lines)
         self._models: dict[str, ValueModel] = {}
@@ -49,13 +52,13 @@ class Values:
     @property
     def is_sliced(self) -> bool:
         """Whether customers are worked on in slices."""
-        return self._days is None
+        return self.days is None
 
     def fit(self, key: str) -> ValueModel:
         """What is fitted at a snapshot."""
         if key not in self._models:
             with threadpool_limits(1):
-                self._models[key] = self._history.fit(self._as_of(key))
+                self._models[key] = self._history.fit(self.as_of(key))
         return self._models[key]
 
     def describe(self, key: str) -> pl.DataFrame:
@@ -80,21 +83,22 @@ class Values:
             with threadpool_limits(1):
                 yield predict_customers(model, ids, known, placed["segment_id"].to_numpy())
 
-    def _as_of(self, key: str) -> int:
+    def as_of(self, key: str) -> int:
+        """First day that a snapshot does not observe, counted since 1970-01-01."""
         return day_number(self._home.calendar.window(key).as_of)
 
     def _slices(self, key: str) -> Iterator[tuple[pl.DataFrame, CustomerDays]]:
         """Segments of a snapshot's customers and their days, a slice at a time."""
         for place, within in enumerate(self._ranges):
             placed = self._home.tables.read(SEGMENT_ASSIGNMENTS, [key], _PLACED, within)
-            yield placed, self._days or CustomerDays.of(pl.read_parquet(self._path_of(place), glob=False))
+            yield placed, self.days or CustomerDays.of(pl.read_parquet(self._path_of(place), glob=False))
 
     def _path_of(self, place: int) -> Path:
         return self._folder / f"days-{place}.parquet"
 
     def _placed_at(self, day: int) -> pl.DataFrame | None:
         """Segments as the newest snapshot that was there at a day had them."""
-        there = [key for key in self._segmented if self._as_of(key) <= day]
+        there = [key for key in self._segmented if self.as_of(key) <= day]
         return self._home.tables.read(SEGMENT_ASSIGNMENTS, there[-1:], _PLACED) if there else None
 
     def _put_aside(self, lines: pl.LazyFrame) -> History:
@@ -110,7 +114,7 @@ class Values:
             return int(np.searchsorted(ordered, day))
 
         first = int(ordered[0])
-        days = [*learning_days(first, self._as_of(self._segmented[-1])), *map(self._as_of, self._segmented)]
+        days = [*learning_days(first, self.as_of(self._segmented[-1])), *map(self.as_of, self._segmented)]
         learnt_from = []
         for place, starts in enumerate(first_days):
             found = pl.read_parquet(self._path_of(place), glob=False)

@@ -69,7 +69,7 @@ class BgNbd:
         """
         t = np.asarray(t, float)
         log_none = (self.r + np.asarray(x, float)) * (np.log(self.alpha + t) - np.log(self.alpha + t + within))
-        return self.p_alive(x, t_x, t) * -np.expm1(log_none)
+        return np.asarray(self.p_alive(x, t_x, t) * -np.expm1(log_none))
 
     def expected_orders(self, x: Floats, t_x: Floats, t: Floats, within: float) -> Floats:
         """Expected orders in the time to come (equation 10 there).

@@ -1,4 +1,7 @@
-"""Regularised linear heads, fitted by Newton's method: logistic for whether a customer orders, Poisson for how often."""
+"""Regularised linear heads, fitted by Newton's method.
+
+Logistic for whether a customer orders, Poisson for how often. What is predicted by them belongs in ``methods``.
+"""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class ProbabilityInterval:
 
 
 def interval_of_probability(replays: Sequence[Replayed]) -> ProbabilityInterval:
-    """The interval from the misses, in logits, of every decile of every replay, with half a customer added to each side."""
+    """The interval from the misses of every decile of every replay, in logits; half a customer more on each side."""
     misses = []
     for replay in replays:
         for part in deciles(replay.predicted):
