@@ -27,7 +27,7 @@ Method = Literal["segment_mean", "bg_nbd", "logistic"]
 METHODS: tuple[Method, ...] = get_args(Method)
 """The ways to predict, simplest first.
 
-* ``segment_mean``: what the customer's segment did on average from earlier days on, drawn towards the whole shop's mean.
+* ``segment_mean``: what the customer's segment did on average from earlier days on, drawn towards the shop's mean.
 * ``bg_nbd``: BG/NBD for orders, Gamma-Gamma for what they are worth; from the customer's own days, without outcomes.
 * ``logistic``: a logistic head for each probability and a Poisson head for orders, on the customer's own days;
   spend is orders times the customer's own value of an order, drawn towards the middle of everybody's.
