@@ -36,7 +36,7 @@ def test_the_gradient_is_that_of_the_likelihood() -> None:
 
 def test_by_hand() -> None:
     model = GammaGamma(p=6.0, q=4.0, gamma=15.0)
-    # Without orders the mean of all, p γ / (q − 1); with two of 40 on average p (γ + 80) / (2 p + q − 1).
+    # Without orders the mean of all, p gamma / (q − 1); with two of 40 on average p (gamma + 80) / (2 p + q − 1).
     assert model.expected_value(np.array([0.0, 2.0]), np.array([99.0, 40.0])) == pytest.approx([30.0, 38.0])
     # With many it is nearly the customer's own.
     assert model.expected_value(np.array([1e6]), np.array([40.0])) == pytest.approx([40.0], rel=1e-4)
