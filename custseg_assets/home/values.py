@@ -15,6 +15,7 @@ import polars as pl
 from threadpoolctl import threadpool_limits
 
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, SEGMENT_ASSIGNMENTS
+from custseg_assets.domain.slices import EVERYBODY, IdRange
 from custseg_assets.domain.value.days import CustomerDays, count_days, day_number, known_at, learning_days, sampled
 from custseg_assets.domain.value.replay import History, ValueModel, find_segments
 from custseg_assets.domain.value.tables import describe_model, predict_customers, sum_figures
@@ -23,6 +24,7 @@ from custseg_assets.stores.files import scratch_folder
 
 _SCRATCH = ".value-"
 _PLACED = ("customer_id", "segment_id")
+_KEPT_CUSTOMERS = 100_000
 
 
 class Values:
@@ -48,6 +50,7 @@ class Values:
         else:
             self._history = self._put_aside(lines)
         self._models: dict[str, ValueModel] = {}
+        self._placed: dict[str, pl.DataFrame] = {}
 
     @property
     def is_sliced(self) -> bool:
@@ -63,12 +66,12 @@ class Values:
 
     def describe(self, key: str) -> pl.DataFrame:
         """Rows of ``value_model`` of a snapshot."""
-        model, n_customers, totals = self.fit(key), 0, dict[str, float]()
+        model, n_customers, totals = self.fit(key), 0, dict[str, int]()
         for placed, days in self._slices(key):
             known = known_at(days, model.at)
             with threadpool_limits(1):
                 sums = sum_figures(model, known, find_segments(days.ids.gather(known.customers), placed))
-            totals = {target: totals.get(target, 0.0) + total for target, total in sums.items()}
+            totals = {target: totals.get(target, 0) + total for target, total in sums.items()}
             n_customers += placed.height
         return describe_model(model, totals, n_customers)
 
@@ -90,7 +93,7 @@ class Values:
     def _slices(self, key: str) -> Iterator[tuple[pl.DataFrame, CustomerDays]]:
         """Segments of a snapshot's customers and their days, a slice at a time."""
         for place, within in enumerate(self._ranges):
-            placed = self._home.tables.read(SEGMENT_ASSIGNMENTS, [key], _PLACED, within)
+            placed = self._read_placed(key, within)
             yield placed, self.days or CustomerDays.of(pl.read_parquet(self._path_of(place), glob=False))
 
     def _path_of(self, place: int) -> Path:
@@ -99,7 +102,16 @@ class Values:
     def _placed_at(self, day: int) -> pl.DataFrame | None:
         """Segments as the newest snapshot that was there at a day had them."""
         there = [key for key in self._segmented if self.as_of(key) <= day]
-        return self._home.tables.read(SEGMENT_ASSIGNMENTS, there[-1:], _PLACED) if there else None
+        return self._read_placed(there[-1], EVERYBODY) if there else None
+
+    def _read_placed(self, key: str, within: IdRange) -> pl.DataFrame:
+        """Segments of some customers at a snapshot; those of a small shop are kept, for they are asked for often."""
+        if within.is_everybody and key in self._placed:
+            return self._placed[key]
+        placed = self._home.tables.read(SEGMENT_ASSIGNMENTS, [key], _PLACED, within)
+        if within.is_everybody and placed.height <= _KEPT_CUSTOMERS:
+            self._placed[key] = placed
+        return placed
 
     def _put_aside(self, lines: pl.LazyFrame) -> History:
         """Keep the days of each slice in a file, and those of the customers who are learnt from in memory."""

@@ -65,6 +65,8 @@ BY_SNAPSHOT = (
     "segment_profiles",
     "segment_migrations",
     "product_recommendations",
+    "value_model",
+    "customer_value",
     "drift_report",
     "retrain_decision",
 )

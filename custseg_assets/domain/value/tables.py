@@ -48,20 +48,28 @@ def predict_customers(model: ValueModel, ids: pl.Series, known: Known, segments:
     )
 
 
-def sum_figures(model: ValueModel, known: Known, segments: Segments) -> Mapping[str, float]:
-    """Sums of what is predicted of some customers, by target."""
-    return {target: float(figures.sum()) for target, figures in model.fitted.predict(known, segments).items()}
+def sum_figures(model: ValueModel, known: Known, segments: Segments) -> Mapping[str, int]:
+    """Sums of what is predicted of some customers, by target, in units of its last digit.
+
+    Whole numbers, so that they add up to the same for any slices of customers.
+    """
+    figures = model.fitted.predict(known, segments)
+    return {target: int(np.rint(figures[target] * 10**digits).sum()) for target, digits in _DECIMALS.items()}
 
 
-def describe_model(model: ValueModel, totals: Mapping[str, float], n_customers: int) -> pl.DataFrame:
+def describe_model(model: ValueModel, totals: Mapping[str, int], n_customers: int) -> pl.DataFrame:
     """The content of ``value_model`` of a snapshot.
 
     Args:
         model: of the snapshot.
-        totals: sums of the predictions over all its customers, by target.
+        totals: sums of the predictions over all its customers, from ``sum_figures``.
         n_customers: how many they are.
     """
-    rows = [_row(model, target, method, totals[target], n_customers) for target in TARGETS for method in METHODS]
+    rows = [
+        _row(model, target, method, totals[target] / 10 ** _DECIMALS[target], n_customers)
+        for target in TARGETS
+        for method in METHODS
+    ]
     return pl.DataFrame(rows, schema={column.name: column.dtype for column in VALUE_MODEL.content})
 
 
