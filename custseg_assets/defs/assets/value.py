@@ -1,8 +1,9 @@
 """What each customer will probably do in the next 90 days, by snapshot, and what that rests on."""
 
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -131,9 +132,22 @@ def customer_value(context: dg.AssetExecutionContext, home: dg.ResourceParam[Loc
             metadata={"choice": dg.MetadataValue.json({key: values.fit(key).sentence for key in keys})},
             show=lambda: _show_model(home, keys[-1]),
         )
+        _record_choices(home, keys)
         made = materialise(context, home, CUSTOMER_VALUE, in_batches(predict()), unchanged=unchanged)
     more = [check.evaluate(home) for check in _CHECKS]
     yield made._replace(check_results=[*(made.check_results or ()), *more])
+
+
+def _record_choices(home: LockedHome, keys: Sequence[str]) -> None:
+    """Log in MLflow where another method was chosen than at the snapshot before; MLflow is not asked otherwise."""
+    earlier = home.snapshots_before(keys[0])[-1:]
+    columns = ("period", *VALUE_MODEL.schema.names()[3:-2])
+    rows = home.tables.read(VALUE_MODEL, [*earlier, *keys], columns)
+    methods = dict(rows.filter("is_chosen").select("period", "method").iter_rows())
+    for before, key in itertools.pairwise([None, *sorted(methods)]):
+        if key in keys and methods.get(str(before)) != methods[key]:
+            made_from = f"{home.tables.fingerprint_of(VALUE_MODEL.name, key):x}"
+            home.registry.record_value(key, made_from, rows.filter(period=key))
 
 
 def _show_model(home: OpenHome, key: str) -> Mapping[str, Any]:

@@ -96,11 +96,24 @@ class BgNbd:
 
 
 def _beta_nodes(a: float, b: float) -> tuple[Floats, Floats]:
-    """Nodes and weights that integrate over a beta distribution, by Gauss and Jacobi."""
-    from scipy.special import roots_jacobi
+    """Nodes and weights that integrate over a beta distribution, by Gauss and Jacobi.
 
-    nodes, weights = roots_jacobi(_NODES, b - 1, a - 1)
-    return (1 + nodes) / 2, weights / weights.sum()
+    They come from the recurrence of Jacobi's polynomials (Golub and Welsch 1969, Calculation of Gauss Quadrature Rules,
+    Mathematics of Computation 23), which needs no gamma functions: those overflow for customers with many orders.
+    """
+    left, right = b - 1, a - 1
+    n = np.arange(_NODES, dtype=float)
+    total = 2 * n + left + right
+    middle = np.empty(_NODES)
+    middle[0] = (right - left) / (left + right + 2)
+    middle[1:] = (right - left) * (right + left) / (total[1:] * (total[1:] + 2))
+    # In the first a factor cancels, which would be 0 / 0 where a and b add up to 1.
+    first = 4 * (1 + left) * (1 + right) / ((2 + left + right) ** 2 * (3 + left + right))
+    k, total = n[2:], total[2:]
+    others = 4 * k * (k + left) * (k + right) * (k + left + right) / (total**2 * (total + 1) * (total - 1))
+    beside = np.sqrt(np.r_[first, others])
+    nodes, vectors = np.linalg.eigh(np.diag(middle) + np.diag(beside, 1) + np.diag(beside, -1))
+    return np.clip((1 + nodes) / 2, 1e-12, 1.0), vectors[0] ** 2
 
 
 def fit_bg_nbd(x: Floats, t_x: Floats, t: Floats) -> BgNbd:

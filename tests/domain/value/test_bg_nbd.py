@@ -77,8 +77,8 @@ def test_by_hand() -> None:
     assert one.p_order(*history, 3.0) == pytest.approx([0.75 / 3.25])
 
 
-CUSTOMERS = st.tuples(st.integers(0, 400), st.floats(0.0, 1.0), st.floats(0.1, 4000.0))
-PARAMETERS = st.tuples(*(st.floats(0.05, 20.0) for _ in range(4)))
+CUSTOMERS = st.tuples(st.integers(0, 5000), st.floats(0.0, 1.0), st.floats(0.1, 4000.0))
+PARAMETERS = st.tuples(st.floats(0.01, 50.0), st.floats(0.01, 500.0), st.floats(0.01, 20.0), st.floats(0.01, 5000.0))
 
 
 @settings(max_examples=60, deadline=None)
