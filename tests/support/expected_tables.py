@@ -242,7 +242,7 @@ SPOILED: Sequence[tuple[str, str, int, dict[str, Any]]] = (
     ("customer_value", "figures_possible", 3, {"method": "a hunch"}),
     ("customer_value", "intervals_hold_figures", 0, {"p_order_60d": 0.45}),
     ("customer_value", "intervals_hold_figures", 1, {"expected_spend_90d_low": 81.0}),
-    ("customer_value", "longer_is_likelier", 4, {"p_order_60d": 0.15, "p_order_60d_low": 0.1}),
+    ("customer_value", "longer_is_likelier", 4, {"p_order_60d": 0.15}),
     ("drift_report", "one_row_per_score", 1, {"subject": "recency_days"}),
     ("drift_report", "scores_finite", 0, {"score": _NOT_A_NUMBER}),
     ("drift_report", "scores_finite", 4, {"score": _INFINITE}),
