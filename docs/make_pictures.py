@@ -42,7 +42,7 @@ RESULT = re.compile(r"(<!-- the demo's closing table, by make pictures -->\n```\
 _COLUMNS = 116
 """Signs of a line of the closing table that fit into the README."""
 _PATIENCE_SECONDS = 180
-_FROM_METADATA = {"profile.png": ("segment_profiles", "profile")}
+_FROM_METADATA = {"profile.png": ("segment_profiles", "profile"), "calibration.png": ("value_model", "calibration")}
 """Pictures that an asset shows on its own page: file → asset and the entry of its metadata."""
 _TOKEN = secrets.token_urlsafe(8)
 _PYTHON = (sys.executable, "-m")

@@ -74,6 +74,16 @@ ASSETS: Mapping[str, str] = {
         "What the customers of each segment buy more than the shop's, with how many buyers show it. The dashboard and "
         "the release show it. When it is red, the release before stays in service; execute the run again."
     ),
+    "value_model": (
+        "What predicts best how customers will go on: methods tried on earlier days of the log, what each learnt from, "
+        "and how near it came. customer_value is made by the one that won. When a check is red, customer_value stays "
+        "as it was; make segment_assignments and this again."
+    ),
+    "customer_value": (
+        "What each known customer will probably do in the next 90 days: whether it orders, how often, for how much, "
+        "each with an interval. Campaigns and lookups use it. When a check is red, look at its examples, then make "
+        "segment_assignments and this again; a warning about the total may only be the season."
+    ),
     "drift_report": (
         "Whether customers changed since the model in force was trained, score by score against its threshold, with a "
         "verdict. retrain_decision follows it. An alert makes nothing red; when a check is red, the report is "

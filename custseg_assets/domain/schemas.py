@@ -476,6 +476,81 @@ SEGMENT_PRODUCTS = Table(
     ),
 )
 
+_VALUED = (f"{_A}.customer_id", f"{_A}.segment_id", *_from(_CLEAN, *_MONEY, "invoice_id", "customer_id"))
+
+VALUE_MODEL = Table(
+    "value_model",
+    "One row per prediction and method that was tried: what it learnt from, how it did in the replay, who was chosen.",
+    (
+        *_SNAPSHOT,
+        Column("target", TEXT, "What is predicted: order_30d, order_60d, order_90d, orders_90d or spend_90d."),
+        Column("method", TEXT, "Method that was tried: segment_mean, bg_nbd or logistic."),
+        Column("is_chosen", FLAG, "Whether customer_value is made by it."),
+        Column("reason", TEXT, "Why a method was chosen, or that there is too little history, in a sentence."),
+        Column("taught_until", TEXT, "Last day whose outcomes it learnt from; null where it learnt from none.", True),
+        Column("n_taught", WHOLE, "Customers that it learnt from, each counted at every day it is looked at."),
+        Column("n_replays", WHOLE, "Earlier days that it was tried on."),
+        Column("n_replayed", WHOLE, "Customers that it was tried on, each counted at every such day."),
+        Column("log_loss", REAL, "Mean log loss in the replays, in nats; of probabilities only.", True),
+        Column("auc", REAL, "Mean area under the ROC curve in the replays; of probabilities only.", True),
+        Column("calibration_error", REAL, "Mean expected calibration error, by deciles; probabilities only.", True),
+        Column("gini", REAL, "Mean Gini of the ranking by prediction, 1 the best there is; of orders and spend.", True),
+        Column(
+            "level", REAL, "Predicted for the shop: share of customers, mean orders, or total spend.", True, _VALUED
+        ),
+        Column("level_low", REAL, "Lower end of its interval, from the misses of the replays.", True, _VALUED),
+        Column("level_high", REAL, "Upper end of that interval.", True, _VALUED),
+        Column("last_seen", REAL, "The same as it was seen last, of the newest day whose outcomes are known.", True),
+        Column("parameters", TEXT, "JSON of what was fitted.", True, _VALUED),
+        Column("calibration", TEXT, "JSON list by day replayed and decile: customers, predicted, seen.", True, _VALUED),
+    ),
+    ("target", "method"),
+    reads=(
+        # Assignments are made from those before them, and all from the lines, so the newest stand for them.
+        Read("segment_assignments", "until", hashed="same"),
+        _unhashed("clean_transactions", "until"),
+        _unhashed("promotion_decision", "until"),
+    ),
+)
+
+
+def _predicted(name: str, unit: str, words: str) -> tuple[Column, ...]:
+    """A predicted figure with the ends of its interval."""
+    lineage = (*_VALUED, "value_model.parameters")
+    return (
+        Column(name, REAL, f"{words}, {unit}.", lineage=lineage),
+        Column(f"{name}_low", REAL, f"Lower end of the interval of {name}, {unit}.", lineage=lineage),
+        Column(f"{name}_high", REAL, f"Upper end of the interval of {name}, {unit}.", lineage=lineage),
+    )
+
+
+CUSTOMER_VALUE = Table(
+    "customer_value",
+    "One row per customer known at the snapshot: what it will probably do.",
+    (
+        *_SNAPSHOT,
+        Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", lineage=_from(_A, "customer_id")),
+        *_predicted("p_order_30d", "0 to 1", "Probability of an order within 30 days after as_of"),
+        *_predicted("p_order_60d", "0 to 1", "Probability of an order within 60 days after as_of"),
+        *_predicted("p_order_90d", "0 to 1", "Probability of an order within 90 days after as_of"),
+        *_predicted("expected_orders_90d", "a count", "Expected orders within 90 days after as_of"),
+        *_predicted("expected_spend_90d", "in currency", "Expected net spend within 90 days after as_of"),
+        Column(
+            "method",
+            TEXT,
+            "Method that predicted: segment_mean, bg_nbd or logistic.",
+            lineage=_from("value_model", "method"),
+        ),
+    ),
+    ("customer_id",),
+    reads=(
+        _hashed("value_model"),
+        Read("segment_assignments", "until", hashed="same"),
+        _unhashed("clean_transactions", "until"),
+        _unhashed("promotion_decision", "until"),
+    ),
+)
+
 MODEL_CANDIDATES = Table(
     "model_candidates",
     "One row per number of clusters tried.",
@@ -807,6 +882,8 @@ def tables(features: tuple[str, ...]) -> dict[str, Table]:
         SEGMENT_MIGRATIONS,
         PRODUCT_RECOMMENDATIONS,
         SEGMENT_PRODUCTS,
+        VALUE_MODEL,
+        CUSTOMER_VALUE,
         DRIFT_REPORT,
         RETRAIN_DECISION,
         PREDICTION_LOG,

@@ -7,6 +7,7 @@ frame belongs in ``validation``.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from custseg_assets.domain.segments.model import LAPSED, REFUNDED
 from custseg_assets.domain.segments.training_tables import OFF_REFERENCE
 from custseg_assets.domain.transactions.cleaning import REASONS, CleaningRules
 from custseg_assets.domain.transactions.limits import MAX_AMOUNT, MAX_SUM
+from custseg_assets.domain.value.methods import HORIZONS, METHODS
 from custseg_assets.settings import ModelSettings, Settings
 
 Severity = Literal["error", "warning"]
@@ -103,6 +105,7 @@ EXAMPLE_KEYS: Mapping[str, tuple[str, ...]] = {
     "scaled_features": ("period", "customer_id"),
     "segment_assignments": ("period", "customer_id", "segment_id"),
     "segment_migrations": ("period", "customer_id", "from_segment_id", "to_segment_id", "cause"),
+    "customer_value": ("period", "customer_id"),
     "drift_report": ("period", "score_name", "subject"),
     "prediction_log": ("period", "source_file", "source_line", "kind", "outcome"),
 }
@@ -220,6 +223,7 @@ def groups_for(table: str, settings: Settings, rules: CleaningRules | None = Non
         "scaled_features": partial(_scaled, settings.model.features),
         "segment_assignments": partial(_assignments, settings.model),
         "segment_migrations": _migrations,
+        "customer_value": _values,
         "drift_report": _drift,
         "prediction_log": _predictions,
     }
@@ -556,6 +560,45 @@ def _migrations() -> list[ExpectationGroup]:
             "cause_known",
             [*_present("cause"), *_one_of("cause", CAUSES)],
             "A move has a cause that the documentation explains; the causes would not add up to all moves.",
+        ),
+    ]
+
+
+def _values() -> list[ExpectationGroup]:
+    table = "customer_value"
+    probabilities = tuple(f"p_order_{days}d" for days in HORIZONS)
+    amounts = ("expected_orders_90d", "expected_spend_90d")
+    figures = (*probabilities, *amounts)
+    return [
+        _group(
+            table,
+            "one_row_per_customer",
+            _key("period", "customer_id"),
+            "A customer has one prediction in a snapshot; its spend would be counted twice with several.",
+        ),
+        _group(
+            table,
+            "figures_possible",
+            [
+                *_present(*figures, "method"),
+                *_between(0, 1, *(f"{name}{end}" for name in probabilities for end in ("_low", "", "_high"))),
+                *_between(0, MAX_SUM, *amounts),
+                *_one_of("method", METHODS),
+            ],
+            "Probabilities lie between 0 and 1, and expected orders and spend are finite and not negative; whoever "
+            "ranks or adds customers by them would be misled.",
+        ),
+        _group(
+            table,
+            "intervals_hold_figures",
+            [rule for name in figures for rule in (_not_less(name, f"{name}_low"), _not_less(f"{name}_high", name))],
+            "A figure lies within its own interval; nobody could tell what the interval is of otherwise.",
+        ),
+        _group(
+            table,
+            "longer_is_likelier",
+            [_not_less(longer, shorter) for shorter, longer in itertools.pairwise(probabilities)],
+            "An order within more days is not less likely; one of the probabilities would be wrong.",
         ),
     ]
 

@@ -29,6 +29,8 @@ SEGMENTED = (
     "segment_migrations",
     "product_recommendations",
     "segment_products",
+    "value_model",
+    "customer_value",
     "drift_report",
     "retrain_decision",
 )

@@ -41,6 +41,9 @@ _CANDIDATE_METRICS = (
     "smallest_share",
 )
 
+VALUE_TAG = "custseg.value"
+_VALUE_METRICS = ("log_loss", "auc", "calibration_error", "gini", "level", "level_low", "level_high", "n_taught")
+
 
 def _quieten() -> None:
     """Keep MLflow, and the migrations of its tables, from telling of what goes well, whenever it was imported."""
@@ -140,6 +143,44 @@ class ModelRegistry:
         for name, content in files.items():
             self._log_file(client, parent.info.run_id, name, content)
         client.set_terminated(parent.info.run_id)
+
+    def record_value(self, key: str, made_from: str, rows: pl.DataFrame) -> None:
+        """Log the choice of what predicts customers' value as a run, with the figures of every method that was tried.
+
+        A choice that was logged already is not logged again.
+
+        Args:
+            key: of the snapshot.
+            made_from: stands for all that it was made from.
+            rows: of ``value_model``, of that snapshot.
+        """
+        from mlflow.entities import Metric, Param
+
+        self.prepare()
+        client = self.client()
+        experiment = client.get_experiment_by_name(self.experiment)
+        assert experiment is not None  # noqa: S101  # made just now
+        tags = {VALUE_TAG: key, f"{VALUE_TAG}.made_from": made_from}
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        if client.search_runs([experiment.experiment_id], wanted, max_results=1):
+            return
+        chosen = rows.filter(pl.col("is_chosen"))
+        run = client.create_run(experiment.experiment_id, run_name=f"value {key}", tags=tags)
+        started_at = run.info.start_time
+        metrics = [
+            Metric(f"{row['method']}.{row['target']}.{name}", float(row[name]), started_at, 0)
+            for row in rows.iter_rows(named=True)
+            for name in _VALUE_METRICS
+            if row[name] is not None
+        ]
+        params = [
+            Param("snapshot", key),
+            Param("method", str(chosen["method"][0])),
+            Param("taught_until", str(chosen["taught_until"][0])),
+        ]
+        client.log_batch(run.info.run_id, metrics, params)
+        client.set_tag(run.info.run_id, "reason", str(chosen["reason"][0]))
+        client.set_terminated(run.info.run_id)
 
     def register(
         self,

@@ -65,6 +65,8 @@ BY_SNAPSHOT = (
     "segment_profiles",
     "segment_migrations",
     "product_recommendations",
+    "value_model",
+    "customer_value",
     "drift_report",
     "retrain_decision",
 )
@@ -443,6 +445,8 @@ def test_another_margin_rule_makes_segments_stale_and_no_model(shop_home: Path, 
         "segment_profiles",
         "segment_migrations",
         "product_recommendations",
+        "value_model",
+        "customer_value",
     ]
     assert opened.fingerprints.stale(TRAINED, SNAPSHOTS) == ()
 

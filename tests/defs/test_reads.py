@@ -24,8 +24,11 @@ TOGETHER = {
     "clean_transactions": ("clean_transactions", "rejected_transactions"),
     "product_recommendations": ("product_recommendations", "segment_products"),
     "recorded_predictions": ("prediction_log", "rejected_predictions"),
+    "value": ("value_model", "customer_value"),
 }
 """Steps that make more than one table: what each of them opens cannot be told apart."""
+_MADE_FIRST = ("value_model",)
+"""Tables that another table of the same step is made from."""
 SHOWN = {
     "prediction_traffic": {"prediction_traffic"},
     "segmentation_model": {"segment_assignments"},
@@ -103,7 +106,8 @@ def differences(opened: Mapping[str, set[str]], declared: Mapping[str, tuple[Rea
     found = {}
     for step in opened.keys() | {name for name in declared if not any(name in made for made in TOGETHER.values())}:
         wanted = {read.table for name in TOGETHER.get(step, (step,)) for read in declared.get(name, ())}
-        wanted &= set(tables(FEATURES))
+        # What a step has just made itself it does not open.
+        wanted &= set(tables(FEATURES)) - {name for name in TOGETHER.get(step, ()) if name in _MADE_FIRST}
         undeclared, unopened = (
             opened.get(step, set()) - wanted - SHOWN.get(step, set()),
             wanted - opened.get(step, set()),

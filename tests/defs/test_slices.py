@@ -92,7 +92,9 @@ def test_a_home_that_was_made_in_slices_is_not_stale_when_looked_at_as_a_whole(s
 
 
 def test_nothing_is_left_of_the_slices_on_disk(sliced: FilledShop) -> None:
-    assert [path.name for path in sliced.home.iterdir() if path.name.startswith((".slices", ".purchases"))] == []
+    assert [
+        path.name for path in sliced.home.iterdir() if path.name.startswith((".slices", ".purchases", ".value"))
+    ] == []
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:

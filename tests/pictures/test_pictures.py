@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from custseg_assets.domain.drift.report import Change, Distribution
-from custseg_assets.domain.schemas import DRIFT_REPORT, MODEL_CANDIDATES, SEGMENT_PROFILES
+from custseg_assets.domain.schemas import DRIFT_REPORT, MODEL_CANDIDATES, SEGMENT_PROFILES, VALUE_MODEL
 from custseg_assets.pictures import monitoring, segments
 from custseg_assets.pictures.look import segment_colour, segment_order
+from custseg_assets.pictures.value import calibration
 from tests.support.files import REPOSITORY
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -112,6 +114,19 @@ MOVES = pl.DataFrame(
 )
 
 
+def value_model(n_days: int, n_deciles: int = 10) -> pl.DataFrame:
+    """The chosen method's row of the 30-day probability: days on which a little less was seen than predicted."""
+    calibration = [
+        {"day": f"2011-{month:02}-01", "decile": n, "n_customers": 50, "predicted": n / 20, "seen": n / 20 - 0.02}
+        for month in range(1, n_days + 1)
+        for n in range(1, n_deciles + 1)
+    ]
+    row = {"target": "order_30d", "method": "logistic", "is_chosen": True, "calibration_error": 0.02}
+    row |= {"level": 0.3, "level_low": 0.2, "level_high": 0.42, "calibration": json.dumps(calibration)}
+    blank_row = dict.fromkeys(VALUE_MODEL.schema) | row
+    return pl.DataFrame([blank_row, blank_row | {"is_chosen": False}], schema=VALUE_MODEL.schema)
+
+
 def values(drawn: ArrayLike) -> list[Any]:
     """What a line or an image draws, as a list."""
     return list(np.asarray(drawn))
@@ -160,6 +175,7 @@ NORMAL: dict[str, Callable[[], bytes]] = {
     "distribution_change": lambda: monitoring.distribution_change(change_of(4)),
     "latency_over_time": lambda: monitoring.latency_over_time(TRAFFIC),
     "rejections": lambda: monitoring.rejections(REJECTED, KEPT, "monthly", ["2011-02-01"]),
+    "calibration": lambda: calibration(value_model(6)),
 }
 NONE_ELIGIBLE = blank(CANDIDATES, "silhouette", "worst_jaccard").with_columns(
     is_eligible=pl.lit(False), is_chosen=pl.lit(False)
@@ -202,6 +218,11 @@ UNUSUAL: dict[str, Callable[[], bytes]] = {
     "no request": lambda: monitoring.latency_over_time(TRAFFIC.clear()),
     "one day": lambda: monitoring.latency_over_time(TRAFFIC.head(1)),
     "only dropped records": lambda: monitoring.latency_over_time(TRAFFIC.filter(pl.col("kind") == "dropped")),
+    "no model of value": lambda: calibration(VALUE_MODEL.schema.to_frame()),
+    "no day replayed": lambda: calibration(value_model(0)),
+    "one day replayed": lambda: calibration(value_model(1)),
+    "more days than colours": lambda: calibration(value_model(9)),
+    "one decile": lambda: calibration(value_model(2, 1)),
     "no rows": lambda: monitoring.rejections(REJECTED.clear(), KEPT.clear(), "monthly"),
     "no row rejected": lambda: monitoring.rejections(REJECTED.clear(), KEPT, "monthly"),
     "everything rejected for an unknown reason": lambda: monitoring.rejections(
@@ -422,6 +443,19 @@ def test_of_many_parts_those_that_changed_most_are_drawn_in_their_order() -> Non
     assert "The 24 of 40 that changed most." in figure.texts[1].get_text()
 
 
+def test_predicted_stands_against_seen_by_day_and_for_the_shop() -> None:
+    figure = calibration.figure(value_model(3))
+    by_decile, shop = figure.axes
+    lines = {line.get_gid(): line for line in by_decile.lines}
+    assert set(lines) == {"right", "2011-01-01", "2011-02-01", "2011-03-01"}
+    assert values(lines["2011-03-01"].get_ydata()) == pytest.approx([n / 20 - 0.02 for n in range(1, 11)])
+    drawn = {line.get_gid(): values(line.get_ydata()) for line in shop.lines}
+    assert drawn["seen"] == pytest.approx([0.255] * 3)
+    assert drawn["predicted"] == pytest.approx([0.275] * 3 + [0.3])
+    assert drawn["interval"] == [0.2, 0.42]
+    assert figure.texts[0].get_text() == "Who orders within 30 days: predicted and seen differ by 2 points on average"
+
+
 def test_segments_have_the_colours_of_the_dashboard() -> None:
     style = (REPOSITORY / "custseg_serving" / "static" / "dashboard.css").read_text(encoding="utf-8")
     light = style[: style.index("prefers-color-scheme")]
@@ -440,7 +474,8 @@ def test_segments_are_ordered_by_number_with_rules_last() -> None:
 
 
 def test_importing_the_pictures_does_not_import_matplotlib() -> None:
-    code = "import sys, custseg_assets.pictures.segments, custseg_assets.pictures.monitoring as m; "
+    code = "import sys, custseg_assets.pictures.segments, custseg_assets.pictures.value; "
+    code += "import custseg_assets.pictures.monitoring as m; "
     code += "assert 'matplotlib' not in sys.modules; m.drift_by_severity; "
     code += "from custseg_assets.pictures.look import Picture, nothing_to_show; Picture(nothing_to_show)('a', 'b'); "
     code += "assert 'matplotlib.pyplot' not in sys.modules"

@@ -122,6 +122,26 @@ GOOD: dict[str, pl.DataFrame] = {
         earlier_model_version="m-1",
         model_version="m-1",
     ),
+    "customer_value": _rows(
+        "customer_value",
+        {"customer_id": "a"},
+        {"customer_id": "b", "p_order_30d_low": 0.0, "p_order_90d_high": 1.0},
+        {"customer_id": "c", "expected_spend_90d_low": -20.0},
+        {"customer_id": "a", "period": "2011-06-01"},
+        {"customer_id": "e", "method": "segment_mean", "p_order_60d": 0.2},
+        **{
+            f"{name}{end}": value
+            for name, ends in {
+                "p_order_30d": (0.1, 0.2, 0.3),
+                "p_order_60d": (0.2, 0.3, 0.4),
+                "p_order_90d": (0.3, 0.4, 0.5),
+                "expected_orders_90d": (0.0, 1.2, 4.0),
+                "expected_spend_90d": (0.0, 80.5, 300.0),
+            }.items()
+            for end, value in zip(("_low", "", "_high"), ends, strict=True)
+        },
+        method="logistic",
+    ),
     "drift_report": _rows(
         "drift_report",
         {"subject": "recency_days", "score": 0.1},
@@ -214,6 +234,15 @@ SPOILED: Sequence[tuple[str, str, int, dict[str, Any]]] = (
     ("segment_migrations", "segments_differ", 2, {"to_segment_id": "S1"}),
     ("segment_migrations", "segments_differ", 0, {"from_segment_id": None}),
     ("segment_migrations", "cause_known", 3, {"cause": "a whim"}),
+    ("customer_value", "one_row_per_customer", 1, {"customer_id": "a"}),
+    ("customer_value", "figures_possible", 0, {"p_order_30d_low": -0.01}),
+    ("customer_value", "figures_possible", 2, {"p_order_90d_high": 1.01}),
+    ("customer_value", "figures_possible", 2, {"expected_orders_90d": None}),
+    ("customer_value", "figures_possible", 1, {"expected_spend_90d": _INFINITE}),
+    ("customer_value", "figures_possible", 3, {"method": "a hunch"}),
+    ("customer_value", "intervals_hold_figures", 0, {"p_order_60d": 0.45}),
+    ("customer_value", "intervals_hold_figures", 1, {"expected_spend_90d_low": 81.0}),
+    ("customer_value", "longer_is_likelier", 4, {"p_order_60d": 0.15}),
     ("drift_report", "one_row_per_score", 1, {"subject": "recency_days"}),
     ("drift_report", "scores_finite", 0, {"score": _NOT_A_NUMBER}),
     ("drift_report", "scores_finite", 4, {"score": _INFINITE}),

@@ -22,7 +22,8 @@ def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]
         predictions,
         release,
         segments,
+        value,
     )
 
-    groups = (ingest, features, model, segments, migrations, monitoring, predictions, release)
+    groups = (ingest, features, model, segments, migrations, value, monitoring, predictions, release)
     return [ingest.landed_files, *(factory(layout, settings) for group in groups for factory in group.ASSETS)]
