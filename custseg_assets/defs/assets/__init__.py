@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
     """All assets of the graph, for the partitions of a home."""
     from custseg_assets.defs.assets import (
+        campaigns,
         features,
         ingest,
         migrations,
@@ -24,5 +25,5 @@ def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]
         segments,
     )
 
-    groups = (ingest, features, model, segments, migrations, monitoring, predictions, release)
+    groups = (ingest, features, model, segments, migrations, monitoring, predictions, campaigns, release)
     return [ingest.landed_files, *(factory(layout, settings) for group in groups for factory in group.ASSETS)]
