@@ -390,6 +390,10 @@ def report(home: OpenHome, name: str) -> Iterator[str]:
     rows = sort_rows(found.rows.to_dicts())
     headline = next(row for row in rows if row["is_headline"])
     yield f"  headline  return {headline['reason']}"
+    yield (
+        f"  beside it {len(rows) - 1} other figures: of such, one in twenty says more or less where a campaign changes "
+        "nothing"
+    )
     yield f"  {'':<28}{'written to':>12}{'held out':>12}{'difference':>16}  95 % interval, and what it says"
     for row in rows:
         yield _row_words(row)

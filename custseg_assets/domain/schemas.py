@@ -724,14 +724,13 @@ CAMPAIGN_GROUPS = Table(
         Column(
             "return_covariate",
             REAL,
-            "What was known before of whether the customer orders: the prediction, or what the features say.",
-            lineage=(f"{_F}.*",),
+            "What was known before of whether the customer orders: the prediction, or what the features said.",
         ),
-        Column("spend_covariate", REAL, "The same of what the customer spends, in currency.", lineage=(f"{_F}.*",)),
+        Column("spend_covariate", REAL, "The same of what the customer spends, in currency."),
     ),
     ("campaign", "customer_id"),
     # A start is an act of a person, recorded once: nothing of it is made again of other segments.
-    reads=(_unhashed("segment_assignments", "all"), _unhashed("customer_features", "all")),
+    reads=(_unhashed("segment_assignments", "all"),),
 )
 
 _G = "campaign_groups"
@@ -816,10 +815,7 @@ RELEASE_READS = (
             "customer_features",
         )
     ),
-    *(
-        _unhashed(name, "all")
-        for name in ("promotion_decision", "segmentation_model", "model_candidates", "campaign_groups")
-    ),
+    *(_unhashed(name, "all") for name in ("promotion_decision", "segmentation_model", "model_candidates")),
 )
 """What a release is made from; it is no table."""
 

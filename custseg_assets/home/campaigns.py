@@ -415,14 +415,19 @@ class Found:
     progress: Progress
 
 
-def report_campaign(home: OpenHome, campaign: Campaign) -> Found:
+def report_campaign(home: OpenHome, campaign: Campaign, groups: pl.DataFrame | None = None) -> Found:
     """What came of a campaign, as the home's data say it now.
+
+    Args:
+        home: whose campaign it is.
+        campaign: that is reported about.
+        groups: its rows of ``campaign_groups``; its record's without them.
 
     Raises:
         DamagedHomeError: its groups are not as they were written.
     """
     store = store_of(home)
-    groups, until = store.groups(campaign), data_end(home) or campaign.start
+    groups, until = store.groups(campaign) if groups is None else groups, data_end(home) or campaign.start
     end = end_of(store, campaign)
     days = max((end - campaign.start).days, 0)
     progress = Progress(days, min(max((until - campaign.start).days, 0), days))
@@ -449,6 +454,13 @@ def report_campaign(home: OpenHome, campaign: Campaign) -> Found:
     }
     table = pl.DataFrame([{**same, **row} for row in rows], schema=schemas.CAMPAIGN_REPORT.schema)
     return Found(campaign, table.sort("campaign", "figure", "segment_id"), split, progress)
+
+
+def count_moved(home: OpenHome, campaign: Campaign) -> int:
+    """How many customers of a campaign its snapshot has in another segment by now, because late lines changed it."""
+    assigned = home.tables.scan(schemas.SEGMENT_ASSIGNMENTS, [campaign.period]).select("customer_id", "segment_id")
+    same = store_of(home).groups(campaign).lazy().join(assigned, on=("customer_id", "segment_id"), how="anti")
+    return int(same.select(pl.len()).collect().item())
 
 
 def is_out_of_date(home: OpenHome, campaign: Campaign) -> bool:

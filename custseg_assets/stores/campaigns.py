@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -206,21 +206,30 @@ class CampaignStore:
         found = read_state(self._folder_of(campaign.name) / ENDED, *names)
         return Ending(**{name: str(found[name]) for name in names}) if found else None
 
+    def names(self) -> tuple[str, ...]:
+        """The names of the campaigns' folders, sorted."""
+        if not self.folder.is_dir():
+            return ()
+        return tuple(sorted(one.name for one in self.folder.iterdir() if one.is_dir() and not one.name.startswith(".")))
+
+    def require_whole(self, name: str) -> None:
+        """Look at everything that is recorded of a campaign.
+
+        Raises:
+            DamagedHomeError: something is not as it was written.
+        """
+        campaign = _read_campaign(self.folder / name / RECORD)
+        self.groups(campaign)
+        self.ending(campaign)
+
     def all(self) -> tuple[Campaign, ...]:
         """Every campaign, in the order of their starts.
 
         Raises:
             DamagedHomeError: a record cannot be read.
         """
-        found = sorted(self._read(), key=lambda one: (one.starts, one.started_at, one.name))
-        return tuple(found)
-
-    def _read(self) -> Iterator[Campaign]:
-        if not self.folder.is_dir():
-            return
-        for entry in self.folder.iterdir():
-            if entry.is_dir() and not entry.name.startswith("."):
-                yield _read_campaign(entry / RECORD)
+        found = (_read_campaign(self.folder / name / RECORD) for name in self.names())
+        return tuple(sorted(found, key=lambda one: (one.starts, one.started_at, one.name)))
 
     def get(self, name: str) -> Campaign:
         """A campaign, by its name in large or small letters.

@@ -14,7 +14,7 @@ from custseg_assets.defs.checks import SuiteRun
 from custseg_assets.defs.materialise import Materialization, table_asset
 from custseg_assets.defs.metadata import facts, picture, table_preview
 from custseg_assets.domain.schemas import CAMPAIGN_GROUPS, CAMPAIGN_REPORT, Table
-from custseg_assets.home.campaigns import by_day, groups_table, made_from, report_campaign, stale_days
+from custseg_assets.home.campaigns import by_day, count_moved, groups_table, made_from, report_campaign, stale_days
 from custseg_assets.home.open import LockedHome
 from custseg_assets.pictures.campaigns import effects_with_intervals
 from custseg_assets.stores.campaigns import Campaign
@@ -26,12 +26,14 @@ _SHOWN = ("campaign", "figure", "segment_id", "reason", "n_audience", "n_holdout
 def campaign_groups(_: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Write down who of a campaign is held out, as its record says it."""
     results = _write(home, CAMPAIGN_GROUPS, lambda campaign: groups_table(home, campaign))
-    records = [campaign.to_json() for campaigns in by_day(home).values() for campaign in campaigns]
+    campaigns = [campaign for same_day in by_day(home).values() for campaign in same_day]
+    records = [campaign.to_json() for campaign in campaigns]
     return dg.MaterializeResult(
         asset_key=CAMPAIGN_GROUPS.name,
         metadata={
             "campaigns": table_preview(_facts_of(records)),
             "records": dg.MetadataValue.json(records),
+            "n_in_another_segment_by_now": sum(count_moved(home, campaign) for campaign in campaigns),
             **facts(home, CAMPAIGN_GROUPS),
         },
         check_results=results,
@@ -41,7 +43,12 @@ def campaign_groups(_: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHo
 @table_asset(CAMPAIGN_REPORT.name, group="campaigns", kinds={"numpy", "deltalake"})
 def campaign_report(_: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Materialization:
     """Compare each campaign's audience with its holdout, as far as the data reach."""
-    results = _write(home, CAMPAIGN_REPORT, lambda campaign: report_campaign(home, campaign).rows)
+
+    def compare(campaign: Campaign) -> pl.DataFrame:
+        groups = home.tables.read(CAMPAIGN_GROUPS, [campaign.starts.isoformat()])
+        return report_campaign(home, campaign, groups.filter(campaign=campaign.name)).rows
+
+    results = _write(home, CAMPAIGN_REPORT, compare)
     report = home.tables.read(CAMPAIGN_REPORT).sort("period", "campaign", descending=[True, False])
     newest = report.filter(pl.col("campaign") == report["campaign"].head(1).item()) if report.height else report
     shown = {"effects": picture("what the newest campaign changed", effects_with_intervals(newest))}
