@@ -159,7 +159,7 @@ def plan_campaign(home: OpenHome, wish: Wish) -> Plan:
             "customers who are in none",
             "Wait for it to end, or name other segments; 'custseg campaign list' shows what is running.",
         )
-    past = _Past(home, wish.days, released.as_of)
+    past = Past(home, wish.days, released.as_of)
     covariates, covariate = past.covariates_at(released.period, present["customer_id"])
     segments = present["segment_id"].to_list()
     is_held = assign_holdout(present["customer_id"].to_list(), segments, wish.salt, wish.share)
@@ -289,7 +289,7 @@ def _require_groups(wish: Wish, sizes: Mapping[str, tuple[int, int]]) -> None:
 
 
 @dataclass
-class _Past:
+class Past:
     """What customers did after earlier snapshots, in as many days as a campaign has.
 
     Attributes:

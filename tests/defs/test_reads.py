@@ -27,6 +27,7 @@ TOGETHER = {
 """Steps that make more than one table: what each of them opens cannot be told apart."""
 SHOWN = {
     "prediction_traffic": {"prediction_traffic"},
+    "campaign_groups": {"campaign_groups"},
     "campaign_report": {"campaign_report"},
     "segmentation_model": {"segment_assignments"},
     "promotion_decision": {"segment_assignments"},
@@ -93,18 +94,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, se
                 challenger = outcome.out.split()[1]
                 promoted = custseg(home, "promote", challenger, "--why", "To see its segments.", config=QUICK)
                 assert promoted.status == 0, promoted.err
-                begun = custseg(
-                    home,
-                    "campaign",
-                    "start",
-                    "one",
-                    "--segment",
-                    "S1",
-                    "--yes",
-                    "--out",
-                    folder / "one.csv",
-                    config=QUICK,
-                )
+                wish = ("one", "--segment", "S1", "--yes", "--out", folder / "one.csv")
+                begun = custseg(home, "campaign", "start", *wish, config=QUICK)
                 assert begun.status == 0, begun.err
                 requests.mkdir()
                 (requests / "a.jsonl").write_bytes(record_line() + b"no record\n")
