@@ -182,11 +182,13 @@ def plain_t_test(trial: Trial, names: Sequence[str]) -> float:
 def share_found(trial: Trial, n_splits: int, relative: float, points: float) -> float:
     """The share of splits in which the headline says more, with an effect planted into the audience.
 
-    Customers of the audience who did not order do so by chance, so many that the share who order grows by a part of
-    what it is in their segment, or by so many points. Each split has customers of its own who do.
+    Customers of the audience who did not order do so by chance, all of them with the same, so that the share who order
+    grows by a part of what it is, or by so many points. Each split has customers of its own who do.
     """
     random, n_found, strata = np.random.default_rng(2), 0, trial.strata[RETURN]
     usable = {name: one for name, one in strata.items() if one.is_comparable}
+    rate = float(np.concatenate([one.outcome for one in usable.values()]).mean())
+    chance = (relative * rate + points) / (1 - rate)
     # What is drawn hangs little on the few who are changed: one set for each hundred splits.
     for first in range(0, n_splits, max(1, n_splits // REFERENCES)):
         last = min(first + max(1, n_splits // REFERENCES), n_splits)
@@ -197,8 +199,6 @@ def share_found(trial: Trial, n_splits: int, relative: float, points: float) -> 
                 held = trial.held[name][split]
                 outcome, is_held = one.outcome.copy(), np.zeros(len(one.outcome), np.bool_)
                 is_held[held] = True
-                rate = float(outcome.mean())
-                chance = min((relative * rate + points) / max(1 - rate, 1e-9), 1.0)
                 outcome[~is_held & (outcome == 0) & (random.random(len(outcome)) < chance)] = 1.0
                 changed.append(Stratum(outcome, one.covariate, one.n_holdout))
                 own.append(compare_splits(changed[-1], held[None, :]))

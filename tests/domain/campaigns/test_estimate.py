@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,8 +76,7 @@ def test_where_nothing_was_changed_one_split_in_twenty_says_so(figure: str) -> N
     splits = [assign_holdout(ids, segments.tolist(), f"salt {number}", 0.2) for number in range(N_SPLITS)]
     starts = np.cumsum([0, *sizes])
     held = [
-        np.array([np.flatnonzero(split[first:last]) for split in splits])
-        for first, last in zip(starts[:-1], starts[1:], strict=True)
+        np.array([np.flatnonzero(split[first:last]) for split in splits]) for first, last in itertools.pairwise(starts)
     ]
     strata = [
         Stratum(orders if figure == "orders" else spend, prediction, rows.shape[1])
@@ -138,9 +138,8 @@ def test_too_few_customers_have_no_figure_of_their_own() -> None:
 
 
 def test_who_all_did_the_same_gives_no_alarm() -> None:
-    overall, _ = estimate_effects(
-        [Stratum(np.zeros(200), np.arange(200) * 1.0, 40)], [np.arange(40)], seed=1, n_draws=99
-    )
+    nobody = Stratum(np.zeros(200), np.arange(200) * 1.0, 40)
+    overall, _ = estimate_effects([nobody], [np.arange(40)], seed=1, n_draws=99)
     assert overall is not None
     assert (overall.effect, overall.low, overall.high, overall.is_alarm) == (0.0, 0.0, 0.0, False)
 
