@@ -97,7 +97,7 @@ def test_a_name_that_is_no_folder_of_its_own_is_refused(store: CampaignStore, na
     assert not store.folder.exists()
 
 
-def test_a_kill_between_any_two_steps_neither_loses_nor_doubles_a_group(store: CampaignStore, tmp_path: Path) -> None:
+def test_a_kill_between_any_two_steps_neither_loses_nor_doubles_a_group(tmp_path: Path) -> None:
     seen = set()
     for step in range(1, 100):
         folder = tmp_path / f"killed-{step}"
