@@ -6,49 +6,20 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from custseg_assets.errors import BadInputError, DamagedHomeError
-from custseg_assets.stores.campaigns import ENDED, GROUPS, RECORD, Campaign, CampaignStore, Ending, require_name
+from custseg_assets.stores.campaigns import ENDED, GROUPS, RECORD, CampaignStore, Ending, require_name
+from tests.support.campaigns import CAMPAIGN, GROUPS_OF_IT
 from tests.support.files import REPOSITORY
-
-CAMPAIGN = Campaign(
-    name="Autumn",
-    segments=("S1", "S2"),
-    share=0.2,
-    salt="salt",
-    starts=date(2024, 5, 1),
-    days=30,
-    cap=99.5,
-    covariate="features",
-    period="2024-04-01",
-    as_of=datetime(2024, 5, 1),
-    model_version="m-1",
-    release_id="r-1",
-    started_by="Ada",
-    started_at=datetime(2024, 5, 2, 9),
-    prospects={"return": {"all": {"uplift": 0.05, "mean": None, "relative_uplift": None}}},
-    n_left_out=0,
-)
-GROUPS_OF_IT = pl.DataFrame(
-    {
-        "customer_id": ["a", "b", "c"],
-        "segment_id": ["S1", "S1", "S2"],
-        "segment_name": ["Champions", "Champions", "Promising"],
-        "is_holdout": [True, False, True],
-        "return_covariate": [0.1, 0.2, 0.3],
-        "spend_covariate": [1.0, 2.0, 3.0],
-    }
-)
 
 _KILLED = """
 import os, sys
 from pathlib import Path
-from tests.stores.test_campaigns import CAMPAIGN, GROUPS_OF_IT
+from tests.support.campaigns import CAMPAIGN, GROUPS_OF_IT
 from custseg_assets.stores.campaigns import CampaignStore
 
 left = int(sys.argv[2])
