@@ -17,6 +17,7 @@ from custseg_assets.command_line import FAILED, CommandParser, as_private_as, ru
 from custseg_assets.errors import BadInputError, CustsegError, DamagedHomeError
 
 if TYPE_CHECKING:
+    from custseg_assets.commands.campaign import FileForm, Starter
     from custseg_assets.commands.decide import Decider
     from custseg_assets.home.open import OpenHome
 
@@ -185,6 +186,7 @@ def _parser() -> CommandParser:
     vertex.add_argument("verb", choices=["status", "canary", "full", "back"])
     vertex.set_defaults(command=_vertex)
 
+    _add_campaign(commands, shared, writing)
     _add_dvc(commands, shared)
     _add_verify(commands, shared)
     _add_keygen(commands)
@@ -213,6 +215,46 @@ def _add_compare(commands: Any, shared: CommandParser) -> None:
     compare.add_argument("--partition", metavar="KEY", help="the snapshot; the newest complete one without it")
     compare.add_argument("--out", metavar="FILE.png", type=Path, help="write the picture to this file as well")
     compare.set_defaults(command=_compare)
+
+
+def _add_campaign(commands: Any, shared: CommandParser, writing: CommandParser) -> None:
+    campaign = commands.add_parser(
+        "campaign",
+        help="write to a segment, hold a share of it out, and see what it changed",
+        description="Campaigns with a holdout: who is written to, who is not, and what the difference is.",
+    )
+    verbs = campaign.add_subparsers(required=True, metavar="COMMAND")
+    named = CommandParser(add_help=False)
+    named.add_argument("name", metavar="NAME", help="of the campaign: letters, digits, - and _")
+    who = CommandParser(add_help=False)
+    who.add_argument("--by", metavar="NAME", default=None, help="who decides (the user of this machine)")
+    start = verbs.add_parser(
+        "start", parents=[writing, named, who], help="say what could be seen, ask, and write the audience to a file"
+    )
+    start.add_argument("--segment", metavar="NAME|ID", action="append", required=True, help="to write to; several add")
+    start.add_argument("--holdout", metavar="SHARE", type=_share, default=0.2, help="of each segment, held out (0.2)")
+    start.add_argument("--days", metavar="N", type=int, default=30, help="that customers are watched (30)")
+    start.add_argument(
+        "--starts", metavar="YYYY-MM-DD", type=_day, help="first day that counts; the day after the last observed one"
+    )
+    start.add_argument("--salt", metavar="TEXT", help="of the hash that makes the groups; a random one without it")
+    start.add_argument("--yes", action="store_true", help="start it without being asked")
+    start.set_defaults(command=_campaign_start)
+    audience = verbs.add_parser(
+        "audience", parents=[shared, named], help="write the audience to a file again, without the holdout"
+    )
+    audience.set_defaults(command=_campaign_audience)
+    for verb in (start, audience):
+        verb.add_argument("--out", metavar="FILE", type=Path, help=".csv or .parquet (NAME.csv)")
+        verb.add_argument("--raw", action="store_true", help="leave texts as they are, as for export")
+        verb.add_argument("--decimal-comma", action="store_true", help="numbers like 1,5 and ; between cells")
+    listing = verbs.add_parser("list", parents=[shared], help="every campaign with its state")
+    listing.set_defaults(command=_campaign_list)
+    report = verbs.add_parser("report", parents=[shared, named], help="audience against holdout, with intervals")
+    report.set_defaults(command=_campaign_report)
+    end = verbs.add_parser("end", parents=[writing, named, who], help="end one before its time")
+    end.add_argument("--why", metavar="TEXT", required=True, help="kept with it")
+    end.set_defaults(command=_campaign_end)
 
 
 def _add_dvc(commands: Any, shared: CommandParser) -> None:
@@ -293,6 +335,11 @@ def _add_export(commands: Any, shared: CommandParser) -> None:
         action="store_true",
         help="write numbers of a csv like 1,5, with ; between cells, as spreadsheets in many languages expect it",
     )
+    export.add_argument(
+        "--with-holdout",
+        action="store_true",
+        help="with the customers whom a running campaign holds out: for figures, not to write to",
+    )
     export.set_defaults(command=_export)
 
 
@@ -301,6 +348,13 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2011-11-30") from None
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; write it as 0.2") from None
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -495,6 +549,79 @@ def _vertex(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _campaign_start(arguments: argparse.Namespace) -> int:
+    import secrets
+
+    from custseg_assets.commands.campaign import default_file, start
+    from custseg_assets.commands.run import Runner
+    from custseg_assets.home.campaigns import Wish
+    from custseg_assets.stores.campaigns import require_name
+
+    name = require_name(arguments.name)
+    wish = Wish(
+        name,
+        arguments.segment,
+        arguments.holdout,
+        arguments.days,
+        arguments.salt or secrets.token_hex(8),
+        arguments.starts,
+    )
+    form = _audience_form(arguments, arguments.out or default_file(name))
+    print(start(Runner(_open_to_write(arguments), say), wish, form, _starter(arguments), is_wanted=arguments.yes))
+    return 0
+
+
+def _campaign_audience(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.campaign import default_file, write_audience
+    from custseg_assets.stores.campaigns import require_name
+
+    form = _audience_form(arguments, arguments.out or default_file(require_name(arguments.name)))
+    for line in write_audience(_open(arguments), arguments.name, form):
+        print(line)
+    return 0
+
+
+def _audience_form(arguments: argparse.Namespace, out: Path) -> FileForm:
+    from custseg_assets.commands.campaign import FileForm
+
+    return FileForm(out, arguments.raw, arguments.decimal_comma)
+
+
+def _campaign_list(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.campaign import list_campaigns
+
+    for line in list_campaigns(_open(arguments)):
+        print(line)
+    return 0
+
+
+def _campaign_report(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.campaign import report
+
+    for line in report(_open(arguments), arguments.name):
+        print(line)
+    return 0
+
+
+def _campaign_end(arguments: argparse.Namespace) -> int:
+    from custseg_assets.commands.campaign import end_campaign
+    from custseg_assets.commands.run import Runner
+
+    runner = Runner(_open_to_write(arguments), say)
+    print(end_campaign(runner, arguments.name, _starter(arguments), arguments.why))
+    return 0
+
+
+def _starter(arguments: argparse.Namespace) -> Starter:
+    import getpass
+    from datetime import UTC, datetime
+
+    from custseg_assets.commands.campaign import Starter
+
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    return Starter(arguments.by or getpass.getuser(), now)
+
+
 def _dvc_export(arguments: argparse.Namespace) -> int:
     from custseg_assets.commands.dvc import export
 
@@ -544,6 +671,7 @@ def _export(arguments: argparse.Namespace) -> int:
         arguments.out,
         is_raw=arguments.raw,
         has_decimal_comma=arguments.decimal_comma,
+        has_held_out=arguments.with_holdout,
     )
     for line in said:
         print(line)

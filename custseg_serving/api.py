@@ -24,6 +24,8 @@ from custseg_serving.service import RequestInfo, Service, not_ready
 
 EXTENSION = "custseg"
 JSON, CSV = "application/json", "text/csv"
+HELD_OUT_HEADER = "X-Held-Out"
+"""Of a CSV file: how many customers are left out of it, because a running campaign holds them out."""
 REQUEST_ID, CLIENT_REQUEST_ID, STARTED = "custseg.request_id", "custseg.client_request_id", "custseg.started"
 
 MAX_FIELDS = 40
@@ -212,11 +214,12 @@ def _page(query: ListQuery, parameters: list_parameters.Page) -> Response:
 
 def _file(query: ListQuery, parameters: list_parameters.File, what: str) -> Response:
     answers = service().answers()
-    lines = Lists(answers).csv(
+    found = Lists(answers).csv(
         query, has_mark=parameters.bom == "true", has_decimal_comma=parameters.decimal_comma == "true"
     )
     name = file_name(answers, what, (*query.moved_from, *query.segment))
-    return Response(lines, mimetype=CSV, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', HELD_OUT_HEADER: str(found.n_held_out)}
+    return Response(found.lines, mimetype=CSV, headers=headers)
 
 
 def history(customer_id: str) -> Response:

@@ -67,6 +67,7 @@ _LIST = {
         }
     ],
     "n_customers": 1_361,
+    "n_held_out": 0,
     "value_at_stake": 321_885.2,
     "next": "WyJyLTIwMTEtMTEtMDEtMGU3ZGZhMzciLCAiOGRkMTM3YWM5NTUzYjBhZiIsIDFd",
     **RELEASE,

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS, FORMULA
-from custseg_assets.stores.customer_lists import NOT_KNOWN, ListQuery
+from custseg_assets.stores.customer_lists import NOT_KNOWN, ListQuery, Selection
 from custseg_serving.answers import Answers
 from custseg_serving.errors import ApiError
 
@@ -65,6 +65,18 @@ def _read_cursor(text: str, release_id: str, query: str, n_positions: int) -> in
             "they were.",
         )
     return cursor.position
+
+
+class CsvFile(NamedTuple):
+    """A list as CSV.
+
+    Attributes:
+        n_held_out: customers that fit and are not in it, because a running campaign holds them out.
+        lines: its text, in parts.
+    """
+
+    n_held_out: int
+    lines: Iterator[str]
 
 
 class Lists:
@@ -117,12 +129,13 @@ class Lists:
         return {
             "customers": [self._describe(row) for _, row in page],
             "n_customers": selection.n_customers,
+            "n_held_out": selection.n_held_out,
             "value_at_stake": selection.value_at_stake,
             "next": _Cursor(release_id, digest, page[-1][0]).encode() if more else None,
         }
 
-    def csv(self, query: ListQuery, *, has_mark: bool, has_decimal_comma: bool = False) -> Iterator[str]:
-        """All customers of a list as CSV, in parts.
+    def csv(self, query: ListQuery, *, has_mark: bool, has_decimal_comma: bool = False) -> CsvFile:
+        """All customers of a list as CSV, in parts, without those held out of a running campaign.
 
         Args:
             query: which customers, in which order.
@@ -133,12 +146,12 @@ class Lists:
             ApiError: 404 for an unknown segment, before anything is rendered.
         """
         self._check_segments(query)
-        return self._render(
-            query, BYTE_ORDER_MARK if has_mark else "", _Form(";", ",") if has_decimal_comma else _Form()
-        )
+        selection = self._lists.select(query)
+        form = _Form(";", ",") if has_decimal_comma else _Form()
+        return CsvFile(selection.n_held_out, self._render(query, selection, BYTE_ORDER_MARK * has_mark, form))
 
-    def _render(self, query: ListQuery, mark: str, form: _Form) -> Iterator[str]:
-        walk = self._lists.walk(query, self._lists.select(query))
+    def _render(self, query: ListQuery, selection: Selection, mark: str, form: _Form) -> Iterator[str]:
+        walk = self._lists.walk(query, selection)
         rows = (_cells(self._describe(row)) for _, row in walk)
         yield mark + form.render([CUSTOMER_COLUMNS])
         while batch := list(itertools.islice(rows, CSV_ROWS)):

@@ -211,6 +211,10 @@ class ListAnswer(ReleaseInfo):
 
     customers: list[Listed]
     n_customers: Annotated[int, Field(description="All that fit, on whatever page.")]
+    n_held_out: Annotated[
+        int,
+        Field(description="Further ones who are left out of every list, because a running campaign holds them out."),
+    ]
     value_at_stake: Annotated[float, Field(description="Of all that fit, in currency.")]
     next: Annotated[str | None, Field(description="Cursor of the next page; null on the last.")]
 

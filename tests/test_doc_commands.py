@@ -36,6 +36,7 @@ ELSEWHERE = {
     r"custseg (retrain|promote|rollback)( .*)?": "tests/commands/test_decide.py",
     r"custseg compare( .*)?": "tests/commands/test_compare.py",
     r"(CUSTSEG_HOME=\S+ )?custseg dvc .*": "tests/commands/test_dvc.py",
+    r"custseg campaign .*": "tests/commands/test_campaign.py",
     r"custseg verify( .*)?": "tests/attack/test_home_verify.py",
     r"custseg vertex .*": "needs Google Cloud; tests/gcp/test_vertex_models.py runs it against a fake",
     r"(CUSTSEG_HOME=\S+ )?\S*custseg-serving keys .*": "tests/serving/test_access.py",

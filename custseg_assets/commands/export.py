@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from custseg_assets.domain.segments.customer_table import tabulate_customers
 from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.spreadsheets import FORMULA
 from custseg_assets.errors import BadInputError, did_you_mean
+from custseg_assets.home.campaigns import without_holdouts
 from custseg_assets.home.kept_models import LINES, MADE, MADE_FROM
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import SEGMENTED, TABLES_OF_JOB
@@ -79,6 +81,7 @@ def export_table(
     *,
     is_raw: bool = False,
     has_decimal_comma: bool = False,
+    has_held_out: bool = False,
 ) -> list[str]:
     """Write a table, some partitions of it, or the list of customers to a file; the file is whole or not there.
 
@@ -89,6 +92,7 @@ def export_table(
         out: where to; its suffix says the format.
         is_raw: whether texts that a spreadsheet would take for formulas are written to a csv as they are.
         has_decimal_comma: whether a csv has numbers like 1,5, and semicolons between cells.
+        has_held_out: whether customers of a running holdout are in it, too: for figures, not to write to.
 
     Returns:
         What was written, in lines for people.
@@ -97,10 +101,7 @@ def export_table(
         BadInputError: there is no such table, partition or segment, the table cannot be selected from in this way, or
             the file cannot be written.
     """
-    if out.suffix not in _SUFFIXES:
-        raise BadInputError(
-            f"--out {out}", f"a name that ends in {' or '.join(_SUFFIXES)}", "Choose one of the formats."
-        )
+    require_suffix(out)
     _require_in_export(home, name, selection)
     table = _find_table(home, name)
     keys, others = _choose_keys(home, name, table, selection)
@@ -111,7 +112,13 @@ def export_table(
         else:
             frame = home.tables.read(table, keys)
             frame = frame if wanted is None else frame.join(wanted, on=("period", "customer_id"), how="semi")
+    frame, n_held_out = _leave_out_held(home, name, frame) if not has_held_out else (frame, 0)
     said = [f"{out}: {_count(frame.height, 'row')} of {name}{_of_snapshot(home, name, keys, selection)}"]
+    if n_held_out:
+        said.append(
+            f"  {_count(n_held_out, 'customer')} of a running campaign's holdout left out; 'custseg campaign list' "
+            "says of which"
+        )
     if others:
         more = "" if name == CUSTOMERS else ", --all for all"
         said.append(f"  {_count(others, 'other snapshot')}: --partition KEY for another{more}")
@@ -119,13 +126,37 @@ def export_table(
     if any(not set(keys).isdisjoint(stale) for one, stale in stale_partitions(home).items() if one in made_of):
         said.append("  out of date: there are newer data or other settings; 'custseg run' makes it anew")
     if out.suffix == ".csv" and not is_raw:
-        frame, n_changed = _without_formulas(frame)
+        frame, n_changed = without_formulas(frame)
         if n_changed:
             said.append(
                 f"  {_count(n_changed, 'text')} a spreadsheet would compute: ' was put before; --raw leaves it out"
             )
-    _write(frame, out, has_decimal_comma=has_decimal_comma)
+    with write_list(frame, out, has_decimal_comma=has_decimal_comma):
+        pass
     return said
+
+
+def require_suffix(out: Path) -> None:
+    """Refuse a file of another format than those that are written.
+
+    Raises:
+        BadInputError: it is one.
+    """
+    if out.suffix not in _SUFFIXES:
+        raise BadInputError(
+            f"--out {out}", f"a name that ends in {' or '.join(_SUFFIXES)}", "Choose one of the formats."
+        )
+
+
+def audience_list(home: OpenHome, key: str, ids: pl.Series) -> pl.DataFrame:
+    """The list of some customers of a snapshot, whoever is held out."""
+    return _make_list(home, key, pl.DataFrame({"customer_id": ids}))
+
+
+def _leave_out_held(home: OpenHome, name: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Rows without the customers of running holdouts, and how many these are; lines of the log are no list of them."""
+    is_of_customers = name == CUSTOMERS or (name in _BY_SNAPSHOT and "customer_id" in frame.columns)
+    return without_holdouts(home, frame) if is_of_customers else (frame, 0)
 
 
 def _require_in_export(home: OpenHome, name: str, selection: Selection) -> None:
@@ -295,7 +326,7 @@ def _make_list(home: OpenHome, key: str, wanted: pl.DataFrame | None) -> pl.Data
     return pl.concat(chunks)
 
 
-def _without_formulas(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+def without_formulas(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """Texts such that no spreadsheet computes them, and how many were changed for it."""
     texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
     is_formula = {name: pl.col(name).str.contains(FORMULA) for name in texts}
@@ -304,15 +335,36 @@ def _without_formulas(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return frame.with_columns(guarded), n_changed
 
 
-def _write(frame: pl.DataFrame, out: Path, *, has_decimal_comma: bool) -> None:
-    try:
-        with with_users_rights(), replacement_for(out) as unfinished:
+@contextlib.contextmanager
+def write_list(frame: pl.DataFrame, out: Path, *, has_decimal_comma: bool) -> Iterator[None]:
+    """Write rows to a file, which takes its name at the end of the block, or not at all after an error.
+
+    Args:
+        frame: the rows.
+        out: where to; its suffix says the format.
+        has_decimal_comma: whether a csv has numbers like 1,5, and semicolons between cells.
+
+    Raises:
+        BadInputError: the file cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with _explained(out), with_users_rights():
+            unfinished = stack.enter_context(replacement_for(out))
             if out.suffix == ".csv":
                 frame.write_csv(
                     unfinished, separator=";" if has_decimal_comma else ",", decimal_comma=has_decimal_comma
                 )
             else:
                 frame.write_parquet(unfinished)
+        yield
+        with _explained(out):
+            stack.close()
+
+
+@contextlib.contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BadInputError(
             f"--out {out}: {error.strerror or error}", "a file that can be written", "Name another."

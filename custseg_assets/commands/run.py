@@ -15,11 +15,12 @@ from custseg_assets.commands.estimate import estimate_run
 from custseg_assets.commands.settings_change import adopt_settings
 from custseg_assets.domain.schemas import SEGMENT_ASSIGNMENTS
 from custseg_assets.errors import BadInputError, RunFailedError
+from custseg_assets.home.campaigns import has_due_campaigns
 from custseg_assets.home.failure import keep_failure
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.model_exports import due_exports
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.home.plan import EXPORT, Stage, due_publication, next_stage, require_retrainable
+from custseg_assets.home.plan import CAMPAIGNS, EXPORT, Stage, due_publication, next_stage, require_retrainable
 from custseg_assets.home.staleness import stale_partitions, why_other_model
 from custseg_assets.home.unfinished import mark_unfinished, put_back_unfinished
 from custseg_assets.stores.prediction_log import finished_files
@@ -80,6 +81,7 @@ class Runner:
             jobs = ["prediction_log"] if finished_files(home.paths.prediction_log) else []
             if n_runs:
                 jobs += [job for job in _ALWAYS_SHOWN if job not in jobs and not self.jobs.has_run(job)]
+            jobs += [CAMPAIGNS] * has_due_campaigns(home)
             for job in jobs:
                 self.execute(Stage(job), home)
             self.other_model = why_other_model(home, promotions)

@@ -24,9 +24,11 @@ from custseg_assets.defs.partitions import Layout
 from custseg_assets.domain.periods import Cadence
 from custseg_assets.domain.schemas import RETRAIN_DECISION
 from custseg_assets.errors import BadInputError
+from custseg_assets.home.campaigns import made_from, stale_days
 from custseg_assets.home.model_exports import due_exports
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import (
+    CAMPAIGNS,
     EXPORT,
     SEGMENTED,
     TABLES_OF_JOB,
@@ -152,6 +154,7 @@ def every_sensor(
         )
 
     sensors = [landing, stale_partitions, retrain_on_drift, prediction_log, _alert_on_failure(home, shared)]
+    sensors.insert(-1, _comparing(home, jobs[CAMPAIGNS], ticks, shared))
     optional = {"publish": _publishing, EXPORT: _exporting}
     return [*sensors, *(optional[name](home, jobs[name], ticks, shared) for name in optional.keys() & jobs.keys())]
 
@@ -204,6 +207,17 @@ def _publishing(home: OpenHome, job: Job, ticks: TickSource, shared: Mapping[str
         )
 
     return publishing
+
+
+def _comparing(home: OpenHome, job: Job, ticks: TickSource, shared: Mapping[str, Any]) -> dg.SensorDefinition:
+    @dg.sensor(job=job, description="Compares campaigns anew when there are more data of their days.", **shared)
+    def campaigns(context: dg.SensorEvaluationContext) -> Answer:
+        if not any(stale_days(home).values()):
+            return dg.SkipReason("the tables of campaigns are up to date, or there is no campaign")
+        instance, state = ticks.instance_of(context), f"{fingerprint(made_from(home)):x}"
+        return _reason_to_wait(instance, home) or _request_run(instance, home, CAMPAIGNS, state, "comparing campaigns")
+
+    return campaigns
 
 
 def _exporting(home: OpenHome, job: Job, ticks: TickSource, shared: Mapping[str, Any]) -> dg.SensorDefinition:

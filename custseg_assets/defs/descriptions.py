@@ -111,6 +111,15 @@ ASSETS: Mapping[str, str] = {
         "Whether the customers whom the service is asked about are like those the answering model was trained on, by "
         "week. It is for whoever uses the answers; no training follows from it. When it is red, execute the run again."
     ),
+    "campaign_groups": (
+        "Who of a campaign is written to and who is held out, fixed before its start by a salted hash. It is copied "
+        "from the record that 'custseg campaign start' keeps, and never made of other segments. When a check is red, "
+        "the record is damaged: 'custseg verify' says how."
+    ),
+    "campaign_report": (
+        "What came of each campaign: return and capped spend of audience and holdout, with intervals and a verdict. It "
+        "is for whoever planned the campaign. When a check is red, make clean_transactions and this again."
+    ),
     "serving_release": (
         "The newest snapshot as a folder of hashed files that never changes, which the service loads. It is all that "
         "passes from here to the service and the dashboard. When it is red, the service goes on with the release "
@@ -149,6 +158,7 @@ JOBS: Mapping[str, str] = {
         "where it is better; other snapshots stay as they are. Then run segment, or leave that to the sensors."
     ),
     "prediction_log": "Take in what the service has logged, and count what it was asked and how it answered.",
+    "campaigns": "Write down the groups of campaigns and compare them. Without a campaign it does nothing.",
     "export_models": "Export promoted models that the configured repository lacks. Without any it does nothing.",
     "publish": "Publish snapshots and the prediction log to BigQuery. Where all is published already it only says so.",
 }

@@ -6,7 +6,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from custseg_assets.defs.descriptions import JOBS
-from custseg_assets.home.plan import SEGMENTED, TABLES_OF_JOB
+from custseg_assets.home.plan import CAMPAIGNS, SEGMENTED, TABLES_OF_JOB
 
 Job = UnresolvedAssetJobDefinition
 
@@ -20,6 +20,7 @@ def every_job() -> list[Job]:
         "take_in": ["landed_files"],
         **{stage: _select_tables(stage) for stage in TABLES_OF_JOB},
         "prediction_log": predictions,
+        CAMPAIGNS: ["campaign_groups", "campaign_report"],
     }
     return [
         dg.define_asset_job(name, selection=selection, config=_CONFIG.get(name), description=JOBS[name])

@@ -816,6 +816,75 @@ PREDICTION_DRIFT = Table(
 )
 
 
+CAMPAIGN_GROUPS = Table(
+    "campaign_groups",
+    "One row per customer of a campaign: whether it is written to or held out, fixed before the start.",
+    (
+        Column("period", TEXT, "Partition key: first day of the campaign."),
+        Column("campaign", TEXT, "Name of the campaign."),
+        Column("customer_id", TEXT, "Customer, exactly as the shop writes it.", lineage=_from(_A, "customer_id")),
+        Column("segment_id", TEXT, "Segment at the start.", lineage=_from(_A, "segment_id")),
+        Column("segment_name", TEXT, "Its name there.", lineage=_from(_A, "segment_name")),
+        Column("is_holdout", FLAG, "Whether the customer is held out.", lineage=_from(_A, "customer_id", "segment_id")),
+        Column(
+            "return_covariate",
+            REAL,
+            "What was known before of whether the customer orders: the prediction, or what the features said.",
+        ),
+        Column("spend_covariate", REAL, "The same of what the customer spends, in currency."),
+    ),
+    ("campaign", "customer_id"),
+    # A start is an act of a person, recorded once: nothing of it is made again of other segments.
+    reads=(_unhashed("segment_assignments", "all"),),
+)
+
+_G = "campaign_groups"
+_MEASURED = (*_from(_G, "customer_id", "is_holdout"), *_from(_CLEAN, "customer_id", *_MONEY))
+_COMPARED = (*_MEASURED, *_from(_G, "return_covariate", "spend_covariate", "segment_id"))
+
+CAMPAIGN_REPORT = Table(
+    "campaign_report",
+    "One row per figure of a campaign, over all its segments and in each: audience against holdout.",
+    (
+        Column("period", TEXT, "Partition key: first day of the campaign."),
+        Column("campaign", TEXT, "Name of the campaign.", lineage=_from(_G, "campaign")),
+        Column("figure", TEXT, "return (share who ordered) or spend (net spend per customer, capped, in currency)."),
+        Column("segment_id", TEXT, "Segment at the start; all over all segments.", lineage=_from(_G, "segment_id")),
+        Column("segment_name", TEXT, "Its name there.", True, _from(_G, "segment_name")),
+        Column("is_headline", FLAG, "Whether it is the one figure that was named before the start."),
+        Column("verdict", TEXT, "more, less, cannot tell, so far, or no data yet."),
+        Column("reason", TEXT, "The verdict in a sentence."),
+        Column("n_audience", WHOLE, "Customers who were written to.", lineage=_from(_G, "customer_id", "is_holdout")),
+        Column("n_holdout", WHOLE, "Customers held out.", lineage=_from(_G, "customer_id", "is_holdout")),
+        Column("audience_mean", REAL, "Mean of the former, adjusted by the covariate.", True, _COMPARED),
+        Column("holdout_mean", REAL, "Mean of the latter, adjusted by the covariate.", True, _COMPARED),
+        Column("effect", REAL, "The difference.", True, _COMPARED),
+        Column("effect_low", REAL, "Low end of its 95 % interval.", True, _COMPARED),
+        Column("effect_high", REAL, "High end of it.", True, _COMPARED),
+        Column("relative_effect", REAL, "The difference by the mean of the holdout, a share.", True, _COMPARED),
+        Column("p_value", REAL, "Share of splits that differ as much by chance.", True, _COMPARED),
+        Column("smallest_uplift", REAL, "The smallest that was to be seen 8 times in 10, said before the start.", True),
+        Column("days", WHOLE, "Days of the campaign, unless it was ended before."),
+        Column("days_observed", WHOLE, "How many of them the data have.", lineage=_from(_CLEAN, "invoiced_at")),
+        Column("is_split_as_planned", FLAG, "Whether the groups are those of salt and share, and stayed so."),
+        Column(
+            "n_vanished",
+            WHOLE,
+            "Customers of both groups who are in the log no more: corrected, or under another id.",
+            lineage=_from(_A, "customer_id"),
+        ),
+        Column("started_by", TEXT, "Who started the campaign."),
+        Column("started_at", INSTANT, "When, UTC."),
+    ),
+    ("campaign", "figure", "segment_id"),
+    reads=(
+        _unhashed("campaign_groups", "all"),
+        _unhashed("clean_transactions", "all"),
+        _unhashed("segment_assignments", "all"),
+    ),
+)
+
+
 @cache
 def scaled_features_table(features: tuple[str, ...]) -> Table:
     """The matrix K-means sees; its columns follow the configured features.
@@ -890,6 +959,8 @@ def tables(features: tuple[str, ...]) -> dict[str, Table]:
         REJECTED_PREDICTIONS,
         PREDICTION_TRAFFIC,
         PREDICTION_DRIFT,
+        CAMPAIGN_GROUPS,
+        CAMPAIGN_REPORT,
     )
     return {table.name: table for table in every}
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, get_args
 
+from custseg_assets.domain.campaigns.outcomes import OUTCOMES, RETURN
+from custseg_assets.domain.campaigns.report import VERDICTS
 from custseg_assets.domain.drift.report import Verdict
 from custseg_assets.domain.schemas import tables
 from custseg_assets.domain.segments.migrations import CAUSES
@@ -108,6 +110,8 @@ EXAMPLE_KEYS: Mapping[str, tuple[str, ...]] = {
     "customer_value": ("period", "customer_id"),
     "drift_report": ("period", "score_name", "subject"),
     "prediction_log": ("period", "source_file", "source_line", "kind", "outcome"),
+    "campaign_groups": ("period", "campaign", "customer_id", "segment_id"),
+    "campaign_report": ("period", "campaign", "figure", "segment_id"),
 }
 """Columns that identify the rows shown as examples, by table; the tables are those that have suites."""
 
@@ -226,6 +230,8 @@ def groups_for(table: str, settings: Settings, rules: CleaningRules | None = Non
         "customer_value": _values,
         "drift_report": _drift,
         "prediction_log": _predictions,
+        "campaign_groups": _campaign_groups,
+        "campaign_report": _campaign_report,
     }
     return (_columns_present(table, settings), *of_table[table]())
 
@@ -688,5 +694,50 @@ def _predictions() -> list[ExpectationGroup]:
             ),
             "Most lookups are of customers nobody knows: probably the application writes ids in another form.",
             "warning",
+        ),
+    ]
+
+
+def _campaign_groups() -> list[ExpectationGroup]:
+    table = "campaign_groups"
+    return [
+        _group(
+            table,
+            "customers_identified",
+            [*_present("period", "segment_id", "is_holdout"), *_key("campaign", "customer_id")],
+            "A customer is in both groups of a campaign, or in none: nothing that is compared would hold.",
+        ),
+        _group(
+            table,
+            "covariates_known",
+            _present("return_covariate", "spend_covariate"),
+            "A customer has no covariate: figures would be made of others than the groups.",
+        ),
+    ]
+
+
+def _campaign_report() -> list[ExpectationGroup]:
+    table = "campaign_report"
+    is_return = _Where("figure", "==", RETURN)
+    return [
+        _group(
+            table,
+            "figures_identified",
+            [*_present("period", "reason"), *_key("campaign", "figure", "segment_id"), *_one_of("figure", OUTCOMES)],
+            "A figure of a campaign is there twice, or does not say what it is of.",
+        ),
+        _group(
+            table,
+            "values_possible",
+            [
+                *_one_of("verdict", VERDICTS),
+                *_between(0, None, "n_audience", "n_holdout", "days_observed", "n_vanished"),
+                *_between(0, 1, "p_value"),
+                *_between(-1, 1, "effect", where=is_return),
+                _not_less("effect_high", "effect"),
+                _not_less("effect", "effect_low"),
+                _not_less("days", "days_observed"),
+            ],
+            "A figure is none that a comparison can have: the report was not made by this version, or is damaged.",
         ),
     ]

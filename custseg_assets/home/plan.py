@@ -17,6 +17,7 @@ import polars as pl
 
 from custseg_assets.domain.schemas import PREDICTION_LOG
 from custseg_assets.errors import BadInputError
+from custseg_assets.home.campaigns import HOLDOUTS, holdouts_digest
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import INGESTED, OpenHome
 from custseg_assets.stores import releases
@@ -45,6 +46,8 @@ TABLES_OF_JOB: Mapping[str, Sequence[str]] = {
     "retrain": TRAINED,
 }
 """What each job makes, in the order in which a home needs them."""
+CAMPAIGNS = "campaigns"
+"""The job that writes down and compares the groups of campaigns; its tables follow records, not snapshots."""
 EXPORT = "export_models"
 """The job that exports promoted models; it has no table."""
 LONGEST_SHUT = timedelta(days=7)
@@ -114,13 +117,17 @@ def why_not_released(home: OpenHome) -> str | None:
         manifest = releases.verify(root, current, _digest_once)
     except releases.DamagedReleaseError as error:
         return str(error)
-    if not home.paths.is_released():
-        return "a release was begun and not finished"
-    if not manifest.has_lists:
-        return "an earlier version made it, without lists of the customers"
-    if manifest.currency != home.currency:
-        return f"it says {manifest.currency or 'no currency'}, and the home {home.currency or 'none'}"
-    return None
+    reasons = {
+        "a release was begun and not finished": not home.paths.is_released(),
+        "an earlier version made it, without lists of the customers": not manifest.has_lists,
+        "other customers are held out of running campaigns than it says": (
+            manifest.data_versions.get(HOLDOUTS) != holdouts_digest(home)
+        ),
+        f"it says {manifest.currency or 'no currency'}, and the home {home.currency or 'none'}": (
+            manifest.currency != home.currency
+        ),
+    }
+    return next((words for words, is_so in reasons.items() if is_so), None)
 
 
 def _digest_once(path: Path) -> str:

@@ -37,6 +37,7 @@ from custseg_assets.home.staleness import stale_partitions
 from custseg_assets.home.unfinished import unfinished_stage
 from custseg_assets.settings import DEMO
 from custseg_assets.stores import releases
+from custseg_assets.stores.campaigns import CampaignStore
 from custseg_assets.stores.deliveries import CURRENT
 from custseg_assets.stores.delivery import CurrentSource, Delivery, LandedFile, in_order
 from custseg_assets.stores.files import read_state, write_state
@@ -256,6 +257,18 @@ def _look_at_state(paths: Home, _: None) -> Found:
         remedy = "keys cannot be made anew: restore the file, or move it away and create new ones"
         damages.append(Damage(paths.keys.name, why, f"{remedy} with 'custseg-serving keys create'"))
     return "marks, records and keys", damages
+
+
+def _look_at_campaigns(paths: Home, _: None) -> Found:
+    store = CampaignStore(paths.campaigns)
+    damages, after = [], "its holdout is in lists again, and nothing says any more what came of it"
+    for name in (names := store.names()):
+        if why := _try(partial(store.require_whole, name)):
+            folder = paths.campaigns / name
+            remedy = f"restore campaigns/{name} from a backup; set aside, {after}"
+            mend = _mend_by_setting_aside(paths, folder, why, after)
+            damages.append(Damage(f"campaigns/{name}", why, remedy, mend))
+    return f"{len(names):,} that were started", damages
 
 
 def _mend_by_setting_aside(paths: Home, path: Path, why: str, after: str) -> Callable[[], str]:
@@ -744,6 +757,7 @@ _PARTS: dict[str, Callable[[Home, Any], Found]] = {
     "format": _look_at_format,
     "settings": _look_at_settings,
     "state": _look_at_state,
+    "campaigns": _look_at_campaigns,
     "deliveries": _look_at_deliveries,
     "tables": _look_at_tables,
     "calendar": _look_at_calendar,

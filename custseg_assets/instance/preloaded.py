@@ -26,7 +26,17 @@ import dagster._core.storage.sqlite_storage
 import upath.implementations.local
 import custseg_assets.definitions
 import custseg_assets.instance.run_process
-from custseg_assets.defs.assets import features, ingest, migrations, model, monitoring, predictions, release, segments
+from custseg_assets.defs.assets import (
+    campaigns,
+    features,
+    ingest,
+    migrations,
+    model,
+    monitoring,
+    predictions,
+    release,
+    segments,
+)
 
 # What all forks share is theirs alone as soon as something is written beside it, and looking for garbage writes.
 gc.freeze()

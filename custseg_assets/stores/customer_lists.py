@@ -63,6 +63,8 @@ def order_file(name: str) -> str:
     return f"lists_by_{name}.npy"
 
 
+HELD_OUT = "lists_held_out.npy"
+"""Rows of the customers whom a running campaign holds out, ascending; no list has them. Missing where nobody is."""
 LIST_FILES = frozenset((INDEX, IDS, ID_STARTS, SNAPSHOTS, *map(column_file, COLUMN_TYPES), *map(order_file, SORTABLE)))
 """The files of the lists: a release has all of them, or, where it was made before there were lists, none."""
 
@@ -105,11 +107,13 @@ class Selection:
         mask: whether each row fits, in the order of the ids.
         n_customers: how many do.
         value_at_stake: of all of them, in currency.
+        n_held_out: further ones that would fit, but are held out of a running campaign.
     """
 
     mask: Mask
     n_customers: int
     value_at_stake: float
+    n_held_out: int = 0
 
 
 class _Column:
@@ -146,6 +150,7 @@ class CustomerLists:
 
     Args:
         directory: the release's.
+        has_held_out: whether the release has a file of customers who are in no list.
 
     Attributes:
         before: key of the snapshot that moves are counted since; ``None`` where there is none.
@@ -153,7 +158,7 @@ class CustomerLists:
         causes: of moves, by their code.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, has_held_out: bool = False) -> None:
         index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         self.before: str | None = index["before"]
         self.segments: list[dict[str, str]] = index["segments"]
@@ -165,6 +170,7 @@ class CustomerLists:
         self._orders = {name: _Column(directory / order_file(name)) for name in SORTABLE}
         self._ids, self._starts = _Column(directory / IDS), _Column(directory / ID_STARTS)
         self._history = _Column(directory / SNAPSHOTS)
+        self._held_out = _read_held_out(directory / HELD_OUT) if has_held_out else np.zeros(0, np.int64)
         self._check()
 
     def _check(self) -> None:
@@ -173,6 +179,8 @@ class CustomerLists:
         types = {name: column.dtype for name, column in self._columns.items()}
         if lengths != {n_rows} or types != {name: np.dtype(kind) for name, kind in COLUMN_TYPES.items()}:
             raise ValueError("the files of lists do not belong together")
+        if len(self._held_out) and self._held_out[-1] >= n_rows:
+            raise ValueError(f"{HELD_OUT} names a customer that there is not")
         if self._history.dtype != SNAPSHOT_TYPE or self._history.shape[1] != len(self._snapshots):
             raise ValueError(f"{SNAPSHOTS} is not of the expected form")
 
@@ -189,7 +197,7 @@ class CustomerLists:
         # Of its own pages, which the system gets back at once: of a thread's heap, each thread would keep as much.
         mask = np.frombuffer(mmap.mmap(-1, len(self)), np.bool_)
         mask[:] = True
-        value = 0.0
+        value, n_held_out = 0.0, 0
         for start in range(0, len(self), CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, len(self))
             part = mask[start:stop]
@@ -198,8 +206,16 @@ class CustomerLists:
                 if not part.any():
                     break
             else:
+                held_out = self._held_out_within(start, stop)
+                n_held_out += int(np.count_nonzero(part[held_out]))
+                part[held_out] = False
                 value += float((self._columns["value_at_stake"].read(start, stop) * part).sum())
-        return Selection(mask, int(np.count_nonzero(mask)), value)
+        return Selection(mask, int(np.count_nonzero(mask)), value, n_held_out)
+
+    def _held_out_within(self, start: int, stop: int) -> Rows:
+        """Places of the customers held out in a slice of rows."""
+        first, last = np.searchsorted(self._held_out, (start, stop))
+        return self._held_out[first:last] - start
 
     def _conditions(self, query: ListQuery, start: int, stop: int) -> Iterator[Mask]:
         """What a slice of rows has to fulfil, one condition after the other."""
@@ -325,6 +341,15 @@ class CustomerLists:
 
     def _segment(self, code: int) -> dict[str, str] | None:
         return self.segments[code] if code < len(self.segments) else None
+
+
+def _read_held_out(path: Path) -> Rows:
+    """Rows of customers, ascending."""
+    rows = np.load(path, allow_pickle=False)
+    if rows.ndim != 1 or rows.dtype != np.dtype("<i8") or np.any(np.diff(rows) <= 0) or np.any(rows < 0):
+        raise ValueError(f"{path.name} is not of the expected form")
+    found: Rows = rows
+    return found
 
 
 def find_bytes(text: NDArray[np.uint8], part: bytes) -> Rows:

@@ -64,6 +64,7 @@ class Home:
         self.exported_models = root / "exported_models.json"
         self.restored = root / "restored.json"
         self.keys = root / "keys.json"
+        self.campaigns = root / "campaigns"
         self.format = root / "home.json"
         self.damaged = root / "damaged"
         self.staging = root / ".staging"

@@ -106,6 +106,17 @@ class ListWriter:
                 chunk[name][:, column] = _numbers(joined[name], stored.SNAPSHOT_TYPE[name])
         self._history.append(chunk)
 
+    def leave_out(self, ids: pl.Series, held_out: pl.Series) -> None:
+        """Record who is in no list, because they are held out of a running campaign.
+
+        Args:
+            ids: of all customers, sorted.
+            held_out: ids of those held out; without any of the former no file is written.
+        """
+        rows = ids.is_in(held_out.implode()).arg_true().cast(pl.Int64).to_numpy()
+        if len(rows):
+            np.save(self._directory / stored.HELD_OUT, rows.astype("<i8"), allow_pickle=False)
+
     def finish(self, before: str | None) -> None:
         """Write the orders and the index, and close the files.
 

@@ -63,6 +63,7 @@ class ReleaseContent:
             them the one that moves are counted since.
         earlier_features: ``customer_features`` of these snapshots; needed where there are any.
         currency: of all amounts, where it is known.
+        held_out: ids of the customers who are held out of a running campaign; no list has them.
     """
 
     model: SegmentationModel
@@ -87,6 +88,7 @@ class ReleaseContent:
     earlier_windows: tuple[Window, ...] = ()
     earlier_features: pl.LazyFrame | None = None
     currency: str | None = None
+    held_out: pl.Series | None = None
 
 
 def write_release(root: Path, content: ReleaseContent) -> ReleaseManifest:
@@ -327,6 +329,8 @@ def _write_lists(
     before = keys_before[-1] if keys_before else None
     windows = {window.key: window for window in (content.window, *reversed(content.earlier_windows))}
     lists = ListWriter(directory, ids, places, list(windows.values()))
+    if content.held_out is not None:
+        lists.leave_out(ids, content.held_out)
     values = value_segments(content.segment_profiles)
     days = (content.window.as_of - windows[before].as_of).days if before in windows else None
     for read, described in chunks:

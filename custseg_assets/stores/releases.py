@@ -25,7 +25,7 @@ from pydantic_core import from_json
 
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError, CustsegError
-from custseg_assets.stores.customer_lists import LIST_FILES, CustomerLists
+from custseg_assets.stores.customer_lists import HELD_OUT, LIST_FILES, CustomerLists
 from custseg_assets.stores.files import REMOVING, make_durable, remove_folder, replace_text
 
 RELEASE_FORMAT = 1
@@ -222,7 +222,7 @@ class Release:
         self.history: dict[str, Any] = _read_json(directory / HISTORY)
         self.migrations: dict[str, Any] = _read_json(directory / MIGRATIONS)
         self.model_card = (directory / MODEL_CARD).read_text(encoding="utf-8")
-        self.lists = CustomerLists(directory) if manifest.has_lists else None
+        self.lists = CustomerLists(directory, has_held_out=HELD_OUT in manifest.files) if manifest.has_lists else None
         self._customers = _open_customers(directory / CUSTOMERS)
         self._sample = self._read_sample()
 
@@ -290,7 +290,7 @@ def read_manifest(root: Path, release_id: str, check: ManifestCheck = accept_man
     if release_id_of(fields) != release_id or manifest.release_id != release_id:
         raise DamagedReleaseError(f"release {release_id}: manifest is not the one the id was made from")
     # A closed set, so that no name in a manifest leads out of the directory.
-    if unknown := manifest.files.keys() - REQUIRED_FILES - LIST_FILES:
+    if unknown := manifest.files.keys() - REQUIRED_FILES - LIST_FILES - {HELD_OUT}:
         names = ", ".join(repr(name[:100]) for name in sorted(unknown)[:10])
         raise DamagedReleaseError(f"release {release_id}: the manifest names files that no release has: {names}")
     return manifest

@@ -85,7 +85,8 @@ function showTotals(found, parameters) {
   const stake = found.value_at_stake ? `, ${money(found.value_at_stake)} at stake` : "";
   byId("totals").replaceChildren(
     make("span", {}, make("strong", { text: `${counted(found.n_customers, "customer")}${stake}` }),
-      quiet(` · ${snapshotName(found)}, as of ${day(found.as_of)}`)),
+      quiet(` · ${snapshotName(found)}, as of ${day(found.as_of)}`),
+      found.n_held_out ? quiet(` · ${counted(found.n_held_out, "more customer")} held out of a running campaign, in no list`) : ""),
     found.n_customers ? link(csvAddress(parameters), "CSV", { class: "button", download: true,
       "aria-label": `CSV of ${counted(found.n_customers, "customer")}` }) : "");
 }

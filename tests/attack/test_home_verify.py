@@ -113,8 +113,8 @@ def test_a_sound_home_is_sound_and_nothing_in_it_is_changed(filled_shop: FilledS
     outcome = custseg(filled_shop.home, "verify", "--mend", "--json")
     state = json.loads(outcome.out)
     assert (outcome.status, state["is_sound"], state["mended"]) == (0, True, [])
-    parts = ["rights", "format", "settings", "state", "deliveries", "tables", "calendar", "fingerprints", "models"]
-    assert [part["part"] for part in state["parts"]] == [*parts, "release", "history"]
+    parts = ["rights", "format", "settings", "state", "campaigns", "deliveries", "tables", "calendar", "fingerprints"]
+    assert [part["part"] for part in state["parts"]] == [*parts, "models", "release", "history"]
     files = {path: path.stat().st_mtime_ns for path in filled_shop.home.rglob("*") if path.name != "lock"}
     assert {path for path in files if path.is_file() and files[path] != before.get(path)} == set()
 

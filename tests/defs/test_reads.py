@@ -31,6 +31,8 @@ _MADE_FIRST = ("value_model",)
 """Tables that another table of the same step is made from."""
 SHOWN = {
     "prediction_traffic": {"prediction_traffic"},
+    "campaign_groups": {"campaign_groups"},
+    "campaign_report": {"campaign_report"},
     "segmentation_model": {"segment_assignments"},
     "promotion_decision": {"segment_assignments"},
 }
@@ -96,6 +98,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, se
                 challenger = outcome.out.split()[1]
                 promoted = custseg(home, "promote", challenger, "--why", "To see its segments.", config=QUICK)
                 assert promoted.status == 0, promoted.err
+                wish = ("one", "--segment", "S1", "--yes", "--out", folder / "one.csv")
+                begun = custseg(home, "campaign", "start", *wish, config=QUICK)
+                assert begun.status == 0, begun.err
                 requests.mkdir()
                 (requests / "a.jsonl").write_bytes(record_line() + b"no record\n")
         yield recorder.opened

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
     """All assets of the graph, for the partitions of a home."""
     from custseg_assets.defs.assets import (
+        campaigns,
         features,
         ingest,
         migrations,
@@ -25,5 +26,5 @@ def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]
         value,
     )
 
-    groups = (ingest, features, model, segments, migrations, value, monitoring, predictions, release)
+    groups = (ingest, features, model, segments, migrations, value, monitoring, predictions, campaigns, release)
     return [ingest.landed_files, *(factory(layout, settings) for group in groups for factory in group.ASSETS)]

@@ -21,6 +21,7 @@ from custseg_assets.domain.schemas import (
     SEGMENTATION_MODEL,
 )
 from custseg_assets.domain.segments.training_tables import metrics_of
+from custseg_assets.home.campaigns import HOLDOUTS, held_out_ids, holdouts_digest
 from custseg_assets.home.kept_models import clean_up
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.settings import Settings
@@ -97,7 +98,11 @@ def _gather_content(home: OpenHome, key: str) -> ReleaseContent:
         model_card=trained["model_card"],
         metrics=metrics_of(candidates),
         git_revision=code_revision(),
-        data_versions={name: f"{tables.fingerprint_of(name, key):x}" for name in _PARTS},
+        data_versions={
+            **{name: f"{tables.fingerprint_of(name, key):x}" for name in _PARTS},
+            **({HOLDOUTS: digest} if (digest := holdouts_digest(home)) else {}),
+        },
+        held_out=held_out_ids(home),
         margin_rule=home.settings.model.margin_rule,
         is_demo=home.is_demo,
         segment_migrations=tables.scan(SEGMENT_MIGRATIONS, [key]),
