@@ -18,7 +18,7 @@ from custseg_assets.domain.segments.explain import (
     segments_of,
 )
 from custseg_assets.domain.segments.model import NO_CLUSTER, REFUNDED, RFM
-from custseg_assets.stores.releases import Release
+from custseg_assets.stores.releases import VALUES, Release
 from custseg_serving.errors import to_json
 
 OLD_MARGIN_RULE = 0.1
@@ -61,6 +61,21 @@ def _placement_of(record: Mapping[str, Any]) -> _Placement:
     # Releases written before there was a margin rule have no ``is_held``.
     is_held = record.get("is_held", False)
     return _Placement(record["segment_id"], record["runner_up_segment_id"], record["margin"], is_held)
+
+
+_NOTHING_EXPECTED: Mapping[str, Any] = {**dict.fromkeys(VALUES), "intervals": None}
+
+
+def _expected_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the customer will probably do; nothing in releases that predict nothing."""
+    values = record.get("value")
+    if values is None:
+        return _NOTHING_EXPECTED
+    # Each prediction with its two ends.
+    return {
+        **dict(zip(VALUES, values[::3], strict=True)),
+        "intervals": {name: values[3 * at + 1 : 3 * at + 3] for at, name in enumerate(VALUES)},
+    }
 
 
 class Answers:
@@ -129,6 +144,7 @@ class Answers:
             **self._describe(_placement_of(record), features),
             "since": record["since"],
             "previous": record["previous"],
+            **_expected_of(record),
             "recommendations": [
                 {"product_id": product, "description": self.release.products[product]} for product in record["products"]
             ],

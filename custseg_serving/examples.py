@@ -35,6 +35,16 @@ _STANDING = {
     **_PLACED,
     "since": "2011-11-01",
     "previous": _CHAMPIONS,
+    "p_order_30d": 0.31,
+    "p_order_90d": 0.58,
+    "expected_orders_90d": 0.94,
+    "expected_spend_90d": 161.4,
+    "intervals": {
+        "p_order_30d": [0.26, 0.37],
+        "p_order_90d": [0.51, 0.64],
+        "expected_orders_90d": [0.0, 3.0],
+        "expected_spend_90d": [0.0, 612.5],
+    },
     "recommendations": _OFFERS,
 }
 _PROFILE = {
@@ -47,6 +57,20 @@ _PROFILE = {
     "median_frequency_orders": 6.0,
     "median_monetary_net": 2_104.9,
     "advice": "Keep them: early access, personal service and thanks rather than discounts.",
+    "expected_orders_90d": 1_511.2,
+    "expected_spend_90d": 702_418.0,
+    "products": [
+        {
+            "rank": 1,
+            "product_id": "21034",
+            "description": "REX CASH+CARRY JUMBO SHOPPER",
+            "n_buyers": 69,
+            "share_of_segment": 0.004,
+            "share_of_shop": 0.002,
+            "lift": 1.93,
+            "lift_low": 1.31,
+        }
+    ],
     "lineage": [],
 }
 _LIST = {
@@ -62,6 +86,8 @@ _LIST = {
             "spend_change": -1_987.7,
             "value_at_stake": 2_500.0,
             "is_at_risk": True,
+            "p_order_30d": 0.31,
+            "expected_spend_90d": 161.4,
             "advice": "Give them a reason for the next order soon.",
             "recommendations": _OFFERS,
         }
@@ -74,8 +100,8 @@ _LIST = {
 }
 _CSV = (
     "customer_id,segment_id,segment,since,previous,moved_from,cause,recency,orders,spend,change,at_stake,at_risk,"
-    "advice,offers\r\n"
-    "12348,S2,Promising,2011-11-01,Champions,Champions,behaviour,62,3,512.3,-1987.7,2500.0,true,"
+    "p_order_30d,expected_spend,advice,offers\r\n"
+    "12348,S2,Promising,2011-11-01,Champions,Champions,behaviour,62,3,512.3,-1987.7,2500.0,true,0.31,161.4,"
     "Give them a reason for the next order soon.,22423 REGENCY CAKESTAND 3 TIER\r\n"
 )
 

@@ -29,6 +29,10 @@ SortOrder = Literal[
     "-customer_id",
     "since",
     "-since",
+    "p_order_30d",
+    "-p_order_30d",
+    "expected_spend_90d",
+    "-expected_spend_90d",
 ]
 Answer = Literal["true", "false"]
 SegmentId = Annotated[str, Field(min_length=1, max_length=100)]

@@ -239,6 +239,7 @@ def _cells(customer: Mapping[str, Any]) -> list[Any]:
         "change": customer["spend_change"],
         "at_stake": customer["value_at_stake"],
         "at_risk": "true" if customer["is_at_risk"] else "false",
+        "expected_spend": customer["expected_spend_90d"],
         "offers": "; ".join(offers),
     }
     return [of_column[name] for name in CUSTOMER_COLUMNS]

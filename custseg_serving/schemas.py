@@ -163,6 +163,17 @@ class Standing(Scored):
 
     since: Annotated[str, Field(description="First snapshot of the unbroken stay in the segment.")]
     previous: Previous | None
+    p_order_30d: Annotated[float | None, Field(description="Probability of an order within 30 days after as_of.")]
+    p_order_90d: Annotated[float | None, Field(description="The same within 90 days.")]
+    expected_orders_90d: Annotated[float | None, Field(description="Orders to expect within 90 days.")]
+    expected_spend_90d: Annotated[
+        float | None,
+        Field(description="Net spend to expect within 90 days, in currency."),
+    ]
+    intervals: Annotated[
+        dict[str, tuple[float, float]] | None,
+        Field(description="Lower and upper end of each of these; docs/value.md says what they mean."),
+    ]
     recommendations: list[Recommendation]
 
 
@@ -202,6 +213,8 @@ class Listed(BaseModel):
             "by behaviour to one of lower value."
         ),
     ]
+    p_order_30d: Annotated[float | None, Field(description="Probability of an order within 30 days after as_of.")]
+    expected_spend_90d: Annotated[float | None, Field(description="Net spend to expect within 90 days, in currency.")]
     advice: Annotated[str | None, Field(description="What to do with customers of the segment.")]
     recommendations: list[Recommendation]
 

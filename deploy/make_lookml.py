@@ -146,7 +146,33 @@ VIEWS = (
         measures=(
             Measure("customers", "count", "", "Customers at the newest snapshot."),
             Measure("mean_margin", "average", "${TABLE}.margin", "Mean margin: 0 at the border.", "0.00"),
+            Measure("expected_spend", "sum", "${TABLE}.expected_spend_90d", "Net spend to expect within 90 days."),
         ),
+    ),
+    View(
+        "expected_by_segment",
+        "What to expect",
+        "period",
+        ("period", "segment_id"),
+        (
+            Column("n_customers", _WHOLE, "Customers of whom something is expected."),
+            Column("expected_orders_90d", _REAL, "Orders to expect of them within 90 days."),
+            Column("expected_spend_90d", _REAL, "Net spend to expect of them within 90 days, in currency."),
+        ),
+        (
+            _ROWS,
+            _KEYS,
+            _SNAPSHOTS,
+            *_per_snapshot("orders", "expected_orders_90d", "Orders to expect within 90 days."),
+            *_per_snapshot("spend", "expected_spend_90d", "Net spend to expect within 90 days, in currency."),
+        ),
+    ),
+    View(
+        "products_by_segment",
+        "What segments buy",
+        "period",
+        ("period", "segment_id", "rank"),
+        measures=(Measure("products", "count", "", "Products that a segment buys more than the shop does."),),
     ),
     View(
         "segment_moves",
@@ -296,6 +322,21 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Tile]]] = {
                 "customer_segments",
                 ("segment_name", "customers", "mean_margin"),
                 sorts=("customers desc",),
+            ),
+            Tile(
+                "Net spend to expect in 90 days, by segment",
+                "looker_line",
+                "expected_by_segment",
+                ("period_date", "segment_name", "spend"),
+                ("segment_name",),
+                ("period_date",),
+            ),
+            Tile(
+                "What segments buy more than the shop does, newest first",
+                "looker_grid",
+                "products_by_segment",
+                ("period_date", "segment_id", "rank", "product_id", "description", "n_buyers", "lift"),
+                sorts=("period_date desc", "segment_id", "rank"),
             ),
             Tile(
                 "Moves by cause",

@@ -43,6 +43,7 @@ _TABLES_OF_A_LIST = (
     "segment_migrations",
     "segment_profiles",
     "product_recommendations",
+    "customer_value",
 )
 _N_LISTED = 12
 _CHUNK_CUSTOMERS = 200_000
@@ -303,6 +304,7 @@ def _make_list(home: OpenHome, key: str, wanted: pl.DataFrame | None) -> pl.Data
     moves, products = (
         store.scan(table, [key]) for table in (schemas.SEGMENT_MIGRATIONS, schemas.PRODUCT_RECOMMENDATIONS)
     )
+    values = store.scan(schemas.CUSTOMER_VALUE, [key])
     profiles = store.read(schemas.SEGMENT_PROFILES, [key])
     days = (window_made(home, key).as_of - window_made(home, before).as_of).days if before else None
     known = history.filter(pl.col("period") == key).select("customer_id").collect() if wanted is None else wanted
@@ -321,6 +323,7 @@ def _make_list(home: OpenHome, key: str, wanted: pl.DataFrame | None) -> pl.Data
             moved,
             value_segments(profiles),
             days,
+            values.filter(is_wanted).collect(),
         )
         chunks.append(tabulate_customers(listed, profiles, offered))
     return pl.concat(chunks)

@@ -917,6 +917,8 @@ RELEASE_READS = (
             "segment_migrations",
             "product_recommendations",
             "segment_products",
+            "value_model",
+            "customer_value",
             "drift_report",
             "customer_features",
         )

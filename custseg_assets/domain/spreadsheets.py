@@ -20,6 +20,8 @@ CUSTOMER_COLUMNS = (
     "change",
     "at_stake",
     "at_risk",
+    "p_order_30d",
+    "expected_spend",
     "advice",
     "offers",
 )

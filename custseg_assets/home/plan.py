@@ -56,6 +56,8 @@ PUBLISHED = (
     "segment_assignments",
     "segment_profiles",
     "segment_migrations",
+    "segment_products",
+    "customer_value",
     "drift_report",
     "retrain_decision",
     "promotion_decision",

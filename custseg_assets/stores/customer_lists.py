@@ -33,6 +33,8 @@ COLUMN_TYPES: Mapping[str, str] = {
     "monetary_net": "<f8",
     "spend_change": "<f8",
     "value_at_stake": "<f8",
+    "p_order_30d": "<f8",
+    "expected_spend_90d": "<f8",
 }
 """Columns by the type they are stored in. What is missing is NaN, −1 in a column of whole numbers, and in a column of
 codes the number after the last code. In ``moved_from`` the number after that is for who was not known before."""
@@ -42,7 +44,16 @@ SNAPSHOT_TYPE = np.dtype(
     [("segment", "<u2"), ("recency_days", "<i4"), ("frequency_orders", "<i4"), ("monetary_net", "<f8")]
 )
 """A customer at one snapshot; the table has a row per customer and a column per snapshot, the newest first."""
-SORTABLE = ("value_at_stake", "monetary_net", "spend_change", "frequency_orders", "recency_days", "since")
+SORTABLE = (
+    "value_at_stake",
+    "monetary_net",
+    "spend_change",
+    "frequency_orders",
+    "recency_days",
+    "since",
+    "p_order_30d",
+    "expected_spend_90d",
+)
 """Columns with an order of their own; the order of ``customer_id`` is that of the rows."""
 BY_ID = "customer_id"
 SEPARATOR = b"\xff"
@@ -308,6 +319,8 @@ class CustomerLists:
             "spend_change": _or_none(values["spend_change"]),
             "value_at_stake": values["value_at_stake"],
             "is_at_risk": values["is_at_risk"],
+            "p_order_30d": _or_none(values["p_order_30d"]),
+            "expected_spend_90d": _or_none(values["expected_spend_90d"]),
         }
 
     def history_of(self, customer_id: str) -> list[dict[str, Any]] | None:

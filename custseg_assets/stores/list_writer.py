@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from custseg_assets.domain.periods import Window
+from custseg_assets.domain.segments.customer_lists import PREDICTED
 from custseg_assets.domain.segments.migrations import CAUSES
 from custseg_assets.domain.segments.model import RFM
 from custseg_assets.stores import customer_lists as stored
@@ -84,7 +85,7 @@ class ListWriter:
             "is_at_risk": rows["is_at_risk"].to_numpy(),
             **{
                 name: _numbers(rows[name], self._columns[name].dtype)
-                for name in (*RFM, "spend_change", "value_at_stake")
+                for name in (*RFM, "spend_change", "value_at_stake", *PREDICTED)
             },
         }
 

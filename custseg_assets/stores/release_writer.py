@@ -32,6 +32,14 @@ CUSTOMERS_READ = 400_000
 
 _FIRST_MAP_BYTES = 1 << 20
 _LISTS_AS_TEXT = ("reasons", "distinguishing")
+_ENDS = ("", "_low", "_high")
+_WITH_ENDS = tuple(
+    pl.col(f"{name}{end}").round(6 if name.startswith("p_") else 4) for name in releases.VALUES for end in _ENDS
+)
+"""The predictions of a record: probabilities to a millionth, orders and amounts to a hundredth of a cent."""
+_OF_SEGMENT = ("expected_orders_90d", "expected_spend_90d")
+_PARTS = 10_000
+_OF_EXPECTED = ("target", "method", "reason", "level", "level_low", "level_high", "last_seen", "calibration_error")
 _OF_PRODUCTS = tuple(column.name for column in SEGMENT_PRODUCTS.content)
 
 
@@ -47,6 +55,8 @@ class ReleaseContent:
         segment_profiles: of the snapshot.
         product_recommendations: of the snapshot.
         segment_products: of the snapshot, where they are known.
+        customer_value: of the snapshot, where something is predicted.
+        value_model: of the snapshot, with that.
         drift_reports: of every snapshot so far.
         model_candidates: of the snapshot the champion was trained on.
         promotion_decisions: of every snapshot so far.
@@ -84,6 +94,8 @@ class ReleaseContent:
     is_demo: bool = False
     segment_migrations: pl.DataFrame | pl.LazyFrame | None = None
     segment_products: pl.DataFrame | None = None
+    customer_value: pl.LazyFrame | None = None
+    value_model: pl.DataFrame | None = None
     later_customers: pl.DataFrame | None = None
     earlier_windows: tuple[Window, ...] = ()
     earlier_features: pl.LazyFrame | None = None
@@ -122,13 +134,15 @@ def _write_files(directory: Path, content: ReleaseContent) -> ReleaseManifest:
         (directory / name).write_text(canonical_json(value), encoding="utf-8")
     (directory / releases.MODEL).write_text(content.model.to_json(), encoding="utf-8")
     (directory / releases.MODEL_CARD).write_text(content.model_card, encoding="utf-8")
-    chunks = _write_lists(directory, content, ids, _chunks(content, ids))
+    expected = _ExpectedBySegment()
+    chunks = expected.add(_write_lists(directory, content, ids, _chunks(content, ids)))
     records = (chunk.described.select("customer_id", pl.col("record").struct.json_encode()) for chunk in chunks)
     n_customers, n_later = _write_customers(
         directory / releases.CUSTOMERS, records, _later_records(content.later_customers)
     )
     if n_customers < 1:
         raise ValueError(f"no customer is assigned at {content.window.key}")
+    (directory / releases.PROFILES).write_text(canonical_json(_profiles(content, expected.sums)), encoding="utf-8")
     fields: dict[str, Any] = {
         "format": releases.RELEASE_FORMAT,
         "period": content.window.key,
@@ -166,7 +180,6 @@ def _documents(content: ReleaseContent, ids: pl.Series) -> dict[str, Any]:
     offers = content.product_recommendations.lazy().select("product_id", "description")
     offered = offers.unique("product_id").collect(engine="streaming")
     return {
-        releases.PROFILES: _profiles(content),
         releases.PRODUCTS: dict(offered.sort("product_id").iter_rows()),
         releases.MIGRATIONS: _migrations(content, ids),
         releases.DRIFT: {
@@ -176,19 +189,63 @@ def _documents(content: ReleaseContent, ids: pl.Series) -> dict[str, Any]:
         releases.HISTORY: {
             "decisions": _rows(content.promotion_decisions.sort("period")),
             "candidates": _rows(content.model_candidates.sort("k")),
+            **_expected(content.value_model),
         },
     }
 
 
-def _profiles(content: ReleaseContent) -> list[dict[str, Any]]:
-    """Each segment's profile, with the ``products`` that it buys more than the shop does, where these are known."""
+def _expected(value_model: pl.DataFrame | None) -> dict[str, Any]:
+    """What is expected of the whole shop, and by which methods, where something is predicted."""
+    if value_model is None:
+        return {}
+    chosen = value_model.filter("is_chosen").sort("target")
+    return {"expected": _rows(chosen.select(_OF_EXPECTED))}
+
+
+def _profiles(content: ReleaseContent, expected: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Each segment's profile, with what is known besides.
+
+    Args:
+        content: of the release; ``products`` are those that the segment buys more than the shop does.
+        expected: segment id → orders and spend that are expected of its customers.
+    """
     profiles = _rows(content.segment_profiles.sort("segment_id"))
-    if content.segment_products is None:
-        return profiles
-    stand_out: dict[str, list[dict[str, Any]]] = {row["segment_id"]: [] for row in profiles}
-    for row in _rows(content.segment_products.select(*_OF_PRODUCTS).sort("segment_id", "rank")):
-        stand_out[row.pop("segment_id")].append(row)
-    return [{**row, "products": stand_out[row["segment_id"]]} for row in profiles]
+    if content.customer_value is not None:
+        nothing = dict.fromkeys(_OF_SEGMENT, 0.0)
+        profiles = [{**row, **expected.get(row["segment_id"], nothing)} for row in profiles]
+    if content.segment_products is not None:
+        stand_out: dict[str, list[dict[str, Any]]] = {row["segment_id"]: [] for row in profiles}
+        for row in _rows(content.segment_products.select(_OF_PRODUCTS).sort("segment_id", "rank")):
+            stand_out[row.pop("segment_id")].append(row)
+        profiles = [{**row, "products": stand_out[row["segment_id"]]} for row in profiles]
+    return profiles
+
+
+class _ExpectedBySegment:
+    """Adds up what is expected of the customers of each segment, in hundredths of a cent, so that no order matters."""
+
+    def __init__(self) -> None:
+        self._sums = pl.DataFrame(schema={"segment_id": pl.String, **dict.fromkeys(_OF_SEGMENT, pl.Int64)})
+
+    def add(self, chunks: Iterable[_Chunk]) -> Iterator[_Chunk]:
+        """Add chunks up, and pass each on."""
+        for chunk in chunks:
+            record = chunk.described.get_column("record").struct
+            if "value" in record.fields:
+                values = record.field("value").list
+                found = {
+                    name: (values.get(len(_ENDS) * releases.VALUES.index(name)) * _PARTS).round().cast(pl.Int64)
+                    for name in _OF_SEGMENT
+                }
+                rows = pl.DataFrame({"segment_id": record.field("segment_id"), **found})
+                self._sums = pl.concat([self._sums, rows]).group_by("segment_id").agg(pl.all().sum())
+            yield chunk
+
+    @property
+    def sums(self) -> dict[str, dict[str, float]]:
+        """The sums by segment id."""
+        rows = self._sums.with_columns(pl.col(_OF_SEGMENT) / _PARTS).iter_rows(named=True)
+        return {row.pop("segment_id"): row for row in rows}
 
 
 def _migrations(content: ReleaseContent, ids: pl.Series) -> dict[str, Any]:
@@ -256,6 +313,7 @@ class _Customers(NamedTuple):
         earlier: RFM at the snapshots before.
         offered: ``product_recommendations``.
         migrations: ``segment_migrations``, where there are any.
+        values: predictions of ``customer_value`` with their ends, where there are any.
     """
 
     assigned: pl.DataFrame
@@ -263,12 +321,13 @@ class _Customers(NamedTuple):
     earlier: pl.DataFrame
     offered: pl.DataFrame
     migrations: pl.DataFrame | None
+    values: pl.DataFrame | None
 
     def filter(self, is_wanted: pl.Expr) -> _Customers:
         """The rows of fewer customers."""
         assigned, in_window, earlier, offered = (one.filter(is_wanted) for one in self[:4])
-        moves = None if self.migrations is None else self.migrations.filter(is_wanted)
-        return _Customers(assigned, in_window, earlier, offered, moves)
+        moves, values = (None if one is None else one.filter(is_wanted) for one in self[4:])
+        return _Customers(assigned, in_window, earlier, offered, moves, values)
 
 
 class _Chunk(NamedTuple):
@@ -293,7 +352,7 @@ def _chunks(content: ReleaseContent, ids: pl.Series) -> Iterator[_Chunk]:
         for start in range(0, len(several), CHUNK_CUSTOMERS):
             read = several_read.filter(_is_one_of(several[start : start + CHUNK_CUSTOMERS]))
             described = describe_customers(
-                read.assigned, read.in_window, read.offered, period=content.window.key, features=features
+                read.assigned, read.in_window, read.offered, read.values, period=content.window.key, features=features
             )
             yield _Chunk(read, described)
 
@@ -303,13 +362,14 @@ def _read_customers(content: ReleaseContent, is_wanted: pl.Expr, features: Seque
     history = content.assignments.filter(pl.col("period") <= content.window.key, is_wanted)
     wanted = ["period", "customer_id", "segment_id", "segment_name", "margin", "is_held", "runner_up_segment_id"]
     offered = content.product_recommendations.lazy().filter(is_wanted).select("customer_id", "rank", "product_id")
-    moves = content.segment_migrations
+    moves, values = content.segment_migrations, content.customer_value
     return _Customers(
         history.select(wanted).collect(),
         content.customer_features.lazy().filter(is_wanted).select("customer_id", *features).collect(),
         _earlier_features(content, is_wanted),
         offered.collect(),
         None if moves is None else moves.lazy().filter(is_wanted).select("customer_id", "cause").collect(),
+        None if values is None else values.filter(is_wanted).select("customer_id", *_WITH_ENDS).collect(),
     )
 
 
@@ -343,6 +403,7 @@ def _write_lists(
             read.migrations,
             values,
             days,
+            read.values,
         )
         in_window = read.in_window.with_columns(period=pl.lit(key)).select(earlier.columns)
         lists.add(listed, read.assigned, pl.concat([in_window, earlier], how="vertical_relaxed"))

@@ -41,6 +41,8 @@ DRIFT = "drift.json"
 HISTORY = "history.json"
 MIGRATIONS = "migrations.json"
 MODEL_CARD = "model_card.md"
+VALUES = ("p_order_30d", "p_order_90d", "expected_orders_90d", "expected_spend_90d")
+"""Predictions that a release has of its customers; a record's ``value`` has each with its ends, in this order."""
 REQUIRED_FILES = frozenset({MODEL, PROFILES, PRODUCTS, CUSTOMERS, DRIFT, HISTORY, MIGRATIONS, MODEL_CARD})
 
 _RELEASE_ID = re.compile(r"r-\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")

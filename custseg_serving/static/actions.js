@@ -18,7 +18,7 @@ export async function showWhoToWriteTo() {
       return;
     }
     const { table, fill } = customerTable({ caption: "Customers at risk with most at stake",
-      names: ["customer_id", "segment", "recency_days", "monetary_net", "spend_change", "value_at_stake", "recommendations"] });
+      names: ["customer_id", "segment", "recency_days", "monetary_net", "value_at_stake", "p_order_30d", "expected_spend_90d", "recommendations"] });
     fill(found.customers);
     const everybody = counted(found.n_customers, "customer");
     place.replaceChildren(

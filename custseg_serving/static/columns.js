@@ -3,9 +3,9 @@
 import { dot } from "./colours.js";
 import { link, make, missing } from "./elements.js";
 import { customerAddress, listAddress } from "./server.js";
-import { CAUSES, counted, money, number, period, signedMoney } from "./words.js";
+import { CAUSES, counted, money, number, period, share, signedMoney } from "./words.js";
 
-const NO_ORDER = "no order in the observation window";
+const NO_ORDER = "no order in the observation window", NOT_PREDICTED = "nothing predicted in this release";
 
 /** A segment's name beside its colour. */
 export function segmentLabel(id, name) {
@@ -46,6 +46,10 @@ const COLUMNS = [
     show: (one) => value(signedMoney, "not known at the snapshot before")(one.spend_change) },
   { name: "value_at_stake", title: "At stake", sort: "-value_at_stake", isNumber: true,
     show: (one) => value((given) => money(given), "nothing at stake")(one.value_at_stake) },
+  { name: "p_order_30d", title: "Will order in 30 days", sort: "-p_order_30d", isNumber: true,
+    show: (one) => value(share, NOT_PREDICTED)(one.p_order_30d) },
+  { name: "expected_spend_90d", title: "To expect in 90 days", sort: "-expected_spend_90d", isNumber: true,
+    show: (one) => value((given) => money(given), NOT_PREDICTED)(one.expected_spend_90d) },
   { name: "advice", title: "What to do", isText: true, show: (one) => (one.advice ? short(one.advice) : missing("no advice")) },
   { name: "recommendations", title: "Could be offered", isText: true, show: (one) => offers(one.recommendations) },
 ];
@@ -56,7 +60,8 @@ export const ORDERS = [
   ["spend_change", "largest fall in spend first"], ["-spend_change", "largest rise in spend first"],
   ["-frequency_orders", "most orders first"], ["recency_days", "ordered most recently first"],
   ["-recency_days", "ordered longest ago first"], ["-since", "newest in their segment first"],
-  ["since", "longest in their segment first"], ["customer_id", "by customer id"],
+  ["since", "longest in their segment first"], ["-p_order_30d", "most likely to order first"],
+  ["-expected_spend_90d", "most expected spend first"], ["customer_id", "by customer id"],
 ];
 
 const reversed = (sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);

@@ -15,6 +15,20 @@ function distance(one) {
   return one.is_held ? `kept, though another is ${share(-one.margin)} nearer` : share(one.margin);
 }
 
+/** What the customer will probably do, each with its interval; nothing in releases that predict nothing. */
+function predicted(one) {
+  if (!one.intervals) return [];
+  const says = (name, title, shown) => {
+    const [low, high] = one.intervals[name];
+    return fact(title, make("span", {}, shown(one[name]), " ", quiet(`${shown(low)} to ${shown(high)}`)));
+  };
+  return [
+    says("p_order_30d", "Will order within 30 days", share), says("p_order_90d", "Will order within 90 days", share),
+    says("expected_orders_90d", "Orders to expect in 90 days", (value) => number(value, 1)),
+    says("expected_spend_90d", "Spend to expect in 90 days", (value) => money(value)),
+  ];
+}
+
 const bullets = (texts) => make("ul", {}, ...texts.map((text) => make("li", { text })));
 
 function showPlacement(one, advice) {
@@ -23,7 +37,7 @@ function showPlacement(one, advice) {
     make("p", { class: "lead" }, segmentLabel(one.segment_id, one.segment_name), " ", quiet(`Since ${period(one.since)}, ${before}.`)),
     make("dl", { class: "facts" },
       ...Object.entries(one.rfm).map(([name, value]) => fact(FEATURES[name][0], known(value, (given) => featureValue(name, given)))),
-      fact("Distance from the border", distance(one))),
+      fact("Distance from the border", distance(one)), ...predicted(one)),
     make("h3", { text: "Why" }), bullets(one.reasons.map((reason) => withPeriods(reason.text))),
     advice ? make("h3", { text: "What to do" }) : null, advice ? make("p", { text: advice }) : null,
     make("h3", { text: "Could be offered" }),

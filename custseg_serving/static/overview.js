@@ -4,7 +4,7 @@ import { showWhetherTrue, showWhoToWriteTo } from "./actions.js";
 import { showDrift } from "./drift.js";
 import { showCard, showModels } from "./models.js";
 import { showMoves } from "./moves.js";
-import { showHeatmap, showSegments, withStakes } from "./segments.js";
+import { showExpected, showHeatmap, showSegments, withStakes } from "./segments.js";
 import { watchTraffic } from "./traffic.js";
 
 const bySpend = (a, b) => (b.revenue_net ?? 0) - (a.revenue_net ?? 0);
@@ -13,6 +13,7 @@ const bySpend = (a, b) => (b.revenue_net ?? 0) - (a.revenue_net ?? 0);
 export async function showOverview(data) {
   const segments = [...data.segments].sort(bySpend);
   showWhetherTrue(data);
+  showExpected(segments, data.history);
   showHeatmap(segments);
   showMoves(data.migrations, segments, data);
   showDrift(data.drift);

@@ -4,7 +4,7 @@ import { shareBar } from "./charts.js";
 import { colourOf, dot } from "./colours.js";
 import { byId, link, make, missing, quiet, scrolling } from "./elements.js";
 import { address, get, isGivenUp, listAddress } from "./server.js";
-import { counted, FEATURES, featureValue, money, number, period, withPeriods } from "./words.js";
+import { counted, FEATURES, featureValue, money, number, period, productName, withPeriods } from "./words.js";
 
 /** The numbers of customers who came to and left a segment since the snapshot before. */
 function exchange(moves, id) {
@@ -36,6 +36,38 @@ function stakeOf(one) {
     link(list, `${number(one.n_at_risk)} at risk`, { "aria-label": `${number(one.n_at_risk)} at risk in ${one.segment_name}` }));
 }
 
+/** What the segment's customers buy more than the shop's. */
+function boughtMore({ products }) {
+  if (!products?.length) return null;
+  const times = (one) => make("span", { text: `${productName(one)}, ${number(one.lift, 1)} times as often`,
+    tip: `${counted(one.n_buyers, "customer")} of the segment bought it; it is surely ${number(one.lift_low, 2)} times as large a part of what they buy` });
+  return make("p", { class: "about" }, "Buys more than others: ",
+    ...products.slice(0, 3).flatMap((one, at) => (at ? ["; ", times(one)] : [times(one)])), ".");
+}
+
+/** What the next 90 days will probably bring, the segment that will bring most first. */
+export function showExpected(segments, { expected }) {
+  const total = expected?.find((one) => one.target === "spend_90d");
+  byId("expected-section").hidden = !total;
+  if (!total) return;
+  const sum = segments.reduce((so_far, one) => so_far + one.expected_spend_90d, 0);
+  const ordered = [...segments].sort((a, b) => b.expected_spend_90d - a.expected_spend_90d);
+  const row = (one) => make("tr", {},
+    make("th", { scope: "row" }, make("span", { class: "segment-label" }, dot(one.segment_id),
+      link(listAddress({ segment: one.segment_id, sort: "-expected_spend_90d" }), one.segment_name))),
+    make("td", {}, make("div", { class: "bars" },
+      shareBar("", sum ? one.expected_spend_90d / sum : 0, money(one.expected_spend_90d), colourOf(one.segment_id)))),
+    make("td", { class: "number", text: number(one.expected_orders_90d) }));
+  const range = total.level_low === null ? "with too little history for an interval"
+    : `${money(total.level_low)} to ${money(total.level_high)}, as far as earlier predictions missed`;
+  byId("expected").replaceChildren(
+    make("p", { class: "lead" }, make("strong", { class: "big", text: money(sum) }), " from all customers ", quiet(`(${range})`)),
+    scrolling("Spend and orders to expect in 90 days", make("table", { class: "expected" },
+      make("thead", {}, make("tr", {}, ...["Segment", "Spend to expect", "Orders"].map((text) => make("th", { scope: "col", text })))),
+      make("tbody", {}, ...ordered.map(row)))),
+    make("p", { class: "quiet", text: withPeriods(total.reason) }));
+}
+
 function movers(n, verb, { segment_name: name }, parameters) {
   if (!n) return null;
   const [text] = verb.split(" ");
@@ -54,6 +86,7 @@ export function showSegments(segments, { moves, before }) {
         shareBar("customers", one.share_customers, counted(one.n_customers, "person", "people"), colourOf(id)),
         shareBar("spend", one.share_revenue, money(one.revenue_net ?? 0), colourOf(id))),
       make("p", { class: "about" }, make("strong", { text: one.advice }), " ", quiet(withPeriods(one.description))),
+      boughtMore(one),
       before === null || (!left && !came) ? null : make("p", { class: "links" },
         movers(left, "left", one, { moved_from: id }), movers(came, "came to", one, { segment: id, moved: "true" }),
         quiet(`since ${period(before)}`)));

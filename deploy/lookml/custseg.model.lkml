@@ -22,6 +22,18 @@ explore: custseg {
     sql_on: ${days.day_raw} = ${customer_segments.period_raw} ;;
   }
 
+  join: expected_by_segment {
+    type: left_outer
+    relationship: one_to_many
+    sql_on: ${days.day_raw} = ${expected_by_segment.period_raw} ;;
+  }
+
+  join: products_by_segment {
+    type: left_outer
+    relationship: one_to_many
+    sql_on: ${days.day_raw} = ${products_by_segment.period_raw} ;;
+  }
+
   join: segment_moves {
     type: left_outer
     relationship: one_to_many

@@ -9,6 +9,7 @@ from custseg_assets.defs.materialise import OWNERS, Materialization
 from custseg_assets.defs.partitions import Layout
 from custseg_assets.domain.schemas import (
     CUSTOMER_FEATURES,
+    CUSTOMER_VALUE,
     DRIFT_REPORT,
     MODEL_CANDIDATES,
     PRODUCT_RECOMMENDATIONS,
@@ -19,6 +20,7 @@ from custseg_assets.domain.schemas import (
     SEGMENT_PRODUCTS,
     SEGMENT_PROFILES,
     SEGMENTATION_MODEL,
+    VALUE_MODEL,
 )
 from custseg_assets.domain.segments.training_tables import metrics_of
 from custseg_assets.home.campaigns import HOLDOUTS, held_out_ids, holdouts_digest
@@ -92,6 +94,8 @@ def _gather_content(home: OpenHome, key: str) -> ReleaseContent:
         segment_profiles=tables.read(SEGMENT_PROFILES, [key]),
         product_recommendations=tables.scan(PRODUCT_RECOMMENDATIONS, [key]),
         segment_products=tables.read(SEGMENT_PRODUCTS, [key]),
+        customer_value=tables.scan(CUSTOMER_VALUE, [key]),
+        value_model=tables.read(VALUE_MODEL, [key]),
         drift_reports=tables.read(DRIFT_REPORT),
         model_candidates=candidates,
         promotion_decisions=tables.read(PROMOTION_DECISION),

@@ -15,6 +15,7 @@ def describe_customers(
     history: pl.DataFrame,
     customer_features: pl.DataFrame,
     product_recommendations: pl.DataFrame,
+    customer_value: pl.DataFrame | None = None,
     *,
     period: str,
     features: Sequence[str],
@@ -25,14 +26,16 @@ def describe_customers(
         history: ``segment_assignments`` of every snapshot up to ``period``, of the customers wanted.
         customer_features: of the snapshot.
         product_recommendations: of the snapshot.
+        customer_value: ``customer_id`` and the predictions to carry, where there are any.
         period: key of the snapshot.
         features: names of the features to carry.
 
     Returns:
         ``customer_id`` and ``record``, a struct of ``segment_id``, ``since`` (key of the first snapshot of the
         unbroken stay), ``previous`` (id and name of the segment before it, null for the first), ``margin``,
-        ``is_held``, ``runner_up_segment_id``, ``features`` (a struct; null with nothing in the window) and
-        ``products`` (ids, best first).
+        ``is_held``, ``runner_up_segment_id``, ``features`` (a struct; null with nothing in the window), ``products``
+        (ids, best first) and, where there are predictions, ``value`` (a list of them in the order of their columns;
+        null for who has none).
     """
     now = history.filter(pl.col("period") == period).select(
         "customer_id", "segment_id", "margin", "is_held", "runner_up_segment_id"
@@ -57,10 +60,13 @@ def describe_customers(
         .group_by("customer_id", maintain_order=True)
         .agg(products=pl.col("product_id"))
     )
-    joined = now
-    for part in (since, before.select("customer_id", "previous"), in_window, products):
+    joined, fields = now, ["segment_id", "since", "previous", "margin", "is_held", "runner_up_segment_id", "features"]
+    parts = [since, before.select("customer_id", "previous"), in_window, products]
+    if customer_value is not None:
+        parts.append(customer_value.select("customer_id", value=pl.concat_list(pl.exclude("customer_id"))))
+        fields.append("value")
+    for part in parts:
         joined = joined.join(part, on="customer_id", how="left")
-    fields = ("segment_id", "since", "previous", "margin", "is_held", "runner_up_segment_id", "features")
     record = pl.struct(*fields, pl.col("products").fill_null([]))
     return joined.sort("customer_id").select("customer_id", record=record)
 

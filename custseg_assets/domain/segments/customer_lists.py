@@ -15,7 +15,9 @@ from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.segments.naming import GOING_QUIET
 
 SPEND = "monetary_net"
-_TYPES = {"cause": pl.String(), "in_window_before": pl.Float64()}
+PREDICTED = ("p_order_30d", "expected_spend_90d")
+"""What a list says of what a customer will probably do; columns of ``customer_value``."""
+_TYPES = {"cause": pl.String(), "in_window_before": pl.Float64(), **dict.fromkeys(PREDICTED, pl.Float64())}
 _NUMBER = r" \d+$"
 
 
@@ -27,6 +29,7 @@ def list_customers(
     migrations: pl.DataFrame | None,
     segment_values: Mapping[str, float | None],
     days_since_before: int | None = None,
+    customer_value: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """One row per customer of the snapshot, sorted by customer.
 
@@ -38,13 +41,15 @@ def list_customers(
         migrations: ``segment_migrations`` of the snapshot; ``None`` where causes are not known.
         segment_values: segment id → median net spend of its customers; see ``value_segments``.
         days_since_before: days from the snapshot before to this one; ``None`` where there is none.
+        customer_value: of the snapshot; ``None`` where nothing is predicted.
 
     Returns:
         ``customer_id``, ``segment_id``, ``segment_name``, ``since``, ``previous`` and ``moved_from`` (structs of id
         and name; the second is null for who did not move, or was not known, since the snapshot before), ``cause``,
         ``recency_days``, ``frequency_orders``, ``monetary_net`` (null with nothing in the window), ``spend_change``,
-        ``value_at_stake``, ``is_at_risk`` and ``is_new`` (not known at the snapshot before; false where there is none).
-        ``spend_change`` is null for who was not known at the snapshot before.
+        ``value_at_stake``, ``is_at_risk``, ``is_new`` (not known at the snapshot before; false where there is none),
+        ``p_order_30d`` and ``expected_spend_90d`` (null where nothing is predicted). ``spend_change`` is null for who
+        was not known at the snapshot before.
     """
     record = pl.col("record").struct
     features = record.field("features").struct
@@ -55,6 +60,7 @@ def list_customers(
     for frame, columns in (
         (migrations, {"cause": pl.col("cause")}),
         (features_before, {"in_window_before": pl.col(SPEND)}),
+        (customer_value, {name: pl.col(name) for name in PREDICTED}),
     ):
         if frame is None:
             joined = joined.with_columns(pl.lit(None, _TYPES[name]).alias(name) for name in columns)
@@ -88,6 +94,7 @@ def list_customers(
             "value_at_stake",
             "is_at_risk",
             "is_new",
+            *PREDICTED,
         )
         .sort("customer_id")
     )

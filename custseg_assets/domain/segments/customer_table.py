@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from custseg_assets.domain.segments.customer_lists import PREDICTED
 from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS
 
 
@@ -26,7 +27,8 @@ def tabulate_customers(
         (name of the segment at the snapshot before, and why, null for who did not move); ``recency`` (days since the
         last order, null without one in the window), ``orders`` and ``spend`` (net, in currency) in the window;
         ``change`` of the spend since the snapshot before (null for who was not known then); ``at_stake`` and
-        ``at_risk``; ``advice`` for the segment; and ``offers`` (products, best first).
+        ``at_risk``; ``p_order_30d`` (probability of an order within 30 days) and ``expected_spend`` (net, within 90
+        days), null where nothing is predicted; ``advice`` for the segment; and ``offers`` (products, best first).
     """
     advice = segment_profiles.select("segment_id", "advice")
     product = pl.concat_str("product_id", "description", separator=" ", ignore_nulls=True)
@@ -42,7 +44,7 @@ def tabulate_customers(
             *(pl.col(name).struct.field("segment_name").alias(name) for name in ("previous", "moved_from")),
             pl.col("frequency_orders").fill_null(0),
             pl.col("monetary_net").fill_null(0.0).round(2),
-            pl.col("spend_change", "value_at_stake").round(2),
+            pl.col("spend_change", "value_at_stake", *PREDICTED).round(2),
         )
         .rename(
             {
@@ -53,6 +55,7 @@ def tabulate_customers(
                 "spend_change": "change",
                 "value_at_stake": "at_stake",
                 "is_at_risk": "at_risk",
+                "expected_spend_90d": "expected_spend",
             }
         )
         .select(CUSTOMER_COLUMNS)

@@ -88,6 +88,50 @@
     col: 12
     width: 12
     height: 8
+  - name: Net spend to expect in 90 days, by segment
+    title: Net spend to expect in 90 days, by segment
+    model: custseg
+    explore: custseg
+    type: looker_line
+    fields:
+    - expected_by_segment.period_date
+    - expected_by_segment.segment_name
+    - expected_by_segment.spend
+    pivots:
+    - expected_by_segment.segment_name
+    filters:
+      expected_by_segment.key: -NULL
+    sorts:
+    - expected_by_segment.period_date
+    limit: 500
+    row: 16
+    col: 0
+    width: 12
+    height: 8
+  - name: What segments buy more than the shop does, newest first
+    title: What segments buy more than the shop does, newest first
+    model: custseg
+    explore: custseg
+    type: looker_grid
+    fields:
+    - products_by_segment.period_date
+    - products_by_segment.segment_id
+    - products_by_segment.rank
+    - products_by_segment.product_id
+    - products_by_segment.description
+    - products_by_segment.n_buyers
+    - products_by_segment.lift
+    filters:
+      products_by_segment.key: -NULL
+    sorts:
+    - products_by_segment.period_date desc
+    - products_by_segment.segment_id
+    - products_by_segment.rank
+    limit: 500
+    row: 16
+    col: 12
+    width: 12
+    height: 8
   - name: Moves by cause
     title: Moves by cause
     model: custseg
@@ -104,7 +148,7 @@
     sorts:
     - segment_moves.period_date
     limit: 500
-    row: 16
+    row: 24
     col: 0
     width: 12
     height: 8
@@ -126,7 +170,7 @@
     - segment_moves.period_date desc
     - segment_moves.customers desc
     limit: 500
-    row: 16
+    row: 24
     col: 12
     width: 12
     height: 8

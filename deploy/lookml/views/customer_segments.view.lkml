@@ -46,6 +46,38 @@ view: customer_segments {
     sql: ${TABLE}.margin ;;
   }
 
+  dimension: p_order_30d {
+    label: "P order 30d"
+    description: "Probability of an order within 30 days after as_of, 0 to 1."
+    type: number
+    value_format: "0.00"
+    sql: ${TABLE}.p_order_30d ;;
+  }
+
+  dimension: p_order_90d {
+    label: "P order 90d"
+    description: "Probability of an order within 90 days after as_of, 0 to 1."
+    type: number
+    value_format: "0.00"
+    sql: ${TABLE}.p_order_90d ;;
+  }
+
+  dimension: expected_orders_90d {
+    label: "Expected orders 90d"
+    description: "Expected orders within 90 days after as_of, a count."
+    type: number
+    value_format: "0.00"
+    sql: ${TABLE}.expected_orders_90d ;;
+  }
+
+  dimension: expected_spend_90d {
+    label: "Expected spend 90d (currency)"
+    description: "Expected net spend within 90 days after as_of, in currency."
+    type: number
+    value_format: "#,##0.00"
+    sql: ${TABLE}.expected_spend_90d ;;
+  }
+
   dimension: model_version {
     label: "Model version"
     description: "Model that was in force."
@@ -108,5 +140,13 @@ view: customer_segments {
     type: average
     value_format: "0.00"
     sql: ${TABLE}.margin ;;
+  }
+
+  measure: expected_spend {
+    label: "Expected spend (currency)"
+    description: "Net spend to expect within 90 days."
+    type: sum
+    value_format: "#,##0"
+    sql: ${TABLE}.expected_spend_90d ;;
   }
 }
