@@ -171,7 +171,7 @@ class Standing(Scored):
         Field(description="Net spend to expect within 90 days, in currency."),
     ]
     intervals: Annotated[
-        dict[str, tuple[float, float]] | None,
+        dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] | None,
         Field(description="Lower and upper end of each of these; docs/value.md says what they mean."),
     ]
     recommendations: list[Recommendation]

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from custseg_assets.domain import schemas
-from custseg_assets.domain.schemas import PREDICTION_LOG
+from custseg_assets.domain.schemas import PREDICTION_LOG, SEGMENT_PRODUCTS
 from custseg_assets.home.plan import PUBLISHED
 from custseg_assets.stores.tables import TableReader
 from tests.support.fakes.bigquery import FakeBigQuery
@@ -47,7 +47,8 @@ def fill(fake: FakeBigQuery, filled_shop: FilledShop) -> None:
     fake.add_dataset("segments")
     store, declared = TableReader(filled_shop.home / "tables"), schemas.tables(())
     for name in PUBLISHED:
-        fake.add_table(f"segments.{name}", with_days(store.read(declared[name])))
+        rows = store.read(declared[name])
+        fake.add_table(f"segments.{name}", with_days(stood_out() if name == "segment_products" else rows))
     announced = fake.rows("segments.segment_profiles").select("period").unique()
     fake.add_table("segments.published_snapshots", announced)
     fake.add_table("segments.prediction_log", with_days(service_day()))
@@ -55,6 +56,14 @@ def fill(fake: FakeBigQuery, filled_shop: FilledShop) -> None:
         newest = str(announced["period"].max())
         query = path.read_text(encoding="utf-8").replace("{dataset}", "shop.segments").replace("{newest}", newest)
         fake._insert_table("segments", {"tableReference": {"tableId": path.stem}, "view": {"query": query}})
+
+
+def stood_out() -> pl.DataFrame:
+    """A product that stands out; in a shop of 160 customers none does."""
+    row = {"period": "2024-04-01", "as_of": datetime(2024, 5, 1), "is_open": False, "segment_id": "S1", "rank": 1}
+    figures = {"n_buyers": 30, "share_of_segment": 0.2, "share_of_shop": 0.1, "lift": 1.9, "lift_low": 1.4}
+    fields = {**row, **figures, "product_id": "10001", "description": "THING 10001"}
+    return pl.DataFrame([fields], schema=SEGMENT_PRODUCTS.schema)
 
 
 def with_days(rows: pl.DataFrame) -> pl.DataFrame:

@@ -79,6 +79,8 @@ def test_a_list_says_where_each_customer_comes_from_and_what_is_at_stake(client:
             "spend_change": pytest.approx(512.3 - 2500.0),
             "value_at_stake": 2500.0,
             "is_at_risk": True,
+            "p_order_30d": 0.25,
+            "expected_spend_90d": 50.0,
             "advice": "Do something for Promising.",
             "recommendations": [
                 {"product_id": "22423", "description": "REGENCY CAKESTAND 3 TIER"},
@@ -228,7 +230,7 @@ def test_numbers_have_a_comma_where_that_is_asked_for(client: FlaskClient) -> No
     usual = rows_of_csv(client, "/v1/customers.csv")
     response = client.get("/v1/customers.csv?decimal_comma=true")
     rows = list(csv.DictReader(io.StringIO(response.text), delimiter=";"))
-    amounts = {"spend", "change", "at_stake"}
+    amounts = {"spend", "change", "at_stake", "p_order_30d", "expected_spend"}
     assert any("," in row["spend"] for row in rows)
     for one, other in zip(usual, rows, strict=True):
         assert other == {name: text.replace(".", ",") if name in amounts else text for name, text in one.items()}

@@ -34,6 +34,7 @@ from tests.support.releases import (
     damage,
     make_content,
     make_release,
+    make_values,
     rewrite_files,
     rows_of,
 )
@@ -83,6 +84,7 @@ def make_shop(seed: int = 0) -> ReleaseContent:
         assignments=pl.concat(frames).lazy(),
         customer_features=features[1],
         earlier_features=features[0].lazy(),
+        customer_value=make_values(rng.permutation(frames[1]["customer_id"].to_numpy())[5:].tolist()).lazy(),
         segment_migrations=rows_of(
             schemas.SEGMENT_MIGRATIONS,
             {"period": [PERIODS[1]] * moved.height, "customer_id": moved["customer_id"], "cause": causes},
@@ -97,6 +99,11 @@ def expected_rows(content: ReleaseContent) -> pl.DataFrame:
     assert content.earlier_features is not None
     assert content.segment_migrations is not None
     features = {row["customer_id"]: row for row in content.customer_features.to_dicts()}
+    assert content.customer_value is not None
+    predicted = content.customer_value.with_columns(
+        pl.col("p_order_30d").round(6), pl.col("expected_spend_90d").round(4)
+    )
+    values = {row["customer_id"]: row for row in predicted.collect().to_dicts()}
     net_before = {row["customer_id"]: row["monetary_net"] for row in content.earlier_features.collect().to_dicts()}
     earlier = {row["customer_id"]: row["segment_id"] for row in before}
     causes = dict(content.segment_migrations.select("customer_id", "cause").iter_rows())
@@ -117,6 +124,7 @@ def expected_rows(content: ReleaseContent) -> pl.DataFrame:
                 **{name: own.get(name) for name in FEATURES},
                 "spend_change": None if then is None else (net or 0.0) - then,
                 "value_at_stake": max(net or 0.0, then or 0.0, 0.0),
+                **{name: values.get(customer, {}).get(name) for name in ("p_order_30d", "expected_spend_90d")},
             }
         )
     return pl.DataFrame(rows, infer_schema_length=None)

@@ -218,10 +218,50 @@ def make_content(
         segment_migrations=rows_of(
             schemas.SEGMENT_MIGRATIONS, {"period": [PERIODS[1]], "customer_id": ["12348"], "cause": ["behaviour"]}
         ),
+        segment_products=rows_of(
+            schemas.SEGMENT_PRODUCTS,
+            {
+                "period": [PERIODS[1]],
+                "segment_id": ["S1"],
+                "rank": [1],
+                "product_id": ["22423"],
+                "description": ["REGENCY CAKESTAND 3 TIER"],
+                "n_buyers": [40],
+                "share_of_segment": [0.02],
+                "share_of_shop": [0.01],
+                "lift": [1.9],
+                "lift_low": [1.4],
+            },
+        ),
+        customer_value=make_values([name for name, *_ in customers]).lazy(),
+        value_model=rows_of(
+            schemas.VALUE_MODEL,
+            {
+                "period": PERIODS[1],
+                "target": ["spend_90d", "spend_90d"],
+                "method": ["logistic", "segment_mean"],
+                "is_chosen": [True, False],
+                "reason": ["logistic won.", "logistic won."],
+                "level": [900.0, 800.0],
+                "level_low": [600.0, None],
+                "level_high": [1_300.0, None],
+                "last_seen": [850.0, 850.0],
+            },
+        ),
         earlier_windows=(window_of(PERIODS[0], "2011-06-01", 6, "monthly"),),
         earlier_features=features_before.lazy(),
         later_customers=pl.DataFrame({"customer_id": ["19999"], "first_seen_at": [datetime(2011, 12, 5, 9, 30)]}),
     )
+
+
+def make_values(customer_ids: Sequence[str]) -> pl.DataFrame:
+    """Predictions of some customers; the first is the likeliest to order."""
+    places = np.arange(len(customer_ids))
+    names = [name.removesuffix("_low") for name in schemas.CUSTOMER_VALUE.schema if name.endswith("_low")]
+    values = {name: (100.0 if "spend" in name else 0.5) / (1 + places) for name in names}
+    ends = {f"{name}{end}": values[name] * by for name in names for end, by in (("_low", 0.5), ("_high", 1.5))}
+    fields = {"period": PERIODS[1], "customer_id": [*customer_ids], "method": "logistic", **values, **ends}
+    return rows_of(schemas.CUSTOMER_VALUE, fields)
 
 
 def damage(path: Path) -> None:

@@ -22,9 +22,24 @@ def test_every_customer_has_one_row_with_segment_stay_figures_advice_and_offers(
     listed = pl.DataFrame(
         [
             # Came back from Lapsed in June; has nothing in the window any more; was not known before.
-            ("2", *champions.values(), JUNE, lapsed, None, None, 40, 3, 120.5, 20.5, 120.5, True),
-            ("3", *lapsed.values(), JULY, None, champions, "behaviour", None, None, None, -80.0, 80.0, False),
-            ("1", *champions.values(), JULY, None, None, None, 2, 1, -4.0, None, 0.0, False),
+            ("2", *champions.values(), JUNE, lapsed, None, None, 40, 3, 120.5, 20.5, 120.5, True, 0.374, 55.127),
+            (
+                "3",
+                *lapsed.values(),
+                JULY,
+                None,
+                champions,
+                "behaviour",
+                None,
+                None,
+                None,
+                -80.0,
+                80.0,
+                False,
+                None,
+                None,
+            ),
+            ("1", *champions.values(), JULY, None, None, None, 2, 1, -4.0, None, 0.0, False, 0.0, 0.0),
         ],
         schema={
             "customer_id": pl.String,
@@ -40,6 +55,8 @@ def test_every_customer_has_one_row_with_segment_stay_figures_advice_and_offers(
             "spend_change": pl.Float64,
             "value_at_stake": pl.Float64,
             "is_at_risk": pl.Boolean,
+            "p_order_30d": pl.Float64,
+            "expected_spend_90d": pl.Float64,
         },
         orient="row",
     )
@@ -52,7 +69,7 @@ def test_every_customer_has_one_row_with_segment_stay_figures_advice_and_offers(
     table = tabulate_customers(listed, profiles, products)
     assert table.columns == list(CUSTOMER_COLUMNS)
     assert table.rows() == [
-        ("1", "S1", "Champions", JULY, None, None, None, 2, 1, -4.0, None, 0.0, False, "Thank them.", None),
+        ("1", "S1", "Champions", JULY, None, None, None, 2, 1, -4.0, None, 0.0, False, 0.0, 0.0, "Thank them.", None),
         (
             "2",
             "S1",
@@ -67,6 +84,8 @@ def test_every_customer_has_one_row_with_segment_stay_figures_advice_and_offers(
             20.5,
             120.5,
             True,
+            0.37,
+            55.13,
             "Thank them.",
             "P7 LANTERN; P9",
         ),
@@ -84,6 +103,8 @@ def test_every_customer_has_one_row_with_segment_stay_figures_advice_and_offers(
             -80.0,
             80.0,
             False,
+            None,
+            None,
             "Win them back.",
             None,
         ),
