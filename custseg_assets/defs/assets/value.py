@@ -106,7 +106,7 @@ _CHECKS = (
     CUSTOMER_VALUE.name,
     step="value",
     group="value",
-    kinds={"numpy", "deltalake"},
+    kinds={"numpy", "mlflow", "deltalake"},
     more_checks=_CHECKS,
 )
 def customer_value(context: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHome]) -> Iterator[Materialization]:

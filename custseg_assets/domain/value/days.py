@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def date_of(day: int) -> date:
     return _EPOCH + timedelta(days=int(day))
 
 
+@lru_cache(maxsize=4096)
 def learning_days(first: int, until: int) -> tuple[int, ...]:
     """The first days of months that something can be learnt from, oldest first, up to and with a day.
 

@@ -151,12 +151,13 @@ def fit_segment_mean(lessons: Lessons) -> SegmentMean:
         if not (of_target := lessons[horizon_of(target)]):
             continue
         outcome, weights = _outcomes(target, of_target)
-        shop[target] = float(np.average(outcome, weights=weights))
+        # Returns of earlier orders can outweigh what a segment spends; nobody is expected to spend less than nothing.
+        shop[target] = max(float(np.average(outcome, weights=weights)), 0.0)
         segments = np.concatenate([lesson.segments for lesson in of_target])
         has_one = np.array([one is not None for one in segments], dtype=bool)
         names, numbers = np.unique(segments[has_one].astype(str), return_inverse=True)
         weighed, total = (np.bincount(numbers, one[has_one], len(names)) for one in (weights * outcome, weights))
-        of_segments = (weighed + SEGMENT_PRIOR * shop[target]) / (total + SEGMENT_PRIOR)
+        of_segments = np.maximum((weighed + SEGMENT_PRIOR * shop[target]) / (total + SEGMENT_PRIOR), 0.0)
         means[target] = dict(zip(names.tolist(), of_segments.tolist(), strict=True))
     return SegmentMean(means, shop)
 

@@ -14,6 +14,7 @@ from custseg_assets.domain.value.methods import (
     SPEND,
     TARGETS,
     Lesson,
+    _own_value,
     fit_btyd,
     fit_heads,
     fit_pace,
@@ -133,12 +134,23 @@ def test_who_lapsed_when_nobody_had_before_gets_the_least_of_the_segments() -> N
 
 
 def test_one_huge_order_does_not_make_a_huge_customer() -> None:
-    heads = fit_heads(lessons(FIRST + 60))
-    one = KNOWN.only(KNOWN.n_days == 1).only(np.arange((KNOWN.n_days == 1).sum()) == 0)
-    usual = heads.predict(some(one, net=np.full(1, 100.0)), SEGMENTS[:1])[SPEND][0]
-    huge = heads.predict(some(one, net=np.full(1, 100_000.0)), SEGMENTS[:1])[SPEND][0]
-    # A thousand times the money in one order; ten regular ones are believed more.
-    assert usual < huge < 400 * usual
+    once, often = (KNOWN.only(np.arange(len(KNOWN.customers)) == np.flatnonzero(KNOWN.n_days == n)[0]) for n in (1, 10))
+
+    def times_more(known: Known) -> float:
+        values = [_own_value(some(known, net=np.full(1, net)), 50.0)[0] for net in (1e5, 1e8)]
+        return float(values[1] / values[0])
+
+    # A thousand times the money: half an order of a middling value stands beside one, and beside ten, on a log scale.
+    assert times_more(once) == pytest.approx(1000 ** (1 / 1.5))
+    assert times_more(often) == pytest.approx(1000 ** (10 / 10.5))
+
+
+def test_who_sends_back_more_than_it_buys_is_expected_to_spend_nothing() -> None:
+    taught = lessons(FIRST + 90)
+    for of_one in taught.values():
+        of_one[0].seen.net[of_one[0].segments == "S2"] = -100.0
+    figures = fit_segment_mean(taught).predict(KNOWN, np.full(len(KNOWN.customers), "S2", dtype=object))
+    assert (figures[SPEND] == 0).all()
 
 
 def test_a_huge_customer_hardly_moves_what_is_learnt_of_all() -> None:
