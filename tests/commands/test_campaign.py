@@ -84,6 +84,8 @@ def test_it_is_recorded_with_who_when_and_of_what(started: Path) -> None:
     before = open_quick(started).champions.promotions[-1][1]
     assert (record["period"], record["as_of"], record["model_version"]) == ("2024-04-01", "2024-05-01T00:00:00", before)
     assert re.fullmatch(r"r-2024-04-01-[0-9a-f]{8}", record["release_id"])
+    status = custseg(started, "status", config=QUICK).out
+    assert "campaign    May is running until 2024-05-30; its holdout is in no list" in status
     listed = custseg(started, "campaign", "list", config=QUICK).out
     assert listed.startswith("May: running, no data yet; S1, S2; 2024-05-01 to 2024-05-30; ")
 
