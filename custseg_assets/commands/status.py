@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import polars as pl
 
 from custseg_assets.domain import schemas
 from custseg_assets.domain.transactions.features import MICRO
+from custseg_assets.home.campaigns import running
 from custseg_assets.home.failure import last_failure
 from custseg_assets.home.intake import LANDING
 from custseg_assets.home.kept_models import disk_use
@@ -138,6 +140,10 @@ def _describe(home: OpenHome) -> dict[str, Any]:
         "segments": _segments(tables, last),
         "drift": _drift(tables, last),
         "release": _release(home.paths.releases),
+        "campaigns": [
+            {"name": one.name, "last_day": (one.starts + timedelta(days=one.days - 1)).isoformat()}
+            for one in running(home)
+        ],
         "not_exported": due_exports(home),
         "disk": asdict(disk_use(home)),
         "release_stale_because": why_not_released(home) if champion else None,
@@ -356,7 +362,11 @@ def _segment_lines(state: dict[str, Any]) -> list[str]:
         lines += [f"drift       {drift['verdict']}", *(f"  {reason}" for reason in drift["reasons"])]
     why = state["release_stale_because"]
     again = [f"  to be made again, because {why}: 'custseg run' does it"] if why else []
-    return [*lines, f"release     {state['release'] or 'none'}", *again]
+    campaigns = [
+        f"campaign    {one['name']} is running until {one['last_day']}; its holdout is in no list"
+        for one in state["campaigns"]
+    ]
+    return [*lines, f"release     {state['release'] or 'none'}", *campaigns, *again]
 
 
 def _segment_table(segments: list[dict[str, Any]]) -> list[str]:

@@ -32,8 +32,9 @@ def effects_with_intervals(report: pl.DataFrame) -> Figure:
     headline = report.filter("is_headline").row(0, named=True)
     height = _ROW_HEIGHT * len(segments) + 0.8
     figure = new_figure(
-        f"{headline['campaign']}: return {headline['reason']}",
-        "audience less holdout with its 95 % interval; one that holds 0 tells neither more nor less",
+        f"{headline['campaign']}, return over all segments: {headline['verdict']}",
+        f"audience less holdout after {headline['days_observed']} of {headline['days']} days, with 95 % intervals; one "
+        "with 0 in it tells neither more nor less",
         height,
     )
     width = (figure.get_figwidth() - _LEFT - 0.2) / len(OUTCOMES) - _GAP

@@ -2,7 +2,7 @@
 
 import { customerTable } from "./columns.js";
 import { newestReport, VERDICTS } from "./drift.js";
-import { badge, byId, link, make } from "./elements.js";
+import { badge, byId, link, make, quiet } from "./elements.js";
 import { address, csvAddress, get, isGivenUp, listAddress } from "./server.js";
 import { counted, day, later, money, number, period, periodDays } from "./words.js";
 
@@ -13,7 +13,7 @@ export async function showWhoToWriteTo() {
   const place = byId("write-to");
   try {
     const found = await get(address("/v1/customers", { ...AT_RISK, limit: FIRST }));
-    if (!found.n_customers) {
+    if (!found.n_customers && !found.n_held_out) {
       place.replaceChildren(make("p", { text: "Nobody is at risk: every good customer has ordered lately." }));
       return;
     }
@@ -23,7 +23,8 @@ export async function showWhoToWriteTo() {
     const everybody = counted(found.n_customers, "customer");
     place.replaceChildren(
       make("p", { class: "lead" }, make("strong", { class: "big", text: everybody }), make("span", { text: " at risk, " }),
-        make("strong", { class: "big", text: money(found.value_at_stake) }), make("span", { text: " at stake" })),
+        make("strong", { class: "big", text: money(found.value_at_stake) }), make("span", { text: " at stake" }),
+        found.n_held_out ? quiet(` · ${counted(found.n_held_out, "more customer")} held out of a running campaign`) : ""),
       table,
       make("p", { class: "links" }, link(listAddress(AT_RISK), `All ${number(found.n_customers)} of them`, { class: "button" }),
         link(csvAddress(AT_RISK), "CSV", { class: "button pale", download: true, "aria-label": `CSV of the ${everybody} at risk` })));

@@ -104,9 +104,10 @@ async function logIn(event) {
 /** The one customer whose id contains a text, or whose id it is; else the list of those whose id contains it. */
 async function addressOf(text) {
   if (text.length > LONGEST_PART) return customerAddress(text);
-  const { n_customers: n, customers } = await get(address("/v1/customers", { contains: text, limit: 1 }));
-  if (n === 1) return customerAddress(customers[0].customer_id);
-  const isId = n === 0 || await get(`/v1/customers/${encodeURIComponent(text)}/history`).then(() => true, () => false);
+  const { n_customers: n, n_held_out: held, customers } = await get(address("/v1/customers", { contains: text, limit: 1 }));
+  // Who is held out of a campaign is in no list, and can be the one that is meant.
+  if (n === 1 && !held) return customerAddress(customers[0].customer_id);
+  const isId = n + held === 0 || await get(`/v1/customers/${encodeURIComponent(text)}/history`).then(() => true, () => false);
   return isId ? customerAddress(text) : listAddress({ contains: text });
 }
 

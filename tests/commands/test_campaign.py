@@ -13,12 +13,15 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 from custseg_assets.commands.campaign import FileForm, Starter, start
 from custseg_assets.commands.run import Runner
+from custseg_assets.definitions import build_defs
+from custseg_assets.defs.automation import TickSource
 from custseg_assets.domain import schemas
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.campaigns import Wish, held_out_ids, plan_campaign, stale_days
@@ -26,10 +29,10 @@ from custseg_assets.stores.campaigns import CampaignStore
 from custseg_assets.stores.releases import current, open_release
 from custseg_serving.settings import ServingSettings
 from tests.support.files import REPOSITORY
-from tests.support.homes import locked_by_another_process, open_quick
+from tests.support.homes import locked_by_another_process, open_quick, quick_settings
 from tests.support.killed_runs import environment_of
 from tests.support.server import open_app
-from tests.support.shops import QUICK, FilledShop, Outcome, custseg, shop_log, write_log
+from tests.support.shops import QUICK, FilledShop, Outcome, custseg, quiet, shop_log, write_log
 
 SALT = ("--salt", "salt")
 
@@ -81,6 +84,8 @@ def test_it_is_recorded_with_who_when_and_of_what(started: Path) -> None:
     before = open_quick(started).champions.promotions[-1][1]
     assert (record["period"], record["as_of"], record["model_version"]) == ("2024-04-01", "2024-05-01T00:00:00", before)
     assert re.fullmatch(r"r-2024-04-01-[0-9a-f]{8}", record["release_id"])
+    status = custseg(started, "status", config=QUICK).out
+    assert "campaign    May is running until 2024-05-30; its holdout is in no list" in status
     listed = custseg(started, "campaign", "list", config=QUICK).out
     assert listed.startswith("May: running, no data yet; S1, S2; 2024-05-01 to 2024-05-30; ")
 
@@ -173,11 +178,22 @@ def later(started: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def asked_of_the_sensor(home: Path) -> str:
+    """The job that the sensor asks for, or why it asks for none."""
+    with dg.DagsterInstance.ephemeral() as instance, quiet():
+        settings = quick_settings(home)
+        loaded = build_defs(settings=settings, ticks=TickSource(instance=instance)).get_repository_def()
+        context = dg.build_sensor_context(instance=instance, repository_def=loaded)
+        found = loaded.get_sensor_def("campaigns").evaluate_tick(context)
+    return str(found.run_requests[0].job_name if found.run_requests else found.skip_message)
+
+
 def test_so_far_nothing_is_told_and_the_holdout_stays_out(later: Path, tmp_path: Path) -> None:
     said = custseg(later, "campaign", "report", "may", config=QUICK).out
     assert "May: running; S1, S2" in said
     assert "10 of 30 days observed, the log ends 2024-05-10" in said
     assert "headline  return so far " in said
+    assert asked_of_the_sensor(later) == "the tables of campaigns are up to date, or there is no campaign"
     report = open_quick(later).tables.read(schemas.CAMPAIGN_REPORT)
     assert set(report["verdict"]) <= {"so far", "cannot tell"}
     assert report["days_observed"].unique().to_list() == [10]
@@ -315,6 +331,7 @@ def test_a_kill_after_the_record_loses_nothing(
     assert holdout(home, "May").isdisjoint(ids_in(tmp_path / "list.csv"))
     twice = begin(home, "may", "--segment", "S1")
     assert (twice.status, "there is already" in twice.err) == (2, True)
+    assert asked_of_the_sensor(home) == "campaigns"
     assert custseg(home, "run", config=QUICK).status == 0
     assert custseg(home, "campaign", "audience", "May", "--out", out, config=QUICK).status == 0
     assert out.read_text() == started.with_name("May.csv").read_text()

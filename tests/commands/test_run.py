@@ -76,6 +76,8 @@ WITHOUT_PARTITIONS = (
     "prediction_log",
     "rejected_predictions",
     "prediction_traffic",
+    "campaign_groups",
+    "campaign_report",
     "prediction_drift",
 )
 

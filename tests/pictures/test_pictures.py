@@ -17,8 +17,14 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from custseg_assets.domain.drift.report import Change, Distribution
-from custseg_assets.domain.schemas import DRIFT_REPORT, MODEL_CANDIDATES, SEGMENT_PROFILES, VALUE_MODEL
-from custseg_assets.pictures import monitoring, segments
+from custseg_assets.domain.schemas import (
+    CAMPAIGN_REPORT,
+    DRIFT_REPORT,
+    MODEL_CANDIDATES,
+    SEGMENT_PROFILES,
+    VALUE_MODEL,
+)
+from custseg_assets.pictures import campaigns, monitoring, segments
 from custseg_assets.pictures.look import segment_colour, segment_order
 from custseg_assets.pictures.value import calibration
 from tests.support.files import REPOSITORY
@@ -165,7 +171,30 @@ def blank(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
     return frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in columns)
 
 
+def campaign_of(n_segments: int, effect: float | None = 0.03) -> pl.DataFrame:
+    """The report of a campaign, with so many segments and the same effect in all."""
+    rows = [
+        {
+            "campaign": "autumn",
+            "figure": figure,
+            "segment_id": segment,
+            "segment_name": "$x_1 顧客" if segment == "S2" else "Promising",
+            "is_headline": (figure, segment) == ("return", "all"),
+            "verdict": "cannot tell",
+            "days": 30,
+            "days_observed": 12,
+            "effect": effect,
+            "effect_low": None if effect is None else effect - 0.05,
+            "effect_high": None if effect is None else effect + 0.05,
+        }
+        for figure in ("return", "spend")
+        for segment in ["all", *(f"S{number}" for number in range(n_segments))]
+    ]
+    return pl.DataFrame(rows, schema={name: CAMPAIGN_REPORT[name].dtype for name in rows[0]})
+
+
 NORMAL: dict[str, Callable[[], bytes]] = {
+    "effects_with_intervals": lambda: campaigns.effects_with_intervals(campaign_of(3)),
     "k_selection": lambda: segments.k_selection(CANDIDATES, LIMITS),
     "profile_heatmap": lambda: segments.profile_heatmap(PROFILES, FEATURES),
     "revenue_by_segment": lambda: segments.revenue_by_segment(PROFILES),
@@ -223,6 +252,8 @@ UNUSUAL: dict[str, Callable[[], bytes]] = {
     "one day replayed": lambda: calibration(value_model(1)),
     "more days than colours": lambda: calibration(value_model(9)),
     "one decile": lambda: calibration(value_model(2, 1)),
+    "a campaign without a figure": lambda: campaigns.effects_with_intervals(campaign_of(2, None)),
+    "a campaign of thirty segments": lambda: campaigns.effects_with_intervals(campaign_of(30)),
     "no rows": lambda: monitoring.rejections(REJECTED.clear(), KEPT.clear(), "monthly"),
     "no row rejected": lambda: monitoring.rejections(REJECTED.clear(), KEPT, "monthly"),
     "everything rejected for an unknown reason": lambda: monitoring.rejections(

@@ -284,3 +284,18 @@ def test_an_address_that_asks_for_what_there_is_not_gets_a_readable_error(
         page.get_by_role("link", name="Show all customers").click()
         page.wait_for_selector("#list td")
         assert page.locator("#list [role=alert]").count() == 0
+
+
+def test_who_is_held_out_of_a_campaign_is_in_no_list_and_is_said(browser: Browser, tmp_path: Path) -> None:
+    content = replace(make_shop(), held_out=pl.Series(["c005", "c012"]))
+    make_release(tmp_path / "releases", content)
+    with serving(tmp_path) as server, open_dashboard(browser, server.port, "/customers") as page:
+        page.wait_for_selector("#list td")
+        said = page.locator("#totals").inner_text()
+        assert f"{N_CUSTOMERS - 2} customers" in said
+        assert "2 more customers held out of a running campaign, in no list" in said
+        assert {"c005", "c012"}.isdisjoint(ids(page))
+        # Who looks for one of them finds it all the same.
+        page.get_by_role("searchbox").fill("c005")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/customer?id=c005")

@@ -18,6 +18,7 @@ from custseg_assets.domain.segments.migrations import CAUSES
 from custseg_assets.stores import customer_lists, release_writer
 from custseg_assets.stores.customer_lists import (
     COLUMN_TYPES,
+    HELD_OUT,
     LIST_FILES,
     SORTABLE,
     CustomerLists,
@@ -321,3 +322,38 @@ def test_columns_that_do_not_belong_together_are_no_lists(tmp_path: Path, name: 
     np.save(folder / column_file(name), np.load(folder / column_file(name))[:-1])
     with pytest.raises(ValueError, match="do not belong together"):
         CustomerLists(folder)
+
+
+def test_who_is_held_out_is_in_no_list_and_is_counted(tmp_path: Path) -> None:
+    content = make_shop(3)
+    ids = content.assignments.filter(pl.col("period") == PERIODS[1]).collect()["customer_id"].sort()
+    held = set(ids.gather_every(5))
+    everybody = open_release(tmp_path, make_release(tmp_path, content))
+    some = open_release(tmp_path, make_release(tmp_path, replace(content, held_out=pl.Series([*held, "stranger"]))))
+    assert HELD_OUT not in everybody.manifest.files
+    assert (everybody.lists, some.lists) != (None, None)
+    for query in (ListQuery(), ListQuery(segment=("S1",)), ListQuery(is_at_risk=True), ListQuery(contains="a-0")):
+        of_all, left = (
+            [one.lists.id_of(row) for _, row in one.lists.walk(query, one.lists.select(query))]
+            for one in (everybody, some)
+            if one.lists
+        )
+        assert left == [one for one in of_all if one not in held]
+        assert some.lists is not None
+        assert some.lists.select(query).n_held_out == len(of_all) - len(left)
+    # What is known of a single one of them stays.
+    assert some.lists.history_of(min(held)) is not None
+    # Without them the release is the one it always was, byte for byte.
+    assert make_release(tmp_path, replace(content, held_out=pl.Series([], dtype=pl.String))) == everybody.release_id
+
+
+@pytest.mark.parametrize(
+    "rows", [np.array([3, 3]), np.array([5, 2]), np.array([-1]), np.array([N_CUSTOMERS]), np.array([1.5]), np.eye(2)]
+)
+def test_customers_held_out_that_there_are_not_are_no_lists(tmp_path: Path, rows: Any) -> None:
+    folder = tmp_path / make_release(tmp_path, make_shop())
+    np.save(folder / HELD_OUT, rows)
+    with pytest.raises(ValueError, match=HELD_OUT):
+        CustomerLists(folder, has_held_out=True)
+    # A file that the manifest does not name is not read.
+    assert len(CustomerLists(folder)) == N_CUSTOMERS

@@ -50,13 +50,16 @@ def campaign_report(_: dg.AssetExecutionContext, home: dg.ResourceParam[LockedHo
 
     results = _write(home, CAMPAIGN_REPORT, compare)
     report = home.tables.read(CAMPAIGN_REPORT).sort("period", "campaign", descending=[True, False])
-    newest = report.filter(pl.col("campaign") == report["campaign"].head(1).item()) if report.height else report
-    shown = {"effects": picture("what the newest campaign changed", effects_with_intervals(newest))}
+    newest = report.filter(pl.col("campaign").is_in(report["campaign"].head(1).implode()))
+    has_picture = home.has_viewers and newest["effect"].count() > 0
+    shown = (
+        {"effects": picture("what the newest campaign changed", effects_with_intervals(newest))} if has_picture else {}
+    )
     return dg.MaterializeResult(
         asset_key=CAMPAIGN_REPORT.name,
         metadata={
             "headlines": table_preview(report.filter("is_headline").select(_SHOWN)),
-            **(shown if home.has_viewers and newest["effect"].count() else {}),
+            **shown,
             **facts(home, CAMPAIGN_REPORT),
         },
         check_results=results,
