@@ -493,7 +493,7 @@ def test_the_looker_link_names_six_views_for_a_template_and_one_source_without()
     assert "c.reportId" not in plain
     template = parse_qs(urlsplit(looker_url("shop", "segments", "abc-1")).query)
     assert template["c.reportId"] == ["abc-1"]
-    later = {"days", "decisions", "service_latency"}
+    later = {"days", "decisions", "expected_by_segment", "products_by_segment", "service_latency"}
     for view in view_queries("shop.segments").keys() - later:
         assert template[f"ds.{view}.tableId"] == [view]
         assert template[f"ds.{view}.projectId"] == ["shop"]
