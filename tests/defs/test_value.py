@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks.value import compare, judge
 from custseg_assets.defs.assets import value
 from custseg_assets.domain.schemas import CUSTOMER_VALUE, SEGMENT_ASSIGNMENTS, VALUE_MODEL
 from custseg_assets.home.open import OpenHome
@@ -124,6 +125,18 @@ def test_pages_show_how_near_predictions_came(home: OpenHome) -> None:
     assert "cannot know its season" in shown["shop"]
     # Before anything could be replayed the picture says so.
     assert value._show_model(home, MONTHS[0])["by_decile"] == "nothing to compare yet"
+
+
+def test_the_benchmark_compares_released_figures_with_what_came(home: OpenHome) -> None:
+    tables = compare(home)
+    first = tables["order_30d"]
+    # Of the last snapshot nothing has come yet; of that of February all 90 days have.
+    assert first["snapshot"].to_list() == list(MONTHS[:-1])
+    assert tables["spend_90d"]["snapshot"].to_list() == [MONTHS[0], MONTHS[1]]
+    row = first.row(-1, named=True)
+    assert row["AUC"] == pytest.approx(row[f"AUC {row['method']}"], abs=1e-3)
+    assert row["seen"] == pytest.approx(row["predicted"], abs=0.2)
+    assert judge(tables)[1].startswith("mean calibration error of p_order_30d: 0.")
 
 
 def copied(shop: FilledShop, folder: Path) -> OpenHome:
