@@ -25,11 +25,12 @@ from custseg_assets.defs.automation import TickSource
 from custseg_assets.domain import schemas
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.campaigns import Wish, held_out_ids, plan_campaign, stale_days
+from custseg_assets.settings import load_settings
 from custseg_assets.stores.campaigns import CampaignStore
 from custseg_assets.stores.releases import current, open_release
 from custseg_serving.settings import ServingSettings
 from tests.support.files import REPOSITORY
-from tests.support.homes import locked_by_another_process, open_quick, quick_settings
+from tests.support.homes import locked_by_another_process, open_quick, quick_settings, take_in
 from tests.support.killed_runs import environment_of
 from tests.support.server import open_app
 from tests.support.shops import QUICK, FilledShop, Outcome, custseg, quiet, shop_log, write_log
@@ -449,6 +450,20 @@ def test_a_damaged_record_is_one_sentence_and_is_mended_by_setting_it_aside(star
     assert (home / "damaged" / "campaigns" / "may" / "campaign.json").exists()
     assert custseg(home, "run", config=QUICK).status == 0
     assert custseg(home, "verify", config=QUICK).status == 0
+
+
+def test_lines_that_are_in_no_table_yet_are_no_days_without_orders(shop_home: Path, tmp_path: Path) -> None:
+    """A file has been taken in, and the run was killed before its lines were in a table."""
+    assert begin(shop_home, "May", "--segment", "S1").status == 0
+    config = f'{QUICK}\n[source]\npath = "{write_log(shop_log(5), tmp_path / "log.csv")}"\n'
+    (tmp_path / "shop.toml").write_text(config)
+    take_in(load_settings(tmp_path / "shop.toml", home=shop_home, environment={}))
+    said = custseg(shop_home, "campaign", "report", "May", config=config).out
+    assert "0 of 30 days observed, the log ends 2024-04-30" in said
+    assert "! out of date" in said
+    assert "headline  return no data yet" in said
+    # Nor is the campaign over.
+    assert not held_out_ids(open_quick(shop_home)).is_empty()
 
 
 def test_a_campaign_may_start_later_than_the_log_ends(shop_home: Path) -> None:

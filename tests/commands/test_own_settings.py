@@ -111,7 +111,7 @@ def test_other_settings_are_shown_and_refused_where_nobody_can_be_asked(shop_hom
         assert f"  {RECONFIGURED}" in shown
         assert (
             "  with them out of date: segment_assignments (3), segment_profiles (3), segment_migrations (3), "
-            "product_recommendations (3)"
+            "product_recommendations (3), segment_products (3), value_model (3), customer_value (3)"
         ) in shown
         assert "from now on, or leave it out: name another with --config, or none" in last
         assert "nothing was changed." in last

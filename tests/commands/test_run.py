@@ -65,6 +65,7 @@ BY_SNAPSHOT = (
     "segment_profiles",
     "segment_migrations",
     "product_recommendations",
+    "segment_products",
     "value_model",
     "customer_value",
     "drift_report",
@@ -96,6 +97,8 @@ def test_a_run_from_nothing_fills_every_table(filled_shop: FilledShop) -> None:
         **dict.fromkeys(BY_SNAPSHOT, SNAPSHOTS),
         # Before the first snapshot there is none to have moved from.
         "segment_migrations": SNAPSHOTS[1:],
+        # In a shop of so few customers nothing stands out.
+        "segment_products": [],
         # One snapshot trains; for the others it is recorded that the model in force stays.
         "model_candidates": SNAPSHOTS[:1],
         "segmentation_model": SNAPSHOTS[:1],
@@ -447,6 +450,7 @@ def test_another_margin_rule_makes_segments_stale_and_no_model(shop_home: Path, 
         "segment_profiles",
         "segment_migrations",
         "product_recommendations",
+        "segment_products",
         "value_model",
         "customer_value",
     ]

@@ -44,7 +44,7 @@ def test_a_covariate_that_says_something_makes_smaller_uplifts_seen() -> None:
         without.variance / 2, rel=0.2
     )
     # The same for all but for rounding: it says nothing, and breaks nothing.
-    assert measure_spread(outcome, np.full(500, 0.1), ["S1"] * 500)["S1"].variance == pytest.approx(without.variance)
+    assert measure_spread(outcome, np.full(500, 1 / 3), ["S1"] * 500)["S1"].variance == pytest.approx(without.variance)
 
 
 def test_a_segment_too_small_says_so() -> None:
