@@ -407,7 +407,10 @@ def test_a_month_more_leaves_the_months_before_alone(filled_shop: FilledShop, gr
         kept = {
             path: at for path, at in after["files"].items() if path.startswith(f"{name}/") and "2024-05-01" not in path
         }
-        assert kept == {path: at for path, at in before["files"].items() if path.startswith(f"{name}/")} != {}
+        there = {path: at for path, at in before["files"].items() if path.startswith(f"{name}/")}
+        assert kept == there
+        # In a shop of so few customers no product stands out.
+        assert there != {} or name == "segment_products"
 
 
 def test_a_late_line_makes_exactly_the_snapshots_stale_that_look_at_it(shop_home: Path, tmp_path: Path) -> None:
