@@ -133,7 +133,7 @@ def take_dagster_pictures(home: Path) -> None:
     ):
         browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox", "--disable-gpu"])
         # So tall that the whole graph is in view, and above the buttons in the corner.
-        page = browser.new_page(viewport={"width": 2100, "height": 2300}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 2100, "height": 4000}, color_scheme="light")
         page.goto(f"{address}/asset-groups/?token={_TOKEN}")
         page.get_by_text("monitoring").first.wait_for(timeout=_PATIENCE_SECONDS * 1000)
         page.wait_for_timeout(_MS_TO_LAY_OUT)
@@ -143,7 +143,7 @@ def take_dagster_pictures(home: Path) -> None:
         left, top, right, bottom = page.evaluate(_GRAPH)
         clip = FloatRect(x=left - 20, y=top - 20, width=right - left + 40, height=bottom - top + 40)
         with Image.open(io.BytesIO(page.screenshot(clip=clip))) as image:
-            image.thumbnail((_GRAPH_WIDTH, _GRAPH_WIDTH))
+            image.thumbnail((_GRAPH_WIDTH, 2 * _GRAPH_WIDTH))
             image.quantize(_GRAPH_COLOURS).save(PICTURES / "graph.png", optimize=True)
         browser.close()
 
