@@ -22,6 +22,7 @@ from sqlglot.optimizer.qualify import qualify
 
 from custseg_assets import gcp
 from custseg_assets.domain.schemas import PREDICTION_TRAFFIC, Column, Table, tables
+from custseg_assets.stores.publications import HELD_OUT
 
 FOLDER = Path(__file__).with_name("lookml")
 _SQL = Path(gcp.__file__).with_name("views")
@@ -466,7 +467,7 @@ def columns_of(view: View) -> list[Column]:
     Raises:
         LookupError: its query names a column that there is not, or has one that nothing describes.
     """
-    declared = {table.name: table for table in (*tables(()).values(), _ANNOUNCEMENTS)}
+    declared = {table.name: table for table in (*tables(()).values(), _ANNOUNCEMENTS, HELD_OUT)}
     schema: dict[str, object] = {
         table.name: {column.name: "STRING" for column in table.columns} for table in declared.values()
     }

@@ -14,6 +14,7 @@ import pytest
 from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import PREDICTION_LOG, SEGMENT_PRODUCTS
 from custseg_assets.home.plan import PUBLISHED
+from custseg_assets.stores.publications import HELD_OUT
 from custseg_assets.stores.tables import TableReader
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.files import REPOSITORY
@@ -51,6 +52,7 @@ def fill(fake: FakeBigQuery, filled_shop: FilledShop) -> None:
         fake.add_table(f"segments.{name}", with_days(stood_out() if name == "segment_products" else rows))
     announced = fake.rows("segments.segment_profiles").select("period").unique()
     fake.add_table("segments.published_snapshots", announced)
+    fake.add_table("segments.held_out_customers", with_days(HELD_OUT.schema.to_frame()))
     fake.add_table("segments.prediction_log", with_days(service_day()))
     for path in sorted(VIEWS.glob("*.sql")):
         newest = str(announced["period"].max())

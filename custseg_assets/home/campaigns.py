@@ -91,6 +91,12 @@ def holdouts_digest(home: OpenHome) -> str | None:
     return f"{fingerprint(found):x}" if found else None
 
 
+def holdouts_to_publish(home: OpenHome) -> dict[str, int]:
+    """Key of the newest snapshot and what stands for the holdouts that are running; empty where none is."""
+    digest, keys = holdouts_digest(home), home.calendar.snapshot_keys
+    return {keys[-1]: int(digest, 16)} if digest and keys else {}
+
+
 @dataclass(frozen=True)
 class Plan:
     """A campaign before it is started: all that it will be, and what it could see.

@@ -17,11 +17,11 @@ import polars as pl
 
 from custseg_assets.domain.schemas import PREDICTION_LOG
 from custseg_assets.errors import BadInputError
-from custseg_assets.home.campaigns import HOLDOUTS, holdouts_digest
+from custseg_assets.home.campaigns import HOLDOUTS, holdouts_digest, holdouts_to_publish
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.open import INGESTED, OpenHome
 from custseg_assets.stores import releases
-from custseg_assets.stores.publications import Publications, state_to_publish
+from custseg_assets.stores.publications import HELD_OUT, Publications, state_to_publish
 from custseg_assets.stores.tables import fingerprint
 
 SEGMENTED = (
@@ -217,6 +217,7 @@ def due_publication(home: OpenHome, publications: Publications) -> Mapping[str, 
     for name in PUBLISHED:
         here = {key: state_to_publish(home.tables, name, key) for key in home.calendar.snapshot_keys}
         due[name] = sorted({key: state for key, state in here.items() if state}.items() ^ publications.of(name).items())
+    due[HELD_OUT.name] = sorted(holdouts_to_publish(home).items() ^ publications.of(HELD_OUT.name).items())
     log = home.tables.version_of(PREDICTION_LOG.name)
     due[PREDICTION_LOG.name] = [log] if log != publications.version_of(PREDICTION_LOG.name) else []
     return {name: what for name, what in due.items() if what}

@@ -13,12 +13,20 @@ from typing import Any
 
 import polars as pl
 
-from custseg_assets.domain.schemas import PREDICTION_LOG, PROMOTION_DECISION, Table
+from custseg_assets.domain.schemas import PREDICTION_LOG, PROMOTION_DECISION, Column, Table
 from custseg_assets.settings import Settings
 from custseg_assets.stores.files import read_state, write_state
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.tables import TableReader, fingerprint
 
+HELD_OUT = Table(
+    "held_out_customers",
+    "One row per customer whom a running campaign holds out: the views' lists leave it out.",
+    (
+        Column("period", pl.String(), "Partition key: first day of the newest snapshot's last period."),
+        Column("customer_id", pl.String(), "Customer, exactly as the shop writes it."),
+    ),
+)
 UNKNOWN = -1
 """The fingerprint of a partition that the destination has and that this home did not publish."""
 
@@ -163,6 +171,22 @@ def prediction_parts(store: TableReader, publications: Publications) -> list[Par
     days: dict[str, int | None] = dict.fromkeys(publications.of(log.name))
     days |= {day: fingerprint(*state) for day, *state in found.iter_rows()}
     return [Part(log, day, state, _reader(store, log, day)) for day, state in sorted(days.items())]
+
+
+def held_out_parts(publications: Publications, states: Mapping[str, int], read: Callable[[], pl.Series]) -> list[Part]:
+    """Who is held out now, and what is published of who was.
+
+    Args:
+        publications: what is published.
+        states: key of the newest snapshot and what stands for its holdouts; empty where nobody is held out.
+        read: reads the ids of the customers.
+    """
+
+    def rows_of(key: str) -> Callable[[], pl.DataFrame]:
+        return lambda: read().alias("customer_id").to_frame().select(period=pl.lit(key), customer_id="customer_id")
+
+    every: dict[str, int | None] = {**dict.fromkeys(publications.of(HELD_OUT.name)), **states}
+    return [Part(HELD_OUT, key, state, rows_of(key)) for key, state in sorted(every.items())]
 
 
 def _reader(store: TableReader, table: Table, key: str) -> Callable[[], pl.DataFrame]:

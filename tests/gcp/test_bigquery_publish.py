@@ -541,3 +541,34 @@ def test_a_run_reads_from_bigquery_releases_to_a_bucket_and_publishes_to_bigquer
     service.denied.clear()
     assert custseg(home, "run", "--source", wanted, config=config).status == 0
     assert service.rows("segments.published_snapshots").height == rows.height + 1
+
+
+def test_whom_a_running_campaign_holds_out_is_in_no_list_of_a_segment(service: FakeBigQuery, tmp_path: Path) -> None:
+    config = cloud_config(
+        project="shop", bigquery={"dataset": "segments"}, endpoints={"bigquery": service.url, "storage": service.url}
+    )
+    home, out = tmp_path / "home", tmp_path / "audience.csv"
+
+    def listed() -> set[str]:
+        published = custseg(home, "run", "--source", source, config=config)
+        assert published.status == 0, published.err
+        return set(service.query("SELECT customer_id FROM segments.customer_segments")["customer_id"])
+
+    source = write_log(shop_log(n_months=4), tmp_path / "log.csv")
+    everybody = listed()
+    assert len(everybody) > 100
+    start = ("campaign", "start", "Spring", "--segment", "S1", "--segment", "S2", "--holdout", "0.5", "--yes")
+    started = custseg(home, *start, "--out", out, config=config)
+    assert started.status == 0, started.err
+
+    during = listed()
+
+    held_out = everybody - during
+    assert set(service.rows("segments.held_out_customers")["customer_id"]) == held_out
+    assert len(held_out) > 10
+    assert not held_out & set(pl.read_csv(out, schema_overrides={"customer_id": pl.String})["customer_id"])
+    n_loads = service.n_loads()
+    assert (listed(), service.n_loads()) == (during, n_loads)
+    ended = custseg(home, "campaign", "end", "Spring", "--why", "sold out", config=config)
+    assert ended.status == 0, ended.err
+    assert listed() == everybody

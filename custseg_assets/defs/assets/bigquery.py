@@ -4,6 +4,7 @@ Google's libraries are imported when the asset runs, not when the graph is loade
 ``gcp.bigquery_publish``.
 """
 
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -13,10 +14,17 @@ from custseg_assets.defs.descriptions import ASSETS as DESCRIPTIONS
 from custseg_assets.defs.descriptions import JOBS
 from custseg_assets.defs.materialise import OWNERS
 from custseg_assets.domain.schemas import PREDICTION_LOG, Table, tables
+from custseg_assets.home.campaigns import held_out_ids, holdouts_to_publish
 from custseg_assets.home.open import LockedHome
 from custseg_assets.home.plan import PUBLISHED
 from custseg_assets.settings import Settings
-from custseg_assets.stores.publications import Publications, prediction_parts, snapshot_parts
+from custseg_assets.stores.publications import (
+    HELD_OUT,
+    Publications,
+    held_out_parts,
+    prediction_parts,
+    snapshot_parts,
+)
 
 
 def gcp_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -59,11 +67,14 @@ def _bigquery_asset() -> dg.AssetsDefinition:
         published = published_tables()
         log_version = home.tables.version_of(PREDICTION_LOG.name)
         parts = snapshot_parts(published, home.tables, publications, home.calendar.snapshot_keys)
+        # Before anything is announced: nobody who is held out is ever in the list of a segment.
+        held_out = held_out_parts(publications, holdouts_to_publish(home), partial(held_out_ids, home))
+        publisher.publish(held_out, tables=[HELD_OUT], announce=False)
         n_parts = publisher.publish(parts, tables=published)
         n_days = publisher.publish(prediction_parts(home.tables, publications), tables=[PREDICTION_LOG], announce=False)
         publications.note_version(PREDICTION_LOG.name, log_version)
         newest = max(publications.of(ANNOUNCEMENTS.name), default=None)
-        views = publisher.make_views([*published, PREDICTION_LOG], newest)
+        views = publisher.make_views([*published, PREDICTION_LOG, HELD_OUT], newest)
         project, dataset = publications.destination.split(".")
         report = looker_url(project, dataset, home.settings.gcp.bigquery.looker_report)
         return dg.MaterializeResult(

@@ -1,4 +1,5 @@
--- Every customer's segment at the newest announced snapshot and what it will probably do, to join to other tables.
+-- Every customer's segment at the newest announced snapshot and what it will probably do, to join to other tables; without
+-- those whom a running campaign holds out.
 -- The day stands in the query, not in a subquery, so that BigQuery reads one partition and not all of them.
 SELECT
   assignments.customer_id,
@@ -17,4 +18,10 @@ SELECT
 FROM `{dataset}.segment_assignments` AS assignments
 LEFT JOIN `{dataset}.customer_value` AS predicted
   ON predicted.customer_id = assignments.customer_id AND predicted.period = DATE '{newest}'
-WHERE assignments.period = DATE '{newest}'
+WHERE
+  assignments.period = DATE '{newest}'
+  AND NOT EXISTS (
+    SELECT held.customer_id
+    FROM `{dataset}.held_out_customers` AS held
+    WHERE held.customer_id = assignments.customer_id
+  )
