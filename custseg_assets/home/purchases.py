@@ -53,9 +53,9 @@ class _Ids:
         """The number of each id."""
         return ids.cast(self._kind).to_physical()
 
-    def up_to(self, number: int) -> pl.Series:
-        """The ids of all numbers below one."""
-        return pl.Series(range(number), dtype=pl.UInt32).cat.to(self._kind).cast(pl.String)
+    def ids(self, start: int, stop: int) -> pl.Series:
+        """The ids of the numbers from one up to another."""
+        return pl.Series(range(start, stop), dtype=pl.UInt32).cat.to(self._kind).cast(pl.String)
 
 
 class Purchases:
@@ -63,18 +63,18 @@ class Purchases:
 
     Args:
         home: whose log it is.
-        customers: ids of everybody who has bought anything by the end of the newest snapshot, ascending.
+        customers: ids of everybody who is known at the newest snapshot, ascending; who came in with lines that were
+            late counts for the shop, and is offered nothing before it has a segment.
         ranges: of ids, which cover every id; one where all is kept in memory.
         folder: empty, for the rest.
     """
 
     def __init__(self, home: OpenHome, customers: pl.Series, ranges: Sequence[IdRange], folder: Path) -> None:
-        self._home, self._folder, self._customers, self._ranges = home, folder, customers, tuple(ranges)
-        # Each slice has the numbers from one of these up to the next.
-        starts = [0, *(int(customers.search_sorted(one.start)) for one in ranges[1:]), len(customers)]
-        self._starts = starts
+        self._home, self._folder, self._ranges = home, folder, tuple(ranges)
+        # Each slice has the numbers from one of these up to the next, the last one also those of unknown customers.
+        self._starts = [0, *(int(customers.search_sorted(one.start)) for one in ranges[1:])]
         self._who, self._what = _Ids(customers), _Ids(pl.Series(dtype=pl.String))
-        self._n_products = 0
+        self._n_customers, self._n_products = len(customers), 0
         self._periods: dict[tuple[str, datetime | None], _Period] = {}
 
     def within(self, window: Window) -> PurchasesInWindow:
@@ -93,13 +93,17 @@ class Purchases:
             if (key, start) not in self._periods:
                 self._periods[key, start] = self._read(key, start, window.as_of)
         kept = [self._periods[one] for one in wanted]
-        products = self._what.up_to(self._n_products)
+        products = self._what.ids(0, self._n_products)
         slices = []
-        for place, within in enumerate(self._ranges):
+        for place, (within, start, stop) in enumerate(self._numbered_ranges()):
             bought = merge_pairs([_load(period.pieces[place]) for period in kept])
-            customers = self._customers[self._starts[place] : self._starts[place + 1]]
+            customers = self._who.ids(start, stop)
             slices.append(_Slice(within, customers, products, self._keep(bought, f"window-{place}")))
         return PurchasesInWindow(slices, merge_descriptions([period.descriptions for period in kept]))
+
+    def _numbered_ranges(self) -> Iterator[tuple[IdRange, int, int]]:
+        """The ranges, each with the first number of its customers and the first after them."""
+        return zip(self._ranges, self._starts, [*self._starts[1:], self._n_customers], strict=True)
 
     def _read(self, key: str, start: datetime | None, until: datetime) -> _Period:
         lines = self._home.tables.scan(CLEAN_TRANSACTIONS, [key])
@@ -117,22 +121,27 @@ class Purchases:
     def _pair_up(self, numbered: pl.LazyFrame, name: str) -> Iterator[pl.DataFrame]:
         """The pairs of each slice, with places among its customers."""
         if len(self._ranges) == 1:
-            yield self._counted(pair_up(numbered))
+            yield self._counted(pair_up(numbered), 0)
             return
         folder = self._folder / name
-        number = pl.sum_horizontal((pl.col("who") >= start).cast(pl.UInt32) for start in self._starts[1:-1])
+        number = pl.sum_horizontal((pl.col("who") >= start).cast(pl.UInt32) for start in self._starts[1:])
         by_slice = pl.PartitionBy(folder, key="slice", include_key=False)
         numbered.with_columns(slice=number).sink_parquet(by_slice, mkdir=True, compression="lz4")
         nothing = numbered.collect_schema().to_frame().lazy()
-        for place, start in enumerate(self._starts[:-1]):
+        for place, start in enumerate(self._starts):
             files = sorted((folder / f"slice={place}").glob("*.parquet"))
             own = pl.scan_parquet(files, glob=False, hive_partitioning=False) if files else nothing
-            yield self._counted(pair_up(own.with_columns(pl.col("who") - start)))
+            yield self._counted(pair_up(own.with_columns(pl.col("who") - start)), start)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _counted(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        n_products = int(pairs["what"].to_numpy().max(initial=0)) + 1
-        self._n_products = max(self._n_products, n_products if len(pairs) else 0)
+    def _counted(self, pairs: pl.DataFrame, start: int) -> pl.DataFrame:
+        """The pairs, whose numbers are known from now on."""
+        if len(pairs):
+            who, what = (int(pairs[name].to_numpy().max()) for name in ("who", "what"))
+            self._n_customers, self._n_products = (
+                max(self._n_customers, start + who + 1),
+                max(self._n_products, what + 1),
+            )
         return pairs
 
     def _keep(self, rows: pl.DataFrame, name: str) -> _Piece:

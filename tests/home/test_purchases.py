@@ -52,6 +52,20 @@ def test_windows_have_the_pairs_and_texts_of_their_own_lines(home: OpenHome, n_r
         assert found.descriptions.sort("product_id").equals(texts.sort("product_id"))
 
 
+@pytest.mark.parametrize("n_ranges", [1, 4])
+def test_who_came_in_with_late_lines_is_in_the_pairs_too(home: OpenHome, n_ranges: int, tmp_path: Path) -> None:
+    window = home.calendar.window(home.calendar.snapshot_keys[-1])
+    customers = home.tables.read(SEGMENT_ASSIGNMENTS, [window.key])["customer_id"].gather_every(2)
+    ranges = cut_ranges(customers, n_ranges) if n_ranges > 1 else (EVERYBODY,)
+    lines = home.tables.read(CLEAN_TRANSACTIONS, window.keys).filter(pl.col("invoiced_at") >= window.start)
+
+    found = Purchases(home, customers, ranges, tmp_path).within(window)
+
+    pairs = pl.concat([in_words(pairs) for _, pairs in found]).sort("customer_id", "product_id")
+    expected = list_pairs(lines, until=window.as_of, cut=datetime.fromisoformat(window.key))
+    assert pairs.equals(in_words(expected))
+
+
 def test_what_was_bought_before_the_begin_of_the_test_is_told_apart() -> None:
     cut = datetime(2024, 3, 1)
     bought = [("a", "tea", 1), ("a", "tea", 2), ("a", "tea", 4), ("a", "cup", 3), ("b", "tea", 2)]
