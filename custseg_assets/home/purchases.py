@@ -95,9 +95,9 @@ class Purchases:
         kept = [self._periods[one] for one in wanted]
         products = self._what.ids(0, self._n_products)
         slices = []
-        for place, (within, start, stop) in enumerate(self._numbered_ranges()):
+        for place, (within, first, end) in enumerate(self._numbered_ranges()):
             bought = merge_pairs([_load(period.pieces[place]) for period in kept])
-            customers = self._who.ids(start, stop)
+            customers = self._who.ids(first, end)
             slices.append(_Slice(within, customers, products, self._keep(bought, f"window-{place}")))
         return PurchasesInWindow(slices, merge_descriptions([period.descriptions for period in kept]))
 
@@ -138,10 +138,8 @@ class Purchases:
         """The pairs, whose numbers are known from now on."""
         if len(pairs):
             who, what = (int(pairs[name].to_numpy().max()) for name in ("who", "what"))
-            self._n_customers, self._n_products = (
-                max(self._n_customers, start + who + 1),
-                max(self._n_products, what + 1),
-            )
+            self._n_customers = max(self._n_customers, start + who + 1)
+            self._n_products = max(self._n_products, what + 1)
         return pairs
 
     def _keep(self, rows: pl.DataFrame, name: str) -> _Piece:
