@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS, FORMULA
-from custseg_assets.stores.customer_lists import NOT_KNOWN, ListQuery, Selection
+from custseg_assets.stores.customer_lists import NOT_KNOWN, PREDICTED, ListQuery, Selection
 from custseg_serving.answers import Answers
 from custseg_serving.errors import ApiError
 
@@ -101,12 +101,20 @@ class Lists:
         self._answers, self._lists = answers, answers.release.lists
         self._advice = {row["segment_id"]: row["advice"] for row in answers.release.profiles}
 
-    def _check_segments(self, query: ListQuery) -> None:
-        """Refuse segments that nobody is or was in.
+    def _check_query(self, query: ListQuery) -> None:
+        """Refuse segments that nobody is or was in, and an order that the release does not have.
 
         Raises:
-            ApiError: 404, with the nearest.
+            ApiError: 404, with the nearest; 503 where the release was made before anything was predicted.
         """
+        if query.sort in PREDICTED and not self._lists.has_predictions:
+            raise ApiError(
+                503,
+                "no_predictions",
+                f"Release {self._answers.release.release_id} was made by a version of custseg that predicted nothing; "
+                "run `custseg run` and a release with predictions takes its place.",
+                {"release_id": self._answers.release.release_id},
+            )
         names = segment_names(self._answers)
         for segment_id in (*query.segment, *query.previous, *query.moved_from):
             is_left_out = segment_id == NOT_KNOWN and segment_id in query.moved_from and not query.has_moved
@@ -119,7 +127,7 @@ class Lists:
         Raises:
             ApiError: 400 or 409 where the cursor does not fit; 404 for an unknown segment.
         """
-        self._check_segments(query)
+        self._check_query(query)
         release_id, digest = self._answers.release.release_id, _digest(query)
         position = 0 if cursor is None else _read_cursor(cursor, release_id, digest, len(self._lists))
         selection = self._lists.select(query)
@@ -145,7 +153,7 @@ class Lists:
         Raises:
             ApiError: 404 for an unknown segment, before anything is rendered.
         """
-        self._check_segments(query)
+        self._check_query(query)
         selection = self._lists.select(query)
         form = _Form(";", ",") if has_decimal_comma else _Form()
         return CsvFile(selection.n_held_out, self._render(query, selection, BYTE_ORDER_MARK * has_mark, form))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from custseg_assets.stores.customer_lists import LIST_FILES
+from custseg_assets.stores.customer_lists import LIST_FILES, PREDICTION_FILES
 from custseg_assets.stores.releases import (
     CUSTOMERS,
     MANIFEST,
@@ -174,7 +174,7 @@ class ActiveRelease:
     def _states_of(self, release_id: str) -> dict[Path, _FileState]:
         """States of the files that lookups and lists read while the release is served."""
         states = {}
-        for name in (CUSTOMERS, *LIST_FILES):
+        for name in (CUSTOMERS, *LIST_FILES, *PREDICTION_FILES):
             with contextlib.suppress(OSError):
                 path = self._root / release_id / name
                 one = path.stat()

@@ -577,17 +577,30 @@ def _look_at_calendar(paths: Home, home: OpenHome) -> Found:
 def _look_at_fingerprints(_: Home, home: OpenHome) -> Found:
     tables, calendar = schemas.tables(home.settings.model.features), home.calendar
     damages: list[Damage] = []
-    stale = stale_partitions(home)
+    stale, there = stale_partitions(home), _tables_released_from(home.paths)
     for name in dict.fromkeys((*INGESTED, *(name for names in TABLES_OF_JOB.values() for name in names))):
         keys = calendar.period_keys if name in INGESTED else calendar.snapshot_keys
         others = sorted(home.tables.sizes(tables[name]).keys() - set(keys))
         damages += [_damage_of_orphan(home, tables[name], key) for key in others]
-        if home.tables.version_of(name) is None and name in stale and (home.paths.releases / releases.CURRENT).exists():
+        if home.tables.version_of(name) is None and name in stale and name in there:
             damages.append(_damage_of_table(home, tables[name], "it is gone"))
     damages += _damages_of_sums(home, tables, stale)
     n_stale = sum(map(len, stale.values()))
     note = f"; {n_stale:,} partitions are to be made by 'custseg run'" if n_stale else ""
     return f"of {len(calendar.period_keys):,} periods and {len(calendar.snapshot_keys):,} snapshots{note}", damages
+
+
+def _tables_released_from(paths: Home) -> set[str]:
+    """The tables that must be there, because the served release was made from them; an earlier version had fewer."""
+    every = {name for names in TABLES_OF_JOB.values() for name in names} | {*INGESTED}
+    if not (paths.releases / releases.CURRENT).exists():
+        return set()
+    named = {read.table for read in schemas.RELEASE_READS if read.partitions == "newest"}
+    try:
+        manifest = releases.read_manifest(paths.releases, releases.current(paths.releases) or "")
+    except releases.DamagedReleaseError:
+        return every
+    return (every - named) | (every & manifest.data_versions.keys())
 
 
 def _damage_of_orphan(home: OpenHome, table: Table, key: str) -> Damage:

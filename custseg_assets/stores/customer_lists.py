@@ -76,8 +76,13 @@ def order_file(name: str) -> str:
 
 HELD_OUT = "lists_held_out.npy"
 """Rows of the customers whom a running campaign holds out, ascending; no list has them. Missing where nobody is."""
-LIST_FILES = frozenset((INDEX, IDS, ID_STARTS, SNAPSHOTS, *map(column_file, COLUMN_TYPES), *map(order_file, SORTABLE)))
-"""The files of the lists: a release has all of them, or, where it was made before there were lists, none."""
+PREDICTED = ("p_order_30d", "expected_spend_90d")
+"""Columns of what customers will probably do; each has an order, too."""
+PREDICTION_FILES = frozenset((*map(column_file, PREDICTED), *map(order_file, PREDICTED)))
+"""The files of these columns: a release with lists has all of them, or, where it was made before there were, none."""
+_COLUMN_FILES = frozenset((*map(column_file, COLUMN_TYPES), *map(order_file, SORTABLE)))
+LIST_FILES = frozenset((INDEX, IDS, ID_STARTS, SNAPSHOTS, *_COLUMN_FILES)) - PREDICTION_FILES
+"""The other files of the lists: a release has all of them, or, where it was made before there were lists, none."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +167,19 @@ class CustomerLists:
     Args:
         directory: the release's.
         has_held_out: whether the release has a file of customers who are in no list.
+        has_predictions: whether it has the files of what customers will probably do.
 
     Attributes:
+        has_predictions: whether lists can be in the order of these; where not, they say null.
         before: key of the snapshot that moves are counted since; ``None`` where there is none.
         segments: every segment that a customer is or was in, id and name, by its code.
         causes: of moves, by their code.
     """
 
-    def __init__(self, directory: Path, *, has_held_out: bool = False) -> None:
+    def __init__(self, directory: Path, *, has_held_out: bool = False, has_predictions: bool = True) -> None:
+        self.has_predictions = has_predictions
+        left_out = () if has_predictions else PREDICTED
+        self._types = {name: np.dtype(kind) for name, kind in COLUMN_TYPES.items() if name not in left_out}
         index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         self.before: str | None = index["before"]
         self.segments: list[dict[str, str]] = index["segments"]
@@ -177,8 +187,8 @@ class CustomerLists:
         self._periods: list[str] = index["periods"]
         self._snapshots: list[dict[str, Any]] = index["snapshots"]
         self._n_with_value: dict[str, int] = index["n_with_value"]
-        self._columns = {name: _Column(directory / column_file(name)) for name in COLUMN_TYPES}
-        self._orders = {name: _Column(directory / order_file(name)) for name in SORTABLE}
+        self._columns = {name: _Column(directory / column_file(name)) for name in self._types}
+        self._orders = {name: _Column(directory / order_file(name)) for name in SORTABLE if name not in left_out}
         self._ids, self._starts = _Column(directory / IDS), _Column(directory / ID_STARTS)
         self._history = _Column(directory / SNAPSHOTS)
         self._held_out = _read_held_out(directory / HELD_OUT) if has_held_out else np.zeros(0, np.int64)
@@ -188,7 +198,7 @@ class CustomerLists:
         n_rows = len(self)
         lengths = {len(column) for column in (*self._columns.values(), *self._orders.values(), self._history)}
         types = {name: column.dtype for name, column in self._columns.items()}
-        if lengths != {n_rows} or types != {name: np.dtype(kind) for name, kind in COLUMN_TYPES.items()}:
+        if lengths != {n_rows} or types != self._types:
             raise ValueError("the files of lists do not belong together")
         if len(self._held_out) and self._held_out[-1] >= n_rows:
             raise ValueError(f"{HELD_OUT} names a customer that there is not")
@@ -319,8 +329,7 @@ class CustomerLists:
             "spend_change": _or_none(values["spend_change"]),
             "value_at_stake": values["value_at_stake"],
             "is_at_risk": values["is_at_risk"],
-            "p_order_30d": _or_none(values["p_order_30d"]),
-            "expected_spend_90d": _or_none(values["expected_spend_90d"]),
+            **{name: _or_none(values[name]) if name in values else None for name in PREDICTED},
         }
 
     def history_of(self, customer_id: str) -> list[dict[str, Any]] | None:

@@ -168,7 +168,8 @@ def _kind_of(header: str, sample: pl.Series, *, has_amount: bool, may_be_price: 
     is_date = _is_most(values.str.contains(_DATE_LIKE))
     is_number = not is_date and _is_most(values.str.contains(r"^[^A-Za-z]*\d[^A-Za-z]*$") | are_amounts(values))
     may_be_money = is_number and not _NO_AMOUNT_NAME.search(header)
-    is_no_sale = bool(_NO_SALE_NAME.search(header))
+    # An amount that was given back is also written as yes or no; and one of 1 cannot be told from a yes.
+    is_no_sale = bool(_NO_SALE_NAME.search(header) or _REFUND_NAME.search(header))
     is_yes_or_no = values.str.to_lowercase().is_in([*YES, *NO])
     # Of an amount that is 0 on most lines, the others are what counts.
     is_flag = _is_most(is_yes_or_no) and not values.filter(~is_yes_or_no).str.contains("[0-9]").any()
@@ -263,9 +264,12 @@ def _marks(column: OverlookedColumn, values: pl.DataFrame, total: pl.DataFrame) 
         rule = '""' if values["value"].null_count() else rule
         words = f"{header!r} is filled (such as {found['value'][0]!r})"
     line = f'"{header}" = {rule}'
-    return Finding(
-        f"{words} on {_measured(found, total)}", f"If they are none, write {line} under [source.filter].", line
-    )
+    advice = f"If they are none, write {line} under [source.filter]."
+    if column.kind == "flag" and _REFUND_NAME.search(header) and found["value"].str.contains("[0-9]").any():
+        advice += (
+            f' If that is an amount that was given back, write refunded_amount = "{header}" under [source.columns].'
+        )
+    return Finding(f"{words} on {_measured(found, total)}", advice, line)
 
 
 def _refund(counted: pl.LazyFrame, text: pl.Expr, header: str, total: pl.DataFrame) -> Finding | None:

@@ -25,7 +25,7 @@ from pydantic_core import from_json
 
 from custseg_assets.domain.segments.model import SegmentationModel, model_from_json
 from custseg_assets.errors import BadInputError, CustsegError
-from custseg_assets.stores.customer_lists import HELD_OUT, LIST_FILES, CustomerLists
+from custseg_assets.stores.customer_lists import HELD_OUT, LIST_FILES, PREDICTION_FILES, CustomerLists
 from custseg_assets.stores.files import REMOVING, make_durable, remove_folder, replace_text
 
 RELEASE_FORMAT = 1
@@ -133,6 +133,11 @@ class ReleaseManifest(BaseModel):
         """Whether it has lists of the customers; releases that earlier versions made have none."""
         return self.files.keys() >= LIST_FILES
 
+    @property
+    def has_predictions(self) -> bool:
+        """Whether its lists say what customers will probably do; those that earlier versions made do not."""
+        return self.files.keys() >= LIST_FILES | PREDICTION_FILES
+
     @model_serializer(mode="wrap")
     def _without_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = serialize(self)
@@ -224,7 +229,11 @@ class Release:
         self.history: dict[str, Any] = _read_json(directory / HISTORY)
         self.migrations: dict[str, Any] = _read_json(directory / MIGRATIONS)
         self.model_card = (directory / MODEL_CARD).read_text(encoding="utf-8")
-        self.lists = CustomerLists(directory, has_held_out=HELD_OUT in manifest.files) if manifest.has_lists else None
+        self.lists: CustomerLists | None = None
+        if manifest.has_lists:
+            self.lists = CustomerLists(
+                directory, has_held_out=HELD_OUT in manifest.files, has_predictions=manifest.has_predictions
+            )
         self._customers = _open_customers(directory / CUSTOMERS)
         self._sample = self._read_sample()
 
@@ -292,7 +301,7 @@ def read_manifest(root: Path, release_id: str, check: ManifestCheck = accept_man
     if release_id_of(fields) != release_id or manifest.release_id != release_id:
         raise DamagedReleaseError(f"release {release_id}: manifest is not the one the id was made from")
     # A closed set, so that no name in a manifest leads out of the directory.
-    if unknown := manifest.files.keys() - REQUIRED_FILES - LIST_FILES - {HELD_OUT}:
+    if unknown := manifest.files.keys() - REQUIRED_FILES - LIST_FILES - PREDICTION_FILES - {HELD_OUT}:
         names = ", ".join(repr(name[:100]) for name in sorted(unknown)[:10])
         raise DamagedReleaseError(f"release {release_id}: the manifest names files that no release has: {names}")
     return manifest
@@ -384,8 +393,11 @@ def _verify(
     missing = REQUIRED_FILES - manifest.files.keys()
     if missing:
         raise DamagedReleaseError(f"release {release_id}: the manifest lacks {', '.join(sorted(missing))}")
-    if LIST_FILES & manifest.files.keys() and not manifest.has_lists:
-        lacking = ", ".join(sorted(LIST_FILES - manifest.files.keys()))
+    there, wanted = manifest.files.keys(), LIST_FILES
+    if PREDICTION_FILES & there:
+        wanted |= PREDICTION_FILES
+    if wanted & there and wanted - there:
+        lacking = ", ".join(sorted(wanted - there))
         raise DamagedReleaseError(
             f"release {release_id}: the manifest names only some files of the lists, not {lacking}"
         )

@@ -23,7 +23,7 @@ from custseg_assets.domain.schemas import PREDICTION_LOG, Column, Table
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError
 from custseg_assets.gcp.bigquery_publish import MAX_ATTEMPTS, Publisher, looker_url, view_queries
 from custseg_assets.settings import GcpSettings
-from custseg_assets.stores.publications import Part, Publications, prediction_parts
+from custseg_assets.stores.publications import HELD_OUT, Part, Publications, prediction_parts
 from custseg_assets.stores.tables import TableStore
 from tests.support.fakes.bigquery import FakeBigQuery
 from tests.support.fakes.clock import wait_on_this_clock
@@ -307,7 +307,7 @@ def test_lost_answers_and_a_busy_service_change_nothing(
 
 def test_lost_answers_about_views_are_no_conflict(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("custseg_assets.gcp.bigquery.DEFAULT_RETRY", DEFAULT_RETRY.with_delay(0.001, 0.01))
-    tables = [*published_tables(), PREDICTION_LOG]
+    tables = [*published_tables(), PREDICTION_LOG, HELD_OUT]
     shop.fake.loses_answers = True
     shop.publisher().make_views(tables, None)
     shop.publisher().make_views(tables, "2024-03-01")
@@ -430,7 +430,7 @@ def test_a_service_that_is_busy_is_asked_again(shop: Shop) -> None:
 
 
 def test_the_views_run_on_the_published_tables_and_show_announced_snapshots_only(shop: Shop) -> None:
-    tables = [*published_tables(), PREDICTION_LOG]
+    tables = [*published_tables(), PREDICTION_LOG, HELD_OUT]
     publisher = shop.publisher()
     made = publisher.make_views(tables, None)
     assert set(made) == set(view_queries("shop.segments"))
@@ -453,7 +453,7 @@ def test_the_views_run_on_the_published_tables_and_show_announced_snapshots_only
 
 
 def test_a_view_whose_query_changed_is_brought_up_to_date(shop: Shop) -> None:
-    tables = [*published_tables(), PREDICTION_LOG]
+    tables = [*published_tables(), PREDICTION_LOG, HELD_OUT]
     shop.publisher().make_views(tables, None)
     view = shop.fake.datasets["segments"]["current_segments"].resource
     wanted = view["view"]["query"]

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from custseg_assets.stores.releases import open_release
+from custseg_assets.stores.customer_lists import PREDICTION_FILES
+from custseg_assets.stores.releases import DamagedReleaseError, open_release, point_to
 from custseg_serving import schemas
 from custseg_serving.answers import Answers
-from tests.support.releases import LAPSED_CUSTOMER, make_content, make_release
+from tests.support.releases import LAPSED_CUSTOMER, make_content, make_release, rewrite_files
+from tests.support.server import StartApp
 
 NOTHING = dict.fromkeys(("p_order_30d", "p_order_90d", "expected_orders_90d", "expected_spend_90d", "intervals"))
 
@@ -92,3 +94,30 @@ def test_the_dashboard_is_told_what_is_expected_of_the_shop(client: FlaskClient)
         600.0,
         1_300.0,
     )
+
+
+def test_a_release_of_before_there_were_predictions_is_served_and_its_lists_have_no_such_order(
+    start_app: StartApp, served_home: Path
+) -> None:
+    root = served_home / "releases"
+    content = replace(make_content(), customer_value=None, value_model=None, segment_products=None)
+    older = rewrite_files(root, make_release(root, content), dict.fromkeys(PREDICTION_FILES))
+    for name in PREDICTION_FILES:
+        (root / older / name).unlink()
+    point_to(root, older)
+    client = start_app().test_client()
+
+    listed = get(client, "/v1/customers?sort=-monetary_net")["customers"]
+
+    assert {one["expected_spend_90d"] for one in listed} == {None}
+    assert get(client, "/v1/customers/12348/segment")["p_order_30d"] is None
+    refused = client.get("/v1/customers?sort=-expected_spend_90d")
+    assert (refused.status_code, refused.get_json()["error"]["code"]) == (503, "no_predictions")
+
+
+@pytest.mark.parametrize("name", sorted(PREDICTION_FILES))
+def test_a_release_with_some_of_the_files_of_predictions_is_damaged(tmp_path: Path, name: str) -> None:
+    release_id = rewrite_files(tmp_path, make_release(tmp_path), {name: None})
+
+    with pytest.raises(DamagedReleaseError, match="only some files of the lists"):
+        open_release(tmp_path, release_id)

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from custseg_assets.domain import schemas as tables
 from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS, FORMULA
-from custseg_assets.stores.customer_lists import LIST_FILES
+from custseg_assets.stores.customer_lists import LIST_FILES, PREDICTION_FILES
 from custseg_serving import schemas
 from custseg_serving.list_parameters import ListParameters
 from custseg_serving.lists import CSV_ROWS, safe_text
@@ -356,7 +356,7 @@ def test_a_release_that_was_made_before_lists_says_what_to_do_and_answers_lookup
     served_home: Path, start_app: StartApp
 ) -> None:
     root = served_home / "releases"
-    release_id = rewrite_files(root, make_release(root), dict.fromkeys(LIST_FILES))
+    release_id = rewrite_files(root, make_release(root), dict.fromkeys(LIST_FILES | PREDICTION_FILES))
     (root / "CURRENT").write_text(release_id)
     client = start_app().test_client()
     for path in (*LISTS, *(f"{path}.csv" for path in LISTS), "/v1/customers/12348/history"):

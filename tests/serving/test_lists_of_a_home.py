@@ -16,7 +16,7 @@ from custseg_assets.domain import schemas
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import next_stage
 from custseg_assets.settings import load_settings
-from custseg_assets.stores.customer_lists import LIST_FILES
+from custseg_assets.stores.customer_lists import LIST_FILES, PREDICTION_FILES
 from custseg_assets.stores.releases import current, releases
 from custseg_assets.stores.tables import TableStore
 from custseg_serving.settings import ServingSettings
@@ -171,7 +171,7 @@ def test_history_of_every_customer_is_every_snapshot_of_the_tables(client: Flask
 def test_a_release_that_was_made_before_lists_is_made_again_by_the_next_run(shop: Path) -> None:
     folder = shop / "home" / "releases"
     newest = releases(folder)[-1]
-    older = rewrite_files(folder, newest, dict.fromkeys(LIST_FILES))
+    older = rewrite_files(folder, newest, dict.fromkeys(LIST_FILES | PREDICTION_FILES))
     (folder / "CURRENT").write_text(older)
     settings = load_settings(shop / "custseg.toml", home=shop / "home")
     home = OpenHome(settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from custseg_assets.stores.customer_lists import LIST_FILES
+from custseg_assets.stores.customer_lists import LIST_FILES, PREDICTION_FILES
 from custseg_assets.stores.release_writer import write_release
 from custseg_assets.stores.releases import CURRENT, REQUIRED_FILES, current, point_to, prune, sha256_of
 from custseg_serving import digests
@@ -19,7 +19,7 @@ from tests.support.releases import damage, make_content, make_other_content, mak
 from tests.support.server import LOOKUP, StartApp, metric, open_app, readiness
 from tests.support.waiting import wait_until
 
-FILES = REQUIRED_FILES | LIST_FILES
+FILES = REQUIRED_FILES | LIST_FILES | PREDICTION_FILES
 
 
 def test_a_new_release_and_a_rollback_are_both_taken_over(start_app: StartApp, served_home: Path) -> None:

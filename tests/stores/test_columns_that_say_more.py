@@ -397,6 +397,14 @@ def test_a_refund_on_one_line_in_ten_is_not_taken_for_a_flag(tmp_path: Path) -> 
     assert 'refunded_amount = "Refunded"' in refusal(tmp_path, f"{HEADER},Refunded\n{rows}")
 
 
+@pytest.mark.parametrize("header", ["Refunded", "Erstattet", "Remboursé", "Reembolso", "Rimborso", "Devolução"])
+def test_a_refund_of_1_that_may_be_a_yes_is_not_passed_over(tmp_path: Path, header: str) -> None:
+    rows = "".join(f"c{i},2024-01-01,{i},10,{int(i == 7)}\n" for i in range(1, 21))
+    message = refusal(tmp_path, f"{HEADER},{header}\n{rows}")
+    assert f'{header!r} is "1" on 1 of 20 lines' in message
+    assert f'refunded_amount = "{header}"' in message
+
+
 def test_lines_with_negative_amounts_may_be_called_returned(tmp_path: Path) -> None:
     text = f"{HEADER},kind\na,2024-01-01,1,10,sale\na,2024-01-02,2,-10,return\n"
     assert read(tmp_path, text)["line_amount"].to_list() == [10.0, -10.0]

@@ -20,6 +20,7 @@ from custseg_assets.stores.customer_lists import (
     COLUMN_TYPES,
     HELD_OUT,
     LIST_FILES,
+    PREDICTION_FILES,
     SORTABLE,
     CustomerLists,
     ListQuery,
@@ -295,20 +296,20 @@ def test_a_manifest_names_no_file_that_a_release_has_not(tmp_path: Path, name: s
 
 
 def test_a_release_without_lists_is_as_good_as_before(tmp_path: Path) -> None:
-    release_id = rewrite_files(tmp_path, make_release(tmp_path), dict.fromkeys(LIST_FILES))
+    release_id = rewrite_files(tmp_path, make_release(tmp_path), dict.fromkeys(LIST_FILES | PREDICTION_FILES))
     release = open_release(tmp_path, release_id)
     assert release.lists is None
     assert release.record_of("12347") is not None
 
 
-@pytest.mark.parametrize("name", sorted(LIST_FILES))
+@pytest.mark.parametrize("name", sorted(LIST_FILES | PREDICTION_FILES))
 def test_a_release_with_some_of_the_lists_is_refused(tmp_path: Path, name: str) -> None:
     release_id = rewrite_files(tmp_path, make_release(tmp_path), {name: None})
     with pytest.raises(DamagedReleaseError, match=name):
         verify(tmp_path, release_id)
 
 
-@pytest.mark.parametrize("name", sorted(LIST_FILES))
+@pytest.mark.parametrize("name", sorted(LIST_FILES | PREDICTION_FILES))
 def test_one_changed_byte_in_a_file_of_the_lists_is_noticed(tmp_path: Path, name: str) -> None:
     release_id = make_release(tmp_path)
     damage(tmp_path / release_id / name)

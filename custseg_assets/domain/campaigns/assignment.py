@@ -29,7 +29,7 @@ def assign_holdout(ids: Sequence[str], segments: Sequence[str], salt: str, share
     Returns:
         shape (customers,).
 
-    >>> assign_holdout(["a", "b", "c", "d", "e"], ["S1"] * 5, "salt", 0.2).sum()
+    >>> int(assign_holdout(["a", "b", "c", "d", "e"], ["S1"] * 5, "salt", 0.2).sum())
     1
     """
     hashes, codes = hash_ids(ids, salt), np.unique(np.asarray(segments, dtype=np.str_), return_inverse=True)[1]

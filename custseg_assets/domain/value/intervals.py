@@ -91,12 +91,15 @@ class ProbabilityInterval:
 
 
 def interval_of_probability(replays: Sequence[Replayed]) -> ProbabilityInterval:
-    """The interval from the misses of every decile of every replay, in logits; half a customer more on each side."""
+    """The interval from the misses of every decile of every replay, in logits.
+
+    Half a customer who orders, and half a one who does not, are added to what was seen and to what was predicted.
+    """
     misses = []
     for replay in replays:
         for part in deciles(replay.predicted):
-            rate = (replay.seen[part].sum() + 0.5) / (len(part) + 1)
-            misses.append(float(logit(rate) - logit(float(replay.predicted[part].mean()))))
+            seen, predicted = ((one[part].sum() + 0.5) / (len(part) + 1) for one in (replay.seen, replay.predicted))
+            misses.append(float(logit(seen) - logit(predicted)))
     return ProbabilityInterval(half_width(misses, len(replays)))
 
 
@@ -107,7 +110,8 @@ class AmountInterval:
     Attributes:
         edges: predictions between which others ratios hold; one fewer than ratios.
         low: what is seen, as a multiple of the prediction, that 1 of 20 customers stays under.
-        high: the same that 1 of 20 goes over.
+        high: the same that 1 of 20 goes over or, where more than 19 of 20 stay below the prediction, the least that was
+            seen above it.
     """
 
     edges: Floats
@@ -136,4 +140,10 @@ def interval_of_amount(replays: Sequence[Replayed]) -> AmountInterval:
     tail = (1 - COVERAGE) / 2
     ratios = [seen[part] / np.maximum(predicted[part], 1e-9) for part in parts]
     ends = np.array([np.quantile(ratio, (tail, 1 - tail)) for ratio in ratios])
+    least = float(seen[seen > 0].min()) if (seen > 0).any() else 0.0
+    for place, (part, ratio) in enumerate(zip(parts, ratios, strict=True)):
+        if ends[place, 1] < 1:
+            # Nearly nobody of them did anything: what is seen is nothing, or more than the mean.
+            above = ratio[ratio > 1]
+            ends[place, 1] = above.min() if len(above) else max(least / max(float(predicted[part].mean()), 1e-9), 1.0)
     return AmountInterval(edges, ends[:, 0], ends[:, 1])

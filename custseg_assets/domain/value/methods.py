@@ -98,13 +98,16 @@ class Fitted(Protocol):
 
 
 def _growing(figures: dict[str, Floats]) -> Figures:
-    """The figures with probabilities that do not fall with the horizon, and none out of bounds."""
+    """The figures with probabilities that do not fall with the horizon, none out of bounds, and no fewer orders."""
     least = None
     for target in PROBABILITIES:
         if target in figures:
             bounded = np.clip(figures[target], 0.0, 1.0)
             least = bounded if least is None else np.maximum(bounded, least)
             figures[target] = least
+    if least is not None and ORDERS in figures:
+        # Of what is at least 1 where it is not 0, the mean is no less than the probability that it is not 0.
+        figures[ORDERS] = np.maximum(figures[ORDERS], figures.get(PROBABILITIES[-1], 0.0))
     return figures
 
 
@@ -174,6 +177,9 @@ def _outcomes(target: str, lessons: Sequence[Lesson]) -> tuple[Floats, Floats]:
 def fit_pace(known: Known, segments: Segments) -> SegmentMean:
     """The mean pace of segments, where no outcome is known at all: order days after the first, a day.
 
+    Customers of a segment have not all the same pace; it is taken to be exponentially distributed, so that of those
+    with many orders on average not all are certain to order.
+
     Args:
         known: what is known of the customers.
         segments: that they are in.
@@ -186,9 +192,9 @@ def fit_pace(known: Known, segments: Segments) -> SegmentMean:
         np.bincount(numbers, days, len(names)) + SEGMENT_PRIOR * HORIZONS[0]
     )
     value = np.bincount(numbers, _own_value(known, middle), len(names)) / np.maximum(np.bincount(numbers), 1)
-    by_target = {f"order_{ahead}d": -np.expm1(-pace * ahead) for ahead in HORIZONS}
+    by_target = {f"order_{ahead}d": pace * ahead / (1 + pace * ahead) for ahead in HORIZONS}
     by_target |= {ORDERS: pace * HORIZONS[-1], SPEND: pace * HORIZONS[-1] * value}
-    shop = {f"order_{ahead}d": float(-np.expm1(-of_shop * ahead)) for ahead in HORIZONS}
+    shop = {f"order_{ahead}d": float(of_shop * ahead / (1 + of_shop * ahead)) for ahead in HORIZONS}
     shop |= {ORDERS: float(of_shop * HORIZONS[-1]), SPEND: float(of_shop * HORIZONS[-1] * middle)}
     means = {target: dict(zip(names.tolist(), of_all.tolist(), strict=True)) for target, of_all in by_target.items()}
     return SegmentMean(means, shop)

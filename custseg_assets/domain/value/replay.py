@@ -156,7 +156,7 @@ class ValueModel:
             low, high = (float(expit(logit(figure) + sign * width)) for sign in (-1, 1))
         else:
             low, high = (figure * float(np.exp(sign * width)) for sign in (-1, 1))
-        return Level(figure, low, high, self.last_seen.get(target))
+        return Level(figure, min(low, figure), max(high, figure), self.last_seen.get(target))
 
     def calibration(self, target: str) -> list[dict[str, object]]:
         """Predicted against seen, by day replayed and decile of the prediction."""

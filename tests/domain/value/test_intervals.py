@@ -81,3 +81,29 @@ def test_without_replays_an_amount_has_a_wide_interval() -> None:
 def test_equal_predictions_keep_their_order_in_deciles() -> None:
     assert [part.tolist() for part in deciles(np.zeros(3))] == [[0], [1], [2]]
     assert [len(part) for part in deciles(np.arange(25.0))] == [3] * 5 + [2] * 5
+
+
+def test_where_nearly_nobody_does_anything_the_upper_end_is_what_the_least_of_the_others_did() -> None:
+    predicted = np.repeat([0.02, 0.9], 500)
+    seen = np.zeros(1_000)
+    seen[:10], seen[500:] = 1.0, np.tile([0.0, 1.0, 2.0, 1.0], 125)
+
+    low, high = interval_of_amount([Replayed(0, predicted, seen)]).ends(np.array([0.02, 0.9]))
+
+    assert low.tolist() == [0.0, 0.0]
+    assert high == pytest.approx([1.0, 2.0])
+
+
+def test_where_nobody_of_a_tenth_did_anything_the_upper_end_is_the_least_that_anybody_did() -> None:
+    predicted, seen = np.repeat([0.01, 0.9], 500), np.repeat([0.0, 3.0], 500)
+
+    _, high = interval_of_amount([Replayed(0, predicted, seen)]).ends(np.array([0.01]))
+
+    assert high == pytest.approx([3.0])
+
+
+def test_nobody_who_orders_and_nobody_who_is_expected_to_is_no_miss() -> None:
+    nobody = np.zeros(200)
+    low, high = interval_of_probability([Replayed(day, nobody, nobody) for day in range(6)]).ends(np.array([0.0, 0.1]))
+    assert low[0] <= high[0] < 1e-4
+    assert high[1] < 0.2

@@ -14,6 +14,7 @@ from custseg_assets.domain.value.methods import (
     SPEND,
     TARGETS,
     Lesson,
+    SegmentMean,
     _own_value,
     fit_btyd,
     fit_heads,
@@ -174,6 +175,17 @@ def test_the_pace_is_that_of_repeat_orders() -> None:
         1000, np.arange(n), np.full(n, 11.0), np.full(n, 1.0), np.full(n, 100.0), np.full(n, 220.0), np.ones((n, 4))
     )
     figures = fit_pace(alike, np.full(n, "S1", dtype=object)).predict(alike, np.full(n, "S1", dtype=object))
-    assert figures["order_30d"] == pytest.approx(1 - np.exp(-3), rel=0.01)
+    # 3 orders on average, and paces that differ from customer to customer.
+    assert figures["order_30d"] == pytest.approx(3 / 4, rel=0.01)
     assert figures[ORDERS] == pytest.approx(9, rel=0.01)
     assert figures[SPEND] == pytest.approx(180, rel=0.01)
+
+
+def test_no_fewer_orders_are_expected_than_the_probability_of_one() -> None:
+    of_s1 = {"order_30d": 0.5, "order_60d": 0.4, "order_90d": 0.3, ORDERS: 0.2, SPEND: 9.0}
+    mean = SegmentMean({target: {"S1": value} for target, value in of_s1.items()}, of_s1)
+
+    figures = mean.predict(KNOWN, np.full(len(KNOWN.customers), "S1", dtype=object))
+
+    assert set(figures["order_90d"]) == {0.5}
+    assert set(figures[ORDERS]) == {0.5}
