@@ -266,9 +266,7 @@ def _marks(column: OverlookedColumn, values: pl.DataFrame, total: pl.DataFrame) 
     line = f'"{header}" = {rule}'
     advice = f"If they are none, write {line} under [source.filter]."
     if column.kind == "flag" and _REFUND_NAME.search(header) and found["value"].str.contains("[0-9]").any():
-        advice += (
-            f' If that is an amount that was given back, write refunded_amount = "{header}" under [source.columns].'
-        )
+        advice += f' If it is an amount that was given back: refunded_amount = "{header}" under [source.columns].'
     return Finding(f"{words} on {_measured(found, total)}", advice, line)
 
 
