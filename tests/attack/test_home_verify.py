@@ -13,7 +13,9 @@ import pytest
 
 from custseg_assets.domain.schemas import PREDICTION_LOG, tables
 from custseg_assets.settings import Settings
+from custseg_assets.stores.customer_lists import PREDICTION_FILES
 from custseg_assets.stores.home import Home
+from custseg_assets.stores.releases import MANIFEST, canonical_json, current, point_to, release_id_of
 from custseg_assets.stores.tables import TableStore
 from tests.support.homes import require_same_tables
 from tests.support.shops import FilledShop, custseg
@@ -117,6 +119,43 @@ def test_a_sound_home_is_sound_and_nothing_in_it_is_changed(filled_shop: FilledS
     assert [part["part"] for part in state["parts"]] == [*parts, "models", "release", "history"]
     files = {path: path.stat().st_mtime_ns for path in filled_shop.home.rglob("*") if path.name != "lock"}
     assert {path for path in files if path.is_file() and files[path] != before.get(path)} == set()
+
+
+LATER = ("segment_products", "value_model", "customer_value")
+"""Tables that earlier versions did not make."""
+
+
+def test_a_home_of_an_earlier_version_is_sound_and_its_release_stays(shop_home: Path) -> None:
+    root = shop_home / "releases"
+    newest = current(root) or ""
+    fields = json.loads((root / newest / MANIFEST).read_text())
+    fields["data_versions"] = {name: at for name, at in fields["data_versions"].items() if name not in LATER}
+    fields["files"] = {name: entry for name, entry in fields["files"].items() if name not in PREDICTION_FILES}
+    older = release_id_of(fields)
+    fields["release_id"] = older
+    (root / newest / MANIFEST).write_text(canonical_json(fields))
+    for name in PREDICTION_FILES:
+        (root / newest / name).unlink()
+    (root / newest).rename(root / older)
+    point_to(root, older)
+    for name in LATER:
+        shutil.rmtree(shop_home / "tables" / name)
+
+    outcome = custseg(shop_home, "verify", "--mend")
+
+    assert (outcome.status, current(root)) == (0, older), outcome.out
+    assert "are to be made by 'custseg run'" in outcome.out
+    assert custseg(shop_home, "run").status == 0
+    assert custseg(shop_home, "verify").status == 0
+
+
+def test_a_table_that_the_release_was_made_from_is_gone_where_it_is_gone(shop_home: Path) -> None:
+    shutil.rmtree(shop_home / "tables" / "customer_value")
+
+    outcome = custseg(shop_home, "verify")
+
+    assert outcome.status == 1
+    assert "customer_value: it is gone" in outcome.out
 
 
 def test_what_is_lost_for_ever_is_set_aside_and_said(filled_shop: FilledShop, shop_home: Path, tmp_path: Path) -> None:
