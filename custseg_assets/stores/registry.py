@@ -312,10 +312,14 @@ def _knowing_packages(names: Iterable[str]) -> Iterator[None]:
     """A block in which MLflow takes these packages, and itself, for all that there are.
 
     For a warning about requirements that are not met it lists the modules of every installed package, from tens of
-    thousands of files: a CPU second or two.
+    thousands of files: a CPU second or two. Nor does it warn that it found no pip, which environments that uv makes do
+    not have: that would stand in the middle of a run's own words.
     """
     from mlflow.utils import requirements_utils
 
+    logger = logging.getLogger("mlflow.utils.environment")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     known: Any = vars(requirements_utils)
     before = known["_MODULES_TO_PACKAGES"]
     known["_MODULES_TO_PACKAGES"] = {name: [name] for name in ("mlflow", *names)}
@@ -323,6 +327,7 @@ def _knowing_packages(names: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         known["_MODULES_TO_PACKAGES"] = before
+        logger.setLevel(level)
 
 
 class ScoringModel:
