@@ -19,6 +19,7 @@ from custseg_assets.commands.export import audience_list, require_suffix, withou
 from custseg_assets.domain.campaigns.outcomes import CAP_QUANTILE, OUTCOMES, RETURN
 from custseg_assets.domain.campaigns.power import MAX_UPLIFT, POWER, Prospect
 from custseg_assets.domain.campaigns.report import ALL, in_unit, sort_rows
+from custseg_assets.domain.transactions.quality import count_of
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.campaigns import (
     Found,
@@ -27,6 +28,7 @@ from custseg_assets.home.campaigns import (
     data_end,
     end_of,
     has_due_campaigns,
+    held_out_ids,
     is_out_of_date,
     is_running,
     plan_campaign,
@@ -134,10 +136,10 @@ def start(runner: Runner, wish: Wish, form: FileForm, starter: Starter, *, is_wa
     return "\n".join(
         [
             (
-                f"campaign {campaign.name} has started: {len(audience):,} customers to write to, "
+                f"campaign {campaign.name} has started: {count_of(len(audience), 'customer')} to write to, "
                 f"{plan.groups.height - len(audience):,} held out until {_last_day(campaign.end)}"
             ),
-            f"{form.out}: its audience, {len(audience):,} rows",
+            f"{form.out}: its audience, {count_of(len(audience), 'row')}",
             *_said_of_formulas(n_changed),
             f"'custseg campaign report {campaign.name}' says what came of it",
         ]
@@ -185,17 +187,23 @@ def write_audience(home: OpenHome, name: str, form: FileForm) -> list[str]:
     require_suffix(form.out)
     campaign = store_of(home).get(name)
     groups = store_of(home).groups(campaign)
-    audience = groups.filter(~pl.col("is_holdout"))["customer_id"]
+    everybody = groups.filter(~pl.col("is_holdout"))["customer_id"]
+    # Another campaign that has started since may hold out whom this one has written to.
+    audience = everybody.filter(~everybody.is_in(held_out_ids(home).implode()))
     with home.tables.explained():
         listed, n_changed = _audience(home, campaign, audience, form)
     with write_list(listed, form.out, has_decimal_comma=form.has_decimal_comma):
         pass
     said = [
-        f"{form.out}: the audience of {campaign.name}, {listed.height:,} rows",
-        f"  {_held(groups):,} customers of its holdout left out",
+        f"{form.out}: the audience of {campaign.name}, {count_of(listed.height, 'row')}",
+        f"  {count_of(_held(groups), 'customer')} of its holdout left out",
     ]
+    if n_elsewhere := len(everybody) - len(audience):
+        said.append(f"  {count_of(n_elsewhere, 'customer')} of another running campaign's holdout left out")
     if n_gone := len(audience) - listed.height:
-        said.append(f"  {n_gone:,} customers are in the log no more, and not in the file")
+        said.append(
+            f"  {count_of(n_gone, 'customer')} {'is' if n_gone == 1 else 'are'} in the log no more, and not in the file"
+        )
     return [*said, *_said_of_formulas(n_changed)]
 
 

@@ -259,6 +259,28 @@ def test_an_ended_campaign_counts_what_was_and_holds_nobody_out(later: Path, tmp
     assert "There is nothing to end" in again.err
 
 
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_the_audience_of_a_campaign_leaves_out_whom_another_one_holds_out(
+    later: Path, tmp_path: Path, *, is_ended: bool
+) -> None:
+    """The one is ended, so that the other may hold out whom it wrote to; or both are running, as a copy may have it."""
+    home = shutil.copytree(later, tmp_path / "home")
+    ending = home / "campaigns" / "may" / "ended.json"
+    assert custseg(home, "campaign", "end", "may", "--why", "sold out", config=QUICK).status == 0
+    outcome = begin(home, "second", "--segment", "S1", "--segment", "S2", "--holdout", "0.5", "--salt", "pepper")
+    assert outcome.status == 0, outcome.err
+    if not is_ended:
+        ending.unlink()
+    store, out = CampaignStore(home / "campaigns"), tmp_path / "again.csv"
+    audience = set(store.groups(store.get("May")).filter(~pl.col("is_holdout"))["customer_id"])
+    said = custseg(home, "campaign", "audience", "May", "--out", out, config=QUICK)
+    assert said.status == 0, said.err
+    elsewhere = audience & holdout(home, "second")
+    assert elsewhere
+    assert set(ids_in(out)) == audience - elsewhere
+    assert f"{len(elsewhere)} customers of another running campaign's holdout left out" in said.out
+
+
 def test_customers_who_vanish_are_said(later: Path, tmp_path: Path) -> None:
     """Their lines were corrected: they are under another id now."""
     home = shutil.copytree(later, tmp_path / "home")
