@@ -31,8 +31,10 @@ from custseg_assets.home.campaigns import (
     held_out_ids,
     is_out_of_date,
     is_running,
+    lost_names,
     plan_campaign,
     report_campaign,
+    require_all_taken_in,
     store_of,
 )
 from custseg_assets.home.open import LockedHome, OpenHome
@@ -77,13 +79,20 @@ def check_wish(home: OpenHome, wish: Wish) -> None:
     """Refuse a campaign that cannot be, before anything is read.
 
     Raises:
-        BadInputError: of its name, share or days.
+        BadInputError: of its name, share or days, or because there is something to take in first.
     """
     if store_of(home).has(wish.name):
         raise BadInputError(
             f"campaign {wish.name!r}, which there is already",
             "a name that no campaign of this home has had",
             "Give it another name; 'custseg campaign list' shows all.",
+        )
+    if wish.name.lower() in lost_names(home):
+        raise BadInputError(
+            f"campaign {wish.name!r}, whose record is gone from {home.paths.campaigns}, though table campaign_groups "
+            "has its customers",
+            "a name that no campaign of this home has had",
+            "Restore its record from a backup, or give this one another name.",
         )
     if not 0 < wish.share < 1:
         raise BadInputError(
@@ -93,6 +102,7 @@ def check_wish(home: OpenHome, wish: Wish) -> None:
         raise BadInputError(
             f"--days {wish.days}", "1 to 366 days", "Name how long after its start customers are watched."
         )
+    require_all_taken_in(home)
 
 
 def start(runner: Runner, wish: Wish, form: FileForm, starter: Starter, *, is_wanted: bool) -> str:

@@ -32,6 +32,7 @@ from custseg_serving.settings import ServingSettings
 from tests.support.files import REPOSITORY
 from tests.support.homes import locked_by_another_process, open_quick, quick_settings, take_in
 from tests.support.killed_runs import environment_of
+from tests.support.monthly_files import drop_file
 from tests.support.server import open_app
 from tests.support.shops import QUICK, FilledShop, Outcome, custseg, quiet, shop_log, write_log
 
@@ -474,6 +475,29 @@ def test_a_damaged_record_is_one_sentence_and_is_mended_by_setting_it_aside(star
     assert custseg(home, "verify", config=QUICK).status == 0
 
 
+def test_a_lost_record_is_noticed_and_its_name_not_given_again(started: Path, tmp_path: Path) -> None:
+    """Its holdout is in lists again, and only the table of groups still knows of it."""
+    home = shutil.copytree(started, tmp_path / "home")
+    groups = open_quick(home).tables.read(schemas.CAMPAIGN_GROUPS)
+    shutil.rmtree(home / "campaigns" / "may")
+    looked = custseg(home, "verify", config=QUICK)
+    assert looked.status == 1
+    assert "campaigns/may" in looked.out
+    assert "it is gone, though table campaign_groups has its customers" in looked.out
+    refused = begin(home, "MAY", "--segment", "S1")
+    assert (refused.status, "campaign 'MAY', whose record is gone" in refused.err) == (2, True)
+    assert "! campaign may has no record any more" in custseg(home, "run", config=QUICK).err
+    # Another campaign of the same day does not take its rows' place.
+    assert begin(home, "other", "--segment", "S3").status == 0
+    there = open_quick(home).tables.read(schemas.CAMPAIGN_GROUPS)
+    assert set(there["campaign"]) == {"May", "other"}
+    assert_frame_equal(there.filter(campaign="May"), groups)
+    assert "written down in damaged/campaigns/may.reason.txt" in custseg(home, "verify", "--mend", config=QUICK).out
+    assert custseg(home, "verify", config=QUICK).status == 0
+    assert "no record" not in custseg(home, "run", config=QUICK).err
+    assert begin(home, "may", "--segment", "S1").status == 2
+
+
 def test_lines_that_are_in_no_table_yet_are_no_days_without_orders(shop_home: Path, tmp_path: Path) -> None:
     """A file has been taken in, and the run was killed before its lines were in a table."""
     assert begin(shop_home, "May", "--segment", "S1").status == 0
@@ -486,6 +510,23 @@ def test_lines_that_are_in_no_table_yet_are_no_days_without_orders(shop_home: Pa
     assert "headline  return no data yet" in said
     # Nor is the campaign over.
     assert not held_out_ids(open_quick(shop_home)).is_empty()
+    # And nothing starts on days that were delivered.
+    out = ("--out", tmp_path / "late.csv")
+    late = custseg(shop_home, "campaign", "start", "late", "--segment", "S2", "--yes", *out, config=config)
+    assert (late.status, "lines of 2024-05-01 that were delivered and are not in the tables" in late.err) == (2, True)
+    assert [one.name for one in CampaignStore(shop_home / "campaigns").all()] == ["May"]
+
+
+def test_nothing_starts_while_files_wait_in_the_landing_folder(shop_home: Path) -> None:
+    """They may have the campaign's first days; ``status`` knows of the same files."""
+    drop_file(shop_log(5), shop_home / "landing", "may")
+    (shop_home / "landing" / "june.csv.part").write_text("InvoiceNo")
+    refused = begin(shop_home, "late", "--segment", "S1")
+    assert refused.status == 2
+    assert "2 files in the landing folder that wait to be taken in, such as may.csv" in refused.err
+    assert "Do 'custseg run' first" in refused.err
+    assert not (shop_home / "campaigns").exists()
+    assert not shop_home.with_name("late.csv").exists()
 
 
 def test_a_campaign_may_start_later_than_the_log_ends(shop_home: Path) -> None:
