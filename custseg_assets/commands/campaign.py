@@ -243,7 +243,7 @@ def describe_plan(plan: Plan, currency: str | None) -> Iterator[str]:
     campaign, money = plan.campaign, f" {currency}" if currency else ""
     yield (
         f"campaign {campaign.name}: {', '.join(f'{one} {name}' for one, name in plan.segment_names.items())}; "
-        f"{campaign.starts} to {_last_day(campaign.end)}, {campaign.days} days"
+        f"{campaign.starts} to {_last_day(campaign.end)}, {count_of(campaign.days, 'day')}"
     )
     yield (
         f"  snapshot {campaign.period} as of {campaign.as_of:%Y-%m-%d}, release {campaign.release_id}, "
@@ -261,8 +261,8 @@ def describe_plan(plan: Plan, currency: str | None) -> Iterator[str]:
         )
     else:
         yield (
-            f"  no earlier snapshot has {campaign.days} days after it in the log: what uplift it would see cannot be "
-            "said, and spend will have no figure"
+            f"  no earlier snapshot has {count_of(campaign.days, 'day')} after it in the log: what uplift it would see "
+            "cannot be said, and spend will have no figure"
         )
     yield (
         f"  {'segment':<26}{'to write to':>12}{'held out':>10}{'orders':>9}{'uplift':>22}{f'spend{money}':>12}"
@@ -366,8 +366,12 @@ def end_campaign(runner: Runner, name: str, starter: Starter, why: str) -> str:
         What was done, in a sentence.
 
     Raises:
-        BadInputError: there is no such campaign, or it is over.
+        BadInputError: there is no such campaign, it is over, or no reason is given.
     """
+    if not why.strip():
+        raise BadInputError(
+            f"--why {why!r}", "why it is ended, in a sentence", "It is kept with the campaign; say why."
+        )
     with runner.home.locked() as home:
         campaign, until = store_of(home).get(name), data_end(home)
         if not is_running(home, campaign):
@@ -380,6 +384,8 @@ def end_campaign(runner: Runner, name: str, starter: Starter, why: str) -> str:
         ends = min(max(until or campaign.start, campaign.start), campaign.end).date().isoformat()
         store_of(home).end(campaign, Ending(starter.by, starter.at.isoformat(), why, ends))
         make_what_follows(runner, home)
+    if ends == campaign.starts.isoformat():
+        return f"campaign {campaign.name} has ended before its first day: it never took place, and nobody is held out"
     return (
         f"campaign {campaign.name} has ended: what customers did before {ends} counts, and nobody of it is held out "
         "any more"
@@ -421,8 +427,10 @@ def report(home: OpenHome, name: str) -> Iterator[str]:
 
 def _observed(home: OpenHome, found: Found) -> str:
     until, progress = data_end(home), found.progress
+    if progress.days == 0:
+        return "it never took place: it was ended before its first day"
     last = f"the log ends {_last_day(until)}" if until else "there is no log"
-    return f"{progress.days_observed} of {progress.days} days observed, {last}"
+    return f"{progress.days_observed} of {count_of(progress.days, 'day')} observed, {last}"
 
 
 def _row_words(row: Mapping[str, Any]) -> str:

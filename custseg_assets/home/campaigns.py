@@ -165,7 +165,7 @@ def plan_campaign(home: OpenHome, wish: Wish) -> Plan:
     present, left_out = _leave_out(home, found.select(_GROUP_COLUMNS))
     if present.is_empty():
         raise BadInputError(
-            f"segments {', '.join(wanted)}, all of whose {found.height:,} customers are in a running campaign",
+            f"segments {', '.join(wanted)}, of whose {count_of(found.height, 'customer')} all are in a running campaign",
             "customers who are in none",
             "Wait for it to end, or name other segments; 'custseg campaign list' shows what is running.",
         )
@@ -314,7 +314,7 @@ def _require_groups(wish: Wish, sizes: Mapping[str, tuple[int, int]]) -> None:
     n_audience, n_holdout = (sum(size[group] for size in sizes.values()) for group in (0, 1))
     if min(n_audience, n_holdout) == 0:
         raise BadInputError(
-            f"--holdout {wish.share:g} of {n_audience + n_holdout:,} customers, which leaves "
+            f"--holdout {wish.share:g} of {count_of(n_audience + n_holdout, 'customer')}, which leaves "
             f"{n_holdout:,} held out and {n_audience:,} to write to",
             "somebody in both groups",
             "Name a share nearer to a half, or more segments.",

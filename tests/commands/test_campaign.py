@@ -166,7 +166,7 @@ def test_a_second_campaign_takes_nobody_of_the_first(started: Path, tmp_path: Pa
     assert set(held_out_ids(open_quick(home))) == holdout(home, "May") | holdout(home, "second")
     nobody = begin(home, "third", "--segment", "S2")
     assert (nobody.status, store.has("third")) == (2, False)
-    assert "all of whose" in nobody.err
+    assert "in a running campaign" in nobody.err
 
 
 @pytest.fixture(scope="module")
@@ -535,6 +535,24 @@ def test_a_campaign_may_start_later_than_the_log_ends(shop_home: Path) -> None:
     assert "held out until 2024-06-23" in outcome.out
     store = CampaignStore(shop_home / "campaigns")
     assert store.get("june").start - timedelta(days=40) == datetime(2024, 5, 1)
+    for why in ("", " "):
+        blank = custseg(shop_home, "campaign", "end", "June", "--why", why, config=QUICK)
+        assert (blank.status, "expected why it is ended" in blank.err) == (2, True)
+    ended = custseg(shop_home, "campaign", "end", "June", "--why", "no stock", config=QUICK)
+    assert "has ended before its first day: it never took place" in ended.out
+    said = custseg(shop_home, "campaign", "report", "June", config=QUICK).out
+    assert "headline  return no data: it was ended before its first day, and never took place" in said
+    assert "0 of 0 days" not in said
+
+
+@pytest.mark.parametrize("table", ["campaign_groups", "campaign_report"])
+def test_without_a_campaign_an_export_says_how_to_start_one(
+    filled_shop: FilledShop, table: str, tmp_path: Path
+) -> None:
+    refused = custseg(filled_shop.home, "export", table, "--out", tmp_path / "no.csv", config=QUICK)
+    assert refused.status == 2
+    assert "no campaign has been started" in refused.err
+    assert "'custseg campaign start NAME --segment SEGMENT' starts one" in refused.err
 
 
 @pytest.fixture(autouse=True)
