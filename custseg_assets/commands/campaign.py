@@ -19,6 +19,7 @@ from custseg_assets.commands.export import audience_list, require_suffix, withou
 from custseg_assets.domain.campaigns.outcomes import CAP_QUANTILE, OUTCOMES, RETURN
 from custseg_assets.domain.campaigns.power import MAX_UPLIFT, POWER, Prospect
 from custseg_assets.domain.campaigns.report import ALL, in_unit, sort_rows
+from custseg_assets.domain.transactions.quality import count_of
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.campaigns import (
     Found,
@@ -27,10 +28,13 @@ from custseg_assets.home.campaigns import (
     data_end,
     end_of,
     has_due_campaigns,
+    held_out_ids,
     is_out_of_date,
     is_running,
+    lost_names,
     plan_campaign,
     report_campaign,
+    require_all_taken_in,
     store_of,
 )
 from custseg_assets.home.open import LockedHome, OpenHome
@@ -75,13 +79,20 @@ def check_wish(home: OpenHome, wish: Wish) -> None:
     """Refuse a campaign that cannot be, before anything is read.
 
     Raises:
-        BadInputError: of its name, share or days.
+        BadInputError: of its name, share or days, or because there is something to take in first.
     """
     if store_of(home).has(wish.name):
         raise BadInputError(
             f"campaign {wish.name!r}, which there is already",
             "a name that no campaign of this home has had",
             "Give it another name; 'custseg campaign list' shows all.",
+        )
+    if wish.name.lower() in lost_names(home):
+        raise BadInputError(
+            f"campaign {wish.name!r}, whose record is gone from {home.paths.campaigns}, though table campaign_groups "
+            "has its customers",
+            "a name that no campaign of this home has had",
+            "Restore its record from a backup, or give this one another name.",
         )
     if not 0 < wish.share < 1:
         raise BadInputError(
@@ -91,6 +102,7 @@ def check_wish(home: OpenHome, wish: Wish) -> None:
         raise BadInputError(
             f"--days {wish.days}", "1 to 366 days", "Name how long after its start customers are watched."
         )
+    require_all_taken_in(home)
 
 
 def start(runner: Runner, wish: Wish, form: FileForm, starter: Starter, *, is_wanted: bool) -> str:
@@ -134,10 +146,10 @@ def start(runner: Runner, wish: Wish, form: FileForm, starter: Starter, *, is_wa
     return "\n".join(
         [
             (
-                f"campaign {campaign.name} has started: {len(audience):,} customers to write to, "
+                f"campaign {campaign.name} has started: {count_of(len(audience), 'customer')} to write to, "
                 f"{plan.groups.height - len(audience):,} held out until {_last_day(campaign.end)}"
             ),
-            f"{form.out}: its audience, {len(audience):,} rows",
+            f"{form.out}: its audience, {count_of(len(audience), 'row')}",
             *_said_of_formulas(n_changed),
             f"'custseg campaign report {campaign.name}' says what came of it",
         ]
@@ -185,17 +197,23 @@ def write_audience(home: OpenHome, name: str, form: FileForm) -> list[str]:
     require_suffix(form.out)
     campaign = store_of(home).get(name)
     groups = store_of(home).groups(campaign)
-    audience = groups.filter(~pl.col("is_holdout"))["customer_id"]
+    everybody = groups.filter(~pl.col("is_holdout"))["customer_id"]
+    # Another campaign that has started since may hold out whom this one has written to.
+    audience = everybody.filter(~everybody.is_in(held_out_ids(home).implode()))
     with home.tables.explained():
         listed, n_changed = _audience(home, campaign, audience, form)
     with write_list(listed, form.out, has_decimal_comma=form.has_decimal_comma):
         pass
     said = [
-        f"{form.out}: the audience of {campaign.name}, {listed.height:,} rows",
-        f"  {_held(groups):,} customers of its holdout left out",
+        f"{form.out}: the audience of {campaign.name}, {count_of(listed.height, 'row')}",
+        f"  {count_of(_held(groups), 'customer')} of its holdout left out",
     ]
+    if n_elsewhere := len(everybody) - len(audience):
+        said.append(f"  {count_of(n_elsewhere, 'customer')} of another running campaign's holdout left out")
     if n_gone := len(audience) - listed.height:
-        said.append(f"  {n_gone:,} customers are in the log no more, and not in the file")
+        said.append(
+            f"  {count_of(n_gone, 'customer')} {'is' if n_gone == 1 else 'are'} in the log no more, and not in the file"
+        )
     return [*said, *_said_of_formulas(n_changed)]
 
 
@@ -225,7 +243,7 @@ def describe_plan(plan: Plan, currency: str | None) -> Iterator[str]:
     campaign, money = plan.campaign, f" {currency}" if currency else ""
     yield (
         f"campaign {campaign.name}: {', '.join(f'{one} {name}' for one, name in plan.segment_names.items())}; "
-        f"{campaign.starts} to {_last_day(campaign.end)}, {campaign.days} days"
+        f"{campaign.starts} to {_last_day(campaign.end)}, {count_of(campaign.days, 'day')}"
     )
     yield (
         f"  snapshot {campaign.period} as of {campaign.as_of:%Y-%m-%d}, release {campaign.release_id}, "
@@ -243,8 +261,8 @@ def describe_plan(plan: Plan, currency: str | None) -> Iterator[str]:
         )
     else:
         yield (
-            f"  no earlier snapshot has {campaign.days} days after it in the log: what uplift it would see cannot be "
-            "said, and spend will have no figure"
+            f"  no earlier snapshot has {count_of(campaign.days, 'day')} after it in the log: what uplift it would see "
+            "cannot be said, and spend will have no figure"
         )
     yield (
         f"  {'segment':<26}{'to write to':>12}{'held out':>10}{'orders':>9}{'uplift':>22}{f'spend{money}':>12}"
@@ -348,8 +366,12 @@ def end_campaign(runner: Runner, name: str, starter: Starter, why: str) -> str:
         What was done, in a sentence.
 
     Raises:
-        BadInputError: there is no such campaign, or it is over.
+        BadInputError: there is no such campaign, it is over, or no reason is given.
     """
+    if not why.strip():
+        raise BadInputError(
+            f"--why {why!r}", "why it is ended, in a sentence", "It is kept with the campaign; say why."
+        )
     with runner.home.locked() as home:
         campaign, until = store_of(home).get(name), data_end(home)
         if not is_running(home, campaign):
@@ -362,6 +384,8 @@ def end_campaign(runner: Runner, name: str, starter: Starter, why: str) -> str:
         ends = min(max(until or campaign.start, campaign.start), campaign.end).date().isoformat()
         store_of(home).end(campaign, Ending(starter.by, starter.at.isoformat(), why, ends))
         make_what_follows(runner, home)
+    if ends == campaign.starts.isoformat():
+        return f"campaign {campaign.name} has ended before its first day: it never took place, and nobody is held out"
     return (
         f"campaign {campaign.name} has ended: what customers did before {ends} counts, and nobody of it is held out "
         "any more"
@@ -403,8 +427,10 @@ def report(home: OpenHome, name: str) -> Iterator[str]:
 
 def _observed(home: OpenHome, found: Found) -> str:
     until, progress = data_end(home), found.progress
+    if progress.days == 0:
+        return "it never took place: it was ended before its first day"
     last = f"the log ends {_last_day(until)}" if until else "there is no log"
-    return f"{progress.days_observed} of {progress.days} days observed, {last}"
+    return f"{progress.days_observed} of {count_of(progress.days, 'day')} observed, {last}"
 
 
 def _row_words(row: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from custseg_assets.domain.segments.customer_table import tabulate_customers
 from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.spreadsheets import FORMULA
 from custseg_assets.errors import BadInputError, did_you_mean
-from custseg_assets.home.campaigns import without_holdouts
+from custseg_assets.home.campaigns import store_of, without_holdouts
 from custseg_assets.home.kept_models import LINES, MADE, MADE_FROM
 from custseg_assets.home.open import OpenHome
 from custseg_assets.home.plan import SEGMENTED, TABLES_OF_JOB
@@ -34,6 +34,7 @@ _SUFFIXES = (".parquet", ".csv")
 _BY_SNAPSHOT = frozenset(TABLES_OF_JOB["snapshot"])
 _OF_TRAININGS = ("model_candidates", "segmentation_model")
 """Tables of snapshots that have no rows where nothing was trained."""
+_OF_CAMPAIGNS = (schemas.CAMPAIGN_GROUPS.name, schemas.CAMPAIGN_REPORT.name)
 _OF_THE_SERVICE = (schemas.PREDICTION_LOG.name, schemas.REJECTED_PREDICTIONS.name)
 """Tables that are made of what the service recorded."""
 
@@ -187,6 +188,12 @@ def _find_table(home: OpenHome, name: str) -> Table:
                 f"table {name} is empty: no service has recorded predictions in home {home.paths.root} yet",
                 "a home whose service has answered requests",
                 "Start 'custseg-serving' on this home, ask it for segments, and do 'custseg run' again.",
+            )
+        if name in _OF_CAMPAIGNS and not store_of(home).names():
+            raise BadInputError(
+                f"table {name} is empty: no campaign has been started in home {home.paths.root}",
+                "a home with a campaign",
+                "'custseg campaign start NAME --segment SEGMENT' starts one.",
             )
         has_been_trained = home.tables.version_of(schemas.PROMOTION_DECISION.name) is not None
         if table.name in SEGMENTED and has_been_trained and not home.champions.segmented(home.calendar.snapshot_keys):

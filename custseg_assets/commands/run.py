@@ -15,7 +15,7 @@ from custseg_assets.commands.estimate import estimate_run
 from custseg_assets.commands.settings_change import adopt_settings
 from custseg_assets.domain.schemas import SEGMENT_ASSIGNMENTS
 from custseg_assets.errors import BadInputError, RunFailedError
-from custseg_assets.home.campaigns import has_due_campaigns
+from custseg_assets.home.campaigns import has_due_campaigns, unexplained_names
 from custseg_assets.home.failure import keep_failure
 from custseg_assets.home.intake import Intake
 from custseg_assets.home.model_exports import due_exports
@@ -82,6 +82,8 @@ class Runner:
             if n_runs:
                 jobs += [job for job in _ALWAYS_SHOWN if job not in jobs and not self.jobs.has_run(job)]
             jobs += [CAMPAIGNS] * has_due_campaigns(home)
+            for name in unexplained_names(home):
+                self.say(f"! campaign {name} has no record any more, and nobody of it is held out: 'custseg verify'")
             for job in jobs:
                 self.execute(Stage(job), home)
             self.other_model = why_other_model(home, promotions)

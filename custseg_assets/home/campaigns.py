@@ -6,10 +6,12 @@ a person ends it. What a figure means belongs in ``domain.campaigns``; records o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -30,10 +32,12 @@ from custseg_assets.domain.campaigns.power import Prospect, Spread, foresee, mea
 from custseg_assets.domain.campaigns.report import ALL, Progress, report_figures
 from custseg_assets.domain.campaigns.split import SplitCheck, check_split
 from custseg_assets.domain.periods import midnight
+from custseg_assets.domain.transactions.quality import count_of
 from custseg_assets.errors import BadInputError, did_you_mean
 from custseg_assets.home.open import OpenHome
 from custseg_assets.stores import releases
 from custseg_assets.stores.campaigns import Campaign, CampaignStore
+from custseg_assets.stores.home import Home
 from custseg_assets.stores.tables import fingerprint
 
 N_PAST = 3
@@ -161,7 +165,7 @@ def plan_campaign(home: OpenHome, wish: Wish) -> Plan:
     present, left_out = _leave_out(home, found.select(_GROUP_COLUMNS))
     if present.is_empty():
         raise BadInputError(
-            f"segments {', '.join(wanted)}, all of whose {found.height:,} customers are in a running campaign",
+            f"segments {', '.join(wanted)}, of whose {count_of(found.height, 'customer')} all are in a running campaign",
             "customers who are in none",
             "Wait for it to end, or name other segments; 'custseg campaign list' shows what is running.",
         )
@@ -210,6 +214,29 @@ def plan_campaign(home: OpenHome, wish: Wish) -> Plan:
         n_left_out=found.height - present.height,
     )
     return Plan(campaign, groups, prospects, wanted, len(past.keys), left_out)
+
+
+def require_all_taken_in(home: OpenHome) -> None:
+    """Refuse to start on days that were delivered already, though the tables do not have them.
+
+    Raises:
+        BadInputError: files wait in the landing folder, or lines that were taken in are in no table.
+    """
+    waiting = home.landing_zone.waiting(time.time(), home.settings.landing.settle_seconds)
+    names = [*(file.name for file in waiting.files), *waiting.settling, *waiting.unfinished]
+    if names:
+        raise BadInputError(
+            f"{count_of(len(names), 'file')} in the landing folder that {'waits' if len(names) == 1 else 'wait'} to be "
+            f"taken in, such as {names[0]}",
+            "a home that has taken in what was delivered: a campaign starts after its last day",
+            "Do 'custseg run' first; nothing was changed.",
+        )
+    if keys := home.fingerprints.stale([schemas.CLEAN_TRANSACTIONS.name], home.calendar.period_keys):
+        raise BadInputError(
+            f"lines of {keys[-1]} that were delivered and are not in the tables",
+            "a home that has taken in what was delivered: a campaign starts after its last day",
+            "Do 'custseg run' first; nothing was changed.",
+        )
 
 
 def _released(home: OpenHome) -> releases.ReleaseManifest:
@@ -287,7 +314,7 @@ def _require_groups(wish: Wish, sizes: Mapping[str, tuple[int, int]]) -> None:
     n_audience, n_holdout = (sum(size[group] for size in sizes.values()) for group in (0, 1))
     if min(n_audience, n_holdout) == 0:
         raise BadInputError(
-            f"--holdout {wish.share:g} of {n_audience + n_holdout:,} customers, which leaves "
+            f"--holdout {wish.share:g} of {count_of(n_audience + n_holdout, 'customer')}, which leaves "
             f"{n_holdout:,} held out and {n_audience:,} to write to",
             "somebody in both groups",
             "Name a share nearer to a half, or more segments.",
@@ -515,6 +542,29 @@ def stale_days(home: OpenHome) -> dict[str, list[str]]:
         name: [day for day, expected in days.items() if home.tables.fingerprint_of(name, day) != expected]
         for name, days in made_from(home).items()
     }
+
+
+def lost_names(home: OpenHome) -> tuple[str, ...]:
+    """Names in ``campaign_groups`` of campaigns that have no record, as their folders would be called, sorted.
+
+    Raises:
+        DamagedHomeError: the table cannot be read.
+    """
+    table = schemas.CAMPAIGN_GROUPS
+    if home.tables.version_of(table.name) is None:
+        return ()
+    named = home.tables.scan(table).select(pl.col("campaign").str.to_lowercase().unique()).collect()["campaign"]
+    return tuple(sorted(set(named) - set(store_of(home).names())))
+
+
+def unexplained_names(home: OpenHome) -> tuple[str, ...]:
+    """Those of ``lost_names`` of which nothing says that they were set aside."""
+    return tuple(name for name in lost_names(home) if not reason_of_loss(home.paths, name).exists())
+
+
+def reason_of_loss(paths: Home, name: str) -> Path:
+    """The file that says why a campaign has no record any more."""
+    return paths.damaged / paths.campaigns.name / f"{name}.reason.txt"
 
 
 def has_due_campaigns(home: OpenHome) -> bool:

@@ -19,6 +19,7 @@ from custseg_assets.domain.periods import key_of, keys_between, period_start
 from custseg_assets.domain.schemas import SEGMENTATION_MODEL
 from custseg_assets.domain.transactions.quality import count_of
 from custseg_assets.errors import BadInputError
+from custseg_assets.home.campaigns import running
 from custseg_assets.home.fixed_settings import (
     ON_DISK,
     PLACE,
@@ -112,6 +113,7 @@ class Intake:
         if starts_afresh:
             what = "the demo" if was_demo else "other data"
             self._say(f"the home held {what}; it starts afresh for {'the demo' if source == DEMO else 'your data'}")
+            self._keep_campaigns(is_another_shop=was_demo or source == DEMO)
             self._start_afresh()
         self._adopt(taken, before)
         return last_key
@@ -253,6 +255,20 @@ class Intake:
                 "Name one of those, or leave it out.",
             )
         return key
+
+    def _keep_campaigns(self, *, is_another_shop: bool) -> None:
+        """Set campaigns aside that were about another shop's customers, and say of others that they go on.
+
+        The first that is done: from then on nobody of the new shop can be taken for one of the old one's holdout.
+        """
+        if is_another_shop:
+            if kept := self._paths.keep_earlier_campaigns():
+                self._say(
+                    f"its campaigns were about other customers; their records are in {kept} and nobody is held out"
+                )
+        elif names := [one.name for one in running(self._home)]:
+            go_on = f"campaign {names[0]} goes on" if len(names) == 1 else f"campaigns {', '.join(names)} go on"
+            self._say(f"{go_on} with the customers of the new log who have their ids; 'custseg campaign end' ends one")
 
     def _start_afresh(self) -> None:
         """Remove what was made of the demo; what was just taken in stays."""

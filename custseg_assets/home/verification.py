@@ -24,6 +24,7 @@ from custseg_assets.domain import schemas
 from custseg_assets.domain.schemas import Table
 from custseg_assets.domain.segments.model import model_from_json
 from custseg_assets.errors import BadInputError, CustsegError, DamagedHomeError
+from custseg_assets.home.campaigns import reason_of_loss, unexplained_names
 from custseg_assets.home.failure import last_failure
 from custseg_assets.home.fingerprints import TRAINED
 from custseg_assets.home.fixed_settings import ON_DISK, PLACE, fix_settings, read_fixed_settings, require_same_settings
@@ -40,7 +41,7 @@ from custseg_assets.stores import releases
 from custseg_assets.stores.campaigns import CampaignStore
 from custseg_assets.stores.deliveries import CURRENT
 from custseg_assets.stores.delivery import CurrentSource, Delivery, LandedFile, in_order
-from custseg_assets.stores.files import read_state, write_state
+from custseg_assets.stores.files import read_state, replace_text, write_state
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.home_format import read_format, require_whole_settings, write_format
 from custseg_assets.stores.tables import TableStore, why_not_whole
@@ -259,7 +260,7 @@ def _look_at_state(paths: Home, _: None) -> Found:
     return "marks, records and keys", damages
 
 
-def _look_at_campaigns(paths: Home, _: None) -> Found:
+def _look_at_campaigns(paths: Home, home: OpenHome) -> Found:
     store = CampaignStore(paths.campaigns)
     damages, after = [], "its holdout is in lists again, and nothing says any more what came of it"
     for name in (names := store.names()):
@@ -268,7 +269,27 @@ def _look_at_campaigns(paths: Home, _: None) -> Found:
             remedy = f"restore campaigns/{name} from a backup; set aside, {after}"
             mend = _mend_by_setting_aside(paths, folder, why, after)
             damages.append(Damage(f"campaigns/{name}", why, remedy, mend))
+    try:
+        lost = unexplained_names(home)
+    except _ANYTHING:
+        # What the table says is not known; that it cannot be read is said of the tables.
+        lost = ()
+    for name in lost:
+        why = "it is gone, though table campaign_groups has its customers"
+        remedy = f"restore campaigns/{name} from a backup; without it, {after}"
+        mend = _mend_by_writing_down(paths, name, why, after)
+        damages.append(Damage(f"campaigns/{name}", why, remedy, mend))
     return f"{len(names):,} that were started", damages
+
+
+def _mend_by_writing_down(paths: Home, name: str, why: str, after: str) -> Callable[[], str]:
+    def mend() -> str:
+        reason = reason_of_loss(paths, name)
+        reason.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(reason, f"{why}\n", is_durable=True)
+        return f"written down in {reason.relative_to(paths.root)}; {after}"
+
+    return mend
 
 
 def _mend_by_setting_aside(paths: Home, path: Path, why: str, after: str) -> Callable[[], str]:
@@ -783,4 +804,4 @@ _PARTS: dict[str, Callable[[Home, Any], Found]] = {
 _OF_RUNS = {"fingerprints", "release"}
 """What a restored home has not."""
 _STANDING_ON_OTHERS = {"fingerprints", "models"}
-_OF_OPEN_HOME = {"deliveries", "tables", "calendar", "fingerprints", "models", "release"}
+_OF_OPEN_HOME = {"campaigns", "deliveries", "tables", "calendar", "fingerprints", "models", "release"}

@@ -65,6 +65,7 @@ class Home:
         self.restored = root / "restored.json"
         self.keys = root / "keys.json"
         self.campaigns = root / "campaigns"
+        self.earlier_campaigns = root / "campaigns_of_earlier_data"
         self.format = root / "home.json"
         self.damaged = root / "damaged"
         self.staging = root / ".staging"
@@ -151,16 +152,24 @@ class Home:
             path: of it, below the home.
             why: it is moved, in words.
         """
-        target = free = self.damaged / path.relative_to(self.root)
-        number = 1
-        while free.exists():
-            number += 1
-            free = target.with_name(f"{target.name} ({number})")
+        free = _free(self.damaged / path.relative_to(self.root))
         free.parent.mkdir(parents=True, exist_ok=True)
         path.rename(free)
         free.with_name(f"{free.name}.reason.txt").write_text(f"{why}\n", encoding="utf-8")
         make_durable(free.parent)
         make_durable(path.parent)
+        return free
+
+    def keep_earlier_campaigns(self) -> Path | None:
+        """Move the records of campaigns out of the way of other data, in one step; returns where to, if there are any.
+
+        Who was held out can be made again by nothing, so they are kept.
+        """
+        if not self.campaigns.is_dir() or not any(self.campaigns.iterdir()):
+            return None
+        free = _free(self.earlier_campaigns)
+        self.campaigns.rename(free)
+        make_durable(self.root)
         return free
 
     def ask_for_release(self) -> None:
@@ -181,6 +190,15 @@ class Home:
             return None
         with (self.root / "lock").open() as lock:
             return _in_words(lock)
+
+
+def _free(target: Path) -> Path:
+    """A path that nothing is at: the wanted one, or the first that ends in a number."""
+    free, number = target, 1
+    while free.exists():
+        number += 1
+        free = target.with_name(f"{target.name} ({number})")
+    return free
 
 
 def _in_words(lock: IO[str]) -> str:

@@ -32,6 +32,7 @@ from custseg_serving.settings import ServingSettings
 from tests.support.files import REPOSITORY
 from tests.support.homes import locked_by_another_process, open_quick, quick_settings, take_in
 from tests.support.killed_runs import environment_of
+from tests.support.monthly_files import drop_file
 from tests.support.server import open_app
 from tests.support.shops import QUICK, FilledShop, Outcome, custseg, quiet, shop_log, write_log
 
@@ -165,7 +166,7 @@ def test_a_second_campaign_takes_nobody_of_the_first(started: Path, tmp_path: Pa
     assert set(held_out_ids(open_quick(home))) == holdout(home, "May") | holdout(home, "second")
     nobody = begin(home, "third", "--segment", "S2")
     assert (nobody.status, store.has("third")) == (2, False)
-    assert "all of whose" in nobody.err
+    assert "in a running campaign" in nobody.err
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +258,28 @@ def test_an_ended_campaign_counts_what_was_and_holds_nobody_out(later: Path, tmp
     again = custseg(home, "campaign", "end", "may", "--why", "once more", config=QUICK)
     assert again.status == 2
     assert "There is nothing to end" in again.err
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_the_audience_of_a_campaign_leaves_out_whom_another_one_holds_out(
+    later: Path, tmp_path: Path, *, is_ended: bool
+) -> None:
+    """The one is ended, so that the other may hold out whom it wrote to; or both are running, as a copy may have it."""
+    home = shutil.copytree(later, tmp_path / "home")
+    ending = home / "campaigns" / "may" / "ended.json"
+    assert custseg(home, "campaign", "end", "may", "--why", "sold out", config=QUICK).status == 0
+    outcome = begin(home, "second", "--segment", "S1", "--segment", "S2", "--holdout", "0.5", "--salt", "pepper")
+    assert outcome.status == 0, outcome.err
+    if not is_ended:
+        ending.unlink()
+    store, out = CampaignStore(home / "campaigns"), tmp_path / "again.csv"
+    audience = set(store.groups(store.get("May")).filter(~pl.col("is_holdout"))["customer_id"])
+    said = custseg(home, "campaign", "audience", "May", "--out", out, config=QUICK)
+    assert said.status == 0, said.err
+    elsewhere = audience & holdout(home, "second")
+    assert elsewhere
+    assert set(ids_in(out)) == audience - elsewhere
+    assert f"{len(elsewhere)} customers of another running campaign's holdout left out" in said.out
 
 
 def test_customers_who_vanish_are_said(later: Path, tmp_path: Path) -> None:
@@ -452,6 +475,29 @@ def test_a_damaged_record_is_one_sentence_and_is_mended_by_setting_it_aside(star
     assert custseg(home, "verify", config=QUICK).status == 0
 
 
+def test_a_lost_record_is_noticed_and_its_name_not_given_again(started: Path, tmp_path: Path) -> None:
+    """Its holdout is in lists again, and only the table of groups still knows of it."""
+    home = shutil.copytree(started, tmp_path / "home")
+    groups = open_quick(home).tables.read(schemas.CAMPAIGN_GROUPS)
+    shutil.rmtree(home / "campaigns" / "may")
+    looked = custseg(home, "verify", config=QUICK)
+    assert looked.status == 1
+    assert "campaigns/may" in looked.out
+    assert "it is gone, though table campaign_groups has its customers" in looked.out
+    refused = begin(home, "MAY", "--segment", "S1")
+    assert (refused.status, "campaign 'MAY', whose record is gone" in refused.err) == (2, True)
+    assert "! campaign may has no record any more" in custseg(home, "run", config=QUICK).err
+    # Another campaign of the same day does not take its rows' place.
+    assert begin(home, "other", "--segment", "S3").status == 0
+    there = open_quick(home).tables.read(schemas.CAMPAIGN_GROUPS)
+    assert set(there["campaign"]) == {"May", "other"}
+    assert_frame_equal(there.filter(campaign="May"), groups)
+    assert "written down in damaged/campaigns/may.reason.txt" in custseg(home, "verify", "--mend", config=QUICK).out
+    assert custseg(home, "verify", config=QUICK).status == 0
+    assert "no record" not in custseg(home, "run", config=QUICK).err
+    assert begin(home, "may", "--segment", "S1").status == 2
+
+
 def test_lines_that_are_in_no_table_yet_are_no_days_without_orders(shop_home: Path, tmp_path: Path) -> None:
     """A file has been taken in, and the run was killed before its lines were in a table."""
     assert begin(shop_home, "May", "--segment", "S1").status == 0
@@ -464,6 +510,23 @@ def test_lines_that_are_in_no_table_yet_are_no_days_without_orders(shop_home: Pa
     assert "headline  return no data yet" in said
     # Nor is the campaign over.
     assert not held_out_ids(open_quick(shop_home)).is_empty()
+    # And nothing starts on days that were delivered.
+    out = ("--out", tmp_path / "late.csv")
+    late = custseg(shop_home, "campaign", "start", "late", "--segment", "S2", "--yes", *out, config=config)
+    assert (late.status, "lines of 2024-05-01 that were delivered and are not in the tables" in late.err) == (2, True)
+    assert [one.name for one in CampaignStore(shop_home / "campaigns").all()] == ["May"]
+
+
+def test_nothing_starts_while_files_wait_in_the_landing_folder(shop_home: Path) -> None:
+    """They may have the campaign's first days; ``status`` knows of the same files."""
+    drop_file(shop_log(5), shop_home / "landing", "may")
+    (shop_home / "landing" / "june.csv.part").write_text("InvoiceNo")
+    refused = begin(shop_home, "late", "--segment", "S1")
+    assert refused.status == 2
+    assert "2 files in the landing folder that wait to be taken in, such as may.csv" in refused.err
+    assert "Do 'custseg run' first" in refused.err
+    assert not (shop_home / "campaigns").exists()
+    assert not shop_home.with_name("late.csv").exists()
 
 
 def test_a_campaign_may_start_later_than_the_log_ends(shop_home: Path) -> None:
@@ -472,6 +535,24 @@ def test_a_campaign_may_start_later_than_the_log_ends(shop_home: Path) -> None:
     assert "held out until 2024-06-23" in outcome.out
     store = CampaignStore(shop_home / "campaigns")
     assert store.get("june").start - timedelta(days=40) == datetime(2024, 5, 1)
+    for why in ("", " "):
+        blank = custseg(shop_home, "campaign", "end", "June", "--why", why, config=QUICK)
+        assert (blank.status, "expected why it is ended" in blank.err) == (2, True)
+    ended = custseg(shop_home, "campaign", "end", "June", "--why", "no stock", config=QUICK)
+    assert "has ended before its first day: it never took place" in ended.out
+    said = custseg(shop_home, "campaign", "report", "June", config=QUICK).out
+    assert "headline  return no data: it was ended before its first day, and never took place" in said
+    assert "0 of 0 days" not in said
+
+
+@pytest.mark.parametrize("table", ["campaign_groups", "campaign_report"])
+def test_without_a_campaign_an_export_says_how_to_start_one(
+    filled_shop: FilledShop, table: str, tmp_path: Path
+) -> None:
+    refused = custseg(filled_shop.home, "export", table, "--out", tmp_path / "no.csv", config=QUICK)
+    assert refused.status == 2
+    assert "no campaign has been started" in refused.err
+    assert "'custseg campaign start NAME --segment SEGMENT' starts one" in refused.err
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from custseg_assets.definitions import build_defs
+from custseg_assets.home.intake import Intake
 from custseg_assets.home.open import OpenHome
 from custseg_assets.settings import load_settings
 from custseg_assets.stores import releases
@@ -101,6 +102,46 @@ def test_own_data_take_the_place_of_the_demo_which_says_so(filled_shop: FilledSh
     assert own.status == 0, own.err
     assert "the home held the demo; it starts afresh for your data" in own.err
     assert state_of(home)["is_demo"] is False
+
+
+def test_the_demos_campaigns_are_set_aside_and_own_ones_go_on(
+    filled_shop: FilledShop, home: Path, tmp_path: Path
+) -> None:
+    """Customers of two shops may have equal ids, and nobody is held out for what another shop does."""
+    assert custseg(home, "run", config=QUICK).status == 0
+    begin = ("campaign", "start", "--segment", "S1", "--holdout", "0.5", "--yes", "--out")
+    started = custseg(home, *begin, tmp_path / "one.csv", "spring", config=QUICK)
+    assert started.status == 0, started.err
+    forget_databases()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Intake, "_start_afresh", _fail)
+        assert custseg(home, "run", "--source", filled_shop.source, config=QUICK).status == 130
+    # Whatever stops it, nothing of the new shop was there before the demo's holdout was gone.
+    kept = home / "campaigns_of_earlier_data"
+    assert ((kept / "spring" / "groups.parquet").exists(), (home / "campaigns").exists()) == (True, False)
+    kept.rename(home / "campaigns")
+    own = custseg(home, "run", "--source", filled_shop.source, config=QUICK)
+    assert own.status == 0, own.err
+    assert f"its campaigns were about other customers; their records are in {kept}" in own.err
+    assert (kept / "spring" / "groups.parquet").exists()
+    assert custseg(home, "campaign", "list", config=QUICK).out.startswith("no campaign has been started")
+    assert state_of(home)["campaigns"] == []
+    assert not (home / "tables" / "campaign_groups").exists()
+    assert "left out" not in custseg(home, "export", "customers", "--out", tmp_path / "all.csv", config=QUICK).out
+
+    started = custseg(home, *begin, tmp_path / "two.csv", "spring", config=QUICK)
+    assert started.status == 0, started.err
+    forget_databases()
+    other = write_log(shop_log(4, kinds=OTHERS), tmp_path / "other.csv")
+    replaced = custseg(home, "run", "--source", other, "--replace", config=QUICK)
+    assert replaced.status == 0, replaced.err
+    assert "campaign spring goes on with the customers of the new log" in replaced.err
+    assert (home / "campaigns" / "spring" / "groups.parquet").exists()
+    assert [one["name"] for one in state_of(home)["campaigns"]] == ["spring"]
+
+
+def _fail(_: Intake) -> None:
+    raise KeyboardInterrupt
 
 
 def test_files_that_land_in_the_demos_home_start_it_afresh_at_the_next_run(home: Path) -> None:

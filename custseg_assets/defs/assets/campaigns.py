@@ -14,7 +14,15 @@ from custseg_assets.defs.checks import SuiteRun
 from custseg_assets.defs.materialise import Materialization, table_asset
 from custseg_assets.defs.metadata import facts, picture, table_preview
 from custseg_assets.domain.schemas import CAMPAIGN_GROUPS, CAMPAIGN_REPORT, Table
-from custseg_assets.home.campaigns import by_day, count_moved, groups_table, made_from, report_campaign, stale_days
+from custseg_assets.home.campaigns import (
+    by_day,
+    count_moved,
+    groups_table,
+    lost_names,
+    made_from,
+    report_campaign,
+    stale_days,
+)
 from custseg_assets.home.open import LockedHome
 from custseg_assets.pictures.campaigns import effects_with_intervals
 from custseg_assets.stores.campaigns import Campaign
@@ -71,8 +79,11 @@ def _write(home: LockedHome, table: Table, make: Callable[[Campaign], pl.DataFra
     suite, expected, campaigns = SuiteRun(table, home), made_from(home)[table.name], by_day(home)
     # Without a campaign, too, the checks have a verdict.
     suite.check([table.schema.to_frame()], has_page=False)
+    lost = lost_names(home)
     for day in stale_days(home)[table.name]:
-        rows = pl.concat([make(campaign) for campaign in campaigns[day]]).sort(table.sort_by)
+        # Of a campaign whose record is gone nothing can be made again, so what was made of it stays.
+        gone = home.tables.read(table, [day]).filter(pl.col("campaign").str.to_lowercase().is_in(lost))
+        rows = pl.concat([*(make(campaign) for campaign in campaigns[day]), gone]).sort(table.sort_by)
         is_blocked = suite.check([rows])
         home.tables.write(table, rows, {day: 0 if is_blocked else expected[day]})
     return suite.results()

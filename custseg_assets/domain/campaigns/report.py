@@ -17,6 +17,7 @@ import polars as pl
 from custseg_assets.domain.campaigns.estimate import MIN_GROUP, Effect, Stratum, estimate_effects
 from custseg_assets.domain.campaigns.outcomes import OUTCOMES, RETURN, SPEND, cap_spend
 from custseg_assets.domain.campaigns.split import SplitCheck
+from custseg_assets.domain.transactions.quality import count_of
 
 ALL = "all"
 MORE, LESS, CANNOT_TELL, SO_FAR, NO_DATA = "more", "less", "cannot tell", "so far", "no data yet"
@@ -75,7 +76,9 @@ def report_figures(
         has_figure = progress.days_observed > 0 and (name == RETURN or cap is not None)
         overall, single = estimate_effects(strata, held, seed) if has_figure else (None, [None] * len(strata))
         sizes = [(one.n_audience, one.n_holdout) for one in strata]
-        sizes_and_all = [(sum(size[0] for size in sizes), sum(size[1] for size in sizes)), *sizes]
+        # As in what was foreseen: a segment without a variance of its own is in no figure over all.
+        among = [(one.n_audience, one.n_holdout) for one in strata if one.is_comparable]
+        sizes_and_all = [(sum(size[0] for size in among), sum(size[1] for size in among)), *sizes]
         for segment, effect, size in zip((ALL, *names), (overall, *single), sizes_and_all, strict=True):
             figure = _Figure(name, effect, *size, smallest.get(name, {}).get(segment), cap)
             verdict, reason = _judge(figure, split, progress)
@@ -151,8 +154,9 @@ def _figures_of(effect: Effect | None) -> dict[str, float | None]:
 def _judge(figure: _Figure, split: SplitCheck, progress: Progress) -> tuple[str, str]:
     """A figure's verdict, and why."""
     if split.is_as_planned and progress.days_observed <= 0:
-        why = "the log ends before its first day" if progress.days else "it was ended before its first day"
-        return NO_DATA, f"no data yet: {why}"
+        if progress.days == 0:
+            return NO_DATA, "no data: it was ended before its first day, and never took place"
+        return NO_DATA, "no data yet: the log ends before its first day"
     effect = figure.effect
     if not split.is_as_planned or effect is None:
         return CANNOT_TELL, f"cannot tell: {_why_no_effect(figure) if split.is_as_planned else split.words}"
@@ -178,7 +182,8 @@ def _judge_effect(figure: _Figure, effect: Effect, progress: Progress) -> tuple[
 def _why_no_effect(figure: _Figure) -> str:
     if figure.outcome == SPEND and figure.cap is None:
         return "no earlier spend said before the start where to cap it"
-    return f"{min(figure.n_audience, figure.n_holdout):,} customers in the smaller group, {MIN_GROUP} are needed"
+    n = count_of(min(figure.n_audience, figure.n_holdout), "customer")
+    return f"{n} in the smaller group, {MIN_GROUP} are needed"
 
 
 def in_unit(figure: str, value: float) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from custseg_assets.domain.campaigns.assignment import assign_holdout
+from custseg_assets.domain.transactions.quality import count_of
 
 MISMATCH_LEVEL = 0.001
 """How rarely vanished customers may lie so unevenly by chance; the level usual for this check."""
@@ -47,20 +48,25 @@ def check_split(groups: pl.DataFrame, salt: str, share: float, known: pl.Series)
     is_gone = ~groups["customer_id"].is_in(known.implode()).to_numpy()
     n_vanished, n_of_holdout = int(is_gone.sum()), int((is_gone & is_held).sum())
     if n_other:
-        words = f"{n_other:,} customers are in another group than salt and share say"
+        words = f"{_customers_are(n_other)} in another group than salt and share say"
         return SplitCheck(is_as_planned=False, words=words, n_vanished=n_vanished)
     p_value = _chance_of_imbalance(groups["segment_id"].to_numpy(), is_held, is_gone)
     gone = ""
     if n_vanished:
         gone = (
-            f"; {n_vanished:,} customers are in the log no more ({n_of_holdout:,} of the holdout) and count as without "
-            "an order: their lines were corrected, or they have other ids now"
+            f"; {_customers_are(n_vanished)} in the log no more ({n_of_holdout:,} of the holdout) and "
+            f"{'counts' if n_vanished == 1 else 'count'} as without an order: lines were corrected, or they have other "
+            "ids now"
         )
     if p_value < MISMATCH_LEVEL:
         words = f"the groups lost customers unevenly, which chance does in {p_value:.1g} of the cases{gone}"
         return SplitCheck(is_as_planned=False, words=words, n_vanished=n_vanished)
-    words = f"{int(is_held.sum()):,} of {len(is_held):,} customers held out, as planned{gone}"
+    words = f"{int(is_held.sum()):,} of {count_of(len(is_held), 'customer')} held out, as planned{gone}"
     return SplitCheck(is_as_planned=True, words=words, n_vanished=n_vanished)
+
+
+def _customers_are(n: int) -> str:
+    return f"{count_of(n, 'customer')} {'is' if n == 1 else 'are'}"
 
 
 def _chance_of_imbalance(segments: np.ndarray, is_held: np.ndarray, is_gone: np.ndarray) -> float:

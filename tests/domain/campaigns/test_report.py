@@ -10,6 +10,7 @@ import polars as pl
 
 from custseg_assets.domain.campaigns.assignment import assign_holdout
 from custseg_assets.domain.campaigns.outcomes import count_outcomes
+from custseg_assets.domain.campaigns.power import Spread, foresee
 from custseg_assets.domain.campaigns.report import Progress, report_figures, sort_rows
 from custseg_assets.domain.campaigns.split import SplitCheck, check_split
 
@@ -96,7 +97,23 @@ def test_without_data_there_are_no_figures() -> None:
     found = rows(progress=Progress(30, 0))
     assert verdicts(found) == {"no data yet"}
     assert {row["effect"] for row in found.values()} == {None}
-    assert "ended before its first day" in rows(progress=Progress(0, 0))["return", "all"]["reason"]
+    never = "no data: it was ended before its first day, and never took place"
+    assert rows(progress=Progress(0, 0))["return", "all"]["reason"] == never
+
+
+def test_a_segment_with_one_held_out_is_in_no_figure_over_all_as_before_the_start() -> None:
+    """The same customers count in what was foreseen and in what was found."""
+    one = {"c500"}
+    groups = GROUPS.with_columns(
+        is_holdout=pl.when(pl.col("segment_id") == "S2").then(pl.col("customer_id").is_in(one)).otherwise("is_holdout")
+    )
+    outcomes = pl.DataFrame({"customer_id": IDS, "return": [0.0, 1.0] * (N // 2), "spend": [0.0, 9.0] * (N // 2)})
+    found = report_figures(groups, outcomes, AS_PLANNED, Progress(30, 30), cap=9.0, smallest={}, seed=1)
+    of = {row["segment_id"]: (row["n_audience"], row["n_holdout"]) for row in found if row["figure"] == "return"}
+    foreseen = foresee({"S1": of["S1"], "S2": of["S2"]}, {"S1": Spread(500, 0.3, 0.21)})[0]
+    assert (of["all"], of["S2"]) == (of["S1"], (99, 1))
+    assert of["all"] == (foreseen.n_audience, foreseen.n_holdout)
+    assert "1 customer in the smaller group" in next(row["reason"] for row in found if row["segment_id"] == "S2")
 
 
 def test_without_a_cap_spend_has_no_figure() -> None:
