@@ -164,8 +164,9 @@ def plan_campaign(home: OpenHome, wish: Wish) -> Plan:
     starts = _require_day(wish.starts, released.as_of)
     present, left_out = _leave_out(home, found.select(_GROUP_COLUMNS))
     if present.is_empty():
+        everybody = count_of(found.height, "customer")
         raise BadInputError(
-            f"segments {', '.join(wanted)}, of whose {count_of(found.height, 'customer')} all are in a running campaign",
+            f"segments {', '.join(wanted)}, of whose {everybody} all are in a running campaign",
             "customers who are in none",
             "Wait for it to end, or name other segments; 'custseg campaign list' shows what is running.",
         )
