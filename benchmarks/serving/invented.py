@@ -111,12 +111,25 @@ def make_release(root: Path, n_customers: int, shop: int = 0) -> ReleaseManifest
             data_versions={},
             margin_rule=ModelSettings().margin_rule,
             segment_migrations=of_snapshot(schemas.SEGMENT_MIGRATIONS, windows[1], moves),
+            customer_value=_values(features["customer_id"]).lazy(),
             earlier_windows=(windows[0],),
             earlier_features=earlier.lazy(),
         ),
     )
     point_to(root, manifest.release_id)
     return manifest
+
+
+def _values(customer_ids: pl.Series) -> pl.DataFrame:
+    """Predictions with as many digits as the pipeline's."""
+    wave = pl.Series(np.random.default_rng(0).random(len(customer_ids)))
+    names = [name.removesuffix("_low") for name in schemas.CUSTOMER_VALUE.schema if name.endswith("_low")]
+    columns = {
+        f"{name}{end}": (wave * (by if name.startswith("p_") else 900 * by)).round(4 if name.startswith("p_") else 2)
+        for name in names
+        for end, by in (("", 0.5), ("_low", 0.3), ("_high", 0.8))
+    }
+    return _rows(schemas.CUSTOMER_VALUE, {"period": PERIODS[1], "customer_id": customer_ids, **columns})
 
 
 def _rows(table: schemas.Table, columns: dict[str, object]) -> pl.DataFrame:
