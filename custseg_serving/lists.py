@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS, FORMULA
-from custseg_assets.stores.customer_lists import NOT_KNOWN, PREDICTED, ListQuery, Selection
+from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS, FORMULA, PREDICTED
+from custseg_assets.stores.customer_lists import NOT_KNOWN, ListQuery, Selection
 from custseg_serving.answers import Answers
 from custseg_serving.errors import ApiError
 

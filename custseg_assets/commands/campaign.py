@@ -81,12 +81,7 @@ def check_wish(home: OpenHome, wish: Wish) -> None:
     Raises:
         BadInputError: of its name, share or days, or because there is something to take in first.
     """
-    if store_of(home).has(wish.name):
-        raise BadInputError(
-            f"campaign {wish.name!r}, which there is already",
-            "a name that no campaign of this home has had",
-            "Give it another name; 'custseg campaign list' shows all.",
-        )
+    store_of(home).require_new(wish.name)
     if wish.name.lower() in lost_names(home):
         raise BadInputError(
             f"campaign {wish.name!r}, whose record is gone from {home.paths.campaigns}, though table campaign_groups "

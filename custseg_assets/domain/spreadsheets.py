@@ -1,10 +1,13 @@
-"""Csv files for spreadsheets, from export and service: columns of a list of customers, and texts, not formulas."""
+"""Lists of customers, as release, service and export have them: columns, and texts that are safe in spreadsheets."""
 
 FORMULA = "^\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]"
 """How a text begins that a spreadsheet would compute instead of showing it; wide signs count in Japanese ones.
 
 A regular expression for Python and for Polars. Where it fits, an apostrophe is put in front of the text.
 """
+
+PREDICTED = ("p_order_30d", "expected_spend_90d")
+"""What a list of customers says of what each will probably do; columns of ``customer_value``."""
 
 CUSTOMER_COLUMNS = (
     "customer_id",

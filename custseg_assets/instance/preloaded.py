@@ -1,6 +1,7 @@
 """Imports what runs need, and nothing else, in the process that runs are forks of.
 
-Nothing is called here: a fork has none of the threads that a library has started before, and waits for them for ever.
+Nothing is called here that does more than import: a fork has none of the threads that a library has started before, and
+waits for them for ever.
 """
 
 # ruff: noqa: E402, F401, I001
@@ -26,17 +27,9 @@ import dagster._core.storage.sqlite_storage
 import upath.implementations.local
 import custseg_assets.definitions
 import custseg_assets.instance.run_process
-from custseg_assets.defs.assets import (
-    campaigns,
-    features,
-    ingest,
-    migrations,
-    model,
-    monitoring,
-    predictions,
-    release,
-    segments,
-)
+from custseg_assets.defs.assets import groups
+
+groups()
 
 # What all forks share is theirs alone as soon as something is written beside it, and looking for garbage writes.
 gc.freeze()

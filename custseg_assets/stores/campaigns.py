@@ -149,6 +149,19 @@ class CampaignStore:
         """Whether there is a campaign of that name, in large or small letters."""
         return self._folder_of(name).exists()
 
+    def require_new(self, name: str) -> None:
+        """Refuse a name that a campaign has had, in large or small letters.
+
+        Raises:
+            BadInputError: there is one of that name.
+        """
+        if self.has(name):
+            raise BadInputError(
+                f"campaign {name!r}, which there is already",
+                "a name that no campaign of this home has had",
+                "Give it another name; 'custseg campaign list' shows all.",
+            )
+
     def write(self, campaign: Campaign, groups: pl.DataFrame) -> Campaign:
         """Record a campaign, completely or not at all; from then on it has started.
 
@@ -164,13 +177,8 @@ class CampaignStore:
         Raises:
             BadInputError: there is one of that name.
         """
+        self.require_new(campaign.name)
         final = self._folder_of(campaign.name)
-        if final.exists():
-            raise BadInputError(
-                f"campaign {campaign.name!r}, which there is already",
-                "a name that no campaign of this home has had",
-                "Give it another name; 'custseg campaign list' shows all.",
-            )
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(f"{_WRITING}*"):
             shutil.rmtree(left)

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from custseg_assets.domain.spreadsheets import PREDICTED
+
 INDEX = "lists.json"
 IDS, ID_STARTS, SNAPSHOTS = "lists_ids.npy", "lists_id_starts.npy", "lists_snapshots.npy"
 COLUMN_TYPES: Mapping[str, str] = {
@@ -33,8 +35,7 @@ COLUMN_TYPES: Mapping[str, str] = {
     "monetary_net": "<f8",
     "spend_change": "<f8",
     "value_at_stake": "<f8",
-    "p_order_30d": "<f8",
-    "expected_spend_90d": "<f8",
+    **dict.fromkeys(PREDICTED, "<f8"),
 }
 """Columns by the type they are stored in. What is missing is NaN, −1 in a column of whole numbers, and in a column of
 codes the number after the last code. In ``moved_from`` the number after that is for who was not known before."""
@@ -51,8 +52,7 @@ SORTABLE = (
     "frequency_orders",
     "recency_days",
     "since",
-    "p_order_30d",
-    "expected_spend_90d",
+    *PREDICTED,
 )
 """Columns with an order of their own; the order of ``customer_id`` is that of the rows."""
 BY_ID = "customer_id"
@@ -76,8 +76,6 @@ def order_file(name: str) -> str:
 
 HELD_OUT = "lists_held_out.npy"
 """Rows of the customers whom a running campaign holds out, ascending; no list has them. Missing where nobody is."""
-PREDICTED = ("p_order_30d", "expected_spend_90d")
-"""Columns of what customers will probably do; each has an order, too."""
 PREDICTION_FILES = frozenset((*map(column_file, PREDICTED), *map(order_file, PREDICTED)))
 """The files of these columns: a release with lists has all of them, or, where it was made before there were, none."""
 _COLUMN_FILES = frozenset((*map(column_file, COLUMN_TYPES), *map(order_file, SORTABLE)))

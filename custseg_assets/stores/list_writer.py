@@ -11,9 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from custseg_assets.domain.periods import Window
-from custseg_assets.domain.segments.customer_lists import PREDICTED
 from custseg_assets.domain.segments.migrations import CAUSES
 from custseg_assets.domain.segments.model import RFM
+from custseg_assets.domain.spreadsheets import PREDICTED
 from custseg_assets.stores import customer_lists as stored
 from custseg_assets.stores.releases import canonical_json
 

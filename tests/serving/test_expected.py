@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -15,15 +14,9 @@ from custseg_serving import schemas
 from custseg_serving.answers import Answers
 from tests.support.releases import LAPSED_CUSTOMER, make_content, make_release, rewrite_files
 from tests.support.server import StartApp
+from tests.support.service_fixtures import get
 
 NOTHING = dict.fromkeys(("p_order_30d", "p_order_90d", "expected_orders_90d", "expected_spend_90d", "intervals"))
-
-
-def get(client: FlaskClient, path: str) -> dict[str, Any]:
-    response = client.get(path)
-    assert response.status_code == 200, response.data
-    answer: dict[str, Any] = response.get_json()
-    return answer
 
 
 def test_a_lookup_has_the_predictions_with_their_ends(client: FlaskClient) -> None:

@@ -32,16 +32,10 @@ from tests.support.releases import (
     rows_of,
 )
 from tests.support.server import StartApp, is_error
+from tests.support.service_fixtures import get
 
 SORTS = ListParameters.model_json_schema()["properties"]["sort"]["enum"]
 LISTS = ("/v1/customers", "/v1/segments/S2/customers", "/v1/moves")
-
-
-def get(client: FlaskClient, path: str) -> dict[str, Any]:
-    response = client.get(path)
-    assert response.status_code == 200, response.data
-    answer: dict[str, Any] = response.get_json()
-    return answer
 
 
 def rows_of_csv(client: FlaskClient, path: str) -> list[dict[str, str]]:

@@ -9,10 +9,19 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 
 from custseg_serving.settings import ServingSettings
 from tests.support.releases import make_release
 from tests.support.server import StartApp, open_app
+
+
+def get(client: FlaskClient, path: str) -> dict[str, Any]:
+    """The JSON object that a path is answered with, which must be a success."""
+    response = client.get(path)
+    assert response.status_code == 200, response.data
+    answer: dict[str, Any] = response.get_json()
+    return answer
 
 
 @pytest.fixture

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import dagster as dg
 
     from custseg_assets.defs.partitions import Layout
     from custseg_assets.settings import Settings
 
 
-def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
-    """All assets of the graph, for the partitions of a home."""
+def groups() -> tuple[ModuleType, ...]:
+    """The modules of the assets, each with its factories as ``ASSETS``; they are imported when they are asked for."""
     from custseg_assets.defs.assets import (
         campaigns,
         features,
@@ -26,5 +28,11 @@ def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]
         value,
     )
 
-    groups = (ingest, features, model, segments, migrations, value, monitoring, predictions, campaigns, release)
-    return [ingest.landed_files, *(factory(layout, settings) for group in groups for factory in group.ASSETS)]
+    return ingest, features, model, segments, migrations, value, monitoring, predictions, campaigns, release
+
+
+def every_asset(layout: Layout, settings: Settings) -> list[dg.AssetsDefinition]:
+    """All assets of the graph, for the partitions of a home."""
+    from custseg_assets.defs.assets.ingest import landed_files
+
+    return [landed_files, *(factory(layout, settings) for group in groups() for factory in group.ASSETS)]

@@ -55,7 +55,7 @@ def _everybody_predicted(home: OpenHome) -> dg.AssetCheckResult:
 def _total_near_last_known(home: OpenHome) -> dg.AssetCheckResult:
     """Whether the customers of the newest snapshot are expected to spend about what they last spent in as many days."""
     newest = max(home.tables.sizes(VALUE_MODEL), default=None)
-    rows = home.tables.read(VALUE_MODEL, [newest] if newest else [], ("target", "is_chosen", "reason", *_LEVEL))
+    rows = home.tables.read(VALUE_MODEL, [newest] if newest else [], ("target", "is_chosen", *_LEVEL))
     row = next(rows.filter(pl.col("is_chosen"), pl.col("target") == SPEND).iter_rows(named=True), None)
     expected = pl.col("expected_spend_90d").sum()
     total = float(home.tables.scan(CUSTOMER_VALUE, [newest] if newest else []).select(expected).collect().item())
@@ -141,8 +141,7 @@ def customer_value(context: dg.AssetExecutionContext, home: dg.ResourceParam[Loc
 def _record_choices(home: LockedHome, keys: Sequence[str]) -> None:
     """Log in MLflow where another method was chosen than at the snapshot before; MLflow is not asked otherwise."""
     earlier = home.snapshots_before(keys[0])[-1:]
-    columns = ("period", *VALUE_MODEL.schema.names()[3:-2])
-    rows = home.tables.read(VALUE_MODEL, [*earlier, *keys], columns)
+    rows = home.tables.read(VALUE_MODEL, [*earlier, *keys])
     methods = dict(rows.filter("is_chosen").select("period", "method").iter_rows())
     for before, key in itertools.pairwise([None, *sorted(methods)]):
         if key in keys and methods.get(str(before)) != methods[key]:

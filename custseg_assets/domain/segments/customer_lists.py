@@ -13,10 +13,9 @@ import polars as pl
 from custseg_assets.domain.segments.migrations import BEHAVIOUR
 from custseg_assets.domain.segments.model import RFM
 from custseg_assets.domain.segments.naming import GOING_QUIET
+from custseg_assets.domain.spreadsheets import PREDICTED
 
 SPEND = "monetary_net"
-PREDICTED = ("p_order_30d", "expected_spend_90d")
-"""What a list says of what a customer will probably do; columns of ``customer_value``."""
 _TYPES = {"cause": pl.String(), "in_window_before": pl.Float64(), **dict.fromkeys(PREDICTED, pl.Float64())}
 _NUMBER = r" \d+$"
 

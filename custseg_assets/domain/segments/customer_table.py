@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from custseg_assets.domain.segments.customer_lists import PREDICTED
-from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS
+from custseg_assets.domain.spreadsheets import CUSTOMER_COLUMNS, PREDICTED
 
 
 def tabulate_customers(
