@@ -181,6 +181,9 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", module="custseg_")
+        # Google's client leaves the connection of a download that is refused to the garbage collector, which may come
+        # while code of custseg runs.
+        warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
         yield
 
 
