@@ -6,7 +6,8 @@ Every Markdown that an asset or a check shows is made here; what others have wri
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -84,23 +85,23 @@ def lineage_in_words(table: Table, features: tuple[str, ...]) -> dg.MarkdownMeta
 
     Dagster stores column lineage everywhere, but its open-source pages do not draw it.
     """
-    every = tables(features)
     lines = ["| column | computed from | and so, in the end, from |", "| --- | --- | --- |"]
     for column in table.columns:
         if column.lineage:
             sources = column_sources(column, features)
-            origins = dict.fromkeys(origin for source in sources for origin in _origins(*source, every, features))
+            origins = dict.fromkeys(origin for source in sources for origin in _origins(*source, features))
             lines.append(f"| {as_text(column.name)} | {_by_table(sources)} | {_by_table(origins)} |")
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def _origins(name: str, field: str, every: Mapping[str, Table], features: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+@cache
+def _origins(name: str, field: str, features: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """The columns a column goes back to that are not computed from others."""
-    column = every[name][field]
+    column = tables(features)[name][field]
     if not column.lineage:
-        yield name, field
-    for source in column_sources(column, features):
-        yield from _origins(*source, every, features)
+        return ((name, field),)
+    origins = (origin for source in column_sources(column, features) for origin in _origins(*source, features))
+    return tuple(dict.fromkeys(origins))
 
 
 def _by_table(columns: Iterable[tuple[str, str]]) -> str:

@@ -5,8 +5,10 @@ Dagster's column schema, its dependencies and column lineage, the fingerprints, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
+from types import MappingProxyType
 from typing import Literal
 
 import polars as pl
@@ -94,14 +96,14 @@ class Table:
                 f"{self.name}: columns are computed from {sorted(unread)}, which it is not declared to read"
             )
 
-    @property
+    @cached_property
     def content(self) -> tuple[Column, ...]:
         """The columns besides those that say which partition a row is of."""
         return tuple(column for column in self.columns if column.name not in ("period", "as_of", "is_open"))
 
-    @property
+    @cached_property
     def schema(self) -> pl.Schema:
-        """Column names and types in order."""
+        """Column names and types in order; not to be changed."""
         return pl.Schema({column.name: column.dtype for column in self.columns})
 
     def __getitem__(self, name: str) -> Column:
@@ -937,7 +939,8 @@ SCALABLE_FEATURES = tuple(
 """Features that every customer with an order has, and that a log1p of a non-negative value makes sense for."""
 
 
-def tables(features: tuple[str, ...]) -> dict[str, Table]:
+@cache
+def tables(features: tuple[str, ...]) -> Mapping[str, Table]:
     """Every table by its name, for the configured segmentation features."""
     every = (
         RAW_TRANSACTIONS,
@@ -964,7 +967,7 @@ def tables(features: tuple[str, ...]) -> dict[str, Table]:
         CAMPAIGN_GROUPS,
         CAMPAIGN_REPORT,
     )
-    return {table.name: table for table in every}
+    return MappingProxyType({table.name: table for table in every})
 
 
 def column_sources(column: Column, features: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -977,6 +980,8 @@ def column_sources(column: Column, features: tuple[str, ...]) -> list[tuple[str,
     every, sources = tables(features), list[tuple[str, str]]()
     for source in column.lineage:
         name, _, field_name = source.partition(".")
-        all_of = {"*": [other.name for other in every[name].content], "<features>": features}
-        sources += ((name, one) for one in all_of.get(field_name, [field_name]))
+        if field_name == "*":
+            sources += ((name, other.name) for other in every[name].content)
+        else:
+            sources += ((name, one) for one in (features if field_name == "<features>" else (field_name,)))
     return list(dict.fromkeys(sources))

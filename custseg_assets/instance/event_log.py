@@ -43,11 +43,13 @@ class ConnectedEventLog(SqliteEventLogStorage):
     """Of those that are known to be in the index's table of assets."""
     _blank: bytes | None = None
     """The first database that was made, before anything was written to it: a copy saves making its tables again."""
+    _materializations: dict[str, Any]
+    """Answers about them inside a ``connected`` block since the last one was written, by question."""
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
         """Keep what is opened inside the block open until its end."""
-        self._engines = {}
+        self._engines, self._materializations = {}, {}
         try:
             yield
         finally:
@@ -87,6 +89,24 @@ class ConnectedEventLog(SqliteEventLogStorage):
         if prepared is None or prepared[0] is not event:
             prepared = self._prepared = event, super().prepare_insert_event(event)
         return prepared[1]
+
+    def store_event(self, event: Any) -> None:
+        """Write an event."""
+        super().store_event(event)
+        if self._engines is not None and event.dagster_event and event.dagster_event.is_step_materialization:
+            self._materializations.clear()
+
+    def fetch_materializations(self, *asked: Any, **how: Any) -> Any:
+        """Materialisations of an asset; Dagster asks for the newest twice for each check of it, and reads all of it.
+
+        Whoever writes another one has the home's lock, which is this process's as long as its databases stay open.
+        """
+        if self._engines is None:
+            return super().fetch_materializations(*asked, **how)
+        question = repr((asked, how))
+        if question not in self._materializations:
+            self._materializations[question] = super().fetch_materializations(*asked, **how)
+        return self._materializations[question]
 
     def _open_engine(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))
