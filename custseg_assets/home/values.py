@@ -7,8 +7,11 @@ is a part of them that memory allows. How is predicted belongs in ``domain.value
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,10 +20,11 @@ from threadpoolctl import threadpool_limits
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, SEGMENT_ASSIGNMENTS
 from custseg_assets.domain.slices import EVERYBODY, IdRange
 from custseg_assets.domain.value.days import CustomerDays, count_days, day_number, known_at, learning_days, sampled
+from custseg_assets.domain.value.kept_fits import KeptFits
 from custseg_assets.domain.value.replay import History, ValueModel, find_segments
 from custseg_assets.domain.value.tables import describe_model, predict_customers, sum_figures
 from custseg_assets.home.open import LockedHome, OpenHome
-from custseg_assets.stores.files import scratch_folder
+from custseg_assets.stores.files import replace_text, scratch_folder
 
 _SCRATCH = ".value-"
 _PLACED = ("customer_id", "segment_id")
@@ -45,8 +49,10 @@ class Values:
         self._segmented = (*home.snapshots_before(keys[0]), *keys)
         lines = home.tables.scan(CLEAN_TRANSACTIONS, home.calendar.periods_until(keys[-1]))
         self.days = None if len(self._ranges) > 1 else CustomerDays.of(_collect(lines))
+        self._kept = KeptFits(_read_fits(home.paths.value_fits))
         if self.days is not None:
-            self._history = History(self.days, self._placed_at, int(self.days.day.min()))
+            first = int(self.days.day.min())
+            self._history = History(self.days, self._placed_at, first, kept_fits=self._kept)
         else:
             self._history = self._put_aside(lines)
         self._models: dict[str, ValueModel] = {}
@@ -85,6 +91,11 @@ class Values:
                 raise RuntimeError(f"{key}: {len(ids):,} customers have lines, and {placed.height:,} have segments")
             with threadpool_limits(1):
                 yield predict_customers(model, ids, known, placed["segment_id"].to_numpy())
+
+    def keep_fits(self) -> None:
+        """Keep what was fitted for later runs, which find it by what it was fitted on."""
+        fits = json.dumps(self._kept.used)
+        replace_text(self._home.paths.value_fits, f"{_digest_of(fits)}\n{fits}\n")
 
     def as_of(self, key: str) -> int:
         """First day that a snapshot does not observe, counted since 1970-01-01."""
@@ -136,7 +147,7 @@ class Values:
                 is_known = starts < day
                 is_wanted[is_known] |= sampled(ids.filter(pl.Series(is_known)), count_known(day))
             learnt_from.append(found.join(ids.filter(pl.Series(is_wanted)).to_frame(), on="customer_id", how="semi"))
-        return History(CustomerDays.of(pl.concat(learnt_from)), self._placed_at, first, count_known)
+        return History(CustomerDays.of(pl.concat(learnt_from)), self._placed_at, first, count_known, self._kept)
 
 
 @contextlib.contextmanager
@@ -148,7 +159,23 @@ def opened_values(home: LockedHome, keys: Sequence[str]) -> Iterator[Values]:
         keys: of the snapshots, oldest first.
     """
     with scratch_folder(home.paths.root, _SCRATCH) as folder:
-        yield Values(home, keys, folder)
+        values = Values(home, keys, folder)
+        yield values
+        values.keep_fits()
+
+
+def _read_fits(path: Path) -> Mapping[str, Any]:
+    """What earlier runs fitted; nothing where the file is not as it was written, for it is fitted again then."""
+    try:
+        digest, _, fits = path.read_text(encoding="utf-8").removesuffix("\n").partition("\n")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return {}
+    kept: Mapping[str, Any] = json.loads(fits) if digest == _digest_of(fits) else {}
+    return kept
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 def _collect(lines: pl.LazyFrame) -> pl.DataFrame:

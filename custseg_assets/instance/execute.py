@@ -80,7 +80,7 @@ class JobRunner:
         self._definitions: tuple[LockedHome, object, dg.Definitions] | None = None
         if instance is None:
             prepare_instance(home.paths)
-        self.instance = instance or open_instance(home.paths.dagster)
+        self.instance = instance or open_instance(home.paths.dagster, has_terminal=True)
         # Some million objects of imported libraries never go; to look through them for garbage takes half a CPU second.
         gc.freeze()
         self._close_abandoned()

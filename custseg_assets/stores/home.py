@@ -64,6 +64,7 @@ class Home:
         self.exported_models = root / "exported_models.json"
         self.restored = root / "restored.json"
         self.keys = root / "keys.json"
+        self.value_fits = root / "value_fits.txt"
         self.campaigns = root / "campaigns"
         self.earlier_campaigns = root / "campaigns_of_earlier_data"
         self.format = root / "home.json"

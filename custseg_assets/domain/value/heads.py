@@ -5,8 +5,9 @@ Logistic for whether a customer orders, Poisson for how often. What is predicted
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,14 @@ class Head:
             "intercept": float(self.coefficients[0]),
             "coefficients": dict(zip(FEATURES, self.coefficients[1:].tolist(), strict=True)),
         }
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Head:
+        """The head that ``as_dict`` made the fields of."""
+        mean, scale, coefficients = (
+            np.array([fields[name][feature] for feature in FEATURES]) for name in ("mean", "scale", "coefficients")
+        )
+        return cls(fields["link"], mean, scale, np.r_[fields["intercept"], coefficients], fields["unit"])
 
 
 def fit_head(features: Floats, seen: Floats, weights: Floats, link: Link) -> Head:

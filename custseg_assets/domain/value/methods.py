@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,10 @@ class Fitted(Protocol):
     def parameters(self) -> Mapping[str, object]:
         """What was fitted, as JSON can have it."""
 
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Fitted:
+        """What has these parameters."""
+
 
 def _growing(figures: dict[str, Floats]) -> Figures:
     """The figures with probabilities that do not fall with the horizon, none out of bounds, and no fewer orders."""
@@ -144,6 +148,11 @@ class SegmentMean:
     def parameters(self) -> Mapping[str, object]:
         """The means."""
         return {"shop": dict(self.shop), "segments": {target: dict(means) for target, means in self.means.items()}}
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> SegmentMean:
+        """What has these parameters."""
+        return cls(parameters["segments"], parameters["shop"])
 
 
 def fit_segment_mean(lessons: Lessons) -> SegmentMean:
@@ -253,6 +262,12 @@ class Btyd:
         values = vars(self.values) if self.values else {}
         return {"bg_nbd": vars(self.orders), "gamma_gamma": values, "unit_of_time": "days"}
 
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Btyd:
+        """What has these parameters."""
+        values = parameters["gamma_gamma"]
+        return cls(BgNbd(**parameters["bg_nbd"]), GammaGamma(**values) if values else None)
+
 
 def _repeats(known: Known) -> tuple[Floats, Floats, Floats]:
     """Repeat order days, the last of them since the first, and the time since the first."""
@@ -300,6 +315,12 @@ class Heads:
         heads = {target: head.as_dict() for target, head in self.heads.items()}
         return {"heads": heads, "middle_value_of_an_order": self.middle, "orders_added_to_it": VALUE_PRIOR}
 
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Heads:
+        """What has these parameters."""
+        heads = {target: Head.of(one) for target, one in parameters["heads"].items()}
+        return cls(heads, parameters["middle_value_of_an_order"])
+
 
 def fit_heads(lessons: Lessons) -> Heads:
     """Fit a head for each target whose outcomes are known."""
@@ -313,3 +334,7 @@ def fit_heads(lessons: Lessons) -> Heads:
         features = np.vstack([described[lesson.known.at] for lesson in of_target])
         heads[target] = fit_head(features, outcome, weights, "log" if target == ORDERS else "logit")
     return Heads(heads, _middle_value(known[max(known)]) if known else 0.0)
+
+
+FITTED: Mapping[Method, type[Fitted]] = {"segment_mean": SegmentMean, "bg_nbd": Btyd, "logistic": Heads}
+"""What each method is once it is fitted."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -35,6 +36,7 @@ from custseg_assets.domain.value.intervals import (
     interval_of_probability,
     logit,
 )
+from custseg_assets.domain.value.kept_fits import Fits, KeptFits
 from custseg_assets.domain.value.methods import (
     HORIZONS,
     METHODS,
@@ -44,6 +46,7 @@ from custseg_assets.domain.value.methods import (
     Figures,
     Fitted,
     Lesson,
+    Lessons,
     Method,
     Segments,
     fit_btyd,
@@ -200,15 +203,17 @@ class History:
         placed_at: which segments customers were in.
         first_day: of the log.
         count_known: how many customers are known at a day, where ``days`` has not all of them.
+        kept_fits: what earlier runs fitted.
     """
 
     days: CustomerDays
     placed_at: PlacedAt
     first_day: int
     count_known: Callable[[int], int] | None = None
+    kept_fits: KeptFits = field(default_factory=lambda: KeptFits({}))
     _learnt: dict[int, _Learnt] = field(default_factory=dict)
     _seen: dict[tuple[int, int], Seen] = field(default_factory=dict)
-    _fitted: dict[object, Mapping[Method, Fitted | None]] = field(default_factory=dict)
+    _fitted: dict[object, Fits] = field(default_factory=dict)
     _predicted: dict[int, Mapping[Method, Figures]] = field(default_factory=dict)
     _scores: dict[tuple[int, str, Method], _Score] = field(default_factory=dict)
 
@@ -273,7 +278,7 @@ class History:
         """The days to learn from at a day: all of their horizon is over by then."""
         return learning_days(self.first_day, at - horizon)[-N_LESSONS:]
 
-    def _fit_all(self, at: int) -> Mapping[Method, Fitted | None]:
+    def _fit_all(self, at: int) -> Fits:
         """Every method as it is fitted at a day; ``None`` where there is nothing to fit it on."""
         taught = {horizon: self._taught(at, horizon) for horizon in HORIZONS}
         newest = learning_days(self.first_day, at)[-1:]
@@ -282,12 +287,8 @@ class History:
             lessons = {
                 horizon: [self._lesson(day, horizon, days[-1]) for day in days] for horizon, days in taught.items()
             }
-            has_lessons = any(lessons.values())
-            self._fitted[key] = {
-                "segment_mean": fit_segment_mean(lessons) if has_lessons else None,
-                "bg_nbd": fit_btyd(self._learnt_at(newest[0]).known) if newest else None,
-                "logistic": fit_heads(lessons) if has_lessons else None,
-            }
+            known = self._learnt_at(newest[0]).known if newest else None
+            self._fitted[key] = self.kept_fits.fit(lessons, known, partial(_fit, lessons, known))
         return self._fitted[key]
 
     def _lesson(self, day: int, horizon: int, newest: int) -> Lesson:
@@ -383,6 +384,15 @@ class History:
             f"no method can be tried on an earlier day yet, which takes outcomes of two days a month apart, with "
             f"{MIN_REPLAYED} customers each ({_count(len(grid), 'such day')} so far). The segment's mean is used."
         )
+
+
+def _fit(lessons: Lessons, newest: Known | None) -> Fits:
+    has_lessons = any(lessons.values())
+    return {
+        "segment_mean": fit_segment_mean(lessons) if has_lessons else None,
+        "bg_nbd": fit_btyd(newest) if newest else None,
+        "logistic": fit_heads(lessons) if has_lessons else None,
+    }
 
 
 def _count(number: int, what: str) -> str:
