@@ -33,7 +33,7 @@ from custseg_assets.domain.schemas import Table
 from custseg_assets.errors import CustsegError
 from custseg_assets.stores.files import replace_text
 from custseg_assets.stores.staged import StagedRows
-from custseg_assets.stores.tables import TableStore
+from custseg_assets.stores.tables import SHORT_LOG, TableStore
 
 _IN_DOUBT = "?"
 _WRITE = "custseg-write"
@@ -41,8 +41,6 @@ _WRITE = "custseg-write"
 # Polars wants other words for it, and numbers.
 _PATIENCE = {"max_retries": "5", "retry_timeout": "60s"}
 _PATIENCE_OF_POLARS = {"max_retries": 5, "retry_timeout_ms": 60_000}
-# Every process that opens a table reads its log since the last checkpoint, and Delta's own interval is 100 commits.
-_SHORT_LOG = {"delta.checkpointInterval": "10"}
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
@@ -113,7 +111,7 @@ class TablesInBucket(TableStore):
             f"{self._uri}/{name}",
             data,
             storage_options=self._options,
-            configuration=_SHORT_LOG,
+            configuration=SHORT_LOG,
             commit_properties=commit_properties,
             **how,
         )

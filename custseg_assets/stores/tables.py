@@ -34,6 +34,9 @@ from custseg_assets.stores.staged import Rows, StagedRows
 from custseg_assets.stores.table_files import TableFile, TableFiles
 
 _FINGERPRINT_BITS = 62
+SHORT_LOG = {"delta.checkpointInterval": "10"}
+"""For new tables: whoever opens one, writes to it or asks for a fingerprint reads its log since the last checkpoint, and
+Delta's own interval is 100 commits."""
 REPLACED_KEPT_HOURS = 7 * 24
 """How long files stay that a table has not any more: Delta's usual week."""
 
@@ -254,7 +257,8 @@ class TableStore(TableReader):
 
     def _create(self, name: str, data: Any, commit_properties: CommitProperties, **how: Any) -> None:
         """The first commit of a table."""
-        write_deltalake(str(self.root / name), data, commit_properties=commit_properties, **how)
+        path = str(self.root / name)
+        write_deltalake(path, data, configuration=SHORT_LOG, commit_properties=commit_properties, **how)
 
     def _describe_commit(self, **more: Any) -> CommitProperties:
         """What is recorded with a commit; every commit has it."""
