@@ -35,7 +35,7 @@ from custseg_assets.stores.table_files import TableFile, TableFiles
 
 _FINGERPRINT_BITS = 62
 SHORT_LOG = {"delta.checkpointInterval": "10"}
-"""For new tables: whoever opens one, writes to it or asks for a fingerprint reads its log since the last checkpoint, and
+"""For new tables: whoever opens one, writes to it or asks for a fingerprint reads its log since the last checkpoint.
 Delta's own interval is 100 commits."""
 REPLACED_KEPT_HOURS = 7 * 24
 """How long files stay that a table has not any more: Delta's usual week."""
