@@ -1,4 +1,4 @@
-"""Dagster's event log and list of runs, kept connected while a job runs, and what a job prints, at less cost.
+"""Dagster's event log and its list of runs, kept connected while a job runs: of a home, or of a history not kept.
 
 Dagster's own SQLite storages open a database, and the log of a home compiles its statement anew, for each of the
 hundreds of events of a run; that took as long as the work the events tell of.
@@ -8,31 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import yaml
-from dagster._core.execution.compute_logs import redirect_to_file
 from dagster._core.instance import InstanceType
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher.sync_in_memory_run_launcher import SyncInMemoryRunLauncher
 from dagster._core.run_coordinator import DefaultRunCoordinator
-from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
 from dagster._core.storage.event_log.in_memory import InMemoryEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.root import TemporaryLocalArtifactStorage
 from dagster._core.storage.runs import InMemoryRunStorage, SqliteRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._utils import ensure_file, touch_file
 from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.engine import Connection, Engine
 
+from custseg_assets.instance.output import OutputInFiles
 from custseg_assets.stores.files import replacement_for
 
 
@@ -225,7 +221,7 @@ def temporary_instance() -> dg.DagsterInstance:
 
 
 def open_instance(folder: Path, *, has_terminal: bool = False) -> dg.DagsterInstance:
-    """The Dagster instance in a folder, whose storages can stay connected unless ``dagster.yaml`` chooses others.
+    """The Dagster instance in a folder, whose storages can stay connected; whatever ``dagster.yaml`` chooses is taken.
 
     Args:
         folder: with ``dagster.yaml``.
@@ -233,46 +229,20 @@ def open_instance(folder: Path, *, has_terminal: bool = False) -> dg.DagsterInst
     """
     chosen = yaml.safe_load((folder / "dagster.yaml").read_text(encoding="utf-8")) or {}
     usual = InstanceRef.config_defaults(str(folder))
-    cheaper: dict[str, dict[str, Any]] = {
-        name: {"module": __name__, "class": ours.__name__, "config": yaml.safe_load(of_dagster.config_yaml)}
-        for name, ours in _CHEAPER.items()
-        if ("storage" not in chosen or name not in _STORAGES) and name not in chosen and (of_dagster := usual[name])
+    storages = {} if "storage" in chosen else _STORAGES
+    ours = {**storages, "compute_logs": NoOpComputeLogManager if has_terminal else OutputInFiles}
+    cheaper = {
+        name: {"module": one.__module__, "class": one.__name__, "config": yaml.safe_load(of_dagster.config_yaml)}
+        for name, one in ours.items()
+        if name not in chosen and (of_dagster := usual[name])
     }
-    if has_terminal:
-        cheaper["compute_logs"] = {
-            "module": NoOpComputeLogManager.__module__,
-            "class": NoOpComputeLogManager.__name__,
-            "config": {},
-        }
+    if has_terminal and "compute_logs" in cheaper:
+        cheaper["compute_logs"]["config"] = {}
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides=cheaper))
 
 
-class OutputInFiles(LocalComputeLogManager):
-    """Dagster's files of what a run prints, which it does not print besides.
-
-    Dagster's own starts four processes for each run that copy the files to its output, which nobody reads.
-    """
-
-    @contextlib.contextmanager
-    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
-        """What Dagster calls around the steps of a run."""
-        with contextlib.ExitStack() as until_the_end:
-            for stream, kind in ((sys.stdout, ComputeIOType.STDOUT), (sys.stderr, ComputeIOType.STDERR)):
-                path = self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind])
-                ensure_file(path)
-                until_the_end.enter_context(redirect_to_file(stream, path))
-            yield CapturedLogContext(log_key)
-        touch_file(self.complete_artifact_path(log_key))  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def from_config_value(cls, inst_data: Any, config_value: Any) -> OutputInFiles:
-        """What Dagster calls to open the files."""
-        return cls(inst_data=inst_data, **config_value)
-
-
 _STORAGES = {"event_log_storage": ConnectedEventLog, "run_storage": ConnectedRunStorage}
-_CHEAPER = {**_STORAGES, "compute_logs": OutputInFiles}
-"""By their names in ``dagster.yaml``, where ``storage`` means all of the former."""
+"""By their names in ``dagster.yaml``."""
 
 
 @contextlib.contextmanager

@@ -177,3 +177,21 @@ def test_what_another_thread_writes_is_in_a_history_that_is_not_kept() -> None:
         result = dg.materialize([told], instance=instance)
         assert result.success
         assert "from another thread" in [entry.user_message for entry in instance.all_logs(result.run_id)]
+
+
+@dg.asset(
+    partitions_def=dg.StaticPartitionsDefinition(["a", "b"]), check_specs=[dg.AssetCheckSpec("even", asset="part")]
+)
+def part() -> dg.MaterializeResult:
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+
+def test_a_check_is_about_the_materialisation_of_its_own_run(tmp_path: Path) -> None:
+    with open_instance(configured(tmp_path / "home")) as instance, stay_connected(instance):
+        for key in ("a", "a", "b", "a"):
+            run = dg.materialize([part], instance=instance, partition_key=key)
+            [evaluation] = run.get_asset_check_evaluations()
+            assert evaluation.target_materialization_data is not None
+            assert evaluation.target_materialization_data.run_id == run.run_id
+            [newest] = instance.fetch_materializations(dg.AssetRecordsFilter(part.key, ["a"]), limit=1).records
+            assert (newest.run_id == run.run_id) == (key == "a")
