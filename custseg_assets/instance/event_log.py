@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,16 @@ class ConnectedEventLog(SqliteEventLogStorage):
     """The first database that was made, before anything was written to it: a copy saves making its tables again."""
     _materializations: dict[str, Any]
     """Answers about them inside a ``connected`` block since the last one was written, by question."""
+    _writer: int | None = None
+    """The thread that is in a ``together`` block."""
+    _transactions: dict[str, Connection]
+    """Of that block, by database."""
+    _until_the_end: contextlib.ExitStack
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
         """Keep what is opened inside the block open until its end."""
-        self._engines, self._materializations = {}, {}
+        self._engines, self._materializations, self._transactions = {}, {}, {}
         try:
             yield
         finally:
@@ -64,14 +70,38 @@ class ConnectedEventLog(SqliteEventLogStorage):
             with super()._connect(shard) as connection:
                 yield connection
             return
+        with self.together():
+            yield self._transactions.get(shard) or self._begin(shard)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A block in which this thread writes to each database in one transaction: all of it, or nothing."""
+        if self._engines is None or self._writer == threading.get_ident():
+            yield
+            return
         with self._db_lock:
-            engine = self._engines.get(shard) or self._open_engine(shard)
-            self._engines[shard] = engine
-            with engine.begin() as connection:
-                yield connection
-            # The pages watch the file for news, which are in the write-ahead log beside it as long as this stays open.
-            with contextlib.suppress(FileNotFoundError):  # of a run that was deleted
-                os.utime(self.path_for_shard(shard))
+            self._writer = threading.get_ident()
+            try:
+                with contextlib.ExitStack() as self._until_the_end:
+                    yield
+            except BaseException:
+                # Of events that are not there after all.
+                self._materializations.clear()
+                raise
+            finally:
+                shards, self._transactions, self._writer = [*self._transactions], {}, None
+            # The pages watch the files for news, which are in the write-ahead log beside as long as they stay open.
+            for shard in shards:
+                with contextlib.suppress(FileNotFoundError):  # of a run that was deleted
+                    os.utime(self.path_for_shard(shard))
+
+    def _begin(self, shard: str) -> Connection:
+        if self._engines is None:
+            raise RuntimeError("no database stays open here")
+        engine = self._engines.get(shard) or self._open_engine(shard)
+        self._engines[shard] = engine
+        self._transactions[shard] = self._until_the_end.enter_context(engine.begin())
+        return self._transactions[shard]
 
     def has_table(self, table_name: str) -> bool:
         """Whether the index has a table; Dagster asks for each event of an asset, and tables only ever come."""
@@ -92,8 +122,9 @@ class ConnectedEventLog(SqliteEventLogStorage):
         return prepared[1]
 
     def store_event(self, event: Any) -> None:
-        """Write an event."""
-        super().store_event(event)
+        """Write an event to its run's database and to the index."""
+        with self.together():
+            super().store_event(event)
         if self._engines is not None and event.dagster_event and event.dagster_event.is_step_materialization:
             self._materializations.clear()
 
@@ -243,6 +274,12 @@ def open_instance(folder: Path, *, has_terminal: bool = False) -> dg.DagsterInst
 
 _STORAGES = {"event_log_storage": ConnectedEventLog, "run_storage": ConnectedRunStorage}
 """By their names in ``dagster.yaml``."""
+
+
+def together(instance: dg.DagsterInstance) -> AbstractContextManager[None]:
+    """A block whose events are in the instance's event log all at once, where it can stay connected."""
+    log = instance.event_log_storage
+    return log.together() if isinstance(log, ConnectedEventLog) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

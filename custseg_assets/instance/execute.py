@@ -24,7 +24,7 @@ from custseg_assets.defs.automation import CODE_LOCATION, RANGE_END, cause_of, r
 from custseg_assets.errors import RunFailedError
 from custseg_assets.home.open import LockedHome, OpenHome
 from custseg_assets.home.plan import Stage
-from custseg_assets.instance.event_log import open_instance, stay_connected
+from custseg_assets.instance.event_log import open_instance, stay_connected, together
 from custseg_assets.stores.home import Home
 from custseg_assets.stores.sources import Progress
 
@@ -120,13 +120,14 @@ class JobRunner:
         with stay_connected(self.instance):
             # As ``job.execute_in_process`` does it, but with an origin: without one, Dagster's pages show the run in no
             # overview and cannot execute it again.
-            run = self.instance.create_run_for_job(
-                job,
-                run_id=run_id,
-                run_config=run_config,
-                tags=merge_run_tags(job, request.partition_key, tags, None, self.instance, run_config),
-                remote_job_origin=_REPOSITORY.get_job_origin(job.name),
-            )
+            with together(self.instance):
+                run = self.instance.create_run_for_job(
+                    job,
+                    run_id=run_id,
+                    run_config=run_config,
+                    tags=merge_run_tags(job, request.partition_key, tags, None, self.instance, run_config),
+                    remote_job_origin=_REPOSITORY.get_job_origin(job.name),
+                )
             result = execute_run(InMemoryJob(job), run, self.instance)
         if not result.success:
             raise RunFailedError(

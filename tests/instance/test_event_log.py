@@ -18,6 +18,7 @@ from custseg_assets.instance.event_log import (
     open_instance,
     stay_connected,
     temporary_instance,
+    together,
 )
 
 
@@ -195,3 +196,53 @@ def test_a_check_is_about_the_materialisation_of_its_own_run(tmp_path: Path) -> 
             assert evaluation.target_materialization_data.run_id == run.run_id
             [newest] = instance.fetch_materializations(dg.AssetRecordsFilter(part.key, ["a"]), limit=1).records
             assert (newest.run_id == run.run_id) == (key == "a")
+
+
+def test_events_that_are_written_together_are_there_at_once_or_not_at_all(tmp_path: Path) -> None:
+    home = configured(tmp_path / "home")
+    with open_instance(home) as instance, dg.DagsterInstance.from_config(str(home)) as other:
+
+        def seen() -> int:
+            return len(other.fetch_materializations(dg.AssetKey("x"), limit=10).records)
+
+        with stay_connected(instance):
+            with together(instance):
+                for _ in range(2):
+                    instance.report_runless_asset_event(dg.AssetMaterialization("x"))
+                assert len(instance.fetch_materializations(dg.AssetKey("x"), limit=10).records) == 2
+                assert seen() == 0
+            assert seen() == 2
+            with pytest.raises(ZeroDivisionError):
+                write_and_fail(instance)
+            assert len(instance.fetch_materializations(dg.AssetKey("x"), limit=10).records) == 2
+            instance.report_runless_asset_event(dg.AssetMaterialization("x"))
+        assert seen() == 3
+        with together(instance):
+            instance.report_runless_asset_event(dg.AssetMaterialization("x"))
+        assert seen() == 4
+
+
+def write_and_fail(instance: dg.DagsterInstance) -> None:
+    with together(instance):
+        instance.report_runless_asset_event(dg.AssetMaterialization("x"))
+        assert len(instance.fetch_materializations(dg.AssetKey("x"), limit=10).records) == 3
+        raise ZeroDivisionError
+
+
+def test_another_thread_writes_after_what_is_written_together(tmp_path: Path) -> None:
+    with open_instance(configured(tmp_path / "home")) as instance, stay_connected(instance):
+
+        def write() -> None:
+            instance.report_runless_asset_event(dg.AssetMaterialization("theirs"))
+
+        thread = threading.Thread(target=write)
+        with together(instance):
+            instance.report_runless_asset_event(dg.AssetMaterialization("ours"))
+            thread.start()
+            thread.join(0.3)
+            assert thread.is_alive()
+            instance.report_runless_asset_event(dg.AssetMaterialization("ours"))
+        thread.join(10)
+        written = [instance.fetch_materializations(dg.AssetKey(name), limit=9).records for name in ("ours", "theirs")]
+        assert [len(records) for records in written] == [2, 1]
+        assert written[0][0].storage_id < written[1][0].storage_id
