@@ -5,10 +5,8 @@ Dagster's column schema, its dependencies and column lineage, the fingerprints, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from types import MappingProxyType
 from typing import Literal
 
 import polars as pl
@@ -939,8 +937,7 @@ SCALABLE_FEATURES = tuple(
 """Features that every customer with an order has, and that a log1p of a non-negative value makes sense for."""
 
 
-@cache
-def tables(features: tuple[str, ...]) -> Mapping[str, Table]:
+def tables(features: tuple[str, ...]) -> dict[str, Table]:
     """Every table by its name, for the configured segmentation features."""
     every = (
         RAW_TRANSACTIONS,
@@ -967,7 +964,7 @@ def tables(features: tuple[str, ...]) -> Mapping[str, Table]:
         CAMPAIGN_GROUPS,
         CAMPAIGN_REPORT,
     )
-    return MappingProxyType({table.name: table for table in every})
+    return {table.name: table for table in every}
 
 
 def column_sources(column: Column, features: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -977,11 +974,11 @@ def column_sources(column: Column, features: tuple[str, ...]) -> list[tuple[str,
         column: of any table.
         features: names of the segmentation features.
     """
-    every, sources = tables(features), list[tuple[str, str]]()
+    sources = list[tuple[str, str]]()
     for source in column.lineage:
         name, _, field_name = source.partition(".")
         if field_name == "*":
-            sources += ((name, other.name) for other in every[name].content)
+            sources += ((name, other.name) for other in tables(features)[name].content)
         else:
             sources += ((name, one) for one in (features if field_name == "<features>" else (field_name,)))
     return list(dict.fromkeys(sources))
