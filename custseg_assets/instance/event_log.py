@@ -131,7 +131,8 @@ class ConnectedEventLog(SqliteEventLogStorage):
     def fetch_materializations(self, *asked: Any, **how: Any) -> Any:
         """Materialisations of an asset; Dagster asks for the newest twice for each check of it, and reads all of it.
 
-        Whoever writes another one has the home's lock, which is this process's as long as its databases stay open.
+        Whatever makes a table has the home's lock, so nobody else writes one meanwhile, but a person who reports one on
+        the pages; no check of this run is about that.
         """
         if self._engines is None:
             return super().fetch_materializations(*asked, **how)

@@ -1,13 +1,16 @@
-"""Made days of customers who order at rates of their own and may leave."""
+"""Made days of customers who order at rates of their own and may leave; and what a model of value writes of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 
 import numpy as np
 import polars as pl
 
-from custseg_assets.domain.value.days import DAYS, CustomerDays, day_number
+from custseg_assets.domain.value.days import DAYS, CustomerDays, day_number, known_at
+from custseg_assets.domain.value.replay import ValueModel, find_segments
+from custseg_assets.domain.value.tables import describe_model, predict_customers, sum_figures
 
 FIRST = day_number(date(2024, 1, 1))
 
@@ -30,3 +33,16 @@ def made_days(n_customers: int = 400, n_days: int = 300, seed: int = 1) -> pl.Da
 def customer_days(*args: int) -> CustomerDays:
     """The same as arrays."""
     return CustomerDays.of(made_days(*args))
+
+
+def rows_of(
+    model: ValueModel, days: CustomerDays, placed_at: Callable[[int], pl.DataFrame | None]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What a model writes of the customers known at its day: rows of ``value_model`` and of ``customer_value``."""
+    known = known_at(days, model.at)
+    ids = days.ids.gather(known.customers)
+    segments = find_segments(ids, placed_at(model.at))
+    return (
+        describe_model(model, sum_figures(model, known, segments), len(ids)),
+        predict_customers(model, ids, known, segments),
+    )

@@ -13,9 +13,8 @@ import pytest
 from custseg_assets.domain.value import replay
 from custseg_assets.domain.value.days import CustomerDays, known_at, learning_days
 from custseg_assets.domain.value.kept_fits import KeptFits
-from custseg_assets.domain.value.replay import History, ValueModel, find_segments
-from custseg_assets.domain.value.tables import describe_model, predict_customers, sum_figures
-from tests.support.customer_days import FIRST, customer_days
+from custseg_assets.domain.value.replay import History, ValueModel
+from tests.support.customer_days import FIRST, customer_days, rows_of
 
 DAYS = customer_days()
 AT = learning_days(FIRST, FIRST + 299)[-1]
@@ -29,13 +28,6 @@ def placed(day: int) -> pl.DataFrame:
 
 def fit(kept: KeptFits, days: CustomerDays = DAYS, at: int = AT, placed_at: Any = placed) -> ValueModel:
     return History(days, placed_at, FIRST, kept_fits=kept).fit(at)
-
-
-def tables_of(model: ValueModel) -> list[pl.DataFrame]:
-    known = known_at(DAYS, model.at)
-    segments = find_segments(DAYS.ids.gather(known.customers), placed(model.at))
-    of_model = describe_model(model, sum_figures(model, known, segments), len(segments))
-    return [of_model, predict_customers(model, DAYS.ids.gather(known.customers), known, segments)]
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +44,11 @@ def stored(kept: KeptFits) -> Any:
 def test_what_was_kept_is_what_would_be_fitted_and_nothing_is_fitted_again(
     first: KeptFits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    anew = tables_of(fit(KeptFits({})))
+    anew = rows_of(fit(KeptFits({})), DAYS, placed)
     for name in ("fit_segment_mean", "fit_btyd", "fit_heads"):
         monkeypatch.setattr(replay, name, None)
     found = KeptFits(stored(first))
-    for ours, theirs in zip(tables_of(fit(found)), anew, strict=True):
+    for ours, theirs in zip(rows_of(fit(found), DAYS, placed), anew, strict=True):
         assert ours.equals(theirs)
     assert found.used == first.used
     # A few days later nothing new is over, so nothing new can be learnt.
@@ -96,7 +88,7 @@ def test_a_later_day_is_fitted_when_it_is_over_and_the_oldest_are_forgotten(firs
     kept = KeptFits(stored(first))
     fit(kept, at=AT + 31)
     assert set(kept.used) - set(first.used)
-    later = KeptFits(stored(kept))
+    later = KeptFits({"of a day that nothing learns from any more": {}, **stored(kept)})
     fit(later, at=AT + 31)
     assert later.used == kept.used
 

@@ -15,13 +15,12 @@ from custseg_assets.domain.value.methods import ORDERS, PROBABILITIES, SPEND, TA
 from custseg_assets.domain.value.replay import (
     History,
     ValueModel,
-    find_segments,
     measure_auc,
     measure_calibration_error,
     measure_gini,
 )
-from custseg_assets.domain.value.tables import describe_model, predict_customers, sum_figures
 from tests.support.customer_days import FIRST, customer_days
+from tests.support.customer_days import rows_of as customer_rows
 
 DAYS = customer_days()
 GRID = learning_days(FIRST, FIRST + 299)
@@ -42,13 +41,7 @@ def history(days: CustomerDays = DAYS) -> History:
 
 
 def rows_of(model: ValueModel, days: CustomerDays = DAYS) -> tuple[pl.DataFrame, pl.DataFrame]:
-    known = known_at(days, model.at)
-    ids = days.ids.gather(known.customers)
-    segments = find_segments(ids, placed(model.at))
-    return (
-        describe_model(model, sum_figures(model, known, segments), len(ids)),
-        predict_customers(model, ids, known, segments),
-    )
+    return customer_rows(model, days, placed)
 
 
 def changed_after(at: int) -> CustomerDays:
