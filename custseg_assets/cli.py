@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from custseg_assets import no_telemetry as telemetry
 from custseg_assets.command_line import FAILED, CommandParser, as_private_as, run_command, say
 from custseg_assets.errors import BadInputError, CustsegError, DamagedHomeError
+from custseg_assets.late_imports import put_off_imports
 
 if TYPE_CHECKING:
     from custseg_assets.commands.campaign import FileForm, Starter
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, 2 where the input cannot be used, 1 where a run failed, or 130 where it was interrupted.
     """
     telemetry.switch_off()
+    put_off_imports()
     gc.set_threshold(*_COLLECTIONS)
     # Read when Polars is imported, here and in the processes that this one starts.
     os.environ.setdefault(*_ALLOCATOR)

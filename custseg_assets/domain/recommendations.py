@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from custseg_assets.domain.purchases import Numbers, Pairs, list_descriptions, list_pairs, place_in, present
+from custseg_assets.domain.rates import wilson_interval
 from custseg_assets.domain.schemas import PRODUCT_RECOMMENDATIONS
 from custseg_assets.domain.tastes import LEARNT_FROM_AT_MOST, MOST_BOUGHT, Tastes, count_together, learn
 from custseg_assets.domain.transactions.features import MICRO
@@ -587,13 +588,10 @@ def choose_method(
         )
         return RecommendationEvaluation(cut, as_of, n_items, n_tested, (), DEFAULT_METHOD, sentence)
 
-    from scipy.stats import binomtest
-
     scores = []
     for method in METHODS:
         hits = n_hits[method]
-        interval = binomtest(hits, n_tested).proportion_ci(method="wilson")
-        scores.append(MethodScore(method, hits, hits / n_tested, *map(float, interval)))
+        scores.append(MethodScore(method, hits, hits / n_tested, *wilson_interval(hits, n_tested)))
     # max() keeps the first of equals, and METHODS has the simplest first.
     winner = max(scores, key=lambda score: score.n_hits)
     sentence = _sentence(winner, scores, n_tested, n_items)

@@ -16,7 +16,8 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+
+from custseg_assets.domain.threads import one_thread
 
 MOST_BOUGHT = 600
 """Products that tastes are learnt of; the inverse grows with their third power, and offers with their number."""
@@ -141,7 +142,7 @@ def learn(
         return Tastes(products, np.zeros((0, 0)), np.zeros(0), as_of)
     # The inverse of a symmetric and positive definite matrix is half the work, and only one half of it is filled. The
     # order of summation, and with it the last digits, depends on the number of threads.
-    with threadpool_limits(1):
+    with one_thread():
         factor, _ = dpotrf(n_both + REGULARISATION * np.eye(n_products), lower=True)
         half, _ = dpotri(factor, lower=True)
     inverse = np.tril(half) + np.tril(half, -1).T

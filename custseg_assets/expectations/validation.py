@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
+from custseg_assets import no_telemetry
 from custseg_assets.domain.markdown import as_text
 from custseg_assets.domain.periods import EARLIEST_DATE, Cadence, end_of, start_of
 from custseg_assets.domain.transactions.cleaning import CleaningRules
-from custseg_assets.expectations.library import prepare_import
 from custseg_assets.expectations.suites import (
     EARLIEST_PLAUSIBLE,
     EXAMPLE_KEYS,
@@ -34,6 +34,7 @@ from custseg_assets.expectations.suites import (
     Rule,
     groups_for,
 )
+from custseg_assets.late_imports import put_off_imports
 from custseg_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -355,7 +356,8 @@ def _caching_execution_engine() -> type[PandasExecutionEngine]:
     The original has pandas parse and run the query again for every metric of every rule, at 5 ms each.
     """
     # Whatever is validated, this is the first that imports Great Expectations.
-    prepare_import()
+    no_telemetry.switch_off()
+    put_off_imports()
     from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 
     class CachingPandasExecutionEngine(PandasExecutionEngine):

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from threadpoolctl import threadpool_limits
 
 from custseg_assets.domain.schemas import CLEAN_TRANSACTIONS, SEGMENT_ASSIGNMENTS
 from custseg_assets.domain.slices import EVERYBODY, IdRange
+from custseg_assets.domain.threads import one_thread
 from custseg_assets.domain.value.days import CustomerDays, count_days, day_number, known_at, learning_days, sampled
 from custseg_assets.domain.value.kept_fits import KeptFits
 from custseg_assets.domain.value.replay import History, ValueModel, find_segments
@@ -66,7 +66,7 @@ class Values:
     def fit(self, key: str) -> ValueModel:
         """What is fitted at a snapshot."""
         if key not in self._models:
-            with threadpool_limits(1):
+            with one_thread():
                 self._models[key] = self._history.fit(self.as_of(key))
         return self._models[key]
 
@@ -75,7 +75,7 @@ class Values:
         model, n_customers, totals = self.fit(key), 0, dict[str, int]()
         for placed, days in self._slices(key):
             known = known_at(days, model.at)
-            with threadpool_limits(1):
+            with one_thread():
                 sums = sum_figures(model, known, find_segments(days.ids.gather(known.customers), placed))
             totals = {target: totals.get(target, 0) + total for target, total in sums.items()}
             n_customers += placed.height
@@ -89,7 +89,7 @@ class Values:
             ids = days.ids.gather(known.customers)
             if not ids.equals(placed["customer_id"]):
                 raise RuntimeError(f"{key}: {len(ids):,} customers have lines, and {placed.height:,} have segments")
-            with threadpool_limits(1):
+            with one_thread():
                 yield predict_customers(model, ids, known, placed["segment_id"].to_numpy())
 
     def keep_fits(self) -> None:

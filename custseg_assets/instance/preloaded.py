@@ -13,9 +13,9 @@ telemetry.switch_off()
 
 import gc
 
-from custseg_assets.expectations.library import prepare_import
+from custseg_assets.late_imports import put_off_imports
 
-prepare_import()
+put_off_imports()
 
 import great_expectations
 import matplotlib.figure

@@ -156,10 +156,10 @@ def _prospect(sizes: Mapping[str, tuple[int, int]], spreads: Mapping[str, Spread
 
 def _factor(variance: float, of_holdout: float) -> float:
     """Standard errors between nothing and an uplift that is found in 80 % of the campaigns."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     freedom = variance**2 / of_holdout if of_holdout > 0 else np.inf
-    return float(t.ppf(1 - LEVEL / 2, freedom) + t.ppf(POWER, freedom))
+    return float(stdtrit(freedom, 1 - LEVEL / 2) + stdtrit(freedom, POWER))
 
 
 def _mean(sizes: Mapping[str, tuple[int, int]], spreads: Mapping[str, Spread | None]) -> float | None:

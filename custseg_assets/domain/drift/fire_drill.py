@@ -22,6 +22,7 @@ from custseg_assets.domain.drift.lapse import active_days_of, stop_ordering
 from custseg_assets.domain.drift.reference import DriftReference, fit_reference
 from custseg_assets.domain.drift.report import DriftReport, DriftSettings
 from custseg_assets.domain.drift.scores import DEFAULT_SETTINGS, calibrate, measure_drift
+from custseg_assets.domain.rates import wilson_interval
 from custseg_assets.domain.segments.model import RFM, Matrix, SegmentationModel
 from custseg_assets.errors import BadInputError
 
@@ -179,19 +180,17 @@ class FireDrillResult:
 
     def table(self) -> pl.DataFrame:
         """One row per scenario: counts, and the alarm rate with its 95 % Wilson interval."""
-        from scipy.stats import binomtest
-
         rows = []
         for outcome in self.outcomes:
-            interval = binomtest(outcome.n_alarms, outcome.n_repetitions).proportion_ci(method="wilson")
+            low, high = wilson_interval(outcome.n_alarms, outcome.n_repetitions)
             rows.append(
                 {
                     "scenario": outcome.scenario.name,
                     "expected": outcome.scenario.expected,
                     "limit": outcome.scenario.limit if outcome.scenario.expected != "open" else None,
                     "alarm_rate": outcome.n_alarms / outcome.n_repetitions,
-                    "alarm_rate_low": interval.low,
-                    "alarm_rate_high": interval.high,
+                    "alarm_rate_low": low,
+                    "alarm_rate_high": high,
                     "breach_rate": outcome.n_breaches / outcome.n_repetitions,
                     "unjudged_rate": outcome.n_unjudged / outcome.n_repetitions,
                     "seen_by": outcome.seen_by,

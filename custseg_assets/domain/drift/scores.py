@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from custseg_assets.domain.drift.reference import DriftReference, check_matrix, means_of, share_refunded
 from custseg_assets.domain.drift.report import (
@@ -30,6 +29,7 @@ from custseg_assets.domain.drift.report import (
 )
 from custseg_assets.domain.periods import Window, start_of
 from custseg_assets.domain.segments.model import REFUNDED, Matrix
+from custseg_assets.domain.threads import one_thread
 
 MIN_CUSTOMERS = 30
 DEFAULT_SETTINGS = DriftSettings()
@@ -87,7 +87,7 @@ def calibrate(
     """
     errors = np.random.default_rng(seed).standard_normal((n_draws, len(reference.means) + 1))
     scale = np.sqrt(1 / reference.n_customers + 1 / n_customers)
-    with threadpool_limits(1):
+    with one_thread():
         # On several, BLAS spins longer than it computes.
         noise = errors[:, :-1] @ reference.covariance_factor().T * scale
     smoothed = (reference.n_refunded + 0.5) / (reference.n_customers + reference.n_refunded + 1)
@@ -282,8 +282,8 @@ def _own_thresholds(
 
 
 def _prediction_limit(scores: Matrix, rate: float) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     n = len(scores)
-    limit = scores.mean() + t.ppf(1 - rate, n - 1) * scores.std(ddof=1) * np.sqrt(1 + 1 / n)
+    limit = scores.mean() + stdtrit(n - 1, 1 - rate) * scores.std(ddof=1) * np.sqrt(1 + 1 / n)
     return float(max(scores.max(), limit))

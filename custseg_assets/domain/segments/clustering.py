@@ -10,7 +10,6 @@ one thread, so neither the order of customers, nor the other k, nor the number o
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,11 +38,14 @@ from custseg_assets.domain.segments.model import (
 )
 from custseg_assets.domain.segments.naming import name_segments
 from custseg_assets.domain.segments.sampling import N_OTHER_SAMPLES, SamplingError, Strata, compare_fits
+from custseg_assets.domain.threads import one_thread
 from custseg_assets.errors import BadInputError
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
 
+SCIKIT_LEARN = "sklearn.cluster"
+"""Its libraries have one thread while clusters are fitted, so that sums do not depend on the number of cores."""
 FIT_SAMPLE = 20_000
 """Customers that clusters are fitted and refitted on; of more a random sample is taken, and then all of them move the
 centroids to their final place. A sweep over six k then costs a million customers as much as 20,000: 13 CPU s."""
@@ -331,7 +333,7 @@ def _measure_k(
     others: Sequence[Matrix] | None,
 ) -> Candidate:
     rng = np.random.default_rng([seed, k])
-    with one_thread():
+    with one_thread(SCIKIT_LEARN):
         sample = draw_rows(rows, FIT_SAMPLE, rng)
         fitted = _fit(rows[sample], k, n_initialisations, rng)
         if len(sample) < len(rows):
@@ -351,19 +353,6 @@ def _measure_k(
             else _refit_in_embeddings([one[sample] for one in others], k, rng)
         )
         return judge_fit(rows, labels, found, limits, distances, subset, labels[sample], refits, sizes, inertia)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """A block in which scikit-learn's libraries have one thread, so that sums do not depend on the number of cores.
-
-    Only libraries that are loaded can be limited, so they are loaded first.
-    """
-    import sklearn.cluster  # noqa: F401  (loads them)
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        yield
 
 
 def judge_fit(
@@ -455,8 +444,6 @@ def measure_sampling_error(
     Raises:
         ValueError: the candidate could not be fitted.
     """
-    from threadpoolctl import threadpool_limits
-
     if candidate.centroids is None or candidate.inertia is None:
         raise ValueError(f"k = {candidate.k} has no centroids: {candidate.reason}")
     rng, worst = np.random.default_rng([seed, n_sampled, candidate.k]), np.zeros(3)
@@ -466,7 +453,7 @@ def measure_sampling_error(
     labels = nearest(judged, centroids).cluster
     for _ in range(N_OTHER_SAMPLES):
         other = strata.draw(n_sampled, rng)
-        with threadpool_limits(1):
+        with one_thread(SCIKIT_LEARN):
             fitted = None if warm is None else _fit_from_start(other, warm, inertia)
             fitted = fitted or _fit(other, candidate.k, 1, rng, start=centroids, stop=SETTLED)
         others = _match_centroids(fitted.cluster_centers_, judged, labels)

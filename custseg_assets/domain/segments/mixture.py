@@ -15,6 +15,7 @@ import numpy as np
 
 from custseg_assets.domain.segments.clustering import (
     FIT_SAMPLE,
+    SCIKIT_LEARN,
     SILHOUETTE_SAMPLE,
     Candidate,
     Distances,
@@ -22,10 +23,10 @@ from custseg_assets.domain.segments.clustering import (
     draw_rows,
     judge_fit,
     measure_clusters,
-    one_thread,
     try_every_k,
 )
 from custseg_assets.domain.segments.model import Clusters, Labels, Matrix, Mixture, nearest
+from custseg_assets.domain.threads import one_thread
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -92,7 +93,7 @@ def _measure_k(
     start: Clusters | None,
 ) -> Candidate:
     rng = np.random.default_rng([seed, k])
-    with one_thread():
+    with one_thread(SCIKIT_LEARN):
         sample = draw_rows(rows, FIT_SAMPLE, rng)
         fitted = _fit(rows[sample], k, n_initialisations, rng)
         if start is not None:

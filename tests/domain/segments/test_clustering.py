@@ -386,8 +386,9 @@ def test_in_a_new_process_libraries_are_limited_to_one_thread_before_anything_is
     """A limit that is set before they are loaded limits nothing, and sums differ in their last bits."""
     program = """
 from threadpoolctl import threadpool_info
-from custseg_assets.domain.segments.clustering import one_thread
-with one_thread():
+from custseg_assets.domain.segments.clustering import SCIKIT_LEARN
+from custseg_assets.domain.threads import one_thread
+with one_thread(SCIKIT_LEARN):
     print(*{pool["num_threads"] for pool in threadpool_info()}, len(threadpool_info()) > 1)
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}

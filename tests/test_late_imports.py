@@ -1,4 +1,4 @@
-"""What Great Expectations hardly ever needs is imported when it is used."""
+"""What a run hardly ever needs is executed when it is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from custseg_assets.expectations.library import put_off_import
+from custseg_assets.late_imports import put_off_import
 
 NAME = "put_off_by_a_test"
 
@@ -73,3 +73,20 @@ def test_a_module_that_is_not_there_or_imported_already_stays_as_it_is(module: P
     put_off_import(NAME)
     assert sys.modules[NAME] is put_off_by_a_test
     assert is_executed()
+
+
+def test_a_part_of_a_package_is_bound_to_it_and_executed_at_the_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package_of_a_test"
+    package.mkdir()
+    (package / "__init__.py").write_text("from package_of_a_test import part\n")
+    (package / "part.py").write_text("value = 4\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    put_off_import("package_of_a_test.part")
+    import package_of_a_test.part
+
+    part = package_of_a_test.part
+    assert "value" not in vars(part)
+    assert part.value == 4
+    assert sys.modules["package_of_a_test.part"] is part
