@@ -54,6 +54,7 @@ STEPS = (
     *(("segment_assignments", key) for key in SNAPSHOTS),
     *(("scaled_features", SNAPSHOTS[-1]), ("drift_report", SNAPSHOTS[-1])),
     *(("segment_profiles", SNAPSHOTS[-1]), ("segment_migrations", SNAPSHOTS[-1])),
+    *(("customer_value", key) for key in SNAPSHOTS),
     *(("product_recommendations", SNAPSHOTS[-1]), ("serving_release", None)),
 )
 
@@ -180,6 +181,7 @@ def _slices(n_customers: int) -> Iterator[tuple[int, pl.Series, NDArray[np.int64
 
 def _features(key: str, n_customers: int) -> Iterator[pl.DataFrame]:
     window = window_of(key, PERIODS[0], 2, "monthly")
+    months = [month for month in PERIODS if window.start.date() <= date.fromisoformat(month) < window.as_of.date()]
     for number, ids, kinds in _slices(n_customers):
         rng = np.random.default_rng([2, SNAPSHOTS.index(key), number])
         n, own = len(ids), np.random.default_rng([3, number])
@@ -210,31 +212,37 @@ def _features(key: str, n_customers: int) -> Iterator[pl.DataFrame]:
                 "favourite_hour": rng.integers(8, 20, n),
                 "monthly_spend_mean": net / 2,
             },
-        ).filter(pl.Series(rng.random(n) < 0.85))
+        ).filter(pl.Series(sum(_count_lines(month, number, kinds) for month in months) > 0))
 
 
 def _lines(key: str, n_customers: int) -> Iterator[pl.DataFrame]:
     start = datetime.fromisoformat(key)
     for number, ids, kinds in _slices(n_customers):
-        rng = np.random.default_rng([4, PERIODS.index(key), number])
-        n_lines = rng.poisson(LINES_A_MONTH * np.array([2.5, 1.2, 0.8, 0.6])[kinds])
-        n = int(n_lines.sum())
+        rng, n_lines = np.random.default_rng([5, PERIODS.index(key), number]), _count_lines(key, number, kinds)
+        who, n = np.repeat(np.arange(len(ids)), n_lines), int(n_lines.sum())
         product = (N_PRODUCTS * rng.random(n) ** 3).astype(np.int64) + 20_000
         products = pl.Series(product).cast(pl.String)
         yield _rows(
             schemas.CLEAN_TRANSACTIONS,
             {
                 "period": pl.repeat(key, n, eager=True),
-                "customer_id": ids.gather(np.repeat(np.arange(len(ids)), n_lines)),
+                "customer_id": ids.gather(who),
                 "invoiced_at": pl.Series(rng.integers(0, 28 * 86_400, n) * 1_000_000).cast(pl.Duration("us")) + start,
                 "product_id": products,
                 "description": pl.select(pl.format("PRODUCT {}", products)).to_series(),
                 "quantity": np.ones(n),
                 "unit_price": np.full(n, 9.5),
                 "line_amount": np.full(n, 9.5),
-                "is_cancellation": rng.random(n) < 0.01,
+                # Never all of a customer's lines.
+                "is_cancellation": (rng.random(n) < 0.01) & (np.diff(who, prepend=-1) == 0),
             },
         )
+
+
+def _count_lines(key: str, number: int, kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Lines of each customer of a slice in a month."""
+    rng = np.random.default_rng([4, PERIODS.index(key), number])
+    return rng.poisson(LINES_A_MONTH * np.array([2.5, 1.2, 0.8, 0.6])[kinds])
 
 
 def _rows(table: schemas.Table, columns: dict[str, Any]) -> pl.DataFrame:
