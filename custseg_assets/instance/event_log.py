@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,10 @@ class ConnectedEventLog(SqliteEventLogStorage):
     """Of those that are known to be in the index's table of assets."""
     _blank: bytes | None = None
     """The first database that was made, before anything was written to it: a copy saves making its tables again."""
-    _materializations: dict[str, Any]
-    """Answers about them inside a ``connected`` block since the last one was written, by question."""
+    _answers: dict[dg.AssetKey, dict[str, Any]]
+    """What was asked about an asset's materialisations since its last one was written, inside a ``connected`` block."""
+    _read: dict[str, tuple[Any, Any]]
+    """The newest materialisation of each asset, with the row that it was read from, as long as that stays the same."""
     _writer: int | None = None
     """The thread that is in a ``together`` block."""
     _transactions: dict[str, Connection]
@@ -56,7 +58,7 @@ class ConnectedEventLog(SqliteEventLogStorage):
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
         """Keep what is opened inside the block open until its end."""
-        self._engines, self._materializations, self._transactions = {}, {}, {}
+        self._engines, self._answers, self._read, self._transactions = {}, {}, {}, {}
         try:
             yield
         finally:
@@ -86,7 +88,7 @@ class ConnectedEventLog(SqliteEventLogStorage):
                     yield
             except BaseException:
                 # Of events that are not there after all.
-                self._materializations.clear()
+                self._answers.clear()
                 raise
             finally:
                 shards, self._transactions, self._writer = [*self._transactions], {}, None
@@ -126,20 +128,49 @@ class ConnectedEventLog(SqliteEventLogStorage):
         with self.together():
             super().store_event(event)
         if self._engines is not None and event.dagster_event and event.dagster_event.is_step_materialization:
-            self._materializations.clear()
+            self._answers.pop(event.dagster_event.asset_key, None)
 
-    def fetch_materializations(self, *asked: Any, **how: Any) -> Any:
+    def fetch_materializations(self, records_filter: Any, *asked: Any, **how: Any) -> Any:
         """Materialisations of an asset; Dagster asks for the newest twice for each check of it, and reads all of it.
 
         Whatever makes a table has the home's lock, so nobody else writes one meanwhile, but a person who reports one on
         the pages; no check of this run is about that.
         """
+        key = records_filter if isinstance(records_filter, dg.AssetKey) else records_filter.asset_key
+        return self._answer(super().fetch_materializations, key, records_filter, *asked, **how)
+
+    def get_latest_tags_by_partition(self, asset_key: dg.AssetKey, *asked: Any, **how: Any) -> Any:
+        """Tags of an asset's materialisations; each step that reads it asks for the same."""
+        return self._answer(super().get_latest_tags_by_partition, asset_key, asset_key, *asked, **how)
+
+    def _answer(self, ask: Callable[..., Any], about: dg.AssetKey, *asked: Any, **how: Any) -> Any:
         if self._engines is None:
-            return super().fetch_materializations(*asked, **how)
-        question = repr((asked, how))
-        if question not in self._materializations:
-            self._materializations[question] = super().fetch_materializations(*asked, **how)
-        return self._materializations[question]
+            return ask(*asked, **how)
+        known, question = self._answers.setdefault(about, {}), repr((ask.__name__, asked, how))
+        if question not in known:
+            known[question] = ask(*asked, **how)
+        return known[question]
+
+    def _get_latest_materialization_records(self, raw_asset_rows: Any) -> Any:
+        """The newest materialisation of each asset; it holds pictures, and each step that reads the asset reads it."""
+        if self._engines is None:
+            return super()._get_latest_materialization_records(raw_asset_rows)
+        records: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
+        unread = {}
+        for row in raw_asset_rows:
+            source = row["asset_details"], row["last_materialization"]
+            read_from, record = self._read.get(row["asset_key"], (None, None))
+            if record is not None and read_from == source:
+                records[record.asset_key] = record
+            else:
+                unread[row["asset_key"]] = row, source
+        if unread:
+            records |= super()._get_latest_materialization_records([row for row, _ in unread.values()])
+        for name, (_, source) in unread.items():
+            key = dg.AssetKey.from_db_string(name)
+            if key and source[1] and (record := records.get(key)):
+                self._read[name] = source, record
+        return records
 
     def _open_engine(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))

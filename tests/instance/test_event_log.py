@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.runs import SqliteRunStorage
 from sqlalchemy import text
@@ -196,6 +198,43 @@ def test_a_check_is_about_the_materialisation_of_its_own_run(tmp_path: Path) -> 
             assert evaluation.target_materialization_data.run_id == run.run_id
             [newest] = instance.fetch_materializations(dg.AssetRecordsFilter(part.key, ["a"]), limit=1).records
             assert (newest.run_id == run.run_id) == (key == "a")
+
+
+def test_what_a_step_reads_of_its_inputs_is_of_their_newest_materialisation(tmp_path: Path) -> None:
+    key, other = dg.AssetKey("x"), dg.AssetKey("y")
+    with open_instance(configured(tmp_path / "home")) as instance, stay_connected(instance):
+
+        def read() -> list[tuple[object, str]]:
+            records = {record.asset_entry.asset_key: record.asset_entry for record in instance.get_asset_records()}
+            tags = {
+                one: instance.event_log_storage.get_latest_tags_by_partition(
+                    one, dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG], asset_partitions=["a"]
+                )
+                for one in records
+            }
+            found = []
+            for one in sorted(records, key=str):
+                newest = records[one].last_materialization
+                assert newest is not None
+                assert newest.asset_materialization is not None
+                found.append((newest.asset_materialization.metadata["n"].value, tags[one]["a"][DATA_VERSION_TAG]))
+            return found
+
+        def write(of: dg.AssetKey, n: int) -> None:
+            made = dg.AssetMaterialization(of, partition="a", metadata={"n": n}, tags={DATA_VERSION_TAG: str(n)})
+            instance.report_runless_asset_event(made)
+
+        write(other, 0)
+        for n in range(3):
+            write(key, n)
+            assert read() == read() == [(n, str(n)), (0, "0")]
+        with contextlib.suppress(ZeroDivisionError), together(instance):
+            write(key, 9)
+            assert read() == [(9, "9"), (0, "0")]
+            raise ZeroDivisionError
+        assert read() == [(2, "2"), (0, "0")]
+        instance.wipe_assets([key])
+        assert [record.asset_entry.asset_key for record in instance.get_asset_records()] == [other]
 
 
 def test_events_that_are_written_together_are_there_at_once_or_not_at_all(tmp_path: Path) -> None:
