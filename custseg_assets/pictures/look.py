@@ -14,9 +14,11 @@ import textwrap
 import warnings
 from collections.abc import Callable
 from datetime import date
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from custseg_assets.domain.periods import Cadence, start_of
 
@@ -93,6 +95,8 @@ class Picture(Generic[P]):
             canvas: Any = FigureCanvasAgg(self.figure(*args, **kwargs))
             renderer = canvas.get_renderer()
             renderer.draw_text = functools.partial(_draw_text, renderer, renderer.draw_text)
+            measure = functools.partial(_measure_text, renderer, renderer.get_text_width_height_descent)
+            renderer.get_text_width_height_descent = measure
             canvas.draw()
             image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
             reduced = image.convert("RGB").quantize(
@@ -101,6 +105,41 @@ class Picture(Generic[P]):
         stream = io.BytesIO()
         reduced.save(stream, format="PNG", compress_level=6, dpi=(DPI, DPI))
         return stream.getvalue()
+
+
+class _SetText(NamedTuple):
+    """A level text as it is drawn.
+
+    Attributes:
+        image: its pixels.
+        left: where they begin, in pixels from the text's place.
+        below: how far the last row is below the text's descent, in pixels.
+        size: width, height and descent in pixels, as Matplotlib wants to know them.
+    """
+
+    image: NDArray[np.uint8]
+    left: float
+    below: float
+    size: tuple[float, float, float]
+
+
+@functools.lru_cache(maxsize=1_000)
+def _set_text(text: str, prop: Any, dpi: float, is_antialiased: bool) -> _SetText:
+    """Set a text, which is most of what it costs; the same stand on many pictures, and each is measured before."""
+    from matplotlib.backends.backend_agg import get_hinting_flag
+    from matplotlib.font_manager import fontManager, get_font
+
+    font = get_font(fontManager._find_fonts_by_props(prop))  # noqa: SLF001
+    font.clear()
+    font.set_size(prop.get_size_in_points(), dpi)
+    font.set_text(text, 0.0, flags=get_hinting_flag())  # type: ignore[no-untyped-call]
+    font.draw_glyphs_to_bitmap(antialiased=is_antialiased)
+    # In sixty-fourths of a pixel, as FreeType counts.
+    left, below = font.get_bitmap_offset()
+    descent, (width, height) = font.get_descent(), font.get_width_height()
+    return _SetText(
+        np.array(font.get_image()), left / 64, (below + descent) / 64, (width / 64, height / 64, descent / 64)
+    )
 
 
 def _draw_text(
@@ -116,18 +155,19 @@ def _draw_text(
     mtext: Any = None,
 ) -> None:
     """Draw a level text at once: Matplotlib draws it letter by letter, which is half of what a text costs."""
-    from matplotlib.backends.backend_agg import get_hinting_flag
-
     if angle or ismath:
         letter_by_letter(gc, x, y, s, prop, angle, ismath, mtext)
         return
-    font = renderer._prepare_font(prop)  # noqa: SLF001  (as the method does that this one replaces)
-    font.set_text(s, 0.0, flags=get_hinting_flag())  # type: ignore[no-untyped-call]
-    font.draw_glyphs_to_bitmap(antialiased=gc.get_antialiased())
-    # In sixty-fourths of a pixel, as FreeType counts; the bitmap's last row is below the text's descent.
-    left, below = font.get_bitmap_offset()
-    bottom = round(y + (below + font.get_descent()) / 64) + 1
-    renderer._renderer.draw_text_image(font.get_image(), round(x + left / 64), bottom, 0.0, gc)  # noqa: SLF001
+    text = _set_text(s, prop.copy(), renderer.dpi, gc.get_antialiased())
+    place = round(x + text.left), round(y + text.below) + 1
+    renderer._renderer.draw_text_image(text.image, *place, 0.0, gc)  # noqa: SLF001  (as the method that it replaces)
+
+
+def _measure_text(
+    renderer: Any, measure: Callable[..., tuple[float, float, float]], s: str, prop: Any, ismath: Any
+) -> tuple[float, float, float]:
+    """Width, height and descent of a text in pixels, as the renderer's own method."""
+    return measure(s, prop, ismath) if ismath else _set_text(s, prop.copy(), renderer.dpi, True).size
 
 
 def new_figure(title: str, explanation: str, height: float) -> Figure:
