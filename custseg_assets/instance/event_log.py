@@ -7,6 +7,7 @@ hundreds of events of a run; that took as long as the work the events tell of.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ class ConnectedEventLog(SqliteEventLogStorage):
     _has_columns: frozenset[str] = frozenset()
     """Of those that are known to be in the index's table of assets."""
     _blank: bytes | None = None
-    """The first database that was made, before anything was written to it: a copy saves making its tables again."""
+    """A database before anything was written to it; a copy saves making its tables again, for this and later runs."""
     _answers: dict[dg.AssetKey, dict[str, Any]]
     """What was asked about an asset's materialisations since its last one was written, inside a ``connected`` block."""
     _read: dict[str, tuple[Any, Any]]
@@ -174,9 +175,9 @@ class ConnectedEventLog(SqliteEventLogStorage):
 
     def _open_engine(self, shard: str) -> Engine:
         path = Path(self.path_for_shard(shard))
-        if self._blank and not path.exists():
+        if not path.exists() and (blank := self._find_blank()):
             with replacement_for(path) as unfinished:
-                unfinished.write_bytes(self._blank)
+                unfinished.write_bytes(blank)
             self._initialized_dbs.add(shard)
         engine = create_engine(self.conn_string_for_shard(shard), connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
         event.listen(engine, "connect", _do_not_wait_for_the_disk)
@@ -187,8 +188,24 @@ class ConnectedEventLog(SqliteEventLogStorage):
                 self._initdb(engine)
             self._initialized_dbs.add(shard)
             if is_new:
-                self._blank = _content_of(engine)
+                self._keep_blank(_content_of(engine))
         return engine
+
+    def _find_blank(self) -> bytes | None:
+        """The blank database that this or an earlier run kept, of this version of Dagster and as it was written."""
+        if self._blank is None:
+            for path in Path(self._base_dir).glob(_name_of_blank("*")):
+                content = path.read_bytes()
+                if path.name == _name_of_blank(_digest_of(content)):
+                    self._blank = content
+        return self._blank
+
+    def _keep_blank(self, content: bytes) -> None:
+        self._blank = content
+        for earlier in Path(self._base_dir).glob(f"{_BLANK}*"):
+            earlier.unlink(missing_ok=True)
+        with replacement_for(Path(self._base_dir, _name_of_blank(_digest_of(content)))) as unfinished:
+            unfinished.write_bytes(content)
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Any) -> ConnectedEventLog:
@@ -232,6 +249,18 @@ class ConnectedRunStorage(SqliteRunStorage):
     def from_config_value(cls, inst_data: Any, config_value: Any) -> ConnectedRunStorage:
         """What Dagster calls to open the list."""
         return cls.from_local(inst_data=inst_data, **config_value)
+
+
+_BLANK = ".blank-"
+"""How the name of a kept blank database begins; Dagster takes every ``*.db`` beside it for a run's."""
+
+
+def _name_of_blank(digest: str) -> str:
+    return f"{_BLANK}{dg.__version__}-{digest}"
+
+
+def _digest_of(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:

@@ -59,6 +59,41 @@ def test_later_runs_in_databases_copied_from_the_first_are_as_complete(tmp_path:
         assert instance.get_runs_count() == 3
 
 
+def test_a_blank_database_is_kept_for_later_processes_and_taken_only_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, made = configured(tmp_path / "home"), 0
+    original = SqliteEventLogStorage._initdb
+
+    def count(*arguments: Any, **keywords: Any) -> None:
+        nonlocal made
+        made += 1
+        original(*arguments, **keywords)
+
+    def run() -> list[Any]:
+        with open_instance(home) as instance, stay_connected(instance):
+            return events_of(instance)
+
+    def kept() -> Path:
+        [path] = home.rglob(".blank-*")
+        return path
+
+    first = run()
+    monkeypatch.setattr(SqliteEventLogStorage, "_initdb", count)
+    assert run() == first
+    assert made == 0
+    damaged = kept()
+    damaged.write_bytes(damaged.read_bytes()[:-4096])
+    assert run() == first
+    assert made == 1
+    of_another_version = kept().rename(kept().with_name(".blank-0.1-0"))
+    assert run() == first
+    assert made == 2
+    assert not of_another_version.exists()
+    with open_instance(home) as instance:
+        assert instance.get_runs_count() == 4
+
+
 def test_a_table_that_comes_later_is_seen(tmp_path: Path) -> None:
     with open_instance(configured(tmp_path / "home")) as instance, stay_connected(instance):
         log: Any = instance.event_log_storage
