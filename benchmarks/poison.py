@@ -22,7 +22,7 @@ from pathlib import Path
 import polars as pl
 import xlsxwriter
 
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource
 from custseg_assets.stores.landing_zone import LandingZone, classify_files

@@ -31,10 +31,12 @@ ROOMS = {
     "engines": "where work as large as the log is done: Polars, DuckDB",
     "stores": "tables, deliveries, landing zone, releases, registry, files",
     "settings": "custseg.toml and CUSTSEG_* variables",
+    "source_settings": "its [source]: how a log is read",
     "domain": "what every number means: no files, no clock, no framework",
     "command_line": "arguments, exit codes",
     "pace": "how long work will take",
     "errors": "errors that say what to do",
+    "late_imports": "what may wait",
     "no_telemetry": "nothing reports home",
 }
 """What each room is for, in the few words that its box has room for."""

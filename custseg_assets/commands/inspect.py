@@ -22,7 +22,8 @@ from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.intake import refuse_stray_days, take_in_source
 from custseg_assets.home.log_doubts import require_no_doubt, rules_for
-from custseg_assets.settings import DEMO, FROM_ENVIRONMENT, Settings, SourceSettings
+from custseg_assets.settings import DEMO, FROM_ENVIRONMENT, Settings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import MissingColumnsError, find_columns
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource, Delivery

@@ -33,14 +33,8 @@ from custseg_assets.home.open import OpenHome
 from custseg_assets.instance.event_log import temporary_instance
 from custseg_assets.instance.execute import JobRunner
 from custseg_assets.pace import Pace
-from custseg_assets.settings import (
-    CleaningSettings,
-    GcpSettings,
-    LandingSettings,
-    SourceSettings,
-    TrackingSettings,
-    VersionSettings,
-)
+from custseg_assets.settings import CleaningSettings, GcpSettings, LandingSettings, TrackingSettings, VersionSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.files import replacement_for
 from custseg_assets.stores.sources import Progress

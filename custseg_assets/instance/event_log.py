@@ -42,6 +42,8 @@ class ConnectedEventLog(SqliteEventLogStorage):
     """Of those that are known to be in the index."""
     _prepared: tuple[Any, Any] | None = None
     """The event that was written last, with its statement: to turn one into JSON costs as much as to write it."""
+    _indexed: frozenset[str] = frozenset()
+    """Summaries that are known to be complete."""
     _has_columns: frozenset[str] = frozenset()
     """Of those that are known to be in the index's table of assets."""
     _blank: bytes | None = None
@@ -111,6 +113,12 @@ class ConnectedEventLog(SqliteEventLogStorage):
         if table_name not in self._tables and super().has_table(table_name):
             self._tables |= {table_name}
         return table_name in self._tables
+
+    def has_secondary_index(self, name: str) -> bool:
+        """Whether a summary is complete; Dagster asks for each asset that it reads, and summaries stay complete."""
+        if name not in self._indexed and super().has_secondary_index(name):
+            self._indexed |= {name}
+        return name in self._indexed
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
         if column_name not in self._has_columns and super()._has_asset_key_col_on_connection(conn, column_name):

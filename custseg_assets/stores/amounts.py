@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping, equal_column
 from custseg_assets.stores.exclusion import EXCLUDED_BY, is_repeat_of_join
 from custseg_assets.stores.orders import only_value_of_order

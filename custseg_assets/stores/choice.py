@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping, MissingColumnsError, has_required, map_columns
 from custseg_assets.stores.formats import open_tables, packing_of
 from custseg_assets.stores.proposals import N_SAMPLED, propose_columns

@@ -12,7 +12,7 @@ from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES
 from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.domain.transactions.presets import FirstOf, Headers, Layout, Preset, RowFilter, Way
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.proposals import bare, propose_columns
 from custseg_assets.stores.spelling import spell_as_in
 

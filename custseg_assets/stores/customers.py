@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import texts_for_nobody
 
 _NOBODY_WORDS = (

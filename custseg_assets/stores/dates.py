@@ -14,7 +14,7 @@ from datetime import datetime
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.date_styles import (
     COUNTED_UNITS,
     YEAR_FIRST,

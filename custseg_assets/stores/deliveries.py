@@ -23,7 +23,8 @@ import polars as pl
 from custseg_assets.domain.periods import Cadence, key_of, period_start, shift, start_of
 from custseg_assets.domain.schemas import MAPPED_NAMES, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError, DamagedHomeError
-from custseg_assets.settings import ReadingSettings, SourceSettings
+from custseg_assets.settings import ReadingSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.delivery import CurrentSource, Delivery, LandedFile, in_order, keys_of
 from custseg_assets.stores.delivery_file import DeliveredLines, write_lines

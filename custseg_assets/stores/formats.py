@@ -17,7 +17,7 @@ from typing import IO, Literal, cast
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import ALL_SHEETS, SourceSettings
+from custseg_assets.source_settings import ALL_SHEETS, SourceSettings
 from custseg_assets.stores.headers import N_SEARCHED, Header, find_header
 from custseg_assets.stores.raw_table import LARGE, SOURCE_ROW, RawTable, damage_error
 from custseg_assets.stores.texts import read_text

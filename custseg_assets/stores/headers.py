@@ -13,7 +13,7 @@ from statistics import median
 from typing import Literal
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import has_required, shorten
 
 N_SEARCHED = 50

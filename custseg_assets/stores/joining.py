@@ -9,7 +9,7 @@ import polars as pl
 
 from custseg_assets.domain.schemas import MAPPED_NAMES
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY
 from custseg_assets.stores.raw_table import SOURCE_ROW

@@ -25,7 +25,7 @@ from typing import Literal
 
 from custseg_assets.domain.periods import EARLIEST_DATE, Cadence
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores import formats
 from custseg_assets.stores.deliveries import DeliveryStore, StillWrittenError
 from custseg_assets.stores.delivery import (

@@ -16,7 +16,7 @@ import polars as pl
 
 from custseg_assets.domain.transactions.presets import Headers
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping
 from custseg_assets.stores.exclusion import EXCLUDED_BY, normalised
 from custseg_assets.stores.numbers import CURRENCY_CODES, Decimal, are_amounts, plain_number, recognise_numbers

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import find_columns, find_missing
 from custseg_assets.stores.formats import open_tables
 from custseg_assets.stores.headers import Header

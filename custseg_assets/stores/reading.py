@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from custseg_assets.errors import BadInputError, MachineFaultError
-from custseg_assets.settings import ReadingSettings, SourceSettings
+from custseg_assets.settings import ReadingSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import MissingColumnsError
 from custseg_assets.stores.delivery_file import DeliveredLines
 from custseg_assets.stores.machine import machine_fault

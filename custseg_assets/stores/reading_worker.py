@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from custseg_assets.errors import BadInputError, MachineFaultError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.delivery_file import write_lines
 from custseg_assets.stores.machine import machine_fault
 from custseg_assets.stores.sources import open_source

@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores import formats
 from custseg_assets.stores.choice import ChosenTable
 from custseg_assets.stores.deliveries import DeliveryStore, StillWrittenError, identity_of

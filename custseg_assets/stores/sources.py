@@ -19,7 +19,7 @@ import polars as pl
 
 from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores import formats
 from custseg_assets.stores.choice import ChosenTable, choose_tables
 from custseg_assets.stores.columns import ColumnMapping

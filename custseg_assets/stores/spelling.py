@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from custseg_assets.domain.transactions.presets import FirstOf, Way
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 
 _KEYS = ("invoice_key", "line_key")
 

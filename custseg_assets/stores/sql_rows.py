@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
 from custseg_assets.stores.headers import Header
 from custseg_assets.stores.overlooked import SAMPLE_ROWS, find_overlooked

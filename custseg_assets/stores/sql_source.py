@@ -19,7 +19,8 @@ from typing import Any
 import polars as pl
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import Settings, SourceSettings
+from custseg_assets.settings import Settings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.choice import ChosenTable
 from custseg_assets.stores.deliveries import DeliveryStore, identity_of
 from custseg_assets.stores.delivery import Delivery

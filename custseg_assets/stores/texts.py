@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.columns import shorten
 from custseg_assets.stores.headers import N_SEARCHED, Header, find_header
 from custseg_assets.stores.quotes import UnusualText

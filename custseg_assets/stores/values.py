@@ -10,7 +10,7 @@ import polars as pl
 
 from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES, READ_NAMES
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.amounts import refuse_unequal_amounts, settle_amounts
 from custseg_assets.stores.columns import ColumnMapping, key_column
 from custseg_assets.stores.customers import CustomerReading, recognise_customers

@@ -20,7 +20,8 @@ import polars as pl
 import pytest
 
 from custseg_assets.errors import BadInputError, MachineFaultError
-from custseg_assets.settings import ReadingSettings, SourceSettings
+from custseg_assets.settings import ReadingSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores import reading
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource

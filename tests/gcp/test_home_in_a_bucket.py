@@ -21,7 +21,8 @@ from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bucket import BucketError
 from custseg_assets.home import intake
 from custseg_assets.home.open import OpenHome
-from custseg_assets.settings import GcpSettings, Settings, SourceSettings, load_settings
+from custseg_assets.settings import GcpSettings, Settings, load_settings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores import bucket_tables
 from custseg_assets.stores.tables import TableStore
 from tests.support import homes

@@ -28,7 +28,8 @@ from custseg_assets.domain.schemas import CUSTOMER_FEATURES, RAW_TRANSACTIONS, T
 from custseg_assets.domain.transactions import cleaning
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.open import OpenHome
-from custseg_assets.settings import DEMO, Settings, SourceSettings
+from custseg_assets.settings import DEMO, Settings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource
 from custseg_assets.stores.landing_zone import LandingZone, TakenIn, classify_files

@@ -14,7 +14,8 @@ from custseg_assets.domain.schemas import Table
 from custseg_assets.domain.transactions.cleaning import CleaningRules
 from custseg_assets.errors import BadInputError, RunFailedError
 from custseg_assets.home.open import OpenHome
-from custseg_assets.settings import Settings, SourceSettings
+from custseg_assets.settings import Settings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import CurrentSource
 from custseg_assets.stores.tables import TableStore

@@ -14,7 +14,8 @@ import xlsxwriter  # type: ignore[import-untyped]  # it publishes no types
 
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.intake import take_in_source
-from custseg_assets.settings import Settings, SourceSettings
+from custseg_assets.settings import Settings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.sources import keys_of, list_source_files, open_source
 

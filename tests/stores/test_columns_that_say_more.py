@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings, load_settings
+from custseg_assets.settings import load_settings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.sources import open_source
 

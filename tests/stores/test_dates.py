@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.dates import DateReading, recognise_dates
 from custseg_assets.stores.sources import open_source
 

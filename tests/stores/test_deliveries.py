@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 
 from custseg_assets.domain.schemas import MAPPED, RAW_TRANSACTIONS
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore, StillWrittenError
 from custseg_assets.stores.delivery import CurrentSource, Delivery, period_content
 from custseg_assets.stores.reading import Reader
@@ -267,7 +267,7 @@ def test_a_writer_killed_at_any_step_leaves_no_half_delivery(store: DeliveryStor
     path = write(tmp_path, ROWS)
     script = f"""
         import os, pathlib, signal
-        from custseg_assets.settings import SourceSettings
+        from custseg_assets.source_settings import SourceSettings
         from custseg_assets.stores import deliveries
         calls = []
         def die(*args, **kwargs):

@@ -14,7 +14,7 @@ import pytest
 from custseg_assets.domain.transactions.cleaning import CleaningRules, classify
 from custseg_assets.domain.transactions.platforms import PRESETS
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.sources import SourceFile, open_source
 from tests.support import exports

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from custseg_assets.domain.transactions.cleaning import classify
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.log_doubts import require_no_doubt, rules_for
-from custseg_assets.settings import Settings, SourceSettings
+from custseg_assets.settings import Settings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore
 from tests.support import writings
 from tests.support.made_logs import IdKind, Line, Returns, Shop

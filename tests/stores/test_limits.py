@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.sources import open_source
 
 BARCODE = "4006381333931"

@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 
 from custseg_assets.domain.schemas import MAPPED, MAPPED_NAMES
 from custseg_assets.errors import BadInputError
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores import raw_table, texts
 from custseg_assets.stores.sources import list_source_files, open_source
 

@@ -9,7 +9,8 @@ import pytest
 from custseg_assets.domain.transactions.presets import FirstOf, RowFilter
 from custseg_assets.errors import BadInputError
 from custseg_assets.home.intake import take_in_source
-from custseg_assets.settings import Settings, SourceSettings
+from custseg_assets.settings import Settings
+from custseg_assets.source_settings import SourceSettings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.spelling import drop_absent, spell_as_in
 

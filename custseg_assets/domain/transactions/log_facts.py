@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from custseg_assets.domain.transactions.cleaning import CleaningRules
+if TYPE_CHECKING:
+    from custseg_assets.domain.transactions.cleaning import CleaningRules
 
 Code = Literal[
     "invoice_numbers", "order_totals", "customer_ids", "service_codes", "cancellation_prefix", "equal_lines",

@@ -5,7 +5,7 @@ from typing import get_args
 from custseg_assets.domain.schemas import MAPPED_NAMES, READ_NAMES
 from custseg_assets.domain.transactions.platforms import ONLINE_RETAIL, PRESETS, SHOPIFY, STRIPE
 from custseg_assets.domain.transactions.presets import FirstOf
-from custseg_assets.settings import SourceSettings
+from custseg_assets.source_settings import SourceSettings
 
 UCI = ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"]
 UCI_II = ["Invoice", "StockCode", "Description", "Quantity", "InvoiceDate", "Price", "Customer ID", "Country"]
