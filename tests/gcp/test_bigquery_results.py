@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -203,6 +204,41 @@ def test_messages_are_put_together_into_pages_of_rows(service: FakeBigQuery, sto
     sizes = [batch.num_rows for batch in _batches(connect(service, storage), page_rows=5)]
     assert sum(sizes) == N_ROWS
     assert all(5 <= size <= 6 for size in sizes[:-1]), sizes
+
+
+class Counted:
+    """A client whose streams have 100 messages of one row each, and which counts those that were taken."""
+
+    def __init__(self) -> None:
+        self.n_taken, self.n_cancelled = 0, 0
+        self._batch = pa.record_batch({"n": [1]})
+
+    @property
+    def session(self) -> Any:
+        schema = SimpleNamespace(serialized_schema=self._batch.schema.serialize().to_pybytes())
+        streams = [SimpleNamespace(name=str(number)) for number in range(3)]
+        return SimpleNamespace(arrow_schema=schema, streams=streams)
+
+    def read_rows(self, _: str, **more: Any) -> Any:
+        assert more.keys() == {"retry", "timeout"}
+        return self
+
+    def cancel(self) -> None:
+        self.n_cancelled += 1
+
+    def __iter__(self) -> Iterator[Any]:
+        content = SimpleNamespace(serialized_record_batch=self._batch.serialize().to_pybytes())
+        for _ in range(100):
+            self.n_taken += 1
+            yield SimpleNamespace(row_count=1, arrow_record_batch=content)
+
+
+def test_of_each_stream_no_more_than_one_message_is_held() -> None:
+    counted: Any = Counted()
+    batches = bigquery_results._read_streams(counted, counted.session, bigquery_results.Retry())
+    for n_given, _ in enumerate(batches, start=1):
+        assert counted.n_taken <= n_given + 3
+    assert (n_given, counted.n_taken, counted.n_cancelled) == (300, 300, 3)
 
 
 def test_a_reader_that_stops_in_the_middle_leaves_no_thread_and_no_connection(
