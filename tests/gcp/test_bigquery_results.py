@@ -10,9 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import polars as pl
 import pyarrow as pa
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 
 from custseg_assets.gcp import bigquery_results
 from custseg_assets.gcp.bigquery import BigQuery, BigQueryError, explain_errors, storage_read_client
@@ -277,6 +280,29 @@ def test_a_table_as_a_source_has_the_same_lines_either_way(
     assert storage.sessions == [3]
     assert found["rest"][0] == found["storage"][0]
     assert found["rest"][1].equals(found["storage"][1])
+
+
+def test_the_real_service_gets_the_accounts_credentials_and_a_connection_that_notices_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = BigQueryReadClient.get_transport_class("grpc")
+    made: list[tuple[Any, dict[str, Any]]] = []
+
+    def make_channel(host: str, **more: Any) -> Any:
+        made.append((host, more))
+        return grpc.insecure_channel("127.0.0.1:9")
+
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    monkeypatch.setattr("google.auth.default", lambda *_, **__: (credentials, "shop"))
+    monkeypatch.setattr(kind, "create_channel", make_channel)
+    with storage_read_client(GcpSettings(project="shop")):
+        [(host, more)] = made
+    assert host == "bigquerystorage.googleapis.com:443"
+    assert more["credentials"] is credentials
+    options = dict(more["options"])
+    assert options["grpc.keepalive_time_ms"] == options["grpc.keepalive_timeout_ms"] == 60_000
+    assert options["grpc.max_receive_message_length"] == -1
+    assert BigQuery(GcpSettings(project="shop")).has_storage_api
 
 
 def test_a_fake_without_the_storage_api_is_read_over_rest_alone(service: FakeBigQuery) -> None:
