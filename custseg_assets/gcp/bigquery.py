@@ -109,7 +109,7 @@ class BigQuery:
 
 def storage_read_client(settings: GcpSettings) -> BigQueryReadClient:
     """A client of the Storage Read API; ``with`` closes its connection and ends gRPC's threads."""
-    # gRPC is imported here only, and used between the start and the end of one result: no process forks meanwhile.
+    # gRPC's threads are there while one result is read; runs are forks of a process that never reads any.
     import grpc
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 

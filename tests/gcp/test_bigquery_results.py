@@ -282,6 +282,18 @@ def test_a_table_as_a_source_has_the_same_lines_either_way(
     assert found["rest"][1].equals(found["storage"][1])
 
 
+@pytest.mark.parametrize(("n_rows", "n_streams"), [(50_000, []), (50_001, [3])])
+def test_up_to_fifty_thousand_rows_come_over_rest(
+    n_rows: int, n_streams: list[int], service: FakeBigQuery, storage: FakeBigQueryStorage
+) -> None:
+    service.add_table("sales.many", pl.DataFrame({"n": range(n_rows)}))
+    storage.message_rows = 9_000
+    bq = BigQuery(connect(service, storage).settings)
+    found = fetch(bq, "SELECT n FROM `shop.sales.many`")
+    assert sorted(found["n"].to_pylist()) == list(range(n_rows))
+    assert storage.sessions == n_streams
+
+
 def test_the_real_service_gets_the_accounts_credentials_and_a_connection_that_notices_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -307,4 +319,4 @@ def test_the_real_service_gets_the_accounts_credentials_and_a_connection_that_no
 
 def test_a_fake_without_the_storage_api_is_read_over_rest_alone(service: FakeBigQuery) -> None:
     assert not connect(service, None).has_storage_api
-    assert BigQuery.__init__.__defaults__ == (120.0, 50_000)
+    assert fetch(connect(service, None)).num_rows == N_ROWS
