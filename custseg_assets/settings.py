@@ -500,7 +500,8 @@ class GcpEndpointSettings(Section):
     Attributes:
         aiplatform: address of Vertex AI.
         storage: address of Cloud Storage.
-        bigquery: address of BigQuery.
+        bigquery: address of BigQuery; its results come over REST only unless ``bigquery_storage`` is set, too.
+        bigquery_storage: address of BigQuery's Storage Read API, ``host:port``.
         registry: address of the registry of images.
         dataproc: address of Dataproc.
     """
@@ -509,6 +510,7 @@ class GcpEndpointSettings(Section):
     dataproc: str | None = None
     storage: str | None = None
     bigquery: str | None = None
+    bigquery_storage: str | None = None
     registry: str | None = None
 
 

@@ -130,7 +130,8 @@ def test_a_command_says_how_it_is_used_without_importing_what_is_slow(command: s
     assert brought_in([command], SLOW_TO_IMPORT) == {}
 
 
-GOOGLE = {"google.api_core", "google.cloud.aiplatform", "google.cloud.bigquery", "google.cloud.storage", "dagster_gcp"}
+GOOGLE = {f"google.cloud.{name}" for name in ("aiplatform", "bigquery", "bigquery_storage", "storage")}
+GOOGLE |= {"google.api_core", "dagster_gcp"}
 
 
 def test_without_a_project_nothing_of_google_is_imported(tmp_path: Path) -> None:

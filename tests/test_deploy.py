@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import re
 import shutil
 import subprocess
@@ -26,6 +28,9 @@ GRANTED = {
         ("roles/bigquery.dataEditor", "google_bigquery_dataset.segments"),
         ("roles/bigquery.dataViewer", "each.value"),
         ("roles/bigquery.jobUser", "project"),
+        ("roles/bigquery.readSessionUser", "project"),
+        ("google_project_iam_custom_role.batch_starter", "project"),
+        ("roles/iam.serviceAccountUser", "google_service_account.spark"),
         ("google_project_iam_custom_role.training_starter", "project"),
         ("roles/iam.serviceAccountUser", "google_service_account.trainer"),
         ("roles/artifactregistry.reader", "google_artifact_registry_repository.images"),
@@ -34,6 +39,12 @@ GRANTED = {
     "trainer": {
         ("roles/storage.objectUser", "google_storage_bucket.jobs"),
         ("roles/logging.logWriter", "project"),
+    },
+    "spark": {
+        ("roles/dataproc.worker", "project"),
+        ("roles/storage.objectUser", "google_storage_bucket.jobs"),
+        ("roles/storage.objectViewer", "google_storage_bucket.home if condition"),
+        ("roles/artifactregistry.reader", "google_artifact_registry_repository.images"),
     },
     "service": {
         ("roles/storage.objectViewer", "google_storage_bucket.home if condition"),
@@ -80,7 +91,7 @@ def grants() -> dict[str, set[tuple[str, str]]]:
             continue
         assert kind.endswith("_iam_member"), f"{address} would take away what others granted"
         member = str(body["member"])
-        account = re.search(r"google_service_account\.(\w+)\.member", member)
+        account = re.search(r"google_service_account\.(\w+)(?:\[0\])?\.member", member)
         who = account[1] if account else "github" if "principalSet" in member else "each.value"
         found.setdefault(who, set()).add((reference(body["role"]), target_of(kind, body)))
     return found
@@ -144,23 +155,113 @@ def test_every_variable_is_used_and_described() -> None:
             assert body["description"]
 
 
-def test_the_pipelines_settings_are_ones_that_custseg_takes(tmp_path: Path) -> None:
-    values = {
-        "project": "shop-1",
-        "region": "europe-west1",
-        "jobs": "shop-1-custseg-jobs",
-        "home_uri": "gs://shop-1-custseg-home/home",
-        "dataset": "customer_segments",
-        "trainer": "custseg-trainer@shop-1.iam.gserviceaccount.com",
-        "image": "europe-west1-docker.pkg.dev/shop-1/custseg/trainer:production",
-    }
+SETTINGS = {
+    "project": "shop-1",
+    "region": "europe-west1",
+    "jobs": "shop-1-custseg-jobs",
+    "home_uri": "gs://shop-1-custseg-home/home",
+    "dataset": "customer_segments",
+    "trainer": "custseg-trainer@shop-1.iam.gserviceaccount.com",
+    "image": "europe-west1-docker.pkg.dev/shop-1/custseg/trainer:production",
+    "dataproc_image": "europe-west1-docker.pkg.dev/shop-1/custseg/dataproc:production",
+    "dataproc_min_lines": "70000000",
+    "dataproc_max_cost": "2.5",
+    "spark": "custseg-spark@shop-1.iam.gserviceaccount.com",
+    "subnetwork": "custseg-batches",
+}
+"""What the template of the pipeline's settings is given."""
+NO_BATCHES = {**SETTINGS, "dataproc_image": ""}
+
+
+def filled_in(values: dict[str, str]) -> str:
+    """The template of the pipeline's settings as Terraform fills it in."""
+    template = (FOLDER / "custseg.toml").read_text()
+    part = re.compile(r'%\{ if (\w+) != "" ~\}\n(.*?)%\{ endif ~\}\n', re.DOTALL)
+    chosen = part.sub(lambda found: found[2] if values[found[1]] else "", template)
+    return re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], chosen)
+
+
+@pytest.mark.parametrize("values", [SETTINGS, NO_BATCHES], ids=["with batches", "without"])
+def test_the_pipelines_settings_are_ones_that_custseg_takes(values: dict[str, str], tmp_path: Path) -> None:
     template = (FOLDER / "custseg.toml").read_text()
     assert set(re.findall(r"\$\{(\w+)\}", template)) == set(values)
+    given = re.search(r"custseg\.toml\", \{(.*?)\n      \}\)", (FOLDER / "pipeline.tf").read_text(), re.DOTALL)
+    assert given
+    assert set(re.findall(r"^ +(\w+) +=", given[1], re.MULTILINE)) == set(values)
     path = tmp_path / "custseg.toml"
-    path.write_text(re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], template))
+    path.write_text(filled_in(values))
     gcp = load_settings(path, home=tmp_path, environment={}).gcp
     assert (gcp.storage.uri, gcp.bigquery.dataset) == (values["home_uri"], "customer_segments")
     assert gcp.storage.tables
+    batches = gcp.dataproc
+    if values is NO_BATCHES:
+        assert batches == type(batches)()
+    else:
+        assert (batches.image, batches.min_lines, batches.max_cost) == (values["dataproc_image"], 70_000_000, 2.5)
+        assert (batches.service_account, batches.subnetwork) == (values["spark"], "custseg-batches")
+
+
+@pytest.mark.parametrize("values", [SETTINGS, NO_BATCHES], ids=["with batches", "without"])
+def test_terraform_fills_the_settings_in_likewise(values: dict[str, str], tmp_path: Path) -> None:
+    terraform = shutil.which("terraform")
+    if terraform is None:
+        pytest.skip("terraform is not installed here")
+    shutil.copy(FOLDER / "custseg.toml", tmp_path)
+    # Where there are no batches, their account and network are null.
+    absent = {"spark", "subnetwork"} if values is NO_BATCHES else set()
+    given = ", ".join(f"{name} = {'null' if name in absent else json.dumps(value)}" for name, value in values.items())
+    said = subprocess.run(
+        [terraform, "console"],
+        input=f'templatefile("custseg.toml", {{{given}}})',
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"<<EOT\n{filled_in(values)}\nEOT" in said.stdout
+
+
+def test_of_batches_nothing_is_there_unless_an_image_is_named() -> None:
+    """Accounts and networks cost nothing; batches do, and who may start them is nobody then."""
+    of_batches = [address for address in resources() if re.search(r"\b(spark|batch)|_(batches|spark)$", address)]
+    assert len(of_batches) == 10
+    for address in of_batches:
+        assert resources()[address]["count"] == "${local.has_batches ? 1 : 0}", address
+    [image] = [block["dataproc_image"] for block in blocks("variable") if "dataproc_image" in block]
+    assert image["default"] == ""
+    assert {"has_batches": '${var.dataproc_image != ""}'} in [unmarked(block) for block in blocks("locals")]
+    enabled = str(resources()["google_project_service.used"]["for_each"])
+    assert re.search(r"local\.has_batches \? \[.?\"dataproc\.googleapis\.com\"\] : \[\]", enabled), enabled
+
+
+def unmarked(block: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.replace('\\"', '"') if isinstance(value, str) else value for name, value in block.items()}
+
+
+def test_machines_of_a_batch_reach_google_and_each_other_and_nobody_else() -> None:
+    from custseg_assets.settings import GcpSettings
+
+    made = resources()
+    network, rule = made["google_compute_subnetwork.batches"], made["google_compute_firewall.batches"]
+    assert network["private_ip_google_access"] is True
+    # Google keeps four addresses of a network; the driver is a machine, too.
+    addresses = ipaddress.ip_network(network["ip_cidr_range"])
+    assert addresses.num_addresses - 4 > GcpSettings().dataproc.max_executors
+    assert not addresses.overlaps(ipaddress.ip_network(made["google_compute_subnetwork.custseg"]["ip_cidr_range"]))
+    within = ["${google_compute_subnetwork.batches[0].ip_cidr_range}"]
+    assert (rule["source_ranges"], rule["destination_ranges"]) == (within, within)
+    assert [allowed["protocol"] for allowed in rule["allow"]] == ["all"]
+
+
+def test_every_service_that_is_asked_is_enabled() -> None:
+    enabled = set(re.findall(r"(\w+)\.googleapis\.com", str(resources()["google_project_service.used"]["for_each"])))
+    asked = {"aiplatform", "bigquery", "bigquerystorage", "dataproc", "storage", "artifactregistry"}
+    assert asked <= enabled
+    # As many addresses as there are in [gcp.endpoints].
+    from custseg_assets.settings import GcpEndpointSettings
+
+    assert len(asked) == len(GcpEndpointSettings.model_fields)
 
 
 def test_the_settings_that_the_documentation_shows_are_ones_that_custseg_takes(tmp_path: Path) -> None:
@@ -258,6 +359,8 @@ PERMISSIONS = {
     },
     "roles/bigquery.dataViewer": {"bigquery.tables.get", "bigquery.tables.getData"},
     "roles/bigquery.jobUser": {"bigquery.jobs.create"},
+    "roles/bigquery.readSessionUser": {f"bigquery.readsessions.{verb}" for verb in ("create", "getData", "update")},
+    "roles/dataproc.worker": {"dataproc.agents.create", "dataproc.tasks.lease", "logging.logEntries.create"},
     "roles/iam.serviceAccountUser": {"iam.serviceAccounts.actAs"},
     "roles/iam.workloadIdentityUser": {"iam.serviceAccounts.getAccessToken"},
     "roles/artifactregistry.reader": {"artifactregistry.repositories.downloadArtifacts"},
@@ -278,6 +381,7 @@ WITHOUT_A_GRANT = {
     "bigquery.jobs.get",
 }
 NEVER_ASKED_FOR = {"storage.buckets.get", "storage.objects.update", "bigquery.datasets.get", "bigquery.tables.list"}
+NEVER_ASKED_FOR |= {"dataproc.batches.delete", "dataproc.operations.get"}
 NEVER_ASKED_FOR |= {
     f"{one}.{verb}" for one in ("storage.buckets", "bigquery.datasets") for verb in ("create", "delete")
 }
@@ -315,7 +419,9 @@ def test_nothing_is_granted_that_no_call_needs() -> None:
 def test_every_permission_that_the_fakes_check_is_documented() -> None:
     folder = REPOSITORY / "tests" / "support" / "fakes"
     text = "".join(path.read_text() for path in folder.glob("*.py"))
-    checked = set(re.findall(r'"((?:storage|bigquery|aiplatform|iam)\.(?!googleapis)[a-zA-Z]+\.[a-zA-Z]+)"', text))
+    checked = set(
+        re.findall(r'"((?:storage|bigquery|aiplatform|dataproc|iam)\.(?!googleapis)[a-zA-Z]+\.[a-zA-Z]+)"', text)
+    )
     assert len(checked) > 25
     documented = {permission for _, _, permission, _ in documented_calls()}
     assert {one for one in checked - documented - NEVER_ASKED_FOR if not OF_A_PERSON.match(one)} == set()

@@ -94,6 +94,14 @@ def test_an_answer_that_is_not_the_expected_one_differs(contact: Contact) -> Non
     assert (status, said.count("DIFFERED: status names it")) == (1, 1)
 
 
+def test_a_table_that_comes_over_rest_differs(contact: Contact, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = """*"custseg run --source bq://"*) echo "BigQuery: 172,661 rows come over REST, which is slower" ;;"""
+    monkeypatch.setattr(f"{__name__}.ANSWERS", ANSWERS.replace("in\n", f"in\n{refused}\n", 1))
+    status, said, _ = contact("--yes")
+    assert (status, said.count("DIFFERED: a table of BigQuery is a source, through the Storage Read API")) == (1, 1)
+    assert "expected it not to say: come over REST" in said
+
+
 def test_a_dry_run_and_a_no_run_nothing_and_the_cost_is_said_before(contact: Contact) -> None:
     status, said, calls = contact("--dry-run", *IMAGES)
     assert (status, calls) == (0, [])

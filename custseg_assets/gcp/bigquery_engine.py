@@ -34,14 +34,15 @@ from custseg_assets.errors import RunFailedError
 from custseg_assets.gcp.bigquery import (
     BUSY,
     GIB,
+    PAGE_ROWS,
     BigQuery,
     BigQueryError,
     advise,
     explain_errors,
     format_size,
-    plain_batch,
     waits_when_busy,
 )
+from custseg_assets.gcp.bigquery_results import fetch_batches
 from custseg_assets.gcp.bigquery_sql import TYPES, NotTheSameError, to_bigquery
 from custseg_assets.settings import GcpSettings
 from custseg_assets.stores.sources import Progress
@@ -55,7 +56,6 @@ USD_PER_TIB = 6.25
 """List price of what on-demand queries read."""
 LIFETIME = timedelta(days=1)
 """After which BigQuery itself removes the tables of a run that was killed."""
-PAGE_ROWS = 50_000
 _TIB = 1 << 40
 _FROM_POLARS: Mapping[pl.DataType, str] = {
     pl.String(): "VARCHAR",
@@ -172,11 +172,10 @@ class BigQueryEngine:
         return self._collect(lines, "a query")
 
     def _collect(self, lines: Lines, doing: str) -> pl.DataFrame:
-        rows = self._query(self._compile(lines), doing)
+        job, rows = self._query(self._compile(lines), doing)
         with _said("reading results"):
-            found = rows.to_arrow(create_bqstorage_client=False)
-        plain = pa.Table.from_batches(map(plain_batch, found.to_batches()), _plain_schema(found.schema))
-        return cast("pl.DataFrame", pl.from_arrow(plain))
+            batches = list(fetch_batches(self._bq, job, rows, self._progress))
+        return cast("pl.DataFrame", pl.from_arrow(pa.Table.from_batches(batches)))
 
     def remove_tables(self) -> None:
         """Remove the engine's own tables; one that cannot be removed now is gone after ``LIFETIME``."""
@@ -233,7 +232,7 @@ class BigQueryEngine:
                 todo="Take engine polars, duckdb or spark. Nothing is lost.",
             ) from error
 
-    def _query(self, sql: str, doing: str, into: bigquery.Table | None = None) -> RowIterator:
+    def _query(self, sql: str, doing: str, into: bigquery.Table | None = None) -> tuple[bigquery.QueryJob, RowIterator]:
         """Run a query, after what it reads was said and found to be allowed; its rows are yet to be fetched.
 
         Raises:
@@ -261,7 +260,7 @@ class BigQueryEngine:
             config.write_disposition = bigquery.WriteDisposition.WRITE_TRUNCATE
         with _said(doing):
             job = self._bq.client.query(sql, config, retry=self._bq.retry)
-            return job.result(page_size=PAGE_ROWS, retry=self._bq.retry)
+            return job, job.result(page_size=PAGE_ROWS, retry=self._bq.retry)
 
     def _load(self, rows: pl.DataFrame, table: bigquery.Table) -> None:
         """Add rows to a table of the engine's own, all of them once or none.
@@ -322,10 +321,6 @@ def _gather(slices: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         waiting.append(rows)
     if waiting:
         yield pl.concat(waiting)
-
-
-def _plain_schema(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.remove_metadata() for field in schema])
 
 
 def _require_finite(rows: pl.DataFrame, name: str) -> None:

@@ -7,6 +7,7 @@ to BigQuery belongs in ``bigquery_publish``.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import uuid
@@ -19,13 +20,14 @@ from google.cloud import bigquery
 from custseg_assets.errors import BadInputError
 from custseg_assets.gcp.bigquery import (
     GIB,
+    PAGE_ROWS,
     BigQuery,
     TableName,
     explain_errors,
     format_size,
-    plain_batch,
     table_name,
 )
+from custseg_assets.gcp.bigquery_results import fetch_batches
 from custseg_assets.settings import GcpBigQuerySettings, Settings
 from custseg_assets.stores.columns import ColumnMapping, map_columns
 from custseg_assets.stores.deliveries import DeliveryStore, identity_of
@@ -37,7 +39,6 @@ from custseg_assets.stores.values import plain_columns, type_lines
 _READER = 1
 """Version of this reader; another version makes every table a new delivery."""
 
-PAGE_ROWS = 50_000
 _NUMBERS = ("quantity", "unit_price", "line_amount")
 _DECIMALS = ("NUMERIC", "BIGNUMERIC")
 _INSTANTS = ("DATE", "DATETIME", "TIMESTAMP")
@@ -148,7 +149,7 @@ def _expression(column: str, header: str, kind: str, time_zone: str) -> str:
 
 
 def _download_rows(bq: BigQuery, sql: str, name: TableName, path: Path, progress: Progress) -> None:
-    """Run the query and write its rows to a Parquet file, one page at a time."""
+    """Run the query and write its rows to a Parquet file, about a page at a time."""
     limit = int(bq.settings.bigquery.maximum_gib_billed * GIB)
     with explain_errors(f"reading {name}"):
         estimate = bq.client.query(
@@ -167,8 +168,8 @@ def _download_rows(bq: BigQuery, sql: str, name: TableName, path: Path, progress
         rows = job.result(page_size=PAGE_ROWS, retry=bq.retry)
         if not rows.total_rows:
             raise BadInputError(f"{name} has no rows to read", "data rows", "Correct --source or [gcp.bigquery] since.")
-        batches = map(plain_batch, rows.to_arrow_iterable())
-        first = next(batches)
-        with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
-            for batch in itertools.chain([first], batches):
-                writer.write_batch(batch)
+        with contextlib.closing(fetch_batches(bq, job, rows, progress)) as batches:
+            first = next(batches)
+            with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+                for batch in itertools.chain([first], batches):
+                    writer.write_batch(batch)

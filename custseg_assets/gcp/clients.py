@@ -1,7 +1,7 @@
 """Clients of Google's services, as configured: credentials from the environment, none if an endpoint is set.
 
 All use REST: it is what the tests run, and gRPC's threads do not belong in a process that Dagster forks. BigQuery's
-client is in ``bigquery``.
+clients are in ``bigquery``, one of them with gRPC for as long as a large result is read.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # One account for each role, each with what its role needs and on no more than it needs it for.
-# tests/test_deploy.py holds the list of what may be granted to whom.
+# tests/test_deploy.py holds the list of what may be granted to whom. That of batches is in dataproc.tf.
 
 resource "google_service_account" "pipeline" {
   account_id   = "custseg-pipeline"
@@ -52,6 +52,13 @@ resource "google_bigquery_dataset_iam_member" "pipeline_sources" {
 resource "google_project_iam_member" "pipeline_queries" {
   project = var.project
   role    = "roles/bigquery.jobUser"
+  member  = google_service_account.pipeline.member
+}
+
+# Large results come through the Storage Read API.
+resource "google_project_iam_member" "pipeline_results" {
+  project = var.project
+  role    = "roles/bigquery.readSessionUser"
   member  = google_service_account.pipeline.member
 }
 

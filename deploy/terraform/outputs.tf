@@ -22,3 +22,8 @@ output "deployer" {
   description = "For the workflow: the variable GCP_DEPLOYER."
   value       = google_service_account.deployer.email
 }
+
+output "batches_account" {
+  description = "What [gcp.dataproc] service_account is; nothing without dataproc_image."
+  value       = one(google_service_account.spark[*].email)
+}

@@ -113,6 +113,12 @@ resource "google_compute_instance" "pipeline" {
         dataset  = google_bigquery_dataset.segments.dataset_id
         trainer  = google_service_account.trainer.email
         image    = "${local.images}/trainer:${var.image_tag}"
+
+        dataproc_image     = var.dataproc_image
+        dataproc_min_lines = var.dataproc_min_lines
+        dataproc_max_cost  = var.dataproc_max_cost
+        spark              = one(google_service_account.spark[*].email)
+        subnetwork         = one(google_compute_subnetwork.batches[*].name)
       })
     })
   }

@@ -53,6 +53,24 @@ variable "image_tag" {
   default     = "production"
 }
 
+variable "dataproc_image" {
+  description = "Image of the target dataproc, in the repository custseg; batches that cost money sort large logs with it. Without it there are none."
+  type        = string
+  default     = ""
+}
+
+variable "dataproc_min_lines" {
+  description = "Lines from which on they are sorted by a batch; fewer are on the pipeline's machine."
+  type        = number
+  default     = 50000000
+}
+
+variable "dataproc_max_cost" {
+  description = "USD; a batch that could cost more is not started."
+  type        = number
+  default     = 10
+}
+
 variable "source_datasets" {
   description = "Datasets, project.dataset, that a bq:// source is read from."
   type        = set(string)

@@ -28,6 +28,7 @@ from tests.support.engines import (
     measure_in_memory,
     measure_with,
     open_bigquery,
+    open_bigquery_storage,
     open_duckdb,
     open_polars,
     open_sail,
@@ -53,6 +54,8 @@ LARGE = [
 """The same for a log of half a million lines."""
 SPARK = pytest.param((open_spark, None), id="spark", marks=pytest.mark.spark)
 """Takes ten times as long for a small shop as the others; what Narwhals has it do is what it has Spark Connect do."""
+STORAGE = pytest.param((open_bigquery_storage, None), id="bigquery storage", marks=pytest.mark.gcp)
+"""Differs from BigQuery in the way that results come."""
 RETAIL = RULES["retail"]
 
 
@@ -69,7 +72,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         yield one
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, SPARK], indirect=True)
+@pytest.mark.parametrize("engine", [*ENGINES, SPARK, STORAGE], indirect=True)
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_a_shop_full_of_oddities(engine: Engine, rules: CleaningRules, tmp_path: Path) -> None:
     raw = odd_shop()

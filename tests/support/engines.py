@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import narwhals as nw
 import polars as pl
@@ -22,6 +23,9 @@ from custseg_assets.engines.engine import Engine
 from custseg_assets.engines.polars_engine import PolarsEngine
 from custseg_assets.stores.staged import Rows, StagedRows, StagedWriter
 from custseg_assets.stores.table_files import TableFiles
+
+if TYPE_CHECKING:
+    from tests.support.fakes.bigquery import FakeBigQuery
 
 OpenEngine = Callable[[Path], AbstractContextManager[Engine]]
 """Opens an engine that may use an empty folder."""
@@ -67,6 +71,30 @@ def open_sail(_: Path) -> Iterator[Engine]:
 @contextlib.contextmanager
 def open_bigquery(_: Path) -> Iterator[Engine]:
     """BigQuery by Google's own client on the fake, which all that one engine does has for itself."""
+    with _open_bigquery() as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def open_bigquery_storage(_: Path) -> Iterator[Engine]:
+    """The same, with every result of more than one row through the Storage Read API."""
+    from tests.support.fakes.bigquery_storage import FakeBigQueryStorage
+
+    with contextlib.ExitStack() as stack:
+        reads: list[tuple[str, int]] = []
+
+        def storage_of(fake: FakeBigQuery) -> str:
+            storage = stack.enter_context(FakeBigQueryStorage(fake))
+            storage.reads, storage.message_rows = reads, 50
+            return storage.address
+
+        with _open_bigquery(storage_of, rows_over_rest=1) as engine:
+            yield engine
+        assert reads
+
+
+@contextlib.contextmanager
+def _open_bigquery(storage_of: Callable[[FakeBigQuery], str | None] = lambda _: None, **more: int) -> Iterator[Engine]:
     from custseg_assets.gcp.bigquery import BigQuery
     from custseg_assets.gcp.bigquery_engine import BigQueryEngine
     from custseg_assets.settings import GcpSettings
@@ -76,8 +104,9 @@ def open_bigquery(_: Path) -> Iterator[Engine]:
     with FakeBigQuery("shop") as fake, pytest.MonkeyPatch.context() as patch:
         wait_on_this_clock(patch)
         fake.add_dataset("scratch")
-        settings = GcpSettings.model_validate({"project": "shop", "endpoints": {"bigquery": fake.url}})
-        connection = BigQuery(settings, patience_seconds=0.5)
+        endpoints = {"bigquery": fake.url, "bigquery_storage": storage_of(fake)}
+        settings = GcpSettings.model_validate({"project": "shop", "endpoints": endpoints})
+        connection = BigQuery(settings, patience_seconds=0.5, **more)
         with BigQueryEngine.opened(settings, "scratch", lambda _: None, connection) as engine:
             yield engine
         assert fake.datasets["scratch"] == {}

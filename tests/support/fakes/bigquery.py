@@ -49,6 +49,8 @@ _LEAST_BILLED = 10 << 20
 _MOST_UPDATES, _UPDATE_SECONDS = 5, 10.0
 _LOAD_SECONDS = 1.0
 _FAILS_EVERY = 7
+_RESULTS = "_results"
+"""The dataset of results, which nobody but the services sees."""
 _FOR_NO_FAULT = ("backendError", "internalError", "rateLimitExceeded")
 
 
@@ -135,6 +137,21 @@ class FakeBigQuery(FakeService):
     def fields(self, name: str) -> dict[str, str]:
         dataset, table = name.split(".")
         return {column["name"]: column["type"] for column in self.datasets[dataset][table].fields}
+
+    def stored_rows(self, project: str, dataset: str, table: str) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
+        """Rows and columns of a table, or of the one that a query's result is kept in, for another of its services.
+
+        Raises:
+            Refused: there is none, or the caller may not read it.
+        """
+        self._own_project(project)
+        if dataset == _RESULTS:
+            job = self._job(table.removeprefix("anon"))
+            assert job.rows is not None
+            return job.rows, _fields_of(job.rows)
+        self._allow("bigquery.tables.getData")
+        found = self._table(dataset, table)
+        return found.rows, found.fields
 
     def query(self, sql: str) -> pl.DataFrame:
         """What a person who writes this query sees."""
@@ -342,6 +359,9 @@ class FakeBigQuery(FakeService):
             "status": {"state": "DONE"},
             "statistics": {"creationTime": "1700000000000"},
         }
+        if "query" in configuration and "destinationTable" not in configuration["query"]:
+            kept = {"projectId": self.project, "datasetId": _RESULTS, "tableId": f"anon{job_id}"}
+            resource["configuration"] = {**configuration, "query": {**configuration["query"], "destinationTable": kept}}
         job = _Job(resource, content=content, polls_left=self.polls_until_done)
         if configuration.get("dryRun"):
             return self._dry_run(job)
@@ -404,7 +424,7 @@ class FakeBigQuery(FakeService):
     def _target_of(self, configuration: dict[str, Any]) -> _Table | None:
         """The table that a query's rows replace, if they are to be kept."""
         target = configuration.get("destinationTable")
-        if target is None:
+        if target is None or target["datasetId"] == _RESULTS:
             return None
         self._own_project(target["projectId"])
         self._allow("bigquery.tables.updateData")

@@ -250,6 +250,7 @@ class FakeDataproc(FakeService):
 
     def _cancel(self, request: Request, name: str) -> Answer:
         self.require("dataproc.operations.cancel", name)
+        self.require("dataproc.batches.cancel", name)
         request.json()
         one = self._by_operation(name)
         if one.batch.state not in ENDED:
