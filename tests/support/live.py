@@ -151,11 +151,14 @@ class LiveHome:
         Returns:
             Whether it held before the time was over and while ``custseg ui`` was running.
         """
-        give_up = time.monotonic() + seconds
+        looked = time.monotonic()
+        give_up = looked + seconds
         while not is_done():
             if time.monotonic() > give_up or (self._process and self._process.poll() is not None):
                 return False
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            # To look may cost more than what is waited for, which has the same processors.
+            time.sleep(max(_SECONDS_BETWEEN_LOOKS, 3 * (time.monotonic() - looked)))
+            looked = time.monotonic()
         return True
 
     def runs(self, *statuses: dg.DagsterRunStatus) -> Sequence[dg.DagsterRun]:
