@@ -13,6 +13,9 @@ from custseg_assets.settings import Settings
 from custseg_assets.stores.deliveries import DeliveryStore
 from custseg_assets.stores.delivery import Delivery
 
+_READ_ONCE = 1_000_000
+"""Lines up to which a log is in memory while it is looked at, some 200 bytes each; of more, each doubt reads it."""
+
 
 def rules_for(deliveries: Sequence[Delivery], settings: Settings) -> CleaningRules:
     """The shop's rules: what is configured, else what the preset of its files says."""
@@ -101,4 +104,7 @@ def find_log_doubts(store: DeliveryStore, deliveries: Sequence[Delivery], settin
         says_form=source.customer_id_form is not None,
         says_key=bool(source.invoice_key),
     )
-    return find_doubts(store.scan(deliveries), facts)
+    lines = store.scan(deliveries)
+    if sum(one.n_rows for one in deliveries) <= _READ_ONCE:
+        lines = lines.collect(engine="streaming").lazy()
+    return find_doubts(lines, facts)

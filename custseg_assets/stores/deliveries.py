@@ -263,8 +263,13 @@ class DeliveryStore:
 
     def scan(self, deliveries: Iterable[Delivery]) -> pl.LazyFrame:
         """All lines: the columns of ``raw_transactions`` but ``period``, in the order of file name and row."""
-        empty = RAW_TRANSACTIONS.schema.to_frame(eager=False).select(_STORED)
-        return pl.concat([empty, *(self._lines_of(delivery) for delivery in in_order(deliveries))])
+        chosen = [*in_order(deliveries)]
+        if not chosen:
+            return RAW_TRANSACTIONS.schema.to_frame(eager=False).select(_STORED)
+        # One scan of all files: a plan with hundreds of scans costs more than the reading.
+        paths = [str(self.path_of_lines(one)) for one in chosen]
+        name = pl.col(_FILE).replace_strict(paths, [one.name for one in chosen], return_dtype=pl.String)
+        return _scan(paths, include_file_paths=_FILE).with_columns(name.alias("source_file")).select(_STORED)
 
     def scan_periods(self, deliveries: Iterable[Delivery], keys: Iterable[str], cadence: Cadence) -> pl.LazyFrame:
         """The lines of some periods: the columns of ``raw_transactions``, in the order of file name and row.
@@ -281,7 +286,6 @@ class DeliveryStore:
         names = RAW_TRANSACTIONS.schema.names()
         if not chosen:
             return RAW_TRANSACTIONS.schema.to_frame(eager=False)
-        # One scan of all files: a plan with hundreds of scans costs more than the reading.
         paths = [str(self.path_of_lines(one)) for one in chosen]
         filed_under = [key_of(period_start(one.first_date, cadence)) for one in chosen]
         files = pl.LazyFrame({_FILE: paths, "source_file": [one.name for one in chosen], "filed_under": filed_under})
@@ -291,10 +295,6 @@ class DeliveryStore:
         lines = lines.join(files, on=_FILE, how="left", maintain_order="left")
         lines = lines.with_columns(period=period.fill_null(pl.col("filed_under")))
         return lines.filter(pl.col("period").is_in(sorted(wanted))).select(names)
-
-    def _lines_of(self, delivery: Delivery) -> pl.LazyFrame:
-        lines = _scan(self.path_of_lines(delivery))
-        return lines.with_columns(pl.lit(delivery.name).alias("source_file")).select(_STORED)
 
     def path_of_lines(self, delivery: Delivery) -> Path:
         """The file of a delivery's lines.

@@ -311,11 +311,12 @@ def _spans(months: pl.DataFrame) -> Iterator[tuple[datetime, datetime]]:
 def _count_equal(known: pl.LazyFrame) -> tuple[int, int]:
     """Lines that are equal to an earlier one of their file, and lines that are equal to any other of it.
 
-    Comparing a few columns first leaves few lines whose many columns have to be compared.
+    Comparing a digest of a few columns first leaves few lines whose many columns have to be compared.
     """
-    key = ["customer_id", "invoiced_at", "product_id", "source_file"]
-    shared = known.group_by(key).len("n").filter(pl.col("n") > 1).select(key)
-    suspects = known.join(shared, on=key, how="semi", nulls_equal=True)
+    digest = pl.struct("customer_id", "invoiced_at", "product_id", "source_file").hash()
+    digests = known.select(digest).collect(engine="streaming").to_series()
+    shared = digests.filter(digests.is_duplicated()).unique()
+    suspects = known.filter(digest.is_in(shared.implode()))
     groups = suspects.group_by(*MAPPED_NAMES, "source_file").len("n").filter(pl.col("n") > 1)
     counted = groups.select((pl.col("n") - 1).sum().alias("extra"), pl.col("n").sum().alias("in_groups"))
     n_extra, n_alike = counted.collect(engine="streaming").row(0)
