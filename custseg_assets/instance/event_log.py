@@ -38,14 +38,10 @@ class ConnectedEventLog(SqliteEventLogStorage):
     """Dagster's event log in SQLite files; within ``connected`` blocks its databases stay open."""
 
     _engines: dict[str, Engine] | None = None
-    _tables: frozenset[str] = frozenset()
-    """Of those that are known to be in the index."""
+    _there: frozenset[tuple[str, str]] = frozenset()
+    """Tables, columns and complete summaries of the index that are known to be there: they only ever come."""
     _prepared: tuple[Any, Any] | None = None
     """The event that was written last, with its statement: to turn one into JSON costs as much as to write it."""
-    _indexed: frozenset[str] = frozenset()
-    """Summaries that are known to be complete."""
-    _has_columns: frozenset[str] = frozenset()
-    """Of those that are known to be in the index's table of assets."""
     _blank: bytes | None = None
     """A database before anything was written to it; a copy saves making its tables again, for this and later runs."""
     _answers: dict[dg.AssetKey, dict[str, Any]]
@@ -109,21 +105,23 @@ class ConnectedEventLog(SqliteEventLogStorage):
         return self._transactions[shard]
 
     def has_table(self, table_name: str) -> bool:
-        """Whether the index has a table; Dagster asks for each event of an asset, and tables only ever come."""
-        if table_name not in self._tables and super().has_table(table_name):
-            self._tables |= {table_name}
-        return table_name in self._tables
+        """Whether the index has a table; Dagster asks for each event of an asset."""
+        ask = super().has_table
+        return self._is_there("table", table_name, lambda: ask(table_name))
 
     def has_secondary_index(self, name: str) -> bool:
-        """Whether a summary is complete; Dagster asks for each asset that it reads, and summaries stay complete."""
-        if name not in self._indexed and super().has_secondary_index(name):
-            self._indexed |= {name}
-        return name in self._indexed
+        """Whether a summary is complete; Dagster asks for each asset that it reads."""
+        ask = super().has_secondary_index
+        return self._is_there("summary", name, lambda: ask(name))
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        if column_name not in self._has_columns and super()._has_asset_key_col_on_connection(conn, column_name):
-            self._has_columns |= {column_name}
-        return column_name in self._has_columns
+        ask = super()._has_asset_key_col_on_connection
+        return self._is_there("column", column_name, lambda: ask(conn, column_name))
+
+    def _is_there(self, kind: str, name: str, ask: Callable[[], bool]) -> bool:
+        if (kind, name) not in self._there and ask():
+            self._there |= {(kind, name)}
+        return (kind, name) in self._there
 
     def prepare_insert_event(self, event: Any) -> Any:
         """The statement that writes an event; the same for its run's database and, after it, for the index."""

@@ -20,6 +20,7 @@ put_off_imports()
 import great_expectations
 import matplotlib.figure
 import mlflow.sklearn
+import sklearn.cluster
 import dagster._core.definitions.antlr_asset_selection.antlr_asset_selection
 import dagster._core.instance.factory
 import dagster._core.storage.local_compute_log_manager
