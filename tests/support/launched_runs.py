@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.launcher import LaunchRunContext
 
-IMPORTED = ("great_expectations", "matplotlib.figure", "mlflow.sklearn", "custseg_assets.definitions")
+_OF_RUNS = ("great_expectations", "matplotlib.figure", "mlflow.sklearn", "scipy.optimize", "sklearn.cluster")
+IMPORTED = (*_OF_RUNS, "custseg_assets.definitions")
 
 
 @dg.op
